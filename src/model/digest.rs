@@ -1,0 +1,71 @@
+//! BLAKE3-256 digests, the names of objects.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::NameError;
+use super::object::ObjectKind;
+
+/// Bytes in a digest.
+pub const DIGEST_BYTES: usize = 32;
+
+/// Contexts that keep a chunk from passing for a node (BLAKE3's derive-key mode).
+const RECIPE_CONTEXT: &str = "artifactfs 2026-11 recipe";
+const TREE_CONTEXT: &str = "artifactfs 2026-11 tree";
+
+/// The digest of an object. A chunk's is the plain BLAKE3 of its bytes, as `b3sum` prints it;
+/// recipes and trees are hashed in contexts of their own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest([u8; DIGEST_BYTES]);
+
+impl Digest {
+    /// The digest of an object of `kind` with this body.
+    pub fn of(kind: ObjectKind, body: &[u8]) -> Self {
+        let context = match kind {
+            ObjectKind::Chunk => return Self(*blake3::hash(body).as_bytes()),
+            ObjectKind::Recipe => RECIPE_CONTEXT,
+            ObjectKind::Tree => TREE_CONTEXT,
+        };
+        Self(*blake3::Hasher::new_derive_key(context).update(body).finalize().as_bytes())
+    }
+
+    /// From raw bytes, as they stand in a node or an index.
+    pub const fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+        &self.0
+    }
+
+    /// The first eight bytes as a number: evenly spread, for tables and boundaries.
+    pub fn spread(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let hash = blake3::Hash::from_hex(text)
+            .map_err(|_| NameError::new("digest", text.as_bytes(), "64 hexadecimal digits"))?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}

@@ -1,0 +1,15 @@
+//! NOUNS: values only.
+//!
+//! Knows names, references, digests, the encoding of trees and recipes, and what is told of a
+//! version. Must not know files, clocks, threads or how anything is stored.
+//! Invariant: a value that exists is valid; text becomes a value only through its parser.
+
+pub mod digest;
+pub mod merkle;
+pub mod name;
+pub mod object;
+pub mod recipe;
+pub mod reference;
+pub mod tree;
+pub mod varint;
+pub mod version;

@@ -1,0 +1,127 @@
+//! Objects and where their bytes are.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::name::NameError;
+
+/// Bytes in a pack id.
+pub const PACK_ID_BYTES: usize = 16;
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ObjectKind {
+    /// Up to 1 MiB of file content.
+    Chunk,
+    /// The ordered chunks of one file, or a run of them.
+    Recipe,
+    /// One directory, or a run of its entries.
+    Tree,
+}
+
+impl ObjectKind {
+    /// The byte that stands for it in indexes and records.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Chunk => 0,
+            Self::Recipe => 1,
+            Self::Tree => 2,
+        }
+    }
+
+    /// The kind of a byte, if it is one.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Chunk),
+            1 => Some(Self::Recipe),
+            2 => Some(Self::Tree),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chunk => "chunk",
+            Self::Recipe => "recipe",
+            Self::Tree => "tree",
+        })
+    }
+}
+
+/// The name of a pack: random, never derived from content, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PackId(pub [u8; PACK_ID_BYTES]);
+
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for PackId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let number = (text.len() == 2 * PACK_ID_BYTES)
+            .then(|| u128::from_str_radix(text, 16).ok())
+            .flatten()
+            .ok_or_else(|| NameError::new("pack id", text.as_bytes(), "32 hexadecimal digits"))?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+/// Where an object's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// The pack.
+    pub pack: PackId,
+    /// First byte within the pack's body.
+    pub offset: u64,
+    /// Bytes in the pack.
+    pub stored_bytes: u32,
+}
+
+/// An object as the registry knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// What it is.
+    pub kind: ObjectKind,
+    /// How its bytes are stored; see `content::codec`.
+    pub codec: u8,
+    /// Bytes once decoded.
+    pub body_bytes: u32,
+    /// Where it is.
+    pub extent: Extent,
+    /// How many parents (trees, recipes, version roots) point at it.
+    pub refs: u64,
+}
+
+/// An object that was written to a pack and is to be registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewObject {
+    /// Its name.
+    pub digest: Digest,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// How its bytes are stored.
+    pub codec: u8,
+    /// Bytes once decoded.
+    pub body_bytes: u32,
+    /// First byte within its pack's body.
+    pub offset: u64,
+    /// Bytes in the pack.
+    pub stored_bytes: u32,
+    /// For a recipe or tree: the objects it points at, each once.
+    pub children: Vec<Digest>,
+}

@@ -1,0 +1,72 @@
+//! Recipes: the ordered chunks of one file that has more than one.
+//!
+//! ```text
+//! node   := format:u8 (1)  level:u8  item*
+//! item   := bytes:varint  digest:32      level 0: a chunk; above: a recipe node
+//! ```
+
+use super::digest::{DIGEST_BYTES, Digest};
+use super::merkle::{Item, NODE_FORMAT};
+use super::object::ObjectKind;
+use super::varint;
+
+/// A piece of a file: a chunk, or above level 0 a run of pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Bytes of the file it stands for.
+    pub size_bytes: u64,
+    /// The chunk, or the recipe node one level down.
+    pub digest: Digest,
+}
+
+impl Item for Piece {
+    const KIND: ObjectKind = ObjectKind::Recipe;
+
+    fn spread(&self) -> u64 {
+        self.digest.spread()
+    }
+
+    fn encode(level: u8, run: &[Self]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2 + run.len() * (DIGEST_BYTES + 4));
+        out.extend([NODE_FORMAT, level]);
+        for piece in run {
+            varint::put(&mut out, piece.size_bytes);
+            out.extend_from_slice(piece.digest.as_bytes());
+        }
+        out
+    }
+
+    fn summary(run: &[Self], digest: Digest) -> Self {
+        Self { size_bytes: run.iter().map(|piece| piece.size_bytes).sum(), digest }
+    }
+
+    fn children(run: &[Self]) -> Vec<Digest> {
+        run.iter().map(|piece| piece.digest).collect()
+    }
+}
+
+/// One decoded recipe node.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RecipeNode {
+    /// 0: the pieces are chunks; above: recipe nodes of the level below.
+    pub level: u8,
+    /// The pieces in the order of the file.
+    pub pieces: Vec<Piece>,
+}
+
+impl RecipeNode {
+    /// Decodes a body whose digest was checked; `None` for a format this release does not know.
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        let mut reader = varint::Reader::new(body);
+        if reader.byte()? != NODE_FORMAT {
+            return None;
+        }
+        let level = reader.byte()?;
+        let mut pieces = Vec::new();
+        while !reader.is_empty() {
+            let size_bytes = reader.number()?;
+            pieces.push(Piece { size_bytes, digest: Digest::from_bytes(reader.array()?) });
+        }
+        Some(Self { level, pieces })
+    }
+}

@@ -1,0 +1,367 @@
+//! Trees: one directory each, as sorted entries, cut into nodes when there are many.
+//!
+//! ```text
+//! node    := format:u8 (1)  level:u8  item*
+//! item    := kind:u8  name:bytes  body       level 0, kind 1–6
+//!          | 0:u8     first:bytes  count:varint  digest:32    above: a node one level down
+//! body    := size:varint [digest:32 unless size is 0]   1 file of one chunk, 2 executable
+//!          | size:varint digest:32                      3 file with a recipe, 4 executable
+//!          | digest:32                                  5 directory
+//!          | target:bytes                               6 symlink
+//! bytes   := length:varint byte*
+//! ```
+
+use super::digest::{DIGEST_BYTES, Digest};
+use super::merkle::{Item, NODE_FORMAT};
+use super::name::EntryName;
+use super::object::ObjectKind;
+use super::varint;
+
+const ITEM_NODE: u8 = 0;
+const ITEM_CHUNK_FILE: u8 = 1;
+const ITEM_CHUNK_EXECUTABLE: u8 = 2;
+const ITEM_RECIPE_FILE: u8 = 3;
+const ITEM_RECIPE_EXECUTABLE: u8 = 4;
+const ITEM_DIRECTORY: u8 = 5;
+const ITEM_SYMLINK: u8 = 6;
+/// Longest target of a symlink in bytes (Linux's PATH_MAX without its NUL).
+pub const SYMLINK_MAX_BYTES: usize = 4095;
+
+/// The content of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// No bytes: there is no object for it.
+    Empty,
+    /// One chunk, which is the file.
+    Chunk {
+        /// The chunk.
+        digest: Digest,
+        /// Bytes of the file, at least 1.
+        size_bytes: u64,
+    },
+    /// Several chunks.
+    Recipe {
+        /// The root node of the recipe.
+        digest: Digest,
+        /// Bytes of the file.
+        size_bytes: u64,
+    },
+}
+
+impl Content {
+    /// Bytes of the file.
+    pub fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Chunk { size_bytes, .. } | Self::Recipe { size_bytes, .. } => *size_bytes,
+        }
+    }
+
+    /// The object that holds it, unless it is empty.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Empty => None,
+            Self::Chunk { digest, .. } | Self::Recipe { digest, .. } => Some(*digest),
+        }
+    }
+}
+
+/// What a name in a directory stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A regular file.
+    File {
+        /// Its bytes.
+        content: Content,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// A directory, by its root tree node.
+    Directory(Digest),
+    /// A symbolic link and where it points, byte for byte.
+    Symlink(Box<[u8]>),
+}
+
+/// One name of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: EntryName,
+    /// What it stands for.
+    pub target: Target,
+}
+
+/// A run of entries one level down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// The first name in it.
+    pub first: EntryName,
+    /// Entries below it.
+    pub count: u64,
+    /// The node.
+    pub digest: Digest,
+}
+
+/// An item of a tree node: an entry, or above level 0 a child node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeItem {
+    /// At level 0.
+    Entry(Entry),
+    /// Above level 0; `first` is absent only for the root of an empty directory.
+    Child(Option<EntryName>, u64, Digest),
+}
+
+impl TreeItem {
+    /// The node a summary stands for.
+    pub fn node_digest(&self) -> Option<Digest> {
+        match self {
+            Self::Entry(_) => None,
+            Self::Child(_, _, digest) => Some(*digest),
+        }
+    }
+
+    fn name(&self) -> Option<&EntryName> {
+        match self {
+            Self::Entry(entry) => Some(&entry.name),
+            Self::Child(first, ..) => first.as_ref(),
+        }
+    }
+
+    fn count(&self) -> u64 {
+        match self {
+            Self::Entry(_) => 1,
+            Self::Child(_, count, _) => *count,
+        }
+    }
+}
+
+impl Item for TreeItem {
+    const KIND: ObjectKind = ObjectKind::Tree;
+
+    fn spread(&self) -> u64 {
+        let name = self.name().map_or(&b""[..], EntryName::as_bytes);
+        Digest::of(ObjectKind::Chunk, name).spread()
+    }
+
+    fn encode(level: u8, run: &[Self]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2 + run.len() * (DIGEST_BYTES + 24));
+        out.extend([NODE_FORMAT, level]);
+        for item in run {
+            match item {
+                Self::Entry(entry) => encode_entry(&mut out, entry),
+                Self::Child(first, count, digest) => {
+                    out.push(ITEM_NODE);
+                    varint::put_bytes(&mut out, first.as_ref().map_or(b"", EntryName::as_bytes));
+                    varint::put(&mut out, *count);
+                    out.extend_from_slice(digest.as_bytes());
+                }
+            }
+        }
+        out
+    }
+
+    fn summary(run: &[Self], digest: Digest) -> Self {
+        let first = run.first().and_then(|item| item.name().cloned());
+        Self::Child(first, run.iter().map(Self::count).sum(), digest)
+    }
+
+    fn children(run: &[Self]) -> Vec<Digest> {
+        run.iter()
+            .filter_map(|item| match item {
+                Self::Entry(entry) => entry.target.object(),
+                Self::Child(_, _, digest) => Some(*digest),
+            })
+            .collect()
+    }
+}
+
+impl Target {
+    /// The object it points at, if it points at one.
+    pub fn object(&self) -> Option<Digest> {
+        match self {
+            Self::File { content, .. } => content.digest(),
+            Self::Directory(digest) => Some(*digest),
+            Self::Symlink(_) => None,
+        }
+    }
+}
+
+fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
+    let code = match &entry.target {
+        Target::File { content: Content::Recipe { .. }, executable: false } => ITEM_RECIPE_FILE,
+        Target::File { content: Content::Recipe { .. }, executable: true } => {
+            ITEM_RECIPE_EXECUTABLE
+        }
+        Target::File { executable: false, .. } => ITEM_CHUNK_FILE,
+        Target::File { executable: true, .. } => ITEM_CHUNK_EXECUTABLE,
+        Target::Directory(_) => ITEM_DIRECTORY,
+        Target::Symlink(_) => ITEM_SYMLINK,
+    };
+    out.push(code);
+    varint::put_bytes(out, entry.name.as_bytes());
+    match &entry.target {
+        Target::File { content, .. } => {
+            varint::put(out, content.size_bytes());
+            if let Some(digest) = content.digest() {
+                out.extend_from_slice(digest.as_bytes());
+            }
+        }
+        Target::Directory(digest) => out.extend_from_slice(digest.as_bytes()),
+        Target::Symlink(target) => varint::put_bytes(out, target),
+    }
+}
+
+/// One decoded tree node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TreeNode {
+    /// Entries, sorted by name.
+    Leaf(Vec<Entry>),
+    /// Nodes one level down, in the order of their names.
+    Inner(Vec<Child>),
+}
+
+impl TreeNode {
+    /// Decodes a body whose digest was checked; `None` for a format this release does not know.
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        let mut reader = varint::Reader::new(body);
+        if reader.byte()? != NODE_FORMAT {
+            return None;
+        }
+        if reader.byte()? == 0 {
+            let mut entries = Vec::new();
+            while !reader.is_empty() {
+                entries.push(decode_entry(&mut reader)?);
+            }
+            return Some(Self::Leaf(entries));
+        }
+        let mut children = Vec::new();
+        while !reader.is_empty() {
+            if reader.byte()? != ITEM_NODE {
+                return None;
+            }
+            let first = EntryName::try_from(reader.bytes()?).ok()?;
+            let count = reader.number()?;
+            children.push(Child { first, count, digest: Digest::from_bytes(reader.array()?) });
+        }
+        Some(Self::Inner(children))
+    }
+
+    /// The objects it points at, each once, sorted.
+    pub fn children(&self) -> Vec<Digest> {
+        let mut children: Vec<Digest> = match self {
+            Self::Leaf(entries) => entries.iter().filter_map(|e| e.target.object()).collect(),
+            Self::Inner(children) => children.iter().map(|child| child.digest).collect(),
+        };
+        children.sort_unstable();
+        children.dedup();
+        children
+    }
+
+    /// Entries in and below this node.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Leaf(entries) => entries.len() as u64,
+            Self::Inner(children) => children.iter().map(|child| child.count).sum(),
+        }
+    }
+}
+
+fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
+    let code = reader.byte()?;
+    let name = EntryName::try_from(reader.bytes()?).ok()?;
+    let executable = matches!(code, ITEM_CHUNK_EXECUTABLE | ITEM_RECIPE_EXECUTABLE);
+    let target = match code {
+        ITEM_CHUNK_FILE | ITEM_CHUNK_EXECUTABLE => {
+            let content = match reader.number()? {
+                0 => Content::Empty,
+                size_bytes => {
+                    Content::Chunk { digest: Digest::from_bytes(reader.array()?), size_bytes }
+                }
+            };
+            Target::File { content, executable }
+        }
+        ITEM_RECIPE_FILE | ITEM_RECIPE_EXECUTABLE => {
+            let size_bytes = reader.number()?;
+            let digest = Digest::from_bytes(reader.array()?);
+            Target::File { content: Content::Recipe { digest, size_bytes }, executable }
+        }
+        ITEM_DIRECTORY => Target::Directory(Digest::from_bytes(reader.array()?)),
+        ITEM_SYMLINK => Target::Symlink(reader.bytes()?.into()),
+        _ => return None,
+    };
+    Some(Entry { name, target })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::merkle::{Builder, Node};
+    use super::*;
+    use std::collections::{BTreeMap, HashSet};
+
+    fn entry(number: u32) -> TreeItem {
+        let digest = Digest::of(ObjectKind::Chunk, &number.to_le_bytes());
+        let name = EntryName::try_from(format!("{number:09}.jpg").into_bytes()).unwrap();
+        let content = Content::Chunk { digest, size_bytes: 4 };
+        TreeItem::Entry(Entry { name, target: Target::File { content, executable: false } })
+    }
+
+    fn build(numbers: impl Iterator<Item = u32>) -> (Digest, BTreeMap<Digest, Node>) {
+        let mut nodes = BTreeMap::new();
+        let mut builder = Builder::default();
+        let mut emit = |node: Node| {
+            nodes.insert(node.digest, node);
+        };
+        numbers.for_each(|number| builder.push(entry(number), &mut emit));
+        let root = builder.finish(&mut emit).node_digest().unwrap();
+        (root, nodes)
+    }
+
+    fn walk(nodes: &BTreeMap<Digest, Node>, at: Digest, out: &mut Vec<Entry>) -> u64 {
+        let node = TreeNode::decode(&nodes[&at].body).unwrap();
+        assert_eq!(node.children(), nodes[&at].children);
+        match &node {
+            TreeNode::Leaf(entries) => out.extend(entries.iter().cloned()),
+            TreeNode::Inner(children) => {
+                for child in children {
+                    assert_eq!(walk(nodes, child.digest, out), child.count);
+                }
+            }
+        }
+        node.count()
+    }
+
+    #[test]
+    fn any_number_of_entries_comes_back_in_order() {
+        for count in [0, 1, 2, 127, 128, 129, 1024, 1025, 5000, 40_000] {
+            let (root, nodes) = build(0..count);
+            let mut entries = Vec::new();
+            assert_eq!(walk(&nodes, root, &mut entries), u64::from(count));
+            let expected: Vec<_> = (0..count).map(entry).collect();
+            let found: Vec<_> = entries.into_iter().map(TreeItem::Entry).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn one_entry_added_to_a_hundred_thousand_changes_a_few_nodes() {
+        let (_, before) = build((0..200_000).step_by(2));
+        let before: HashSet<_> = before.into_keys().collect();
+        for added in [0u32, 1, 77_777, 199_999, 200_000] {
+            let mut numbers: Vec<_> = (0..200_000).step_by(2).collect();
+            numbers.push(added);
+            numbers.sort_unstable();
+            let (_, after) = build(numbers.into_iter());
+            let new = after.keys().filter(|digest| !before.contains(digest)).count();
+            assert!(new <= 8, "{new} new nodes for {added}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_foreign_body_is_no_node() {
+        let (root, nodes) = build(0..3);
+        let body = &nodes[&root].body;
+        assert!(TreeNode::decode(&body[..body.len() - 1]).is_none());
+        assert!(TreeNode::decode(b"\x02\x00").is_none());
+        assert!(TreeNode::decode(b"").is_none());
+    }
+}

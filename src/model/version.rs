@@ -1,0 +1,172 @@
+//! What is told of projects, artifacts and versions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::name::{Alias, ArtifactType, NameError, ProjectName, VersionNumber};
+use super::reference::{ArtifactPath, Reference, Selector};
+use crate::error::{Error, Kind};
+
+/// The most metadata a version may carry, in bytes of JSON.
+pub const METADATA_MAX_BYTES: usize = 1 << 20;
+/// The longest description in bytes.
+pub const DESCRIPTION_MAX_BYTES: usize = 1 << 16;
+
+/// Metadata: a JSON object of any depth, at most 1 MiB, kept as compact text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata(String);
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self("{}".to_owned())
+    }
+}
+
+impl Metadata {
+    /// The object as a value.
+    pub fn to_object(&self) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// From an object; too large a one is refused.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when its text is longer than [`METADATA_MAX_BYTES`].
+    pub fn from_object(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
+        let text = serde_json::Value::Object(object).to_string();
+        if text.len() > METADATA_MAX_BYTES {
+            let found = format!("metadata of {} bytes; the most is {METADATA_MAX_BYTES}", text.len());
+            return Err(Error::new(Kind::Usage, found).hint("put large values in a file of the version"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl FromStr for Metadata {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = |found: String| {
+            Error::new(Kind::Usage, format!("metadata is no JSON object: {found}"))
+                .hint("write it as {\"key\": value}, or @FILE to read it from a file")
+        };
+        match serde_json::from_str(text) {
+            Ok(serde_json::Value::Object(object)) => Self::from_object(object),
+            Ok(other) => Err(bad(format!("found {}", json_type(&other)))),
+            Err(e) => Err(bad(e.to_string())),
+        }
+    }
+}
+
+fn json_type(value: &serde_json::Value) -> &'static str {
+    match value {
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "a boolean",
+        serde_json::Value::Number(_) => "a number",
+        serde_json::Value::String(_) => "a string",
+        serde_json::Value::Array(_) => "an array",
+        serde_json::Value::Object(_) => "an object",
+    }
+}
+
+/// Milliseconds since 1970 by the registry's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+/// The content of a version, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Regular files.
+    pub files: u64,
+    /// Directories, the root not counted.
+    pub directories: u64,
+    /// Symlinks.
+    pub symlinks: u64,
+    /// The sum of the files' sizes.
+    pub size_bytes: u64,
+}
+
+/// A version and everything the registry says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionInfo {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// Its type.
+    pub artifact_type: ArtifactType,
+    /// The number.
+    pub number: VersionNumber,
+    /// The root tree.
+    pub root: Digest,
+    /// How much there is in it.
+    pub totals: Totals,
+    /// When it was committed.
+    pub created: Timestamp,
+    /// The aliases it has now, sorted.
+    pub aliases: Vec<Alias>,
+    /// What people wrote about it.
+    pub description: String,
+    /// What programs wrote about it.
+    pub metadata: Metadata,
+}
+
+impl VersionInfo {
+    /// Its reference by number.
+    pub fn reference(&self) -> Reference {
+        Reference { path: self.path.clone(), selector: Selector::Version(self.number) }
+    }
+}
+
+/// A project in a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectInfo {
+    /// Its name.
+    pub name: ProjectName,
+    /// Artifacts in it.
+    pub artifacts: u64,
+}
+
+/// An artifact in a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactInfo {
+    /// Where it is.
+    pub path: ArtifactPath,
+    /// What it is.
+    pub artifact_type: ArtifactType,
+    /// Versions that exist now.
+    pub versions: u64,
+    /// The highest of them.
+    pub newest: Option<VersionNumber>,
+    /// When that was committed.
+    pub newest_created: Option<Timestamp>,
+}
+
+/// Something that names moved: what a mount has to forget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The artifact whose versions, aliases or properties changed.
+    pub path: ArtifactPath,
+}
+
+/// A description, bounded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description(pub String);
+
+impl FromStr for Description {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.len() > DESCRIPTION_MAX_BYTES {
+            return Err(NameError::new("description", text.as_bytes(), "at most 65536 bytes"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
