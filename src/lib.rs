@@ -9,5 +9,8 @@
 //! Each room's `mod.rs` says what it knows, what it must not know, and its invariant;
 //! ARCHITECTURE.md says why.
 
+pub mod content;
 pub mod error;
 pub mod model;
+pub mod ops;
+pub mod registry;

@@ -1,0 +1,123 @@
+//! Directories: look-up by name, listing from any position, walking; nodes are read as they are
+//! needed.
+
+use std::sync::Arc;
+
+use super::reader::Reader;
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::tree::{Child, Entry, TreeNode};
+
+/// A run of entries and where it stands in its directory.
+pub struct Run {
+    node: Arc<TreeNode>,
+    first: usize,
+    /// Position in the directory of the first entry.
+    pub position: u64,
+}
+
+impl Run {
+    /// The entries, at least one.
+    pub fn entries(&self) -> &[Entry] {
+        match &*self.node {
+            TreeNode::Leaf(entries) => &entries[self.first..],
+            TreeNode::Inner(_) => unreachable!("a run is made from a leaf"),
+        }
+    }
+}
+
+/// The entry `name` of directory `root`, reading one node per level.
+///
+/// # Errors
+/// As [`Reader::body`].
+pub fn lookup(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<Entry>> {
+    let mut at = root;
+    loop {
+        match &*reader.tree(at)? {
+            TreeNode::Leaf(entries) => {
+                let found = entries.binary_search_by(|entry| entry.name.cmp(name));
+                return Ok(found.ok().map(|index| entries[index].clone()));
+            }
+            TreeNode::Inner(children) => match child_for(children, name) {
+                Some(child) => at = child.digest,
+                None => return Ok(None),
+            },
+        }
+    }
+}
+
+fn child_for<'a>(children: &'a [Child], name: &EntryName) -> Option<&'a Child> {
+    let after = children.partition_point(|child| child.first <= *name);
+    children.get(after.checked_sub(1)?)
+}
+
+/// The entry at `path` below `root`; `None` when a part of it does not exist. The root itself has
+/// no entry.
+///
+/// # Errors
+/// As [`Reader::body`].
+pub fn resolve(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<Option<Entry>> {
+    let mut at = root;
+    for (depth, name) in path.iter().enumerate() {
+        let Some(entry) = lookup(reader, at, name)? else { return Ok(None) };
+        if depth + 1 == path.len() {
+            return Ok(Some(entry));
+        }
+        match entry.target {
+            crate::model::tree::Target::Directory(digest) => at = digest,
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// The entries of directory `root` from `position` on, up to the end of a node; `None` at the end.
+///
+/// # Errors
+/// As [`Reader::body`].
+pub fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run>> {
+    let mut at = root;
+    let mut left = position;
+    loop {
+        let node = reader.tree(at)?;
+        match &*node {
+            TreeNode::Leaf(entries) => {
+                let first = usize::try_from(left).unwrap_or(usize::MAX);
+                let inside = first < entries.len();
+                return Ok(inside.then(|| Run { node: Arc::clone(&node), first, position }));
+            }
+            TreeNode::Inner(children) => {
+                let mut next = None;
+                for child in children {
+                    if left < child.count {
+                        next = Some(child.digest);
+                        break;
+                    }
+                    left -= child.count;
+                }
+                match next {
+                    Some(digest) => at = digest,
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+}
+
+/// Calls `each` with every entry of one directory in the order of names; stops at the first error.
+///
+/// # Errors
+/// As [`Reader::body`], and those of `each`.
+pub fn each_entry(
+    reader: &Reader,
+    root: Digest,
+    each: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
+    match &*reader.tree(root)? {
+        TreeNode::Leaf(entries) => entries.iter().try_for_each(each),
+        TreeNode::Inner(children) => {
+            children.iter().try_for_each(|child| each_entry(reader, child.digest, each))
+        }
+    }
+}

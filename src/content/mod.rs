@@ -1,0 +1,26 @@
+//! BYTES by digest.
+//!
+//! Knows how files are cut, how packs are laid out and where they lie, and how objects are read
+//! and verified. Must not know names, versions or the registry: it asks a [`Locate`] where an
+//! object is. Invariant: no unverified byte leaves this room.
+
+pub mod chunk;
+pub mod codec;
+pub mod directory;
+pub mod pack;
+pub mod reader;
+pub mod store;
+mod weighted;
+
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::object::Located;
+
+/// Who knows where objects are.
+pub trait Locate: Send + Sync {
+    /// Where each of `digests` is, in their order; `None` for one that is not in the repository.
+    ///
+    /// # Errors
+    /// When that cannot be found out now; never for an object that does not exist.
+    fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>>;
+}

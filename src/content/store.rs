@@ -1,0 +1,268 @@
+//! Where packs live: a local directory.
+//!
+//! ```text
+//! packs/<first two digits of the id>/<id>.pack   the bodies
+//!                                    <id>.idx    their index
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::pack::{IndexEntry, decode_index, encode_index};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::object::{Extent, PackId};
+
+/// Open pack files kept for reading: well below the usual limit of 1,024 descriptors.
+const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
+
+/// A directory of packs.
+pub struct Store {
+    root: PathBuf,
+    open: Mutex<LruCache<PackId, Arc<File>>>,
+}
+
+/// Room on the disk under a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// Bytes this user may still write.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+impl Store {
+    /// Opens the store in `root`, made if it is not there.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(root: &Path) -> Result<Self> {
+        let packs = root.join("packs");
+        fs::create_dir_all(&packs).at("create", &packs)?;
+        Ok(Self { root: packs, open: Mutex::new(LruCache::new(OPEN_PACKS)) })
+    }
+
+    fn path(&self, id: PackId, extension: &str) -> PathBuf {
+        let name = id.to_string();
+        self.root.join(&name[..2]).join(name).with_extension(extension)
+    }
+
+    /// Begins a pack; its name is registered first (bytes are durable before names, but the
+    /// registry must know of every pack that may be on the disk).
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create(&self, id: PackId) -> Result<PackWriter> {
+        let path = self.path(id, "pack");
+        let folder = path.parent().expect("a pack lies in a folder of the store");
+        if fs::create_dir(folder).is_ok() {
+            sync_directory(&self.root)?;
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        Ok(PackWriter { file: file.at("create", &path)?, path, length: 0 })
+    }
+
+    /// Writes the index of a pack, replacing an earlier one, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written; an earlier index is then still there.
+    pub fn write_index(&self, id: PackId, entries: &[IndexEntry]) -> Result<()> {
+        let path = self.path(id, "idx");
+        let temporary = path.with_extension("idx.new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&encode_index(id, entries))?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().at("write", &path)?;
+        sync_directory(path.parent().expect("an index lies in a folder of the store"))
+    }
+
+    /// The index of a pack.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none, [`Kind::Corrupt`] when it is damaged.
+    pub fn read_index(&self, id: PackId) -> Result<Vec<IndexEntry>> {
+        let path = self.path(id, "idx");
+        decode_index(id, &fs::read(&path).at("read", &path)?)
+    }
+
+    /// Fills `buffer` with the bytes of `extent` from its `skip`th on.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when the pack is missing or too short.
+    pub fn read(&self, extent: Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
+        let file = self.open_pack(extent.pack)?;
+        file.read_exact_at(buffer, extent.offset + skip).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let what = format!("pack {} ends before byte {}", extent.pack, extent.offset + skip);
+                Error::new(Kind::Corrupt, what).hint(VERIFY_HINT)
+            }
+            _ => Error::io(format!("cannot read pack {}", extent.pack), e),
+        })
+    }
+
+    fn open_pack(&self, id: PackId) -> Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.path(id, "pack");
+        let file = File::open(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
+                Error::new(Kind::Corrupt, format!("pack {id} is missing")).hint(VERIFY_HINT)
+            }
+            _ => Error::io(format!("cannot open {}", path.display()), e),
+        })?;
+        let file = Arc::new(file);
+        open.put(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then.
+    /// Where the file system has no holes, zeros are written.
+    ///
+    /// # Errors
+    /// When neither is possible. Doing it again is harmless.
+    pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
+        let path = self.path(id, "pack");
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file.at("open", &path)?,
+        };
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for &(offset, length) in ranges {
+            match fallocate(&file, flags, offset, length) {
+                Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(&file, offset, length),
+                done => done.map_err(io::Error::from),
+            }
+            .at("free part of", &path)?;
+        }
+        file.sync_data().at("sync", &path)
+    }
+
+    /// Removes a pack and its index. One that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be removed.
+    pub fn remove(&self, id: PackId) -> Result<()> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
+        for extension in ["idx", "idx.new", "pack"] {
+            let path = self.path(id, extension);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                done => done.at("remove", &path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The packs that are there, in no order.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn list(&self) -> Result<Vec<PackId>> {
+        let mut ids = Vec::new();
+        for folder in fs::read_dir(&self.root).at("list", &self.root)? {
+            let folder = folder.at("list", &self.root)?.path();
+            for file in fs::read_dir(&folder).at("list", &folder)? {
+                let path = file.at("list", &folder)?.path();
+                let id: Option<PackId> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+                if path.extension().is_some_and(|e| e == "pack") {
+                    ids.extend(id);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Length of a pack's file and the bytes it takes on the disk.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is not there.
+    pub fn pack_size(&self, id: PackId) -> Result<(u64, u64)> {
+        /// Unit of `st_blocks`, whatever the file system's block is (stat(2)).
+        const STAT_BLOCK_BYTES: u64 = 512;
+        let path = self.path(id, "pack");
+        let meta = fs::metadata(&path).at("stat", &path)?;
+        Ok((meta.len(), meta.blocks() * STAT_BLOCK_BYTES))
+    }
+
+    /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` where the file
+    /// systems cannot.
+    pub fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
+        let whole = self.pack_size(id).is_ok_and(|(found, _)| found == length);
+        let pack = if whole { self.open_pack(id).ok() } else { None };
+        pack.is_some_and(|pack| rustix::fs::ioctl_ficlone(file, &*pack).is_ok())
+    }
+
+    /// Room on the disk.
+    ///
+    /// # Errors
+    /// When the host does not say.
+    pub fn space(&self) -> Result<Space> {
+        let stat = statvfs(&self.root).at("stat", &self.root)?;
+        Ok(Space {
+            free_bytes: stat.f_bavail * stat.f_frsize,
+            total_bytes: stat.f_blocks * stat.f_frsize,
+        })
+    }
+}
+
+const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
+
+fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut done = 0;
+    while done < length {
+        let step = (length - done).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..step as usize], offset + done)?;
+        done += step;
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all()).at("sync", path)
+}
+
+/// A pack being written.
+pub struct PackWriter {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl PackWriter {
+    /// Appends `bytes`; where they begin.
+    ///
+    /// # Errors
+    /// When they cannot be written, [`Kind::Full`] on a full disk.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+        let offset = self.length;
+        self.file.write_all_at(bytes, offset).at("write", &self.path)?;
+        self.length += bytes.len() as u64;
+        Ok(offset)
+    }
+
+    /// Bytes written so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Makes the body durable. The name becomes durable with its index.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn finish(self) -> Result<u64> {
+        self.file.sync_all().at("sync", &self.path)?;
+        Ok(self.length)
+    }
+}

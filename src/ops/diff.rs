@@ -1,0 +1,201 @@
+//! Comparing two versions: equal subtrees are skipped, so the cost follows the difference.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use crate::content::directory::each_entry;
+use crate::content::reader::Reader;
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::tree::{Child, Entry, Target, TreeNode};
+
+/// How a path differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Only in the second.
+    Added,
+    /// Only in the first.
+    Removed,
+    /// In both, and not the same.
+    Changed,
+}
+
+/// A path that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The path.
+    pub path: PathBuf,
+    /// How.
+    pub change: Change,
+    /// Size in the first, of a file.
+    pub before_bytes: Option<u64>,
+    /// Size in the second, of a file.
+    pub after_bytes: Option<u64>,
+    /// Whether it is a directory (only told of one that is empty).
+    pub directory: bool,
+}
+
+/// Calls `each` with every difference from `before` to `after` in path order.
+///
+/// # Errors
+/// What reading a node says, and what `each` says.
+pub fn diff(
+    reader: &Reader,
+    before: Digest,
+    after: Digest,
+    each: &mut dyn FnMut(Difference) -> Result<()>,
+) -> Result<()> {
+    directories(reader, Path::new(""), before, after, each)
+}
+
+type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;
+
+fn directories(
+    reader: &Reader,
+    at: &Path,
+    before: Digest,
+    after: Digest,
+    each: Each<'_>,
+) -> Result<()> {
+    if before == after {
+        return Ok(());
+    }
+    let (mut left, mut right) = (Cursor::new(before), Cursor::new(after));
+    loop {
+        Cursor::skip_equal(reader, &mut left, &mut right)?;
+        let order = match (left.peek(reader)?, right.peek(reader)?) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(left), Some(right)) => left.name.cmp(&right.name),
+        };
+        let old = if order.is_le() { left.next(reader)? } else { None };
+        let new = if order.is_ge() { right.next(reader)? } else { None };
+        entries(reader, at, old, new, each)?;
+    }
+}
+
+/// Two entries of one name, or one entry that the other side has not.
+fn entries(
+    reader: &Reader,
+    at: &Path,
+    old: Option<Entry>,
+    new: Option<Entry>,
+    each: Each<'_>,
+) -> Result<()> {
+    let Some(name) = old.as_ref().or(new.as_ref()).map(|entry| entry.name.clone()) else {
+        return Ok(());
+    };
+    let path = at.join(name.as_os_str());
+    match (old.map(|e| e.target), new.map(|e| e.target)) {
+        (Some(Target::Directory(before)), Some(Target::Directory(after))) => {
+            directories(reader, &path, before, after, each)
+        }
+        (Some(old), Some(new)) if is_directory(&old) || is_directory(&new) => {
+            one_side(reader, &path, &old, Change::Removed, each)?;
+            one_side(reader, &path, &new, Change::Added, each)
+        }
+        (Some(old), Some(new)) if old == new => Ok(()),
+        (Some(old), Some(new)) => each(Difference {
+            path,
+            change: Change::Changed,
+            before_bytes: size(&old),
+            after_bytes: size(&new),
+            directory: false,
+        }),
+        (Some(old), None) => one_side(reader, &path, &old, Change::Removed, each),
+        (None, Some(new)) => one_side(reader, &path, &new, Change::Added, each),
+        (None, None) => Ok(()),
+    }
+}
+
+fn is_directory(target: &Target) -> bool {
+    matches!(target, Target::Directory(_))
+}
+
+fn size(target: &Target) -> Option<u64> {
+    match target {
+        Target::File { content, .. } => Some(content.size_bytes()),
+        Target::Directory(_) | Target::Symlink(_) => None,
+    }
+}
+
+fn one_side(
+    reader: &Reader,
+    path: &Path,
+    target: &Target,
+    change: Change,
+    each: Each<'_>,
+) -> Result<()> {
+    let told = |directory| {
+        let (before_bytes, after_bytes) = match change {
+            Change::Added => (None, size(target)),
+            Change::Removed | Change::Changed => (size(target), None),
+        };
+        Difference { path: path.to_owned(), change, before_bytes, after_bytes, directory }
+    };
+    let Target::Directory(tree) = target else { return each(told(false)) };
+    let mut empty = true;
+    each_entry(reader, *tree, &mut |entry| {
+        empty = false;
+        one_side(reader, &path.join(entry.name.as_os_str()), &entry.target, change, each)
+    })?;
+    if empty { each(told(true)) } else { Ok(()) }
+}
+
+/// A position in a directory that knows which nodes it has not yet opened.
+struct Cursor {
+    /// Nodes still to come, the nearest last.
+    ahead: Vec<Child>,
+    /// Entries of the open leaf, the nearest last.
+    entries: Vec<Entry>,
+}
+
+impl Cursor {
+    fn new(root: Digest) -> Self {
+        // The root's first name does not matter: it is opened before it is compared.
+        let first = crate::model::name::EntryName::try_from(&b"-"[..]).expect("a plain name");
+        Self { ahead: vec![Child { first, count: 0, digest: root }], entries: Vec::new() }
+    }
+
+    fn open(&mut self, reader: &Reader) -> Result<bool> {
+        let Some(node) = self.ahead.pop() else { return Ok(false) };
+        match &*reader.tree(node.digest)? {
+            TreeNode::Leaf(entries) => self.entries = entries.iter().rev().cloned().collect(),
+            TreeNode::Inner(children) => self.ahead.extend(children.iter().rev().cloned()),
+        }
+        Ok(true)
+    }
+
+    fn peek(&mut self, reader: &Reader) -> Result<Option<&Entry>> {
+        while self.entries.is_empty() && self.open(reader)? {}
+        Ok(self.entries.last())
+    }
+
+    fn next(&mut self, reader: &Reader) -> Result<Option<Entry>> {
+        self.peek(reader)?;
+        Ok(self.entries.pop())
+    }
+
+    /// While both stand before an unopened node: skips it when it is the same, and opens the one
+    /// that begins earlier or is of a higher level otherwise.
+    fn skip_equal(reader: &Reader, left: &mut Self, right: &mut Self) -> Result<()> {
+        while left.entries.is_empty() && right.entries.is_empty() {
+            let (Some(one), Some(other)) = (left.ahead.last(), right.ahead.last()) else {
+                return Ok(());
+            };
+            if one.digest == other.digest {
+                left.ahead.pop();
+                right.ahead.pop();
+                continue;
+            }
+            // The larger node is opened first, so that the nodes come to stand level.
+            match one.count.cmp(&other.count) {
+                Ordering::Less if other.count > 0 && one.count > 0 => right.open(reader)?,
+                Ordering::Greater if other.count > 0 && one.count > 0 => left.open(reader)?,
+                _ => left.open(reader)? && right.open(reader)?,
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+//! Getting: a version is written out as ordinary files.
+//!
+//! Every directory is opened without following symlinks and every name is created in an open
+//! directory, so nothing can be written outside the target. A file appears under its name when it
+//! is complete; a `get` that is repeated leaves alone what is already right.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, readlinkat, renameat, statat};
+use rustix::fs::{symlinkat, unlinkat};
+
+use super::put::{Filters, Progress};
+use super::repository::Repository;
+use crate::content::directory::each_entry;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::object::ObjectKind;
+use crate::model::recipe::Piece;
+use crate::model::tree::{Content, Entry, Target};
+
+/// Files that wait for a writing thread.
+const QUEUED_FILES: usize = 64;
+/// Only files of at least this many bytes are tried to be shared with their pack by reflink.
+const REFLINK_MIN_BYTES: u64 = 1 << 20;
+
+/// What a get did.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct GetReport {
+    /// Files written.
+    pub written: u64,
+    /// Files and symlinks that were there and right.
+    pub kept: u64,
+    /// Bytes of the files written.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    written: AtomicU64,
+    kept: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// One file to write.
+struct Job {
+    directory: Arc<OwnedFd>,
+    shown: PathBuf,
+    name: EntryName,
+    content: Content,
+    executable: bool,
+}
+
+/// Writes the tree `root` to `target`, which is made if need be.
+///
+/// # Errors
+/// [`Kind::Conflict`] when something else is in the way, and what reading or writing says.
+pub fn get(
+    repository: &Repository,
+    root: Digest,
+    target: &Path,
+    filters: &Filters,
+    progress: &dyn Progress,
+) -> Result<GetReport> {
+    fs::create_dir_all(target).at("create", target)?;
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(target, flags, Mode::empty()).at("open", target)?;
+    let counters = Counters::default();
+    let (jobs, queue) = sync_channel(QUEUED_FILES);
+    let queue = Mutex::new(queue);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let walked = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| write_files(repository, &queue, &counters, progress)))
+            .collect();
+        let mut walk = Walk { repository, filters, jobs, counters: &counters };
+        let walked = walk.directory(root, &Arc::new(directory), target, Path::new(""));
+        drop(walk);
+        let written = writers.into_iter().map(|writer| {
+            let panicked = |_| Err(Error::new(Kind::Unavailable, "a writing thread panicked"));
+            writer.join().unwrap_or_else(panicked)
+        });
+        // The writers' error is the cause; the walk then only found nobody to write.
+        written.collect::<Result<Vec<()>>>().and(walked)
+    });
+    walked?;
+    Ok(GetReport {
+        written: counters.written.into_inner(),
+        kept: counters.kept.into_inner(),
+        bytes: counters.bytes.into_inner(),
+    })
+}
+
+struct Walk<'a> {
+    repository: &'a Repository,
+    filters: &'a Filters,
+    jobs: SyncSender<Job>,
+    counters: &'a Counters,
+}
+
+impl Walk<'_> {
+    fn directory(
+        &mut self,
+        tree: Digest,
+        directory: &Arc<OwnedFd>,
+        shown: &Path,
+        relative: &Path,
+    ) -> Result<()> {
+        let reader = Arc::clone(&self.repository.reader);
+        each_entry(&reader, tree, &mut |entry| self.entry(entry, directory, shown, relative))
+    }
+
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        directory: &Arc<OwnedFd>,
+        shown: &Path,
+        relative: &Path,
+    ) -> Result<()> {
+        let relative = relative.join(entry.name.as_os_str());
+        let shown = shown.join(entry.name.as_os_str());
+        match &entry.target {
+            Target::Directory(tree) => {
+                if !self.filters.enters(&relative) || !self.wanted_below(*tree, &relative)? {
+                    return Ok(());
+                }
+                let below = open_directory(directory, &entry.name, &shown)?;
+                self.directory(*tree, &Arc::new(below), &shown, &relative)
+            }
+            _ if !self.filters.takes(&relative) => Ok(()),
+            Target::Symlink(target) => self.symlink(directory, &entry.name, target, &shown),
+            Target::File { content, executable } => {
+                let job = Job {
+                    directory: Arc::clone(directory),
+                    shown,
+                    name: entry.name.clone(),
+                    content: *content,
+                    executable: *executable,
+                };
+                let nobody = || Error::new(Kind::Unavailable, "writing stopped");
+                self.jobs.send(job).map_err(|_| nobody())
+            }
+        }
+    }
+
+    /// Whether anything below is chosen: otherwise the directory is not made.
+    fn wanted_below(&self, tree: Digest, relative: &Path) -> Result<bool> {
+        if !self.filters.chooses() {
+            return Ok(true);
+        }
+        let mut wanted = false;
+        each_entry(&self.repository.reader, tree, &mut |entry| {
+            let path = relative.join(entry.name.as_os_str());
+            wanted = wanted
+                || match entry.target {
+                    Target::Directory(below) => {
+                        self.filters.enters(&path) && self.wanted_below(below, &path)?
+                    }
+                    _ => self.filters.takes(&path),
+                };
+            Ok(())
+        })?;
+        Ok(wanted)
+    }
+
+    fn symlink(
+        &self,
+        directory: &OwnedFd,
+        name: &EntryName,
+        target: &[u8],
+        shown: &Path,
+    ) -> Result<()> {
+        let there = readlinkat(directory, name.as_os_str(), Vec::new());
+        if there.is_ok_and(|there| there.as_bytes() == target) {
+            self.counters.kept.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let temporary = temporary_name();
+        let target = std::ffi::CString::new(target)
+            .map_err(|_| Error::new(Kind::Corrupt, format!("{} holds a NUL", shown.display())))?;
+        symlinkat(&*target, directory, &temporary).at("create", shown)?;
+        place(directory, &temporary, name, shown)
+    }
+}
+
+fn temporary_name() -> String {
+    format!(".artifactfs-{:016x}.tmp", rand::random::<u64>())
+}
+
+/// Gives the complete file its name; what had the name before is replaced, unless it is a
+/// directory.
+fn place(directory: &OwnedFd, temporary: &str, name: &EntryName, shown: &Path) -> Result<()> {
+    let renamed = renameat(directory, temporary, directory, name.as_os_str());
+    if let Err(e) = renamed {
+        // What failed is what is told; the leftover has a name of its own.
+        let _ = unlinkat(directory, temporary, AtFlags::empty());
+        if e == rustix::io::Errno::ISDIR {
+            let what = format!("{} is a directory", shown.display());
+            return Err(Error::new(Kind::Conflict, what)
+                .hint("remove it, or choose another --root"));
+        }
+        return Err(e).at("create", shown);
+    }
+    Ok(())
+}
+
+/// The directory `name`, made if need be; never through a symlink.
+fn open_directory(parent: &OwnedFd, name: &EntryName, shown: &Path) -> Result<OwnedFd> {
+    let name = name.as_os_str();
+    match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(e) => return Err(e).at("create", shown),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty()).map_err(|e| match e {
+        rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
+            let what = format!("{} is there and is no directory", shown.display());
+            Error::new(Kind::Conflict, what).hint("remove it, or choose another --root")
+        }
+        other => Error::io(format!("cannot open {}", shown.display()), other.into()),
+    })
+}
+
+fn write_files(
+    repository: &Repository,
+    queue: &Mutex<Receiver<Job>>,
+    counters: &Counters,
+    progress: &dyn Progress,
+) -> Result<()> {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return Ok(()) };
+        let done = write_file(repository, &job, counters);
+        if done.is_err() {
+            drain(queue);
+            return done;
+        }
+        progress.advance(1, job.content.size_bytes());
+    }
+}
+
+/// Takes jobs and drops them, so that the walk can end and tell the error.
+fn drain(queue: &Mutex<Receiver<Job>>) {
+    while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
+}
+
+fn write_file(repository: &Repository, job: &Job, counters: &Counters) -> Result<()> {
+    if is_there(repository, job)? {
+        counters.kept.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    let temporary = temporary_name();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(if job.executable { 0o777 } else { 0o666 });
+    let file = openat(&*job.directory, &*temporary, flags, mode).at("create", &job.shown)?;
+    let written = fill(repository, &File::from(file), job);
+    if let Err(e) = written {
+        // What failed is what is told; the leftover has a name of its own.
+        let _ = unlinkat(&*job.directory, &*temporary, AtFlags::empty());
+        return Err(e);
+    }
+    place(&job.directory, &temporary, &job.name, &job.shown)?;
+    counters.written.fetch_add(1, Ordering::Relaxed);
+    counters.bytes.fetch_add(job.content.size_bytes(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Writes the content; runs of zeros that are whole chunks become holes.
+fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
+    let reader = &repository.reader;
+    let size = job.content.size_bytes();
+    let shared = size >= REFLINK_MIN_BYTES && reflink(repository, file, &job.content)?;
+    let zeros = zero_chunk(repository);
+    let mut offset = 0;
+    let mut holes = false;
+    reader.each_piece(&job.content, &mut |piece: Piece| {
+        let body = (piece.digest != zeros).then(|| reader.body(piece.digest)).transpose()?;
+        match body {
+            // Already there by reflink, and now verified.
+            Some(_) if shared => {}
+            Some(body) => file.write_all_at(&body, offset).at("write", &job.shown)?,
+            None => holes = true,
+        }
+        offset += piece.size_bytes;
+        Ok(())
+    })?;
+    if holes { file.set_len(size).at("write", &job.shown) } else { Ok(()) }
+}
+
+/// The chunk that a run of zeros is cut into.
+fn zero_chunk(repository: &Repository) -> Digest {
+    let window = vec![0; repository.cutter.max_bytes()];
+    Digest::of(ObjectKind::Chunk, &window[..repository.cutter.cut(&window)])
+}
+
+/// Shares the bytes of a file that is a pack of its own, where the file system can.
+fn reflink(repository: &Repository, file: &File, content: &Content) -> Result<bool> {
+    let mut pack = None;
+    let mut next_offset = 0;
+    let mut alone = true;
+    repository.reader.each_piece(content, &mut |piece| {
+        let located = repository.registry.locate(vec![piece.digest])?.pop().flatten();
+        let fits = located.is_some_and(|at| {
+            let expected = *pack.get_or_insert(at.extent.pack) == at.extent.pack;
+            expected && at.extent.offset == next_offset && at.codec == 0
+        });
+        alone = alone && fits;
+        next_offset += piece.size_bytes;
+        Ok(())
+    })?;
+    match pack {
+        Some(pack) if alone => Ok(repository.store.clone_pack(pack, file, content.size_bytes())),
+        _ => Ok(false),
+    }
+}
+
+/// Whether the file is there already, byte for byte and with the right executable bit.
+fn is_there(repository: &Repository, job: &Job) -> Result<bool> {
+    let name = job.name.as_os_str();
+    let Ok(stat) = statat(&*job.directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return Ok(false);
+    };
+    let size = job.content.size_bytes();
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 != size
+    {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(file) = openat(&*job.directory, name, flags, Mode::empty()) else { return Ok(false) };
+    let mut file = File::from(file);
+    if !same_content(repository, &mut file, &job.content)? {
+        return Ok(false);
+    }
+    let mode = stat.st_mode & 0o777;
+    if (mode & 0o111 != 0) != job.executable {
+        let mode = if job.executable { mode | ((mode & 0o444) >> 2) } else { mode & !0o111 };
+        file.set_permissions(fs::Permissions::from_mode(mode)).at("change", &job.shown)?;
+    }
+    Ok(true)
+}
+
+fn same_content(repository: &Repository, file: &mut File, content: &Content) -> Result<bool> {
+    let mut same = true;
+    repository.reader.each_piece(content, &mut |piece| {
+        if same {
+            let mut bytes = vec![0; piece.size_bytes as usize];
+            same = match file.read_exact(&mut bytes) {
+                Ok(()) => Digest::of(ObjectKind::Chunk, &bytes) == piece.digest,
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => false,
+                Err(e) => return Err(Error::io("cannot read what is there", e)),
+            };
+        }
+        Ok(())
+    })?;
+    Ok(same)
+}

@@ -1,0 +1,18 @@
+//! VERBS: everything a person can ask for.
+//!
+//! Knows the order law (bytes are durable before names; names are gone before bytes) and how a
+//! verb is made of content, registry and staging. Must not know terminals, sockets or the kernel.
+//! Invariant: a verb that returns an error has left nothing behind that the next one would not
+//! clean up, and nothing that a reader could see.
+
+pub mod delete;
+pub mod diff;
+pub mod fsck;
+pub mod get;
+pub mod holder;
+pub mod listing;
+pub mod prune;
+pub mod put;
+pub mod repository;
+pub mod share;
+pub mod verify;

@@ -1,0 +1,463 @@
+//! Putting it together: units in path order become packs and trees.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::hash::{hash, read_small};
+use super::index::{NewIndex, OldIndex};
+use super::scan::{Cut, Event, FileMeta, SMALL_MAX_BYTES, Scan, Unit};
+use super::source::Source;
+use super::upload::{Lane, Uploader};
+use super::{Progress, PutReport, WARNINGS_MAX, index_path};
+use crate::content::pack::SOLO_MIN_BYTES;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::merkle::{Builder, Node};
+use crate::model::name::EntryName;
+use crate::model::object::ObjectKind;
+use crate::model::recipe::Piece;
+use crate::model::tree::{Content, Entry, Target, TreeItem};
+use crate::model::version::Totals;
+use crate::ops::repository::Repository;
+use crate::registry::LeaseId;
+
+/// Units between the walk and the end of the line: bounds memory to about 8 MiB times this.
+const UNITS_IN_FLIGHT: usize = 8;
+
+type Numbered<T> = (u64, Result<T>);
+
+/// Everything is stored and registered; only the version is missing.
+pub struct Built {
+    /// What was found.
+    pub report: PutReport,
+    /// To be kept when the version is there.
+    pub index: NewIndex,
+}
+
+/// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
+///
+/// # Errors
+/// What cannot be read or written.
+pub fn run(
+    repository: &Repository,
+    source: &Source,
+    lease: Option<LeaseId>,
+    progress: Arc<dyn Progress>,
+) -> Result<Built> {
+    let index = index_path(repository, source.root());
+    let old = OldIndex::open(&index);
+    let new = if lease.is_some() { NewIndex::create(&index)? } else { NewIndex::none() };
+    let uploader = lease.map(|lease| Uploader::new(repository, lease));
+    let mut assembly = Assembly::new(repository, uploader, new, progress);
+    assembly.drop_empty = source.filters().chooses();
+
+    let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
+    let (work, work_queue) = channel::<(u64, Unit)>();
+    let (done, results) = channel::<Numbered<Option<Unit>>>();
+    let work_queue = Mutex::new(work_queue);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (done, work_queue) = (done.clone(), &work_queue);
+            scope.spawn(move || hash_units(work_queue, &done, repository));
+        }
+        scope.spawn(move || walk(source, repository, old, &permits, work, &done));
+        // The receivers move in here, so that an error ends the threads that send to them.
+        assemble(&mut assembly, results, permit_taken)
+    })?;
+    assembly.finish()
+}
+
+fn hash_units(
+    queue: &Mutex<Receiver<(u64, Unit)>>,
+    done: &Sender<Numbered<Option<Unit>>>,
+    repository: &Repository,
+) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((number, unit)) = next else { return };
+        let hashed = hash(unit, &repository.cutter).map(Some);
+        if done.send((number, hashed)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Nobody takes units any more: the line stopped with an error of its own.
+fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the put was stopped")
+}
+
+fn walk(
+    source: &Source,
+    repository: &Repository,
+    old: OldIndex,
+    permits: &SyncSender<()>,
+    work: Sender<(u64, Unit)>,
+    done: &Sender<Numbered<Option<Unit>>>,
+) {
+    let mut number = 0;
+    let mut emit = |unit: Unit| {
+        permits.send(()).map_err(|_| stopped())?;
+        work.send((number, unit)).map_err(|_| stopped())?;
+        number += 1;
+        Ok(())
+    };
+    let walked = Scan::new(source, &repository.cutter, old, &mut emit).run();
+    // The last "unit" says how the walk ended; nobody may be left to hear it.
+    let _ = done.send((number, walked.map(|()| None)));
+}
+
+fn assemble(
+    assembly: &mut Assembly<'_>,
+    results: Receiver<Numbered<Option<Unit>>>,
+    permits: Receiver<()>,
+) -> Result<()> {
+    let mut waiting = BTreeMap::new();
+    let mut next = 0;
+    for (number, result) in results {
+        waiting.insert(number, result);
+        while let Some(result) = waiting.remove(&next) {
+            let Some(unit) = result? else { return Ok(()) };
+            assembly.unit(unit)?;
+            permits.recv().map_err(|_| stopped())?;
+            next += 1;
+        }
+    }
+    Err(stopped())
+}
+
+/// A directory being built.
+struct OpenDirectory {
+    name: Option<EntryName>,
+    builder: Builder<TreeItem>,
+    entries: u64,
+}
+
+/// A big file being built.
+struct BigFile {
+    meta: FileMeta,
+    builder: Builder<Piece>,
+    size_bytes: u64,
+    pieces: u64,
+    lane: Option<Lane>,
+}
+
+struct Assembly<'a> {
+    repository: &'a Repository,
+    uploader: Option<Uploader>,
+    index: NewIndex,
+    progress: Arc<dyn Progress>,
+    drop_empty: bool,
+    directories: Vec<OpenDirectory>,
+    big: Option<BigFile>,
+    nodes: Vec<Node>,
+    report: PutReport,
+    now: SystemTime,
+    /// What a dry run has counted already.
+    counted: HashSet<Digest>,
+}
+
+impl<'a> Assembly<'a> {
+    fn new(
+        repository: &'a Repository,
+        uploader: Option<Uploader>,
+        index: NewIndex,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
+        let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
+        let report = PutReport {
+            committed: None,
+            root: Digest::from_bytes([0; 32]),
+            totals: Totals::default(),
+            stored_bytes: 0,
+            files_read: 0,
+            followed: 0,
+            warnings: Vec::new(),
+        };
+        Self {
+            repository,
+            uploader,
+            index,
+            progress,
+            drop_empty: false,
+            directories: vec![root],
+            big: None,
+            nodes: Vec::new(),
+            report,
+            now: SystemTime::now(),
+            counted: HashSet::new(),
+        }
+    }
+
+    fn unit(&mut self, unit: Unit) -> Result<()> {
+        let missing = self.missing(unit.events.iter().flat_map(digests_of).collect())?;
+        for event in unit.events {
+            self.event(event, &unit.buffer, &missing)?;
+        }
+        self.flush_nodes()
+    }
+
+    /// Which of `digests` are to be stored.
+    fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
+        match &mut self.uploader {
+            _ if digests.is_empty() => Ok(Default::default()),
+            Some(uploader) => uploader.missing(digests),
+            None => {
+                digests.sort_unstable();
+                digests.dedup();
+                let found = self.repository.registry.locate(digests.clone())?;
+                let gone = digests.into_iter().zip(found).filter(|(_, at)| at.is_none());
+                Ok(gone.map(|(digest, _)| digest).collect())
+            }
+        }
+    }
+
+    fn event(
+        &mut self,
+        event: Event,
+        buffer: &[u8],
+        missing: &HashSet<Digest>,
+    ) -> Result<()> {
+        match event {
+            Event::Enter(name) => self.directories.push(OpenDirectory {
+                name: Some(name),
+                builder: Builder::default(),
+                entries: 0,
+            }),
+            Event::Leave => self.leave(),
+            Event::Symlink(name, target) => {
+                self.report.totals.symlinks += 1;
+                self.entry(name, Target::Symlink(target));
+            }
+            Event::Known(file, content) => match content.digest() {
+                Some(digest) if missing.contains(&digest) => self.read_again(file)?,
+                _ => self.file(file, content),
+            },
+            Event::File(file, cuts) => {
+                self.report.files_read += 1;
+                let content = self.store_small(&file, &cuts, buffer, missing)?;
+                self.file(file, content);
+                self.between_files()?;
+            }
+            Event::Begin(meta) => self.begin(meta),
+            Event::Pieces(cuts) => self.pieces(&cuts, buffer, missing)?,
+            Event::Zeros(chunks) => self.zeros(chunks)?,
+            Event::End => self.end()?,
+            Event::Abort => {
+                self.big = None;
+                self.end_solo()?;
+            }
+            Event::Followed => self.report.followed += 1,
+            Event::Warning(text) => {
+                if self.report.warnings.len() < WARNINGS_MAX {
+                    self.report.warnings.push(text);
+                }
+            }
+            Event::Small(_) | Event::Segment(_) => unreachable!("hashing replaced it"),
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, name: EntryName, target: Target) {
+        let nodes = &mut self.nodes;
+        let here = self.directories.last_mut().expect("the root is left at the end");
+        here.entries += 1;
+        here.builder.push(TreeItem::Entry(Entry { name, target }), &mut |node| nodes.push(node));
+    }
+
+    fn leave(&mut self) {
+        let done = self.directories.pop().expect("every directory that is left was entered");
+        let name = done.name.expect("only the root has no name, and it is not left");
+        if self.drop_empty && done.entries == 0 {
+            return;
+        }
+        let nodes = &mut self.nodes;
+        let root = done.builder.finish(&mut |node| nodes.push(node)).node_digest();
+        let root = root.expect("a directory ends in a node");
+        self.report.totals.directories += 1;
+        self.entry(name, Target::Directory(root));
+    }
+
+    fn file(&mut self, file: FileMeta, content: Content) {
+        let FileMeta { name, key, executable, stamp, .. } = file;
+        self.index.add(key, stamp, content, self.now);
+        self.report.totals.files += 1;
+        self.report.totals.size_bytes += content.size_bytes();
+        self.progress.advance(1, content.size_bytes());
+        self.entry(name, Target::File { content, executable });
+    }
+
+    /// A file that the index knew and the repository no longer has.
+    fn read_again(&mut self, file: FileMeta) -> Result<()> {
+        let mut scan_unit = Unit::default();
+        if file.size_bytes <= SMALL_MAX_BYTES {
+            let event = read_small(file, &mut scan_unit.buffer, &self.repository.cutter)?;
+            scan_unit.events.push(event);
+            return self.unit(scan_unit);
+        }
+        let what = format!("{} is no longer in the repository", file.path.display());
+        Err(Error::new(Kind::Stale, what))
+    }
+
+    fn store_small(
+        &mut self,
+        file: &FileMeta,
+        cuts: &[Cut],
+        buffer: &[u8],
+        missing: &HashSet<Digest>,
+    ) -> Result<Content> {
+        for cut in cuts {
+            if missing.contains(&cut.digest) {
+                self.chunk(Lane::Shared, cut.digest, &buffer[cut.range.clone()])?;
+            }
+        }
+        Ok(match cuts {
+            [] => Content::Empty,
+            [only] => Content::Chunk { digest: only.digest, size_bytes: file.size_bytes },
+            many => {
+                let mut builder = Builder::default();
+                let nodes = &mut self.nodes;
+                let mut emit = |node| nodes.push(node);
+                for cut in many {
+                    let size_bytes = cut.range.len() as u64;
+                    builder.push(Piece { size_bytes, digest: cut.digest }, &mut emit);
+                }
+                let Piece { size_bytes, digest } = builder.finish(&mut emit);
+                Content::Recipe { digest, size_bytes }
+            }
+        })
+    }
+
+    fn chunk(&mut self, lane: Lane, digest: Digest, body: &[u8]) -> Result<()> {
+        match &mut self.uploader {
+            Some(uploader) => uploader.chunk(lane, digest, body),
+            None => {
+                self.count(digest, body.len());
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, meta: FileMeta) {
+        let builder = Builder::default();
+        self.big = Some(BigFile { meta, builder, size_bytes: 0, pieces: 0, lane: None });
+    }
+
+    fn pieces(
+        &mut self,
+        cuts: &[Cut],
+        buffer: &[u8],
+        missing: &HashSet<Digest>,
+    ) -> Result<()> {
+        for cut in cuts {
+            let new = missing.contains(&cut.digest);
+            let lane = self.lane_for_next_piece(new);
+            if new {
+                self.chunk(lane, cut.digest, &buffer[cut.range.clone()])?;
+            }
+            self.piece(Piece { size_bytes: cut.range.len() as u64, digest: cut.digest });
+        }
+        self.uploader.as_mut().map_or(Ok(()), Uploader::between_segments)
+    }
+
+    /// A big file has a pack of its own when it begins with something new: one that is mostly
+    /// known would only leave a small pack behind.
+    fn lane_for_next_piece(&mut self, new: bool) -> Lane {
+        let big = self.big.as_mut().expect("pieces come between a begin and an end");
+        let solo = new && big.meta.size_bytes >= SOLO_MIN_BYTES;
+        *big.lane.get_or_insert(if solo { Lane::Solo } else { Lane::Shared })
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        let nodes = &mut self.nodes;
+        let big = self.big.as_mut().expect("pieces come between a begin and an end");
+        big.size_bytes += piece.size_bytes;
+        big.pieces += 1;
+        big.builder.push(piece, &mut |node| nodes.push(node));
+    }
+
+    fn zeros(&mut self, chunks: u64) -> Result<()> {
+        let window = vec![0; self.repository.cutter.max_bytes()];
+        let body = &window[..self.repository.cutter.cut(&window)];
+        let digest = Digest::of(ObjectKind::Chunk, body);
+        if self.missing(vec![digest])?.contains(&digest) {
+            self.chunk(Lane::Shared, digest, body)?;
+        }
+        for _ in 0..chunks {
+            self.piece(Piece { size_bytes: body.len() as u64, digest });
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let big = self.big.take().expect("an end comes after a begin");
+        self.end_solo()?;
+        let nodes = &mut self.nodes;
+        let root = big.builder.finish(&mut |node| nodes.push(node));
+        let size_bytes = big.size_bytes;
+        let content = match big.pieces {
+            // The summary of a single piece would be a recipe of one chunk.
+            0 => Content::Empty,
+            _ => Content::Recipe { digest: root.digest, size_bytes },
+        };
+        self.report.files_read += 1;
+        self.file(big.meta, content);
+        self.flush_nodes()?;
+        self.between_files()
+    }
+
+    fn end_solo(&mut self) -> Result<()> {
+        self.uploader.as_mut().map_or(Ok(()), Uploader::end_solo)
+    }
+
+    fn between_files(&mut self) -> Result<()> {
+        match &mut self.uploader {
+            Some(uploader) if self.big.is_none() => uploader.between_files(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores the nodes that became complete, children before parents.
+    fn flush_nodes(&mut self) -> Result<()> {
+        let nodes = std::mem::take(&mut self.nodes);
+        let missing = self.missing(nodes.iter().map(|node| node.digest).collect())?;
+        for node in nodes.into_iter().filter(|node| missing.contains(&node.digest)) {
+            match &mut self.uploader {
+                Some(uploader) => uploader.node(node)?,
+                None => self.count(node.digest, node.body.len()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a dry run would store.
+    fn count(&mut self, digest: Digest, bytes: usize) {
+        if self.counted.insert(digest) {
+            self.report.stored_bytes += bytes as u64;
+        }
+    }
+
+    fn finish(mut self) -> Result<Built> {
+        let root = self.directories.pop().expect("the root is left at the end");
+        let nodes = &mut self.nodes;
+        let root = root.builder.finish(&mut |node| nodes.push(node)).node_digest();
+        self.report.root = root.expect("a directory ends in a node");
+        self.flush_nodes()?;
+        if let Some(uploader) = self.uploader.take() {
+            self.report.stored_bytes = uploader.finish()?;
+        }
+        Ok(Built { report: self.report, index: self.index })
+    }
+}
+
+/// The chunks and files a unit speaks of.
+fn digests_of(event: &Event) -> Vec<Digest> {
+    match event {
+        Event::Known(_, content) => content.digest().into_iter().collect(),
+        Event::File(_, cuts) | Event::Pieces(cuts) => cuts.iter().map(|cut| cut.digest).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,78 @@
+//! Hashing: what a thread does to a unit.
+
+use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
+use super::scan::{Cut, Event, FileMeta, SMALL_MAX_BYTES, Unit};
+use crate::content::chunk::Cutter;
+use crate::error::{IoContext, Result};
+use crate::model::digest::Digest;
+use crate::model::object::ObjectKind;
+
+/// Reads the small files of a unit, cuts and hashes them, and hashes segments.
+///
+/// # Errors
+/// What cannot be read, or keeps changing.
+pub fn hash(mut unit: Unit, cutter: &Cutter) -> Result<Unit> {
+    let total: u64 = unit.events.iter().map(small_bytes).sum();
+    unit.buffer.reserve(total as usize);
+    let events = std::mem::take(&mut unit.events);
+    unit.events.reserve(events.len());
+    for event in events {
+        let event = match event {
+            Event::Small(file) => read_small(file, &mut unit.buffer, cutter)?,
+            Event::Segment(ranges) => {
+                let cuts = ranges.into_iter().map(|range| cut(&unit.buffer, range));
+                Event::Pieces(cuts.collect())
+            }
+            other => other,
+        };
+        unit.events.push(event);
+    }
+    Ok(unit)
+}
+
+fn small_bytes(event: &Event) -> u64 {
+    match event {
+        Event::Small(file) => file.size_bytes,
+        _ => 0,
+    }
+}
+
+fn cut(buffer: &[u8], range: std::ops::Range<usize>) -> Cut {
+    Cut { digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]), range }
+}
+
+/// Appends the file's bytes to `buffer`.
+///
+/// # Errors
+/// What the host says, or that the file keeps changing.
+pub fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Result<Event> {
+    let start = buffer.len();
+    for _ in 0..=CHANGED_RETRIES {
+        buffer.truncate(start);
+        let open = OpenFile::open(&file.path)?;
+        if open.size_bytes > SMALL_MAX_BYTES {
+            // It grew a great deal since the walk saw it: somebody is writing it.
+            return Err(keeps_changing(&file.path));
+        }
+        buffer.resize(start + open.size_bytes as usize, 0);
+        let count = open.read(0, &mut buffer[start..]).at("read", &file.path)?;
+        if count as u64 == open.size_bytes && open.is_unchanged().at("read", &file.path)? {
+            (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
+            file.executable = open.executable;
+            let cuts = cut_all(buffer, start, cutter);
+            return Ok(Event::File(file, cuts));
+        }
+    }
+    Err(keeps_changing(&file.path))
+}
+
+fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
+    let mut cuts = Vec::new();
+    while start < buffer.len() {
+        let window = &buffer[start..buffer.len().min(start + cutter.max_bytes())];
+        let end = start + cutter.cut(window);
+        cuts.push(cut(buffer, start..end));
+        start = end;
+    }
+    cuts
+}

@@ -1,0 +1,187 @@
+//! What the last put of a path saw: size, times, inode and content of every file, in walk order,
+//! so that files which did not change are not read again. A file, read and written as a stream.
+//!
+//! ```text
+//! magic "AFSPUT1\n"   record*      record := length:u32le postcard
+//! ```
+//! Losing it costs time, nothing else. A record is used only when size, mtime, ctime, device and
+//! inode are the same and both times lie well before the moment it was read: a file changed
+//! again within the clock's grain would look unchanged.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{IoContext, Result};
+use crate::model::digest::Digest;
+use crate::model::tree::Content;
+
+const MAGIC: &[u8; 8] = b"AFSPUT1\n";
+/// How old a file must be when it is read for its times to prove anything later: more than the
+/// grain of any file system's clock (FAT: 2 s).
+const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
+/// No record is longer: a path of 4,096 bytes and a few numbers.
+const RECORD_MAX_BYTES: u64 = 8_192;
+
+/// What tells whether a file is still the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    device: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    /// The stamp of a file.
+    pub fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            size_bytes: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            device: meta.dev(),
+            inode: meta.ino(),
+        }
+    }
+
+    /// Whether the times lie so far back that a later change must show in them.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        let newest = nanoseconds(self.modified).max(nanoseconds(self.changed));
+        now - newest > SETTLED_NANOSECONDS
+    }
+}
+
+/// The content of a file, as the index keeps it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Known {
+    Empty,
+    Chunk(Digest, u64),
+    Recipe(Digest, u64),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    key: Vec<u8>,
+    stamp: Stamp,
+    content: Known,
+}
+
+/// The last index, read in step with a walk.
+pub struct OldIndex {
+    file: Option<BufReader<File>>,
+    next: Option<Record>,
+}
+
+impl OldIndex {
+    /// Opens it; one that is missing or damaged is empty.
+    pub fn open(path: &Path) -> Self {
+        let mut file = File::open(path).ok().map(BufReader::new);
+        let mut magic = [0; MAGIC.len()];
+        let good = file.as_mut().is_some_and(|f| f.read_exact(&mut magic).is_ok());
+        let mut index = Self { file: file.filter(|_| good && magic == *MAGIC), next: None };
+        index.advance();
+        index
+    }
+
+    fn advance(&mut self) {
+        self.next = self.file.as_mut().and_then(read_record);
+        if self.next.is_none() {
+            self.file = None;
+        }
+    }
+
+    /// The content of the file with this key, if it has not changed. Keys must be asked for in
+    /// ascending order.
+    pub fn find(&mut self, key: &[u8], stamp: &Stamp) -> Option<Content> {
+        while self.next.as_ref().is_some_and(|record| record.key.as_slice() < key) {
+            self.advance();
+        }
+        let record = self.next.as_ref().filter(|r| r.key == key && r.stamp == *stamp)?;
+        Some(match record.content {
+            Known::Empty => Content::Empty,
+            Known::Chunk(digest, size_bytes) => Content::Chunk { digest, size_bytes },
+            Known::Recipe(digest, size_bytes) => Content::Recipe { digest, size_bytes },
+        })
+    }
+}
+
+fn read_record(file: &mut BufReader<File>) -> Option<Record> {
+    let mut length = [0; 4];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from(u32::from_le_bytes(length));
+    if length > RECORD_MAX_BYTES {
+        return None;
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact(&mut bytes).ok()?;
+    postcard::from_bytes(&bytes).ok()
+}
+
+/// Removes an index that turned out to know what is no longer there.
+pub fn forget(path: &Path) {
+    if let Err(e) = fs::remove_file(path) {
+        tracing::debug!("the put index {} was not removed: {e}", path.display());
+    }
+}
+
+/// The index of this put, which replaces the old one when the put is done.
+pub struct NewIndex {
+    file: Option<(BufWriter<tempfile::NamedTempFile>, PathBuf)>,
+}
+
+impl NewIndex {
+    /// Begins it, beside the old one.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn create(path: &Path) -> Result<Self> {
+        let folder = path.parent().expect("an index lies in the folder of puts");
+        fs::create_dir_all(folder).at("create", folder)?;
+        let file = tempfile::NamedTempFile::new_in(folder).at("create", folder)?;
+        let mut file = BufWriter::new(file);
+        file.write_all(MAGIC).at("write", folder)?;
+        Ok(Self { file: Some((file, path.to_owned())) })
+    }
+
+    /// An index nobody keeps.
+    pub fn none() -> Self {
+        Self { file: None }
+    }
+
+    /// Adds a file, unless it changed too short a time ago.
+    pub fn add(&mut self, key: Vec<u8>, stamp: Stamp, content: Content, now: SystemTime) {
+        let Some((file, _)) = &mut self.file else { return };
+        if !stamp.is_settled(now) {
+            return;
+        }
+        let content = match content {
+            Content::Empty => Known::Empty,
+            Content::Chunk { digest, size_bytes } => Known::Chunk(digest, size_bytes),
+            Content::Recipe { digest, size_bytes } => Known::Recipe(digest, size_bytes),
+        };
+        let bytes = postcard::to_stdvec(&Record { key, stamp, content });
+        let bytes = bytes.expect("a record has no shape postcard cannot write");
+        let length = (bytes.len() as u32).to_le_bytes();
+        if file.write_all(&length).and_then(|()| file.write_all(&bytes)).is_err() {
+            // The disk is full, perhaps: the next put reads everything again.
+            self.file = None;
+        }
+    }
+
+    /// Replaces the old index.
+    pub fn keep(self) {
+        let Some((file, path)) = self.file else { return };
+        let kept = file.into_inner().map_err(|e| e.into_error());
+        let kept = kept.and_then(|file| file.persist(&path).map_err(|e| e.error));
+        if let Err(e) = kept {
+            tracing::debug!("the put index {} was not kept: {e}", path.display());
+        }
+    }
+}

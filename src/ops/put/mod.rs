@@ -1,0 +1,158 @@
+//! Putting: a file or directory becomes the next version of an artifact.
+//!
+//! ```text
+//! scan (one thread, in path order)  →  hash (a thread per CPU)  →  assemble (in path order again)
+//!   walks, stats, cuts big files        reads small files, cuts,     asks what is missing, fills
+//!   skips what the index knows          hashes                       packs, builds trees
+//!                                                                 →  seal (one thread): fsync,
+//!                                                                    index, register
+//! ```
+//! Memory is bounded by the units in flight. The version appears in one transaction at the end.
+
+mod assemble;
+mod file;
+mod hash;
+mod index;
+mod scan;
+mod source;
+mod upload;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::delete::reap;
+use super::holder;
+use super::repository::Repository;
+use crate::error::{Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::{Alias, ArtifactType};
+use crate::model::reference::ArtifactPath;
+use crate::model::version::{Metadata, Totals};
+use crate::registry::{CommitRequest, Committed, LeaseId};
+pub use source::Filters;
+
+/// What to put, and as what.
+pub struct PutRequest {
+    /// A file or a directory.
+    pub source: PathBuf,
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// Its type, when the caller said one.
+    pub artifact_type: Option<ArtifactType>,
+    /// Aliases beside `latest`.
+    pub aliases: Vec<Alias>,
+    /// What people say about it.
+    pub description: Option<String>,
+    /// What programs say about it.
+    pub metadata: Option<Metadata>,
+    /// What to leave out.
+    pub filters: Filters,
+    /// Whether symlinks that lead out of the source are followed; otherwise they are refused.
+    pub follow: bool,
+    /// Only say what would be stored.
+    pub dry_run: bool,
+}
+
+/// Told how far it is.
+pub trait Progress: Send + Sync {
+    /// So many more bytes of files are done, read or known.
+    fn advance(&self, files: u64, bytes: u64);
+}
+
+/// Nobody watches.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn advance(&self, _files: u64, _bytes: u64) {}
+}
+
+/// What a put did.
+#[derive(Debug, Clone)]
+pub struct PutReport {
+    /// The version; `None` for a dry run.
+    pub committed: Option<Committed>,
+    /// The root tree.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// Bytes of objects that were not in the repository before, nodes included.
+    pub stored_bytes: u64,
+    /// Files that were read; the others were known from the last put.
+    pub files_read: u64,
+    /// Symlinks that led out and were followed.
+    pub followed: u64,
+    /// What was left out, a line each, at most [`WARNINGS_MAX`].
+    pub warnings: Vec<String>,
+}
+
+/// Warnings that are kept: a directory of a million sockets must not fill the memory.
+pub const WARNINGS_MAX: usize = 100;
+
+/// Puts `request.source`.
+///
+/// # Errors
+/// [`Kind::NotFound`](crate::error::Kind::NotFound), `Denied`, `Conflict` for a file that keeps
+/// changing, `Full`, … Nothing is visible then, and what was written is freed.
+pub fn put(
+    repository: &Repository,
+    request: &PutRequest,
+    progress: Arc<dyn Progress>,
+) -> Result<PutReport> {
+    let source = source::Source::open(&request.source, &request.filters, request.follow)?;
+    if request.dry_run {
+        return assemble::run(repository, &source, None, progress).map(|built| built.report);
+    }
+    let purpose = format!("put {} {}", request.path, source.root().display());
+    let registry = &repository.registry;
+    let orphan = holder::orphan_for(&**registry, &purpose)?;
+    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
+    let done = put_under(repository, request, source, lease, progress);
+    let released = registry.release(lease).and_then(|()| reap(repository));
+    let report = done?;
+    // The version is there and durable; what could not be freed is freed by whoever comes next.
+    if let Err(e) = released {
+        tracing::warn!("the lease of a finished put could not be released: {e}");
+    }
+    Ok(report)
+}
+
+fn put_under(
+    repository: &Repository,
+    request: &PutRequest,
+    source: source::Source,
+    lease: LeaseId,
+    progress: Arc<dyn Progress>,
+) -> Result<PutReport> {
+    let built = match assemble::run(repository, &source, Some(lease), Arc::clone(&progress)) {
+        // The index knew files whose content was deleted since: read everything.
+        Err(e) if e.kind() == Kind::Stale => {
+            tracing::info!("reading every file again: {e}");
+            index::forget(&index_path(repository, source.root()));
+            assemble::run(repository, &source, Some(lease), progress)?
+        }
+        built => built?,
+    };
+    let mut report = built.report;
+    let committed = repository.registry.commit(
+        lease,
+        CommitRequest {
+            path: request.path.clone(),
+            artifact_type: request.artifact_type.clone(),
+            root: report.root,
+            totals: report.totals,
+            aliases: request.aliases.clone(),
+            description: request.description.clone(),
+            metadata: request.metadata.clone(),
+        },
+    )?;
+    report.committed = Some(committed);
+    built.index.keep();
+    Ok(report)
+}
+
+/// Where the index of the last put of `source` is.
+fn index_path(repository: &Repository, source: &Path) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let name = blake3::hash(source.as_os_str().as_bytes()).to_hex();
+    repository.layout.puts().join(&name.as_str()[..32])
+}

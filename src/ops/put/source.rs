@@ -1,0 +1,241 @@
+//! The source of a put: what is in it, and what is left out.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::name::EntryName;
+
+/// Lists, in a directory, patterns of what below it is left out; the syntax of `.gitignore`.
+pub const IGNORE_FILE: &str = ".artifactfsignore";
+
+/// What the command line leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct Filters {
+    include: Option<GlobSet>,
+    exclude: Option<GlobSet>,
+}
+
+impl Filters {
+    /// Filters of glob patterns. One without a slash is matched against names, one with a slash
+    /// against paths from the root. Only files are included; an excluded directory is left out
+    /// with all that is in it.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a pattern that is none.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
+        Ok(Self { include: globs(include)?, exclude: globs(exclude)? })
+    }
+
+    /// Whether the directory at `path`, relative to the root, is looked into.
+    pub fn enters(&self, path: &Path) -> bool {
+        !matches(self.exclude.as_ref(), path)
+    }
+
+    /// Whether the file or symlink at `path`, relative to the root, is taken.
+    pub fn takes(&self, path: &Path) -> bool {
+        let included = self.include.is_none() || matches(self.include.as_ref(), path);
+        included && !matches(self.exclude.as_ref(), path)
+    }
+
+    /// Whether files are chosen by pattern, so that directories without any are of no interest.
+    pub fn chooses(&self) -> bool {
+        self.include.is_some()
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let bad = |pattern: &str, e| {
+        Error::new(Kind::Usage, format!("\"{pattern}\" is no glob pattern")).because(e)
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let anchored = pattern.trim_start_matches('/').trim_end_matches('/');
+        let text = if pattern.contains('/') { anchored.to_owned() } else { format!("**/{pattern}") };
+        let glob = GlobBuilder::new(&text).literal_separator(true).build();
+        set.add(glob.map_err(|e| bad(pattern, e))?);
+    }
+    set.build().map(Some).map_err(|e| bad(&patterns.join(" "), e))
+}
+
+fn matches(set: Option<&GlobSet>, path: &Path) -> bool {
+    set.is_some_and(|set| set.is_match(path))
+}
+
+/// The source, checked.
+pub struct Source {
+    root: PathBuf,
+    /// For a single file: its name in the version.
+    single: Option<EntryName>,
+    filters: Filters,
+    follow: bool,
+}
+
+/// Where a symlink leads.
+pub enum Link {
+    /// To somewhere inside: it is kept, byte for byte.
+    Inside(Box<[u8]>),
+    /// Out of the source: what is there is taken in its place.
+    Outside,
+}
+
+impl Source {
+    /// The file or directory at `path`; a symlink there is followed.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn open(path: &Path, filters: &Filters, follow: bool) -> Result<Self> {
+        let root = fs::canonicalize(path).at("read", path)?;
+        let kind = fs::metadata(&root).at("read", path)?.file_type();
+        let single = match (kind.is_dir(), kind.is_file()) {
+            (true, _) => None,
+            (_, true) => {
+                let name = path.file_name().or(root.file_name()).unwrap_or(OsStr::new("file"));
+                Some(EntryName::try_from(name)?)
+            }
+            _ => {
+                let what = format!("{} is neither a file nor a directory", path.display());
+                return Err(Error::new(Kind::Usage, what).hint("put a file or a directory"));
+            }
+        };
+        Ok(Self { root, single, filters: filters.clone(), follow })
+    }
+
+    /// Where it is, without symlinks.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The name of the only file, when the source is a file.
+    pub fn single(&self) -> Option<&EntryName> {
+        self.single.as_ref()
+    }
+
+    /// The filters.
+    pub fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
+    /// Where the symlink at `relative` leads.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it leads out and that is not wanted, or to nothing.
+    pub fn link(&self, relative: &Path) -> Result<Link> {
+        let full = self.root.join(relative);
+        let target = fs::read_link(&full).at("read", &full)?;
+        if stays_inside(relative, &target) {
+            return Ok(Link::Inside(target.into_os_string().into_vec().into()));
+        }
+        let shown = || format!("symlink {} leads out, to {}", full.display(), target.display());
+        if !self.follow {
+            return Err(Error::new(Kind::Conflict, shown())
+                .hint("leave out --no-follow to take what is there, or --exclude it"));
+        }
+        if fs::metadata(&full).is_err() {
+            return Err(Error::new(Kind::Conflict, format!("{}, where there is nothing", shown()))
+                .hint("remove the symlink, or --exclude it"));
+        }
+        Ok(Link::Outside)
+    }
+}
+
+/// Whether a symlink at `relative` (to the root) with this target stays below the root, by the
+/// names in it.
+fn stays_inside(relative: &Path, target: &Path) -> bool {
+    let mut depth = relative.components().count().saturating_sub(1);
+    for component in target.components() {
+        match component {
+            Component::RootDir | Component::Prefix(_) => return false,
+            Component::CurDir => {}
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return false,
+            },
+        }
+    }
+    !target.as_os_str().is_empty()
+}
+
+/// The ignore files from the root down to the current directory.
+#[derive(Default)]
+pub struct IgnoreStack(Vec<Option<Gitignore>>);
+
+impl IgnoreStack {
+    /// Enters the directory at `full`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for an ignore file that cannot be understood.
+    pub fn enter(&mut self, full: &Path) -> Result<()> {
+        let file = full.join(IGNORE_FILE);
+        if !file.is_file() {
+            self.0.push(None);
+            return Ok(());
+        }
+        let bad = |e| Error::new(Kind::Usage, format!("cannot use {}", file.display())).because(e);
+        let mut builder = GitignoreBuilder::new(full);
+        match builder.add(&file) {
+            Some(e) => return Err(bad(e)),
+            None => self.0.push(Some(builder.build().map_err(bad)?)),
+        }
+        Ok(())
+    }
+
+    /// Leaves it.
+    pub fn leave(&mut self) {
+        self.0.pop();
+    }
+
+    /// Whether the deepest file that speaks of `full` leaves it out.
+    pub fn ignores(&self, full: &Path, is_directory: bool) -> bool {
+        let mut verdicts = self.0.iter().rev().flatten().map(|g| g.matched(full, is_directory));
+        verdicts.find(|verdict| !verdict.is_none()).is_some_and(|verdict| verdict.is_ignore())
+    }
+}
+
+/// `relative` as the put index keeps it: components separated by NUL, so that the order of bytes
+/// is the order in which a walk meets them.
+pub fn index_key(relative: &Path) -> Vec<u8> {
+    let mut key = relative.as_os_str().as_bytes().to_vec();
+    key.iter_mut().filter(|b| **b == b'/').for_each(|b| *b = 0);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_symlinks_lead() {
+        for (at, target, inside) in [
+            ("a", "b", true),
+            ("a", "../b", false),
+            ("d/a", "../b", true),
+            ("d/a", "../../b", false),
+            ("d/a", "../x/../../y", false),
+            ("a", "/etc", false),
+            ("a", "./x/./..", true),
+        ] {
+            assert_eq!(stays_inside(Path::new(at), Path::new(target)), inside, "{at} -> {target}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_names_or_paths() {
+        let filters = Filters::new(&["*.jpg".into(), "labels/*.csv".into()], &["tmp".into()]).unwrap();
+        assert!(filters.takes(Path::new("deep/down/1.jpg")));
+        assert!(filters.takes(Path::new("labels/a.csv")));
+        assert!(!filters.takes(Path::new("x/labels/a.csv")));
+        assert!(!filters.takes(Path::new("readme")));
+        assert!(!filters.enters(Path::new("a/tmp")));
+        assert!(Filters::new(&["a[".into()], &[]).is_err());
+    }
+}

@@ -1,0 +1,283 @@
+//! Packs: filled in path order, sealed by a thread of their own.
+//!
+//! Chunks and nodes go into different packs, so that metadata lies together. A node is registered
+//! after everything it points at: packs are registered in the order in which they were sealed,
+//! and a pack of nodes is sealed after the chunks before it.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::content::codec::CODEC_RAW;
+use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES};
+use crate::content::store::{PackWriter, Store};
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::merkle::Node;
+use crate::model::object::{NewObject, ObjectKind, PackId};
+use crate::ops::repository::Repository;
+use crate::registry::{LeaseId, Registry};
+
+/// Packs that wait to be sealed: bounds what is written and not yet durable.
+const SEALING_PACKS: usize = 2;
+/// Objects registered in one transaction.
+const REGISTER_BATCH: usize = 8_192;
+/// How often a long put renews its lease: well within its life.
+const RENEW_EVERY: Duration = Duration::from_secs(60);
+
+struct OpenPack {
+    id: PackId,
+    writer: PackWriter,
+    objects: Vec<NewObject>,
+}
+
+impl OpenPack {
+    fn is_full(&self) -> bool {
+        self.writer.length() >= PACK_TARGET_BYTES
+    }
+}
+
+/// Which pack an object goes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Chunks of many files.
+    Shared,
+    /// Chunks of one big file.
+    Solo,
+    /// Recipes and trees.
+    Nodes,
+}
+
+/// Writes what is new of a put.
+pub struct Uploader {
+    registry: Arc<dyn Registry>,
+    store: Arc<Store>,
+    lease: LeaseId,
+    shared: Option<OpenPack>,
+    solo: Option<OpenPack>,
+    nodes: Option<OpenPack>,
+    /// Written and not yet registered.
+    pending: Arc<Mutex<HashSet<Digest>>>,
+    sealing: Option<SyncSender<OpenPack>>,
+    sealer: Option<JoinHandle<Result<()>>>,
+    renewed: Instant,
+    /// Bytes of new objects so far.
+    pub stored_bytes: u64,
+}
+
+impl Uploader {
+    /// An uploader that works under `lease`.
+    pub fn new(repository: &Repository, lease: LeaseId) -> Self {
+        let (sealing, sealed) = sync_channel(SEALING_PACKS);
+        let pending = Arc::new(Mutex::new(HashSet::new()));
+        let sealer = Sealer {
+            registry: Arc::clone(&repository.registry),
+            store: Arc::clone(&repository.store),
+            lease,
+            pending: Arc::clone(&pending),
+        };
+        Self {
+            registry: Arc::clone(&repository.registry),
+            store: Arc::clone(&repository.store),
+            lease,
+            shared: None,
+            solo: None,
+            nodes: None,
+            pending,
+            sealing: Some(sealing),
+            sealer: Some(std::thread::spawn(move || sealer.run(&sealed))),
+            renewed: Instant::now(),
+            stored_bytes: 0,
+        }
+    }
+
+    /// Which of `digests` must be written; the others are there, and stay.
+    ///
+    /// # Errors
+    /// When the registry fails.
+    pub fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
+        if self.renewed.elapsed() > RENEW_EVERY {
+            self.registry.renew(self.lease)?;
+            self.renewed = Instant::now();
+        }
+        {
+            let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            digests.retain(|digest| !pending.contains(digest));
+        }
+        if digests.is_empty() {
+            return Ok(HashSet::new());
+        }
+        Ok(self.registry.missing(self.lease, digests)?.into_iter().collect())
+    }
+
+    /// Writes a chunk that is missing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn chunk(&mut self, lane: Lane, digest: Digest, body: &[u8]) -> Result<()> {
+        self.append(lane, digest, ObjectKind::Chunk, body, Vec::new())
+    }
+
+    /// Writes a node that is missing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn node(&mut self, node: Node) -> Result<()> {
+        self.append(Lane::Nodes, node.digest, node.kind, &node.body, node.children)
+    }
+
+    fn append(
+        &mut self,
+        lane: Lane,
+        digest: Digest,
+        kind: ObjectKind,
+        body: &[u8],
+        children: Vec<Digest>,
+    ) -> Result<()> {
+        let new = self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        if !new {
+            return Ok(());
+        }
+        let slot = match lane {
+            Lane::Shared => &mut self.shared,
+            Lane::Solo => &mut self.solo,
+            Lane::Nodes => &mut self.nodes,
+        };
+        if slot.is_none() {
+            let id = PackId(rand::random());
+            // Known to the registry before it is on the disk, so that none is ever forgotten.
+            self.registry.register_pack(self.lease, id)?;
+            *slot = Some(OpenPack { id, writer: self.store.create(id)?, objects: Vec::new() });
+        }
+        let pack = slot.as_mut().expect("it was just opened");
+        let offset = pack.writer.append(body)?;
+        let body_bytes = u32::try_from(body.len()).map_err(|_| {
+            Error::new(Kind::Unsupported, format!("an object of {} bytes", body.len()))
+        })?;
+        let stored_bytes = body_bytes;
+        let codec = CODEC_RAW;
+        pack.objects.push(NewObject {
+            digest,
+            kind,
+            codec,
+            body_bytes,
+            offset,
+            stored_bytes,
+            children,
+        });
+        self.stored_bytes += u64::from(stored_bytes);
+        Ok(())
+    }
+
+    /// The big file is done.
+    ///
+    /// # Errors
+    /// When sealing failed.
+    pub fn end_solo(&mut self) -> Result<()> {
+        let solo = self.solo.take();
+        self.seal(solo)
+    }
+
+    /// Within a big file: chunks may be sealed at any time.
+    ///
+    /// # Errors
+    /// When sealing failed.
+    pub fn between_segments(&mut self) -> Result<()> {
+        let shared = self.shared.take_if(|pack| pack.is_full());
+        self.seal(shared)
+    }
+
+    /// Between two files: seals what is full; nodes only after the chunks they may point at.
+    ///
+    /// # Errors
+    /// When sealing failed.
+    pub fn between_files(&mut self) -> Result<()> {
+        let nodes_full = self.nodes.as_ref().is_some_and(OpenPack::is_full);
+        let shared = self.shared.take_if(|pack| nodes_full || pack.is_full());
+        self.seal(shared)?;
+        if nodes_full {
+            let nodes = self.nodes.take();
+            self.seal(nodes)?;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, pack: Option<OpenPack>) -> Result<()> {
+        let (Some(pack), Some(sealing)) = (pack, &self.sealing) else { return Ok(()) };
+        match sealing.send(pack) {
+            Ok(()) => Ok(()),
+            Err(_) => self.join(),
+        }
+    }
+
+    /// Waits for the sealing thread; its error, if it had one.
+    fn join(&mut self) -> Result<()> {
+        self.sealing = None;
+        let Some(sealer) = self.sealer.take() else { return Ok(()) };
+        sealer.join().unwrap_or_else(|_| {
+            Err(Error::new(Kind::Unavailable, "the thread that seals packs panicked"))
+        })
+    }
+
+    /// Seals everything and waits until it is durable and registered.
+    ///
+    /// # Errors
+    /// When sealing failed.
+    pub fn finish(mut self) -> Result<u64> {
+        self.end_solo()?;
+        let (shared, nodes) = (self.shared.take(), self.nodes.take());
+        self.seal(shared)?;
+        self.seal(nodes)?;
+        self.join()?;
+        Ok(self.stored_bytes)
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        // The lease is about to be released: nothing may be registered under it after that.
+        if let Err(e) = self.join() {
+            tracing::debug!("packs of a put that failed were not sealed: {e}");
+        }
+    }
+}
+
+struct Sealer {
+    registry: Arc<dyn Registry>,
+    store: Arc<Store>,
+    lease: LeaseId,
+    pending: Arc<Mutex<HashSet<Digest>>>,
+}
+
+impl Sealer {
+    fn run(&self, packs: &Receiver<OpenPack>) -> Result<()> {
+        packs.iter().try_for_each(|pack| self.seal(pack))
+    }
+
+    /// Bytes are durable before names: body, index, registry.
+    fn seal(&self, pack: OpenPack) -> Result<()> {
+        let OpenPack { id, writer, objects } = pack;
+        let length = writer.finish()?;
+        let entries: Vec<IndexEntry> = objects.iter().map(IndexEntry::from).collect();
+        self.store.write_index(id, &entries)?;
+        let mut objects = objects.into_iter();
+        loop {
+            let batch: Vec<_> = objects.by_ref().take(REGISTER_BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let added = self.registry.add_objects(self.lease, id, length, batch)?;
+            if let Some(lost) = added.missing.first() {
+                let what = format!("object {lost} went before the version that needs it was made");
+                return Err(Error::new(Kind::Conflict, what).hint("try again"));
+            }
+        }
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().for_each(|entry| {
+            pending.remove(&entry.digest);
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Aliases, descriptions and metadata: what can be said anew about a version.
+
+use super::api::{AliasChange, Update};
+use super::embedded::Embedded;
+use super::engine::Transaction;
+use super::keys;
+use super::naming::{aliases, lookup};
+use super::record::{self, VersionRecord};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::{Alias, VersionNumber};
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::version::{Metadata, VersionInfo};
+
+/// Points aliases at a version, wherever they pointed before.
+pub(super) fn point(
+    transaction: &mut dyn Transaction,
+    path: &ArtifactPath,
+    names: &[Alias],
+    number: VersionNumber,
+) -> Result<()> {
+    let value = record::encode(&number);
+    names.iter().try_for_each(|name| transaction.put(&keys::alias(path, name), &value))
+}
+
+fn remove(
+    transaction: &mut dyn Transaction,
+    info: &VersionInfo,
+    names: &[Alias],
+) -> Result<()> {
+    for name in names {
+        if !info.aliases.contains(name) {
+            let what = format!("{} has no alias {name}", info.reference());
+            return Err(Error::new(Kind::NotFound, what)
+                .hint(format!("`artifactfs ls {}` shows which version has it", info.path)));
+        }
+        transaction.delete(&keys::alias(&info.path, name))?;
+    }
+    Ok(())
+}
+
+/// Applies `update` to a version's record.
+pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> {
+    if let Some(description) = &update.description {
+        version.description.clone_from(description);
+    }
+    if let Some(metadata) = &update.metadata {
+        version.metadata = metadata.clone();
+    }
+    if update.set.is_empty() && update.unset.is_empty() {
+        return Ok(());
+    }
+    let mut object = version.metadata.to_object();
+    for key in &update.unset {
+        object.remove(key);
+    }
+    for (key, value) in &update.set {
+        let value = serde_json::from_str(value)
+            .map_err(|e| Error::new(Kind::Usage, format!("the value of {key} is no JSON")).because(e))?;
+        object.insert(key.clone(), value);
+    }
+    version.metadata = Metadata::from_object(object)?;
+    Ok(())
+}
+
+/// Rewrites the record of a version that is there.
+pub(super) fn rewrite(
+    transaction: &mut dyn Transaction,
+    path: &ArtifactPath,
+    number: VersionNumber,
+    update: &Update,
+) -> Result<()> {
+    let key = keys::version(path, number);
+    let bytes = transaction.get(&key)?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("{path} has no version {number}"))
+    })?;
+    let mut version: VersionRecord = record::decode(&bytes)?;
+    apply(&mut version, update)?;
+    transaction.put(&key, &record::encode(&version))
+}
+
+impl Embedded {
+    pub(super) fn update_version(
+        &self,
+        reference: &Reference,
+        update: &Update,
+    ) -> Result<VersionInfo> {
+        self.write_names(&reference.path, |transaction| {
+            let info = lookup(&*transaction, reference)?;
+            rewrite(transaction, &info.path, info.number, update)?;
+            lookup(&*transaction, &info.reference())
+        })
+    }
+
+    pub(super) fn alter_aliases(
+        &self,
+        reference: &Reference,
+        change: &AliasChange,
+    ) -> Result<VersionInfo> {
+        self.write_names(&reference.path, |transaction| {
+            let info = lookup(&*transaction, reference)?;
+            match change {
+                AliasChange::Add(names) => point(transaction, &info.path, names, info.number)?,
+                AliasChange::Remove(names) => remove(transaction, &info, names)?,
+                AliasChange::Set(names) => {
+                    remove(transaction, &info, &info.aliases)?;
+                    point(transaction, &info.path, names, info.number)?;
+                }
+            }
+            lookup(&*transaction, &info.reference())
+        })
+    }
+
+    /// Removes every alias of a version.
+    pub(super) fn drop_aliases(
+        transaction: &mut dyn Transaction,
+        path: &ArtifactPath,
+        number: VersionNumber,
+    ) -> Result<()> {
+        for (name, target) in aliases(&*transaction, path)? {
+            if target == number {
+                transaction.delete(&keys::alias(path, &name))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! What a registry can be asked: one list, from which come the trait, the calls that cross a
+//! socket, and a registry seen through anything that carries calls.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Committed;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::{Alias, ArtifactName, ArtifactType, ProjectName, VersionNumber};
+use crate::model::object::{Located, NewObject, PackId};
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::version::{
+    ArtifactInfo, Change, Metadata, ProjectInfo, Timestamp, Totals, VersionInfo,
+};
+
+/// A lease: while it lives, what it pinned or wrote stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseId(pub u64);
+
+/// A lease in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeaseInfo {
+    /// Its id.
+    pub id: LeaseId,
+    /// Who holds it.
+    pub holder: String,
+    /// What for.
+    pub purpose: String,
+    /// Whether its time is over.
+    pub expired: bool,
+    /// Whether it has committed: it only waits to be released.
+    pub committed: bool,
+}
+
+/// The repository in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryInfo {
+    /// Packs.
+    pub packs: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Bytes of these objects in the store.
+    pub live_bytes: u64,
+    /// Length of all packs; the difference waits to be freed.
+    pub pack_bytes: u64,
+}
+
+/// The names below an artifact, as a directory listing wants them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The artifact.
+    pub artifact: ArtifactName,
+    /// Its versions, ascending.
+    pub versions: Vec<VersionNumber>,
+    /// Its aliases and what they stand for now.
+    pub aliases: Vec<(Alias, VersionNumber)>,
+}
+
+/// A commit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommitRequest {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// Its type; must be the artifact's when that exists. `None`: the artifact's, or `dataset`.
+    pub artifact_type: Option<ArtifactType>,
+    /// The root tree, which must be registered.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// Aliases that move to it, beside `latest`.
+    pub aliases: Vec<Alias>,
+    /// Set when given, also on a version that has this content already.
+    pub description: Option<String>,
+    /// Set when given, also on a version that has this content already.
+    pub metadata: Option<Metadata>,
+}
+
+/// What registering objects found.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Added {
+    /// Children that are not there: nothing was registered; write these and try again.
+    pub missing: Vec<Digest>,
+    /// Objects that somebody else had registered first.
+    pub duplicates: u64,
+}
+
+/// A change of what is said about a version; what is `None` or empty stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Update {
+    /// The whole description.
+    pub description: Option<String>,
+    /// The whole metadata.
+    pub metadata: Option<Metadata>,
+    /// Keys to set, with values as JSON.
+    pub set: Vec<(String, String)>,
+    /// Keys to remove.
+    pub unset: Vec<String>,
+}
+
+/// A change of the aliases of a version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum AliasChange {
+    /// These too, taken from whichever version has them.
+    Add(Vec<Alias>),
+    /// Not these any more; each must be there.
+    Remove(Vec<Alias>),
+    /// These and no others.
+    Set(Vec<Alias>),
+}
+
+/// What happened to names since a moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Changes {
+    /// Ask with this next time.
+    pub last: u64,
+    /// What changed, oldest first.
+    pub changes: Vec<Change>,
+    /// The log no longer reaches back so far: everything may have changed.
+    pub lost: bool,
+}
+
+/// A pack in a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackInfo {
+    /// Its id.
+    pub id: PackId,
+    /// Whether somebody is writing it.
+    pub leased: bool,
+    /// Objects the registry knows in it.
+    pub live_objects: u64,
+    /// Bytes of these.
+    pub live_bytes: u64,
+    /// Its length.
+    pub length_bytes: u64,
+}
+
+/// One correction of the object table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Fix {
+    /// The object is there, with this many references (0: it is dead).
+    Put(Digest, Located),
+    /// The object is not there.
+    Remove(Digest),
+    /// The pack is there, with these counts.
+    Pack(PackInfo),
+    /// The pack is not there.
+    RemovePack(PackId),
+}
+
+macro_rules! registry_calls {
+    ($($(#[$doc:meta])* $name:ident = $call:ident ($($arg:ident: $type:ty),*) -> $ret:ty;)*) => {
+        /// Everything a registry can be asked. Errors have the kinds of [`crate::error::Kind`];
+        /// a name that is not there is `NotFound`, a registry that cannot be reached `Unavailable`.
+        #[allow(clippy::missing_errors_doc)]
+        pub trait Registry: Send + Sync {
+            $($(#[$doc])* fn $name(&self, $($arg: $type),*) -> Result<$ret>;)*
+        }
+
+        /// A call as it crosses a socket.
+        #[derive(Debug, Serialize, Deserialize)]
+        #[allow(missing_docs)]
+        pub enum Call {
+            $($call { $($arg: $type),* },)*
+        }
+
+        /// Answers a call; the bytes are what [`Carrier::carry`] hands back.
+        ///
+        /// # Errors
+        /// Those of the call.
+        pub fn dispatch(registry: &dyn Registry, call: Call) -> Result<Vec<u8>> {
+            match call {
+                $(Call::$call { $($arg),* } => pack(&registry.$name($($arg),*)?),)*
+            }
+        }
+
+        impl<C: Carrier> Registry for C {
+            $(fn $name(&self, $($arg: $type),*) -> Result<$ret> {
+                unpack(&self.carry(&Call::$call { $($arg),* })?)
+            })*
+        }
+    };
+}
+
+/// Something that brings calls to a registry and answers back.
+pub trait Carrier: Send + Sync {
+    /// The answer of [`dispatch`].
+    ///
+    /// # Errors
+    /// Those of the call, or [`Kind::Unavailable`] when the other side cannot be reached.
+    fn carry(&self, call: &Call) -> Result<Vec<u8>>;
+}
+
+fn pack<T: Serialize>(answer: &T) -> Result<Vec<u8>> {
+    postcard::to_stdvec(answer)
+        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+}
+
+fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| {
+        Error::new(Kind::Unsupported, "the registry's answer cannot be read")
+            .because(e)
+            .hint("daemon and command are of different releases: restart the daemon")
+    })
+}
+
+registry_calls! {
+    /// The repository in numbers.
+    info = Info() -> RegistryInfo;
+    /// The version a reference stands for now.
+    lookup = Lookup(reference: Reference) -> VersionInfo;
+    /// All projects.
+    projects = Projects() -> Vec<ProjectInfo>;
+    /// The artifacts of a project.
+    artifacts = Artifacts(project: ProjectName) -> Vec<ArtifactInfo>;
+    /// The versions of an artifact above `after`, ascending, at most `limit`.
+    versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32) -> Vec<VersionInfo>;
+    /// The names below a project.
+    names = Listing(project: ProjectName) -> Vec<Names>;
+    /// Begins a lease, or takes over the lease `adopt` of a dead holder.
+    begin = Begin(purpose: String, holder: String, adopt: Option<LeaseId>) -> LeaseId;
+    /// Moves a lease's end.
+    renew = Renew(lease: LeaseId) -> ();
+    /// All leases.
+    leases = Leases() -> Vec<LeaseInfo>;
+    /// Ends a lease: what it pinned and wrote and nothing refers to is dead.
+    release = Release(lease: LeaseId) -> ();
+    /// Which of `digests` are not there; the others are pinned for the lease.
+    missing = Missing(lease: LeaseId, digests: Vec<Digest>) -> Vec<Digest>;
+    /// Announces a pack before it is written.
+    register_pack = RegisterPack(lease: LeaseId, pack: PackId) -> ();
+    /// Registers objects of a pack whose bytes are durable; counts their children.
+    add_objects = AddObjects(lease: LeaseId, pack: PackId, length_bytes: u64, objects: Vec<NewObject>) -> Added;
+    /// Makes a version, in one transaction.
+    commit = Commit(lease: LeaseId, request: CommitRequest) -> Committed;
+    /// Where objects are.
+    locate = LocateObjects(digests: Vec<Digest>) -> Vec<Option<Located>>;
+    /// Changes what is said about a version.
+    update = UpdateVersion(reference: Reference, update: Update) -> VersionInfo;
+    /// Changes the aliases of a version.
+    change_aliases = ChangeAliases(reference: Reference, change: AliasChange) -> VersionInfo;
+    /// Takes a version away; what only it had is dead. With aliases it is refused unless told.
+    delete = Delete(reference: Reference, delete_aliases: bool) -> VersionInfo;
+    /// Dead objects that still count their children, at most `limit`.
+    dead = Dead(limit: u32) -> Vec<(Digest, Located)>;
+    /// Takes dead objects, given with their children, out of the table; how many bytes died.
+    bury = Bury(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
+    /// Packs with dead bytes that nobody writes, at most `limit`.
+    purgeable = Purgeable(limit: u32) -> Vec<PackInfo>;
+    /// Which of `digests` are alive in this pack.
+    live_in = LiveIn(pack: PackId, digests: Vec<Digest>) -> Vec<bool>;
+    /// The dead bytes of a pack are gone; `length_bytes` is what is left (0: the pack is gone).
+    purged = Purged(pack: PackId, length_bytes: u64) -> ();
+    /// What changed after `after`; waits up to `wait_milliseconds` for something to change.
+    changes = ChangesAfter(after: u64, wait_milliseconds: u64) -> Changes;
+    /// Objects above `after` in the order of digests, at most `limit`.
+    scan_objects = ScanObjects(after: Option<Digest>, limit: u32) -> Vec<(Digest, Located)>;
+    /// Packs above `after`, at most `limit`.
+    scan_packs = ScanPacks(after: Option<PackId>, limit: u32) -> Vec<PackInfo>;
+    /// Corrects the object table; refused while somebody writes.
+    repair = Repair(fixes: Vec<Fix>) -> ();
+    /// Forgets the object table, to be made again from the store; refused while somebody writes.
+    forget_objects = ForgetObjects() -> ();
+}
+
+/// The time a lease lives after it was begun or renewed, in milliseconds.
+pub(super) const LEASE_MILLISECONDS: u64 = 10 * 60 * 1000;
+
+impl LeaseInfo {
+    pub(super) fn new(id: u64, record: &super::record::LeaseRecord, now: Timestamp) -> Self {
+        Self {
+            id: LeaseId(id),
+            holder: record.holder.clone(),
+            purpose: record.purpose.clone(),
+            expired: record.expires <= now,
+            committed: record.committed.is_some(),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Committing: one transaction, after which readers see all of a version.
+
+use super::alias::{point, rewrite};
+use super::api::{CommitRequest, LeaseId, Update};
+use super::embedded::Embedded;
+use super::engine::{Transaction, View};
+use super::keys::{self, Space};
+use super::lease::{live_lease, put_lease};
+use super::naming;
+use super::objects::{PackCounts, add_reference};
+use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionRecord};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::{Alias, VersionNumber};
+use crate::model::reference::ArtifactPath;
+
+/// The highest version that exists.
+fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {
+    let artifact = naming::artifact(view, path)?;
+    let Some(mut number) = artifact.map(|record| record.next.0) else { return Ok(None) };
+    // Numbers of deleted versions are gaps; the newest that is left is found from above.
+    while let Some(below) = number.checked_sub(1) {
+        let found = view.get(&keys::version(path, VersionNumber(below)))?;
+        if let Some(bytes) = found {
+            return Ok(Some((VersionNumber(below), record::decode(&bytes)?)));
+        }
+        let (from, _) = keys::below(Space::Version, path).range();
+        if view.scan(&from, &keys::version(path, VersionNumber(below)), 1)?.is_empty() {
+            return Ok(None);
+        }
+        number = below;
+    }
+    Ok(None)
+}
+
+impl Embedded {
+    pub(super) fn commit_version(
+        &self,
+        lease: LeaseId,
+        request: &CommitRequest,
+    ) -> Result<Committed> {
+        let now = (self.clock)();
+        self.write_names(&request.path, |transaction| {
+            let mut held = live_lease(&*transaction, lease, now)?;
+            if let Some(committed) = held.committed {
+                return Ok(committed);
+            }
+            let artifact = open_artifact(transaction, request, now)?;
+            let equal = newest(&*transaction, &request.path)?
+                .filter(|(_, version)| version.root == request.root);
+            let committed = match equal {
+                Some((number, _)) => {
+                    let update = Update {
+                        description: request.description.clone(),
+                        metadata: request.metadata.clone(),
+                        ..Update::default()
+                    };
+                    rewrite(transaction, &request.path, number, &update)?;
+                    Committed { path: request.path.clone(), number, new: false }
+                }
+                None => {
+                    let number = artifact.next;
+                    add_version(transaction, request, artifact, now)?;
+                    Committed { path: request.path.clone(), number, new: true }
+                }
+            };
+            point(transaction, &request.path, &[Alias::latest()], committed.number)?;
+            point(transaction, &request.path, &request.aliases, committed.number)?;
+            held.committed = Some(committed.clone());
+            put_lease(transaction, lease, &held)?;
+            Ok(committed)
+        })
+    }
+}
+
+/// The artifact's record, made with its project when they are new.
+fn open_artifact(
+    transaction: &mut dyn Transaction,
+    request: &CommitRequest,
+    now: crate::model::version::Timestamp,
+) -> Result<ArtifactRecord> {
+    let path = &request.path;
+    if let Some(artifact) = naming::artifact(&*transaction, path)? {
+        return match &request.artifact_type {
+            Some(wanted) if *wanted != artifact.artifact_type => {
+                let what = format!("{path} has type {}, not {wanted}", artifact.artifact_type);
+                Err(Error::new(Kind::Conflict, what)
+                    .hint("an artifact keeps its type: leave it out, or choose another name"))
+            }
+            _ => Ok(artifact),
+        };
+    }
+    let project = keys::project(&path.project);
+    if transaction.get(&project)?.is_none() {
+        transaction.put(&project, &record::encode(&ProjectRecord { created: now }))?;
+    }
+    let artifact = ArtifactRecord {
+        artifact_type: request.artifact_type.clone().unwrap_or_default(),
+        next: VersionNumber(0),
+    };
+    transaction.put(&keys::artifact(path), &record::encode(&artifact))?;
+    Ok(artifact)
+}
+
+fn add_version(
+    transaction: &mut dyn Transaction,
+    request: &CommitRequest,
+    mut artifact: ArtifactRecord,
+    now: crate::model::version::Timestamp,
+) -> Result<()> {
+    let number = artifact.next;
+    let mut counts = PackCounts::default();
+    if !add_reference(transaction, &mut counts, &request.root)? {
+        let what = format!("the root tree {} is not in the repository", request.root);
+        return Err(Error::new(Kind::Conflict, what).hint("nothing was committed; begin again"));
+    }
+    counts.store(transaction)?;
+    let version = VersionRecord {
+        root: request.root,
+        totals: request.totals,
+        created: now,
+        description: request.description.clone().unwrap_or_default(),
+        metadata: request.metadata.clone().unwrap_or_default(),
+    };
+    transaction.put(&keys::version(&request.path, number), &record::encode(&version))?;
+    artifact.next = VersionNumber(number.0 + 1);
+    transaction.put(&keys::artifact(&request.path), &record::encode(&artifact))
+}

@@ -1,0 +1,276 @@
+//! The registry over an engine in this process.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::api::*;
+use super::engine::{self, Durability, Engine, Transaction, View};
+use super::keys::{self, Key, Space};
+use super::record::{self, Committed};
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::name::{ProjectName, VersionNumber};
+use crate::model::object::{Located, NewObject, PackId};
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::version::{ArtifactInfo, Change, ProjectInfo, Timestamp, VersionInfo};
+
+/// Entries of the change log that are kept: a mount that missed more forgets everything.
+const CHANGES_KEPT: u64 = 10_000;
+/// Entries handed out at once.
+const CHANGES_PAGE: usize = 1_000;
+/// The longest wait for a change in milliseconds, whatever was asked.
+const CHANGES_WAIT_MAX: u64 = 60_000;
+
+/// Where the time comes from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The host's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    })
+}
+
+/// A registry in this process.
+pub struct Embedded {
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) clock: Clock,
+    changed: (Mutex<u64>, Condvar),
+}
+
+impl Embedded {
+    /// The registry in `engine`, which may be empty.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
+        let last = engine::read(&*engine, |view| read_counter(view, "change"))?;
+        Ok(Self { engine, clock, changed: (Mutex::new(last), Condvar::new()) })
+    }
+
+    pub(super) fn read<T>(&self, body: impl FnMut(&dyn View) -> Result<T>) -> Result<T> {
+        engine::read(&*self.engine, body)
+    }
+
+    pub(super) fn write<T>(
+        &self,
+        durability: Durability,
+        body: impl FnMut(&mut dyn Transaction) -> Result<T>,
+    ) -> Result<T> {
+        engine::write(&*self.engine, durability, body)
+    }
+
+    /// A durable transaction that moves names of `path`: it goes into the change log, and those
+    /// who wait for changes are woken.
+    pub(super) fn write_names<T>(
+        &self,
+        path: &ArtifactPath,
+        mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
+    ) -> Result<T> {
+        let (value, sequence) = self.write(Durability::Immediate, |transaction| {
+            let value = body(transaction)?;
+            let sequence = next_counter(transaction, "change")?;
+            let key = Key::of(Space::Change).number(sequence).done();
+            transaction.put(&key, &record::encode(&Change { path: path.clone() }))?;
+            if let Some(old) = sequence.checked_sub(CHANGES_KEPT) {
+                transaction.delete(&Key::of(Space::Change).number(old).done())?;
+            }
+            Ok((value, sequence))
+        })?;
+        let (last, waiters) = &self.changed;
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (*last).max(sequence);
+        waiters.notify_all();
+        Ok(value)
+    }
+
+    fn wait_for_change(&self, after: u64, wait: Duration) {
+        let (last, waiters) = &self.changed;
+        let deadline = Instant::now() + wait;
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        while *last <= after {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+            last = waiters.wait_timeout(last, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn changes_now(&self, after: u64) -> Result<Changes> {
+        self.read(|view| {
+            let newest = read_counter(view, "change")?;
+            let from = Key::of(Space::Change).number(after.saturating_add(1)).done();
+            let (_, to) = Key::of(Space::Change).range();
+            let pairs = view.scan(&from, &to, CHANGES_PAGE)?;
+            let first = pairs.first().and_then(|(key, _)| keys::number_of(key));
+            let lost = after > newest || first.is_some_and(|first| first > after + 1);
+            let last = pairs.last().and_then(|(key, _)| keys::number_of(key));
+            let changes = pairs.iter().map(|(_, value)| record::decode(value));
+            Ok(Changes {
+                last: last.unwrap_or(newest),
+                changes: changes.collect::<Result<_>>()?,
+                lost,
+            })
+        })
+    }
+}
+
+/// The value of a counter; 0 before its first use.
+pub(super) fn read_counter(view: &dyn View, name: &str) -> Result<u64> {
+    let value = view.get(&Key::of(Space::Counter).name(name).done())?;
+    value.map_or(Ok(0), |bytes| record::decode(&bytes))
+}
+
+/// Counts one up; the first value is 1.
+pub(super) fn next_counter(transaction: &mut dyn Transaction, name: &str) -> Result<u64> {
+    let value = read_counter(&*transaction, name)? + 1;
+    transaction.put(&Key::of(Space::Counter).name(name).done(), &record::encode(&value))?;
+    Ok(value)
+}
+
+/// All pairs below a key, in pages, so that memory does not depend on how many there are.
+pub(super) fn each_below(
+    view: &dyn View,
+    prefix: Key,
+    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    const PAGE: usize = 1_000;
+    let (mut from, to) = prefix.range();
+    loop {
+        let page = view.scan(&from, &to, PAGE)?;
+        for (key, value) in &page {
+            each(key, value)?;
+        }
+        match page.last() {
+            Some((key, _)) if page.len() == PAGE => from = keys::next(key),
+            _ => return Ok(()),
+        }
+    }
+}
+
+impl Registry for Embedded {
+    fn info(&self) -> Result<RegistryInfo> {
+        self.count_packs()
+    }
+
+    fn lookup(&self, reference: Reference) -> Result<VersionInfo> {
+        self.read(|view| super::naming::lookup(view, &reference))
+    }
+
+    fn projects(&self) -> Result<Vec<ProjectInfo>> {
+        self.list_projects()
+    }
+
+    fn artifacts(&self, project: ProjectName) -> Result<Vec<ArtifactInfo>> {
+        self.list_artifacts(&project)
+    }
+
+    fn versions(
+        &self,
+        path: ArtifactPath,
+        after: Option<VersionNumber>,
+        limit: u32,
+    ) -> Result<Vec<VersionInfo>> {
+        self.list_versions(&path, after, limit)
+    }
+
+    fn names(&self, project: ProjectName) -> Result<Vec<Names>> {
+        self.list_names(&project)
+    }
+
+    fn begin(&self, purpose: String, holder: String, adopt: Option<LeaseId>) -> Result<LeaseId> {
+        self.begin_lease(purpose, holder, adopt)
+    }
+
+    fn renew(&self, lease: LeaseId) -> Result<()> {
+        self.renew_lease(lease)
+    }
+
+    fn leases(&self) -> Result<Vec<LeaseInfo>> {
+        self.list_leases()
+    }
+
+    fn release(&self, lease: LeaseId) -> Result<()> {
+        self.release_lease(lease)
+    }
+
+    fn missing(&self, lease: LeaseId, digests: Vec<Digest>) -> Result<Vec<Digest>> {
+        self.find_missing(lease, digests)
+    }
+
+    fn register_pack(&self, lease: LeaseId, pack: PackId) -> Result<()> {
+        self.announce_pack(lease, pack)
+    }
+
+    fn add_objects(
+        &self,
+        lease: LeaseId,
+        pack: PackId,
+        length_bytes: u64,
+        objects: Vec<NewObject>,
+    ) -> Result<Added> {
+        self.register_objects(lease, pack, length_bytes, objects)
+    }
+
+    fn commit(&self, lease: LeaseId, request: CommitRequest) -> Result<Committed> {
+        self.commit_version(lease, &request)
+    }
+
+    fn locate(&self, digests: Vec<Digest>) -> Result<Vec<Option<Located>>> {
+        self.locate_objects(&digests)
+    }
+
+    fn update(&self, reference: Reference, update: Update) -> Result<VersionInfo> {
+        self.update_version(&reference, &update)
+    }
+
+    fn change_aliases(&self, reference: Reference, change: AliasChange) -> Result<VersionInfo> {
+        self.alter_aliases(&reference, &change)
+    }
+
+    fn delete(&self, reference: Reference, delete_aliases: bool) -> Result<VersionInfo> {
+        self.delete_version(&reference, delete_aliases)
+    }
+
+    fn dead(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
+        self.list_dead(limit)
+    }
+
+    fn bury(&self, objects: Vec<(Digest, Vec<Digest>)>) -> Result<u64> {
+        self.bury_objects(&objects)
+    }
+
+    fn purgeable(&self, limit: u32) -> Result<Vec<PackInfo>> {
+        self.list_purgeable(limit)
+    }
+
+    fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {
+        let found = self.locate_objects(&digests)?;
+        Ok(found.iter().map(|at| at.is_some_and(|l| l.extent.pack == pack)).collect())
+    }
+
+    fn purged(&self, pack: PackId, length_bytes: u64) -> Result<()> {
+        self.mark_purged(pack, length_bytes)
+    }
+
+    fn changes(&self, after: u64, wait_milliseconds: u64) -> Result<Changes> {
+        let wait = Duration::from_millis(wait_milliseconds.min(CHANGES_WAIT_MAX));
+        self.wait_for_change(after, wait);
+        self.changes_now(after)
+    }
+
+    fn scan_objects(&self, after: Option<Digest>, limit: u32) -> Result<Vec<(Digest, Located)>> {
+        self.page_of_objects(after, limit)
+    }
+
+    fn scan_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
+        self.page_of_packs(after, limit)
+    }
+
+    fn repair(&self, fixes: Vec<Fix>) -> Result<()> {
+        self.apply_fixes(&fixes)
+    }
+
+    fn forget_objects(&self) -> Result<()> {
+        self.forget_object_table()
+    }
+}

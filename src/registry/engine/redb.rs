@@ -1,0 +1,137 @@
+//! The embedded engine: one redb file, one process.
+
+use std::path::Path;
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
+};
+
+use super::{Durability, Engine, Pair, Transaction, View};
+use crate::error::{Error, Kind, Result};
+
+/// One table: the registry's keys are tuples that begin with what they are.
+const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registry");
+/// Pages redb keeps. Its default of 1 GiB would be most of a daemon's memory.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// A redb file.
+pub struct RedbEngine {
+    database: Database,
+}
+
+impl RedbEngine {
+    /// Opens the file, which is made when it is not there. After a crash it repairs itself.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when another process has it open, [`Kind::Corrupt`], [`Kind::Full`] or
+    /// what else redb found.
+    pub fn open(path: &Path) -> Result<Self> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        let database = database.map_err(|e| open_error(path, e))?;
+        let transaction = database.begin_write().map_err(failed)?;
+        transaction.open_table(TABLE).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(Self { database })
+    }
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> Error {
+    let what = format!("cannot open the registry {}", path.display());
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            Error::new(Kind::Conflict, format!("{what}: another process has it open"))
+        }
+        DatabaseError::UpgradeRequired(format) => {
+            Error::new(Kind::Unsupported, format!("{what}: its file format is {format}"))
+                .hint("it was made by another release of artifactfs: use that one")
+        }
+        DatabaseError::Storage(storage) => storage_error(what, storage),
+        other => Error::new(Kind::Unavailable, what).because(other),
+    }
+}
+
+fn storage_error(what: String, error: StorageError) -> Error {
+    match error {
+        StorageError::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+            Error::new(Kind::Corrupt, what).because(io)
+        }
+        StorageError::Io(io) => Error::io(what, io),
+        StorageError::Corrupted(text) => Error::new(Kind::Corrupt, format!("{what}: {text}")),
+        StorageError::PreviousIo => Error::new(Kind::Unavailable, what)
+            .hint("an earlier write failed; stop and start this process to open it again"),
+        other => Error::new(Kind::Unavailable, what).because(other),
+    }
+}
+
+fn failed(error: impl Into<redb::Error>) -> Error {
+    let what = "the registry failed".to_owned();
+    match error.into() {
+        redb::Error::Io(io) => storage_error(what, StorageError::Io(io)),
+        redb::Error::Corrupted(text) => storage_error(what, StorageError::Corrupted(text)),
+        redb::Error::PreviousIo => storage_error(what, StorageError::PreviousIo),
+        other => Error::new(Kind::Unavailable, what).because(other),
+    }
+}
+
+struct TableView<T>(T);
+
+impl<T: ReadableTable<&'static [u8], &'static [u8]>> View for TableView<T> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let value = self.0.get(key).map_err(failed)?;
+        Ok(value.map(|guard| guard.value().to_vec()))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let range = self.0.range::<&[u8]>(from..to).map_err(failed)?;
+        range
+            .take(limit)
+            .map(|pair| {
+                let (key, value) = pair.map_err(failed)?;
+                Ok((key.value().to_vec(), value.value().to_vec()))
+            })
+            .collect()
+    }
+}
+
+impl Transaction for TableView<Table<'_, &'static [u8], &'static [u8]>> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.0.insert(key, value).map(drop).map_err(failed)
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.0.remove(key).map(drop).map_err(failed)
+    }
+}
+
+impl Engine for RedbEngine {
+    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        body(&TableView(transaction.open_table(TABLE).map_err(failed)?))
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
+    ) -> Result<()> {
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        let durability = match durability {
+            Durability::Immediate => redb::Durability::Immediate,
+            Durability::Eventual => redb::Durability::None,
+        };
+        transaction.set_durability(durability).map_err(|e| {
+            Error::new(Kind::Unavailable, "the registry refused a durability").because(e)
+        })?;
+        let done = body(&mut TableView(transaction.open_table(TABLE).map_err(failed)?));
+        match done {
+            Ok(()) => transaction.commit().map_err(failed),
+            Err(error) => {
+                transaction.abort().map_err(failed)?;
+                Err(error)
+            }
+        }
+    }
+}

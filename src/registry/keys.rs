@@ -1,0 +1,225 @@
+//! Keys: tuples whose bytes sort as their parts do.
+//!
+//! ```text
+//! a <project> 0 <artifact> 0                 artifact
+//! c <sequence:8>                             change log
+//! d <digest:32>                              dead object whose children still count it
+//! f <pack:16>                                pack with dead bytes in it
+//! k <pack:16>                                pack
+//! l <project> 0 <artifact> 0 <alias>         alias
+//! m <name>                                   counters
+//! o <digest:32>                              object
+//! p <project> 0                              project
+//! s <lease:8>                                lease
+//! t <digest:32> <lease:8>                    pin: a lease holds an object that was there before
+//! u <lease:8> <sequence:8>                   the digests a lease pinned, in batches
+//! v <project> 0 <artifact> 0 <number:8>      version
+//! w <lease:8> <pack:16>                      pack under a lease
+//! x <pack:16> <sequence:8>                   the digests of a pack under a lease, in batches
+//! ```
+//! Numbers are big-endian. Names hold no NUL, so the zeros end them.
+
+use crate::model::digest::{DIGEST_BYTES, Digest};
+use crate::model::name::{Alias, ProjectName, VersionNumber};
+use crate::model::object::{PACK_ID_BYTES, PackId};
+use crate::model::reference::ArtifactPath;
+
+/// What a key is about: its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Space {
+    /// Artifacts.
+    Artifact = b'a',
+    /// The change log.
+    Change = b'c',
+    /// Dead objects.
+    Dead = b'd',
+    /// Packs with dead bytes.
+    Purge = b'f',
+    /// Packs.
+    Pack = b'k',
+    /// Aliases.
+    Alias = b'l',
+    /// Counters.
+    Counter = b'm',
+    /// Objects.
+    Object = b'o',
+    /// Projects.
+    Project = b'p',
+    /// Leases.
+    Lease = b's',
+    /// Pins by object.
+    Pin = b't',
+    /// Pins by lease.
+    PinnedBy = b'u',
+    /// Versions.
+    Version = b'v',
+    /// Packs by lease.
+    LeasePack = b'w',
+    /// Objects of packs under a lease.
+    PackObjects = b'x',
+}
+
+/// A key being put together.
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// The first key of a space.
+    pub fn of(space: Space) -> Self {
+        Self(vec![space as u8])
+    }
+
+    /// Adds a name and its end.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    /// Adds a number.
+    #[must_use]
+    pub fn number(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    /// Adds bytes of a fixed length.
+    #[must_use]
+    pub fn fixed<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// The key.
+    pub fn done(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// This key and the first that does not begin with it: the range of everything below.
+    pub fn range(self) -> (Vec<u8>, Vec<u8>) {
+        let end = after_prefix(&self.0);
+        (self.0, end)
+    }
+}
+
+/// The first key after all that begin with `prefix`.
+fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+/// The key right after `key`: where a scan goes on.
+pub fn next(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
+
+/// A project's record.
+pub fn project(name: &ProjectName) -> Vec<u8> {
+    Key::of(Space::Project).name(name.as_str()).done()
+}
+
+/// An artifact's record.
+pub fn artifact(path: &ArtifactPath) -> Vec<u8> {
+    below(Space::Artifact, path).done()
+}
+
+/// Everything of `space` that belongs to an artifact.
+pub fn below(space: Space, path: &ArtifactPath) -> Key {
+    Key::of(space).name(path.project.as_str()).name(path.artifact.as_str())
+}
+
+/// A version's record.
+pub fn version(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
+    below(Space::Version, path).number(number.0).done()
+}
+
+/// An alias.
+pub fn alias(path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
+    let mut key = below(Space::Alias, path).done();
+    key.extend_from_slice(alias.as_str().as_bytes());
+    key
+}
+
+/// An object's record.
+pub fn object(digest: &Digest) -> Vec<u8> {
+    Key::of(Space::Object).fixed(digest.as_bytes()).done()
+}
+
+/// A dead object's mark.
+pub fn dead(digest: &Digest) -> Vec<u8> {
+    Key::of(Space::Dead).fixed(digest.as_bytes()).done()
+}
+
+/// A pin.
+pub fn pin(digest: &Digest, lease: u64) -> Vec<u8> {
+    Key::of(Space::Pin).fixed(digest.as_bytes()).number(lease).done()
+}
+
+/// A pack's record.
+pub fn pack(id: PackId) -> Vec<u8> {
+    Key::of(Space::Pack).fixed(&id.0).done()
+}
+
+/// The mark of a pack with dead bytes.
+pub fn purge(id: PackId) -> Vec<u8> {
+    Key::of(Space::Purge).fixed(&id.0).done()
+}
+
+/// A pack under a lease.
+pub fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
+    Key::of(Space::LeasePack).number(lease).fixed(&id.0).done()
+}
+
+/// A lease's record.
+pub fn lease(lease: u64) -> Vec<u8> {
+    Key::of(Space::Lease).number(lease).done()
+}
+
+/// The digest a key of [`Space::Object`] or [`Space::Dead`] ends with.
+pub fn digest_of(key: &[u8]) -> Option<Digest> {
+    let bytes: [u8; DIGEST_BYTES] = key.get(1..1 + DIGEST_BYTES)?.try_into().ok()?;
+    Some(Digest::from_bytes(bytes))
+}
+
+/// The pack a key of [`Space::Pack`], [`Space::Purge`] or [`Space::LeasePack`] ends with.
+pub fn pack_of(key: &[u8]) -> Option<PackId> {
+    let start = key.len().checked_sub(PACK_ID_BYTES)?;
+    Some(PackId(key[start..].try_into().ok()?))
+}
+
+/// The number a key ends with.
+pub fn number_of(key: &[u8]) -> Option<u64> {
+    let start = key.len().checked_sub(8)?;
+    Some(u64::from_be_bytes(key[start..].try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_begin_alike_do_not_mix() {
+        let short: ArtifactPath = "p/a".parse().unwrap();
+        let long: ArtifactPath = "p/ab".parse().unwrap();
+        let (from, to) = below(Space::Version, &short).range();
+        let other = version(&long, VersionNumber(1));
+        assert!(!(from <= other && other < to));
+        assert!(version(&short, VersionNumber(9)) < version(&short, VersionNumber(10)));
+        assert_eq!(number_of(&version(&short, VersionNumber(7))), Some(7));
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_skips_full_bytes() {
+        assert_eq!(after_prefix(b"a\xff\xff"), b"b");
+        assert_eq!(after_prefix(b"\xff"), b"");
+    }
+}

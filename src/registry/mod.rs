@@ -1,0 +1,27 @@
+//! NAMES, and where bytes are.
+//!
+//! Knows projects, artifacts, versions, aliases, leases, and every object's place and reference
+//! count; written once over an [`engine::Engine`]. Must not know files, sockets or what is in a
+//! pack: callers tell it the children of a node. Invariants: a visible version refers only to
+//! live objects; `refs` of an object is exactly the number of nodes and version roots that point
+//! at it; an object goes only when nothing refers to it and no lease pins it.
+
+mod alias;
+mod api;
+mod check;
+mod commit;
+mod delete;
+mod embedded;
+pub mod engine;
+mod keys;
+mod lease;
+mod naming;
+mod objects;
+mod record;
+
+pub use api::{
+    Added, AliasChange, Call, Carrier, Changes, CommitRequest, Fix, LeaseId, LeaseInfo, Names,
+    PackInfo, Registry, RegistryInfo, Update, dispatch,
+};
+pub use embedded::{Clock, Embedded, system_clock};
+pub use record::Committed;
