@@ -9,8 +9,14 @@
 //! Each room's `mod.rs` says what it knows, what it must not know, and its invariant;
 //! ARCHITECTURE.md says why.
 
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod content;
 pub mod error;
 pub mod model;
 pub mod ops;
 pub mod registry;
+pub mod server;
+pub mod telemetry;
+mod wire;

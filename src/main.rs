@@ -1,5 +1,5 @@
 //! The command; everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    artifactfs::cli::run()
 }

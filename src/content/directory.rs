@@ -60,7 +60,9 @@ fn child_for<'a>(children: &'a [Child], name: &EntryName) -> Option<&'a Child> {
 pub fn resolve(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<Option<Entry>> {
     let mut at = root;
     for (depth, name) in path.iter().enumerate() {
-        let Some(entry) = lookup(reader, at, name)? else { return Ok(None) };
+        let Some(entry) = lookup(reader, at, name)? else {
+            return Ok(None);
+        };
         if depth + 1 == path.len() {
             return Ok(Some(entry));
         }
@@ -85,7 +87,11 @@ pub fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run
             TreeNode::Leaf(entries) => {
                 let first = usize::try_from(left).unwrap_or(usize::MAX);
                 let inside = first < entries.len();
-                return Ok(inside.then(|| Run { node: Arc::clone(&node), first, position }));
+                return Ok(inside.then(|| Run {
+                    node: Arc::clone(&node),
+                    first,
+                    position,
+                }));
             }
             TreeNode::Inner(children) => {
                 let mut next = None;
@@ -116,8 +122,8 @@ pub fn each_entry(
 ) -> Result<()> {
     match &*reader.tree(root)? {
         TreeNode::Leaf(entries) => entries.iter().try_for_each(each),
-        TreeNode::Inner(children) => {
-            children.iter().try_for_each(|child| each_entry(reader, child.digest, each))
-        }
+        TreeNode::Inner(children) => children
+            .iter()
+            .try_for_each(|child| each_entry(reader, child.digest, each)),
     }
 }

@@ -10,7 +10,11 @@ use crate::registry::{LeaseId, Registry};
 /// `<boot id>/<pid>/<start time>`: never the same for two processes of one host.
 pub fn this_process() -> String {
     let pid = std::process::id();
-    format!("{}/{pid}/{}", boot_id(), start_time(pid).unwrap_or_default())
+    format!(
+        "{}/{pid}/{}",
+        boot_id(),
+        start_time(pid).unwrap_or_default()
+    )
 }
 
 fn boot_id() -> String {
@@ -31,7 +35,9 @@ pub fn is_dead(holder: &str) -> bool {
     let (Some(boot), Some(pid), Some(started)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
-    let (Ok(pid), Ok(started)) = (pid.parse::<u32>(), started.parse::<u64>()) else { return false };
+    let (Ok(pid), Ok(started)) = (pid.parse::<u32>(), started.parse::<u64>()) else {
+        return false;
+    };
     boot == boot_id() && start_time(pid) != Some(started)
 }
 

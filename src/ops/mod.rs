@@ -7,6 +7,7 @@
 
 pub mod delete;
 pub mod diff;
+pub mod drafts;
 pub mod fsck;
 pub mod get;
 pub mod holder;

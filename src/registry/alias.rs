@@ -19,19 +19,19 @@ pub(super) fn point(
     number: VersionNumber,
 ) -> Result<()> {
     let value = record::encode(&number);
-    names.iter().try_for_each(|name| transaction.put(&keys::alias(path, name), &value))
+    names
+        .iter()
+        .try_for_each(|name| transaction.put(&keys::alias(path, name), &value))
 }
 
-fn remove(
-    transaction: &mut dyn Transaction,
-    info: &VersionInfo,
-    names: &[Alias],
-) -> Result<()> {
+fn remove(transaction: &mut dyn Transaction, info: &VersionInfo, names: &[Alias]) -> Result<()> {
     for name in names {
         if !info.aliases.contains(name) {
             let what = format!("{} has no alias {name}", info.reference());
-            return Err(Error::new(Kind::NotFound, what)
-                .hint(format!("`artifactfs ls {}` shows which version has it", info.path)));
+            return Err(Error::new(Kind::NotFound, what).hint(format!(
+                "`artifactfs ls {}` shows which version has it",
+                info.path
+            )));
         }
         transaction.delete(&keys::alias(&info.path, name))?;
     }
@@ -54,8 +54,9 @@ pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> 
         object.remove(key);
     }
     for (key, value) in &update.set {
-        let value = serde_json::from_str(value)
-            .map_err(|e| Error::new(Kind::Usage, format!("the value of {key} is no JSON")).because(e))?;
+        let value = serde_json::from_str(value).map_err(|e| {
+            Error::new(Kind::Usage, format!("the value of {key} is no JSON")).because(e)
+        })?;
         object.insert(key.clone(), value);
     }
     version.metadata = Metadata::from_object(object)?;
@@ -70,9 +71,9 @@ pub(super) fn rewrite(
     update: &Update,
 ) -> Result<()> {
     let key = keys::version(path, number);
-    let bytes = transaction.get(&key)?.ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("{path} has no version {number}"))
-    })?;
+    let bytes = transaction
+        .get(&key)?
+        .ok_or_else(|| Error::new(Kind::NotFound, format!("{path} has no version {number}")))?;
     let mut version: VersionRecord = record::decode(&bytes)?;
     apply(&mut version, update)?;
     transaction.put(&key, &record::encode(&version))

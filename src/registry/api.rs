@@ -175,7 +175,7 @@ macro_rules! registry_calls {
 
         impl<C: Carrier> Registry for C {
             $(fn $name(&self, $($arg: $type),*) -> Result<$ret> {
-                unpack(&self.carry(&Call::$call { $($arg),* })?)
+                unpack(&self.carry(Call::$call { $($arg),* })?)
             })*
         }
     };
@@ -187,7 +187,7 @@ pub trait Carrier: Send + Sync {
     ///
     /// # Errors
     /// Those of the call, or [`Kind::Unavailable`] when the other side cannot be reached.
-    fn carry(&self, call: &Call) -> Result<Vec<u8>>;
+    fn carry(&self, call: Call) -> Result<Vec<u8>>;
 }
 
 fn pack<T: Serialize>(answer: &T) -> Result<Vec<u8>> {

@@ -16,7 +16,9 @@ use crate::model::reference::ArtifactPath;
 /// The highest version that exists.
 fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {
     let artifact = naming::artifact(view, path)?;
-    let Some(mut number) = artifact.map(|record| record.next.0) else { return Ok(None) };
+    let Some(mut number) = artifact.map(|record| record.next.0) else {
+        return Ok(None);
+    };
     // Numbers of deleted versions are gaps; the newest that is left is found from above.
     while let Some(below) = number.checked_sub(1) {
         let found = view.get(&keys::version(path, VersionNumber(below)))?;
@@ -24,7 +26,10 @@ fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber,
             return Ok(Some((VersionNumber(below), record::decode(&bytes)?)));
         }
         let (from, _) = keys::below(Space::Version, path).range();
-        if view.scan(&from, &keys::version(path, VersionNumber(below)), 1)?.is_empty() {
+        if view
+            .scan(&from, &keys::version(path, VersionNumber(below)), 1)?
+            .is_empty()
+        {
             return Ok(None);
         }
         number = below;
@@ -55,16 +60,34 @@ impl Embedded {
                         ..Update::default()
                     };
                     rewrite(transaction, &request.path, number, &update)?;
-                    Committed { path: request.path.clone(), number, new: false }
+                    Committed {
+                        path: request.path.clone(),
+                        number,
+                        new: false,
+                    }
                 }
                 None => {
                     let number = artifact.next;
                     add_version(transaction, request, artifact, now)?;
-                    Committed { path: request.path.clone(), number, new: true }
+                    Committed {
+                        path: request.path.clone(),
+                        number,
+                        new: true,
+                    }
                 }
             };
-            point(transaction, &request.path, &[Alias::latest()], committed.number)?;
-            point(transaction, &request.path, &request.aliases, committed.number)?;
+            point(
+                transaction,
+                &request.path,
+                &[Alias::latest()],
+                committed.number,
+            )?;
+            point(
+                transaction,
+                &request.path,
+                &request.aliases,
+                committed.number,
+            )?;
             held.committed = Some(committed.clone());
             put_lease(transaction, lease, &held)?;
             Ok(committed)
@@ -121,7 +144,10 @@ fn add_version(
         description: request.description.clone().unwrap_or_default(),
         metadata: request.metadata.clone().unwrap_or_default(),
     };
-    transaction.put(&keys::version(&request.path, number), &record::encode(&version))?;
+    transaction.put(
+        &keys::version(&request.path, number),
+        &record::encode(&version),
+    )?;
     artifact.next = VersionNumber(number.0 + 1);
     transaction.put(&keys::artifact(&request.path), &record::encode(&artifact))
 }

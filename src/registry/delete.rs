@@ -29,8 +29,9 @@ impl Embedded {
             if !info.aliases.is_empty() && !delete_aliases {
                 let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
                 let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
-                return Err(Error::new(Kind::Conflict, what)
-                    .hint("--delete-aliases deletes it with them"));
+                return Err(
+                    Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
+                );
             }
             Self::drop_aliases(transaction, &info.path, info.number)?;
             transaction.delete(&keys::version(&info.path, info.number))?;
@@ -47,7 +48,11 @@ impl Embedded {
             let mut dead = Vec::new();
             for (key, _) in transaction.scan(&from, &to, limit as usize)? {
                 let digest = keys::digest_of(&key);
-                match digest.map(|digest| object(&*transaction, &digest)).transpose()?.flatten() {
+                match digest
+                    .map(|digest| object(&*transaction, &digest))
+                    .transpose()?
+                    .flatten()
+                {
                     Some(located) => dead.extend(digest.map(|digest| (digest, located))),
                     None => transaction.delete(&key)?,
                 }
@@ -63,7 +68,9 @@ impl Embedded {
             for (digest, children) in objects {
                 let known_dead = transaction.get(&keys::dead(digest))?.is_some();
                 transaction.delete(&keys::dead(digest))?;
-                let Some(located) = object(&*transaction, digest)? else { continue };
+                let Some(located) = object(&*transaction, digest)? else {
+                    continue;
+                };
                 // Somebody may have taken it up again since it died.
                 if !known_dead || located.refs > 0 || is_pinned(&*transaction, digest, None)? {
                     continue;
@@ -90,7 +97,9 @@ impl Embedded {
         self.read(|view| {
             let mut packs = Vec::new();
             for (key, _) in view.scan(&from, &to, limit as usize)? {
-                let Some(id) = keys::pack_of(&key) else { continue };
+                let Some(id) = keys::pack_of(&key) else {
+                    continue;
+                };
                 let pack_key = keys::pack(id);
                 if let Some(value) = view.get(&pack_key)? {
                     packs.push(pack_info(&pack_key, &value)?);
@@ -104,7 +113,9 @@ impl Embedded {
     pub(super) fn mark_purged(&self, id: PackId, length_bytes: u64) -> Result<()> {
         self.write(Durability::Eventual, |transaction| {
             transaction.delete(&keys::purge(id))?;
-            let Some(bytes) = transaction.get(&keys::pack(id))? else { return Ok(()) };
+            let Some(bytes) = transaction.get(&keys::pack(id))? else {
+                return Ok(());
+            };
             let mut pack: PackRecord = record::decode(&bytes)?;
             if length_bytes == 0 && pack.live_objects == 0 {
                 return transaction.delete(&keys::pack(id));

@@ -12,7 +12,9 @@ use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
 
 /// The artifact's record.
 pub(super) fn artifact(view: &dyn View, path: &ArtifactPath) -> Result<Option<ArtifactRecord>> {
-    view.get(&keys::artifact(path))?.map(|bytes| record::decode(&bytes)).transpose()
+    view.get(&keys::artifact(path))?
+        .map(|bytes| record::decode(&bytes))
+        .transpose()
 }
 
 fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<ArtifactRecord> {
@@ -43,31 +45,39 @@ pub(super) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionIn
         },
     };
     match view.get(&keys::version(path, number))? {
-        Some(bytes) => version_info(view, path, &artifact, number, record::decode(&bytes)?),
+        Some(bytes) => {
+            let aliases = aliases(view, path)?;
+            Ok(version_info(
+                path,
+                &artifact,
+                &aliases,
+                number,
+                record::decode(&bytes)?,
+            ))
+        }
         None => Err(not_found(&format!("version {number}"))),
     }
 }
 
 fn version_info(
-    view: &dyn View,
     path: &ArtifactPath,
     artifact: &ArtifactRecord,
+    aliases: &[(Alias, VersionNumber)],
     number: VersionNumber,
     version: VersionRecord,
-) -> Result<VersionInfo> {
-    let mut aliases = aliases(view, path)?;
-    aliases.retain(|(_, target)| *target == number);
-    Ok(VersionInfo {
+) -> VersionInfo {
+    let mine = aliases.iter().filter(|(_, target)| *target == number);
+    VersionInfo {
         path: path.clone(),
         artifact_type: artifact.artifact_type.clone(),
         number,
         root: version.root,
         totals: version.totals,
         created: version.created,
-        aliases: aliases.into_iter().map(|(alias, _)| alias).collect(),
+        aliases: mine.map(|(alias, _)| alias.clone()).collect(),
         description: version.description,
         metadata: version.metadata,
-    })
+    }
 }
 
 /// The aliases of an artifact, sorted.
@@ -83,15 +93,24 @@ pub(super) fn aliases(view: &dyn View, path: &ArtifactPath) -> Result<Vec<(Alias
 
 /// A name that stands in a key.
 fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
-    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Error::new(Kind::Corrupt, format!("a key of the registry holds \"{}\"", bytes.escape_ascii()))
-    })
+    std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| {
+            Error::new(
+                Kind::Corrupt,
+                format!("a key of the registry holds \"{}\"", bytes.escape_ascii()),
+            )
+        })
 }
 
 /// The last name in a key that ends with the zero of that name.
 fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
     let without_end = key.strip_suffix(&[0]).unwrap_or(key);
-    let start = without_end.iter().rposition(|b| *b == 0).map_or(1, |at| at + 1);
+    let start = without_end
+        .iter()
+        .rposition(|b| *b == 0)
+        .map_or(1, |at| at + 1);
     name_in(&without_end[start..])
 }
 
@@ -126,7 +145,13 @@ impl Embedded {
         let below = Key::of(Space::Artifact).name(project.as_str());
         each_below(view, below, &mut |key, value| {
             let artifact: ArtifactName = last_name(key)?;
-            each(ArtifactPath { project: project.clone(), artifact }, record::decode(value)?)
+            each(
+                ArtifactPath {
+                    project: project.clone(),
+                    artifact,
+                },
+                record::decode(value)?,
+            )
         })
     }
 
@@ -141,13 +166,17 @@ impl Embedded {
                     newest: None,
                     newest_created: None,
                 };
-                each_below(view, keys::below(Space::Version, &path), &mut |key, value| {
-                    info.versions += 1;
-                    info.newest = keys::number_of(key).map(VersionNumber);
-                    let version: VersionRecord = record::decode(value)?;
-                    info.newest_created = Some(version.created);
-                    Ok(())
-                })?;
+                each_below(
+                    view,
+                    keys::below(Space::Version, &path),
+                    &mut |key, value| {
+                        info.versions += 1;
+                        info.newest = keys::number_of(key).map(VersionNumber);
+                        let version: VersionRecord = record::decode(value)?;
+                        info.newest_created = Some(version.created);
+                        Ok(())
+                    },
+                )?;
                 artifacts.push(info);
                 Ok(())
             })?;
@@ -167,10 +196,17 @@ impl Embedded {
             let from = keys::version(path, VersionNumber(first));
             let (_, to) = keys::below(Space::Version, path).range();
             let page = view.scan(&from, &to, limit as usize)?;
+            let aliases = aliases(view, path)?;
             page.iter()
                 .map(|(key, value)| {
                     let number = VersionNumber(keys::number_of(key).unwrap_or_default());
-                    version_info(view, path, &artifact, number, record::decode(value)?)
+                    Ok(version_info(
+                        path,
+                        &artifact,
+                        &aliases,
+                        number,
+                        record::decode(value)?,
+                    ))
                 })
                 .collect()
         })
@@ -186,7 +222,11 @@ impl Embedded {
                     Ok(())
                 })?;
                 let aliases = aliases(view, &path)?;
-                names.push(Names { artifact: path.artifact, versions, aliases });
+                names.push(Names {
+                    artifact: path.artifact,
+                    versions,
+                    aliases,
+                });
                 Ok(())
             })?;
             Ok(names)

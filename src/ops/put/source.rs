@@ -29,7 +29,10 @@ impl Filters {
     /// # Errors
     /// [`Kind::Usage`] for a pattern that is none.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
-        Ok(Self { include: globs(include)?, exclude: globs(exclude)? })
+        Ok(Self {
+            include: globs(include)?,
+            exclude: globs(exclude)?,
+        })
     }
 
     /// Whether the directory at `path`, relative to the root, is looked into.
@@ -59,11 +62,17 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let anchored = pattern.trim_start_matches('/').trim_end_matches('/');
-        let text = if pattern.contains('/') { anchored.to_owned() } else { format!("**/{pattern}") };
+        let text = if pattern.contains('/') {
+            anchored.to_owned()
+        } else {
+            format!("**/{pattern}")
+        };
         let glob = GlobBuilder::new(&text).literal_separator(true).build();
         set.add(glob.map_err(|e| bad(pattern, e))?);
     }
-    set.build().map(Some).map_err(|e| bad(&patterns.join(" "), e))
+    set.build()
+        .map(Some)
+        .map_err(|e| bad(&patterns.join(" "), e))
 }
 
 fn matches(set: Option<&GlobSet>, path: &Path) -> bool {
@@ -98,7 +107,10 @@ impl Source {
         let single = match (kind.is_dir(), kind.is_file()) {
             (true, _) => None,
             (_, true) => {
-                let name = path.file_name().or(root.file_name()).unwrap_or(OsStr::new("file"));
+                let name = path
+                    .file_name()
+                    .or(root.file_name())
+                    .unwrap_or(OsStr::new("file"));
                 Some(EntryName::try_from(name)?)
             }
             _ => {
@@ -106,7 +118,12 @@ impl Source {
                 return Err(Error::new(Kind::Usage, what).hint("put a file or a directory"));
             }
         };
-        Ok(Self { root, single, filters: filters.clone(), follow })
+        Ok(Self {
+            root,
+            single,
+            filters: filters.clone(),
+            follow,
+        })
     }
 
     /// Where it is, without symlinks.
@@ -134,14 +151,23 @@ impl Source {
         if stays_inside(relative, &target) {
             return Ok(Link::Inside(target.into_os_string().into_vec().into()));
         }
-        let shown = || format!("symlink {} leads out, to {}", full.display(), target.display());
+        let shown = || {
+            format!(
+                "symlink {} leads out, to {}",
+                full.display(),
+                target.display()
+            )
+        };
         if !self.follow {
             return Err(Error::new(Kind::Conflict, shown())
                 .hint("leave out --no-follow to take what is there, or --exclude it"));
         }
         if fs::metadata(&full).is_err() {
-            return Err(Error::new(Kind::Conflict, format!("{}, where there is nothing", shown()))
-                .hint("remove the symlink, or --exclude it"));
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("{}, where there is nothing", shown()),
+            )
+            .hint("remove the symlink, or --exclude it"));
         }
         Ok(Link::Outside)
     }
@@ -196,8 +222,15 @@ impl IgnoreStack {
 
     /// Whether the deepest file that speaks of `full` leaves it out.
     pub fn ignores(&self, full: &Path, is_directory: bool) -> bool {
-        let mut verdicts = self.0.iter().rev().flatten().map(|g| g.matched(full, is_directory));
-        verdicts.find(|verdict| !verdict.is_none()).is_some_and(|verdict| verdict.is_ignore())
+        let mut verdicts = self
+            .0
+            .iter()
+            .rev()
+            .flatten()
+            .map(|g| g.matched(full, is_directory));
+        verdicts
+            .find(|verdict| !verdict.is_none())
+            .is_some_and(|verdict| verdict.is_ignore())
     }
 }
 
@@ -224,13 +257,18 @@ mod tests {
             ("a", "/etc", false),
             ("a", "./x/./..", true),
         ] {
-            assert_eq!(stays_inside(Path::new(at), Path::new(target)), inside, "{at} -> {target}");
+            assert_eq!(
+                stays_inside(Path::new(at), Path::new(target)),
+                inside,
+                "{at} -> {target}"
+            );
         }
     }
 
     #[test]
     fn patterns_match_names_or_paths() {
-        let filters = Filters::new(&["*.jpg".into(), "labels/*.csv".into()], &["tmp".into()]).unwrap();
+        let filters =
+            Filters::new(&["*.jpg".into(), "labels/*.csv".into()], &["tmp".into()]).unwrap();
         assert!(filters.takes(Path::new("deep/down/1.jpg")));
         assert!(filters.takes(Path::new("labels/a.csv")));
         assert!(!filters.takes(Path::new("x/labels/a.csv")));

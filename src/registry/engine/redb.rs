@@ -1,6 +1,7 @@
 //! The embedded engine: one redb file, one process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
@@ -15,8 +16,12 @@ const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("regi
 const CACHE_BYTES: usize = 64 << 20;
 
 /// A redb file.
+///
+/// After a write that failed (a full disk, say) redb refuses everything until it is opened again;
+/// the next transaction does that, so that a daemon goes on once there is room.
 pub struct RedbEngine {
-    database: Database,
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
 }
 
 impl RedbEngine {
@@ -26,25 +31,61 @@ impl RedbEngine {
     /// [`Kind::Conflict`] when another process has it open, [`Kind::Corrupt`], [`Kind::Full`] or
     /// what else redb found.
     pub fn open(path: &Path) -> Result<Self> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-        let database = database.map_err(|e| open_error(path, e))?;
-        let transaction = database.begin_write().map_err(failed)?;
-        transaction.open_table(TABLE).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(Self { database })
+        let database = RwLock::new(Some(open_database(path)?));
+        Ok(Self {
+            path: path.to_owned(),
+            database,
+        })
     }
+
+    /// Runs `body` on the open database, which is opened again when an earlier write failed.
+    fn with<T>(&self, mut body: impl FnMut(&Database) -> Result<T>) -> Result<T> {
+        {
+            let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(database) = &*database {
+                match body(database) {
+                    Err(e) if is_previous_failure(&e) => {}
+                    done => return done,
+                }
+            }
+        }
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Closed before it is opened: redb locks its file.
+        drop(database.take());
+        body(database.insert(open_database(&self.path)?))
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database> {
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+    let database = database.map_err(|e| open_error(path, e))?;
+    let transaction = database.begin_write().map_err(failed)?;
+    transaction.open_table(TABLE).map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok(database)
+}
+
+fn is_previous_failure(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let redb = source.and_then(|source| source.downcast_ref::<StorageError>());
+    matches!(redb, Some(StorageError::PreviousIo))
 }
 
 fn open_error(path: &Path, error: DatabaseError) -> Error {
     let what = format!("cannot open the registry {}", path.display());
     match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            Error::new(Kind::Conflict, format!("{what}: another process has it open"))
-        }
-        DatabaseError::UpgradeRequired(format) => {
-            Error::new(Kind::Unsupported, format!("{what}: its file format is {format}"))
-                .hint("it was made by another release of artifactfs: use that one")
-        }
+        DatabaseError::DatabaseAlreadyOpen => Error::new(
+            Kind::Conflict,
+            format!("{what}: another process has it open"),
+        ),
+        DatabaseError::UpgradeRequired(format) => Error::new(
+            Kind::Unsupported,
+            format!("{what}: its file format is {format}"),
+        )
+        .hint("it was made by another release of artifactfs: use that one"),
         DatabaseError::Storage(storage) => storage_error(what, storage),
         other => Error::new(Kind::Unavailable, what).because(other),
     }
@@ -57,8 +98,6 @@ fn storage_error(what: String, error: StorageError) -> Error {
         }
         StorageError::Io(io) => Error::io(what, io),
         StorageError::Corrupted(text) => Error::new(Kind::Corrupt, format!("{what}: {text}")),
-        StorageError::PreviousIo => Error::new(Kind::Unavailable, what)
-            .hint("an earlier write failed; stop and start this process to open it again"),
         other => Error::new(Kind::Unavailable, what).because(other),
     }
 }
@@ -108,8 +147,10 @@ impl Transaction for TableView<Table<'_, &'static [u8], &'static [u8]>> {
 
 impl Engine for RedbEngine {
     fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        body(&TableView(transaction.open_table(TABLE).map_err(failed)?))
+        self.with(|database| {
+            let transaction = database.begin_read().map_err(failed)?;
+            body(&TableView(transaction.open_table(TABLE).map_err(failed)?))
+        })
     }
 
     fn write(
@@ -117,21 +158,24 @@ impl Engine for RedbEngine {
         durability: Durability,
         body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
     ) -> Result<()> {
-        let mut transaction = self.database.begin_write().map_err(failed)?;
-        let durability = match durability {
-            Durability::Immediate => redb::Durability::Immediate,
-            Durability::Eventual => redb::Durability::None,
-        };
-        transaction.set_durability(durability).map_err(|e| {
-            Error::new(Kind::Unavailable, "the registry refused a durability").because(e)
-        })?;
-        let done = body(&mut TableView(transaction.open_table(TABLE).map_err(failed)?));
-        match done {
-            Ok(()) => transaction.commit().map_err(failed),
-            Err(error) => {
-                transaction.abort().map_err(failed)?;
-                Err(error)
+        self.with(|database| {
+            let mut transaction = database.begin_write().map_err(failed)?;
+            transaction
+                .set_durability(match durability {
+                    Durability::Immediate => redb::Durability::Immediate,
+                    Durability::Eventual => redb::Durability::None,
+                })
+                .map_err(failed)?;
+            let done = body(&mut TableView(
+                transaction.open_table(TABLE).map_err(failed)?,
+            ));
+            match done {
+                Ok(()) => transaction.commit().map_err(failed),
+                Err(error) => {
+                    transaction.abort().map_err(failed)?;
+                    Err(error)
+                }
             }
-        }
+        })
     }
 }

@@ -1,0 +1,60 @@
+//! `get`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Bar, bytes};
+use super::{Context, connect, exit, parse};
+use crate::error::Result;
+use crate::model::reference::Reference;
+use crate::ops::put::Filters;
+
+#[derive(Args)]
+pub struct Get {
+    /// project/artifact:alias
+    reference: String,
+    /// Where to write it [default: ./artifacts/<artifact>:<version>]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Only files that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+}
+
+pub fn get(context: &Context, verb: Get) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let filters = Filters::new(&verb.include, &[])?;
+    let repository = connect::open_repository(&context.repo)?;
+    let info = repository.registry.lookup(reference)?;
+    let name = format!("{}:{}", info.path.artifact, info.number);
+    let target = verb
+        .root
+        .unwrap_or_else(|| PathBuf::from("artifacts").join(name));
+    let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
+    let report = crate::ops::get::get(&repository, info.root, &target, &filters, &bar)?;
+    drop(bar);
+    let document = json!({
+        "reference": info.reference().to_string(),
+        "path": target.to_string_lossy(),
+        "files_written": report.written,
+        "files_kept": report.kept,
+        "bytes_written": report.bytes,
+    });
+    context
+        .output
+        .print(document, || vec![target.display().to_string()]);
+    let kept = match report.kept {
+        0 => String::new(),
+        kept => format!(", {kept} were there"),
+    };
+    let written = bytes(report.bytes);
+    let told = format!(
+        "{}: {} files written, {written}{kept}",
+        info.reference(),
+        report.written
+    );
+    context.output.note(&told);
+    Ok(exit::DONE)
+}

@@ -1,0 +1,271 @@
+//! `ls` and `show`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output::{age, bytes, table, time, version};
+use super::{Context, connect, exit, parse};
+use crate::content::directory::{each_entry, resolve};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::{EntryName, ProjectName};
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::tree::{Entry, Target};
+use crate::model::version::VersionInfo;
+use crate::ops::repository::Repository;
+use crate::ops::{listing, share};
+
+#[derive(Args)]
+pub struct Ls {
+    /// project, project/artifact, or project/artifact:alias/path
+    what: Option<String>,
+    /// More about each
+    #[arg(short, long)]
+    long: bool,
+}
+
+#[derive(Args)]
+pub struct Show {
+    /// project/artifact:alias
+    reference: String,
+}
+
+pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
+    let what = verb.what.unwrap_or_default();
+    let what = what.trim_end_matches('/');
+    let mut parts = what.splitn(3, '/');
+    let (project, artifact, path) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+    match artifact {
+        None if project.is_empty() => projects(context),
+        None => artifacts(context, parse(project)?),
+        Some(artifact) if path.is_none() && !artifact.contains([':', '@']) => {
+            versions(context, parse(&format!("{project}/{artifact}"))?, verb.long)
+        }
+        Some(artifact) => {
+            let reference = parse(&format!("{project}/{artifact}"))?;
+            files(context, reference, path.unwrap_or(""), verb.long)
+        }
+    }
+}
+
+fn projects(context: &Context) -> Result<u8> {
+    let repository = connect::open_repository(&context.repo)?;
+    let projects = repository.registry.projects()?;
+    let document = projects
+        .iter()
+        .map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
+    context.output.print(document.collect(), || {
+        let row = |p: &crate::model::version::ProjectInfo| {
+            vec![p.name.to_string(), format!("{} artifacts", p.artifacts)]
+        };
+        table(&projects.iter().map(row).collect::<Vec<_>>())
+    });
+    Ok(exit::DONE)
+}
+
+fn artifacts(context: &Context, project: ProjectName) -> Result<u8> {
+    let repository = connect::open_repository(&context.repo)?;
+    let artifacts = repository.registry.artifacts(project)?;
+    let document = artifacts.iter().map(|a| {
+        json!({
+            "artifact": a.path.to_string(),
+            "type": a.artifact_type,
+            "versions": a.versions,
+            "newest": a.newest.map(|n| n.to_string()),
+            "newest_created": a.newest_created.map(time),
+        })
+    });
+    context.output.print(document.collect(), || {
+        let mut rows = Vec::new();
+        for a in &artifacts {
+            let newest = a.newest.map_or_else(|| "-".to_owned(), |n| n.to_string());
+            let age = a
+                .newest_created
+                .map_or_else(String::new, |t| format!("{} ago", age(t)));
+            let versions = format!("{} versions", a.versions);
+            rows.push(vec![
+                a.path.to_string(),
+                a.artifact_type.to_string(),
+                newest,
+                versions,
+                age,
+            ]);
+        }
+        table(&rows)
+    });
+    Ok(exit::DONE)
+}
+
+fn aliases(info: &VersionInfo) -> String {
+    info.aliases
+        .iter()
+        .map(|alias| alias.as_str())
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn versions(context: &Context, path: ArtifactPath, long: bool) -> Result<u8> {
+    let repository = connect::open_repository(&context.repo)?;
+    let versions = listing::versions(&*repository.registry, &path)?;
+    context
+        .output
+        .print(versions.iter().map(version).collect(), || {
+            let row = |info: &VersionInfo| {
+                let mut row = vec![
+                    info.reference().to_string(),
+                    aliases(info),
+                    bytes(info.totals.size_bytes),
+                    format!("{} files", info.totals.files),
+                    format!("{} ago", age(info.created)),
+                ];
+                if long {
+                    row.extend([info.root.to_string(), info.description.clone()]);
+                }
+                row
+            };
+            table(&versions.iter().map(row).collect::<Vec<_>>())
+        });
+    Ok(exit::DONE)
+}
+
+/// The parts of a path within a version.
+pub fn path_within(text: &str) -> Result<Vec<EntryName>> {
+    let parts = text.split('/').filter(|part| !part.is_empty());
+    parts
+        .map(|part| Ok(EntryName::try_from(part.as_bytes())?))
+        .collect()
+}
+
+fn files(context: &Context, reference: Reference, path: &str, long: bool) -> Result<u8> {
+    let path = path_within(path)?;
+    let repository = connect::open_repository(&context.repo)?;
+    let info = repository.registry.lookup(reference)?;
+    let entries = entries_at(&repository, &info, &path)?;
+    context
+        .output
+        .print(entries.iter().map(entry_json).collect(), || {
+            if long {
+                return table(&entries.iter().map(long_row).collect::<Vec<_>>());
+            }
+            let mark = |target: &Target| matches!(target, Target::Directory(_)).then_some("/");
+            let line = |e: &Entry| format!("{}{}", e.name, mark(&e.target).unwrap_or(""));
+            entries.iter().map(line).collect()
+        });
+    Ok(exit::DONE)
+}
+
+/// The entries of the directory at `path`, or the one file there.
+fn entries_at(
+    repository: &Repository,
+    info: &VersionInfo,
+    path: &[EntryName],
+) -> Result<Vec<Entry>> {
+    let mut tree = info.root;
+    if !path.is_empty() {
+        let entry = resolve(&repository.reader, info.root, path)?.ok_or_else(|| {
+            let shown: Vec<_> = path.iter().map(ToString::to_string).collect();
+            let what = format!("{} has no {}", info.reference(), shown.join("/"));
+            Error::new(Kind::NotFound, what).hint("`artifactfs ls` lists what there is")
+        })?;
+        match entry.target {
+            Target::Directory(digest) => tree = digest,
+            _ => return Ok(vec![entry]),
+        }
+    }
+    let mut entries = Vec::new();
+    each_entry(&repository.reader, tree, &mut |entry| {
+        entries.push(entry.clone());
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    let name = entry.name.to_string();
+    match &entry.target {
+        Target::Directory(digest) => {
+            json!({ "name": name, "kind": "directory", "digest": digest.to_string() })
+        }
+        Target::Symlink(target) => {
+            json!({ "name": name, "kind": "symlink", "target": String::from_utf8_lossy(target) })
+        }
+        Target::File {
+            content,
+            executable,
+        } => json!({
+            "name": name,
+            "kind": "file",
+            "size_bytes": content.size_bytes(),
+            "executable": executable,
+            "digest": content.digest().map(|digest| digest.to_string()),
+        }),
+    }
+}
+
+fn long_row(entry: &Entry) -> Vec<String> {
+    let (mode, size, rest) = match &entry.target {
+        Target::Directory(_) => ("dr-xr-xr-x", String::new(), "/".to_owned()),
+        Target::Symlink(to) => (
+            "lrwxrwxrwx",
+            String::new(),
+            format!(" -> {}", String::from_utf8_lossy(to)),
+        ),
+        Target::File {
+            content,
+            executable,
+        } => {
+            let mode = if *executable {
+                "-r-xr-xr-x"
+            } else {
+                "-r--r--r--"
+            };
+            (mode, content.size_bytes().to_string(), String::new())
+        }
+    };
+    vec![
+        mode.to_owned(),
+        format!("{size:>12}"),
+        format!("{}{rest}", entry.name),
+    ]
+}
+
+pub fn show(context: &Context, verb: Show) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let repository = connect::open_repository(&context.repo)?;
+    let info = repository.registry.lookup(reference)?;
+    let stored = share::stored_bytes(&repository, info.root)?;
+    let exclusive = share::exclusive_bytes(&repository, &[info.root])?;
+    let mut document = version(&info);
+    document["stored_bytes"] = json!(stored);
+    document["exclusive_bytes"] = json!(exclusive);
+    document["shared_bytes"] = json!(stored - exclusive);
+    context.output.print(document, || {
+        let metadata = serde_json::Value::Object(info.metadata.to_object());
+        let totals = &info.totals;
+        let contents = format!(
+            "{} files, {} directories, {} symlinks",
+            totals.files, totals.directories, totals.symlinks
+        );
+        let rows = [
+            ("reference", info.reference().to_string()),
+            ("type", info.artifact_type.to_string()),
+            ("aliases", aliases(&info)),
+            ("digest", info.root.to_string()),
+            ("created", time(info.created)),
+            ("description", info.description.clone()),
+            ("metadata", metadata.to_string()),
+            ("contents", contents),
+            ("size", bytes(totals.size_bytes)),
+            ("stored", bytes(stored)),
+            (
+                "shared",
+                format!("{} with other versions", bytes(stored - exclusive)),
+            ),
+            (
+                "exclusive",
+                format!("{} that deleting it would free", bytes(exclusive)),
+            ),
+        ];
+        table(&rows.map(|(key, value)| vec![key.to_owned(), value]))
+    });
+    Ok(exit::DONE)
+}

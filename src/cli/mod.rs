@@ -1,0 +1,144 @@
+//! FACE 3, people: the only room that prints, exits, or opens a registry.
+//!
+//! Knows arguments, words and exit codes. Invariant: stdout carries data, stderr everything else;
+//! `--json` prints one document.
+
+mod check;
+mod connect;
+mod edit;
+mod exit;
+mod get;
+mod list;
+mod output;
+mod put;
+mod remove;
+mod repo;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Setting};
+use crate::error::Result;
+use output::Output;
+
+/// Versions of datasets and models as read-only directories.
+#[derive(Parser)]
+#[command(name = "artifactfs", version, propagate_version = true)]
+struct Cli {
+    /// The repository [default: $XDG_DATA_HOME/artifactfs, made on first use]
+    #[arg(long, global = true, value_name = "DIR", env = config::REPO_VARIABLE)]
+    repo: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a repository
+    Init(repo::Init),
+    /// Log a file or directory as the next version of an artifact
+    Put(put::Put),
+    /// Write a version out as ordinary files
+    Get(get::Get),
+    /// List projects, artifacts, versions or files
+    Ls(list::Ls),
+    /// Show everything about a version
+    Show(list::Show),
+    /// Change the description or metadata of a version
+    Update(edit::Update),
+    /// Add, remove or set the aliases of a version
+    #[command(subcommand)]
+    Alias(edit::Alias),
+    /// Delete a version and free what only it had
+    Delete(remove::Delete),
+    /// Delete all versions that have no alias
+    Prune(remove::Prune),
+    /// Compare two versions; exit 1 when they differ
+    Diff(check::Diff),
+    /// Read and hash again what versions are made of
+    Verify(check::Verify),
+    /// Check that counts, index and store agree
+    Fsck(check::Fsck),
+    /// Show mounts, drafts and room
+    Status(repo::Status),
+}
+
+/// What a verb works with.
+struct Context {
+    repo: Setting<PathBuf>,
+    output: Output,
+}
+
+/// Runs the command line; every error ends here.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let asked = !e.use_stderr();
+            // Nothing is left to do when even that cannot be printed.
+            let _ = e.print();
+            return ExitCode::from(if asked {
+                exit::DONE
+            } else {
+                exit::USAGE_OR_DIFFERS
+            });
+        }
+    };
+    crate::telemetry::start(cli.verbose);
+    let json = cli.json;
+    match run_verb(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::tell(&error, json);
+            ExitCode::from(exit::code(error.kind()))
+        }
+    }
+}
+
+fn run_verb(cli: Cli) -> Result<u8> {
+    let repo = config::repository(cli.repo, |name| std::env::var_os(name).map(PathBuf::from))?;
+    let context = Context {
+        repo,
+        output: Output { json: cli.json },
+    };
+    match cli.verb {
+        Verb::Init(verb) => repo::init(&context, verb),
+        Verb::Put(verb) => put::put(&context, verb),
+        Verb::Get(verb) => get::get(&context, verb),
+        Verb::Ls(verb) => list::ls(&context, verb),
+        Verb::Show(verb) => list::show(&context, verb),
+        Verb::Update(verb) => edit::update(&context, verb),
+        Verb::Alias(verb) => edit::alias(&context, verb),
+        Verb::Delete(verb) => remove::delete(&context, verb),
+        Verb::Prune(verb) => remove::prune(&context, verb),
+        Verb::Diff(verb) => check::diff(&context, verb),
+        Verb::Verify(verb) => check::verify(&context, verb),
+        Verb::Fsck(verb) => check::fsck(&context, verb),
+        Verb::Status(verb) => repo::status(&context, verb),
+    }
+}
+
+/// Parses a name, so that a bad one gets its own exit code and not that of a usage error.
+fn parse<T>(text: &str) -> Result<T>
+where
+    T: std::str::FromStr,
+    crate::error::Error: From<T::Err>,
+{
+    Ok(text.parse()?)
+}
+
+fn parse_all<T>(texts: &[String]) -> Result<Vec<T>>
+where
+    T: std::str::FromStr,
+    crate::error::Error: From<T::Err>,
+{
+    texts.iter().map(|text| parse(text)).collect()
+}

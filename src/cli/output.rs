@@ -1,0 +1,158 @@
+//! What a person or a program is shown: data on stdout, everything else on stderr.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::model::version::{Timestamp, VersionInfo};
+use crate::ops::put::Progress;
+use crate::registry::system_clock;
+
+/// How a verb prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One JSON document instead of text.
+    pub json: bool,
+}
+
+impl Output {
+    /// Prints `document` with `--json`, otherwise the lines of `text`.
+    pub fn print(self, document: Value, text: impl FnOnce() -> Vec<String>) {
+        let mut out = std::io::stdout().lock();
+        let printed = if self.json {
+            writeln!(out, "{document:#}")
+        } else {
+            text().iter().try_for_each(|line| writeln!(out, "{line}"))
+        };
+        end_quietly(printed.and_then(|()| out.flush()));
+    }
+
+    /// Says something beside the data.
+    pub fn note(self, text: &str) {
+        if !self.json {
+            eprintln!("{text}");
+        }
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn end_quietly(printed: std::io::Result<()>) {
+    match printed {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => {
+            eprintln!("artifactfs: cannot write to stdout: {e}");
+            std::process::exit(i32::from(super::exit::USAGE_OR_DIFFERS));
+        }
+        Ok(()) => {}
+    }
+}
+
+/// Tells an error: what was wanted and found, then what to do.
+pub fn tell(error: &Error, json: bool) {
+    if json {
+        let document = json!({ "error": error.to_wire() });
+        eprintln!("{document:#}");
+        return;
+    }
+    eprintln!("artifactfs: {}", error.message());
+    if let Some(hint) = error.hint_text() {
+        eprintln!("  hint: {hint}");
+    }
+}
+
+/// `1.50 MiB`.
+pub fn bytes(count: u64) -> String {
+    HumanBytes(count).to_string()
+}
+
+/// `3 minutes`.
+pub fn age(since: Timestamp) -> String {
+    let now = system_clock()().0;
+    let passed = Duration::from_millis(now.saturating_sub(since.0));
+    indicatif::HumanDuration(passed).to_string()
+}
+
+/// RFC 3339, in UTC.
+pub fn time(at: Timestamp) -> String {
+    let milliseconds = i64::try_from(at.0).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(milliseconds)
+        .map_or_else(|_| String::new(), |t| t.to_string())
+}
+
+/// Columns, each as wide as its widest cell; the last is not padded.
+pub fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    rows.iter()
+        .map(|row| {
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"));
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// A version as JSON.
+pub fn version(info: &VersionInfo) -> Value {
+    json!({
+        "reference": info.reference().to_string(),
+        "project": info.path.project,
+        "artifact": info.path.artifact,
+        "version": info.number.to_string(),
+        "type": info.artifact_type,
+        "digest": info.root.to_string(),
+        "aliases": info.aliases,
+        "description": info.description,
+        "metadata": info.metadata.to_object(),
+        "created": time(info.created),
+        "files": info.totals.files,
+        "directories": info.totals.directories,
+        "symlinks": info.totals.symlinks,
+        "size_bytes": info.totals.size_bytes,
+    })
+}
+
+/// A progress bar on a terminal, nothing in a pipe.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// A bar for `what`; `total_bytes` when that is known.
+    pub fn new(what: &'static str, total_bytes: Option<u64>, output: Output) -> Self {
+        if output.json || !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = total_bytes.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        let style = match total_bytes {
+            Some(_) => "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+            None => "{spinner} {msg} {bytes}  {bytes_per_sec}  {elapsed}",
+        };
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is a constant"));
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn advance(&self, _files: u64, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

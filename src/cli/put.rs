@@ -1,0 +1,137 @@
+//! `put`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Bar, bytes};
+use super::{Context, connect, exit, parse, parse_all};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::version::{Description, Metadata};
+use crate::ops::put::{Filters, PutReport, PutRequest};
+
+#[derive(Args)]
+pub struct Put {
+    /// A file or directory
+    path: PathBuf,
+    /// The artifact to log to
+    #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
+    name: String,
+    /// Its type [default: dataset]
+    #[arg(short = 't', long = "type")]
+    artifact_type: Option<String>,
+    /// An alias of the new version, beside latest; may be given several times
+    #[arg(short, long = "alias")]
+    aliases: Vec<String>,
+    /// What to say about it
+    #[arg(short, long)]
+    description: Option<String>,
+    /// A JSON object, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    metadata: Option<String>,
+    /// Only files that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Not what matches; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Refuse symlinks that lead out of PATH instead of following them
+    #[arg(long)]
+    no_follow: bool,
+    /// Only say what would be stored
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Metadata from the command line.
+pub fn metadata(text: &str) -> Result<Metadata> {
+    let Some(file) = text.strip_prefix('@') else {
+        return text.parse();
+    };
+    std::fs::read_to_string(file)
+        .at("read", file.as_ref())?
+        .parse()
+}
+
+pub fn put(context: &Context, verb: Put) -> Result<u8> {
+    let path: crate::model::reference::ArtifactPath = match verb.name.split_once([':', '@']) {
+        Some((_, selector)) => {
+            let what = format!("put makes a new version, and {:?} names one", verb.name);
+            return Err(Error::new(Kind::BadName, what).hint(format!(
+                "leave out \":{selector}\"; -a gives the new version an alias"
+            )));
+        }
+        None => parse(&verb.name)?,
+    };
+    let request = PutRequest {
+        source: verb.path,
+        path,
+        artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
+        aliases: parse_all(&verb.aliases)?,
+        description: verb
+            .description
+            .as_deref()
+            .map(parse::<Description>)
+            .transpose()?
+            .map(|d| d.0),
+        metadata: verb.metadata.as_deref().map(metadata).transpose()?,
+        filters: Filters::new(&verb.include, &verb.exclude)?,
+        follow: !verb.no_follow,
+        dry_run: verb.dry_run,
+    };
+    let repository = connect::open_repository(&context.repo)?;
+    let bar = Arc::new(Bar::new("putting", None, context.output));
+    let report = crate::ops::put::put(&repository, &request, bar)?;
+    tell(context, &request, &report);
+    Ok(exit::DONE)
+}
+
+fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
+    for warning in &report.warnings {
+        context
+            .output
+            .note(&format!("artifactfs: warning: {warning}"));
+    }
+    if report.followed > 0 {
+        let what = format!(
+            "artifactfs: followed {} symlinks that lead out",
+            report.followed
+        );
+        context.output.note(&what);
+    }
+    let reference = report
+        .committed
+        .as_ref()
+        .map(|c| format!("{}:{}", c.path, c.number));
+    let new = report.committed.as_ref().map(|c| c.new);
+    let document = json!({
+        "reference": reference,
+        "new_version": new,
+        "dry_run": request.dry_run,
+        "digest": report.root.to_string(),
+        "files": report.totals.files,
+        "directories": report.totals.directories,
+        "symlinks": report.totals.symlinks,
+        "size_bytes": report.totals.size_bytes,
+        "stored_bytes": report.stored_bytes,
+        "files_read": report.files_read,
+        "followed_symlinks": report.followed,
+        "warnings": report.warnings,
+    });
+    context.output.print(document, || {
+        let size = bytes(report.totals.size_bytes);
+        let stored = bytes(report.stored_bytes);
+        let files = report.totals.files;
+        vec![match (reference, new) {
+            (Some(reference), Some(true)) => {
+                format!("{reference}  {files} files, {size}, {stored} new")
+            }
+            (Some(reference), _) => {
+                format!("{reference}  has this content already: no new version")
+            }
+            (None, _) => format!("{files} files, {size}; {stored} would be stored"),
+        }]
+    });
+}

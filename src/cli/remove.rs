@@ -1,0 +1,110 @@
+//! `delete` and `prune`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{bytes, table};
+use super::{Context, connect, exit, parse};
+use crate::error::{Error, Kind, Result};
+use crate::model::reference::Reference;
+use crate::model::version::{Timestamp, VersionInfo};
+use crate::ops::prune::{self, PruneRequest};
+
+#[derive(Args)]
+pub struct Delete {
+    /// project/artifact:alias
+    reference: String,
+    /// Also when it has aliases, which go with it
+    #[arg(long)]
+    delete_aliases: bool,
+}
+
+#[derive(Args)]
+pub struct Prune {
+    /// PROJECT or PROJECT/ARTIFACT
+    what: String,
+    /// Only artifacts of this type
+    #[arg(short = 't', long = "type")]
+    artifact_type: Option<String>,
+    /// Keep so many of the newest versions of each artifact
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_last: usize,
+    /// Only versions older than this: 30d, 12h, 2 weeks
+    #[arg(long, value_name = "DURATION")]
+    older_than: Option<String>,
+    /// Only list what would go, and the bytes that would come free
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn delete(context: &Context, verb: Delete) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let repository = connect::open_repository(&context.repo)?;
+    let (info, freed) = crate::ops::delete::delete(&repository, &reference, verb.delete_aliases)?;
+    let reference = info.reference().to_string();
+    let document = json!({ "deleted": reference, "freed_bytes": freed });
+    context.output.print(document, || {
+        vec![format!("{reference}  deleted, {} freed", bytes(freed))]
+    });
+    Ok(exit::DONE)
+}
+
+/// The moment that lies `text` back from now.
+fn before(text: &str) -> Result<Timestamp> {
+    let bad = |e: jiff::Error| {
+        Error::new(Kind::Usage, format!("{text:?} is no duration"))
+            .because(e)
+            .hint("write 30d, 12h")
+    };
+    let span: jiff::Span = text.parse().map_err(bad)?;
+    let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC);
+    let then = now
+        .checked_sub(span.abs())
+        .map_err(bad)?
+        .timestamp()
+        .as_millisecond();
+    Ok(Timestamp(u64::try_from(then).unwrap_or_default()))
+}
+
+pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
+    let (project, artifact) = match verb.what.split_once('/') {
+        Some((project, artifact)) => (parse(project)?, Some(parse(artifact)?)),
+        None => (parse(&verb.what)?, None),
+    };
+    let request = PruneRequest {
+        project,
+        artifact,
+        artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
+        keep_last: verb.keep_last,
+        before: verb.older_than.as_deref().map(before).transpose()?,
+    };
+    let repository = connect::open_repository(&context.repo)?;
+    let doomed = prune::plan(&repository, &request)?;
+    let (gone, freed) = if verb.dry_run {
+        let bytes = prune::bytes_of(&repository, &doomed)?;
+        (doomed, bytes)
+    } else {
+        prune::prune(&repository, doomed)?
+    };
+    tell(context, &gone, freed, verb.dry_run);
+    Ok(exit::DONE)
+}
+
+fn tell(context: &Context, versions: &[VersionInfo], freed: u64, dry_run: bool) {
+    let references: Vec<_> = versions.iter().map(|v| v.reference().to_string()).collect();
+    let document = json!({ "versions": references, "freed_bytes": freed, "dry_run": dry_run });
+    context.output.print(document, || {
+        let row = |v: &VersionInfo| vec![v.reference().to_string(), bytes(v.totals.size_bytes)];
+        table(&versions.iter().map(row).collect::<Vec<_>>())
+    });
+    let verb = if dry_run {
+        "would be deleted"
+    } else {
+        "deleted"
+    };
+    let freed = bytes(freed);
+    context.output.note(&format!(
+        "{} versions {verb}, {freed} freed",
+        versions.len()
+    ));
+}

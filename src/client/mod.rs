@@ -1,0 +1,185 @@
+//! A registry seen through HTTP on a Unix socket.
+//!
+//! Knows how calls are carried and when to give up. Must not know who answers. Invariant: every
+//! call ends within its deadline, with the other side's answer or with `Unavailable`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use crate::error::{Error, Kind, Result, WireError};
+use crate::registry::{Call, Carrier};
+use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
+
+/// How long a call may take before the other side is taken for dead. A commit is one
+/// transaction; a release may have to go through a million objects.
+const CALL_DEADLINE: Duration = Duration::from_secs(300);
+/// How long connecting may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Idle connections kept: as many as threads call at once.
+const IDLE_CONNECTIONS: usize = 8;
+/// The longest answer: a page of everything is far shorter.
+const ANSWER_MAX_BYTES: usize = 256 << 20;
+
+/// A connection to the process that answers on a socket.
+pub struct Client {
+    socket: PathBuf,
+    runtime: Arc<Runtime>,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+impl Client {
+    /// Connects, to see whether anybody answers.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] when nobody does.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let client = Self {
+            socket: socket.to_owned(),
+            runtime: runtime()?,
+            idle: Mutex::new(Vec::new()),
+        };
+        let sender = client.runtime.block_on(client.dial())?;
+        client.keep(sender);
+        Ok(client)
+    }
+
+    /// Posts `body` to `path`; the body of the answer.
+    ///
+    /// # Errors
+    /// The other side's error, or [`Kind::Unavailable`].
+    pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
+        let answer = async {
+            let exchange = self.exchange(path, Bytes::from(body));
+            tokio::time::timeout(CALL_DEADLINE, exchange)
+                .await
+                .unwrap_or_else(|_| {
+                    let what = format!("{} did not answer in time", self.socket.display());
+                    Err(Error::new(Kind::Unavailable, what))
+                })
+        };
+        self.runtime.block_on(answer)
+    }
+
+    async fn exchange(&self, path: &str, body: Bytes) -> Result<Vec<u8>> {
+        let mut sender = self.sender().await?;
+        let request = Request::post(path)
+            .header("host", "artifactfs")
+            .header(PROTOCOL_HEADER, PROTOCOL)
+            .body(Full::new(body))
+            .map_err(|e| Error::new(Kind::Usage, "a request cannot be written").because(e))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| self.lost(e))?;
+        let status = response.status();
+        let spoken = response.headers().get(PROTOCOL_HEADER).cloned();
+        let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
+        let body = body
+            .collect()
+            .await
+            .map_err(|e| Error::new(Kind::Unavailable, format!("the answer broke off: {e}")))?;
+        let body = body.to_bytes().to_vec();
+        if spoken.is_none_or(|version| version != PROTOCOL) {
+            return Err(other_release());
+        }
+        self.keep(sender);
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        let told: Result<WireError, _> = serde_json::from_slice(&body);
+        Err(told.map_or_else(
+            |_| Error::new(Kind::Unavailable, format!("the daemon answered {status}")),
+            Error::from,
+        ))
+    }
+
+    async fn sender(&self) -> Result<SendRequest<Full<Bytes>>> {
+        loop {
+            let idle = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            match idle {
+                Some(mut sender) => {
+                    if sender.ready().await.is_ok() {
+                        return Ok(sender);
+                    }
+                }
+                None => return self.dial().await,
+            }
+        }
+    }
+
+    async fn dial(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let dial = async {
+            let stream = UnixStream::connect(&self.socket)
+                .await
+                .map_err(|e| self.lost(e))?;
+            handshake(TokioIo::new(stream))
+                .await
+                .map_err(|e| self.lost(e))
+        };
+        let dialled = tokio::time::timeout(CONNECT_DEADLINE, dial).await;
+        let (sender, connection) = dialled.unwrap_or_else(|_| {
+            let what = format!("{} does not answer", self.socket.display());
+            Err(Error::new(Kind::Unavailable, what))
+        })?;
+        // It ends when the other side hangs up or the sender is dropped.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push(sender);
+        }
+    }
+
+    fn lost(&self, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::new(
+            Kind::Unavailable,
+            format!("nobody answers on {}", self.socket.display()),
+        )
+        .because(error)
+    }
+}
+
+fn other_release() -> Error {
+    let what = "the daemon speaks another protocol than this command";
+    Error::new(Kind::Unsupported, what)
+        .hint("they are of different releases: unmount, and mount again with this release")
+}
+
+/// One runtime for all connections of the process.
+fn runtime() -> Result<Arc<Runtime>> {
+    static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(Arc::clone(runtime));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("client")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("cannot start a thread", e))?;
+    Ok(Arc::clone(RUNTIME.get_or_init(|| Arc::new(runtime))))
+}
+
+impl Carrier for Client {
+    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+        let body = postcard::to_stdvec(&call)
+            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
+        self.post(REGISTRY_PATH, body)
+    }
+}

@@ -1,0 +1,210 @@
+//! FACE 2, HTTP: the registry and the drafts for other processes.
+//!
+//! Knows routes, statuses and how a server ends. Must not know the kernel. Invariant: a request
+//! that was taken is answered before the server ends, unless it takes longer than its deadline.
+
+mod status;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::routing::post;
+use axum::{Router, middleware};
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::ops::drafts::{DRAFTS_PATH, DraftCall, DraftService};
+use crate::registry::{Call, Registry, dispatch};
+use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
+
+/// The longest request: a batch of new objects is far shorter.
+const REQUEST_MAX_BYTES: usize = 256 << 20;
+/// How long a server that ends waits for requests it has taken.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+/// Requests worked on at once; one that waits for a change takes a place too.
+const BLOCKING_THREADS: usize = 64;
+
+/// What a server offers.
+#[derive(Clone)]
+pub struct Services {
+    /// The registry.
+    pub registry: Option<Arc<dyn Registry>>,
+    /// The drafts.
+    pub drafts: Option<Arc<dyn DraftService>>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    services: Services,
+    /// Requests that must be answered before the server ends.
+    active: Arc<AtomicUsize>,
+}
+
+/// A running server; dropping it ends it.
+pub struct Server {
+    socket: PathBuf,
+    runtime: Option<Runtime>,
+    active: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Answers on a Unix socket that only this user may use. The caller holds the lock that makes
+    /// it the only one: a socket that is there belongs to a dead process and is removed.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn start(socket: &Path, services: Services) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("server")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("cannot start the server's threads", e))?;
+        match fs::remove_file(socket) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).at("remove", socket);
+            }
+            _ => {}
+        }
+        let listener = {
+            let _entered = runtime.enter();
+            UnixListener::bind(socket).map_err(|e| {
+                Error::io(format!("cannot listen on {}", socket.display()), e)
+                    .hint("a socket's path may be at most 107 bytes long: use a shorter --repo")
+            })?
+        };
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(socket, private).at("protect", socket)?;
+        let active = Arc::new(AtomicUsize::new(0));
+        let shared = Shared {
+            services,
+            active: Arc::clone(&active),
+        };
+        let router = Router::new()
+            .route(REGISTRY_PATH, post(registry))
+            .route(DRAFTS_PATH, post(drafts))
+            .layer(middleware::map_response(speak))
+            .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
+            .with_state(shared);
+        runtime.spawn(async move {
+            if let Err(e) = axum::serve(listener, router).await {
+                tracing::error!("the server ended: {e}");
+            }
+        });
+        Ok(Self {
+            socket: socket.to_owned(),
+            runtime: Some(runtime),
+            active,
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nobody new finds it; those it has taken are answered.
+        if let Err(e) = fs::remove_file(&self.socket) {
+            tracing::debug!("{} was not removed: {e}", self.socket.display());
+        }
+        let deadline = Instant::now() + DRAIN_DEADLINE;
+        while self.active.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn speak<B>(mut response: Response<B>) -> Response<B> {
+    response
+        .headers_mut()
+        .insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
+    response
+}
+
+struct Active(Arc<AtomicUsize>);
+
+impl Active {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn registry(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    answer(&headers, move || {
+        let registry = shared.services.registry.ok_or_else(not_here)?;
+        let call: Call = postcard::from_bytes(&body).map_err(|e| unreadable().because(e))?;
+        // Waiting for a change may be cut short at any time; anything else is finished.
+        let waits = matches!(call, Call::ChangesAfter { .. });
+        let _active = (!waits).then(|| Active::begin(&shared.active));
+        dispatch(&*registry, call)
+    })
+    .await
+}
+
+async fn drafts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    answer(&headers, move || {
+        let drafts = shared.services.drafts.ok_or_else(not_here)?;
+        let call: DraftCall = serde_json::from_slice(&body).map_err(|e| unreadable().because(e))?;
+        let _active = Active::begin(&shared.active);
+        let answer = drafts.call(call)?;
+        serde_json::to_vec(&answer)
+            .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+    })
+    .await
+}
+
+async fn answer(
+    headers: &HeaderMap,
+    work: impl FnOnce() -> Result<Vec<u8>> + Send + 'static,
+) -> Response<Body> {
+    if headers
+        .get(PROTOCOL_HEADER)
+        .is_none_or(|version| version != PROTOCOL)
+    {
+        return refuse(&unreadable());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.unwrap_or_else(|_| {
+        Err(Error::new(
+            Kind::Unavailable,
+            "the daemon failed at this request; see its log",
+        ))
+    });
+    match done {
+        Ok(bytes) => Response::new(Body::from(bytes)),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &Error) -> Response<Body> {
+    let body = serde_json::to_vec(&error.to_wire()).expect("an error is plain text");
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(status::of(error.kind())).expect("the table holds statuses");
+    response
+}
+
+fn not_here() -> Error {
+    Error::new(Kind::NotFound, "this process does not offer that")
+}
+
+fn unreadable() -> Error {
+    Error::new(Kind::Unsupported, "this daemon cannot read the request")
+        .hint("daemon and command are of different releases: unmount, and mount again")
+}

@@ -1,0 +1,18 @@
+//! What a kind of error means to HTTP.
+
+use crate::error::Kind;
+
+/// The status (RFC 9110).
+pub const fn of(kind: Kind) -> u16 {
+    match kind {
+        Kind::Usage | Kind::BadName => 400,
+        Kind::Denied | Kind::ReadOnly => 403,
+        Kind::NotFound => 404,
+        Kind::Conflict => 409,
+        Kind::Stale => 410,
+        Kind::Unsupported => 501,
+        Kind::Corrupt => 500,
+        Kind::Unavailable => 503,
+        Kind::Full => 507,
+    }
+}

@@ -1,0 +1,8 @@
+//! What client and server agree on.
+
+/// The version of what crosses the socket; both sides must speak the same.
+pub const PROTOCOL: &str = "1";
+/// The header that says it.
+pub const PROTOCOL_HEADER: &str = "artifactfs-protocol";
+/// The path of registry calls.
+pub const REGISTRY_PATH: &str = "/v1/registry";
