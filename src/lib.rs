@@ -15,6 +15,7 @@ pub mod config;
 pub mod content;
 pub mod error;
 pub mod model;
+pub mod mount;
 pub mod ops;
 pub mod registry;
 pub mod server;

@@ -9,6 +9,7 @@ mod edit;
 mod exit;
 mod get;
 mod list;
+mod mount;
 mod output;
 mod put;
 mod remove;
@@ -67,6 +68,10 @@ enum Verb {
     Verify(check::Verify),
     /// Check that counts, index and store agree
     Fsck(check::Fsck),
+    /// Mount every version as a read-only directory
+    Mount(mount::Mount),
+    /// Unmount, and end the daemon behind it
+    Umount(mount::Umount),
     /// Show mounts, drafts and room
     Status(repo::Status),
 }
@@ -122,6 +127,8 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Diff(verb) => check::diff(&context, verb),
         Verb::Verify(verb) => check::verify(&context, verb),
         Verb::Fsck(verb) => check::fsck(&context, verb),
+        Verb::Mount(verb) => mount::mount(&context, verb),
+        Verb::Umount(verb) => mount::umount(&context, verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
 }

@@ -1,0 +1,398 @@
+//! `mount` and `umount`, and the daemon between them.
+//!
+//! `mount` starts the daemon as a process of its own and waits until it says that it is ready, or
+//! why not. The daemon writes what it serves into a file of its own, by which `umount` and
+//! `status` find it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Context, connect, exit};
+use crate::error::{Error, IoContext, Kind, Result, WireError};
+use crate::mount::{MountOptions, Mounted, Watcher, mount_read_only, mounts, unmount_if_idle};
+use crate::ops::holder;
+use crate::ops::repository::{Layout, Repository};
+
+/// How long the daemon may take to be ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(30);
+/// How often to look whether it has.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// How often the daemon frees what dead writers left.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Args)]
+pub struct Mount {
+    /// An empty directory
+    directory: PathBuf,
+    /// Also mount drafts, to be written to, on this empty directory
+    #[arg(long, value_name = "DIR")]
+    staging: Option<PathBuf>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    foreground: bool,
+    /// Options: allow_other (root's default), no_allow_other, noexec
+    #[arg(
+        short = 'o',
+        long = "options",
+        value_delimiter = ',',
+        value_name = "OPTIONS"
+    )]
+    options: Vec<String>,
+    /// Where the daemon says that it is ready
+    #[arg(long, hide = true)]
+    ready_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Umount {
+    /// Where it is mounted
+    directory: PathBuf,
+    /// Also when it is in use: it goes when its last user does
+    #[arg(short, long)]
+    lazy: bool,
+}
+
+/// What a daemon serves, as its file in the repository says.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DaemonRecord {
+    /// Its process.
+    pub pid: u32,
+    /// Its process, so that a reused id does not pass for it.
+    pub holder: String,
+    /// The read-only mount.
+    pub mount: PathBuf,
+    /// The staging mount.
+    pub staging: Option<PathBuf>,
+}
+
+/// What the daemon tells the command that started it.
+#[derive(Serialize, Deserialize)]
+enum Ready {
+    Up,
+    Failed(WireError),
+}
+
+fn options(texts: &[String]) -> Result<MountOptions> {
+    let root = rustix::process::geteuid().is_root();
+    let mut options = MountOptions {
+        allow_other: root,
+        noexec: false,
+    };
+    for text in texts {
+        match text.as_str() {
+            "allow_other" => options.allow_other = true,
+            "no_allow_other" => options.allow_other = false,
+            "noexec" => options.noexec = true,
+            // What is always so may be said.
+            "ro" | "nosuid" | "nodev" => {}
+            other => {
+                return Err(
+                    Error::new(Kind::Usage, format!("unknown mount option {other:?}"))
+                        .hint("known: allow_other, no_allow_other, noexec"),
+                );
+            }
+        }
+    }
+    Ok(options)
+}
+
+pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
+    let options = options(&verb.options)?;
+    let layout = connect::layout_of(&context.repo)?;
+    if !verb.foreground {
+        return start_daemon(context, &layout, &verb);
+    }
+    let started = Daemon::start(&layout, &verb, options);
+    if let Some(path) = &verb.ready_file {
+        tell_starter(path, &started)?;
+    }
+    let daemon = started?;
+    if verb.ready_file.is_none() {
+        tell_mounted(context, &verb);
+    }
+    daemon.serve()?;
+    Ok(exit::DONE)
+}
+
+fn tell_mounted(context: &Context, verb: &Mount) {
+    let document = json!({
+        "mount": verb.directory.to_string_lossy(),
+        "staging": verb.staging.as_ref().map(|path| path.to_string_lossy()),
+    });
+    context.output.print(document, || {
+        let staging = verb.staging.iter().map(|path| path.display().to_string());
+        std::iter::once(verb.directory.display().to_string())
+            .chain(staging)
+            .collect()
+    });
+}
+
+/// Starts this program again as a daemon, and waits for its word.
+fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> {
+    let word = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+    let ready_file = word.path().join("ready");
+    let log_path = layout.root.join("daemon.log");
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .at("open", &log_path)?;
+    let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
+    let mut command = Command::new(program);
+    command
+        .arg("--repo")
+        .arg(&layout.root)
+        .arg("mount")
+        .arg("--foreground");
+    command.arg("--ready-file").arg(&ready_file);
+    if let Some(staging) = &verb.staging {
+        command
+            .arg("--staging")
+            .arg(std::path::absolute(staging).at("find", staging)?);
+    }
+    for option in &verb.options {
+        command.args(["-o", option]);
+    }
+    command
+        .arg("--")
+        .arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    let mut child = command
+        .spawn()
+        .map_err(|e| Error::io("cannot start the daemon", e))?;
+    let deadline = Instant::now() + READY_DEADLINE;
+    loop {
+        if let Ok(text) = fs::read(&ready_file) {
+            return match serde_json::from_slice(&text) {
+                Ok(Ready::Up) => {
+                    tell_mounted(context, verb);
+                    Ok(exit::DONE)
+                }
+                Ok(Ready::Failed(error)) => Err(error.into()),
+                Err(e) => Err(Error::new(Kind::Unavailable, "the daemon is not clear").because(e)),
+            };
+        }
+        let ended = child
+            .try_wait()
+            .map_err(|e| Error::io("cannot wait for the daemon", e))?;
+        if let Some(status) = ended {
+            let what = format!("the daemon ended before it was ready: {status}");
+            return Err(Error::new(Kind::Unavailable, what)
+                .hint(format!("its last words are in {}", log_path.display())));
+        }
+        if Instant::now() > deadline {
+            // It is of no use, and must not go on by itself.
+            let _ = child.kill();
+            let what = format!("the daemon was not ready in {} s", READY_DEADLINE.as_secs());
+            return Err(Error::new(Kind::Unavailable, what)
+                .hint(format!("its last words are in {}", log_path.display())));
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+/// Tells whoever started the daemon; the file appears whole.
+fn tell_starter(path: &Path, started: &Result<Daemon>) -> Result<()> {
+    let word = match started {
+        Ok(_) => Ready::Up,
+        Err(error) => Ready::Failed(error.to_wire()),
+    };
+    let text = serde_json::to_vec(&word).expect("a word is plain text");
+    let part = path.with_extension("part");
+    fs::write(&part, text)
+        .and_then(|()| fs::rename(&part, path))
+        .at("write", path)
+}
+
+/// A process that serves mounts.
+struct Daemon {
+    repository: Arc<Repository>,
+    mounts: Vec<Mounted>,
+    watchers: Vec<Watcher>,
+    record: PathBuf,
+}
+
+impl Daemon {
+    fn start(layout: &Layout, verb: &Mount, options: MountOptions) -> Result<Self> {
+        // Its own session: a terminal that closes does not end it.
+        if verb.ready_file.is_some() {
+            rustix::process::setsid()
+                .map_err(|e| Error::io("cannot leave the session", e.into()))?;
+        }
+        let connection = connect::Connection::open(layout)?;
+        let repository = Arc::new(Repository::new(layout.clone(), Arc::new(connection))?);
+        if let Err(e) = holder::release_orphans(&repository) {
+            tracing::warn!("what dead writers left is not freed yet: {e}");
+        }
+        let (mounted, watcher) =
+            mount_read_only(Arc::clone(&repository), &verb.directory, options)?;
+        let record = DaemonRecord {
+            pid: std::process::id(),
+            holder: holder::this_process(),
+            mount: mounted.target().to_owned(),
+            staging: None,
+        };
+        let record = write_record(layout, &record)?;
+        Ok(Self {
+            repository,
+            mounts: vec![mounted],
+            watchers: vec![watcher],
+            record,
+        })
+    }
+
+    /// Serves until it is told to end or its mounts are gone.
+    fn serve(self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
+        let waited = runtime.block_on(self.wait());
+        for watcher in self.watchers {
+            watcher.stop();
+        }
+        for mounted in self.mounts {
+            mounted.unmount();
+        }
+        if let Err(e) = fs::remove_file(&self.record) {
+            tracing::debug!("{} was not removed: {e}", self.record.display());
+        }
+        waited
+    }
+
+    async fn wait(&self) -> Result<()> {
+        let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", e));
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hang_up = listen(SignalKind::hangup())?;
+        let mut swept = Instant::now();
+        let mut tick = tokio::time::interval(POLL_EVERY);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hang_up.recv() => return Ok(()),
+                _ = tick.tick() => {}
+            }
+            if self.mounts.iter().any(Mounted::has_ended) {
+                return Ok(());
+            }
+            if swept.elapsed() > SWEEP_EVERY {
+                swept = Instant::now();
+                let repository = Arc::clone(&self.repository);
+                tokio::task::spawn_blocking(move || {
+                    if let Err(e) = holder::release_orphans(&repository) {
+                        tracing::warn!("what dead writers left is not freed yet: {e}");
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<PathBuf> {
+    let folder = layout.daemons();
+    fs::create_dir_all(&folder).at("create", &folder)?;
+    let path = folder.join(record.pid.to_string());
+    let text = serde_json::to_vec(record).expect("a record is plain text");
+    let part = folder.join(format!(".{}", record.pid));
+    fs::write(&part, text)
+        .and_then(|()| fs::rename(&part, &path))
+        .at("write", &path)?;
+    Ok(path)
+}
+
+/// The daemons of a repository that run; files of dead ones are removed.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
+    let folder = layout.daemons();
+    let mut running = Vec::new();
+    let entries = match fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(running),
+        entries => entries.at("list", &folder)?,
+    };
+    for entry in entries {
+        let path = entry.at("list", &folder)?.path();
+        let Ok(text) = fs::read(&path) else { continue };
+        let Ok(record) = serde_json::from_slice::<DaemonRecord>(&text) else {
+            continue;
+        };
+        if holder::is_dead(&record.holder) {
+            // Another command may have removed it at the same moment.
+            let _ = fs::remove_file(&path);
+        } else {
+            running.push(record);
+        }
+    }
+    Ok(running)
+}
+
+pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
+    // A dead mount cannot be canonicalized; its name can be used as it is.
+    let absolute = std::path::absolute(&verb.directory).at("find", &verb.directory)?;
+    let target = fs::canonicalize(&absolute).unwrap_or(absolute);
+    if !mounts().iter().any(|(_, point)| *point == target) {
+        let what = format!("{} is not mounted", target.display());
+        return Err(Error::new(Kind::NotFound, what).hint("`artifactfs status` lists the mounts"));
+    }
+    let layout = connect::layout_of(&context.repo)?;
+    let daemon = daemons(&layout)?.into_iter().find(|daemon| {
+        daemon.mount == target || daemon.staging.as_ref().is_some_and(|path| *path == target)
+    });
+    unmount_if_idle(&target, verb.lazy)?;
+    if let Some(daemon) = &daemon {
+        let other = daemon
+            .staging
+            .iter()
+            .chain([&daemon.mount])
+            .find(|path| **path != target);
+        if let Some(other) = other.filter(|other| mounts().iter().any(|(_, at)| at == *other)) {
+            unmount_if_idle(other, verb.lazy)?;
+        }
+        wait_for_end(daemon)?;
+    }
+    let shown = target.display().to_string();
+    context
+        .output
+        .print(json!({ "unmounted": shown }), Vec::new);
+    Ok(exit::DONE)
+}
+
+/// The daemon ends by itself when its mounts are gone; one that does not is told to.
+fn wait_for_end(daemon: &DaemonRecord) -> Result<()> {
+    let start = Instant::now();
+    let mut told = false;
+    while !holder::is_dead(&daemon.holder) {
+        if start.elapsed() > END_DEADLINE {
+            let what = format!("the daemon, process {}, does not end", daemon.pid);
+            return Err(Error::new(Kind::Unavailable, what).hint(format!(
+                "`kill -9 {}`: nothing committed is lost",
+                daemon.pid
+            )));
+        }
+        if start.elapsed() > END_DEADLINE / 10 && !told {
+            told = true;
+            let pid = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw);
+            // It may just have ended.
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+    Ok(())
+}

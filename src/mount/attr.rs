@@ -1,0 +1,72 @@
+//! Attributes of what is in a read-only mount.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{FileAttr, FileType, INodeNo};
+
+use crate::model::version::Timestamp;
+
+/// Unit of `st_blocks` (stat(2)).
+const STAT_BLOCK_BYTES: u64 = 512;
+/// What `st_blksize` asks programs to read at once: a chunk, in one round trip.
+const PREFERRED_READ_BYTES: u32 = 1 << 20;
+/// A time to live without end: the kernel's clock does not reach it.
+pub const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+/// Who owns what is mounted, and the time that files bear.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Files are shared by all versions that have their content: they bear the time of the
+    /// repository.
+    pub created: Timestamp,
+}
+
+/// A moment as the kernel wants it.
+pub fn system_time(at: Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(at.0)
+}
+
+impl Owner {
+    /// The attributes of a file.
+    pub fn file(&self, ino: u64, size: u64, executable: bool) -> FileAttr {
+        let perm = if executable { 0o555 } else { 0o444 };
+        self.attr(ino, FileType::RegularFile, size, perm, self.created)
+    }
+
+    /// The attributes of a directory; `perm` is 0o555 in the read-only mount.
+    pub fn directory(&self, ino: u64, perm: u16, at: Timestamp) -> FileAttr {
+        self.attr(ino, FileType::Directory, 0, perm, at)
+    }
+
+    /// The attributes of a symlink.
+    pub fn symlink(&self, ino: u64, target_bytes: u64) -> FileAttr {
+        self.attr(ino, FileType::Symlink, target_bytes, 0o777, self.created)
+    }
+
+    fn attr(&self, ino: u64, kind: FileType, size: u64, perm: u16, at: Timestamp) -> FileAttr {
+        let time = system_time(at);
+        FileAttr {
+            ino: INodeNo(ino),
+            size,
+            // Never less: `cp` would take the file for sparse and look for holes.
+            blocks: size.div_ceil(STAT_BLOCK_BYTES),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm,
+            // 1 for directories too: `find` then does not infer the number of subdirectories.
+            nlink: 1,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: PREFERRED_READ_BYTES,
+            flags: 0,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! FACE 1, the kernel.
+//!
+//! `fs` is a file system that knows no FUSE; `adapter` brings the kernel's requests to it;
+//! `session` mounts, watches names move, and unmounts. Must not know the server. Invariants: a
+//! version's tree never changes while its inode lives; an inode number is never used twice in
+//! one mount; no byte is answered that was not verified.
+
+mod adapter;
+mod attr;
+mod errno;
+mod fs;
+mod inode;
+mod session;
+pub mod table;
+
+pub use session::{MountOptions, Mounted, Watcher, mount_read_only, mounts, unmount_if_idle};

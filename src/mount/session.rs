@@ -1,0 +1,360 @@
+//! Mounting, watching names move, unmounting.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fuser::{BackgroundSession, Config, Filesystem, MountOption, Notifier, Session, SessionACL};
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::adapter::ReadOnly;
+use super::fs::ReadFs;
+use super::inode::ROOT;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::version::Change;
+use crate::ops::repository::Repository;
+
+/// The kernel's readahead for a mount, in KiB: fuser cannot ask for more than 128.
+const READ_AHEAD_KIB: u32 = 1024;
+/// How long one wait for changes takes.
+const CHANGES_WAIT_MILLISECONDS: u64 = 10_000;
+/// How long to wait before asking again when the registry cannot be reached.
+const CHANGES_RETRY: Duration = Duration::from_millis(200);
+/// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
+pub const SOURCE_NAME: &str = "artifactfs";
+
+/// What `-o` can say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MountOptions {
+    /// Other users may use the mount. On by default for root.
+    pub allow_other: bool,
+    /// Nothing in it may be executed.
+    pub noexec: bool,
+}
+
+/// A mount that is up.
+pub struct Mounted {
+    target: PathBuf,
+    session: Option<BackgroundSession>,
+}
+
+impl Mounted {
+    /// Where it is.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Whether somebody unmounted it.
+    pub fn has_ended(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_none_or(|session| session.guard.is_finished())
+    }
+
+    /// What tells the kernel to forget.
+    pub fn notifier(&self) -> Option<Notifier> {
+        self.session.as_ref().map(BackgroundSession::notifier)
+    }
+
+    /// Unmounts. A mount that is in use is detached: it goes when its last user does.
+    pub fn unmount(mut self) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        if !session.guard.is_finished() {
+            detach(&self.target);
+        }
+        if let Err(e) = session.join() {
+            tracing::warn!("{}: {e}", self.target.display());
+        }
+    }
+}
+
+/// Takes a mount out of the tree, whether or not it is used.
+pub fn detach(target: &Path) {
+    let detached = unmount(target, UnmountFlags::DETACH).map_err(io::Error::from);
+    let detached = detached.or_else(|e| match e.kind() {
+        // Not root: the helper that mounted it may unmount it.
+        io::ErrorKind::PermissionDenied => fusermount(target, &["-u", "-z"]),
+        _ => Err(e),
+    });
+    if let Err(e) = detached {
+        tracing::debug!("{} was not unmounted: {e}", target.display());
+    }
+}
+
+/// Unmounts `target` if nobody uses it; with `lazy`, in any case.
+///
+/// # Errors
+/// [`Kind::Conflict`] when it is in use.
+pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
+    let (flags, helper): (_, &[&str]) = if lazy {
+        (UnmountFlags::DETACH, &["-u", "-z"])
+    } else {
+        (UnmountFlags::empty(), &["-u"])
+    };
+    let done = unmount(target, flags).map_err(io::Error::from);
+    let done = done.or_else(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => fusermount(target, helper),
+        _ => Err(e),
+    });
+    done.map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => {
+            let what = format!("{} is in use", target.display());
+            Error::new(Kind::Conflict, what)
+                .hint("end what uses it (`fuser -vm` lists them), or unmount with --lazy")
+        }
+        _ => Error::io(format!("cannot unmount {}", target.display()), e),
+    })
+}
+
+/// Runs `fusermount3`.
+pub fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
+    let status = std::process::Command::new("fusermount3")
+        .args(flags)
+        .arg(target)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other("fusermount3 failed"))
+    }
+}
+
+/// Mounts `fs` on `target`.
+///
+/// # Errors
+/// [`Kind::NotFound`] for a mount point that is not there, [`Kind::Conflict`] for one that is not
+/// empty or a mount already, [`Kind::Unavailable`] without /dev/fuse.
+pub fn mount<F: Filesystem>(
+    fs: F,
+    target: &Path,
+    options: MountOptions,
+    read_only: bool,
+) -> Result<Mounted> {
+    let target = prepare(target)?;
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(SOURCE_NAME.to_owned()),
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::DefaultPermissions,
+        if read_only {
+            MountOption::RO
+        } else {
+            MountOption::RW
+        },
+    ];
+    if options.noexec {
+        config.mount_options.push(MountOption::NoExec);
+    }
+    config.acl = if options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from));
+    config.clone_fd = true;
+    let session = Session::new(fs, &target, &config).and_then(Session::spawn);
+    let session = session.map_err(|e| mount_error(&target, e))?;
+    raise_readahead(&target);
+    Ok(Mounted {
+        target,
+        session: Some(session),
+    })
+}
+
+fn mount_error(target: &Path, error: io::Error) -> Error {
+    let what = format!("cannot mount on {}", target.display());
+    if !Path::new("/dev/fuse").exists() {
+        return Error::new(Kind::Unavailable, what)
+            .because(error)
+            .hint("there is no /dev/fuse: `modprobe fuse`, or give the container the device");
+    }
+    let root = rustix::process::geteuid().is_root();
+    if !root && error.kind() == io::ErrorKind::NotFound {
+        return Error::new(Kind::Unavailable, what)
+            .because(error)
+            .hint("without root, mounting needs fusermount3: install the package fuse3");
+    }
+    Error::io(what, error)
+}
+
+/// The mount point, absolute, checked, and cleared of a mount whose daemon is dead.
+fn prepare(target: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(target).at("find", target)?;
+    if let Err(e) = fs::metadata(&absolute) {
+        if e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) {
+            tracing::info!("{}: clearing a dead mount", absolute.display());
+            detach(&absolute);
+        }
+    }
+    let target = fs::canonicalize(&absolute).map_err(|e| {
+        Error::io(format!("cannot mount on {}", absolute.display()), e).hint(format!(
+            "make the mount point first: mkdir -p {}",
+            absolute.display()
+        ))
+    })?;
+    if is_mount_point(&target) {
+        let what = format!("{} is a mount point already", target.display());
+        return Err(Error::new(Kind::Conflict, what).hint(format!(
+            "`artifactfs umount {}`, or choose another",
+            target.display()
+        )));
+    }
+    let mut entries = fs::read_dir(&target).at("mount on", &target)?;
+    if entries.next().is_some() {
+        let what = format!("{} is not empty", target.display());
+        return Err(Error::new(Kind::Conflict, what).hint("mount on an empty directory"));
+    }
+    Ok(target)
+}
+
+/// Whether something is mounted exactly there.
+pub fn is_mount_point(target: &Path) -> bool {
+    mounts().iter().any(|(_, point)| point == target)
+}
+
+/// Source name and mount point of everything that is mounted (proc_pid_mountinfo(5)).
+pub fn mounts() -> Vec<(String, PathBuf)> {
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let lines = text.split(|b| *b == b'\n');
+    lines
+        .filter_map(|line| {
+            let mut fields = line.split(|b| *b == b' ');
+            let point = unescape(fields.nth(4)?);
+            let mut after = fields.skip_while(|field| *field != b"-");
+            let source = after.nth(2)?;
+            let source = String::from_utf8_lossy(source).into_owned();
+            Some((source, PathBuf::from(std::ffi::OsStr::from_bytes(&point))))
+        })
+        .collect()
+}
+
+/// Undoes the octal escapes of mountinfo.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after
+            .get(..3)
+            .filter(|_| first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+/// Large readahead makes cold sequential reading a few long requests; only root may set it.
+fn raise_readahead(target: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(meta) = fs::metadata(target) else {
+        return;
+    };
+    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(e) = fs::write(&path, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!("readahead stays as it is: {e}");
+    }
+}
+
+/// Mounts the versions of `repository` read-only.
+///
+/// # Errors
+/// As [`mount`].
+pub fn mount_read_only(
+    repository: Arc<Repository>,
+    target: &Path,
+    options: MountOptions,
+) -> Result<(Mounted, Watcher)> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw()));
+    let mounted = mount(ReadOnly(Arc::clone(&fs)), target, options, true)?;
+    let watcher = Watcher::start(fs, mounted.notifier());
+    Ok((mounted, watcher))
+}
+
+/// A thread that tells the kernel when names move. It serves no request: a notification that is
+/// sent while a request is answered can wait for that request.
+pub struct Watcher {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Watches for the mount behind `notifier`.
+    pub fn start(fs: Arc<ReadFs>, notifier: Option<Notifier>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = notifier.map(|notifier| {
+            std::thread::spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    watch(&fs, &notifier, &stopped);
+                }
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// Asks it to end; it does when its wait for changes is over.
+    pub fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.thread.take());
+    }
+}
+
+fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
+    let registry = &fs.repository().registry;
+    let mut last = match registry.changes(u64::MAX - 1, 0) {
+        Ok(changes) => changes.last,
+        Err(e) => return wait_for_registry(&e),
+    };
+    while !stopped.load(Ordering::Relaxed) {
+        match registry.changes(last, CHANGES_WAIT_MILLISECONDS) {
+            Ok(changes) => {
+                last = changes.last;
+                changes
+                    .changes
+                    .iter()
+                    .for_each(|change| forget(fs, notifier, change));
+            }
+            Err(e) => return wait_for_registry(&e),
+        }
+    }
+}
+
+fn wait_for_registry(error: &Error) {
+    tracing::debug!("names are not watched just now: {error}");
+    std::thread::sleep(CHANGES_RETRY);
+}
+
+/// The kernel answers ENOENT when it does not know the inode or entry: then there is nothing to
+/// forget.
+fn forget(fs: &ReadFs, notifier: &Notifier, change: &Change) {
+    let touched = fs.touched(&change.path);
+    for (parent, name) in touched.versions {
+        let _ = notifier.inval_entry(fuser::INodeNo(parent), std::ffi::OsStr::from_bytes(&name));
+    }
+    let inodes = touched
+        .projects
+        .into_iter()
+        .chain(touched.descriptions)
+        .chain([ROOT]);
+    for ino in inodes {
+        let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
+    }
+}
