@@ -37,16 +37,10 @@ pub fn repository(
     variable: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<Setting<PathBuf>> {
     if let Some(value) = flag {
-        return Ok(Setting {
-            value,
-            origin: Origin::Flag,
-        });
+        return Ok(Setting { value, origin: Origin::Flag });
     }
     if let Some(value) = variable(REPO_VARIABLE) {
-        return Ok(Setting {
-            value,
-            origin: Origin::Environment,
-        });
+        return Ok(Setting { value, origin: Origin::Environment });
     }
     let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
     let data = data.or_else(|| Some(variable("HOME")?.join(".local/share")));
@@ -57,10 +51,7 @@ pub fn repository(
         )
         .hint("say where it is with --repo DIR")
     })?;
-    Ok(Setting {
-        value,
-        origin: Origin::Default,
-    })
+    Ok(Setting { value, origin: Origin::Default })
 }
 
 #[cfg(test)]
@@ -75,21 +66,12 @@ mod tests {
             _ => None,
         };
         let flag = repository(Some("/from/flag".into()), environment).unwrap();
-        assert_eq!(
-            (flag.value, flag.origin),
-            ("/from/flag".into(), Origin::Flag)
-        );
+        assert_eq!((flag.value, flag.origin), ("/from/flag".into(), Origin::Flag));
         let variable = repository(None, environment).unwrap();
-        assert_eq!(
-            (variable.value, variable.origin),
-            ("/from/env".into(), Origin::Environment)
-        );
+        assert_eq!((variable.value, variable.origin), ("/from/env".into(), Origin::Environment));
         let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/x"));
         let default = repository(None, home).unwrap();
-        assert_eq!(
-            default.value,
-            PathBuf::from("/home/x/.local/share/artifactfs")
-        );
+        assert_eq!(default.value, PathBuf::from("/home/x/.local/share/artifactfs"));
         assert_eq!(default.origin, Origin::Default);
         assert!(repository(None, |_| None).is_err());
     }

@@ -53,12 +53,7 @@ pub struct Error {
 impl Error {
     /// An error of `kind`; `message` says what was wanted and what was found.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            hint: None,
-            source: None,
-        }
+        Self { kind, message: message.into(), hint: None, source: None }
     }
 
     /// What the caller should do next, shown on a line of its own.
@@ -109,11 +104,7 @@ impl Error {
 
     /// What crosses a socket.
     pub fn to_wire(&self) -> WireError {
-        WireError {
-            kind: self.kind,
-            message: self.message(),
-            hint: self.hint.clone(),
-        }
+        WireError { kind: self.kind, message: self.message(), hint: self.hint.clone() }
     }
 }
 
@@ -130,12 +121,7 @@ pub struct WireError {
 
 impl From<WireError> for Error {
     fn from(wire: WireError) -> Self {
-        Self {
-            kind: wire.kind,
-            message: wire.message,
-            hint: wire.hint,
-            source: None,
-        }
+        Self { kind: wire.kind, message: wire.message, hint: wire.hint, source: None }
     }
 }
 
@@ -147,9 +133,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 

@@ -19,5 +19,6 @@ pub mod mount;
 pub mod ops;
 pub mod registry;
 pub mod server;
+pub mod staging;
 pub mod telemetry;
 mod wire;

@@ -47,14 +47,8 @@ pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
         Ok(())
     })?;
     let document = found.iter().map(difference_json).collect();
-    context
-        .output
-        .print(document, || found.iter().map(difference_line).collect());
-    Ok(if found.is_empty() {
-        exit::DONE
-    } else {
-        exit::USAGE_OR_DIFFERS
-    })
+    context.output.print(document, || found.iter().map(difference_line).collect());
+    Ok(if found.is_empty() { exit::DONE } else { exit::USAGE_OR_DIFFERS })
 }
 
 fn difference_json(difference: &Difference) -> Value {
@@ -97,19 +91,13 @@ pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
     match reference {
         Some(reference) => verifier.version(&repository.registry.lookup(reference)?)?,
         None => {
-            each_version(&*repository.registry, &mut |version| {
-                verifier.version(&version)
-            })?;
+            each_version(&*repository.registry, &mut |version| verifier.version(&version))?;
         }
     }
     let report = verifier.finish();
     drop(bar);
     tell_verified(context, &report);
-    Ok(if report.damaged_paths == 0 {
-        exit::DONE
-    } else {
-        exit::code(Kind::Corrupt)
-    })
+    Ok(if report.damaged_paths == 0 { exit::DONE } else { exit::code(Kind::Corrupt) })
 }
 
 fn tell_verified(context: &Context, report: &VerifyReport) {
@@ -154,11 +142,7 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
         Mode::Check => report.problems == 0,
         Mode::Repair | Mode::Rebuild => report.missing_objects == 0,
     };
-    Ok(if sound {
-        exit::DONE
-    } else {
-        exit::code(Kind::Corrupt)
-    })
+    Ok(if sound { exit::DONE } else { exit::code(Kind::Corrupt) })
 }
 
 fn tell_checked(context: &Context, report: &FsckReport) {

@@ -34,11 +34,7 @@ pub struct Connection {
 enum Link {
     /// This process has it open. The server ends before the registry is closed, and the lock is
     /// given up last: fields are dropped in this order.
-    Owner {
-        _server: Server,
-        registry: Arc<Embedded>,
-        _lock: File,
-    },
+    Owner { _server: Server, registry: Arc<Embedded>, _lock: File },
     /// Another one has.
     Remote(Arc<Client>),
     /// It is not known.
@@ -52,10 +48,7 @@ impl Connection {
     /// [`Kind::Unavailable`] when somebody holds the lock and does not answer.
     pub fn open(layout: &Layout) -> Result<Self> {
         let link = connect(layout)?;
-        Ok(Self {
-            layout: layout.clone(),
-            link: RwLock::new(link),
-        })
+        Ok(Self { layout: layout.clone(), link: RwLock::new(link) })
     }
 
     fn reconnect(&self, failed: &Arc<Client>) -> Result<()> {
@@ -144,12 +137,7 @@ fn connect(layout: &Layout) -> Result<Link> {
 /// The lock, when nobody holds it; our process id is written into it.
 fn try_lock(layout: &Layout) -> Result<Option<File>> {
     let path = layout.lock();
-    let options = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = options.at("open", &path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
@@ -165,11 +153,7 @@ fn try_lock(layout: &Layout) -> Result<Option<File>> {
 
 fn holder(layout: &Layout) -> Option<String> {
     let mut text = String::new();
-    File::open(layout.lock())
-        .ok()?
-        .take(64)
-        .read_to_string(&mut text)
-        .ok()?;
+    File::open(layout.lock()).ok()?.take(64).read_to_string(&mut text).ok()?;
     (!text.is_empty()).then_some(text)
 }
 
@@ -178,16 +162,9 @@ fn own(layout: &Layout, lock: File) -> Result<Link> {
     let engine = RedbEngine::open(&layout.registry())?;
     let registry = Arc::new(Embedded::open(Box::new(engine), system_clock())?);
     let shared: Arc<dyn Registry> = Arc::<Embedded>::clone(&registry);
-    let services = Services {
-        registry: Some(shared),
-        drafts: None,
-    };
+    let services = Services { registry: Some(shared), drafts: None };
     let server = Server::start(&layout.socket(), services)?;
-    Ok(Link::Owner {
-        _server: server,
-        registry,
-        _lock: lock,
-    })
+    Ok(Link::Owner { _server: server, registry, _lock: lock })
 }
 
 /// The repository a command works on; the default one is made on first use.

@@ -48,17 +48,10 @@ pub struct Names {
 
 fn key_and_value(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
-        Error::new(
-            Kind::Usage,
-            format!("--set wants KEY=VALUE and found {text:?}"),
-        )
+        Error::new(Kind::Usage, format!("--set wants KEY=VALUE and found {text:?}"))
     })?;
     let is_json = serde_json::from_str::<serde_json::Value>(value).is_ok();
-    let value = if is_json {
-        value.to_owned()
-    } else {
-        serde_json::json!(value).to_string()
-    };
+    let value = if is_json { value.to_owned() } else { serde_json::json!(value).to_string() };
     Ok((key.to_owned(), value))
 }
 
@@ -71,16 +64,8 @@ pub fn update(context: &Context, verb: Update) -> Result<u8> {
             .map(parse::<Description>)
             .transpose()?
             .map(|d| d.0),
-        metadata: verb
-            .metadata
-            .as_deref()
-            .map(super::put::metadata)
-            .transpose()?,
-        set: verb
-            .set
-            .iter()
-            .map(|text| key_and_value(text))
-            .collect::<Result<_>>()?,
+        metadata: verb.metadata.as_deref().map(super::put::metadata).transpose()?,
+        set: verb.set.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?,
         unset: verb.unset,
     };
     let nothing = change.description.is_none() && change.metadata.is_none();
@@ -102,20 +87,13 @@ pub fn alias(context: &Context, verb: Alias) -> Result<u8> {
     let reference: Reference = parse(&names.reference)?;
     let change = change(parse_all(&names.names)?);
     let repository = connect::open_repository(&context.repo)?;
-    tell(
-        context,
-        &repository.registry.change_aliases(reference, change)?,
-    );
+    tell(context, &repository.registry.change_aliases(reference, change)?);
     Ok(exit::DONE)
 }
 
 fn tell(context: &Context, info: &VersionInfo) {
     context.output.print(version(info), || {
         let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
-        vec![
-            format!("{}  {}", info.reference(), names.join(","))
-                .trim_end()
-                .to_owned(),
-        ]
+        vec![format!("{}  {}", info.reference(), names.join(",")).trim_end().to_owned()]
     });
 }

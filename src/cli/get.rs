@@ -29,9 +29,7 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let repository = connect::open_repository(&context.repo)?;
     let info = repository.registry.lookup(reference)?;
     let name = format!("{}:{}", info.path.artifact, info.number);
-    let target = verb
-        .root
-        .unwrap_or_else(|| PathBuf::from("artifacts").join(name));
+    let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
     let report = crate::ops::get::get(&repository, info.root, &target, &filters, &bar)?;
     drop(bar);
@@ -42,19 +40,13 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
         "files_kept": report.kept,
         "bytes_written": report.bytes,
     });
-    context
-        .output
-        .print(document, || vec![target.display().to_string()]);
+    context.output.print(document, || vec![target.display().to_string()]);
     let kept = match report.kept {
         0 => String::new(),
         kept => format!(", {kept} were there"),
     };
     let written = bytes(report.bytes);
-    let told = format!(
-        "{}: {} files written, {written}{kept}",
-        info.reference(),
-        report.written
-    );
+    let told = format!("{}: {} files written, {written}{kept}", info.reference(), report.written);
     context.output.note(&told);
     Ok(exit::DONE)
 }

@@ -50,9 +50,7 @@ pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
 fn projects(context: &Context) -> Result<u8> {
     let repository = connect::open_repository(&context.repo)?;
     let projects = repository.registry.projects()?;
-    let document = projects
-        .iter()
-        .map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
+    let document = projects.iter().map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
     context.output.print(document.collect(), || {
         let row = |p: &crate::model::version::ProjectInfo| {
             vec![p.name.to_string(), format!("{} artifacts", p.artifacts)]
@@ -78,17 +76,9 @@ fn artifacts(context: &Context, project: ProjectName) -> Result<u8> {
         let mut rows = Vec::new();
         for a in &artifacts {
             let newest = a.newest.map_or_else(|| "-".to_owned(), |n| n.to_string());
-            let age = a
-                .newest_created
-                .map_or_else(String::new, |t| format!("{} ago", age(t)));
+            let age = a.newest_created.map_or_else(String::new, |t| format!("{} ago", age(t)));
             let versions = format!("{} versions", a.versions);
-            rows.push(vec![
-                a.path.to_string(),
-                a.artifact_type.to_string(),
-                newest,
-                versions,
-                age,
-            ]);
+            rows.push(vec![a.path.to_string(), a.artifact_type.to_string(), newest, versions, age]);
         }
         table(&rows)
     });
@@ -96,43 +86,35 @@ fn artifacts(context: &Context, project: ProjectName) -> Result<u8> {
 }
 
 fn aliases(info: &VersionInfo) -> String {
-    info.aliases
-        .iter()
-        .map(|alias| alias.as_str())
-        .collect::<Vec<_>>()
-        .join(",")
+    info.aliases.iter().map(|alias| alias.as_str()).collect::<Vec<_>>().join(",")
 }
 
 fn versions(context: &Context, path: ArtifactPath, long: bool) -> Result<u8> {
     let repository = connect::open_repository(&context.repo)?;
     let versions = listing::versions(&*repository.registry, &path)?;
-    context
-        .output
-        .print(versions.iter().map(version).collect(), || {
-            let row = |info: &VersionInfo| {
-                let mut row = vec![
-                    info.reference().to_string(),
-                    aliases(info),
-                    bytes(info.totals.size_bytes),
-                    format!("{} files", info.totals.files),
-                    format!("{} ago", age(info.created)),
-                ];
-                if long {
-                    row.extend([info.root.to_string(), info.description.clone()]);
-                }
-                row
-            };
-            table(&versions.iter().map(row).collect::<Vec<_>>())
-        });
+    context.output.print(versions.iter().map(version).collect(), || {
+        let row = |info: &VersionInfo| {
+            let mut row = vec![
+                info.reference().to_string(),
+                aliases(info),
+                bytes(info.totals.size_bytes),
+                format!("{} files", info.totals.files),
+                format!("{} ago", age(info.created)),
+            ];
+            if long {
+                row.extend([info.root.to_string(), info.description.clone()]);
+            }
+            row
+        };
+        table(&versions.iter().map(row).collect::<Vec<_>>())
+    });
     Ok(exit::DONE)
 }
 
 /// The parts of a path within a version.
 pub fn path_within(text: &str) -> Result<Vec<EntryName>> {
     let parts = text.split('/').filter(|part| !part.is_empty());
-    parts
-        .map(|part| Ok(EntryName::try_from(part.as_bytes())?))
-        .collect()
+    parts.map(|part| Ok(EntryName::try_from(part.as_bytes())?)).collect()
 }
 
 fn files(context: &Context, reference: Reference, path: &str, long: bool) -> Result<u8> {
@@ -140,16 +122,14 @@ fn files(context: &Context, reference: Reference, path: &str, long: bool) -> Res
     let repository = connect::open_repository(&context.repo)?;
     let info = repository.registry.lookup(reference)?;
     let entries = entries_at(&repository, &info, &path)?;
-    context
-        .output
-        .print(entries.iter().map(entry_json).collect(), || {
-            if long {
-                return table(&entries.iter().map(long_row).collect::<Vec<_>>());
-            }
-            let mark = |target: &Target| matches!(target, Target::Directory(_)).then_some("/");
-            let line = |e: &Entry| format!("{}{}", e.name, mark(&e.target).unwrap_or(""));
-            entries.iter().map(line).collect()
-        });
+    context.output.print(entries.iter().map(entry_json).collect(), || {
+        if long {
+            return table(&entries.iter().map(long_row).collect::<Vec<_>>());
+        }
+        let mark = |target: &Target| matches!(target, Target::Directory(_)).then_some("/");
+        let line = |e: &Entry| format!("{}{}", e.name, mark(&e.target).unwrap_or(""));
+        entries.iter().map(line).collect()
+    });
     Ok(exit::DONE)
 }
 
@@ -188,10 +168,7 @@ fn entry_json(entry: &Entry) -> Value {
         Target::Symlink(target) => {
             json!({ "name": name, "kind": "symlink", "target": String::from_utf8_lossy(target) })
         }
-        Target::File {
-            content,
-            executable,
-        } => json!({
+        Target::File { content, executable } => json!({
             "name": name,
             "kind": "file",
             "size_bytes": content.size_bytes(),
@@ -204,28 +181,15 @@ fn entry_json(entry: &Entry) -> Value {
 fn long_row(entry: &Entry) -> Vec<String> {
     let (mode, size, rest) = match &entry.target {
         Target::Directory(_) => ("dr-xr-xr-x", String::new(), "/".to_owned()),
-        Target::Symlink(to) => (
-            "lrwxrwxrwx",
-            String::new(),
-            format!(" -> {}", String::from_utf8_lossy(to)),
-        ),
-        Target::File {
-            content,
-            executable,
-        } => {
-            let mode = if *executable {
-                "-r-xr-xr-x"
-            } else {
-                "-r--r--r--"
-            };
+        Target::Symlink(to) => {
+            ("lrwxrwxrwx", String::new(), format!(" -> {}", String::from_utf8_lossy(to)))
+        }
+        Target::File { content, executable } => {
+            let mode = if *executable { "-r-xr-xr-x" } else { "-r--r--r--" };
             (mode, content.size_bytes().to_string(), String::new())
         }
     };
-    vec![
-        mode.to_owned(),
-        format!("{size:>12}"),
-        format!("{}{rest}", entry.name),
-    ]
+    vec![mode.to_owned(), format!("{size:>12}"), format!("{}{rest}", entry.name)]
 }
 
 pub fn show(context: &Context, verb: Show) -> Result<u8> {
@@ -256,14 +220,8 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
             ("contents", contents),
             ("size", bytes(totals.size_bytes)),
             ("stored", bytes(stored)),
-            (
-                "shared",
-                format!("{} with other versions", bytes(stored - exclusive)),
-            ),
-            (
-                "exclusive",
-                format!("{} that deleting it would free", bytes(exclusive)),
-            ),
+            ("shared", format!("{} with other versions", bytes(stored - exclusive))),
+            ("exclusive", format!("{} that deleting it would free", bytes(exclusive))),
         ];
         table(&rows.map(|(key, value)| vec![key.to_owned(), value]))
     });

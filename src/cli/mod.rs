@@ -5,6 +5,7 @@
 
 mod check;
 mod connect;
+mod draft;
 mod edit;
 mod exit;
 mod get;
@@ -72,6 +73,10 @@ enum Verb {
     Mount(mount::Mount),
     /// Unmount, and end the daemon behind it
     Umount(mount::Umount),
+    /// Make a draft the next version of its artifact
+    Commit(draft::Commit),
+    /// Begin a draft from a version, list drafts, or throw one away
+    Draft(draft::Draft),
     /// Show mounts, drafts and room
     Status(repo::Status),
 }
@@ -90,11 +95,7 @@ pub fn run() -> ExitCode {
             let asked = !e.use_stderr();
             // Nothing is left to do when even that cannot be printed.
             let _ = e.print();
-            return ExitCode::from(if asked {
-                exit::DONE
-            } else {
-                exit::USAGE_OR_DIFFERS
-            });
+            return ExitCode::from(if asked { exit::DONE } else { exit::USAGE_OR_DIFFERS });
         }
     };
     crate::telemetry::start(cli.verbose);
@@ -110,10 +111,7 @@ pub fn run() -> ExitCode {
 
 fn run_verb(cli: Cli) -> Result<u8> {
     let repo = config::repository(cli.repo, |name| std::env::var_os(name).map(PathBuf::from))?;
-    let context = Context {
-        repo,
-        output: Output { json: cli.json },
-    };
+    let context = Context { repo, output: Output { json: cli.json } };
     match cli.verb {
         Verb::Init(verb) => repo::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
@@ -129,6 +127,8 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Fsck(verb) => check::fsck(&context, verb),
         Verb::Mount(verb) => mount::mount(&context, verb),
         Verb::Umount(verb) => mount::umount(&context, verb),
+        Verb::Commit(verb) => draft::commit(&context, verb),
+        Verb::Draft(verb) => draft::draft(&context, verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
 }

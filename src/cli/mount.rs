@@ -18,9 +18,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, connect, exit};
 use crate::error::{Error, IoContext, Kind, Result, WireError};
-use crate::mount::{MountOptions, Mounted, Watcher, mount_read_only, mounts, unmount_if_idle};
+use crate::mount::{
+    MountOptions, Mounted, Watcher, mount_read_only, mount_staging, mounts, unmount_if_idle,
+};
+use crate::ops::drafts::{DraftDesk, DraftService};
 use crate::ops::holder;
 use crate::ops::repository::{Layout, Repository};
+use crate::server::{Server, Services};
+use crate::staging::Drafts;
 
 /// How long the daemon may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -42,12 +47,7 @@ pub struct Mount {
     #[arg(short, long)]
     foreground: bool,
     /// Options: allow_other (root's default), no_allow_other, noexec
-    #[arg(
-        short = 'o',
-        long = "options",
-        value_delimiter = ',',
-        value_name = "OPTIONS"
-    )]
+    #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Where the daemon says that it is ready
     #[arg(long, hide = true)]
@@ -85,10 +85,7 @@ enum Ready {
 
 fn options(texts: &[String]) -> Result<MountOptions> {
     let root = rustix::process::geteuid().is_root();
-    let mut options = MountOptions {
-        allow_other: root,
-        noexec: false,
-    };
+    let mut options = MountOptions { allow_other: root, noexec: false };
     for text in texts {
         match text.as_str() {
             "allow_other" => options.allow_other = true,
@@ -97,10 +94,8 @@ fn options(texts: &[String]) -> Result<MountOptions> {
             // What is always so may be said.
             "ro" | "nosuid" | "nodev" => {}
             other => {
-                return Err(
-                    Error::new(Kind::Usage, format!("unknown mount option {other:?}"))
-                        .hint("known: allow_other, no_allow_other, noexec"),
-                );
+                return Err(Error::new(Kind::Usage, format!("unknown mount option {other:?}"))
+                    .hint("known: allow_other, no_allow_other, noexec"));
             }
         }
     }
@@ -132,9 +127,7 @@ fn tell_mounted(context: &Context, verb: &Mount) {
     });
     context.output.print(document, || {
         let staging = verb.staging.iter().map(|path| path.display().to_string());
-        std::iter::once(verb.directory.display().to_string())
-            .chain(staging)
-            .collect()
+        std::iter::once(verb.directory.display().to_string()).chain(staging).collect()
     });
 }
 
@@ -143,37 +136,20 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     let word = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
     let ready_file = word.path().join("ready");
     let log_path = layout.root.join("daemon.log");
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .at("open", &log_path)?;
+    let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
     let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
     let mut command = Command::new(program);
-    command
-        .arg("--repo")
-        .arg(&layout.root)
-        .arg("mount")
-        .arg("--foreground");
+    command.arg("--repo").arg(&layout.root).arg("mount").arg("--foreground");
     command.arg("--ready-file").arg(&ready_file);
     if let Some(staging) = &verb.staging {
-        command
-            .arg("--staging")
-            .arg(std::path::absolute(staging).at("find", staging)?);
+        command.arg("--staging").arg(std::path::absolute(staging).at("find", staging)?);
     }
     for option in &verb.options {
         command.args(["-o", option]);
     }
-    command
-        .arg("--")
-        .arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    let mut child = command
-        .spawn()
-        .map_err(|e| Error::io("cannot start the daemon", e))?;
+    command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let mut child = command.spawn().map_err(|e| Error::io("cannot start the daemon", e))?;
     let deadline = Instant::now() + READY_DEADLINE;
     loop {
         if let Ok(text) = fs::read(&ready_file) {
@@ -186,9 +162,7 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
                 Err(e) => Err(Error::new(Kind::Unavailable, "the daemon is not clear").because(e)),
             };
         }
-        let ended = child
-            .try_wait()
-            .map_err(|e| Error::io("cannot wait for the daemon", e))?;
+        let ended = child.try_wait().map_err(|e| Error::io("cannot wait for the daemon", e))?;
         if let Some(status) = ended {
             let what = format!("the daemon ended before it was ready: {status}");
             return Err(Error::new(Kind::Unavailable, what)
@@ -213,9 +187,7 @@ fn tell_starter(path: &Path, started: &Result<Daemon>) -> Result<()> {
     };
     let text = serde_json::to_vec(&word).expect("a word is plain text");
     let part = path.with_extension("part");
-    fs::write(&part, text)
-        .and_then(|()| fs::rename(&part, path))
-        .at("write", path)
+    fs::write(&part, text).and_then(|()| fs::rename(&part, path)).at("write", path)
 }
 
 /// A process that serves mounts.
@@ -224,6 +196,18 @@ struct Daemon {
     mounts: Vec<Mounted>,
     watchers: Vec<Watcher>,
     record: PathBuf,
+    /// Answers for the drafts.
+    _server: Option<Server>,
+}
+
+/// Opens the drafts, and answers for them.
+fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
+    let drafts = Arc::new(Drafts::open(&repository.layout.drafts())?);
+    let desk = Arc::new(DraftDesk::new(Arc::clone(repository), drafts));
+    let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&desk);
+    let services = Services { registry: None, drafts: Some(service) };
+    let server = Server::start(&repository.layout.staging_socket(), services)?;
+    Ok((desk, server))
 }
 
 impl Daemon {
@@ -238,28 +222,38 @@ impl Daemon {
         if let Err(e) = holder::release_orphans(&repository) {
             tracing::warn!("what dead writers left is not freed yet: {e}");
         }
+        // Everything that can be refused comes before the first mount.
+        let desk = verb.staging.is_some().then(|| open_desk(&repository)).transpose()?;
         let (mounted, watcher) =
             mount_read_only(Arc::clone(&repository), &verb.directory, options)?;
-        let record = DaemonRecord {
+        let mut record = DaemonRecord {
             pid: std::process::id(),
             holder: holder::this_process(),
             mount: mounted.target().to_owned(),
             staging: None,
         };
+        let (mut mounts, mut watchers) = (vec![mounted], vec![watcher]);
+        if let (Some(target), Some((desk, _))) = (&verb.staging, &desk) {
+            match mount_staging(Arc::clone(&repository), Arc::clone(desk), target, options) {
+                Ok((mounted, watcher)) => {
+                    record.staging = Some(mounted.target().to_owned());
+                    mounts.push(mounted);
+                    watchers.push(watcher);
+                }
+                Err(e) => {
+                    mounts.into_iter().for_each(Mounted::unmount);
+                    return Err(e);
+                }
+            }
+        }
+        let server = desk.map(|(_, server)| server);
         let record = write_record(layout, &record)?;
-        Ok(Self {
-            repository,
-            mounts: vec![mounted],
-            watchers: vec![watcher],
-            record,
-        })
+        Ok(Self { repository, mounts, watchers, record, _server: server })
     }
 
     /// Serves until it is told to end or its mounts are gone.
     fn serve(self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
         let waited = runtime.block_on(self.wait());
         for watcher in self.watchers {
@@ -310,9 +304,7 @@ fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<PathBuf> {
     let path = folder.join(record.pid.to_string());
     let text = serde_json::to_vec(record).expect("a record is plain text");
     let part = folder.join(format!(".{}", record.pid));
-    fs::write(&part, text)
-        .and_then(|()| fs::rename(&part, &path))
-        .at("write", &path)?;
+    fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)?;
     Ok(path)
 }
 
@@ -357,20 +349,14 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     });
     unmount_if_idle(&target, verb.lazy)?;
     if let Some(daemon) = &daemon {
-        let other = daemon
-            .staging
-            .iter()
-            .chain([&daemon.mount])
-            .find(|path| **path != target);
+        let other = daemon.staging.iter().chain([&daemon.mount]).find(|path| **path != target);
         if let Some(other) = other.filter(|other| mounts().iter().any(|(_, at)| at == *other)) {
             unmount_if_idle(other, verb.lazy)?;
         }
         wait_for_end(daemon)?;
     }
     let shown = target.display().to_string();
-    context
-        .output
-        .print(json!({ "unmounted": shown }), Vec::new);
+    context.output.print(json!({ "unmounted": shown }), Vec::new);
     Ok(exit::DONE)
 }
 
@@ -381,10 +367,8 @@ fn wait_for_end(daemon: &DaemonRecord) -> Result<()> {
     while !holder::is_dead(&daemon.holder) {
         if start.elapsed() > END_DEADLINE {
             let what = format!("the daemon, process {}, does not end", daemon.pid);
-            return Err(Error::new(Kind::Unavailable, what).hint(format!(
-                "`kill -9 {}`: nothing committed is lost",
-                daemon.pid
-            )));
+            return Err(Error::new(Kind::Unavailable, what)
+                .hint(format!("`kill -9 {}`: nothing committed is lost", daemon.pid)));
         }
         if start.elapsed() > END_DEADLINE / 10 && !told {
             told = true;

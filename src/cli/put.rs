@@ -50,18 +50,15 @@ pub fn metadata(text: &str) -> Result<Metadata> {
     let Some(file) = text.strip_prefix('@') else {
         return text.parse();
     };
-    std::fs::read_to_string(file)
-        .at("read", file.as_ref())?
-        .parse()
+    std::fs::read_to_string(file).at("read", file.as_ref())?.parse()
 }
 
 pub fn put(context: &Context, verb: Put) -> Result<u8> {
     let path: crate::model::reference::ArtifactPath = match verb.name.split_once([':', '@']) {
         Some((_, selector)) => {
             let what = format!("put makes a new version, and {:?} names one", verb.name);
-            return Err(Error::new(Kind::BadName, what).hint(format!(
-                "leave out \":{selector}\"; -a gives the new version an alias"
-            )));
+            return Err(Error::new(Kind::BadName, what)
+                .hint(format!("leave out \":{selector}\"; -a gives the new version an alias")));
         }
         None => parse(&verb.name)?,
     };
@@ -90,21 +87,13 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
 
 fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
     for warning in &report.warnings {
-        context
-            .output
-            .note(&format!("artifactfs: warning: {warning}"));
+        context.output.note(&format!("artifactfs: warning: {warning}"));
     }
     if report.followed > 0 {
-        let what = format!(
-            "artifactfs: followed {} symlinks that lead out",
-            report.followed
-        );
+        let what = format!("artifactfs: followed {} symlinks that lead out", report.followed);
         context.output.note(&what);
     }
-    let reference = report
-        .committed
-        .as_ref()
-        .map(|c| format!("{}:{}", c.path, c.number));
+    let reference = report.committed.as_ref().map(|c| format!("{}:{}", c.path, c.number));
     let new = report.committed.as_ref().map(|c| c.new);
     let document = json!({
         "reference": reference,

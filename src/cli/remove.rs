@@ -43,9 +43,9 @@ pub fn delete(context: &Context, verb: Delete) -> Result<u8> {
     let (info, freed) = crate::ops::delete::delete(&repository, &reference, verb.delete_aliases)?;
     let reference = info.reference().to_string();
     let document = json!({ "deleted": reference, "freed_bytes": freed });
-    context.output.print(document, || {
-        vec![format!("{reference}  deleted, {} freed", bytes(freed))]
-    });
+    context
+        .output
+        .print(document, || vec![format!("{reference}  deleted, {} freed", bytes(freed))]);
     Ok(exit::DONE)
 }
 
@@ -58,11 +58,7 @@ fn before(text: &str) -> Result<Timestamp> {
     };
     let span: jiff::Span = text.parse().map_err(bad)?;
     let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC);
-    let then = now
-        .checked_sub(span.abs())
-        .map_err(bad)?
-        .timestamp()
-        .as_millisecond();
+    let then = now.checked_sub(span.abs()).map_err(bad)?.timestamp().as_millisecond();
     Ok(Timestamp(u64::try_from(then).unwrap_or_default()))
 }
 
@@ -97,14 +93,7 @@ fn tell(context: &Context, versions: &[VersionInfo], freed: u64, dry_run: bool) 
         let row = |v: &VersionInfo| vec![v.reference().to_string(), bytes(v.totals.size_bytes)];
         table(&versions.iter().map(row).collect::<Vec<_>>())
     });
-    let verb = if dry_run {
-        "would be deleted"
-    } else {
-        "deleted"
-    };
+    let verb = if dry_run { "would be deleted" } else { "deleted" };
     let freed = bytes(freed);
-    context.output.note(&format!(
-        "{} versions {verb}, {freed} freed",
-        versions.len()
-    ));
+    context.output.note(&format!("{} versions {verb}, {freed} freed", versions.len()));
 }

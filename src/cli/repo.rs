@@ -1,12 +1,14 @@
 //! `init` and `status`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
+use super::mount::daemons;
 use super::output::{bytes, table};
-use super::{Context, connect, exit};
+use super::{Context, connect, draft, exit};
 use crate::error::Result;
 use crate::ops::repository::Layout;
 use crate::registry::system_clock;
@@ -40,7 +42,9 @@ pub fn init(context: &Context, verb: Init) -> Result<u8> {
 }
 
 pub fn status(context: &Context, _verb: Status) -> Result<u8> {
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    let daemons = daemons(&repository.layout)?;
+    let drafts = draft::list(Arc::clone(&repository))?;
     let info = repository.registry.info()?;
     let space = repository.store.space()?;
     let root = repository.layout.root.display().to_string();
@@ -51,25 +55,22 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         "packs": info.packs,
         "free_bytes": space.free_bytes,
         "total_bytes": space.total_bytes,
+        "mounts": daemons,
+        "drafts": drafts.iter().map(draft::draft_json).collect::<Vec<_>>(),
     });
     context.output.print(document, || {
         let store = bytes(info.live_bytes);
-        let rows = [
-            ("repository", root),
-            (
-                "store",
-                format!("{store} in {} objects, {} packs", info.objects, info.packs),
-            ),
-            (
-                "free",
-                format!(
-                    "{} of {}",
-                    bytes(space.free_bytes),
-                    bytes(space.total_bytes)
-                ),
-            ),
-        ];
-        table(&rows.map(|(key, value)| vec![key.to_owned(), value]))
+        let objects = format!("{store} in {} objects, {} packs", info.objects, info.packs);
+        let free = format!("{} of {}", bytes(space.free_bytes), bytes(space.total_bytes));
+        let mut rows = vec![("repository", root), ("store", objects), ("free", free)];
+        for daemon in &daemons {
+            let staging = daemon.staging.as_ref();
+            let staging = staging.map(|path| format!(", staging {}", path.display()));
+            let (mount, staging) = (daemon.mount.display(), staging.unwrap_or_default());
+            rows.push(("mount", format!("{mount}{staging} (process {})", daemon.pid)));
+        }
+        rows.extend(drafts.iter().map(|draft| ("draft", draft::draft_row(draft).join("  "))));
+        table(&rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect::<Vec<_>>())
     });
     Ok(exit::DONE)
 }

@@ -42,11 +42,8 @@ impl Client {
     /// # Errors
     /// [`Kind::Unavailable`] when nobody does.
     pub fn connect(socket: &Path) -> Result<Self> {
-        let client = Self {
-            socket: socket.to_owned(),
-            runtime: runtime()?,
-            idle: Mutex::new(Vec::new()),
-        };
+        let client =
+            Self { socket: socket.to_owned(), runtime: runtime()?, idle: Mutex::new(Vec::new()) };
         let sender = client.runtime.block_on(client.dial())?;
         client.keep(sender);
         Ok(client)
@@ -59,12 +56,10 @@ impl Client {
     pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
         let answer = async {
             let exchange = self.exchange(path, Bytes::from(body));
-            tokio::time::timeout(CALL_DEADLINE, exchange)
-                .await
-                .unwrap_or_else(|_| {
-                    let what = format!("{} did not answer in time", self.socket.display());
-                    Err(Error::new(Kind::Unavailable, what))
-                })
+            tokio::time::timeout(CALL_DEADLINE, exchange).await.unwrap_or_else(|_| {
+                let what = format!("{} did not answer in time", self.socket.display());
+                Err(Error::new(Kind::Unavailable, what))
+            })
         };
         self.runtime.block_on(answer)
     }
@@ -76,10 +71,7 @@ impl Client {
             .header(PROTOCOL_HEADER, PROTOCOL)
             .body(Full::new(body))
             .map_err(|e| Error::new(Kind::Usage, "a request cannot be written").because(e))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| self.lost(e))?;
+        let response = sender.send_request(request).await.map_err(|e| self.lost(e))?;
         let status = response.status();
         let spoken = response.headers().get(PROTOCOL_HEADER).cloned();
         let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
@@ -104,11 +96,7 @@ impl Client {
 
     async fn sender(&self) -> Result<SendRequest<Full<Bytes>>> {
         loop {
-            let idle = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             match idle {
                 Some(mut sender) => {
                     if sender.ready().await.is_ok() {
@@ -122,12 +110,8 @@ impl Client {
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>> {
         let dial = async {
-            let stream = UnixStream::connect(&self.socket)
-                .await
-                .map_err(|e| self.lost(e))?;
-            handshake(TokioIo::new(stream))
-                .await
-                .map_err(|e| self.lost(e))
+            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.lost(e))?;
+            handshake(TokioIo::new(stream)).await.map_err(|e| self.lost(e))
         };
         let dialled = tokio::time::timeout(CONNECT_DEADLINE, dial).await;
         let (sender, connection) = dialled.unwrap_or_else(|_| {
@@ -147,11 +131,8 @@ impl Client {
     }
 
     fn lost(&self, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-        Error::new(
-            Kind::Unavailable,
-            format!("nobody answers on {}", self.socket.display()),
-        )
-        .because(error)
+        Error::new(Kind::Unavailable, format!("nobody answers on {}", self.socket.display()))
+            .because(error)
     }
 }
 

@@ -46,16 +46,10 @@ impl Cutter {
     /// # Errors
     /// [`Kind::Unsupported`] for an algorithm or sizes this release does not know.
     pub fn new(settings: ChunkerSettings) -> Result<Self> {
-        let sizes = [
-            settings.min_bytes,
-            settings.average_bytes,
-            settings.max_bytes,
-        ];
+        let sizes = [settings.min_bytes, settings.average_bytes, settings.max_bytes];
         let sane = settings.algorithm == ALGORITHM
             && sizes.is_sorted()
-            && sizes
-                .iter()
-                .all(|size| size % 2 == 0 && (256..=1 << 24).contains(size));
+            && sizes.iter().all(|size| size % 2 == 0 && (256..=1 << 24).contains(size));
         if !sane {
             let found = format!("chunker settings {settings:?}");
             return Err(Error::new(Kind::Unsupported, found).hint(
@@ -64,11 +58,7 @@ impl Cutter {
         }
         let average = settings.average_bytes as usize;
         let (mask_small, mask_large) = select_masks(average, Normalization::Level1);
-        Ok(Self {
-            settings,
-            mask_small,
-            mask_large,
-        })
+        Ok(Self { settings, mask_small, mask_large })
     }
 
     /// The longest chunk in bytes: how far ahead a cut has to look.
@@ -117,10 +107,7 @@ mod tests {
     fn cuts_are_those_of_the_published_algorithm() {
         let cutter = Cutter::new(ChunkerSettings::default()).unwrap();
         let mut data = vec![0u8; 5_000_000];
-        blake3::Hasher::new()
-            .update(b"seed")
-            .finalize_xof()
-            .fill(&mut data);
+        blake3::Hasher::new().update(b"seed").finalize_xof().fill(&mut data);
         let settings = ChunkerSettings::default();
         let expected: Vec<_> = fastcdc::v2020::FastCDC::new(
             &data,

@@ -12,9 +12,7 @@ pub const CODEC_RAW: u8 = 0;
 pub fn decode(codec: u8, stored: Vec<u8>) -> Result<Vec<u8>> {
     match codec {
         CODEC_RAW => Ok(stored),
-        other => Err(
-            Error::new(Kind::Unsupported, format!("an object in codec {other}"))
-                .hint("it was written by a newer artifactfs: upgrade this one"),
-        ),
+        other => Err(Error::new(Kind::Unsupported, format!("an object in codec {other}"))
+            .hint("it was written by a newer artifactfs: upgrade this one")),
     }
 }

@@ -87,11 +87,7 @@ pub fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run
             TreeNode::Leaf(entries) => {
                 let first = usize::try_from(left).unwrap_or(usize::MAX);
                 let inside = first < entries.len();
-                return Ok(inside.then(|| Run {
-                    node: Arc::clone(&node),
-                    first,
-                    position,
-                }));
+                return Ok(inside.then(|| Run { node: Arc::clone(&node), first, position }));
             }
             TreeNode::Inner(children) => {
                 let mut next = None;
@@ -122,8 +118,8 @@ pub fn each_entry(
 ) -> Result<()> {
     match &*reader.tree(root)? {
         TreeNode::Leaf(entries) => entries.iter().try_for_each(each),
-        TreeNode::Inner(children) => children
-            .iter()
-            .try_for_each(|child| each_entry(reader, child.digest, each)),
+        TreeNode::Inner(children) => {
+            children.iter().try_for_each(|child| each_entry(reader, child.digest, each))
+        }
     }
 }

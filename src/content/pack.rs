@@ -87,27 +87,18 @@ pub fn decode_index(id: PackId, bytes: &[u8]) -> Result<Vec<IndexEntry>> {
     let (head, entries) = body.split_at(HEAD_BYTES);
     if head[8..12] != FORMAT.to_le_bytes() {
         let format = u32::from_le_bytes(head[8..12].try_into().map_err(|_| damaged())?);
-        return Err(Error::new(
-            Kind::Unsupported,
-            format!("index format {format} in pack {id}"),
-        )
-        .hint("it was written by a newer artifactfs: upgrade this one"));
+        return Err(Error::new(Kind::Unsupported, format!("index format {format} in pack {id}"))
+            .hint("it was written by a newer artifactfs: upgrade this one"));
     }
     if &head[..8] != MAGIC || head[12..28] != id.0 || entries.len() % ENTRY_BYTES != 0 {
         return Err(damaged());
     }
-    entries
-        .chunks_exact(ENTRY_BYTES)
-        .map(|e| decode_entry(e).ok_or_else(damaged))
-        .collect()
+    entries.chunks_exact(ENTRY_BYTES).map(|e| decode_entry(e).ok_or_else(damaged)).collect()
 }
 
 fn decode_entry(bytes: &[u8]) -> Option<IndexEntry> {
-    let number = |from: usize| {
-        Some(u32::from_le_bytes(
-            bytes.get(from..from + 4)?.try_into().ok()?,
-        ))
-    };
+    let number =
+        |from: usize| Some(u32::from_le_bytes(bytes.get(from..from + 4)?.try_into().ok()?));
     Some(IndexEntry {
         digest: Digest::from_bytes(bytes[..32].try_into().ok()?),
         offset: u64::from_le_bytes(bytes[32..40].try_into().ok()?),
@@ -141,10 +132,7 @@ mod tests {
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1;
-            assert_eq!(
-                decode_index(id, &flipped).unwrap_err().kind(),
-                Kind::Corrupt
-            );
+            assert_eq!(decode_index(id, &flipped).unwrap_err().kind(), Kind::Corrupt);
         }
     }
 }

@@ -57,17 +57,10 @@ impl Reader {
     }
 
     fn locate_one(&self, digest: Digest) -> Result<Located> {
-        self.locate
-            .locate(&[digest])?
-            .pop()
-            .flatten()
-            .ok_or_else(|| {
-                Error::new(
-                    Kind::Stale,
-                    format!("object {digest} is not in the repository any more"),
-                )
+        self.locate.locate(&[digest])?.pop().flatten().ok_or_else(|| {
+            Error::new(Kind::Stale, format!("object {digest} is not in the repository any more"))
                 .hint("the version it belonged to was deleted")
-            })
+        })
     }
 
     /// The verified body of an object.
@@ -101,10 +94,8 @@ impl Reader {
         let body = codec::decode(located.codec, stored)?;
         if Digest::of(located.kind, &body) != digest {
             let Located { kind, extent, .. } = located;
-            let what = format!(
-                "{kind} {digest} in pack {} at {} is damaged",
-                extent.pack, extent.offset
-            );
+            let what =
+                format!("{kind} {digest} in pack {} at {} is damaged", extent.pack, extent.offset);
             tracing::error!(%digest, pack = %extent.pack, offset = extent.offset, "damaged {kind}");
             return Err(Error::new(Kind::Corrupt, what)
                 .hint("`artifactfs verify` names the files and versions that are hurt"));
@@ -127,11 +118,7 @@ impl Reader {
             TreeNode::Inner(children) => children.len(),
         };
         let node = Arc::new(node);
-        self.trees.put(
-            digest,
-            Arc::clone(&node),
-            body.len() + items * DECODED_ITEM_BYTES,
-        );
+        self.trees.put(digest, Arc::clone(&node), body.len() + items * DECODED_ITEM_BYTES);
         Ok(node)
     }
 
@@ -205,11 +192,7 @@ impl Reader {
             }
             start = end;
         }
-        if buffer.is_empty() {
-            Ok(())
-        } else {
-            Err(short_recipe())
-        }
+        if buffer.is_empty() { Ok(()) } else { Err(short_recipe()) }
     }
 
     /// `buffer` lies wholly within the chunk.
@@ -231,10 +214,7 @@ impl Reader {
         let body = self.body_at(digest, &located)?;
         copy_part(&body, offset, buffer)?;
         if located.body_bytes > ALWAYS_VERIFIED_BYTES {
-            self.verified
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .put(digest, ());
+            self.verified.lock().unwrap_or_else(PoisonError::into_inner).put(digest, ());
         }
         if !whole {
             let bytes = body.len();
@@ -244,11 +224,7 @@ impl Reader {
     }
 
     fn is_verified(&self, digest: &Digest) -> bool {
-        self.verified
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(digest)
-            .is_some()
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(digest).is_some()
     }
 
     /// Calls `each` with every chunk of a file in order; stops at the first error.
@@ -285,9 +261,7 @@ impl Reader {
 
 fn copy_part(chunk: &[u8], offset: u64, buffer: &mut [u8]) -> Result<()> {
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let part = start
-        .checked_add(buffer.len())
-        .and_then(|end| chunk.get(start..end));
+    let part = start.checked_add(buffer.len()).and_then(|end| chunk.get(start..end));
     buffer.copy_from_slice(part.ok_or_else(short_recipe)?);
     Ok(())
 }
@@ -297,9 +271,6 @@ fn short_recipe() -> Error {
 }
 
 fn unknown_format(digest: Digest) -> Error {
-    Error::new(
-        Kind::Unsupported,
-        format!("object {digest} has a format this release cannot read"),
-    )
-    .hint("it was written by a newer artifactfs: upgrade this one")
+    Error::new(Kind::Unsupported, format!("object {digest} has a format this release cannot read"))
+        .hint("it was written by a newer artifactfs: upgrade this one")
 }

@@ -45,18 +45,12 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         let packs = root.join("packs");
         fs::create_dir_all(&packs).at("create", &packs)?;
-        Ok(Self {
-            root: packs,
-            open: Mutex::new(LruCache::new(OPEN_PACKS)),
-        })
+        Ok(Self { root: packs, open: Mutex::new(LruCache::new(OPEN_PACKS)) })
     }
 
     fn path(&self, id: PackId, extension: &str) -> PathBuf {
         let name = id.to_string();
-        self.root
-            .join(&name[..2])
-            .join(name)
-            .with_extension(extension)
+        self.root.join(&name[..2]).join(name).with_extension(extension)
     }
 
     /// Begins a pack; its name is registered first (bytes are durable before names, but the
@@ -71,11 +65,7 @@ impl Store {
             sync_directory(&self.root)?;
         }
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        Ok(PackWriter {
-            file: file.at("create", &path)?,
-            path,
-            length: 0,
-        })
+        Ok(PackWriter { file: file.at("create", &path)?, path, length: 0 })
     }
 
     /// Writes the index of a pack, replacing an earlier one, durably.
@@ -92,10 +82,7 @@ impl Store {
             fs::rename(&temporary, &path)
         };
         write().at("write", &path)?;
-        sync_directory(
-            path.parent()
-                .expect("an index lies in a folder of the store"),
-        )
+        sync_directory(path.parent().expect("an index lies in a folder of the store"))
     }
 
     /// The index of a pack.
@@ -113,18 +100,14 @@ impl Store {
     /// [`Kind::Corrupt`] when the pack is missing or too short.
     pub fn read(&self, extent: Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
         let file = self.open_pack(extent.pack)?;
-        file.read_exact_at(buffer, extent.offset + skip)
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    let what = format!(
-                        "pack {} ends before byte {}",
-                        extent.pack,
-                        extent.offset + skip
-                    );
-                    Error::new(Kind::Corrupt, what).hint(VERIFY_HINT)
-                }
-                _ => Error::io(format!("cannot read pack {}", extent.pack), e),
-            })
+        file.read_exact_at(buffer, extent.offset + skip).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let what =
+                    format!("pack {} ends before byte {}", extent.pack, extent.offset + skip);
+                Error::new(Kind::Corrupt, what).hint(VERIFY_HINT)
+            }
+            _ => Error::io(format!("cannot read pack {}", extent.pack), e),
+        })
     }
 
     fn open_pack(&self, id: PackId) -> Result<Arc<File>> {
@@ -171,10 +154,7 @@ impl Store {
     /// # Errors
     /// When a file is there and cannot be removed.
     pub fn remove(&self, id: PackId) -> Result<()> {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop(&id);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
         for extension in ["idx", "idx.new", "pack"] {
             let path = self.path(id, extension);
             match fs::remove_file(&path) {
@@ -195,9 +175,8 @@ impl Store {
             let folder = folder.at("list", &self.root)?.path();
             for file in fs::read_dir(&folder).at("list", &folder)? {
                 let path = file.at("list", &folder)?.path();
-                let id: Option<PackId> = path
-                    .file_stem()
-                    .and_then(|stem| stem.to_str()?.parse().ok());
+                let id: Option<PackId> =
+                    path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
                 if path.extension().is_some_and(|e| e == "pack") {
                     ids.extend(id);
                 }
@@ -253,9 +232,7 @@ fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
 }
 
 fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .at("sync", path)
+    File::open(path).and_then(|dir| dir.sync_all()).at("sync", path)
 }
 
 /// A pack being written.
@@ -272,9 +249,7 @@ impl PackWriter {
     /// When they cannot be written, [`Kind::Full`] on a full disk.
     pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
         let offset = self.length;
-        self.file
-            .write_all_at(bytes, offset)
-            .at("write", &self.path)?;
+        self.file.write_all_at(bytes, offset).at("write", &self.path)?;
         self.length += bytes.len() as u64;
         Ok(offset)
     }

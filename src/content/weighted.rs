@@ -19,14 +19,8 @@ struct Inner<K: Hash + Eq, V> {
 impl<K: Hash + Eq, V: Clone> WeightedLru<K, V> {
     /// Keeps values that weigh at most `max_bytes` together.
     pub fn new(max_bytes: usize) -> Self {
-        let inner = Inner {
-            map: LruCache::unbounded(),
-            bytes: 0,
-        };
-        Self {
-            inner: Mutex::new(inner),
-            max_bytes,
-        }
+        let inner = Inner { map: LruCache::unbounded(), bytes: 0 };
+        Self { inner: Mutex::new(inner), max_bytes }
     }
 
     /// The value of `key`, which becomes the most recently used.
@@ -65,16 +59,10 @@ mod tests {
         lru.put(2, "b", 4);
         lru.get(&1);
         lru.put(3, "c", 4);
-        assert_eq!(
-            (lru.get(&1), lru.get(&2), lru.get(&3)),
-            (Some("a"), None, Some("c"))
-        );
+        assert_eq!((lru.get(&1), lru.get(&2), lru.get(&3)), (Some("a"), None, Some("c")));
         lru.put(1, "d", 2);
         lru.put(4, "e", 4);
-        assert_eq!(
-            (lru.get(&1), lru.get(&3), lru.get(&4)),
-            (Some("d"), Some("c"), Some("e"))
-        );
+        assert_eq!((lru.get(&1), lru.get(&3), lru.get(&4)), (Some("d"), Some("c"), Some("e")));
         lru.put(5, "f", 11);
         assert_eq!(lru.get(&5), None);
     }

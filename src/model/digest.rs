@@ -28,12 +28,7 @@ impl Digest {
             ObjectKind::Recipe => RECIPE_CONTEXT,
             ObjectKind::Tree => TREE_CONTEXT,
         };
-        Self(
-            *blake3::Hasher::new_derive_key(context)
-                .update(body)
-                .finalize()
-                .as_bytes(),
-        )
+        Self(*blake3::Hasher::new_derive_key(context).update(body).finalize().as_bytes())
     }
 
     /// From raw bytes, as they stand in a node or an index.

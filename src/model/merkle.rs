@@ -66,12 +66,7 @@ struct Level<I> {
 
 impl<I: Item> Default for Builder<I> {
     fn default() -> Self {
-        Self {
-            levels: vec![Level {
-                open: Vec::new(),
-                flushed: false,
-            }],
-        }
+        Self { levels: vec![Level { open: Vec::new(), flushed: false }] }
     }
 }
 
@@ -83,10 +78,7 @@ impl<I: Item> Builder<I> {
 
     fn push_at(&mut self, level: usize, item: I, emit: &mut impl FnMut(Node)) {
         if level == self.levels.len() {
-            self.levels.push(Level {
-                open: Vec::new(),
-                flushed: false,
-            });
+            self.levels.push(Level { open: Vec::new(), flushed: false });
         }
         let ends = ends_run(item.spread(), level as u8);
         let open = &mut self.levels[level].open;
@@ -107,12 +99,7 @@ impl<I: Item> Builder<I> {
         let mut children = I::children(&run);
         children.sort_unstable();
         children.dedup();
-        emit(Node {
-            digest,
-            kind: I::KIND,
-            body,
-            children,
-        });
+        emit(Node { digest, kind: I::KIND, body, children });
         I::summary(&run, digest)
     }
 

@@ -32,11 +32,7 @@ impl NameError {
     pub fn new(what: &'static str, found: &[u8], rule: &'static str) -> Self {
         let shown = &found[..found.len().min(QUOTED_BYTES)];
         let dots = if shown.len() < found.len() { "…" } else { "" };
-        Self {
-            what,
-            found: format!("\"{}{dots}\"", shown.escape_ascii()),
-            rule,
-        }
+        Self { what, found: format!("\"{}{dots}\"", shown.escape_ascii()), rule }
     }
 }
 
@@ -172,9 +168,7 @@ impl FromStr for VersionNumber {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let number = text
-            .strip_prefix('v')
-            .filter(|_| looks_like_a_version(text));
+        let number = text.strip_prefix('v').filter(|_| looks_like_a_version(text));
         let canonical = number.filter(|d| *d == "0" || !d.starts_with('0'));
         canonical
             .and_then(|digits| digits.parse().ok())

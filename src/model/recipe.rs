@@ -37,10 +37,7 @@ impl Item for Piece {
     }
 
     fn summary(run: &[Self], digest: Digest) -> Self {
-        Self {
-            size_bytes: run.iter().map(|piece| piece.size_bytes).sum(),
-            digest,
-        }
+        Self { size_bytes: run.iter().map(|piece| piece.size_bytes).sum(), digest }
     }
 
     fn children(run: &[Self]) -> Vec<Digest> {
@@ -68,10 +65,7 @@ impl RecipeNode {
         let mut pieces = Vec::new();
         while !reader.is_empty() {
             let size_bytes = reader.number()?;
-            pieces.push(Piece {
-                size_bytes,
-                digest: Digest::from_bytes(reader.array()?),
-            });
+            pieces.push(Piece { size_bytes, digest: Digest::from_bytes(reader.array()?) });
         }
         Some(Self { level, pieces })
     }

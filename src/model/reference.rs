@@ -25,10 +25,7 @@ impl FromStr for ArtifactPath {
         let (project, artifact) = text
             .split_once('/')
             .ok_or_else(|| NameError::new("artifact path", text.as_bytes(), "project/artifact"))?;
-        Ok(Self {
-            project: project.parse()?,
-            artifact: artifact.parse()?,
-        })
+        Ok(Self { project: project.parse()?, artifact: artifact.parse()? })
     }
 }
 
@@ -51,9 +48,7 @@ impl FromStr for Selector {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        text.parse()
-            .map(Self::Version)
-            .or_else(|_| text.parse().map(Self::Alias))
+        text.parse().map(Self::Version).or_else(|_| text.parse().map(Self::Alias))
     }
 }
 
@@ -95,10 +90,7 @@ impl FromStr for Reference {
             .ok_or_else(|| NameError::new("reference", text.as_bytes(), RULE))?;
         let (artifact, selector) = parse_artifact_name(rest)?;
         Ok(Self {
-            path: ArtifactPath {
-                project: project.parse()?,
-                artifact,
-            },
+            path: ArtifactPath { project: project.parse()?, artifact },
             selector: selector.unwrap_or_else(|| Selector::Alias(Alias::latest())),
         })
     }
@@ -119,15 +111,10 @@ mod tests {
         let best: Reference = "p/mnist:best".parse().unwrap();
         assert_eq!(best, "p/mnist@best".parse().unwrap());
         assert_eq!(best.to_string(), "p/mnist:best");
-        assert_eq!(
-            "p/mnist".parse::<Reference>().unwrap().to_string(),
-            "p/mnist:latest"
-        );
+        assert_eq!("p/mnist".parse::<Reference>().unwrap().to_string(), "p/mnist:latest");
         let third: Reference = "p/mnist:v3".parse().unwrap();
         assert_eq!(third.selector, Selector::Version(VersionNumber(3)));
-        for bad in [
-            "mnist", "p/", "/m", "p/m:", "p/m:a:b", "p/a/b", "p/m:v3/x", "../m", "-",
-        ] {
+        for bad in ["mnist", "p/", "/m", "p/m:", "p/m:a:b", "p/a/b", "p/m:v3/x", "../m", "-"] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
     }

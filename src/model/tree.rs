@@ -188,20 +188,12 @@ impl Target {
 
 fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
     let code = match &entry.target {
-        Target::File {
-            content: Content::Recipe { .. },
-            executable: false,
-        } => ITEM_RECIPE_FILE,
-        Target::File {
-            content: Content::Recipe { .. },
-            executable: true,
-        } => ITEM_RECIPE_EXECUTABLE,
-        Target::File {
-            executable: false, ..
-        } => ITEM_CHUNK_FILE,
-        Target::File {
-            executable: true, ..
-        } => ITEM_CHUNK_EXECUTABLE,
+        Target::File { content: Content::Recipe { .. }, executable: false } => ITEM_RECIPE_FILE,
+        Target::File { content: Content::Recipe { .. }, executable: true } => {
+            ITEM_RECIPE_EXECUTABLE
+        }
+        Target::File { executable: false, .. } => ITEM_CHUNK_FILE,
+        Target::File { executable: true, .. } => ITEM_CHUNK_EXECUTABLE,
         Target::Directory(_) => ITEM_DIRECTORY,
         Target::Symlink(_) => ITEM_SYMLINK,
     };
@@ -249,11 +241,7 @@ impl TreeNode {
             }
             let first = EntryName::try_from(reader.bytes()?).ok()?;
             let count = reader.number()?;
-            children.push(Child {
-                first,
-                count,
-                digest: Digest::from_bytes(reader.array()?),
-            });
+            children.push(Child { first, count, digest: Digest::from_bytes(reader.array()?) });
         }
         Some(Self::Inner(children))
     }
@@ -286,23 +274,16 @@ fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
         ITEM_CHUNK_FILE | ITEM_CHUNK_EXECUTABLE => {
             let content = match reader.number()? {
                 0 => Content::Empty,
-                size_bytes => Content::Chunk {
-                    digest: Digest::from_bytes(reader.array()?),
-                    size_bytes,
-                },
+                size_bytes => {
+                    Content::Chunk { digest: Digest::from_bytes(reader.array()?), size_bytes }
+                }
             };
-            Target::File {
-                content,
-                executable,
-            }
+            Target::File { content, executable }
         }
         ITEM_RECIPE_FILE | ITEM_RECIPE_EXECUTABLE => {
             let size_bytes = reader.number()?;
             let digest = Digest::from_bytes(reader.array()?);
-            Target::File {
-                content: Content::Recipe { digest, size_bytes },
-                executable,
-            }
+            Target::File { content: Content::Recipe { digest, size_bytes }, executable }
         }
         ITEM_DIRECTORY => Target::Directory(Digest::from_bytes(reader.array()?)),
         ITEM_SYMLINK => Target::Symlink(reader.bytes()?.into()),
@@ -320,17 +301,8 @@ mod tests {
     fn entry(number: u32) -> TreeItem {
         let digest = Digest::of(ObjectKind::Chunk, &number.to_le_bytes());
         let name = EntryName::try_from(format!("{number:09}.jpg").into_bytes()).unwrap();
-        let content = Content::Chunk {
-            digest,
-            size_bytes: 4,
-        };
-        TreeItem::Entry(Entry {
-            name,
-            target: Target::File {
-                content,
-                executable: false,
-            },
-        })
+        let content = Content::Chunk { digest, size_bytes: 4 };
+        TreeItem::Entry(Entry { name, target: Target::File { content, executable: false } })
     }
 
     fn build(numbers: impl Iterator<Item = u32>) -> (Digest, BTreeMap<Digest, Node>) {
@@ -379,10 +351,7 @@ mod tests {
             numbers.push(added);
             numbers.sort_unstable();
             let (_, after) = build(numbers.into_iter());
-            let new = after
-                .keys()
-                .filter(|digest| !before.contains(digest))
-                .count();
+            let new = after.keys().filter(|digest| !before.contains(digest)).count();
             assert!(new <= 8, "{new} new nodes for {added}");
         }
     }

@@ -38,10 +38,8 @@ impl Metadata {
     pub fn from_object(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
         let text = serde_json::Value::Object(object).to_string();
         if text.len() > METADATA_MAX_BYTES {
-            let found = format!(
-                "metadata of {} bytes; the most is {METADATA_MAX_BYTES}",
-                text.len()
-            );
+            let found =
+                format!("metadata of {} bytes; the most is {METADATA_MAX_BYTES}", text.len());
             return Err(
                 Error::new(Kind::Usage, found).hint("put large values in a file of the version")
             );
@@ -120,10 +118,7 @@ pub struct VersionInfo {
 impl VersionInfo {
     /// Its reference by number.
     pub fn reference(&self) -> Reference {
-        Reference {
-            path: self.path.clone(),
-            selector: Selector::Version(self.number),
-        }
+        Reference { path: self.path.clone(), selector: Selector::Version(self.number) }
     }
 }
 
@@ -167,11 +162,7 @@ impl FromStr for Description {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         if text.len() > DESCRIPTION_MAX_BYTES {
-            return Err(NameError::new(
-                "description",
-                text.as_bytes(),
-                "at most 65536 bytes",
-            ));
+            return Err(NameError::new("description", text.as_bytes(), "at most 65536 bytes"));
         }
         Ok(Self(text.to_owned()))
     }

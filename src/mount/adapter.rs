@@ -6,7 +6,9 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
@@ -29,7 +31,7 @@ const BACKGROUND_REQUESTS: u16 = 64;
 /// The block size `statfs` counts in.
 const STATFS_BLOCK_BYTES: u64 = 4096;
 /// Positions in a listing before the first entry: `.` and `..`.
-const DOTS: u64 = 2;
+pub const DOTS: u64 = 2;
 
 /// A read-only mount.
 pub struct ReadOnly(pub Arc<ReadFs>);
@@ -43,12 +45,9 @@ pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
         }
     }
     // The nearest the kernel allows is used when one of these is out of its bounds.
-    let _ = config
-        .set_max_write(REQUEST_MAX_BYTES)
-        .or_else(|max| config.set_max_write(max));
-    let _ = config
-        .set_max_readahead(REQUEST_MAX_BYTES)
-        .or_else(|max| config.set_max_readahead(max));
+    let _ = config.set_max_write(REQUEST_MAX_BYTES).or_else(|max| config.set_max_write(max));
+    let _ =
+        config.set_max_readahead(REQUEST_MAX_BYTES).or_else(|max| config.set_max_readahead(max));
     let _ = config.set_max_background(BACKGROUND_REQUESTS);
 }
 
@@ -94,8 +93,8 @@ pub fn reply_read(fs: &ReadFs, ino: u64, offset: u64, size: u32, reply: ReplyDat
 }
 
 /// Answers attributes.
-pub fn reply_attr(fs: &ReadFs, ino: u64, reply: ReplyAttr) {
-    match fs.getattr(ino) {
+pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
+    match found {
         Ok(Found { attr, ttl }) => reply.attr(&ttl, &attr),
         Err(e) => reply.error(errno::told("getattr", &e)),
     }
@@ -106,10 +105,7 @@ pub fn reply_statfs(space: Result<Space>, reply: ReplyStatfs) {
     /// Files are not counted; a number that no program takes for "none left".
     const FILES: u64 = 1 << 40;
     match space {
-        Ok(Space {
-            free_bytes,
-            total_bytes,
-        }) => {
+        Ok(Space { free_bytes, total_bytes }) => {
             let free = free_bytes / STATFS_BLOCK_BYTES;
             let block = STATFS_BLOCK_BYTES as u32;
             reply.statfs(
@@ -127,29 +123,38 @@ pub fn reply_statfs(space: Result<Space>, reply: ReplyStatfs) {
     }
 }
 
-/// Answers a listing with attributes.
-pub fn reply_listing_plus(fs: &ReadFs, ino: u64, offset: u64, mut reply: ReplyDirectoryPlus) {
-    let dots = [(ino, "."), (fs.parent(ino), "..")];
-    for (index, (dot, name)) in dots.iter().enumerate().skip(offset as usize) {
-        // The kernel takes only number and kind of these two.
-        let mut attr = nothing();
-        (attr.ino, attr.kind) = (INodeNo(*dot), FileType::Directory);
+/// `.` or `..` in a listing with attributes: the kernel takes only number and kind.
+pub fn dot(number: u64) -> Found {
+    let mut attr = nothing();
+    (attr.ino, attr.kind) = (INodeNo(number), FileType::Directory);
+    Found { attr, ttl: Duration::ZERO }
+}
+
+/// Calls `add` with `.` and `..`, as far as they lie behind `offset` and fit.
+pub fn add_dots(
+    ino: u64,
+    parent: u64,
+    offset: u64,
+    add: &mut dyn FnMut(INodeNo, u64, &str) -> bool,
+) {
+    for (index, (number, name)) in [(ino, "."), (parent, "..")].into_iter().enumerate() {
         let next = index as u64 + 1;
-        if reply.add(
-            INodeNo(*dot),
-            next,
-            name,
-            &std::time::Duration::ZERO,
-            &attr,
-            GENERATION,
-        ) {
-            return reply.ok();
+        if next > offset && !add(INodeNo(number), next, name) {
+            return;
         }
     }
+}
+
+/// Answers a listing with attributes.
+pub fn reply_listing_plus(fs: &ReadFs, ino: u64, offset: u64, mut reply: ReplyDirectoryPlus) {
+    let mut add = |found: &Found, next: u64, name: &OsStr| {
+        !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
+    };
+    add_dots(ino, fs.parent(ino), offset, &mut |number, next, name| {
+        add(&dot(number.0), next, OsStr::new(name))
+    });
     let listed = fs.list(ino, offset.saturating_sub(DOTS), &mut |line: Line| {
-        let Found { attr, ttl } = &line.found;
-        let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&line.name);
-        !reply.add(attr.ino, line.next + DOTS, name, ttl, attr, GENERATION)
+        add(&line.found, line.next + DOTS, OsStr::from_bytes(&line.name))
     });
     match listed {
         Ok(()) => reply.ok(),
@@ -159,21 +164,17 @@ pub fn reply_listing_plus(fs: &ReadFs, ino: u64, offset: u64, mut reply: ReplyDi
 
 /// Answers a listing without attributes.
 pub fn reply_listing(fs: &ReadFs, ino: u64, offset: u64, mut reply: ReplyDirectory) {
-    let dots = [(ino, "."), (fs.parent(ino), "..")];
-    for (index, (dot, name)) in dots.iter().enumerate().skip(offset as usize) {
-        if reply.add(INodeNo(*dot), index as u64 + 1, FileType::Directory, name) {
-            return reply.ok();
-        }
-    }
+    add_dots(ino, fs.parent(ino), offset, &mut |number, next, name| {
+        !reply.add(number, next, FileType::Directory, name)
+    });
     let listed = fs.list(ino, offset.saturating_sub(DOTS), &mut |line: Line| {
-        let (number, kind) = (line.found.attr.ino, ReadFs::kind(&line.found));
-        let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&line.name);
-        let full = reply.add(number, line.next + DOTS, kind, name);
-        // Without attributes it is no look-up.
-        if !full {
+        let FileAttr { ino: number, kind, .. } = line.found.attr;
+        let taken = !reply.add(number, line.next + DOTS, kind, OsStr::from_bytes(&line.name));
+        // Without attributes it is no look-up; one that is not taken is taken back by `list`.
+        if taken {
             fs.forget(number.0, 1);
         }
-        !full
+        taken
     });
     match listed {
         Ok(()) => reply.ok(),
@@ -204,7 +205,7 @@ impl Filesystem for ReadOnly {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(&self.0, ino.0, reply);
+        reply_found(self.0.getattr(ino.0), reply);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fuser::{FileAttr, FileType};
+use fuser::FileAttr;
 use serde_json::json;
 
 use super::attr::{FOR_EVER, Owner};
@@ -56,17 +56,8 @@ pub struct ReadFs {
 impl ReadFs {
     /// The versions of `repository`, owned by `uid` and `gid`.
     pub fn new(repository: Arc<Repository>, uid: u32, gid: u32) -> Self {
-        let owner = Owner {
-            uid,
-            gid,
-            created: repository.settings.created,
-        };
-        Self {
-            repository,
-            owner,
-            paths: Mutex::default(),
-            files: Mutex::default(),
-        }
+        let owner = Owner { uid, gid, created: repository.settings.created };
+        Self { repository, owner, paths: Mutex::default(), files: Mutex::default() }
     }
 
     /// The repository below.
@@ -119,25 +110,15 @@ impl ReadFs {
     /// # Errors
     /// None that a caller could cause.
     pub fn project_node(&self, project: &ProjectName) -> Result<Found> {
-        self.found(
-            ROOT,
-            project.as_str().as_bytes(),
-            Node::Project(project.clone()),
-        )
+        self.found(ROOT, project.as_str().as_bytes(), Node::Project(project.clone()))
     }
 
     fn version(&self, parent: u64, project: &ProjectName, name: &OsStr) -> Result<Found> {
         let text = name.to_str().ok_or_else(no_such_name)?;
         let (artifact, selector) = parse_artifact_name(text).map_err(|_| no_such_name())?;
-        let path = ArtifactPath {
-            project: project.clone(),
-            artifact,
-        };
+        let path = ArtifactPath { project: project.clone(), artifact };
         let latest = || Selector::Alias(crate::model::name::Alias::latest());
-        let reference = Reference {
-            path,
-            selector: selector.unwrap_or_else(latest),
-        };
+        let reference = Reference { path, selector: selector.unwrap_or_else(latest) };
         let info = self.repository.registry.lookup(reference)?;
         self.found(parent, name.as_bytes(), version_node(&info))
     }
@@ -153,34 +134,20 @@ impl ReadFs {
             return Ok(None);
         };
         let entry = directory::lookup(&self.repository.reader, tree, &name)?;
-        entry
-            .map(|entry| self.entry(parent, created, &entry))
-            .transpose()
+        entry.map(|entry| self.entry(parent, created, &entry)).transpose()
     }
 
     /// The inode of an entry of a version; counts as a look-up.
     fn entry(&self, parent: u64, created: Timestamp, entry: &Entry) -> Result<Found> {
         match &entry.target {
-            Target::File {
-                content,
-                executable,
-            } => {
-                let key = FileKey {
-                    content: *content,
-                    executable: *executable,
-                };
+            Target::File { content, executable } => {
+                let key = FileKey { content: *content, executable: *executable };
                 let ino = self.files().look_up(&key);
                 let attr = self.owner.file(ino, content.size_bytes(), *executable);
-                Ok(Found {
-                    attr,
-                    ttl: FOR_EVER,
-                })
+                Ok(Found { attr, ttl: FOR_EVER })
             }
             Target::Directory(tree) => {
-                let node = Node::Directory {
-                    created,
-                    tree: *tree,
-                };
+                let node = Node::Directory { created, tree: *tree };
                 self.found(parent, entry.name.as_bytes(), node)
             }
             Target::Symlink(target) => {
@@ -198,14 +165,8 @@ impl ReadFs {
     /// Attributes of a node, and how long they hold.
     fn describe(&self, ino: u64, node: &Node) -> Result<Found> {
         let (attr, ttl) = match node {
-            Node::Root => (
-                self.owner.directory(ino, 0o555, self.owner.created),
-                NAMES_TTL,
-            ),
-            Node::Project(_) => (
-                self.owner.directory(ino, 0o555, self.owner.created),
-                NAMES_TTL,
-            ),
+            Node::Root => (self.owner.directory(ino, 0o555, self.owner.created), NAMES_TTL),
+            Node::Project(_) => (self.owner.directory(ino, 0o555, self.owner.created), NAMES_TTL),
             Node::Version(version) => {
                 (self.owner.directory(ino, 0o555, version.created), NAMES_TTL)
             }
@@ -215,10 +176,7 @@ impl ReadFs {
             Node::Symlink(target) => (self.owner.symlink(ino, target.len() as u64), FOR_EVER),
             Node::Description(version) => {
                 let text = self.description(version)?;
-                (
-                    self.owner.file(ino, text.len() as u64, false),
-                    Duration::ZERO,
-                )
+                (self.owner.file(ino, text.len() as u64, false), Duration::ZERO)
             }
         };
         Ok(Found { attr, ttl })
@@ -232,14 +190,8 @@ impl ReadFs {
         if is_path(ino) {
             return self.describe(ino, &self.node(ino)?);
         }
-        let FileKey {
-            content,
-            executable,
-        } = self.file(ino)?;
-        Ok(Found {
-            attr: self.owner.file(ino, content.size_bytes(), executable),
-            ttl: FOR_EVER,
-        })
+        let FileKey { content, executable } = self.file(ino)?;
+        Ok(Found { attr: self.owner.file(ino, content.size_bytes(), executable), ttl: FOR_EVER })
     }
 
     /// The file with a number.
@@ -277,18 +229,13 @@ impl ReadFs {
     pub fn read(&self, ino: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if !is_path(ino) {
             let file = self.file(ino)?;
-            return self
-                .repository
-                .reader
-                .read_at(&file.content, offset, buffer);
+            return self.repository.reader.read_at(&file.content, offset, buffer);
         }
         let Node::Description(version) = self.node(ino)? else {
             return Err(is_a_directory());
         };
         let text = self.description(&version)?;
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|at| text.as_bytes().get(at..));
+        let rest = usize::try_from(offset).ok().and_then(|at| text.as_bytes().get(at..));
         let rest = rest.unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
@@ -298,10 +245,7 @@ impl ReadFs {
     /// What `.artifact.json` says.
     fn description(&self, version: &VersionNode) -> Result<String> {
         let path = version.path.clone();
-        let reference = Reference {
-            path,
-            selector: Selector::Version(version.number),
-        };
+        let reference = Reference { path, selector: Selector::Version(version.number) };
         let info = self.repository.registry.lookup(reference)?;
         let document = json!({
             "name": info.path.to_string(),
@@ -375,14 +319,7 @@ impl ReadFs {
         let skip = usize::try_from(position).unwrap_or(usize::MAX);
         for (index, (name, node)) in nodes.into_iter().enumerate().skip(skip) {
             let found = self.found(parent, &name, node)?;
-            if !self.offer(
-                Line {
-                    next: index as u64 + 1,
-                    name,
-                    found,
-                },
-                each,
-            ) {
+            if !self.offer(Line { next: index as u64 + 1, name, found }, each) {
                 break;
             }
         }
@@ -402,14 +339,7 @@ impl ReadFs {
                 position += 1;
                 let found = self.entry(parent, created, entry)?;
                 let name = entry.name.as_bytes().to_vec();
-                if !self.offer(
-                    Line {
-                        next: position,
-                        name,
-                        found,
-                    },
-                    each,
-                ) {
+                if !self.offer(Line { next: position, name, found }, each) {
                     return Ok(());
                 }
             }
@@ -436,11 +366,6 @@ impl ReadFs {
     pub fn touched(&self, path: &ArtifactPath) -> Touched {
         self.paths().touched(path)
     }
-
-    /// A directory entry's kind, for a listing without attributes.
-    pub fn kind(found: &Found) -> FileType {
-        found.attr.kind
-    }
 }
 
 fn version_node(info: &VersionInfo) -> Node {
@@ -453,9 +378,7 @@ fn version_node(info: &VersionInfo) -> Node {
 }
 
 fn parse_name<T: std::str::FromStr>(name: &OsStr) -> Result<T> {
-    name.to_str()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(no_such_name)
+    name.to_str().and_then(|text| text.parse().ok()).ok_or_else(no_such_name)
 }
 
 fn no_such_name() -> Error {

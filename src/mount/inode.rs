@@ -78,11 +78,7 @@ pub struct PathTable {
 
 impl Default for PathTable {
     fn default() -> Self {
-        Self {
-            known: HashMap::new(),
-            by_key: HashMap::new(),
-            counted: 0,
-        }
+        Self { known: HashMap::new(), by_key: HashMap::new(), counted: 0 }
     }
 }
 
@@ -93,11 +89,7 @@ impl PathTable {
             Node::Version(version) => Some(version.number),
             _ => None,
         };
-        let key = Key {
-            parent,
-            name: name.into(),
-            number,
-        };
+        let key = Key { parent, name: name.into(), number };
         if let Some(&ino) = self.by_key.get(&key) {
             if let Some(known) = self.known.get_mut(&ino) {
                 known.lookups += 1;
@@ -108,14 +100,7 @@ impl PathTable {
         let ino = self.counted << COUNT_SHIFT | TABLE_BIT;
         let key = Arc::new(key);
         self.by_key.insert(Arc::clone(&key), ino);
-        self.known.insert(
-            ino,
-            Known {
-                node,
-                key,
-                lookups: 1,
-            },
-        );
+        self.known.insert(ino, Known { node, key, lookups: 1 });
         ino
     }
 
@@ -153,9 +138,7 @@ impl PathTable {
             match &known.node {
                 Node::Project(project) if *project == path.project => touched.projects.push(*ino),
                 Node::Version(version) if version.path == *path => {
-                    touched
-                        .versions
-                        .push((known.key.parent, known.key.name.to_vec()));
+                    touched.versions.push((known.key.parent, known.key.name.to_vec()));
                 }
                 Node::Description(version) if version.path == *path => {
                     touched.descriptions.push(*ino);

@@ -7,10 +7,14 @@
 
 mod adapter;
 mod attr;
+mod drafts;
 mod errno;
 mod fs;
 mod inode;
 mod session;
+mod staging_adapter;
 pub mod table;
 
-pub use session::{MountOptions, Mounted, Watcher, mount_read_only, mounts, unmount_if_idle};
+pub use session::{
+    MountOptions, Mounted, Watcher, mount_read_only, mount_staging, mounts, unmount_if_idle,
+};

@@ -13,10 +13,13 @@ use fuser::{BackgroundSession, Config, Filesystem, MountOption, Notifier, Sessio
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::adapter::ReadOnly;
+use super::drafts::StagingFs;
 use super::fs::ReadFs;
 use super::inode::ROOT;
+use super::staging_adapter::Staging;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::version::Change;
+use crate::ops::drafts::DraftDesk;
 use crate::ops::repository::Repository;
 
 /// The kernel's readahead for a mount, in KiB: fuser cannot ask for more than 128.
@@ -51,9 +54,7 @@ impl Mounted {
 
     /// Whether somebody unmounted it.
     pub fn has_ended(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_none_or(|session| session.guard.is_finished())
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
     /// What tells the kernel to forget.
@@ -93,11 +94,8 @@ pub fn detach(target: &Path) {
 /// # Errors
 /// [`Kind::Conflict`] when it is in use.
 pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
-    let (flags, helper): (_, &[&str]) = if lazy {
-        (UnmountFlags::DETACH, &["-u", "-z"])
-    } else {
-        (UnmountFlags::empty(), &["-u"])
-    };
+    let (flags, helper): (_, &[&str]) =
+        if lazy { (UnmountFlags::DETACH, &["-u", "-z"]) } else { (UnmountFlags::empty(), &["-u"]) };
     let done = unmount(target, flags).map_err(io::Error::from);
     let done = done.or_else(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => fusermount(target, helper),
@@ -115,15 +113,8 @@ pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
 
 /// Runs `fusermount3`.
 pub fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
-    let status = std::process::Command::new("fusermount3")
-        .args(flags)
-        .arg(target)
-        .status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other("fusermount3 failed"))
-    }
+    let status = std::process::Command::new("fusermount3").args(flags).arg(target).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("fusermount3 failed")) }
 }
 
 /// Mounts `fs` on `target`.
@@ -144,29 +135,18 @@ pub fn mount<F: Filesystem>(
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::DefaultPermissions,
-        if read_only {
-            MountOption::RO
-        } else {
-            MountOption::RW
-        },
+        if read_only { MountOption::RO } else { MountOption::RW },
     ];
     if options.noexec {
         config.mount_options.push(MountOption::NoExec);
     }
-    config.acl = if options.allow_other {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from));
     config.clone_fd = true;
     let session = Session::new(fs, &target, &config).and_then(Session::spawn);
     let session = session.map_err(|e| mount_error(&target, e))?;
     raise_readahead(&target);
-    Ok(Mounted {
-        target,
-        session: Some(session),
-    })
+    Ok(Mounted { target, session: Some(session) })
 }
 
 fn mount_error(target: &Path, error: io::Error) -> Error {
@@ -195,17 +175,13 @@ fn prepare(target: &Path) -> Result<PathBuf> {
         }
     }
     let target = fs::canonicalize(&absolute).map_err(|e| {
-        Error::io(format!("cannot mount on {}", absolute.display()), e).hint(format!(
-            "make the mount point first: mkdir -p {}",
-            absolute.display()
-        ))
+        Error::io(format!("cannot mount on {}", absolute.display()), e)
+            .hint(format!("make the mount point first: mkdir -p {}", absolute.display()))
     })?;
     if is_mount_point(&target) {
         let what = format!("{} is a mount point already", target.display());
-        return Err(Error::new(Kind::Conflict, what).hint(format!(
-            "`artifactfs umount {}`, or choose another",
-            target.display()
-        )));
+        return Err(Error::new(Kind::Conflict, what)
+            .hint(format!("`artifactfs umount {}`, or choose another", target.display())));
     }
     let mut entries = fs::read_dir(&target).at("mount on", &target)?;
     if entries.next().is_some() {
@@ -288,6 +264,24 @@ pub fn mount_read_only(
     Ok((mounted, watcher))
 }
 
+/// Mounts the drafts at `desk`, and beside them the versions of `repository`.
+///
+/// # Errors
+/// As [`mount`].
+pub fn mount_staging(
+    repository: Arc<Repository>,
+    desk: Arc<DraftDesk>,
+    target: &Path,
+    options: MountOptions,
+) -> Result<(Mounted, Watcher)> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw()));
+    let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
+    let mounted = mount(Staging(Arc::new(fs)), target, options, false)?;
+    let watcher = Watcher::start(read, mounted.notifier());
+    Ok((mounted, watcher))
+}
+
 /// A thread that tells the kernel when names move. It serves no request: a notification that is
 /// sent while a request is answered can wait for that request.
 pub struct Watcher {
@@ -327,10 +321,7 @@ fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
         match registry.changes(last, CHANGES_WAIT_MILLISECONDS) {
             Ok(changes) => {
                 last = changes.last;
-                changes
-                    .changes
-                    .iter()
-                    .for_each(|change| forget(fs, notifier, change));
+                changes.changes.iter().for_each(|change| forget(fs, notifier, change));
             }
             Err(e) => return wait_for_registry(&e),
         }
@@ -349,11 +340,7 @@ fn forget(fs: &ReadFs, notifier: &Notifier, change: &Change) {
     for (parent, name) in touched.versions {
         let _ = notifier.inval_entry(fuser::INodeNo(parent), std::ffi::OsStr::from_bytes(&name));
     }
-    let inodes = touched
-        .projects
-        .into_iter()
-        .chain(touched.descriptions)
-        .chain([ROOT]);
+    let inodes = touched.projects.into_iter().chain(touched.descriptions).chain([ROOT]);
     for ino in inodes {
         let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
     }

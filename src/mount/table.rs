@@ -55,18 +55,13 @@ impl Slot {
     }
 
     fn key(&self) -> FileKey {
-        let Self {
-            digest, size_bytes, ..
-        } = *self;
+        let Self { digest, size_bytes, .. } = *self;
         let content = match (size_bytes, self.recipe) {
             (0, false) => Content::Empty,
             (_, false) => Content::Chunk { digest, size_bytes },
             (_, true) => Content::Recipe { digest, size_bytes },
         };
-        FileKey {
-            content,
-            executable: self.executable,
-        }
+        FileKey { content, executable: self.executable }
     }
 }
 
@@ -76,9 +71,7 @@ impl FileTable {
         let digest = key.content.digest().unwrap_or(Digest::from_bytes([0; 32]));
         let hash_value = hash(&digest, key.executable);
         let slots = &mut self.slots;
-        let known = self
-            .by_key
-            .find(hash_value, |slot| slots[*slot as usize].is(key, &digest));
+        let known = self.by_key.find(hash_value, |slot| slots[*slot as usize].is(key, &digest));
         if let Some(&slot) = known {
             slots[slot as usize].lookups += 1;
             return number(slot, slots[slot as usize].generation);
@@ -163,13 +156,7 @@ mod tests {
 
     fn key(number: u8) -> FileKey {
         let digest = Digest::of(ObjectKind::Chunk, &[number / 2]);
-        FileKey {
-            content: Content::Chunk {
-                digest,
-                size_bytes: 1,
-            },
-            executable: number % 2 == 1,
-        }
+        FileKey { content: Content::Chunk { digest, size_bytes: 1 }, executable: number % 2 == 1 }
     }
 
     proptest! {

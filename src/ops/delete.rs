@@ -26,9 +26,7 @@ pub fn delete(
     delete_aliases: bool,
 ) -> Result<(VersionInfo, u64)> {
     super::holder::release_orphans(repository)?;
-    let info = repository
-        .registry
-        .delete(reference.clone(), delete_aliases)?;
+    let info = repository.registry.delete(reference.clone(), delete_aliases)?;
     let freed = reap(repository)?;
     Ok((info, freed))
 }
@@ -91,22 +89,13 @@ fn purge_pack(repository: &Repository, pack: &PackInfo) -> Result<u64> {
     for batch in entries.chunks(LIVE_BATCH) {
         let digests = batch.iter().map(|entry| entry.digest).collect();
         let live = repository.registry.live_in(pack.id, digests)?;
-        alive.extend(
-            batch
-                .iter()
-                .zip(live)
-                .filter(|(_, live)| *live)
-                .map(|(entry, _)| *entry),
-        );
+        alive.extend(batch.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry));
     }
     let (length, _) = store.pack_size(pack.id)?;
     if alive.len() < entries.len() {
         store.write_index(pack.id, &alive)?;
     }
-    let extents: Vec<_> = alive
-        .iter()
-        .map(|e| (e.offset, u64::from(e.stored_bytes)))
-        .collect();
+    let extents: Vec<_> = alive.iter().map(|e| (e.offset, u64::from(e.stored_bytes))).collect();
     store.punch(pack.id, &gaps(&extents, length))?;
     Ok(length)
 }
@@ -147,9 +136,6 @@ mod tests {
     fn gaps_are_what_is_left_between() {
         assert_eq!(gaps(&[], 10), [(0, 10)]);
         assert_eq!(gaps(&[(0, 10)], 10), []);
-        assert_eq!(
-            gaps(&[(2, 3), (5, 1), (8, 1)], 10),
-            [(0, 2), (6, 2), (9, 1)]
-        );
+        assert_eq!(gaps(&[(2, 3), (5, 1), (8, 1)], 10), [(0, 2), (6, 2), (9, 1)]);
     }
 }

@@ -69,16 +69,8 @@ fn directories(
             (None, Some(_)) => Ordering::Greater,
             (Some(left), Some(right)) => left.name.cmp(&right.name),
         };
-        let old = if order.is_le() {
-            left.next(reader)?
-        } else {
-            None
-        };
-        let new = if order.is_ge() {
-            right.next(reader)?
-        } else {
-            None
-        };
+        let old = if order.is_le() { left.next(reader)? } else { None };
+        let new = if order.is_ge() { right.next(reader)? } else { None };
         entries(reader, at, old, new, each)?;
     }
 }
@@ -91,11 +83,7 @@ fn entries(
     new: Option<Entry>,
     each: Each<'_>,
 ) -> Result<()> {
-    let Some(name) = old
-        .as_ref()
-        .or(new.as_ref())
-        .map(|entry| entry.name.clone())
-    else {
+    let Some(name) = old.as_ref().or(new.as_ref()).map(|entry| entry.name.clone()) else {
         return Ok(());
     };
     let path = at.join(name.as_os_str());
@@ -144,13 +132,7 @@ fn one_side(
             Change::Added => (None, size(target)),
             Change::Removed | Change::Changed => (size(target), None),
         };
-        Difference {
-            path: path.to_owned(),
-            change,
-            before_bytes,
-            after_bytes,
-            directory,
-        }
+        Difference { path: path.to_owned(), change, before_bytes, after_bytes, directory }
     };
     let Target::Directory(tree) = target else {
         return each(told(false));
@@ -158,13 +140,7 @@ fn one_side(
     let mut empty = true;
     each_entry(reader, *tree, &mut |entry| {
         empty = false;
-        one_side(
-            reader,
-            &path.join(entry.name.as_os_str()),
-            &entry.target,
-            change,
-            each,
-        )
+        one_side(reader, &path.join(entry.name.as_os_str()), &entry.target, change, each)
     })?;
     if empty { each(told(true)) } else { Ok(()) }
 }
@@ -181,14 +157,7 @@ impl Cursor {
     fn new(root: Digest) -> Self {
         // The root's first name does not matter: it is opened before it is compared.
         let first = crate::model::name::EntryName::try_from(&b"-"[..]).expect("a plain name");
-        Self {
-            ahead: vec![Child {
-                first,
-                count: 0,
-                digest: root,
-            }],
-            entries: Vec::new(),
-        }
+        Self { ahead: vec![Child { first, count: 0, digest: root }], entries: Vec::new() }
     }
 
     fn open(&mut self, reader: &Reader) -> Result<bool> {

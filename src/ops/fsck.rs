@@ -71,12 +71,7 @@ pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
     if mode == Mode::Rebuild {
         rebuild(repository)?;
     }
-    let mut check = Check {
-        repository,
-        mode,
-        report: FsckReport::default(),
-        fixes: Vec::new(),
-    };
+    let mut check = Check { repository, mode, report: FsckReport::default(), fixes: Vec::new() };
     check.packs()?;
     check.counts()?;
     check.flush()?;
@@ -103,11 +98,7 @@ fn rebuild(repository: &Repository) -> Result<()> {
             let new = batch.iter().zip(known).filter(|(_, known)| known.is_none());
             let fixes = new.map(|(entry, _)| {
                 let stored_bytes = entry.stored_bytes;
-                let extent = Extent {
-                    pack: id,
-                    offset: entry.offset,
-                    stored_bytes,
-                };
+                let extent = Extent { pack: id, offset: entry.offset, stored_bytes };
                 // One reference keeps it from being taken for dead until the nodes are counted.
                 let located = Located {
                     kind: entry.kind,
@@ -139,20 +130,12 @@ impl Check<'_> {
         }
         self.report.repaired += 1;
         self.fixes.push(fix);
-        if self.fixes.len() >= FIX_BATCH {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.fixes.len() >= FIX_BATCH { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
         let fixes = std::mem::take(&mut self.fixes);
-        if fixes.is_empty() {
-            Ok(())
-        } else {
-            self.repository.registry.repair(fixes)
-        }
+        if fixes.is_empty() { Ok(()) } else { self.repository.registry.repair(fixes) }
     }
 
     fn each_object(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
@@ -163,8 +146,7 @@ impl Check<'_> {
                 return Ok(());
             };
             after = Some(*last);
-            page.into_iter()
-                .try_for_each(|(digest, located)| each(digest, located))?;
+            page.into_iter().try_for_each(|(digest, located)| each(digest, located))?;
         }
     }
 
@@ -191,21 +173,13 @@ impl Check<'_> {
             }
         }
         for (id, (live_objects, live_bytes)) in sums {
-            self.report
-                .finding(format!("pack {id} has objects and no record"));
+            self.report.finding(format!("pack {id} has objects and no record"));
             let (length_bytes, _) = self.repository.store.pack_size(id).unwrap_or_default();
             let leased = false;
-            self.fix(Fix::Pack(PackInfo {
-                id,
-                leased,
-                live_objects,
-                live_bytes,
-                length_bytes,
-            }))?;
+            self.fix(Fix::Pack(PackInfo { id, leased, live_objects, live_bytes, length_bytes }))?;
         }
         for id in unknown_packs(self.repository)? {
-            self.report
-                .finding(format!("pack {id} is in the store and nobody knows it"));
+            self.report.finding(format!("pack {id} is in the store and nobody knows it"));
             if self.mode != Mode::Check {
                 self.repository.store.remove(id)?;
                 self.report.repaired += 1;
@@ -223,10 +197,7 @@ impl Check<'_> {
         let counted = (pack.live_objects, pack.live_bytes) == (live_objects, live_bytes);
         let present = on_disk.is_some() || live_objects == 0;
         if !present {
-            self.report.finding(format!(
-                "pack {} is missing with {live_objects} objects",
-                pack.id
-            ));
+            self.report.finding(format!("pack {} is missing with {live_objects} objects", pack.id));
         }
         let length_known = self.mode == Mode::Check || pack.length_bytes > 0 || live_objects == 0;
         if !counted {
@@ -238,12 +209,7 @@ impl Check<'_> {
         }
         if (!counted || !length_known) && !pack.leased {
             let length_bytes = on_disk.unwrap_or(live_bytes);
-            let info = PackInfo {
-                live_objects,
-                live_bytes,
-                length_bytes,
-                ..pack.clone()
-            };
+            let info = PackInfo { live_objects, live_bytes, length_bytes, ..pack.clone() };
             self.fix(Fix::Pack(info))?;
         }
         Ok(())
@@ -333,20 +299,15 @@ impl Check<'_> {
         for (digest, located, refs) in wrong {
             // After a rebuild every count is still to be made; that is no finding.
             if self.mode != Mode::Rebuild {
-                let Located {
-                    kind, refs: found, ..
-                } = located;
-                self.report.finding(format!(
-                    "{kind} {digest} counts {found} references, not {refs}"
-                ));
+                let Located { kind, refs: found, .. } = located;
+                self.report
+                    .finding(format!("{kind} {digest} counts {found} references, not {refs}"));
             }
             self.fix(Fix::Put(digest, Located { refs, ..located }))?;
         }
         for digest in counts.into_keys() {
             self.report.missing_objects += 1;
-            self.report.finding(format!(
-                "object {digest} is needed and not in the repository"
-            ));
+            self.report.finding(format!("object {digest} is needed and not in the repository"));
         }
         Ok(())
     }

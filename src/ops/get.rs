@@ -80,12 +80,7 @@ pub fn get(
         let writers: Vec<_> = (0..threads)
             .map(|_| scope.spawn(|| write_files(repository, &queue, &counters, progress)))
             .collect();
-        let mut walk = Walk {
-            repository,
-            filters,
-            jobs,
-            counters: &counters,
-        };
+        let mut walk = Walk { repository, filters, jobs, counters: &counters };
         let walked = walk.directory(root, &Arc::new(directory), target, Path::new(""));
         drop(walk);
         let written = writers.into_iter().map(|writer| {
@@ -119,9 +114,7 @@ impl Walk<'_> {
         relative: &Path,
     ) -> Result<()> {
         let reader = Arc::clone(&self.repository.reader);
-        each_entry(&reader, tree, &mut |entry| {
-            self.entry(entry, directory, shown, relative)
-        })
+        each_entry(&reader, tree, &mut |entry| self.entry(entry, directory, shown, relative))
     }
 
     fn entry(
@@ -143,10 +136,7 @@ impl Walk<'_> {
             }
             _ if !self.filters.takes(&relative) => Ok(()),
             Target::Symlink(target) => self.symlink(directory, &entry.name, target, &shown),
-            Target::File {
-                content,
-                executable,
-            } => {
+            Target::File { content, executable } => {
                 let job = Job {
                     directory: Arc::clone(directory),
                     shown,
@@ -259,12 +249,7 @@ fn write_files(
 
 /// Takes jobs and drops them, so that the walk can end and tell the error.
 fn drain(queue: &Mutex<Receiver<Job>>) {
-    while queue
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .recv()
-        .is_ok()
-    {}
+    while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
 }
 
 fn write_file(repository: &Repository, job: &Job, counters: &Counters) -> Result<()> {
@@ -284,9 +269,7 @@ fn write_file(repository: &Repository, job: &Job, counters: &Counters) -> Result
     }
     place(&job.directory, &temporary, &job.name, &job.shown)?;
     counters.written.fetch_add(1, Ordering::Relaxed);
-    counters
-        .bytes
-        .fetch_add(job.content.size_bytes(), Ordering::Relaxed);
+    counters.bytes.fetch_add(job.content.size_bytes(), Ordering::Relaxed);
     Ok(())
 }
 
@@ -299,9 +282,7 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
     let mut offset = 0;
     let mut holes = false;
     reader.each_piece(&job.content, &mut |piece: Piece| {
-        let body = (piece.digest != zeros)
-            .then(|| reader.body(piece.digest))
-            .transpose()?;
+        let body = (piece.digest != zeros).then(|| reader.body(piece.digest)).transpose()?;
         match body {
             // Already there by reflink, and now verified.
             Some(_) if shared => {}
@@ -311,11 +292,7 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
         offset += piece.size_bytes;
         Ok(())
     })?;
-    if holes {
-        file.set_len(size).at("write", &job.shown)
-    } else {
-        Ok(())
-    }
+    if holes { file.set_len(size).at("write", &job.shown) } else { Ok(()) }
 }
 
 /// The chunk that a run of zeros is cut into.
@@ -330,11 +307,7 @@ fn reflink(repository: &Repository, file: &File, content: &Content) -> Result<bo
     let mut next_offset = 0;
     let mut alone = true;
     repository.reader.each_piece(content, &mut |piece| {
-        let located = repository
-            .registry
-            .locate(vec![piece.digest])?
-            .pop()
-            .flatten();
+        let located = repository.registry.locate(vec![piece.digest])?.pop().flatten();
         let fits = located.is_some_and(|at| {
             let expected = *pack.get_or_insert(at.extent.pack) == at.extent.pack;
             expected && at.extent.offset == next_offset && at.codec == 0
@@ -344,9 +317,7 @@ fn reflink(repository: &Repository, file: &File, content: &Content) -> Result<bo
         Ok(())
     })?;
     match pack {
-        Some(pack) if alone => Ok(repository
-            .store
-            .clone_pack(pack, file, content.size_bytes())),
+        Some(pack) if alone => Ok(repository.store.clone_pack(pack, file, content.size_bytes())),
         _ => Ok(false),
     }
 }
@@ -372,13 +343,8 @@ fn is_there(repository: &Repository, job: &Job) -> Result<bool> {
     }
     let mode = stat.st_mode & 0o777;
     if (mode & 0o111 != 0) != job.executable {
-        let mode = if job.executable {
-            mode | ((mode & 0o444) >> 2)
-        } else {
-            mode & !0o111
-        };
-        file.set_permissions(fs::Permissions::from_mode(mode))
-            .at("change", &job.shown)?;
+        let mode = if job.executable { mode | ((mode & 0o444) >> 2) } else { mode & !0o111 };
+        file.set_permissions(fs::Permissions::from_mode(mode)).at("change", &job.shown)?;
     }
     Ok(true)
 }

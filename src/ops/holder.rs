@@ -10,11 +10,7 @@ use crate::registry::{LeaseId, Registry};
 /// `<boot id>/<pid>/<start time>`: never the same for two processes of one host.
 pub fn this_process() -> String {
     let pid = std::process::id();
-    format!(
-        "{}/{pid}/{}",
-        boot_id(),
-        start_time(pid).unwrap_or_default()
-    )
+    format!("{}/{pid}/{}", boot_id(), start_time(pid).unwrap_or_default())
 }
 
 fn boot_id() -> String {

@@ -35,9 +35,7 @@ pub fn each_version(
 ) -> Result<()> {
     for project in registry.projects()? {
         for artifact in registry.artifacts(project.name)? {
-            versions(registry, &artifact.path)?
-                .into_iter()
-                .try_for_each(&mut *each)?;
+            versions(registry, &artifact.path)?.into_iter().try_for_each(&mut *each)?;
         }
     }
     Ok(())

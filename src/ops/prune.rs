@@ -38,10 +38,7 @@ pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<Versi
     for artifact in artifacts {
         let project = request.project.clone();
         let path = crate::model::reference::ArtifactPath { project, artifact };
-        doomed.extend(choose(
-            listing::versions(&*repository.registry, &path)?,
-            request,
-        ));
+        doomed.extend(choose(listing::versions(&*repository.registry, &path)?, request));
     }
     Ok(doomed)
 }
@@ -51,10 +48,7 @@ fn choose(versions: Vec<VersionInfo>, request: &PruneRequest) -> Vec<VersionInfo
     let candidates = versions.len().saturating_sub(request.keep_last);
     let goes = |version: &VersionInfo| {
         version.aliases.is_empty()
-            && request
-                .artifact_type
-                .as_ref()
-                .is_none_or(|t| *t == version.artifact_type)
+            && request.artifact_type.as_ref().is_none_or(|t| *t == version.artifact_type)
             && request.before.is_none_or(|before| version.created < before)
     };
     versions.into_iter().take(candidates).filter(goes).collect()

@@ -62,9 +62,7 @@ pub struct Layout {
 impl Layout {
     /// The parts of the repository in `root`.
     pub fn new(root: &Path) -> Result<Self> {
-        Ok(Self {
-            root: std::path::absolute(root).at("find", root)?,
-        })
+        Ok(Self { root: std::path::absolute(root).at("find", root)? })
     }
 
     /// The registry's file.
@@ -140,12 +138,8 @@ impl Layout {
         let mut file = tempfile::NamedTempFile::new_in(&self.root).at("write", &path)?;
         file.write_all(text.as_bytes()).at("write", &path)?;
         file.as_file().sync_all().at("sync", &path)?;
-        file.persist(&path)
-            .map_err(|e| e.error)
-            .at("write", &path)?;
-        File::open(&self.root)
-            .and_then(|dir| dir.sync_all())
-            .at("sync", &self.root)
+        file.persist(&path).map_err(|e| e.error).at("write", &path)?;
+        File::open(&self.root).and_then(|dir| dir.sync_all()).at("sync", &self.root)
     }
 
     /// The settings of the repository that is there.
@@ -155,14 +149,10 @@ impl Layout {
     pub fn settings(&self) -> Result<Settings> {
         let path = self.root.join(SETTINGS_FILE);
         let text = fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::new(
-                Kind::NotFound,
-                format!("no repository in {}", self.root.display()),
-            )
-            .hint(format!(
-                "`artifactfs init {}` makes one",
-                self.root.display()
-            )),
+            std::io::ErrorKind::NotFound => {
+                Error::new(Kind::NotFound, format!("no repository in {}", self.root.display()))
+                    .hint(format!("`artifactfs init {}` makes one", self.root.display()))
+            }
             _ => Error::io(format!("cannot read {}", path.display()), e),
         })?;
         let damaged =
@@ -231,14 +221,7 @@ impl Repository {
         let store = Arc::new(Store::open(&layout.store_path(&settings)?)?);
         let locate = Arc::new(RegistryLocator(Arc::clone(&registry)));
         let reader = Arc::new(Reader::new(Arc::clone(&store), locate));
-        Ok(Self {
-            layout,
-            settings,
-            cutter,
-            registry,
-            store,
-            reader,
-        })
+        Ok(Self { layout, settings, cutter, registry, store, reader })
     }
 }
 

@@ -52,12 +52,7 @@ pub struct Verifier<'a> {
 impl<'a> Verifier<'a> {
     /// A verifier that has seen nothing yet.
     pub fn new(repository: &'a Repository, progress: &'a dyn Progress) -> Self {
-        Self {
-            repository,
-            progress,
-            good: HashSet::new(),
-            report: VerifyReport::default(),
-        }
+        Self { repository, progress, good: HashSet::new(), report: VerifyReport::default() }
     }
 
     /// Reads a version.
@@ -124,19 +119,13 @@ impl<'a> Verifier<'a> {
             }
             let bytes = self.object(piece.digest)?;
             if bytes != piece.size_bytes {
-                return Err(Error::new(
-                    Kind::Corrupt,
-                    "a chunk is not as long as it should be",
-                ));
+                return Err(Error::new(Kind::Corrupt, "a chunk is not as long as it should be"));
             }
             self.good.insert(piece.digest);
             Ok(())
         })?;
         if length != content.size_bytes() {
-            return Err(Error::new(
-                Kind::Corrupt,
-                "the file is not as long as it should be",
-            ));
+            return Err(Error::new(Kind::Corrupt, "the file is not as long as it should be"));
         }
         self.good.insert(digest);
         Ok(())

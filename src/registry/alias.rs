@@ -19,19 +19,15 @@ pub(super) fn point(
     number: VersionNumber,
 ) -> Result<()> {
     let value = record::encode(&number);
-    names
-        .iter()
-        .try_for_each(|name| transaction.put(&keys::alias(path, name), &value))
+    names.iter().try_for_each(|name| transaction.put(&keys::alias(path, name), &value))
 }
 
 fn remove(transaction: &mut dyn Transaction, info: &VersionInfo, names: &[Alias]) -> Result<()> {
     for name in names {
         if !info.aliases.contains(name) {
             let what = format!("{} has no alias {name}", info.reference());
-            return Err(Error::new(Kind::NotFound, what).hint(format!(
-                "`artifactfs ls {}` shows which version has it",
-                info.path
-            )));
+            return Err(Error::new(Kind::NotFound, what)
+                .hint(format!("`artifactfs ls {}` shows which version has it", info.path)));
         }
         transaction.delete(&keys::alias(&info.path, name))?;
     }

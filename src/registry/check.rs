@@ -22,11 +22,8 @@ fn refuse_writers(transaction: &dyn Transaction) -> Result<()> {
     if writers.is_empty() {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Conflict,
-        format!("somebody is writing: {}", writers.join(", ")),
-    )
-    .hint("repair when they have finished"))
+    Err(Error::new(Kind::Conflict, format!("somebody is writing: {}", writers.join(", ")))
+        .hint("repair when they have finished"))
 }
 
 /// Counts `object` into or out of the record of its pack.
@@ -50,23 +47,14 @@ impl Embedded {
 
     /// Packs, objects, dead, pins: everything that can be made again from the store.
     pub(super) fn forget_object_table(&self) -> Result<()> {
-        self.write(Durability::Eventual, |transaction| {
-            refuse_writers(&*transaction)
-        })?;
-        let spaces = [
-            Space::Object,
-            Space::Pack,
-            Space::Dead,
-            Space::Purge,
-            Space::Pin,
-        ];
+        self.write(Durability::Eventual, |transaction| refuse_writers(&*transaction))?;
+        let spaces = [Space::Object, Space::Pack, Space::Dead, Space::Purge, Space::Pin];
         for space in spaces {
             let (from, to) = Key::of(space).range();
             loop {
                 let gone = self.write(Durability::Immediate, |transaction| {
                     let page = transaction.scan(&from, &to, FORGET_BATCH)?;
-                    page.iter()
-                        .try_for_each(|(key, _)| transaction.delete(key))?;
+                    page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
                     Ok(page.len())
                 })?;
                 if gone < FORGET_BATCH {

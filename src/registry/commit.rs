@@ -26,10 +26,7 @@ fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber,
             return Ok(Some((VersionNumber(below), record::decode(&bytes)?)));
         }
         let (from, _) = keys::below(Space::Version, path).range();
-        if view
-            .scan(&from, &keys::version(path, VersionNumber(below)), 1)?
-            .is_empty()
-        {
+        if view.scan(&from, &keys::version(path, VersionNumber(below)), 1)?.is_empty() {
             return Ok(None);
         }
         number = below;
@@ -60,34 +57,16 @@ impl Embedded {
                         ..Update::default()
                     };
                     rewrite(transaction, &request.path, number, &update)?;
-                    Committed {
-                        path: request.path.clone(),
-                        number,
-                        new: false,
-                    }
+                    Committed { path: request.path.clone(), number, new: false }
                 }
                 None => {
                     let number = artifact.next;
                     add_version(transaction, request, artifact, now)?;
-                    Committed {
-                        path: request.path.clone(),
-                        number,
-                        new: true,
-                    }
+                    Committed { path: request.path.clone(), number, new: true }
                 }
             };
-            point(
-                transaction,
-                &request.path,
-                &[Alias::latest()],
-                committed.number,
-            )?;
-            point(
-                transaction,
-                &request.path,
-                &request.aliases,
-                committed.number,
-            )?;
+            point(transaction, &request.path, &[Alias::latest()], committed.number)?;
+            point(transaction, &request.path, &request.aliases, committed.number)?;
             held.committed = Some(committed.clone());
             put_lease(transaction, lease, &held)?;
             Ok(committed)
@@ -144,10 +123,7 @@ fn add_version(
         description: request.description.clone().unwrap_or_default(),
         metadata: request.metadata.clone().unwrap_or_default(),
     };
-    transaction.put(
-        &keys::version(&request.path, number),
-        &record::encode(&version),
-    )?;
+    transaction.put(&keys::version(&request.path, number), &record::encode(&version))?;
     artifact.next = VersionNumber(number.0 + 1);
     transaction.put(&keys::artifact(&request.path), &record::encode(&artifact))
 }

@@ -48,11 +48,7 @@ impl Embedded {
             let mut dead = Vec::new();
             for (key, _) in transaction.scan(&from, &to, limit as usize)? {
                 let digest = keys::digest_of(&key);
-                match digest
-                    .map(|digest| object(&*transaction, &digest))
-                    .transpose()?
-                    .flatten()
-                {
+                match digest.map(|digest| object(&*transaction, &digest)).transpose()?.flatten() {
                     Some(located) => dead.extend(digest.map(|digest| (digest, located))),
                     None => transaction.delete(&key)?,
                 }

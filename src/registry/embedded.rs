@@ -27,9 +27,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// The host's clock.
 pub fn system_clock() -> Clock {
     Arc::new(|| {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     })
 }
@@ -48,11 +46,7 @@ impl Embedded {
     /// When the engine fails.
     pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
         let last = engine::read(&*engine, |view| read_counter(view, "change"))?;
-        Ok(Self {
-            engine,
-            clock,
-            changed: (Mutex::new(last), Condvar::new()),
-        })
+        Ok(Self { engine, clock, changed: (Mutex::new(last), Condvar::new()) })
     }
 
     pub(super) fn read<T>(&self, body: impl FnMut(&dyn View) -> Result<T>) -> Result<T> {
@@ -99,19 +93,14 @@ impl Embedded {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return;
             };
-            last = waiters
-                .wait_timeout(last, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            last = waiters.wait_timeout(last, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn changes_now(&self, after: u64) -> Result<Changes> {
         self.read(|view| {
             let newest = read_counter(view, "change")?;
-            let from = Key::of(Space::Change)
-                .number(after.saturating_add(1))
-                .done();
+            let from = Key::of(Space::Change).number(after.saturating_add(1)).done();
             let (_, to) = Key::of(Space::Change).range();
             let pairs = view.scan(&from, &to, CHANGES_PAGE)?;
             let first = pairs.first().and_then(|(key, _)| keys::number_of(key));
@@ -136,10 +125,7 @@ pub(super) fn read_counter(view: &dyn View, name: &str) -> Result<u64> {
 /// Counts one up; the first value is 1.
 pub(super) fn next_counter(transaction: &mut dyn Transaction, name: &str) -> Result<u64> {
     let value = read_counter(&*transaction, name)? + 1;
-    transaction.put(
-        &Key::of(Space::Counter).name(name).done(),
-        &record::encode(&value),
-    )?;
+    transaction.put(&Key::of(Space::Counter).name(name).done(), &record::encode(&value))?;
     Ok(value)
 }
 
@@ -261,10 +247,7 @@ impl Registry for Embedded {
 
     fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {
         let found = self.locate_objects(&digests)?;
-        Ok(found
-            .iter()
-            .map(|at| at.is_some_and(|l| l.extent.pack == pack))
-            .collect())
+        Ok(found.iter().map(|at| at.is_some_and(|l| l.extent.pack == pack)).collect())
     }
 
     fn purged(&self, pack: PackId, length_bytes: u64) -> Result<()> {

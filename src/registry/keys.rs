@@ -134,9 +134,7 @@ pub fn artifact(path: &ArtifactPath) -> Vec<u8> {
 
 /// Everything of `space` that belongs to an artifact.
 pub fn below(space: Space, path: &ArtifactPath) -> Key {
-    Key::of(space)
-        .name(path.project.as_str())
-        .name(path.artifact.as_str())
+    Key::of(space).name(path.project.as_str()).name(path.artifact.as_str())
 }
 
 /// A version's record.
@@ -163,10 +161,7 @@ pub fn dead(digest: &Digest) -> Vec<u8> {
 
 /// A pin.
 pub fn pin(digest: &Digest, lease: u64) -> Vec<u8> {
-    Key::of(Space::Pin)
-        .fixed(digest.as_bytes())
-        .number(lease)
-        .done()
+    Key::of(Space::Pin).fixed(digest.as_bytes()).number(lease).done()
 }
 
 /// A pack's record.

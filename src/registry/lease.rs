@@ -12,19 +12,15 @@ use crate::model::object::PackId;
 use crate::model::version::Timestamp;
 
 fn lease(view: &dyn View, id: LeaseId) -> Result<Option<LeaseRecord>> {
-    view.get(&keys::lease(id.0))?
-        .map(|bytes| record::decode(&bytes))
-        .transpose()
+    view.get(&keys::lease(id.0))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
 /// The record of a lease that has not ended.
 pub(super) fn live_lease(view: &dyn View, id: LeaseId, now: Timestamp) -> Result<LeaseRecord> {
     match lease(view, id)? {
         Some(record) if record.expires > now || record.committed.is_some() => Ok(record),
-        _ => Err(
-            Error::new(Kind::Conflict, format!("lease {} has ended", id.0))
-                .hint("nothing was committed; begin again"),
-        ),
+        _ => Err(Error::new(Kind::Conflict, format!("lease {} has ended", id.0))
+            .hint("nothing was committed; begin again")),
     }
 }
 
@@ -45,10 +41,7 @@ impl Embedded {
     ) -> Result<LeaseId> {
         let expires = Timestamp((self.clock)().0 + LEASE_MILLISECONDS);
         self.write(Durability::Immediate, |transaction| {
-            let adopted = adopt
-                .map(|id| lease(&*transaction, id))
-                .transpose()?
-                .flatten();
+            let adopted = adopt.map(|id| lease(&*transaction, id)).transpose()?.flatten();
             if let (Some(id), Some(mut record)) = (adopt, adopted) {
                 if record.committed.is_none() && record.purpose == purpose {
                     record.holder.clone_from(&holder);
@@ -59,13 +52,7 @@ impl Embedded {
             }
             let id = LeaseId(next_counter(transaction, "lease")?);
             let (holder, purpose) = (holder.clone(), purpose.clone());
-            let record = LeaseRecord {
-                expires,
-                holder,
-                purpose,
-                committed: None,
-                pin_batches: 0,
-            };
+            let record = LeaseRecord { expires, holder, purpose, committed: None, pin_batches: 0 };
             put_lease(transaction, id, &record)?;
             Ok(id)
         })
@@ -99,9 +86,7 @@ impl Embedded {
         while let Some(pack) = self.next_lease_pack(id)? {
             self.release_pack(id, pack)?;
         }
-        self.write(Durability::Immediate, |transaction| {
-            transaction.delete(&keys::lease(id.0))
-        })
+        self.write(Durability::Immediate, |transaction| transaction.delete(&keys::lease(id.0)))
     }
 
     /// Gives up one batch of pins; `false` when there are none left.

@@ -12,9 +12,7 @@ use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
 
 /// The artifact's record.
 pub(super) fn artifact(view: &dyn View, path: &ArtifactPath) -> Result<Option<ArtifactRecord>> {
-    view.get(&keys::artifact(path))?
-        .map(|bytes| record::decode(&bytes))
-        .transpose()
+    view.get(&keys::artifact(path))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
 fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<ArtifactRecord> {
@@ -47,13 +45,7 @@ pub(super) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionIn
     match view.get(&keys::version(path, number))? {
         Some(bytes) => {
             let aliases = aliases(view, path)?;
-            Ok(version_info(
-                path,
-                &artifact,
-                &aliases,
-                number,
-                record::decode(&bytes)?,
-            ))
+            Ok(version_info(path, &artifact, &aliases, number, record::decode(&bytes)?))
         }
         None => Err(not_found(&format!("version {number}"))),
     }
@@ -93,24 +85,18 @@ pub(super) fn aliases(view: &dyn View, path: &ArtifactPath) -> Result<Vec<(Alias
 
 /// A name that stands in a key.
 fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
-    std::str::from_utf8(bytes)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            Error::new(
-                Kind::Corrupt,
-                format!("a key of the registry holds \"{}\"", bytes.escape_ascii()),
-            )
-        })
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Error::new(
+            Kind::Corrupt,
+            format!("a key of the registry holds \"{}\"", bytes.escape_ascii()),
+        )
+    })
 }
 
 /// The last name in a key that ends with the zero of that name.
 fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
     let without_end = key.strip_suffix(&[0]).unwrap_or(key);
-    let start = without_end
-        .iter()
-        .rposition(|b| *b == 0)
-        .map_or(1, |at| at + 1);
+    let start = without_end.iter().rposition(|b| *b == 0).map_or(1, |at| at + 1);
     name_in(&without_end[start..])
 }
 
@@ -145,13 +131,7 @@ impl Embedded {
         let below = Key::of(Space::Artifact).name(project.as_str());
         each_below(view, below, &mut |key, value| {
             let artifact: ArtifactName = last_name(key)?;
-            each(
-                ArtifactPath {
-                    project: project.clone(),
-                    artifact,
-                },
-                record::decode(value)?,
-            )
+            each(ArtifactPath { project: project.clone(), artifact }, record::decode(value)?)
         })
     }
 
@@ -166,17 +146,13 @@ impl Embedded {
                     newest: None,
                     newest_created: None,
                 };
-                each_below(
-                    view,
-                    keys::below(Space::Version, &path),
-                    &mut |key, value| {
-                        info.versions += 1;
-                        info.newest = keys::number_of(key).map(VersionNumber);
-                        let version: VersionRecord = record::decode(value)?;
-                        info.newest_created = Some(version.created);
-                        Ok(())
-                    },
-                )?;
+                each_below(view, keys::below(Space::Version, &path), &mut |key, value| {
+                    info.versions += 1;
+                    info.newest = keys::number_of(key).map(VersionNumber);
+                    let version: VersionRecord = record::decode(value)?;
+                    info.newest_created = Some(version.created);
+                    Ok(())
+                })?;
                 artifacts.push(info);
                 Ok(())
             })?;
@@ -200,13 +176,7 @@ impl Embedded {
             page.iter()
                 .map(|(key, value)| {
                     let number = VersionNumber(keys::number_of(key).unwrap_or_default());
-                    Ok(version_info(
-                        path,
-                        &artifact,
-                        &aliases,
-                        number,
-                        record::decode(value)?,
-                    ))
+                    Ok(version_info(path, &artifact, &aliases, number, record::decode(value)?))
                 })
                 .collect()
         })
@@ -222,11 +192,7 @@ impl Embedded {
                     Ok(())
                 })?;
                 let aliases = aliases(view, &path)?;
-                names.push(Names {
-                    artifact: path.artifact,
-                    versions,
-                    aliases,
-                });
+                names.push(Names { artifact: path.artifact, versions, aliases });
                 Ok(())
             })?;
             Ok(names)

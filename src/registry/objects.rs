@@ -14,9 +14,7 @@ use crate::model::object::{Extent, Located, NewObject, PackId};
 
 /// The record of an object.
 pub(super) fn object(view: &dyn View, digest: &Digest) -> Result<Option<Located>> {
-    view.get(&keys::object(digest))?
-        .map(|bytes| decode_object(&bytes))
-        .transpose()
+    view.get(&keys::object(digest))?.map(|bytes| decode_object(&bytes)).transpose()
 }
 
 /// Whether a lease other than `except` pins the object.
@@ -125,10 +123,7 @@ impl Embedded {
                 }
             }
             if !pinned.is_empty() {
-                let key = Key::of(Space::PinnedBy)
-                    .number(lease.0)
-                    .number(held.pin_batches)
-                    .done();
+                let key = Key::of(Space::PinnedBy).number(lease.0).number(held.pin_batches).done();
                 transaction.put(&key, &record::encode_digests(&pinned))?;
                 held.pin_batches += 1;
                 put_lease(transaction, lease, &held)?;
@@ -147,15 +142,9 @@ impl Embedded {
                 if known.lease == Some(lease.0) && known.object_batches == 0 {
                     return Ok(());
                 }
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!("pack {id} exists already"),
-                ));
+                return Err(Error::new(Kind::Conflict, format!("pack {id} exists already")));
             }
-            let pack = PackRecord {
-                lease: Some(lease.0),
-                ..PackRecord::default()
-            };
+            let pack = PackRecord { lease: Some(lease.0), ..PackRecord::default() };
             transaction.put(&keys::pack(id), &record::encode(&pack))?;
             transaction.put(&keys::lease_pack(lease.0, id), &[])
         })
@@ -172,10 +161,7 @@ impl Embedded {
         objects.sort_unstable_by_key(|object| object.digest);
         let missing = self.read(|view| missing_children(view, &objects))?;
         if !missing.is_empty() {
-            return Ok(Added {
-                missing,
-                duplicates: 0,
-            });
+            return Ok(Added { missing, duplicates: 0 });
         }
         self.write(Durability::Eventual, |transaction| {
             live_lease(&*transaction, lease, (self.clock)())?;
@@ -186,10 +172,7 @@ impl Embedded {
                 return Err(Error::new(Kind::Conflict, what));
             }
             pack.length_bytes = length_bytes;
-            let batch = Key::of(Space::PackObjects)
-                .fixed(&id.0)
-                .number(pack.object_batches)
-                .done();
+            let batch = Key::of(Space::PackObjects).fixed(&id.0).number(pack.object_batches).done();
             pack.object_batches += 1;
             let mut added = Vec::with_capacity(objects.len());
             for object in &objects {
@@ -200,10 +183,7 @@ impl Embedded {
             transaction.put(&batch, &record::encode_digests(&added))?;
             count_children(transaction, &mut counts, &objects, &added)?;
             counts.store(transaction)?;
-            Ok(Added {
-                missing: Vec::new(),
-                duplicates: (objects.len() - added.len()) as u64,
-            })
+            Ok(Added { missing: Vec::new(), duplicates: (objects.len() - added.len()) as u64 })
         })
     }
 
@@ -230,9 +210,7 @@ impl Embedded {
         let from = after.map_or(start, |id| keys::next(&keys::pack(id)));
         self.read(|view| {
             let page = view.scan(&from, &to, limit as usize)?;
-            page.iter()
-                .map(|(key, value)| pack_info(key, value))
-                .collect()
+            page.iter().map(|(key, value)| pack_info(key, value)).collect()
         })
     }
 
@@ -269,9 +247,7 @@ pub(super) fn pack_info(key: &[u8], value: &[u8]) -> Result<PackInfo> {
 fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest>> {
     let mut missing = Vec::new();
     for child in objects.iter().flat_map(|object| &object.children) {
-        let here = objects
-            .binary_search_by_key(child, |object| object.digest)
-            .is_ok();
+        let here = objects.binary_search_by_key(child, |object| object.digest).is_ok();
         if !here && object(view, child)?.is_none() {
             missing.push(*child);
         }
@@ -291,24 +267,9 @@ fn insert(
     if object(&*transaction, &new.digest)?.is_some() {
         return Ok(false);
     }
-    let extent = Extent {
-        pack: id,
-        offset: new.offset,
-        stored_bytes: new.stored_bytes,
-    };
-    let NewObject {
-        kind,
-        codec,
-        body_bytes,
-        ..
-    } = *new;
-    let located = Located {
-        kind,
-        codec,
-        body_bytes,
-        extent,
-        refs: 0,
-    };
+    let extent = Extent { pack: id, offset: new.offset, stored_bytes: new.stored_bytes };
+    let NewObject { kind, codec, body_bytes, .. } = *new;
+    let located = Located { kind, codec, body_bytes, extent, refs: 0 };
     transaction.put(&keys::object(&new.digest), &encode_object(&located))?;
     let pack = counts.of(&*transaction, id)?;
     pack.live_objects += 1;

@@ -103,11 +103,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 fn body(bytes: &[u8]) -> Result<&[u8]> {
     match bytes.split_first() {
         Some((&FORMAT, body)) => Ok(body),
-        Some((format, _)) => Err(Error::new(
-            Kind::Unsupported,
-            format!("a registry record of format {format}"),
-        )
-        .hint("it was written by a newer artifactfs: upgrade this one")),
+        Some((format, _)) => {
+            Err(Error::new(Kind::Unsupported, format!("a registry record of format {format}"))
+                .hint("it was written by a newer artifactfs: upgrade this one"))
+        }
         None => Err(damaged()),
     }
 }
@@ -143,18 +142,8 @@ pub fn decode_object(bytes: &[u8]) -> Result<Located> {
         let pack = PackId(reader.array()?);
         let offset = reader.number()?;
         let stored_bytes = u32::try_from(reader.number()?).ok()?;
-        let extent = Extent {
-            pack,
-            offset,
-            stored_bytes,
-        };
-        reader.is_empty().then_some(Located {
-            kind,
-            codec,
-            body_bytes,
-            extent,
-            refs,
-        })
+        let extent = Extent { pack, offset, stored_bytes };
+        reader.is_empty().then_some(Located { kind, codec, body_bytes, extent, refs })
     }
     parse(body(bytes)?).ok_or_else(damaged)
 }
@@ -162,9 +151,7 @@ pub fn decode_object(bytes: &[u8]) -> Result<Located> {
 /// Digests end to end.
 pub fn encode_digests(digests: &[Digest]) -> Vec<u8> {
     let mut out = vec![FORMAT];
-    digests
-        .iter()
-        .for_each(|digest| out.extend_from_slice(digest.as_bytes()));
+    digests.iter().for_each(|digest| out.extend_from_slice(digest.as_bytes()));
     out
 }
 
@@ -177,11 +164,6 @@ pub fn decode_digests(bytes: &[u8]) -> Result<Vec<Digest>> {
     if !chunks.remainder().is_empty() {
         return Err(damaged());
     }
-    let digest = |chunk: &[u8]| {
-        chunk
-            .try_into()
-            .map(Digest::from_bytes)
-            .map_err(|_| damaged())
-    };
+    let digest = |chunk: &[u8]| chunk.try_into().map(Digest::from_bytes).map_err(|_| damaged());
     chunks.map(digest).collect()
 }

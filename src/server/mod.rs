@@ -84,10 +84,7 @@ impl Server {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(socket, private).at("protect", socket)?;
         let active = Arc::new(AtomicUsize::new(0));
-        let shared = Shared {
-            services,
-            active: Arc::clone(&active),
-        };
+        let shared = Shared { services, active: Arc::clone(&active) };
         let router = Router::new()
             .route(REGISTRY_PATH, post(registry))
             .route(DRAFTS_PATH, post(drafts))
@@ -99,11 +96,7 @@ impl Server {
                 tracing::error!("the server ended: {e}");
             }
         });
-        Ok(Self {
-            socket: socket.to_owned(),
-            runtime: Some(runtime),
-            active,
-        })
+        Ok(Self { socket: socket.to_owned(), runtime: Some(runtime), active })
     }
 }
 
@@ -124,9 +117,7 @@ impl Drop for Server {
 }
 
 async fn speak<B>(mut response: Response<B>) -> Response<B> {
-    response
-        .headers_mut()
-        .insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
+    response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
     response
 }
 
@@ -173,18 +164,12 @@ async fn answer(
     headers: &HeaderMap,
     work: impl FnOnce() -> Result<Vec<u8>> + Send + 'static,
 ) -> Response<Body> {
-    if headers
-        .get(PROTOCOL_HEADER)
-        .is_none_or(|version| version != PROTOCOL)
-    {
+    if headers.get(PROTOCOL_HEADER).is_none_or(|version| version != PROTOCOL) {
         return refuse(&unreadable());
     }
     let done = tokio::task::spawn_blocking(work).await;
     let done = done.unwrap_or_else(|_| {
-        Err(Error::new(
-            Kind::Unavailable,
-            "the daemon failed at this request; see its log",
-        ))
+        Err(Error::new(Kind::Unavailable, "the daemon failed at this request; see its log"))
     });
     match done {
         Ok(bytes) => Response::new(Body::from(bytes)),

@@ -48,11 +48,7 @@ pub fn run(
 ) -> Result<Built> {
     let index = index_path(repository, source.root());
     let old = OldIndex::open(&index);
-    let new = if lease.is_some() {
-        NewIndex::create(&index)?
-    } else {
-        NewIndex::none()
-    };
+    let new = if lease.is_some() { NewIndex::create(&index)? } else { NewIndex::none() };
     let uploader = lease.map(|lease| Uploader::new(repository, lease));
     let mut assembly = Assembly::new(repository, uploader, new, progress);
     assembly.drop_empty = source.filters().chooses();
@@ -171,11 +167,7 @@ impl<'a> Assembly<'a> {
         index: NewIndex,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let root = OpenDirectory {
-            name: None,
-            builder: Builder::default(),
-            entries: 0,
-        };
+        let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
         let report = PutReport {
             committed: None,
             root: Digest::from_bytes([0; 32]),
@@ -217,10 +209,7 @@ impl<'a> Assembly<'a> {
                 digests.sort_unstable();
                 digests.dedup();
                 let found = self.repository.registry.locate(digests.clone())?;
-                let gone = digests
-                    .into_iter()
-                    .zip(found)
-                    .filter(|(_, at)| at.is_none());
+                let gone = digests.into_iter().zip(found).filter(|(_, at)| at.is_none());
                 Ok(gone.map(|(digest, _)| digest).collect())
             }
         }
@@ -269,57 +258,31 @@ impl<'a> Assembly<'a> {
 
     fn entry(&mut self, name: EntryName, target: Target) {
         let nodes = &mut self.nodes;
-        let here = self
-            .directories
-            .last_mut()
-            .expect("the root is left at the end");
+        let here = self.directories.last_mut().expect("the root is left at the end");
         here.entries += 1;
-        here.builder
-            .push(TreeItem::Entry(Entry { name, target }), &mut |node| {
-                nodes.push(node)
-            });
+        here.builder.push(TreeItem::Entry(Entry { name, target }), &mut |node| nodes.push(node));
     }
 
     fn leave(&mut self) {
-        let done = self
-            .directories
-            .pop()
-            .expect("every directory that is left was entered");
-        let name = done
-            .name
-            .expect("only the root has no name, and it is not left");
+        let done = self.directories.pop().expect("every directory that is left was entered");
+        let name = done.name.expect("only the root has no name, and it is not left");
         if self.drop_empty && done.entries == 0 {
             return;
         }
         let nodes = &mut self.nodes;
-        let root = done
-            .builder
-            .finish(&mut |node| nodes.push(node))
-            .node_digest();
+        let root = done.builder.finish(&mut |node| nodes.push(node)).node_digest();
         let root = root.expect("a directory ends in a node");
         self.report.totals.directories += 1;
         self.entry(name, Target::Directory(root));
     }
 
     fn file(&mut self, file: FileMeta, content: Content) {
-        let FileMeta {
-            name,
-            key,
-            executable,
-            stamp,
-            ..
-        } = file;
+        let FileMeta { name, key, executable, stamp, .. } = file;
         self.index.add(key, stamp, content, self.now);
         self.report.totals.files += 1;
         self.report.totals.size_bytes += content.size_bytes();
         self.progress.advance(1, content.size_bytes());
-        self.entry(
-            name,
-            Target::File {
-                content,
-                executable,
-            },
-        );
+        self.entry(name, Target::File { content, executable });
     }
 
     /// A file that the index knew and the repository no longer has.
@@ -348,23 +311,14 @@ impl<'a> Assembly<'a> {
         }
         Ok(match cuts {
             [] => Content::Empty,
-            [only] => Content::Chunk {
-                digest: only.digest,
-                size_bytes: file.size_bytes,
-            },
+            [only] => Content::Chunk { digest: only.digest, size_bytes: file.size_bytes },
             many => {
                 let mut builder = Builder::default();
                 let nodes = &mut self.nodes;
                 let mut emit = |node| nodes.push(node);
                 for cut in many {
                     let size_bytes = cut.range.len() as u64;
-                    builder.push(
-                        Piece {
-                            size_bytes,
-                            digest: cut.digest,
-                        },
-                        &mut emit,
-                    );
+                    builder.push(Piece { size_bytes, digest: cut.digest }, &mut emit);
                 }
                 let Piece { size_bytes, digest } = builder.finish(&mut emit);
                 Content::Recipe { digest, size_bytes }
@@ -384,13 +338,7 @@ impl<'a> Assembly<'a> {
 
     fn begin(&mut self, meta: FileMeta) {
         let builder = Builder::default();
-        self.big = Some(BigFile {
-            meta,
-            builder,
-            size_bytes: 0,
-            pieces: 0,
-            lane: None,
-        });
+        self.big = Some(BigFile { meta, builder, size_bytes: 0, pieces: 0, lane: None });
     }
 
     fn pieces(&mut self, cuts: &[Cut], buffer: &[u8], missing: &HashSet<Digest>) -> Result<()> {
@@ -400,34 +348,22 @@ impl<'a> Assembly<'a> {
             if new {
                 self.chunk(lane, cut.digest, &buffer[cut.range.clone()])?;
             }
-            self.piece(Piece {
-                size_bytes: cut.range.len() as u64,
-                digest: cut.digest,
-            });
+            self.piece(Piece { size_bytes: cut.range.len() as u64, digest: cut.digest });
         }
-        self.uploader
-            .as_mut()
-            .map_or(Ok(()), Uploader::between_segments)
+        self.uploader.as_mut().map_or(Ok(()), Uploader::between_segments)
     }
 
     /// A big file has a pack of its own when it begins with something new: one that is mostly
     /// known would only leave a small pack behind.
     fn lane_for_next_piece(&mut self, new: bool) -> Lane {
-        let big = self
-            .big
-            .as_mut()
-            .expect("pieces come between a begin and an end");
+        let big = self.big.as_mut().expect("pieces come between a begin and an end");
         let solo = new && big.meta.size_bytes >= SOLO_MIN_BYTES;
-        *big.lane
-            .get_or_insert(if solo { Lane::Solo } else { Lane::Shared })
+        *big.lane.get_or_insert(if solo { Lane::Solo } else { Lane::Shared })
     }
 
     fn piece(&mut self, piece: Piece) {
         let nodes = &mut self.nodes;
-        let big = self
-            .big
-            .as_mut()
-            .expect("pieces come between a begin and an end");
+        let big = self.big.as_mut().expect("pieces come between a begin and an end");
         big.size_bytes += piece.size_bytes;
         big.pieces += 1;
         big.builder.push(piece, &mut |node| nodes.push(node));
@@ -441,10 +377,7 @@ impl<'a> Assembly<'a> {
             self.chunk(Lane::Shared, digest, body)?;
         }
         for _ in 0..chunks {
-            self.piece(Piece {
-                size_bytes: body.len() as u64,
-                digest,
-            });
+            self.piece(Piece { size_bytes: body.len() as u64, digest });
         }
         Ok(())
     }
@@ -458,10 +391,7 @@ impl<'a> Assembly<'a> {
         let content = match big.pieces {
             // The summary of a single piece would be a recipe of one chunk.
             0 => Content::Empty,
-            _ => Content::Recipe {
-                digest: root.digest,
-                size_bytes,
-            },
+            _ => Content::Recipe { digest: root.digest, size_bytes },
         };
         self.report.files_read += 1;
         self.file(big.meta, content);
@@ -484,10 +414,7 @@ impl<'a> Assembly<'a> {
     fn flush_nodes(&mut self) -> Result<()> {
         let nodes = std::mem::take(&mut self.nodes);
         let missing = self.missing(nodes.iter().map(|node| node.digest).collect())?;
-        for node in nodes
-            .into_iter()
-            .filter(|node| missing.contains(&node.digest))
-        {
+        for node in nodes.into_iter().filter(|node| missing.contains(&node.digest)) {
             match &mut self.uploader {
                 Some(uploader) => uploader.node(node)?,
                 None => self.count(node.digest, node.body.len()),
@@ -506,19 +433,13 @@ impl<'a> Assembly<'a> {
     fn finish(mut self) -> Result<Built> {
         let root = self.directories.pop().expect("the root is left at the end");
         let nodes = &mut self.nodes;
-        let root = root
-            .builder
-            .finish(&mut |node| nodes.push(node))
-            .node_digest();
+        let root = root.builder.finish(&mut |node| nodes.push(node)).node_digest();
         self.report.root = root.expect("a directory ends in a node");
         self.flush_nodes()?;
         if let Some(uploader) = self.uploader.take() {
             self.report.stored_bytes = uploader.finish()?;
         }
-        Ok(Built {
-            report: self.report,
-            index: self.index,
-        })
+        Ok(Built { report: self.report, index: self.index })
     }
 }
 

@@ -38,10 +38,7 @@ fn small_bytes(event: &Event) -> u64 {
 }
 
 fn cut(buffer: &[u8], range: std::ops::Range<usize>) -> Cut {
-    Cut {
-        digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]),
-        range,
-    }
+    Cut { digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]), range }
 }
 
 /// Appends the file's bytes to `buffer`.

@@ -52,9 +52,7 @@ impl Stamp {
     /// Whether the times lie so far back that a later change must show in them.
     pub fn is_settled(&self, now: SystemTime) -> bool {
         let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
-        let now = now
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos() as i128);
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
         let newest = nanoseconds(self.modified).max(nanoseconds(self.changed));
         now - newest > SETTLED_NANOSECONDS
     }
@@ -86,13 +84,8 @@ impl OldIndex {
     pub fn open(path: &Path) -> Self {
         let mut file = File::open(path).ok().map(BufReader::new);
         let mut magic = [0; MAGIC.len()];
-        let good = file
-            .as_mut()
-            .is_some_and(|f| f.read_exact(&mut magic).is_ok());
-        let mut index = Self {
-            file: file.filter(|_| good && magic == *MAGIC),
-            next: None,
-        };
+        let good = file.as_mut().is_some_and(|f| f.read_exact(&mut magic).is_ok());
+        let mut index = Self { file: file.filter(|_| good && magic == *MAGIC), next: None };
         index.advance();
         index
     }
@@ -107,17 +100,10 @@ impl OldIndex {
     /// The content of the file with this key, if it has not changed. Keys must be asked for in
     /// ascending order.
     pub fn find(&mut self, key: &[u8], stamp: &Stamp) -> Option<Content> {
-        while self
-            .next
-            .as_ref()
-            .is_some_and(|record| record.key.as_slice() < key)
-        {
+        while self.next.as_ref().is_some_and(|record| record.key.as_slice() < key) {
             self.advance();
         }
-        let record = self
-            .next
-            .as_ref()
-            .filter(|r| r.key == key && r.stamp == *stamp)?;
+        let record = self.next.as_ref().filter(|r| r.key == key && r.stamp == *stamp)?;
         Some(match record.content {
             Known::Empty => Content::Empty,
             Known::Chunk(digest, size_bytes) => Content::Chunk { digest, size_bytes },
@@ -161,9 +147,7 @@ impl NewIndex {
         let file = tempfile::NamedTempFile::new_in(folder).at("create", folder)?;
         let mut file = BufWriter::new(file);
         file.write_all(MAGIC).at("write", folder)?;
-        Ok(Self {
-            file: Some((file, path.to_owned())),
-        })
+        Ok(Self { file: Some((file, path.to_owned())) })
     }
 
     /// An index nobody keeps.
@@ -184,18 +168,10 @@ impl NewIndex {
             Content::Chunk { digest, size_bytes } => Known::Chunk(digest, size_bytes),
             Content::Recipe { digest, size_bytes } => Known::Recipe(digest, size_bytes),
         };
-        let bytes = postcard::to_stdvec(&Record {
-            key,
-            stamp,
-            content,
-        });
+        let bytes = postcard::to_stdvec(&Record { key, stamp, content });
         let bytes = bytes.expect("a record has no shape postcard cannot write");
         let length = (bytes.len() as u32).to_le_bytes();
-        if file
-            .write_all(&length)
-            .and_then(|()| file.write_all(&bytes))
-            .is_err()
-        {
+        if file.write_all(&length).and_then(|()| file.write_all(&bytes)).is_err() {
             // The disk is full, perhaps: the next put reads everything again.
             self.file = None;
         }

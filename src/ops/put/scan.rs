@@ -117,16 +117,7 @@ impl<'a> Scan<'a> {
         emit: &'a mut Emit<'a>,
     ) -> Self {
         let (ignores, above) = (IgnoreStack::default(), HashSet::new());
-        Self {
-            source,
-            cutter,
-            old,
-            ignores,
-            above,
-            unit: Unit::default(),
-            unit_bytes: 0,
-            emit,
-        }
+        Self { source, cutter, old, ignores, above, unit: Unit::default(), unit_bytes: 0, emit }
     }
 
     /// Walks to the end.
@@ -138,12 +129,7 @@ impl<'a> Scan<'a> {
             Some(name) => {
                 let root = self.source.root();
                 let meta = fs::metadata(root).at("read", root)?;
-                self.file(
-                    name.clone(),
-                    Path::new(name.as_os_str()),
-                    root.to_owned(),
-                    &meta,
-                )?;
+                self.file(name.clone(), Path::new(name.as_os_str()), root.to_owned(), &meta)?;
             }
             None => self.directory(Path::new(""))?,
         }
@@ -153,11 +139,7 @@ impl<'a> Scan<'a> {
     fn flush(&mut self) -> Result<()> {
         self.unit_bytes = 0;
         let unit = std::mem::take(&mut self.unit);
-        if unit.events.is_empty() {
-            Ok(())
-        } else {
-            (self.emit)(unit)
-        }
+        if unit.events.is_empty() { Ok(()) } else { (self.emit)(unit) }
     }
 
     fn push(&mut self, event: Event, bytes: u64) -> Result<()> {
@@ -175,10 +157,7 @@ impl<'a> Scan<'a> {
         let meta = fs::metadata(&full).at("read", &full)?;
         let identity = (meta.dev(), meta.ino());
         if !self.above.insert(identity) {
-            let what = format!(
-                "symlink {} leads back to a directory above it",
-                full.display()
-            );
+            let what = format!("symlink {} leads back to a directory above it", full.display());
             return Err(Error::new(Kind::Conflict, what).hint("--exclude it, or use --no-follow"));
         }
         self.ignores.enter(&full)?;
@@ -221,10 +200,7 @@ impl<'a> Scan<'a> {
             return self.file(name, relative, full, &meta);
         }
         let kind = special_kind(&meta);
-        self.push(
-            Event::Warning(format!("{} is {kind}: left out", full.display())),
-            0,
-        )
+        self.push(Event::Warning(format!("{} is {kind}: left out", full.display())), 0)
     }
 
     fn file(
@@ -239,14 +215,7 @@ impl<'a> Scan<'a> {
         let known = self.old.find(&key, &stamp);
         let executable = meta.mode() & 0o111 != 0;
         let size_bytes = meta.len();
-        let file = FileMeta {
-            name,
-            key,
-            path,
-            executable,
-            stamp,
-            size_bytes,
-        };
+        let file = FileMeta { name, key, path, executable, stamp, size_bytes };
         match known {
             Some(content) => self.push(Event::Known(file, content), 0),
             None if size_bytes <= SMALL_MAX_BYTES => self.push(Event::Small(file), size_bytes),
@@ -324,9 +293,7 @@ impl<'a> Scan<'a> {
 fn sorted_names(directory: &Path) -> Result<Vec<EntryName>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).at("list", directory)? {
-        names.push(EntryName::try_from(
-            &*entry.at("list", directory)?.file_name(),
-        )?);
+        names.push(EntryName::try_from(&*entry.at("list", directory)?.file_name())?);
     }
     names.sort_unstable();
     Ok(names)

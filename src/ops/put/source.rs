@@ -29,10 +29,7 @@ impl Filters {
     /// # Errors
     /// [`Kind::Usage`] for a pattern that is none.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
-        Ok(Self {
-            include: globs(include)?,
-            exclude: globs(exclude)?,
-        })
+        Ok(Self { include: globs(include)?, exclude: globs(exclude)? })
     }
 
     /// Whether the directory at `path`, relative to the root, is looked into.
@@ -62,17 +59,12 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let anchored = pattern.trim_start_matches('/').trim_end_matches('/');
-        let text = if pattern.contains('/') {
-            anchored.to_owned()
-        } else {
-            format!("**/{pattern}")
-        };
+        let text =
+            if pattern.contains('/') { anchored.to_owned() } else { format!("**/{pattern}") };
         let glob = GlobBuilder::new(&text).literal_separator(true).build();
         set.add(glob.map_err(|e| bad(pattern, e))?);
     }
-    set.build()
-        .map(Some)
-        .map_err(|e| bad(&patterns.join(" "), e))
+    set.build().map(Some).map_err(|e| bad(&patterns.join(" "), e))
 }
 
 fn matches(set: Option<&GlobSet>, path: &Path) -> bool {
@@ -107,10 +99,7 @@ impl Source {
         let single = match (kind.is_dir(), kind.is_file()) {
             (true, _) => None,
             (_, true) => {
-                let name = path
-                    .file_name()
-                    .or(root.file_name())
-                    .unwrap_or(OsStr::new("file"));
+                let name = path.file_name().or(root.file_name()).unwrap_or(OsStr::new("file"));
                 Some(EntryName::try_from(name)?)
             }
             _ => {
@@ -118,12 +107,7 @@ impl Source {
                 return Err(Error::new(Kind::Usage, what).hint("put a file or a directory"));
             }
         };
-        Ok(Self {
-            root,
-            single,
-            filters: filters.clone(),
-            follow,
-        })
+        Ok(Self { root, single, filters: filters.clone(), follow })
     }
 
     /// Where it is, without symlinks.
@@ -151,23 +135,14 @@ impl Source {
         if stays_inside(relative, &target) {
             return Ok(Link::Inside(target.into_os_string().into_vec().into()));
         }
-        let shown = || {
-            format!(
-                "symlink {} leads out, to {}",
-                full.display(),
-                target.display()
-            )
-        };
+        let shown = || format!("symlink {} leads out, to {}", full.display(), target.display());
         if !self.follow {
             return Err(Error::new(Kind::Conflict, shown())
                 .hint("leave out --no-follow to take what is there, or --exclude it"));
         }
         if fs::metadata(&full).is_err() {
-            return Err(Error::new(
-                Kind::Conflict,
-                format!("{}, where there is nothing", shown()),
-            )
-            .hint("remove the symlink, or --exclude it"));
+            return Err(Error::new(Kind::Conflict, format!("{}, where there is nothing", shown()))
+                .hint("remove the symlink, or --exclude it"));
         }
         Ok(Link::Outside)
     }
@@ -222,15 +197,8 @@ impl IgnoreStack {
 
     /// Whether the deepest file that speaks of `full` leaves it out.
     pub fn ignores(&self, full: &Path, is_directory: bool) -> bool {
-        let mut verdicts = self
-            .0
-            .iter()
-            .rev()
-            .flatten()
-            .map(|g| g.matched(full, is_directory));
-        verdicts
-            .find(|verdict| !verdict.is_none())
-            .is_some_and(|verdict| verdict.is_ignore())
+        let mut verdicts = self.0.iter().rev().flatten().map(|g| g.matched(full, is_directory));
+        verdicts.find(|verdict| !verdict.is_none()).is_some_and(|verdict| verdict.is_ignore())
     }
 }
 
@@ -257,11 +225,7 @@ mod tests {
             ("a", "/etc", false),
             ("a", "./x/./..", true),
         ] {
-            assert_eq!(
-                stays_inside(Path::new(at), Path::new(target)),
-                inside,
-                "{at} -> {target}"
-            );
+            assert_eq!(stays_inside(Path::new(at), Path::new(target)), inside, "{at} -> {target}");
         }
     }
 

@@ -109,11 +109,7 @@ impl Uploader {
         if digests.is_empty() {
             return Ok(HashSet::new());
         }
-        Ok(self
-            .registry
-            .missing(self.lease, digests)?
-            .into_iter()
-            .collect())
+        Ok(self.registry.missing(self.lease, digests)?.into_iter().collect())
     }
 
     /// Writes a chunk that is missing.
@@ -129,13 +125,7 @@ impl Uploader {
     /// # Errors
     /// When it cannot be written.
     pub fn node(&mut self, node: Node) -> Result<()> {
-        self.append(
-            Lane::Nodes,
-            node.digest,
-            node.kind,
-            &node.body,
-            node.children,
-        )
+        self.append(Lane::Nodes, node.digest, node.kind, &node.body, node.children)
     }
 
     fn append(
@@ -146,11 +136,7 @@ impl Uploader {
         body: &[u8],
         children: Vec<Digest>,
     ) -> Result<()> {
-        let new = self
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(digest);
+        let new = self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         if !new {
             return Ok(());
         }
@@ -163,19 +149,12 @@ impl Uploader {
             let id = PackId(rand::random());
             // Known to the registry before it is on the disk, so that none is ever forgotten.
             self.registry.register_pack(self.lease, id)?;
-            *slot = Some(OpenPack {
-                id,
-                writer: self.store.create(id)?,
-                objects: Vec::new(),
-            });
+            *slot = Some(OpenPack { id, writer: self.store.create(id)?, objects: Vec::new() });
         }
         let pack = slot.as_mut().expect("it was just opened");
         let offset = pack.writer.append(body)?;
         let body_bytes = u32::try_from(body.len()).map_err(|_| {
-            Error::new(
-                Kind::Unsupported,
-                format!("an object of {} bytes", body.len()),
-            )
+            Error::new(Kind::Unsupported, format!("an object of {} bytes", body.len()))
         })?;
         let stored_bytes = body_bytes;
         let codec = CODEC_RAW;
@@ -242,10 +221,7 @@ impl Uploader {
             return Ok(());
         };
         sealer.join().unwrap_or_else(|_| {
-            Err(Error::new(
-                Kind::Unavailable,
-                "the thread that seals packs panicked",
-            ))
+            Err(Error::new(Kind::Unavailable, "the thread that seals packs panicked"))
         })
     }
 
@@ -286,11 +262,7 @@ impl Sealer {
 
     /// Bytes are durable before names: body, index, registry.
     fn seal(&self, pack: OpenPack) -> Result<()> {
-        let OpenPack {
-            id,
-            writer,
-            objects,
-        } = pack;
+        let OpenPack { id, writer, objects } = pack;
         let length = writer.finish()?;
         let entries: Vec<IndexEntry> = objects.iter().map(IndexEntry::from).collect();
         self.store.write_index(id, &entries)?;

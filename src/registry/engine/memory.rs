@@ -24,9 +24,7 @@ impl View for Map {
             return Ok(Vec::new());
         }
         let range = self.range(from.to_vec()..to.to_vec()).take(limit);
-        Ok(range
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+        Ok(range.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }
 
@@ -71,10 +69,7 @@ impl Engine for MemoryEngine {
         body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
     ) -> Result<()> {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let mut undoable = Undoable {
-            map: &mut map,
-            before: BTreeMap::new(),
-        };
+        let mut undoable = Undoable { map: &mut map, before: BTreeMap::new() };
         let done = body(&mut undoable);
         if done.is_err() {
             for (key, value) in std::mem::take(&mut undoable.before) {

@@ -32,10 +32,7 @@ impl RedbEngine {
     /// what else redb found.
     pub fn open(path: &Path) -> Result<Self> {
         let database = RwLock::new(Some(open_database(path)?));
-        Ok(Self {
-            path: path.to_owned(),
-            database,
-        })
+        Ok(Self { path: path.to_owned(), database })
     }
 
     /// Runs `body` on the open database, which is opened again when an earlier write failed.
@@ -49,10 +46,7 @@ impl RedbEngine {
                 }
             }
         }
-        let mut database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // Closed before it is opened: redb locks its file.
         drop(database.take());
         body(database.insert(open_database(&self.path)?))
@@ -77,15 +71,13 @@ fn is_previous_failure(error: &Error) -> bool {
 fn open_error(path: &Path, error: DatabaseError) -> Error {
     let what = format!("cannot open the registry {}", path.display());
     match error {
-        DatabaseError::DatabaseAlreadyOpen => Error::new(
-            Kind::Conflict,
-            format!("{what}: another process has it open"),
-        ),
-        DatabaseError::UpgradeRequired(format) => Error::new(
-            Kind::Unsupported,
-            format!("{what}: its file format is {format}"),
-        )
-        .hint("it was made by another release of artifactfs: use that one"),
+        DatabaseError::DatabaseAlreadyOpen => {
+            Error::new(Kind::Conflict, format!("{what}: another process has it open"))
+        }
+        DatabaseError::UpgradeRequired(format) => {
+            Error::new(Kind::Unsupported, format!("{what}: its file format is {format}"))
+                .hint("it was made by another release of artifactfs: use that one")
+        }
         DatabaseError::Storage(storage) => storage_error(what, storage),
         other => Error::new(Kind::Unavailable, what).because(other),
     }
@@ -166,9 +158,7 @@ impl Engine for RedbEngine {
                     Durability::Eventual => redb::Durability::None,
                 })
                 .map_err(failed)?;
-            let done = body(&mut TableView(
-                transaction.open_table(TABLE).map_err(failed)?,
-            ));
+            let done = body(&mut TableView(transaction.open_table(TABLE).map_err(failed)?));
             match done {
                 Ok(()) => transaction.commit().map_err(failed),
                 Err(error) => {

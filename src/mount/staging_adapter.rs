@@ -1,0 +1,631 @@
+//! The kernel's requests to a staging mount.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::{OFlags, SeekFrom};
+
+use super::adapter::{
+    DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
+};
+use super::drafts::{DRAFT_TTL, StagingFs, file_attr, file_type, found, host, is_draft};
+use super::errno;
+use super::fs::{Found, Line};
+use crate::content::store::Space;
+use crate::staging::{Attr, Caller, Listed, Result, SetAttr, Time};
+
+/// A staging mount.
+pub struct Staging(pub Arc<StagingFs>);
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+fn time(at: TimeOrNow) -> Time {
+    match at {
+        TimeOrNow::Now => Time::Now,
+        TimeOrNow::SpecificTime(at) => {
+            let (sign, apart) = match at.duration_since(UNIX_EPOCH) {
+                Ok(after) => (1, after),
+                Err(before) => (-1, before.duration()),
+            };
+            let seconds = i64::try_from(apart.as_secs()).unwrap_or(i64::MAX);
+            match (sign, apart.subsec_nanos()) {
+                (1, nanoseconds) => Time::At(seconds, nanoseconds.into()),
+                (_, 0) => Time::At(-seconds, 0),
+                (_, nanoseconds) => Time::At(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
+            }
+        }
+    }
+}
+
+fn entry(done: Result<Attr>, reply: ReplyEntry) {
+    match done {
+        Ok(attr) => reply.entry(&DRAFT_TTL, &file_attr(&attr), GENERATION),
+        Err(e) => reply.error(host(e)),
+    }
+}
+
+fn empty(done: Result<()>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(host(e)),
+    }
+}
+
+/// Answers a value of which the kernel may only have asked the length.
+fn xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(e) => reply.error(host(e)),
+    }
+}
+
+impl Staging {
+    fn list_draft(
+        &self,
+        handle: FileHandle,
+        offset: u64,
+        each: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<()> {
+        self.0.drafts().list_directory(handle.0, offset, each)
+    }
+
+    fn lines(
+        &self,
+        ino: u64,
+        offset: u64,
+        each: &mut dyn FnMut(Line) -> bool,
+    ) -> std::result::Result<(), Errno> {
+        self.0.list(ino, offset, each).map_err(|e| errno::told("readdir", &e))
+    }
+}
+
+impl Filesystem for Staging {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_BIG_WRITES
+            | InitFlags::FUSE_AUTO_INVAL_DATA
+            | InitFlags::FUSE_MAX_PAGES;
+        configure(config, wanted);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if is_draft(parent.0) {
+            return entry(self.0.drafts().lookup(parent.0, name), reply);
+        }
+        reply_entry("lookup", self.0.lookup(parent.0, name), reply);
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
+        self.0.forget(ino.0, lookups);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        if !is_draft(ino.0) {
+            return reply_found(self.0.getattr(ino.0), reply);
+        }
+        match self.0.drafts().getattr(ino.0, fh.map(|fh| fh.0)) {
+            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        if !is_draft(ino.0) {
+            return reply.error(Errno::EROFS);
+        }
+        let (accessed, modified) = (atime.map(time), mtime.map(time));
+        let set = SetAttr { mode, uid, gid, size, accessed, modified };
+        match self.0.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
+            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        if is_draft(ino.0) {
+            return match self.0.drafts().readlink(ino.0) {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(host(e)),
+            };
+        }
+        match self.0.read.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno::told("readlink", &e)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        if !is_draft(parent.0) {
+            return reply.error(Errno::EROFS);
+        }
+        let made = self.0.drafts().mknod(parent.0, name, caller(req), mode, rdev.into());
+        entry(made, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        if is_draft(parent.0) {
+            return entry(self.0.drafts().mkdir(parent.0, name, caller(req), mode), reply);
+        }
+        match self.0.mkdir(parent.0, name, caller(req), mode) {
+            Ok(Found { attr, ttl }) => reply.entry(&ttl, &attr, GENERATION),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !is_draft(parent.0) {
+            return reply.error(Errno::EROFS);
+        }
+        empty(self.0.drafts().unlink(parent.0, name, false), reply);
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if is_draft(parent.0) {
+            return empty(self.0.drafts().unlink(parent.0, name, true), reply);
+        }
+        match self.0.rmdir(parent.0, name) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        if !is_draft(parent.0) {
+            return reply.error(Errno::EROFS);
+        }
+        entry(self.0.drafts().symlink(parent.0, name, caller(req), target), reply);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        match (is_draft(parent.0), is_draft(newparent.0)) {
+            (true, true) => {
+                let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+                let drafts = self.0.drafts();
+                empty(drafts.rename(parent.0, name, newparent.0, newname, flags), reply);
+            }
+            (false, false) => {
+                let from = self.0.place(parent.0, name);
+                let to = self.0.place(newparent.0, newname);
+                let (from, to) = match (from, to) {
+                    (Ok(from), Ok(to)) => (from, to),
+                    (Err(e), _) | (_, Err(e)) => return reply.error(e),
+                };
+                // A commit reads the whole draft: no thread that serves requests waits for it.
+                let (fs, caller) = (Arc::clone(&self.0), caller(req));
+                std::thread::spawn(move || match fs.publish(from, to, caller) {
+                    Ok(()) => reply.ok(),
+                    Err(e) => reply.error(e),
+                });
+            }
+            _ => reply.error(Errno::EXDEV),
+        }
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        match (is_draft(ino.0), is_draft(newparent.0)) {
+            (true, true) => entry(self.0.drafts().link(ino.0, newparent.0, newname), reply),
+            (false, true) => reply.error(Errno::EXDEV),
+            _ => reply.error(Errno::EROFS),
+        }
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = OFlags::from_bits_retain(flags.0 as u32);
+        if !is_draft(ino.0) {
+            return match flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
+                true => reply.error(Errno::EROFS),
+                false => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            };
+        }
+        match self.0.drafts().open_file(ino.0, caller(req), flags) {
+            // Only the kernel changes a draft: what it has cached holds.
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        if !is_draft(parent.0) {
+            return reply.error(Errno::EROFS);
+        }
+        let flags = OFlags::from_bits_retain(flags as u32);
+        match self.0.drafts().create_file(parent.0, name, caller(req), mode, flags) {
+            Ok((attr, handle)) => {
+                let attr = file_attr(&attr);
+                let handle = FileHandle(handle);
+                reply.created(&DRAFT_TTL, &attr, GENERATION, handle, FopenFlags::empty());
+            }
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        if !is_draft(ino.0) {
+            return reply_read(&self.0.read, ino.0, offset, size, reply);
+        }
+        let mut buffer = vec![0; size as usize];
+        match self.0.drafts().read(fh.0, offset, &mut buffer) {
+            Ok(count) => reply.data(&buffer[..count]),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.0.drafts().write(fh.0, offset, data) {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing is held back; ENOSYS spares the kernel asking again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.drafts().release(fh.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        match is_draft(ino.0) {
+            true => empty(self.0.drafts().fsync(fh.0, datasync), reply),
+            false => reply.ok(),
+        }
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if !is_draft(ino.0) {
+            return reply.opened(FileHandle(0), FopenFlags::empty());
+        }
+        match self.0.drafts().open_directory(ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let done = if is_draft(ino.0) {
+            let listed = self.list_draft(fh, offset, &mut |line: Listed| {
+                let kind = file_type(line.kind);
+                !reply.add(INodeNo(line.inode), line.next, kind, &line.name)
+            });
+            listed.map_err(host)
+        } else {
+            let fs = &self.0;
+            add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |dot, next, name| {
+                !reply.add(dot, next, fuser::FileType::Directory, name)
+            });
+            self.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
+                let FileAttr { ino: number, kind, .. } = line.found.attr;
+                let name = OsStr::from_bytes(&line.name);
+                let taken = !reply.add(number, line.next + DOTS, kind, name);
+                // Without attributes it is no look-up; the caller takes back one not taken.
+                if taken {
+                    fs.forget(number.0, 1);
+                }
+                taken
+            })
+        };
+        match done {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let fs = &self.0;
+        let mut add = |found: &Found, next: u64, name: &OsStr| {
+            !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
+        };
+        let done = if is_draft(ino.0) {
+            self.list_draft(fh, offset, &mut |line: Listed| {
+                if line.name == "." || line.name == ".." {
+                    return add(&dot(line.inode), line.next, &line.name);
+                }
+                // Removed since it was listed.
+                let Ok(attr) = fs.drafts().lookup(ino.0, &line.name) else {
+                    return true;
+                };
+                let taken = add(&found(&attr), line.next, &line.name);
+                if !taken {
+                    fs.forget(attr.id, 1);
+                }
+                taken
+            })
+            .map_err(host)
+        } else {
+            add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |number, next, name| {
+                add(&dot(number.0), next, OsStr::new(name))
+            });
+            self.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
+                let name = OsStr::from_bytes(&line.name);
+                add(&line.found, line.next + DOTS, name)
+            })
+        };
+        match done {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.0.drafts().release(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        match is_draft(ino.0) {
+            true => empty(self.0.drafts().sync_directory(fh.0), reply),
+            false => reply.ok(),
+        }
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let space = self.0.drafts().statfs().map(|stat| Space {
+            free_bytes: stat.f_bavail * stat.f_frsize,
+            total_bytes: stat.f_blocks * stat.f_frsize,
+        });
+        let told = |e: rustix::io::Errno| crate::error::Error::io("cannot stat drafts", e.into());
+        reply_statfs(space.map_err(told), reply);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        if !is_draft(ino.0) {
+            return reply.error(Errno::EROFS);
+        }
+        empty(self.0.drafts().setxattr(ino.0, name, value, flags as u32), reply);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !is_draft(ino.0) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        xattr(self.0.drafts().getxattr(ino.0, name), size, reply);
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match is_draft(ino.0) {
+            true => xattr(self.0.drafts().listxattr(ino.0), size, reply),
+            false => xattr(Ok(Vec::new()), size, reply),
+        }
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !is_draft(ino.0) {
+            return reply.error(Errno::EROFS);
+        }
+        empty(self.0.drafts().removexattr(ino.0, name), reply);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.0.drafts().fallocate(fh.0, offset, length, mode as u32), reply);
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        /// lseek(2).
+        const SEEK_DATA: i32 = 3;
+        const SEEK_HOLE: i32 = 4;
+        let at = u64::try_from(offset).unwrap_or_default();
+        let to = match whence {
+            SEEK_DATA => SeekFrom::Data(at),
+            SEEK_HOLE => SeekFrom::Hole(at),
+            _ => return reply.error(Errno::EINVAL),
+        };
+        if !is_draft(ino.0) {
+            // The kernel then takes the whole file for data.
+            return reply.error(Errno::ENOSYS);
+        }
+        match self.0.drafts().seek(fh.0, to) {
+            Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        if !is_draft(ino_in.0) || !is_draft(ino_out.0) {
+            // The kernel then reads and writes.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
+        match self.0.drafts().copy_range(from, to, len) {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(e) => reply.error(host(e)),
+        }
+    }
+}

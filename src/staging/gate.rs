@@ -1,0 +1,170 @@
+//! Freezing: while a draft is committed nothing in it changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::Result;
+use crate::model::reference::ArtifactPath;
+
+/// The name of a draft.
+pub type DraftKey = Arc<ArtifactPath>;
+
+/// How long freezing waits for operations that have begun: each is one system call.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Gate {
+    frozen: bool,
+    /// Operations under way that change the draft.
+    changing: u32,
+    /// Handles open for writing.
+    writers: u32,
+}
+
+/// The gates of all drafts that anything happens to.
+#[derive(Default)]
+pub struct Gates {
+    gates: Mutex<HashMap<DraftKey, Gate>>,
+    moved: Condvar,
+}
+
+/// An operation that changes a draft.
+pub struct Change<'a> {
+    gates: &'a Gates,
+    key: DraftKey,
+}
+
+/// A draft that does not change while this lives.
+pub struct Frozen {
+    gates: Arc<Gates>,
+    key: DraftKey,
+}
+
+impl Gates {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DraftKey, Gate>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with(&self, key: &DraftKey, act: impl FnOnce(&mut Gate)) {
+        let mut gates = self.lock();
+        let gate = gates.entry(Arc::clone(key)).or_default();
+        act(gate);
+        if !gate.frozen && gate.changing == 0 && gate.writers == 0 {
+            gates.remove(key);
+        }
+        self.moved.notify_all();
+    }
+
+    /// Begins an operation that changes the draft.
+    pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
+        let mut gates = self.lock();
+        let gate = gates.entry(Arc::clone(key)).or_default();
+        if gate.frozen {
+            return Err(Errno::BUSY);
+        }
+        gate.changing += 1;
+        Ok(Change { gates: self, key: Arc::clone(key) })
+    }
+
+    /// A handle was opened for writing.
+    pub fn add_writer(&self, key: &DraftKey) {
+        self.with(key, |gate| gate.writers += 1);
+    }
+
+    /// It was closed.
+    pub fn drop_writer(&self, key: &DraftKey) {
+        self.with(key, |gate| gate.writers = gate.writers.saturating_sub(1));
+    }
+
+    /// Waits until nobody has a file of the draft open for writing; `false` when `wait` is over
+    /// first. (The kernel tells of a close a little after close(2) has returned.)
+    pub fn wait_quiet(&self, key: &DraftKey, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let mut gates = self.lock();
+        while gates.get(key).is_some_and(|gate| gate.writers > 0) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            gates = self.moved.wait_timeout(gates, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Freezes a draft; EBUSY while it is frozen or has writers.
+    pub fn freeze(self: &Arc<Self>, key: &DraftKey) -> Result<Frozen> {
+        let mut gates = self.lock();
+        let gate = gates.entry(Arc::clone(key)).or_default();
+        if gate.frozen || gate.writers > 0 {
+            return Err(Errno::BUSY);
+        }
+        gate.frozen = true;
+        let frozen = Frozen { gates: Arc::clone(self), key: Arc::clone(key) };
+        let deadline = Instant::now() + SETTLE_DEADLINE;
+        while gates.get(key).is_some_and(|gate| gate.changing > 0) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                drop(gates);
+                return Err(Errno::BUSY);
+            };
+            gates = self.moved.wait_timeout(gates, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        // One of the operations just waited for may have opened a file for writing.
+        let writers = gates.get(key).is_some_and(|gate| gate.writers > 0);
+        drop(gates);
+        if writers { Err(Errno::BUSY) } else { Ok(frozen) }
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.gates.with(&self.key, |gate| gate.changing -= 1);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.gates.with(&self.key, |gate| gate.frozen = false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> DraftKey {
+        Arc::new("p/a".parse().unwrap())
+    }
+
+    #[test]
+    fn a_frozen_draft_refuses_changes_and_a_draft_with_writers_is_not_frozen() {
+        let gates = Arc::new(Gates::default());
+        let frozen = gates.freeze(&key()).unwrap();
+        assert!(matches!(gates.change(&key()), Err(Errno::BUSY)));
+        assert!(gates.freeze(&key()).is_err());
+        drop(frozen);
+        drop(gates.change(&key()).unwrap());
+        gates.add_writer(&key());
+        assert!(gates.freeze(&key()).is_err());
+        assert!(!gates.wait_quiet(&key(), Duration::from_millis(1)));
+        gates.drop_writer(&key());
+        assert!(gates.wait_quiet(&key(), Duration::ZERO));
+        assert!(gates.freeze(&key()).is_ok());
+    }
+
+    #[test]
+    fn freezing_waits_for_what_has_begun() {
+        let gates = Arc::new(Gates::default());
+        let change = gates.change(&key()).unwrap();
+        std::thread::scope(|scope| {
+            let freezer = scope.spawn(|| gates.freeze(&key()));
+            while gates.change(&key()).is_ok() {
+                std::thread::yield_now();
+            }
+            assert!(!freezer.is_finished());
+            drop(change);
+            assert!(freezer.join().unwrap().is_ok());
+        });
+    }
+}
