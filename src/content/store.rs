@@ -221,7 +221,7 @@ impl Store {
 const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
 
 fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut done = 0;
     while done < length {
         let step = (length - done).min(ZEROS.len() as u64);

@@ -70,16 +70,11 @@ struct Known {
 }
 
 /// The inodes the kernel knows.
+#[derive(Default)]
 pub struct PathTable {
     known: HashMap<u64, Known>,
     by_key: HashMap<Arc<Key>, u64>,
     counted: u64,
-}
-
-impl Default for PathTable {
-    fn default() -> Self {
-        Self { known: HashMap::new(), by_key: HashMap::new(), counted: 0 }
-    }
 }
 
 impl PathTable {
@@ -123,10 +118,10 @@ impl PathTable {
             return;
         };
         known.lookups = known.lookups.saturating_sub(lookups);
-        if known.lookups == 0 {
-            if let Some(known) = self.known.remove(&ino) {
-                self.by_key.remove(&known.key);
-            }
+        if known.lookups == 0
+            && let Some(known) = self.known.remove(&ino)
+        {
+            self.by_key.remove(&known.key);
         }
     }
 

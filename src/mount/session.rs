@@ -168,11 +168,11 @@ fn mount_error(target: &Path, error: io::Error) -> Error {
 /// The mount point, absolute, checked, and cleared of a mount whose daemon is dead.
 fn prepare(target: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(target).at("find", target)?;
-    if let Err(e) = fs::metadata(&absolute) {
-        if e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) {
-            tracing::info!("{}: clearing a dead mount", absolute.display());
-            detach(&absolute);
-        }
+    if let Err(e) = fs::metadata(&absolute)
+        && e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
+    {
+        tracing::info!("{}: clearing a dead mount", absolute.display());
+        detach(&absolute);
     }
     let target = fs::canonicalize(&absolute).map_err(|e| {
         Error::io(format!("cannot mount on {}", absolute.display()), e)

@@ -42,13 +42,14 @@ impl Embedded {
         let expires = Timestamp((self.clock)().0 + LEASE_MILLISECONDS);
         self.write(Durability::Immediate, |transaction| {
             let adopted = adopt.map(|id| lease(&*transaction, id)).transpose()?.flatten();
-            if let (Some(id), Some(mut record)) = (adopt, adopted) {
-                if record.committed.is_none() && record.purpose == purpose {
-                    record.holder.clone_from(&holder);
-                    record.expires = expires;
-                    put_lease(transaction, id, &record)?;
-                    return Ok(id);
-                }
+            if let (Some(id), Some(mut record)) = (adopt, adopted)
+                && record.committed.is_none()
+                && record.purpose == purpose
+            {
+                record.holder.clone_from(&holder);
+                record.expires = expires;
+                put_lease(transaction, id, &record)?;
+                return Ok(id);
             }
             let id = LeaseId(next_counter(transaction, "lease")?);
             let (holder, purpose) = (holder.clone(), purpose.clone());

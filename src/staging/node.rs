@@ -78,10 +78,10 @@ impl Nodes {
     }
 
     fn add_link(&mut self, id: u64, link: Link) {
-        if let Some(node) = self.known.get_mut(&id) {
-            if !node.links.contains(&link) {
-                node.links.push(link);
-            }
+        if let Some(node) = self.known.get_mut(&id)
+            && !node.links.contains(&link)
+        {
+            node.links.push(link);
         }
     }
 
@@ -151,12 +151,11 @@ impl Nodes {
             return;
         };
         node.lookups = node.lookups.saturating_sub(lookups);
-        if node.lookups == 0 {
-            if let Some(node) = self.known.remove(&id) {
-                if self.by_host.get(&node.host) == Some(&id) {
-                    self.by_host.remove(&node.host);
-                }
-            }
+        if node.lookups == 0
+            && let Some(node) = self.known.remove(&id)
+            && self.by_host.get(&node.host) == Some(&id)
+        {
+            self.by_host.remove(&node.host);
         }
     }
 }

@@ -67,8 +67,8 @@ pub struct SetAttr {
 
 const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
 /// utimensat(2): the present moment, and leaving a time alone.
-const UTIME_NOW: i64 = rustix::fs::UTIME_NOW as i64;
-const UTIME_OMIT: i64 = rustix::fs::UTIME_OMIT as i64;
+const UTIME_NOW: i64 = rustix::fs::UTIME_NOW;
+const UTIME_OMIT: i64 = rustix::fs::UTIME_OMIT;
 
 impl Drafts {
     pub(super) fn shared(&self) -> RwLockReadGuard<'_, ()> {
@@ -481,10 +481,10 @@ impl Drafts {
 
     /// Closes a file or directory.
     pub fn release(&self, handle: u64) {
-        if let Some(file) = self.handles.close(handle) {
-            if file.mode == OpenMode::Write {
-                self.gates.drop_writer(&file.draft);
-            }
+        if let Some(file) = self.handles.close(handle)
+            && file.mode == OpenMode::Write
+        {
+            self.gates.drop_writer(&file.draft);
         }
     }
 

@@ -1,0 +1,111 @@
+//! A rotten disk: EIO for what it hurts, never wrong bytes, and names for what is hurt.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use crate::world::{World, noise};
+
+fn packs(world: &World) -> Vec<PathBuf> {
+    let mut packs = Vec::new();
+    for folder in fs::read_dir(world.repo().join("store/packs")).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            packs.extend(path.extension().is_some_and(|e| e == "pack").then_some(path));
+        }
+    }
+    packs
+}
+
+fn two_versions() -> (World, Vec<u8>) {
+    let world = World::new();
+    let bytes = noise(1, 12_000_000);
+    let source = world.tree("src", &[("big", &bytes), ("small", b"fine")]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    fs::write(source.join("small"), b"fine too").unwrap();
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    (world, bytes)
+}
+
+fn solo(world: &World) -> PathBuf {
+    let packs = packs(world);
+    let length = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    packs.into_iter().find(|path| length(path) == 12_000_000).expect("a big file is its own pack")
+}
+
+#[test]
+fn a_flipped_bit_hurts_one_file_and_is_named() {
+    let (mut world, bytes) = two_versions();
+    let pack = solo(&world);
+    assert_eq!(fs::read(&pack).unwrap(), bytes, "its body is byte for byte the file");
+    let at = 6_000_000;
+    let file = OpenOptions::new().write(true).open(&pack).unwrap();
+    file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    let (read, _) = world.mount();
+    for version in ["a:v0", "a:v1"] {
+        let root = read.join("p").join(version);
+        assert!(fs::read(root.join("small")).unwrap().starts_with(b"fine"));
+        let error = fs::read(root.join("big")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    }
+    let open = fs::File::open(read.join("p/a:v0/big")).unwrap();
+    let mut head = vec![0; 1_000_000];
+    open.read_exact_at(&mut head, 0).unwrap();
+    assert_eq!(head, bytes[..1_000_000], "the rest of the file is read");
+    let log = fs::read_to_string(world.repo().join("daemon.log")).unwrap();
+    assert!(log.contains("damaged"), "{log}");
+    let verified = world.run(&["verify"]);
+    assert_eq!(verified.code, 13);
+    for name in ["p/a:v0/big", "p/a:v1/big"] {
+        assert!(verified.out.contains(name), "{}", verified.out);
+    }
+    assert!(!verified.out.contains("small"));
+    assert_eq!(world.run(&["get", "p/a", "--root", "out"]).code, 13);
+    assert!(!world.path("out/big").exists(), "no file with wrong bytes is left");
+}
+
+#[test]
+fn a_truncated_or_missing_pack_is_found() {
+    let (world, _) = two_versions();
+    let pack = solo(&world);
+    OpenOptions::new().write(true).open(&pack).unwrap().set_len(5_000_000).unwrap();
+    assert_eq!(world.run(&["verify", "p/a:v0"]).code, 13);
+    fs::remove_file(&pack).unwrap();
+    let checked = world.run(&["fsck"]);
+    assert_eq!(checked.code, 13);
+    assert!(checked.out.contains("missing"), "{}", checked.out);
+    let verified = world.json_of_failed(&["verify"]);
+    assert_eq!(verified["damaged_paths"], 2);
+    // What is not hurt is read.
+    world.ok(&["get", "p/a", "--root", "out", "--include", "small"]);
+    assert_eq!(fs::read(world.path("out/small")).unwrap(), b"fine too");
+}
+
+#[test]
+fn the_object_table_is_made_again_from_the_store() {
+    let (world, bytes) = two_versions();
+    world.ok(&["fsck", "--rebuild"]);
+    world.sound();
+    world.ok(&["get", "p/a:v0", "--root", "out"]);
+    assert_eq!(fs::read(world.path("out/big")).unwrap(), bytes);
+    // Packs that nobody knows are found and removed.
+    let stray = packs(&world)[0].parent().unwrap().join(format!("{}.pack", "ab".repeat(16)));
+    fs::write(&stray, b"stray").unwrap();
+    assert_eq!(world.run(&["fsck"]).code, 13);
+    // It lies in a folder of another prefix only by chance; its name decides.
+    let home = world.repo().join("store/packs/ab");
+    fs::create_dir_all(&home).unwrap();
+    fs::rename(&stray, home.join(stray.file_name().unwrap())).unwrap();
+    world.ok(&["fsck", "--repair"]);
+    world.sound();
+}
+
+#[test]
+fn a_lost_put_index_costs_only_time() {
+    let (world, _) = two_versions();
+    for file in fs::read_dir(world.repo().join("puts")).unwrap() {
+        fs::write(file.unwrap().path(), b"AFSPUT1\n\xff\xff").unwrap();
+    }
+    let told = world.json(&["put", "-n", "p/a", world.path("src").to_str().unwrap()]);
+    assert_eq!(told["new_version"], false);
+}

@@ -1,0 +1,3 @@
+mod damage;
+mod full_disk;
+mod killed;

@@ -1,0 +1,152 @@
+//! What bad input gets: an exit code, what was wanted and found, and what to do.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::world::{World, noise, write};
+
+/// Code, and words that stderr must have.
+fn refuses(world: &World, args: &[&str], code: i32, words: &[&str]) {
+    let ran = world.run(args);
+    assert_eq!(ran.code, code, "{args:?}: {}{}", ran.out, ran.err);
+    assert!(ran.out.is_empty(), "{args:?} prints to stdout: {}", ran.out);
+    for word in words {
+        assert!(ran.err.contains(word), "{args:?}: no {word:?} in: {}", ran.err);
+    }
+    let json = world.run(&[&["--json"], args].concat());
+    assert_eq!(json.code, code);
+    if code != 1 {
+        let told: serde_json::Value = serde_json::from_str(&json.err).expect(&json.err);
+        assert!(told["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+}
+
+#[test]
+fn names_that_cannot_be() {
+    let world = World::new();
+    let source = world.tree("src", &[("a", b"1")]);
+    let source = source.to_str().unwrap();
+    let long = format!("p/{}", "x".repeat(300));
+    for name in ["a", "p/", "/a", "p/a/b", "p/ü", "../a", "p/..", "p/a b", ".p/a", &long, "p/-a\0"]
+    {
+        if name.contains('\0') {
+            continue;
+        }
+        refuses(&world, &["put", "-n", name, source], 2, &["hint"]);
+    }
+    refuses(&world, &["put", "-n", "p/a:v3", source], 2, &["names one"]);
+    refuses(&world, &["put", "-n", "p/a", "-a", "v3", source], 2, &["\"v3\"", "version"]);
+    refuses(&world, &["put", "-n", "p/a", "-a", "a/b", source], 2, &["hint"]);
+    refuses(&world, &["put", "-n", "p/a", "-t", "x:y", source], 2, &["type"]);
+    refuses(&world, &["show", "nothing"], 2, &["project/artifact"]);
+    // A leading dash is a good artifact name, given so that it is no flag.
+    world.ok(&["put", "--name=p/-a", source]);
+    world.ok(&["show", "p/-a"]);
+}
+
+#[test]
+fn things_that_are_not_there() {
+    let world = World::new();
+    let source = world.tree("src", &[("a", b"1")]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    refuses(&world, &["show", "q/a"], 10, &["no project q", "hint"]);
+    refuses(&world, &["show", "p/b"], 10, &["no artifact p/b", "hint"]);
+    refuses(&world, &["show", "p/a:v7"], 10, &["no version v7", "hint"]);
+    refuses(&world, &["get", "p/a:best"], 10, &["no alias best", "hint"]);
+    refuses(&world, &["ls", "p/a:v0/none"], 10, &["has no none"]);
+    refuses(&world, &["put", "-n", "p/a", "missing"], 10, &["missing"]);
+    refuses(&world, &["commit", "p/a"], 10, &["no draft p/a"]);
+    refuses(&world, &["umount", "src"], 10, &["not mounted"]);
+    refuses(&world, &["mount", "nowhere"], 10, &["mkdir"]);
+    let repo = world.path("elsewhere");
+    let output = world.command(&["ls"]).env("ARTIFACTFS_REPO", "x").output().unwrap();
+    assert!(output.status.success(), "the flag beats the environment");
+    let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_artifactfs"));
+    let output = other.arg("--repo").arg(&repo).arg("ls").output().unwrap();
+    assert_eq!(output.status.code(), Some(10));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("artifactfs init"));
+}
+
+#[test]
+fn requests_that_make_no_sense() {
+    let world = World::new();
+    let source = world.tree("src", &[("a", b"1")]);
+    let source = source.to_str().unwrap();
+    refuses(&world, &["put"], 1, &["Usage"]);
+    refuses(&world, &["frobnicate"], 1, &["frobnicate"]);
+    refuses(&world, &["put", "-n", "p/a", "--metadata", "[1]", source], 1, &["JSON object"]);
+    refuses(&world, &["put", "-n", "p/a", "--metadata", "{", source], 1, &["JSON object"]);
+    refuses(&world, &["put", "-n", "p/a", "--metadata", "@none", source], 10, &["none"]);
+    refuses(&world, &["put", "-n", "p/a", "--include", "a[", source], 1, &["glob"]);
+    refuses(&world, &["prune", "p", "--older-than", "soon"], 1, &["duration"]);
+    refuses(&world, &["mount", "-o", "magic", "src"], 1, &["magic", "known"]);
+    world.ok(&["put", "-n", "p/a", source]);
+    refuses(&world, &["update", "p/a"], 1, &["nothing to update"]);
+    refuses(&world, &["update", "p/a", "--set", "x"], 1, &["KEY=VALUE"]);
+    let big = format!("{{\"k\": \"{}\"}}", "x".repeat(1 << 20));
+    write(&world.path("big.json"), big.as_bytes());
+    refuses(&world, &["update", "p/a", "--metadata", "@big.json"], 1, &["the most"]);
+}
+
+#[test]
+fn things_in_the_way() {
+    let mut world = World::new();
+    let source = world.tree("src", &[("a", b"1")]);
+    world.ok(&["put", "-n", "p/a", "-t", "model", source.to_str().unwrap()]);
+    let put = ["put", "-n", "p/a", "-t", "dataset", source.to_str().unwrap()];
+    refuses(&world, &put, 11, &["has type model"]);
+    refuses(&world, &["init"], 11, &["repository already"]);
+    refuses(&world, &["init", "other", "--store", "s3://bucket"], 15, &["not yet"]);
+    refuses(&world, &["init", "other", "--store", "nonsense"], 1, &["store URL"]);
+    refuses(&world, &["mount", "src"], 11, &["not empty"]);
+    let (read, _) = world.mount();
+    fs::create_dir(world.path("m2")).unwrap();
+    fs::create_dir(world.path("s2")).unwrap();
+    refuses(&world, &["mount", read.to_str().unwrap()], 11, &["mount point already"]);
+    refuses(&world, &["mount", "m2", "--staging", "s2"], 11, &["one staging mount"]);
+    let busy = fs::File::open(read.join("p/a:v0/a")).unwrap();
+    refuses(&world, &["umount", read.to_str().unwrap()], 11, &["in use", "--lazy"]);
+    drop(busy);
+    world.umount();
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let world = World::new();
+    let source = world.tree("src", &[("a", b"1"), ("secret", b"2")]);
+    fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        refuses(&world, &["put", "-n", "p/a", source.to_str().unwrap()], 12, &["secret"]);
+    }
+    fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o644)).unwrap();
+    // A file that somebody goes on writing is read again, then refused.
+    let path = source.join("growing");
+    write(&path, &noise(1, 20_000_000));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::io::Write::write_all(&mut file, b"more").unwrap();
+            }
+        });
+        let ran = world.run(&["put", "-n", "p/a", source.to_str().unwrap()]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ran.code, 11, "{}", ran.err);
+        assert!(ran.err.contains("growing changes while it is read"), "{}", ran.err);
+    });
+    assert_eq!(world.run(&["show", "p/a"]).code, 10, "nothing is visible");
+    assert_eq!(world.json(&["status"])["store_bytes"], 0, "nothing is left");
+    world.sound();
+}
+
+#[test]
+fn a_repository_of_another_format_says_so() {
+    let world = World::new();
+    let path = world.repo().join("repository.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"format\": 1", "\"format\": 9")).unwrap();
+    refuses(&world, &["ls"], 15, &["format 9", "hint"]);
+    fs::write(&path, "{").unwrap();
+    refuses(&world, &["ls"], 13, &["damaged"]);
+}

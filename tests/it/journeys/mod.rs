@@ -1,0 +1,6 @@
+mod delete;
+mod get;
+mod publish;
+mod put;
+mod read;
+mod stage;

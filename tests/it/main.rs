@@ -1,0 +1,11 @@
+//! What a person does, what an engine promises, and what disasters leave: with real mounts, real
+//! processes and real files. A machine without /dev/fuse fails here, loudly.
+#![allow(missing_docs)]
+
+mod contracts;
+mod disasters;
+mod errors;
+mod exactness;
+mod journeys;
+mod model;
+mod world;
