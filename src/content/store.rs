@@ -61,8 +61,10 @@ impl Store {
     pub fn create(&self, id: PackId) -> Result<PackWriter> {
         let path = self.path(id, "pack");
         let folder = path.parent().expect("a pack lies in a folder of the store");
-        if fs::create_dir(folder).is_ok() {
-            sync_directory(&self.root)?;
+        match fs::create_dir(folder) {
+            Ok(()) => sync_directory(&self.root)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.at("create", folder)?,
         }
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         Ok(PackWriter { file: file.at("create", &path)?, path, length: 0 })

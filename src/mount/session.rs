@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ const READ_AHEAD_KIB: u32 = 1024;
 const CHANGES_WAIT_MILLISECONDS: u64 = 10_000;
 /// How long to wait before asking again when the registry cannot be reached.
 const CHANGES_RETRY: Duration = Duration::from_millis(200);
+/// How long a mount that is there may take to say that its daemon lives.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
 pub const SOURCE_NAME: &str = "artifactfs";
 
@@ -168,9 +170,7 @@ fn mount_error(target: &Path, error: io::Error) -> Error {
 /// The mount point, absolute, checked, and cleared of a mount whose daemon is dead.
 fn prepare(target: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(target).at("find", target)?;
-    if let Err(e) = fs::metadata(&absolute)
-        && e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
-    {
+    if is_dead_mount(&absolute) {
         tracing::info!("{}: clearing a dead mount", absolute.display());
         detach(&absolute);
     }
@@ -189,6 +189,20 @@ fn prepare(target: &Path) -> Result<PathBuf> {
         return Err(Error::new(Kind::Conflict, what).hint("mount on an empty directory"));
     }
     Ok(target)
+}
+
+/// Whether a mount of ours is there whose daemon is gone. Attributes may still be cached; how much
+/// room there is, the kernel always asks the daemon.
+fn is_dead_mount(target: &Path) -> bool {
+    if !mounts().iter().any(|(source, point)| source == SOURCE_NAME && point == target) {
+        return false;
+    }
+    let (answer, answered) = mpsc::channel();
+    let path = target.to_owned();
+    // In a thread of its own: a daemon that hangs does not answer at all.
+    std::thread::spawn(move || answer.send(rustix::fs::statvfs(&path).err()));
+    let error = answered.recv_timeout(ANSWER_DEADLINE).ok().flatten();
+    matches!(error, Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED))
 }
 
 /// Whether something is mounted exactly there.

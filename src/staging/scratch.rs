@@ -246,8 +246,8 @@ impl Drafts {
         let writers = self.handles.writers(key).into_iter().map(|(pid, node)| {
             let path = self.lock_nodes().path(node).unwrap_or_default();
             let path = path.strip_prefix(&skip).unwrap_or(&path).display().to_string();
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("process {pid} ({}) has {path} open", name.trim())
+            let (pid, name) = process_of(pid);
+            format!("process {pid} ({name}) has {path} open")
         });
         writers.collect()
     }
@@ -282,4 +282,13 @@ impl Drafts {
         }
         Ok(stats)
     }
+}
+
+/// Process and name of a thread: the kernel tells threads (proc_pid_status(5)).
+fn process_of(thread: u32) -> (u32, String) {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let process = field("Tgid:").and_then(|text| text.parse().ok()).unwrap_or(thread);
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    (process, name.trim().to_owned())
 }
