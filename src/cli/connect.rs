@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -18,10 +18,13 @@ use crate::ops::repository::{Layout, Repository};
 use crate::registry::engine::redb::RedbEngine;
 use crate::registry::{Call, Carrier, Embedded, Registry, dispatch, system_clock};
 use crate::server::{Server, Services};
+use crate::wire::REGISTRY_PATH;
 
 /// How long to try when the process that has the lock does not answer: it may be starting,
 /// repairing its file after a crash, or ending.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long closing waits for calls that are under way.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait between tries.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -32,13 +35,34 @@ pub struct Connection {
 }
 
 enum Link {
-    /// This process has it open. The server ends before the registry is closed, and the lock is
-    /// given up last: fields are dropped in this order.
-    Owner { _server: Server, registry: Arc<Embedded>, _lock: File },
+    /// This process has it open.
+    Owner(Owner),
     /// Another one has.
     Remote(Arc<Client>),
     /// It is not known.
     Lost,
+    /// This process wants no registry any more.
+    Closed,
+}
+
+/// The registry, open in this process.
+struct Owner {
+    server: Option<Server>,
+    registry: Arc<Embedded>,
+    /// Given up last: by then the registry is closed and the next process can open it.
+    _lock: File,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.registry.finish_waits();
+        self.server = None;
+        // Calls of this process's own threads may still be under way.
+        let deadline = Instant::now() + CLOSE_DEADLINE;
+        while Arc::strong_count(&self.registry) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl Connection {
@@ -51,66 +75,72 @@ impl Connection {
         Ok(Self { layout: layout.clone(), link: RwLock::new(link) })
     }
 
-    fn reconnect(&self, failed: &Arc<Client>) -> Result<()> {
-        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
-        match &*link {
-            Link::Remote(client) if !Arc::ptr_eq(client, failed) => return Ok(()),
-            Link::Owner { .. } => return Ok(()),
-            Link::Remote(_) | Link::Lost => {}
-        }
-        *link = Link::Lost;
-        *link = connect(&self.layout)?;
-        Ok(())
+    /// Closes it in order, whoever still refers to it.
+    pub fn close(&self) {
+        let link = std::mem::replace(&mut *self.write_link(), Link::Closed);
+        drop(link);
     }
+
+    fn write_link(&self) -> RwLockWriteGuard<'_, Link> {
+        self.link.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where calls go now.
+    fn route(&self) -> Result<Route> {
+        match &*self.link.read().unwrap_or_else(PoisonError::into_inner) {
+            Link::Owner(owner) => return Ok(Route::Here(Arc::clone(&owner.registry))),
+            Link::Remote(client) => return Ok(Route::There(Arc::clone(client))),
+            Link::Lost => {}
+            Link::Closed => {
+                return Err(Error::new(Kind::Unavailable, "this process is ending"));
+            }
+        }
+        let mut link = self.write_link();
+        if matches!(*link, Link::Lost) {
+            *link = connect(&self.layout)?;
+        }
+        drop(link);
+        self.route()
+    }
+
+    /// `failed` does not answer any more: it is to be looked for again.
+    fn lose(&self, failed: &Arc<Client>) {
+        let mut link = self.write_link();
+        if matches!(&*link, Link::Remote(client) if Arc::ptr_eq(client, failed)) {
+            *link = Link::Lost;
+        }
+    }
+}
+
+enum Route {
+    Here(Arc<Embedded>),
+    There(Arc<Client>),
 }
 
 impl Carrier for Connection {
-    fn carry(&self, call: Call) -> Result<Vec<u8>> {
-        let body = {
-            let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-            match &*link {
-                Link::Owner { registry, .. } => return dispatch(&**registry, call),
-                Link::Remote(_) | Link::Lost => postcard::to_stdvec(&call)
-                    .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?,
-            }
-        };
-        self.carry_away(&body)
-    }
-}
-
-impl Connection {
-    /// Brings a call to another process. When that one is gone, to whoever has the registry open
+    /// When the process that has the registry open is gone, the call goes to whoever has it open
     /// then: every call may be made twice (a commit that was done gives the same answer).
-    fn carry_away(&self, body: &[u8]) -> Result<Vec<u8>> {
+    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+        let client = match self.route()? {
+            Route::Here(registry) => return dispatch(&*registry, call),
+            Route::There(client) => client,
+        };
+        let body = postcard::to_stdvec(&call)
+            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
         let deadline = Instant::now() + CONNECT_DEADLINE;
+        let mut client = client;
         loop {
-            let client = {
-                let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-                match &*link {
-                    Link::Owner { registry, .. } => {
-                        let call = postcard::from_bytes(body).map_err(|e| {
-                            Error::new(Kind::Usage, "a call cannot be read").because(e)
-                        })?;
-                        return dispatch(&**registry, call);
-                    }
-                    Link::Remote(client) => Some(Arc::clone(client)),
-                    Link::Lost => None,
-                }
-            };
-            let Some(client) = client else {
-                let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
-                if matches!(*link, Link::Lost) {
-                    *link = connect(&self.layout)?;
-                }
-                continue;
-            };
-            match client.post(crate::wire::REGISTRY_PATH, body.to_vec()) {
+            match client.post(REGISTRY_PATH, body.clone()) {
                 Err(e) if e.kind() == Kind::Unavailable && Instant::now() < deadline => {
                     tracing::debug!("looking for the registry again: {e}");
-                    self.reconnect(&client)?;
+                    self.lose(&client);
                 }
                 done => return done,
             }
+            client = match self.route()? {
+                Route::Here(registry) => return dispatch(&*registry, call),
+                Route::There(client) => client,
+            };
         }
     }
 }
@@ -164,7 +194,7 @@ fn own(layout: &Layout, lock: File) -> Result<Link> {
     let shared: Arc<dyn Registry> = Arc::<Embedded>::clone(&registry);
     let services = Services { registry: Some(shared), drafts: None };
     let server = Server::start(&layout.socket(), services)?;
-    Ok(Link::Owner { _server: server, registry, _lock: lock })
+    Ok(Link::Owner(Owner { server: Some(server), registry, _lock: lock }))
 }
 
 /// The repository a command works on; the default one is made on first use.

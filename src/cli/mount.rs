@@ -24,6 +24,7 @@ use crate::mount::{
 use crate::ops::drafts::{DraftDesk, DraftService};
 use crate::ops::holder;
 use crate::ops::repository::{Layout, Repository};
+use crate::registry::Registry;
 use crate::server::{Server, Services};
 use crate::staging::Drafts;
 
@@ -193,11 +194,12 @@ fn tell_starter(path: &Path, started: &Result<Daemon>) -> Result<()> {
 /// A process that serves mounts.
 struct Daemon {
     repository: Arc<Repository>,
+    connection: Arc<connect::Connection>,
     mounts: Vec<Mounted>,
     watchers: Vec<Watcher>,
     record: PathBuf,
     /// Answers for the drafts.
-    _server: Option<Server>,
+    server: Option<Server>,
 }
 
 /// Opens the drafts, and answers for them.
@@ -217,8 +219,9 @@ impl Daemon {
             rustix::process::setsid()
                 .map_err(|e| Error::io("cannot leave the session", e.into()))?;
         }
-        let connection = connect::Connection::open(layout)?;
-        let repository = Arc::new(Repository::new(layout.clone(), Arc::new(connection))?);
+        let connection = Arc::new(connect::Connection::open(layout)?);
+        let registry: Arc<dyn Registry> = Arc::<connect::Connection>::clone(&connection);
+        let repository = Arc::new(Repository::new(layout.clone(), registry)?);
         if let Err(e) = holder::release_orphans(&repository) {
             tracing::warn!("what dead writers left is not freed yet: {e}");
         }
@@ -248,7 +251,7 @@ impl Daemon {
         }
         let server = desk.map(|(_, server)| server);
         let record = write_record(layout, &record)?;
-        Ok(Self { repository, mounts, watchers, record, _server: server })
+        Ok(Self { repository, connection, mounts, watchers, record, server })
     }
 
     /// Serves until it is told to end or its mounts are gone.
@@ -262,6 +265,8 @@ impl Daemon {
         for mounted in self.mounts {
             mounted.unmount();
         }
+        drop(self.server);
+        self.connection.close();
         if let Err(e) = fs::remove_file(&self.record) {
             tracing::debug!("{} was not removed: {e}", self.record.display());
         }

@@ -1,5 +1,6 @@
 //! The registry over an engine in this process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,7 @@ pub struct Embedded {
     pub(super) engine: Box<dyn Engine>,
     pub(super) clock: Clock,
     changed: (Mutex<u64>, Condvar),
+    ending: AtomicBool,
 }
 
 impl Embedded {
@@ -46,7 +48,19 @@ impl Embedded {
     /// When the engine fails.
     pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
         let last = engine::read(&*engine, |view| read_counter(view, "change"))?;
-        Ok(Self { engine, clock, changed: (Mutex::new(last), Condvar::new()) })
+        Ok(Self {
+            engine,
+            clock,
+            changed: (Mutex::new(last), Condvar::new()),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Nobody waits for changes any more: this process is about to close the registry.
+    pub fn finish_waits(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        let _last = self.changed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changed.1.notify_all();
     }
 
     pub(super) fn read<T>(&self, body: impl FnMut(&dyn View) -> Result<T>) -> Result<T> {
@@ -89,7 +103,7 @@ impl Embedded {
         let (last, waiters) = &self.changed;
         let deadline = Instant::now() + wait;
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        while *last <= after {
+        while *last <= after && !self.ending.load(Ordering::SeqCst) {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return;
             };

@@ -163,7 +163,9 @@ impl Embedded {
         if !missing.is_empty() {
             return Ok(Added { missing, duplicates: 0 });
         }
-        self.write(Durability::Eventual, |transaction| {
+        // Durable, because the writer goes on as if it were: the process that answers may be killed
+        // and another take its place before the commit.
+        self.write(Durability::Immediate, |transaction| {
             live_lease(&*transaction, lease, (self.clock)())?;
             let mut counts = PackCounts::default();
             let pack = counts.of(&*transaction, id)?;

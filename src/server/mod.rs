@@ -28,6 +28,8 @@ use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
 const REQUEST_MAX_BYTES: usize = 256 << 20;
 /// How long a server that ends waits for requests it has taken.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it then waits for its threads.
+const END_DEADLINE: Duration = Duration::from_secs(5);
 /// Requests worked on at once; one that waits for a change takes a place too.
 const BLOCKING_THREADS: usize = 64;
 
@@ -111,7 +113,7 @@ impl Drop for Server {
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(END_DEADLINE);
         }
     }
 }

@@ -31,6 +31,8 @@ struct Node {
     links: Vec<Link>,
     lookups: u64,
     root: bool,
+    /// Its whole draft is gone.
+    removed: bool,
 }
 
 /// The nodes the kernel knows.
@@ -47,7 +49,7 @@ impl Nodes {
         self.counted += 1;
         let id = NODE_BIT | self.counted;
         self.by_host.insert(host, id);
-        self.known.insert(id, Node { draft, host, links, lookups: 1, root });
+        self.known.insert(id, Node { draft, host, links, lookups: 1, root, removed: false });
         id
     }
 
@@ -90,9 +92,11 @@ impl Nodes {
         self.known.get(&id).map(|node| Arc::clone(&node.draft)).ok_or(Errno::STALE)
     }
 
-    /// Where a node is, relative to the scratch directory; ENOENT when it has no name any more.
+    /// Where a node is, relative to the scratch directory; ENOENT when it has no name any more, ESTALE
+    /// when its draft is gone: the kernel then looks the path up anew, and finds the version that
+    /// the draft was renamed to.
     pub fn path(&self, id: u64) -> Result<PathBuf> {
-        let node = self.known.get(&id).ok_or(Errno::STALE)?;
+        let node = self.known.get(&id).filter(|node| !node.removed).ok_or(Errno::STALE)?;
         if node.root {
             let draft = &node.draft;
             return Ok([draft.project.as_str(), draft.artifact.as_str(), "tree"].iter().collect());
@@ -139,8 +143,7 @@ impl Nodes {
     pub fn remove_draft(&mut self, draft: &DraftKey) {
         let nodes = self.known.values_mut().filter(|node| node.draft == *draft);
         for node in nodes {
-            node.links.clear();
-            node.root = false;
+            node.removed = true;
             self.by_host.remove(&node.host);
         }
     }

@@ -143,6 +143,7 @@ impl Drafts {
         let stat = match (path, handle) {
             (Ok(path), _) => self.stat(&path)?,
             (Err(_), Some(handle)) => rustix::fs::fstat(&self.handles.file(handle)?.file)?,
+            (Err(Errno::STALE), None) => return Err(Errno::STALE),
             (Err(_), None) => rustix::fs::fstat(&self.handles.any_of(id)?.file)?,
         };
         Ok(Attr { id, stat })

@@ -104,6 +104,16 @@ fn failed(error: impl Into<redb::Error>) -> Error {
     }
 }
 
+impl Drop for RedbEngine {
+    /// What was committed without being made durable is made so: whoever opens the file next goes
+    /// on from it.
+    fn drop(&mut self) {
+        if let Err(e) = self.write(Durability::Immediate, &mut |_| Ok(())) {
+            tracing::warn!("the registry could not be closed in order: {e}");
+        }
+    }
+}
+
 struct TableView<T>(T);
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> View for TableView<T> {
