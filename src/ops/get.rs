@@ -278,7 +278,7 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
     let reader = &repository.reader;
     let size = job.content.size_bytes();
     let shared = size >= REFLINK_MIN_BYTES && reflink(repository, file, &job.content)?;
-    let zeros = zero_chunk(repository);
+    let zeros = repository.zero_chunk();
     let mut offset = 0;
     let mut holes = false;
     reader.each_piece(&job.content, &mut |piece: Piece| {
@@ -293,12 +293,6 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
         Ok(())
     })?;
     if holes { file.set_len(size).at("write", &job.shown) } else { Ok(()) }
-}
-
-/// The chunk that a run of zeros is cut into.
-fn zero_chunk(repository: &Repository) -> Digest {
-    let window = vec![0; repository.cutter.max_bytes()];
-    Digest::of(ObjectKind::Chunk, &window[..repository.cutter.cut(&window)])
 }
 
 /// Shares the bytes of a file that is a pack of its own, where the file system can.

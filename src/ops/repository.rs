@@ -13,7 +13,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ use crate::content::reader::Reader;
 use crate::content::store::Store;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::Located;
+use crate::model::object::{Located, ObjectKind};
 use crate::model::version::Timestamp;
 use crate::registry::Registry;
 
@@ -208,6 +208,7 @@ pub struct Repository {
     pub store: Arc<Store>,
     /// The bytes, verified.
     pub reader: Arc<Reader>,
+    zero_chunk: OnceLock<Digest>,
 }
 
 impl Repository {
@@ -221,7 +222,15 @@ impl Repository {
         let store = Arc::new(Store::open(&layout.store_path(&settings)?)?);
         let locate = Arc::new(RegistryLocator(Arc::clone(&registry)));
         let reader = Arc::new(Reader::new(Arc::clone(&store), locate));
-        Ok(Self { layout, settings, cutter, registry, store, reader })
+        Ok(Self { layout, settings, cutter, registry, store, reader, zero_chunk: OnceLock::new() })
+    }
+
+    /// The chunk that a run of zeros is cut into.
+    pub fn zero_chunk(&self) -> Digest {
+        *self.zero_chunk.get_or_init(|| {
+            let window = vec![0; self.cutter.max_bytes()];
+            Digest::of(ObjectKind::Chunk, &window[..self.cutter.cut(&window)])
+        })
     }
 }
 
