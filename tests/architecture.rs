@@ -1,0 +1,173 @@
+//! Who may import whom, how long files and functions may be, and that the README's commands exist.
+#![allow(missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A room and what it may import beside itself; `*` is everything.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("model", &["error"]),
+    ("error", &["model"]),
+    ("config", &["error"]),
+    ("telemetry", &[]),
+    ("wire", &[]),
+    ("content", &["model", "error"]),
+    ("registry", &["model", "error"]),
+    ("staging", &["model", "error"]),
+    ("client", &["model", "error", "content", "registry", "wire"]),
+    ("ops", &["model", "error", "content", "registry", "staging"]),
+    ("mount", &["model", "error", "content", "registry", "staging", "ops"]),
+    ("server", &["model", "error", "content", "registry", "staging", "ops", "wire"]),
+    ("cli", &["*"]),
+];
+
+/// Foreign crates that live behind walls.
+const WALLS: &[(&str, &[&str])] = &[
+    ("fuser::", &["src/mount/"]),
+    ("redb::", &["src/registry/engine/redb.rs"]),
+    ("axum::", &["src/server/"]),
+    ("hyper::", &["src/client/"]),
+    ("anyhow::", &["src/cli/"]),
+    ("println!", &["src/cli/"]),
+    ("process::exit", &["src/cli/"]),
+];
+
+const FILE_LINES_MAX: usize = 600;
+const FUNCTION_LINES_MAX: usize = 70;
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Path from the root of the project, and text, of every source file.
+fn all() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    sources(&root.join("src"), &mut found);
+    let name = |path: &PathBuf| path.strip_prefix(root).unwrap().display().to_string();
+    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn room_of(path: &str) -> &str {
+    let below = path.strip_prefix("src/").unwrap();
+    below.split(['/', '.']).next().unwrap()
+}
+
+/// The code without its tests.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap()
+}
+
+#[test]
+fn rooms_import_only_what_they_may() {
+    let mut broken = Vec::new();
+    for (path, text) in all() {
+        let room = room_of(&path);
+        if ["lib", "main"].contains(&room) {
+            continue;
+        }
+        let (_, allowed) = ROOMS.iter().find(|(name, _)| *name == room).expect(&path);
+        for (number, line) in code(&text).lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for import in line.split("crate::").skip(1) {
+                let name: String =
+                    import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let fine = name == room || name.is_empty() || allowed.contains(&"*");
+                if !fine && !allowed.contains(&name.as_str()) {
+                    broken.push(format!("{path}:{}: {room} imports {name}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn foreign_crates_stay_behind_their_walls() {
+    let mut broken = Vec::new();
+    for (path, text) in all() {
+        for (number, line) in code(&text).lines().enumerate() {
+            let line = line.trim_start();
+            for (foreign, homes) in WALLS {
+                let used = line.contains(foreign) && !line.starts_with("//");
+                let own = line.contains(&format!("::{foreign}"));
+                if used && !own && !homes.iter().any(|home| path.starts_with(home)) {
+                    broken.push(format!("{path}:{}: {line}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut long = Vec::new();
+    for (path, text) in all() {
+        let lines = code(&text).lines().count();
+        if lines > FILE_LINES_MAX {
+            long.push(format!("{path}: {lines} lines"));
+        }
+        let mut begun: Option<(usize, usize, &str)> = None;
+        for (number, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let begins =
+                ["fn ", "pub fn ", "pub(super) fn ", "async fn ", "const fn ", "pub const fn "]
+                    .iter()
+                    .any(|start| line.trim_start().starts_with(start));
+            match begun {
+                None if begins && !line.trim_end().ends_with(';') => {
+                    begun = Some((number, indent, line.trim()));
+                }
+                Some((start, at, name)) if indent == at && line.trim() == "}" => {
+                    if number - start >= FUNCTION_LINES_MAX {
+                        long.push(format!(
+                            "{path}:{}: {} lines: {name}",
+                            start + 1,
+                            number - start + 1
+                        ));
+                    }
+                    begun = None;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn every_verb_the_readme_and_the_manual_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(env!("CARGO_BIN_EXE_artifactfs")).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let verbs: BTreeSet<&str> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let used = readme.lines().filter_map(|line| line.strip_prefix("artifactfs "));
+    for line in used {
+        let verb = line.split_whitespace().next().unwrap();
+        assert!(verbs.contains(verb), "README: no verb {verb}");
+    }
+    assert!(readme.contains("cargo run --release -- mount") && readme.contains("cargo test"));
+    let manual = fs::read_to_string(root.join("man/artifactfs.1")).unwrap();
+    for verb in verbs.iter().filter(|verb| **verb != "help") {
+        assert!(manual.contains(&format!("\\fB{verb}")), "man page: no {verb}");
+    }
+}
