@@ -7,6 +7,7 @@
 
 mod adapter;
 mod attr;
+mod convert;
 mod drafts;
 mod errno;
 mod fs;

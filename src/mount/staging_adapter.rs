@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -18,60 +18,15 @@ use rustix::fs::{OFlags, SeekFrom};
 use super::adapter::{
     DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
 };
+use super::convert::{caller, empty, entry, time, xattr};
 use super::drafts::{DRAFT_TTL, StagingFs, file_attr, file_type, found, host, is_draft};
 use super::errno;
 use super::fs::{Found, Line};
 use crate::content::store::Space;
-use crate::staging::{Attr, Caller, Listed, Result, SetAttr, Time};
+use crate::staging::{Listed, Result, SetAttr};
 
 /// A staging mount.
 pub struct Staging(pub Arc<StagingFs>);
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
-}
-
-fn time(at: TimeOrNow) -> Time {
-    match at {
-        TimeOrNow::Now => Time::Now,
-        TimeOrNow::SpecificTime(at) => {
-            let (sign, apart) = match at.duration_since(UNIX_EPOCH) {
-                Ok(after) => (1, after),
-                Err(before) => (-1, before.duration()),
-            };
-            let seconds = i64::try_from(apart.as_secs()).unwrap_or(i64::MAX);
-            match (sign, apart.subsec_nanos()) {
-                (1, nanoseconds) => Time::At(seconds, nanoseconds.into()),
-                (_, 0) => Time::At(-seconds, 0),
-                (_, nanoseconds) => Time::At(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
-            }
-        }
-    }
-}
-
-fn entry(done: Result<Attr>, reply: ReplyEntry) {
-    match done {
-        Ok(attr) => reply.entry(&DRAFT_TTL, &file_attr(&attr), GENERATION),
-        Err(e) => reply.error(host(e)),
-    }
-}
-
-fn empty(done: Result<()>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(host(e)),
-    }
-}
-
-/// Answers a value of which the kernel may only have asked the length.
-fn xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-    match value {
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(e) => reply.error(host(e)),
-    }
-}
 
 impl Staging {
     fn list_draft(

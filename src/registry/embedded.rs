@@ -143,12 +143,11 @@ pub(super) fn next_counter(transaction: &mut dyn Transaction, name: &str) -> Res
     Ok(value)
 }
 
+/// What is done with a key and its value.
+type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
 /// All pairs below a key, in pages, so that memory does not depend on how many there are.
-pub(super) fn each_below(
-    view: &dyn View,
-    prefix: Key,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
+pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) -> Result<()> {
     const PAGE: usize = 1_000;
     let (mut from, to) = prefix.range();
     loop {

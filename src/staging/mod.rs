@@ -18,6 +18,7 @@
 mod directory;
 mod gate;
 mod handle;
+mod io;
 mod node;
 mod posix;
 mod record;

@@ -1,0 +1,59 @@
+//! Requests and answers of a staging mount, between the kernel's shapes and ours.
+
+use std::time::UNIX_EPOCH;
+
+use fuser::{Errno, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow};
+
+use super::adapter::GENERATION;
+use super::drafts::{DRAFT_TTL, file_attr, host};
+use crate::staging::{Attr, Caller, Result, Time};
+
+/// Who asks.
+pub fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+/// A time to be set; those before 1970 too.
+pub fn time(at: TimeOrNow) -> Time {
+    match at {
+        TimeOrNow::Now => Time::Now,
+        TimeOrNow::SpecificTime(at) => {
+            let (sign, apart) = match at.duration_since(UNIX_EPOCH) {
+                Ok(after) => (1, after),
+                Err(before) => (-1, before.duration()),
+            };
+            let seconds = i64::try_from(apart.as_secs()).unwrap_or(i64::MAX);
+            match (sign, apart.subsec_nanos()) {
+                (1, nanoseconds) => Time::At(seconds, nanoseconds.into()),
+                (_, 0) => Time::At(-seconds, 0),
+                (_, nanoseconds) => Time::At(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
+            }
+        }
+    }
+}
+
+/// Answers a node that was looked up or made.
+pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
+    match done {
+        Ok(attr) => reply.entry(&DRAFT_TTL, &file_attr(&attr), GENERATION),
+        Err(e) => reply.error(host(e)),
+    }
+}
+
+/// Answers that it is done.
+pub fn empty(done: Result<()>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(host(e)),
+    }
+}
+
+/// Answers a value of which the kernel may only have asked the length.
+pub fn xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(e) => reply.error(host(e)),
+    }
+}
