@@ -131,6 +131,9 @@ P
 native=$(med "sync; echo 3 >/proc/sys/vm/drop_caches" "find many >/dev/null")
 ours=$(med "$bin umount mnt 2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; $bin mount mnt" "find mnt/p/many:v0 >/dev/null")
 row "find over $many files, cold (s)" "$native" "$ours" 1.0 max
+native=$(med "sync; echo 3 >/proc/sys/vm/drop_caches" "find many -size +1M >/dev/null")
+ours=$(med "$bin umount mnt 2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; $bin mount mnt" "find mnt/p/many:v0 -size +1M >/dev/null")
+row "find -size over $many files, cold (s)" "$native" "$ours" 1.0 max
 find mnt/p/many:v0 >/dev/null; find many >/dev/null
 native=$(med true "find many >/dev/null" 5); ours=$(med true "find mnt/p/many:v0 >/dev/null" 5)
 row "find over $many files, warm (s)" "$native" "$ours" 1.0 max

@@ -6,11 +6,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output::{bytes, table};
-use super::{Context, connect, exit, parse, parse_all};
+use super::properties::Properties;
+use super::{Context, connect, exit, parse};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::version::Description;
 use crate::ops::drafts::{
     CommitDraft, DRAFTS_PATH, DraftAnswer, DraftCall, DraftDesk, DraftInfo, DraftService,
 };
@@ -21,18 +21,8 @@ use crate::staging::Drafts;
 pub struct Commit {
     /// The draft: project/artifact
     draft: String,
-    /// An alias of the new version, beside latest; may be given several times
-    #[arg(short, long = "alias")]
-    aliases: Vec<String>,
-    /// Its type [default: dataset]
-    #[arg(short = 't', long = "type")]
-    artifact_type: Option<String>,
-    /// What to say about it
-    #[arg(short, long)]
-    description: Option<String>,
-    /// A JSON object, or @FILE
-    #[arg(long, value_name = "JSON|@FILE")]
-    metadata: Option<String>,
+    #[command(flatten)]
+    properties: Properties,
 }
 
 #[derive(Args)]
@@ -118,18 +108,14 @@ pub fn draft_row(draft: &DraftInfo) -> Vec<String> {
 
 pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
     let path: ArtifactPath = parse(&verb.draft)?;
+    let said = verb.properties.parse()?;
     let request = CommitDraft {
         draft: path.clone(),
         path,
-        artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
-        aliases: parse_all(&verb.aliases)?,
-        description: verb
-            .description
-            .as_deref()
-            .map(parse::<Description>)
-            .transpose()?
-            .map(|d| d.0),
-        metadata: verb.metadata.as_deref().map(super::put::metadata).transpose()?,
+        artifact_type: said.artifact_type,
+        aliases: said.aliases,
+        description: said.description,
+        metadata: said.metadata,
     };
     let repository = Arc::new(connect::open_repository(&context.repo)?);
     let answer = desk(repository)?.call(DraftCall::Commit(request))?;

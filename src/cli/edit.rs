@@ -3,10 +3,11 @@
 use clap::{Args, Subcommand};
 
 use super::output::version;
+use super::properties::{description, metadata};
 use super::{Context, connect, exit, parse, parse_all};
 use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
-use crate::model::version::{Description, VersionInfo};
+use crate::model::version::VersionInfo;
 use crate::registry::{self, AliasChange};
 
 #[derive(Args)]
@@ -58,13 +59,8 @@ fn key_and_value(text: &str) -> Result<(String, String)> {
 pub fn update(context: &Context, verb: Update) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let change = registry::Update {
-        description: verb
-            .description
-            .as_deref()
-            .map(parse::<Description>)
-            .transpose()?
-            .map(|d| d.0),
-        metadata: verb.metadata.as_deref().map(super::put::metadata).transpose()?,
+        description: verb.description.as_deref().map(description).transpose()?,
+        metadata: verb.metadata.as_deref().map(metadata).transpose()?,
         set: verb.set.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?,
         unset: verb.unset,
     };

@@ -12,6 +12,7 @@ mod get;
 mod list;
 mod mount;
 mod output;
+mod properties;
 mod put;
 mod remove;
 mod repo;

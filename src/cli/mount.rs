@@ -352,12 +352,15 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     let daemon = daemons(&layout)?.into_iter().find(|daemon| {
         daemon.mount == target || daemon.staging.as_ref().is_some_and(|path| *path == target)
     });
-    unmount_if_idle(&target, verb.lazy)?;
-    if let Some(daemon) = &daemon {
-        let other = daemon.staging.iter().chain([&daemon.mount]).find(|path| **path != target);
-        if let Some(other) = other.filter(|other| mounts().iter().any(|(_, at)| at == *other)) {
-            unmount_if_idle(other, verb.lazy)?;
+    // Drafts first: one that is in use keeps everything as it is.
+    let both = daemon.iter().flat_map(|daemon| daemon.staging.iter().chain([&daemon.mount]));
+    let targets: Vec<_> = if daemon.is_some() { both.collect() } else { vec![&target] };
+    for target in targets {
+        if mounts().iter().any(|(_, at)| at == target) {
+            unmount_if_idle(target, verb.lazy)?;
         }
+    }
+    if let Some(daemon) = &daemon {
         wait_for_end(daemon)?;
     }
     let shown = target.display().to_string();

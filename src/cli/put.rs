@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Bar, bytes};
-use super::{Context, connect, exit, parse, parse_all};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::version::{Description, Metadata};
+use super::properties::Properties;
+use super::{Context, connect, exit, parse};
+use crate::error::{Error, Kind, Result};
 use crate::ops::put::{Filters, PutReport, PutRequest};
 
 #[derive(Args)]
@@ -19,18 +19,8 @@ pub struct Put {
     /// The artifact to log to
     #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
     name: String,
-    /// Its type [default: dataset]
-    #[arg(short = 't', long = "type")]
-    artifact_type: Option<String>,
-    /// An alias of the new version, beside latest; may be given several times
-    #[arg(short, long = "alias")]
-    aliases: Vec<String>,
-    /// What to say about it
-    #[arg(short, long)]
-    description: Option<String>,
-    /// A JSON object, or @FILE
-    #[arg(long, value_name = "JSON|@FILE")]
-    metadata: Option<String>,
+    #[command(flatten)]
+    properties: Properties,
     /// Only files that match; may be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
@@ -45,14 +35,6 @@ pub struct Put {
     dry_run: bool,
 }
 
-/// Metadata from the command line.
-pub fn metadata(text: &str) -> Result<Metadata> {
-    let Some(file) = text.strip_prefix('@') else {
-        return text.parse();
-    };
-    std::fs::read_to_string(file).at("read", file.as_ref())?.parse()
-}
-
 pub fn put(context: &Context, verb: Put) -> Result<u8> {
     let path: crate::model::reference::ArtifactPath = match verb.name.split_once([':', '@']) {
         Some((_, selector)) => {
@@ -62,18 +44,14 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         }
         None => parse(&verb.name)?,
     };
+    let said = verb.properties.parse()?;
     let request = PutRequest {
         source: verb.path,
         path,
-        artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
-        aliases: parse_all(&verb.aliases)?,
-        description: verb
-            .description
-            .as_deref()
-            .map(parse::<Description>)
-            .transpose()?
-            .map(|d| d.0),
-        metadata: verb.metadata.as_deref().map(metadata).transpose()?,
+        artifact_type: said.artifact_type,
+        aliases: said.aliases,
+        description: said.description,
+        metadata: said.metadata,
         filters: Filters::new(&verb.include, &verb.exclude)?,
         follow: !verb.no_follow,
         dry_run: verb.dry_run,

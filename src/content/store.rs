@@ -76,15 +76,16 @@ impl Store {
     /// When it cannot be written; an earlier index is then still there.
     pub fn write_index(&self, id: PackId, entries: &[IndexEntry]) -> Result<()> {
         let path = self.path(id, "idx");
-        let temporary = path.with_extension("idx.new");
+        let folder = path.parent().expect("an index lies in a folder of the store");
         let write = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
+            // A name of its own: two processes may free bytes of one pack at the same time.
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(&encode_index(id, entries))?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|e| e.error).map(drop)
         };
         write().at("write", &path)?;
-        sync_directory(path.parent().expect("an index lies in a folder of the store"))
+        sync_directory(folder)
     }
 
     /// The index of a pack.
@@ -157,7 +158,7 @@ impl Store {
     /// When a file is there and cannot be removed.
     pub fn remove(&self, id: PackId) -> Result<()> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
-        for extension in ["idx", "idx.new", "pack"] {
+        for extension in ["idx", "pack"] {
             let path = self.path(id, extension);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -124,8 +124,8 @@ text_name!(
     /// A movable name for one version; never of the form `v12`.
     Alias,
     "alias",
-    "1 to 128 bytes without / : @ and control characters; v followed by digits names a version",
-    |text| !text.chars().any(|c| c.is_control() || "/:@".contains(c)) && !looks_like_a_version(text)
+    "1 to 128 bytes without / : and control characters; v followed by digits names a version",
+    |text| !text.chars().any(|c| c.is_control() || "/:".contains(c)) && !looks_like_a_version(text)
 );
 
 text_name!(

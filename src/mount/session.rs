@@ -158,6 +158,10 @@ fn mount_error(target: &Path, error: io::Error) -> Error {
             .because(error)
             .hint("there is no /dev/fuse: `modprobe fuse`, or give the container the device");
     }
+    if let Err(e) = fs::File::options().read(true).write(true).open("/dev/fuse") {
+        return Error::io(what, e)
+            .hint("this user may not open /dev/fuse: its mode should be 0666");
+    }
     let root = rustix::process::geteuid().is_root();
     if !root && error.kind() == io::ErrorKind::NotFound {
         return Error::new(Kind::Unavailable, what)

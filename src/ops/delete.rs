@@ -84,14 +84,21 @@ fn purge_pack(repository: &Repository, pack: &PackInfo) -> Result<u64> {
         store.remove(pack.id)?;
         return Ok(0);
     }
-    let entries = store.read_index(pack.id)?;
+    let entries = match store.read_index(pack.id) {
+        // Another process saw the rest of it die, and removed it.
+        Err(e) if e.kind() == Kind::NotFound => return Ok(0),
+        entries => entries?,
+    };
     let mut alive = Vec::with_capacity(entries.len());
     for batch in entries.chunks(LIVE_BATCH) {
         let digests = batch.iter().map(|entry| entry.digest).collect();
         let live = repository.registry.live_in(pack.id, digests)?;
         alive.extend(batch.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry));
     }
-    let (length, _) = store.pack_size(pack.id)?;
+    let length = match store.pack_size(pack.id) {
+        Err(e) if e.kind() == Kind::NotFound => return Ok(0),
+        size => size?.0,
+    };
     if alive.len() < entries.len() {
         store.write_index(pack.id, &alive)?;
     }

@@ -6,7 +6,7 @@
 //! number is never used twice.
 //!
 //! ```text
-//! drafts/lock                         held by the process that has the drafts open
+//! drafts/.lock                        held by the process that has the drafts open
 //! drafts/.trash/<n>                   thrown away, not yet deleted
 //! drafts/<project>/<artifact>/tree/   the files
 //! drafts/<project>/<artifact>/draft.json

@@ -20,6 +20,8 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::name::ProjectName;
 use crate::model::reference::ArtifactPath;
 
+/// No project has a name that begins with a dot.
+const LOCK: &str = ".lock";
 const TRASH: &str = ".trash";
 const RECORD: &str = "draft.json";
 const TREE: &str = "tree";
@@ -55,7 +57,7 @@ impl Drafts {
         let trash = root.join(TRASH);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&trash).at("create", &trash)?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("protect", root)?;
-        let lock_path = root.join("lock");
+        let lock_path = root.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.at("open", &lock_path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {

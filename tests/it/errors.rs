@@ -150,3 +150,58 @@ fn a_repository_of_another_format_says_so() {
     fs::write(&path, "{").unwrap();
     refuses(&world, &["ls"], 13, &["damaged"]);
 }
+
+#[test]
+fn a_user_without_rights_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let binary = home.path().join("artifactfs");
+    fs::copy(env!("CARGO_BIN_EXE_artifactfs"), &binary).unwrap();
+    let source = home.path().join("src");
+    fs::create_dir(&source).unwrap();
+    write(&source.join("secret"), b"1");
+    fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
+    let as_nobody = |args: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.arg(&binary).arg("--repo").arg(home.path().join("repo")).args(args);
+        crate::world::ran(command.output().unwrap())
+    };
+    assert_eq!(as_nobody(&["init"]).code, 0);
+    let ran = as_nobody(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    assert_eq!(ran.code, 12, "{}", ran.err);
+    assert!(ran.err.contains("secret"), "{}", ran.err);
+    assert_eq!(as_nobody(&["show", "p/a"]).code, 10, "nothing is visible");
+    // Without the helper, or the right to the device, a mount says which it lacks.
+    let mount = home.path().join("mnt");
+    fs::create_dir(&mount).unwrap();
+    fs::set_permissions(&mount, fs::Permissions::from_mode(0o777)).unwrap();
+    let ran = as_nobody(&["mount", mount.to_str().unwrap()]);
+    let said = ran.err.contains("fusermount3") || ran.err.contains("/dev/fuse");
+    assert!(ran.code != 0 && said, "{}: {}", ran.code, ran.err);
+}
+
+#[test]
+fn a_daemon_of_another_release_is_named() {
+    use std::io::{Read, Write};
+    let world = World::new();
+    world.ok(&["ls"]);
+    // What another release would do: hold the lock, and answer in another protocol.
+    let lock = fs::File::options().write(true).open(world.repo().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let socket =
+        std::os::unix::net::UnixListener::bind(world.repo().join("artifactfs.sock")).unwrap();
+    let other = std::thread::spawn(move || {
+        for stream in socket.incoming().flatten().take(2) {
+            let mut stream = stream;
+            let mut request = [0; 4096];
+            if stream.read(&mut request).unwrap_or(0) > 0 {
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nartifactfs-protocol: 2\r\ncontent-length: 2\r\n\r\nhi";
+                stream.write_all(answer).unwrap();
+            }
+        }
+    });
+    refuses(&world, &["ls"], 15, &["another protocol", "releases"]);
+    other.join().unwrap();
+}

@@ -1,6 +1,6 @@
 //! What a person does, what an engine promises, and what disasters leave: with real mounts, real
 //! processes and real files. A machine without /dev/fuse fails here, loudly.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod contracts;
 mod disasters;

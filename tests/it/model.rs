@@ -75,7 +75,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn name_of(file: u8) -> String {
-    if file % 2 == 0 { format!("f{file}") } else { format!("d{}/f{file}", file % 4) }
+    if file.is_multiple_of(2) { format!("f{file}") } else { format!("d{}/f{file}", file % 4) }
 }
 
 fn step(world: &World, staging: &Path, model: &mut Model, step: &Step) {

@@ -114,7 +114,7 @@ impl Killer {
         let (_, staging) = self.world.mount();
         let daemon = Pid::from_raw(self.world.daemon()).unwrap();
         let draft = staging.join("p/a");
-        let through_socket = seed % 2 == 0;
+        let through_socket = seed.is_multiple_of(2);
         let child = if through_socket {
             fill(&self.world.path("src"), seed);
             self.start(&["put", "-n", "p/a", "src"])

@@ -88,3 +88,31 @@ fn a_reader_of_a_deleted_version_gets_its_bytes_or_an_error_and_never_zeros() {
     assert!(stale > 0, "most of it was never read before it went");
     assert_eq!(fs::read(read.join("p/b:v0/small")).unwrap(), b"still");
 }
+
+#[test]
+fn deletions_at_once_free_everything_between_them() {
+    let world = World::new();
+    let source = world.tree("src", &[]);
+    for version in 0..8u64 {
+        for file in 0..20u64 {
+            let shared = if file % 2 == 0 { file } else { version * 100 + file };
+            write(&source.join(file.to_string()), &noise(shared, 40_000));
+        }
+        world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    }
+    let start = |version| {
+        let reference = format!("p/a:v{version}");
+        let mut command = world.command(&["delete", &reference, "--delete-aliases"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let deletions: Vec<_> = (0..7).map(start).collect();
+    for deletion in deletions {
+        let ran = crate::world::ran(deletion.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    world.sound();
+    let shown = world.json(&["show", "p/a"]);
+    assert_eq!(world.json(&["status"])["store_bytes"], shown["stored_bytes"]);
+    assert_eq!(world.run(&["verify"]).code, 0);
+}

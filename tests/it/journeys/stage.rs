@@ -45,7 +45,7 @@ fn a_draft_does_what_programs_do_to_files() {
     fs::create_dir_all(staging.join("p/a/dir")).unwrap();
     let root = staging.join("p/a");
     let path = root.join("file");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).open(&path).unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all(b"hello").unwrap();
     file.write_at(b"far", 1_000_000).unwrap();
     file.sync_all().unwrap();
@@ -74,7 +74,7 @@ fn a_draft_does_what_programs_do_to_files() {
     assert_eq!(fs::read(root.join("link")).unwrap(), b"weights");
     // A file without a name goes on.
     let mut gone =
-        OpenOptions::new().read(true).write(true).create(true).open(root.join("g")).unwrap();
+        OpenOptions::new().read(true).write(true).create_new(true).open(root.join("g")).unwrap();
     fs::remove_file(root.join("g")).unwrap();
     gone.write_all(b"still here").unwrap();
     gone.seek(SeekFrom::Start(0)).unwrap();

@@ -1,0 +1,54 @@
+//! What `put` and `commit` say about the version they make.
+
+use clap::Args;
+
+use super::{parse, parse_all};
+use crate::error::{IoContext, Result};
+use crate::model::name::{Alias, ArtifactType};
+use crate::model::version::{Description, Metadata};
+
+#[derive(Args)]
+pub struct Properties {
+    /// An alias of the new version, beside latest; may be given several times
+    #[arg(short, long = "alias")]
+    aliases: Vec<String>,
+    /// Its type [default: dataset]
+    #[arg(short = 't', long = "type")]
+    artifact_type: Option<String>,
+    /// What to say about it
+    #[arg(short, long)]
+    description: Option<String>,
+    /// A JSON object, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    metadata: Option<String>,
+}
+
+/// The same, parsed.
+pub struct Parsed {
+    pub aliases: Vec<Alias>,
+    pub artifact_type: Option<ArtifactType>,
+    pub description: Option<String>,
+    pub metadata: Option<Metadata>,
+}
+
+impl Properties {
+    pub fn parse(&self) -> Result<Parsed> {
+        Ok(Parsed {
+            aliases: parse_all(&self.aliases)?,
+            artifact_type: self.artifact_type.as_deref().map(parse).transpose()?,
+            description: self.description.as_deref().map(description).transpose()?,
+            metadata: self.metadata.as_deref().map(metadata).transpose()?,
+        })
+    }
+}
+
+/// A description from the command line.
+pub fn description(text: &str) -> Result<String> {
+    Ok(parse::<Description>(text)?.0)
+}
+
+/// Metadata from the command line.
+pub fn metadata(text: &str) -> Result<Metadata> {
+    let Some(file) = text.strip_prefix('@') else { return text.parse() };
+    std::fs::read_to_string(file).at("read", file.as_ref())?.parse()
+}
