@@ -352,20 +352,36 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     let daemon = daemons(&layout)?.into_iter().find(|daemon| {
         daemon.mount == target || daemon.staging.as_ref().is_some_and(|path| *path == target)
     });
-    // Drafts first: one that is in use keeps everything as it is.
-    let both = daemon.iter().flat_map(|daemon| daemon.staging.iter().chain([&daemon.mount]));
-    let targets: Vec<_> = if daemon.is_some() { both.collect() } else { vec![&target] };
-    for target in targets {
-        if mounts().iter().any(|(_, at)| at == target) {
-            unmount_if_idle(target, verb.lazy)?;
-        }
-    }
+    // One that is in use stays as it is, and everything with it.
+    unmount_if_idle(&target, verb.lazy)?;
     if let Some(daemon) = &daemon {
-        wait_for_end(daemon)?;
+        if unmount_others(context, daemon, &target)? {
+            wait_for_end(daemon)?;
+        }
     }
     let shown = target.display().to_string();
     context.output.print(json!({ "unmounted": shown }), Vec::new);
     Ok(exit::DONE)
+}
+
+/// Unmounts what else the daemon serves; `false` when that is in use, and goes with its last user.
+fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Result<bool> {
+    let mut idle = true;
+    for other in daemon.staging.iter().chain([&daemon.mount]).filter(|path| *path != done) {
+        if !mounts().iter().any(|(_, at)| at == other) {
+            continue;
+        }
+        match unmount_if_idle(other, false) {
+            Err(e) if e.kind() == Kind::Conflict => {
+                unmount_if_idle(other, true)?;
+                let what = format!("{}: it goes when its last user does", e.message());
+                context.output.note(&format!("artifactfs: {what}"));
+                idle = false;
+            }
+            unmounted => unmounted?,
+        }
+    }
+    Ok(idle)
 }
 
 /// The daemon ends by itself when its mounts are gone; one that does not is told to.
