@@ -354,10 +354,10 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     });
     // One that is in use stays as it is, and everything with it.
     unmount_if_idle(&target, verb.lazy)?;
-    if let Some(daemon) = &daemon {
-        if unmount_others(context, daemon, &target)? {
-            wait_for_end(daemon)?;
-        }
+    if let Some(daemon) = &daemon
+        && unmount_others(context, daemon, &target)?
+    {
+        wait_for_end(daemon)?;
     }
     let shown = target.display().to_string();
     context.output.print(json!({ "unmounted": shown }), Vec::new);
