@@ -10,7 +10,7 @@ use super::embedded::Embedded;
 use super::engine::Durability;
 use super::keys::{self, Key, Space};
 use super::naming::lookup;
-use super::objects::{PackCounts, drop_reference, is_pinned, object, pack_info};
+use super::objects::{PackCounts, drop_reference, is_pinned, object, pack_info, remove};
 use super::record::{self, PackRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -71,16 +71,9 @@ impl Embedded {
                 if !known_dead || located.refs > 0 || is_pinned(&*transaction, digest, None)? {
                     continue;
                 }
-                transaction.delete(&keys::object(digest))?;
-                let stored = u64::from(located.extent.stored_bytes);
-                let pack = counts.of(&*transaction, located.extent.pack)?;
-                pack.live_objects -= 1;
-                pack.live_bytes -= stored;
-                pack.unreferenced = pack.unreferenced.saturating_sub(1);
-                transaction.put(&keys::purge(located.extent.pack), &[])?;
-                freed += stored;
+                freed += remove(transaction, &mut counts, digest, &located)?;
                 for child in children {
-                    drop_reference(transaction, &mut counts, child)?;
+                    freed += drop_reference(transaction, &mut counts, child)?;
                 }
             }
             counts.store(transaction)?;

@@ -10,7 +10,7 @@ use super::lease::{live_lease, put_lease};
 use super::record::{self, PackRecord, decode_object, encode_object};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, NewObject, PackId};
+use crate::model::object::{Extent, Located, NewObject, ObjectKind, PackId};
 
 /// The record of an object.
 pub(super) fn object(view: &dyn View, digest: &Digest) -> Result<Option<Located>> {
@@ -71,27 +71,45 @@ pub(super) fn add_reference(
     Ok(true)
 }
 
-/// One parent fewer points at the object; the last one gone, it is dead unless something pins it.
+/// One parent fewer points at the object; the last one gone, it is dead unless something pins it. A
+/// dead chunk goes at once, since it points at nothing; a dead node waits for its children to be
+/// known. Returns the bytes that went.
 pub(super) fn drop_reference(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
     digest: &Digest,
-) -> Result<()> {
-    let Some(mut located) = object(&*transaction, digest)? else {
-        return Ok(());
-    };
+) -> Result<u64> {
+    let Some(mut located) = object(&*transaction, digest)? else { return Ok(0) };
     located.refs = located.refs.saturating_sub(1);
-    transaction.put(&keys::object(digest), &encode_object(&located))?;
-    if located.refs > 0 {
-        return Ok(());
+    let leased = counts.of(&*transaction, located.extent.pack)?.lease.is_some();
+    let held = located.refs > 0 || leased || is_pinned(&*transaction, digest, None)?;
+    if !held && located.kind == ObjectKind::Chunk {
+        return remove(transaction, counts, digest, &located);
     }
-    let pack = counts.of(&*transaction, located.extent.pack)?;
-    if pack.lease.is_some() {
-        pack.unreferenced += 1;
-    } else if !is_pinned(&*transaction, digest, None)? {
+    transaction.put(&keys::object(digest), &encode_object(&located))?;
+    if located.refs == 0 && leased {
+        counts.of(&*transaction, located.extent.pack)?.unreferenced += 1;
+    }
+    if !held {
         transaction.put(&keys::dead(digest), &[])?;
     }
-    Ok(())
+    Ok(0)
+}
+
+/// Takes an object out of the table; its pack waits to be purged. Returns its bytes in the store.
+pub(super) fn remove(
+    transaction: &mut dyn Transaction,
+    counts: &mut PackCounts,
+    digest: &Digest,
+    located: &Located,
+) -> Result<u64> {
+    transaction.delete(&keys::object(digest))?;
+    let stored = u64::from(located.extent.stored_bytes);
+    let pack = counts.of(&*transaction, located.extent.pack)?;
+    pack.live_objects = pack.live_objects.saturating_sub(1);
+    pack.live_bytes = pack.live_bytes.saturating_sub(stored);
+    transaction.put(&keys::purge(located.extent.pack), &[])?;
+    Ok(stored)
 }
 
 impl Embedded {

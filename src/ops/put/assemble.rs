@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::hash::{hash, read_small};
+use super::hash::hash;
 use super::index::{NewIndex, OldIndex};
-use super::scan::{Cut, Event, FileMeta, SMALL_MAX_BYTES, Scan, Unit};
+use super::scan::{Cut, Event, FileMeta, Scan, Unit};
 use super::source::Source;
 use super::upload::{Lane, Uploader};
 use super::{Progress, PutReport, WARNINGS_MAX, index_path};
@@ -227,10 +227,7 @@ impl<'a> Assembly<'a> {
                 self.report.totals.symlinks += 1;
                 self.entry(name, Target::Symlink(target));
             }
-            Event::Known(file, content) => match content.digest() {
-                Some(digest) if missing.contains(&digest) => self.read_again(file)?,
-                _ => self.file(file, content),
-            },
+            Event::Known(file, content) => self.file(file, content),
             Event::File(file, cuts) => {
                 self.report.files_read += 1;
                 let content = self.store_small(&file, &cuts, buffer, missing)?;
@@ -283,18 +280,6 @@ impl<'a> Assembly<'a> {
         self.report.totals.size_bytes += content.size_bytes();
         self.progress.advance(1, content.size_bytes());
         self.entry(name, Target::File { content, executable });
-    }
-
-    /// A file that the index knew and the repository no longer has.
-    fn read_again(&mut self, file: FileMeta) -> Result<()> {
-        let mut scan_unit = Unit::default();
-        if file.size_bytes <= SMALL_MAX_BYTES {
-            let event = read_small(file, &mut scan_unit.buffer, &self.repository.cutter)?;
-            scan_unit.events.push(event);
-            return self.unit(scan_unit);
-        }
-        let what = format!("{} is no longer in the repository", file.path.display());
-        Err(Error::new(Kind::Stale, what))
     }
 
     fn store_small(
@@ -443,10 +428,10 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// The chunks and files a unit speaks of.
+/// The chunks a unit brings. What the index knows is not asked about: a directory that is there keeps
+/// its files, and registering a new one tells what of it is missing.
 fn digests_of(event: &Event) -> Vec<Digest> {
     match event {
-        Event::Known(_, content) => content.digest().into_iter().collect(),
         Event::File(_, cuts) | Event::Pieces(cuts) => cuts.iter().map(|cut| cut.digest).collect(),
         _ => Vec::new(),
     }

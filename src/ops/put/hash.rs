@@ -45,7 +45,7 @@ fn cut(buffer: &[u8], range: std::ops::Range<usize>) -> Cut {
 ///
 /// # Errors
 /// What the host says, or that the file keeps changing.
-pub fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Result<Event> {
+fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Result<Event> {
     let start = buffer.len();
     for _ in 0..=CHANGED_RETRIES {
         buffer.truncate(start);

@@ -22,8 +22,9 @@ use crate::registry::{LeaseId, Registry};
 
 /// Packs that wait to be sealed: bounds what is written and not yet durable.
 const SEALING_PACKS: usize = 2;
-/// Objects registered in one transaction.
-const REGISTER_BATCH: usize = 8_192;
+/// Objects registered in one transaction: some 10 MiB. Digests are spread over the whole table, so a
+/// transaction rewrites a page for nearly every object; fewer, larger ones rewrite each page less often.
+const REGISTER_BATCH: usize = 65_536;
 /// How often a long put renews its lease: well within its life.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
 
@@ -275,7 +276,7 @@ impl Sealer {
             let added = self.registry.add_objects(self.lease, id, length, batch)?;
             if let Some(lost) = added.missing.first() {
                 let what = format!("object {lost} went before the version that needs it was made");
-                return Err(Error::new(Kind::Conflict, what).hint("try again"));
+                return Err(Error::new(Kind::Stale, what).hint("try again"));
             }
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
