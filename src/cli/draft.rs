@@ -1,6 +1,7 @@
 //! `commit` and `draft`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -14,8 +15,13 @@ use crate::model::reference::{ArtifactPath, Reference};
 use crate::ops::drafts::{
     CommitDraft, DRAFTS_PATH, DraftAnswer, DraftCall, DraftDesk, DraftInfo, DraftService,
 };
-use crate::ops::repository::Repository;
+use crate::ops::repository::{Layout, Repository};
 use crate::staging::Drafts;
+
+/// How long a command waits for another one that has the drafts open.
+const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
+/// How long between tries.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
 pub struct Commit {
@@ -47,12 +53,37 @@ enum DraftVerb {
 
 /// The drafts: through the daemon that has them open, or by opening them.
 pub fn desk(repository: Arc<Repository>) -> Result<Box<dyn DraftService>> {
-    let layout = repository.layout.clone();
-    if let Ok(client) = Client::connect(&layout.staging_socket()) {
+    if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
         return Ok(Box::new(RemoteDesk(client)));
     }
-    let drafts = Drafts::open(&layout.drafts())?;
+    let drafts = match open_drafts(&repository.layout) {
+        // A daemon has just opened them.
+        Err(e) if e.kind() == Kind::Conflict => {
+            let client = Client::connect(&repository.layout.staging_socket());
+            return Ok(Box::new(RemoteDesk(client.map_err(|_| e)?)));
+        }
+        drafts => drafts?,
+    };
     Ok(Box::new(DraftDesk::new(repository, Arc::new(drafts))))
+}
+
+/// Opens the drafts; waits while another command has them open.
+///
+/// # Errors
+/// [`Kind::Conflict`] when a daemon has them open, or a command that takes too long.
+pub fn open_drafts(layout: &Layout) -> Result<Drafts> {
+    let deadline = Instant::now() + DRAFTS_DEADLINE;
+    loop {
+        match Drafts::open(&layout.drafts()) {
+            Err(e) if e.kind() == Kind::Conflict && Instant::now() < deadline => {
+                if Client::connect(&layout.staging_socket()).is_ok() {
+                    return Err(e);
+                }
+                std::thread::sleep(RETRY_EVERY);
+            }
+            drafts => return drafts,
+        }
+    }
 }
 
 struct RemoteDesk(Client);

@@ -16,17 +16,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::draft::open_drafts;
 use super::{Context, connect, exit};
 use crate::error::{Error, IoContext, Kind, Result, WireError};
 use crate::mount::{
-    MountOptions, Mounted, Watcher, mount_read_only, mount_staging, mounts, unmount_if_idle,
+    MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
+    unmount_if_idle,
 };
 use crate::ops::drafts::{DraftDesk, DraftService};
 use crate::ops::holder;
 use crate::ops::repository::{Layout, Repository};
 use crate::registry::Registry;
 use crate::server::{Server, Services};
-use crate::staging::Drafts;
 
 /// How long the daemon may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -204,7 +205,7 @@ struct Daemon {
 
 /// Opens the drafts, and answers for them.
 fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
-    let drafts = Arc::new(Drafts::open(&repository.layout.drafts())?);
+    let drafts = Arc::new(open_drafts(&repository.layout)?);
     let desk = Arc::new(DraftDesk::new(Arc::clone(repository), drafts));
     let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&desk);
     let services = Services { registry: None, drafts: Some(service) };
@@ -344,7 +345,12 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     // A dead mount cannot be canonicalized; its name can be used as it is.
     let absolute = std::path::absolute(&verb.directory).at("find", &verb.directory)?;
     let target = fs::canonicalize(&absolute).unwrap_or(absolute);
-    if !mounts().iter().any(|(_, point)| *point == target) {
+    let found = mounts().into_iter().rfind(|(_, point)| *point == target);
+    if let Some((source, _)) = found.as_ref().filter(|(source, _)| source != SOURCE_NAME) {
+        let what = format!("{} is a mount of {source}, not ours", target.display());
+        return Err(Error::new(Kind::Conflict, what).hint("`umount` unmounts it"));
+    }
+    if found.is_none() {
         let what = format!("{} is not mounted", target.display());
         return Err(Error::new(Kind::NotFound, what).hint("`artifactfs status` lists the mounts"));
     }

@@ -17,5 +17,6 @@ mod staging_adapter;
 pub mod table;
 
 pub use session::{
-    MountOptions, Mounted, Watcher, mount_read_only, mount_staging, mounts, unmount_if_idle,
+    MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
+    unmount_if_idle,
 };

@@ -162,13 +162,18 @@ fn mount_error(target: &Path, error: io::Error) -> Error {
         return Error::io(what, e)
             .hint("this user may not open /dev/fuse: its mode should be 0666");
     }
-    let root = rustix::process::geteuid().is_root();
-    if !root && error.kind() == io::ErrorKind::NotFound {
+    if !rustix::process::geteuid().is_root() && !helper_is_there() {
         return Error::new(Kind::Unavailable, what)
             .because(error)
             .hint("without root, mounting needs fusermount3: install the package fuse3");
     }
     Error::io(what, error)
+}
+
+/// Whether `fusermount3` can be run.
+fn helper_is_there() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join("fusermount3").exists())
 }
 
 /// The mount point, absolute, checked, and cleared of a mount whose daemon is dead.

@@ -65,9 +65,10 @@ impl FsckReport {
 /// Checks the repository.
 ///
 /// # Errors
-/// What keeps it from going on; [`Kind::Conflict`] when it is to repair while somebody writes.
+/// What keeps it from going on; [`Kind::Conflict`] while somebody writes.
 pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
     release_orphans(repository)?;
+    refuse_writers(repository)?;
     if mode == Mode::Rebuild {
         rebuild(repository)?;
     }
@@ -80,6 +81,16 @@ pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
         reap(repository)?;
     }
     Ok(report)
+}
+
+/// What is being written would look wrong.
+fn refuse_writers(repository: &Repository) -> Result<()> {
+    let writers: Vec<_> = repository.registry.leases()?.into_iter().map(|l| l.purpose).collect();
+    if writers.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Conflict, format!("somebody is writing: {}", writers.join(", ")))
+        .hint("check when they have finished"))
 }
 
 /// Makes the object table again: every object of every index, referred to by nobody yet.

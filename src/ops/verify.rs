@@ -139,8 +139,17 @@ impl<'a> Verifier<'a> {
         Ok(body.len() as u64)
     }
 
+    /// Whether the version was deleted while it was read.
+    fn is_gone(&self, version: &VersionInfo) -> Result<bool> {
+        match self.repository.registry.lookup(version.reference()) {
+            Err(e) if e.kind() == Kind::NotFound => Ok(true),
+            found => found.map(|_| false),
+        }
+    }
+
     fn damaged(&mut self, version: &VersionInfo, path: &Path, error: Error) -> Result<()> {
         match error.kind() {
+            Kind::Stale if self.is_gone(version)? => return Ok(()),
             Kind::Corrupt | Kind::Stale | Kind::Unsupported => {}
             _ => return Err(error),
         }

@@ -227,10 +227,14 @@ impl<'a> Assembly<'a> {
                 self.report.totals.symlinks += 1;
                 self.entry(name, Target::Symlink(target));
             }
-            Event::Known(file, content) => self.file(file, content),
+            Event::Known(file, content) => {
+                self.progress.advance(1, content.size_bytes());
+                self.file(file, content);
+            }
             Event::File(file, cuts) => {
                 self.report.files_read += 1;
                 let content = self.store_small(&file, &cuts, buffer, missing)?;
+                self.progress.advance(1, content.size_bytes());
                 self.file(file, content);
                 self.between_files()?;
             }
@@ -278,7 +282,6 @@ impl<'a> Assembly<'a> {
         self.index.add(key, stamp, content, self.now);
         self.report.totals.files += 1;
         self.report.totals.size_bytes += content.size_bytes();
-        self.progress.advance(1, content.size_bytes());
         self.entry(name, Target::File { content, executable });
     }
 
@@ -349,6 +352,7 @@ impl<'a> Assembly<'a> {
     fn piece(&mut self, piece: Piece) {
         let nodes = &mut self.nodes;
         let big = self.big.as_mut().expect("pieces come between a begin and an end");
+        self.progress.advance(0, piece.size_bytes);
         big.size_bytes += piece.size_bytes;
         big.pieces += 1;
         big.builder.push(piece, &mut |node| nodes.push(node));
@@ -379,6 +383,7 @@ impl<'a> Assembly<'a> {
             _ => Content::Recipe { digest: root.digest, size_bytes },
         };
         self.report.files_read += 1;
+        self.progress.advance(1, 0);
         self.file(big.meta, content);
         self.flush_nodes()?;
         self.between_files()

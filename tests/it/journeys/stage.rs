@@ -199,3 +199,19 @@ fn a_daemon_that_is_told_to_end_unmounts() {
     });
     assert_eq!(world.json(&["status"])["mounts"], serde_json::json!([]));
 }
+
+#[test]
+fn commands_that_open_the_drafts_wait_for_each_other() {
+    let world = World::new();
+    let commands: Vec<_> = (0..6)
+        .map(|_| {
+            let mut command = world.command(&["--json", "status"]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    for command in commands {
+        let ran = crate::world::ran(command.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+}
