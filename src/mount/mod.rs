@@ -14,7 +14,7 @@ mod fs;
 mod inode;
 mod session;
 mod staging_adapter;
-pub mod table;
+mod table;
 
 pub use session::{
     MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,

@@ -39,7 +39,7 @@ impl Drafts {
         let path = self.lock_nodes().path(id)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.directory, &path, flags, Mode::empty())?;
-        self.handles.add_directory(DirectoryHandle { fd: Mutex::new(fd), node: id })
+        self.handles.add_directory(DirectoryHandle(Mutex::new(fd)))
     }
 
     /// Calls `each` with the entries from `position` on until it says that it is full (`false`).
@@ -53,7 +53,7 @@ impl Drafts {
         each: &mut dyn FnMut(Listed) -> bool,
     ) -> Result<()> {
         let open = self.handles.directory(handle)?;
-        let fd = open.fd.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = open.0.lock().unwrap_or_else(PoisonError::into_inner);
         seek(&*fd, SeekFrom::Start(position))?;
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
         let mut entries = RawDir::new(&*fd, &mut buffer);
@@ -72,21 +72,13 @@ impl Drafts {
         Ok(())
     }
 
-    /// The node a directory handle was opened for.
-    ///
-    /// # Errors
-    /// EBADF for a number that is none.
-    pub fn directory_node(&self, handle: u64) -> Result<u64> {
-        Ok(self.handles.directory(handle)?.node)
-    }
-
     /// Makes the names of a directory durable.
     ///
     /// # Errors
     /// What the disk says.
     pub fn sync_directory(&self, handle: u64) -> Result<()> {
         let open = self.handles.directory(handle)?;
-        let fd = open.fd.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = open.0.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::fs::fsync(&*fd)
     }
 }

@@ -37,12 +37,7 @@ pub struct Handle {
 }
 
 /// An open directory; reading moves its position.
-pub struct DirectoryHandle {
-    /// The host's directory.
-    pub fd: Mutex<OwnedFd>,
-    /// The node.
-    pub node: u64,
-}
+pub struct DirectoryHandle(pub Mutex<OwnedFd>);
 
 #[derive(Clone)]
 enum Open {

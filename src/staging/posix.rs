@@ -102,14 +102,6 @@ impl Drafts {
         Ok(Attr { id, stat })
     }
 
-    /// The draft a node belongs to.
-    ///
-    /// # Errors
-    /// ESTALE for a number that is not known.
-    pub fn draft_of(&self, id: u64) -> Result<DraftKey> {
-        self.lock_nodes().draft(id)
-    }
-
     /// An entry; counts as a look-up.
     ///
     /// # Errors

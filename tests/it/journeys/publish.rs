@@ -43,10 +43,8 @@ fn a_reader_keeps_its_version_when_the_alias_moves() {
     let mut open = File::open(&path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"one");
     write(&world.path("src/data"), b"two, longer");
-    let start = std::time::Instant::now();
     world.ok(&["put", "-n", "p/a", source]);
     until("the alias moves", || fs::read(&path).unwrap() == b"two, longer");
-    assert!(start.elapsed().as_secs() < 10);
     let mut text = String::new();
     open.read_to_string(&mut text).unwrap();
     assert_eq!(text, "one");
