@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{age, bytes, table, time, version};
+use super::output::{age, bytes, table, version};
 use super::{Context, connect, exit, parse};
 use crate::content::directory::{each_entry, resolve};
 use crate::error::{Error, Kind, Result};
@@ -69,7 +69,7 @@ fn artifacts(context: &Context, project: ProjectName) -> Result<u8> {
             "type": a.artifact_type,
             "versions": a.versions,
             "newest": a.newest.map(|n| n.to_string()),
-            "newest_created": a.newest_created.map(time),
+            "newest_created": a.newest_created.map(|at| at.to_string()),
         })
     });
     context.output.print(document.collect(), || {
@@ -214,7 +214,7 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
             ("type", info.artifact_type.to_string()),
             ("aliases", aliases(&info)),
             ("digest", info.root.to_string()),
-            ("created", time(info.created)),
+            ("created", info.created.to_string()),
             ("description", info.description.clone()),
             ("metadata", metadata.to_string()),
             ("contents", contents),

@@ -75,13 +75,6 @@ pub fn age(since: Timestamp) -> String {
     indicatif::HumanDuration(passed).to_string()
 }
 
-/// RFC 3339, in UTC.
-pub fn time(at: Timestamp) -> String {
-    let milliseconds = i64::try_from(at.0).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(milliseconds)
-        .map_or_else(|_| String::new(), |t| t.to_string())
-}
-
 /// Columns, each as wide as its widest cell; the last is not padded.
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
@@ -109,7 +102,7 @@ pub fn version(info: &VersionInfo) -> Value {
         "aliases": info.aliases,
         "description": info.description,
         "metadata": info.metadata.to_object(),
-        "created": time(info.created),
+        "created": info.created.to_string(),
         "files": info.totals.files,
         "directories": info.totals.directories,
         "symlinks": info.totals.symlinks,

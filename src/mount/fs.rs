@@ -256,7 +256,7 @@ impl ReadFs {
             "description": info.description,
             "metadata": info.metadata.to_object(),
             "size": info.totals.size_bytes,
-            "created": info.created.0,
+            "created": info.created.to_string(),
         });
         Ok(format!("{document:#}\n"))
     }

@@ -184,3 +184,27 @@ fn verbs_are_served_while_a_put_has_the_registry_open() {
     assert!(served > 0 && put.wait().unwrap().success());
     assert_eq!(world.json(&["show", "p/big"])["files"], 20);
 }
+
+#[test]
+fn a_put_that_was_killed_goes_on_where_it_was() {
+    let world = World::new();
+    let source = world.tree("src", &[]);
+    for number in 0..60 {
+        write(&source.join(format!("{number:02}")), &noise(number, 4_000_000));
+    }
+    let sealed = || {
+        let packs = fs::read_dir(world.repo().join("store/packs")).into_iter().flatten().flatten();
+        let files = packs.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
+        files.filter(|file| file.path().extension().is_some_and(|e| e == "idx")).count()
+    };
+    let mut put = world.start(&["put", "-n", "p/a", "src"]);
+    until("some packs are written", || sealed() >= 3 || put.try_wait().unwrap().is_some());
+    put.kill().unwrap();
+    assert!(!put.wait().unwrap().success(), "it was done before it was killed");
+    assert_eq!(world.run(&["ls", "p/a"]).code, 10, "nothing is visible");
+    let again = world.json(&["put", "-n", "p/a", "src"]);
+    let stored = again["stored_bytes"].as_u64().unwrap();
+    assert!(stored < 200_000_000, "{stored} of 240 MB were stored again");
+    assert_eq!(world.run(&["verify"]).code, 0);
+    world.sound();
+}
