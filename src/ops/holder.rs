@@ -18,11 +18,16 @@ fn boot_id() -> String {
     id.trim().to_owned()
 }
 
-/// Field 22 of `/proc/<pid>/stat` (proc(5)): when the process started, in clock ticks.
+/// When a process started, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). `None` for one
+/// that is no more, or only waits for its parent to hear of its end (state `Z` or `X`).
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = after_name.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// Whether `holder` certainly runs no more. A process of another host is never certainly dead.
@@ -70,6 +75,20 @@ pub fn release_orphans(repository: &Repository) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_waits_to_be_reaped_is_dead() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let started = start_time(child.id()).unwrap();
+        let holder = format!("{}/{}/{started}", boot_id(), child.id());
+        assert!(!is_dead(&holder));
+        child.kill().unwrap();
+        let start = std::time::Instant::now();
+        while !is_dead(&holder) {
+            assert!(start.elapsed().as_secs() < 30, "a zombie passes for living");
+        }
+        child.wait().unwrap();
+    }
 
     #[test]
     fn this_process_lives_and_a_reused_pid_does_not_pass_for_it() {

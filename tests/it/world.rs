@@ -142,6 +142,10 @@ pub fn ran(output: Output) -> Ran {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.repo().join("daemon.log")).unwrap_or_default();
+            eprintln!("the daemon's log:\n{log}");
+        }
         for target in &self.mounts {
             let _ = self.command(&["umount", "--lazy"]).arg(target).output();
             let _ = Command::new("umount").arg("-l").arg(target).output();
