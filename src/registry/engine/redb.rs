@@ -1,5 +1,7 @@
 //! The embedded engine: one redb file, one process.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -8,7 +10,7 @@ use redb::{
 };
 
 use super::{Durability, Engine, Pair, Transaction, View};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 
 /// One table: the registry's keys are tuples that begin with what they are.
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registry");
@@ -31,6 +33,9 @@ impl RedbEngine {
     /// [`Kind::Conflict`] when another process has it open, [`Kind::Corrupt`], [`Kind::Full`] or
     /// what else redb found.
     pub fn open(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            create_database(path)?;
+        }
         let database = RwLock::new(Some(open_database(path)?));
         Ok(Self { path: path.to_owned(), database })
     }
@@ -54,12 +59,27 @@ impl RedbEngine {
 }
 
 fn open_database(path: &Path) -> Result<Database> {
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-    let database = database.map_err(|e| open_error(path, e))?;
+    let database = Database::builder().set_cache_size(CACHE_BYTES).open(path);
+    database.map_err(|e| open_error(path, e))
+}
+
+/// Makes the file under another name and renames it: redb writes its header in several steps, and a
+/// process that is killed between them would leave a file that nobody can open. The caller holds
+/// the repository's lock.
+fn create_database(path: &Path) -> Result<()> {
+    let part = path.with_extension("redb.new");
+    match fs::remove_file(&part) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).at("remove", &part),
+        _ => {}
+    }
+    let database = Database::builder().create(&part).map_err(|e| open_error(&part, e))?;
     let transaction = database.begin_write().map_err(failed)?;
     transaction.open_table(TABLE).map_err(failed)?;
     transaction.commit().map_err(failed)?;
-    Ok(database)
+    drop(database);
+    fs::rename(&part, path).at("create", path)?;
+    let folder = path.parent().unwrap_or(path);
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
 }
 
 fn is_previous_failure(error: &Error) -> bool {
