@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::output::{Bar, bytes};
 use super::{Context, connect, exit, parse};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
 use crate::ops::diff::{Change, Difference};
 use crate::ops::fsck::{FsckReport, Mode};
@@ -15,9 +15,14 @@ use crate::ops::verify::{Verifier, VerifyReport};
 #[derive(Args)]
 pub struct Diff {
     /// project/artifact:alias
-    before: String,
+    #[arg(required_unless_present = "draft")]
+    before: Option<String>,
     /// project/artifact:alias
-    after: String,
+    #[arg(required_unless_present = "draft")]
+    after: Option<String>,
+    /// A draft, against the version it stands on: project/artifact
+    #[arg(long, conflicts_with_all = ["before", "after"])]
+    draft: Option<String>,
 }
 
 #[derive(Args)]
@@ -37,7 +42,24 @@ pub struct Fsck {
 }
 
 pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
-    let (before, after): (Reference, Reference) = (parse(&verb.before)?, parse(&verb.after)?);
+    let found = match (&verb.draft, &verb.before, &verb.after) {
+        (Some(draft), ..) => {
+            let (found, count) = super::draft::differences(context, draft)?;
+            if count > found.len() as u64 {
+                context.output.note(&format!("artifactfs: {count} differences, not all shown"));
+            }
+            found
+        }
+        (None, Some(before), Some(after)) => versions(context, before, after)?,
+        _ => return Err(Error::new(Kind::Usage, "two versions are compared, or a draft")),
+    };
+    let document = found.iter().map(difference_json).collect();
+    context.output.print(document, || found.iter().map(difference_line).collect());
+    Ok(if found.is_empty() { exit::DONE } else { exit::USAGE_OR_DIFFERS })
+}
+
+fn versions(context: &Context, before: &str, after: &str) -> Result<Vec<Difference>> {
+    let (before, after): (Reference, Reference) = (parse(before)?, parse(after)?);
     let repository = connect::open_repository(&context.repo)?;
     let before = repository.registry.lookup(before)?.root;
     let after = repository.registry.lookup(after)?.root;
@@ -46,9 +68,7 @@ pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
         found.push(difference);
         Ok(())
     })?;
-    let document = found.iter().map(difference_json).collect();
-    context.output.print(document, || found.iter().map(difference_line).collect());
-    Ok(if found.is_empty() { exit::DONE } else { exit::USAGE_OR_DIFFERS })
+    Ok(found)
 }
 
 fn difference_json(difference: &Difference) -> Value {

@@ -11,15 +11,19 @@ use super::properties::Properties;
 use super::{Context, connect, exit, parse};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
+use crate::model::name::EntryName;
 use crate::model::reference::{ArtifactPath, Reference};
+use crate::ops::diff::Difference;
 use crate::ops::drafts::{
     CommitDraft, DRAFTS_PATH, DraftAnswer, DraftCall, DraftDesk, DraftInfo, DraftService,
 };
-use crate::ops::repository::{Layout, Repository};
-use crate::staging::Drafts;
+use crate::ops::repository::Repository;
+use crate::staging::BEING_WRITTEN;
 
 /// How long a command waits for another one that has the drafts open.
 const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
+/// How long one call waits for writers.
+const WAIT_STEP: Duration = Duration::from_secs(5);
 /// How long between tries.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -29,6 +33,25 @@ pub struct Commit {
     draft: String,
     #[command(flatten)]
     properties: Properties,
+    /// Refuse unless this is the newest version: v3
+    #[arg(long, value_name = "VERSION")]
+    expect: Option<String>,
+    /// Wait for writers to close their files [default for SECONDS: a day]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "86400")]
+    wait: Option<u64>,
+    /// Refuse devices, sockets, FIFOs and set-id bits, which are otherwise left out
+    #[arg(long)]
+    strict: bool,
+    /// Keep symlinks that are absolute or lead out of the version, which are otherwise refused
+    #[arg(long)]
+    allow_external_symlinks: bool,
+}
+
+#[derive(Args)]
+pub struct Restore {
+    /// project/artifact/path
+    path: String,
 }
 
 #[derive(Args)]
@@ -56,32 +79,32 @@ pub fn desk(repository: Arc<Repository>) -> Result<Box<dyn DraftService>> {
     if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
         return Ok(Box::new(RemoteDesk(client)));
     }
-    let drafts = match open_drafts(&repository.layout) {
+    let desk = match open_desk(&repository) {
         // A daemon has just opened them.
         Err(e) if e.kind() == Kind::Conflict => {
             let client = Client::connect(&repository.layout.staging_socket());
             return Ok(Box::new(RemoteDesk(client.map_err(|_| e)?)));
         }
-        drafts => drafts?,
+        desk => desk?,
     };
-    Ok(Box::new(DraftDesk::new(repository, Arc::new(drafts))))
+    Ok(Box::new(desk))
 }
 
 /// Opens the drafts; waits while another command has them open.
 ///
 /// # Errors
 /// [`Kind::Conflict`] when a daemon has them open, or a command that takes too long.
-pub fn open_drafts(layout: &Layout) -> Result<Drafts> {
+pub fn open_desk(repository: &Arc<Repository>) -> Result<DraftDesk> {
     let deadline = Instant::now() + DRAFTS_DEADLINE;
     loop {
-        match Drafts::open(&layout.drafts()) {
+        match DraftDesk::open(repository) {
             Err(e) if e.kind() == Kind::Conflict && Instant::now() < deadline => {
-                if Client::connect(&layout.staging_socket()).is_ok() {
+                if Client::connect(&repository.layout.staging_socket()).is_ok() {
                     return Err(e);
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
-            drafts => return drafts,
+            desk => return desk,
         }
     }
 }
@@ -106,10 +129,10 @@ fn unexpected() -> Error {
         .hint("daemon and command are of different releases: unmount, and mount again")
 }
 
-/// All drafts.
-pub fn list(repository: Arc<Repository>) -> Result<Vec<DraftInfo>> {
+/// All drafts, and what went wrong with them lately.
+pub fn list(repository: Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)> {
     match desk(repository)?.call(DraftCall::List)? {
-        DraftAnswer::Drafts(drafts) => Ok(drafts),
+        DraftAnswer::Drafts { drafts, troubles } => Ok((drafts, troubles)),
         _ => Err(unexpected()),
     }
 }
@@ -141,16 +164,22 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
     let path: ArtifactPath = parse(&verb.draft)?;
     let said = verb.properties.parse()?;
     let request = CommitDraft {
-        draft: path.clone(),
-        path,
         artifact_type: said.artifact_type,
         aliases: said.aliases,
         description: said.description,
         metadata: said.metadata,
+        expect: verb.expect.as_deref().map(parse).transpose()?,
+        strict: verb.strict,
+        external_symlinks: verb.allow_external_symlinks,
+        ..CommitDraft::plain(path)
     };
     let repository = Arc::new(connect::open_repository(&context.repo)?);
-    let answer = desk(repository)?.call(DraftCall::Commit(request))?;
-    let DraftAnswer::Committed { committed, warnings, stored_bytes } = answer else {
+    let desk = desk(repository)?;
+    let answer = match verb.wait {
+        Some(seconds) => commit_when_quiet(&*desk, &request, Duration::from_secs(seconds))?,
+        None => desk.call(DraftCall::Commit(request))?,
+    };
+    let DraftAnswer::Committed { committed, warnings, stored_bytes, files_read } = answer else {
         return Err(unexpected());
     };
     for warning in &warnings {
@@ -161,6 +190,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
         "reference": reference,
         "new_version": committed.new,
         "stored_bytes": stored_bytes,
+        "files_read": files_read,
         "warnings": warnings,
     });
     context.output.print(document, || {
@@ -172,11 +202,61 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
     Ok(exit::DONE)
 }
 
+/// Asks again while the draft is being written: each call waits a little, none for ever.
+fn commit_when_quiet(
+    desk: &dyn DraftService,
+    request: &CommitDraft,
+    wait: Duration,
+) -> Result<DraftAnswer> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).min(WAIT_STEP);
+        let wait_milliseconds = u64::try_from(left.as_millis()).ok();
+        let call = DraftCall::Commit(CommitDraft { wait_milliseconds, ..request.clone() });
+        match desk.call(call) {
+            Err(e) if e.kind() == Kind::Conflict && is_busy(&e) && Instant::now() < deadline => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether a conflict ends when somebody closes a file.
+fn is_busy(error: &Error) -> bool {
+    error.message().contains(BEING_WRITTEN)
+}
+
+pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
+    let mut parts = verb.path.trim_end_matches('/').splitn(3, '/');
+    let (project, artifact, path) = (parts.next(), parts.next(), parts.next());
+    let (Some(project), Some(artifact), Some(path)) = (project, artifact, path) else {
+        return Err(Error::new(Kind::Usage, format!("\"{}\" names no path in a draft", verb.path))
+            .hint("write it as project/artifact/path"));
+    };
+    let draft: ArtifactPath = parse(&format!("{project}/{artifact}"))?;
+    let names = path.split('/').filter(|name| !name.is_empty());
+    let names = names.map(|name| EntryName::try_from(std::ffi::OsStr::new(name)));
+    let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
+    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    desk(repository)?.call(DraftCall::Restore(draft, names))?;
+    context.output.print(json!({ "restored": verb.path }), Vec::new);
+    Ok(exit::DONE)
+}
+
+/// How a draft differs from what it stands on, and how many differences there are.
+pub fn differences(context: &Context, draft: &str) -> Result<(Vec<Difference>, u64)> {
+    let draft: ArtifactPath = parse(draft)?;
+    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    match desk(repository)?.call(DraftCall::Diff(draft))? {
+        DraftAnswer::Differences { differences, count } => Ok((differences, count)),
+        _ => Err(unexpected()),
+    }
+}
+
 pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
     match (verb.verb, verb.reference) {
         (Some(DraftVerb::Ls), _) => {
             let repository = Arc::new(connect::open_repository(&context.repo)?);
-            let drafts = list(repository)?;
+            let (drafts, _) = list(repository)?;
             context.output.print(drafts.iter().map(draft_json).collect(), || {
                 table(&drafts.iter().map(draft_row).collect::<Vec<_>>())
             });

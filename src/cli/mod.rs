@@ -78,6 +78,8 @@ enum Verb {
     Commit(draft::Commit),
     /// Begin a draft from a version, list drafts, or throw one away
     Draft(draft::Draft),
+    /// Take a path of a draft back to what it was in the version the draft stands on
+    Restore(draft::Restore),
     /// Show mounts, drafts and room
     Status(repo::Status),
 }
@@ -130,6 +132,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Umount(verb) => mount::umount(&context, verb),
         Verb::Commit(verb) => draft::commit(&context, verb),
         Verb::Draft(verb) => draft::draft(&context, verb),
+        Verb::Restore(verb) => draft::restore(&context, verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::draft::open_drafts;
+use super::draft::open_desk as open_drafts;
 use super::{Context, connect, exit};
 use crate::error::{Error, IoContext, Kind, Result, WireError};
 use crate::mount::{
@@ -48,7 +48,10 @@ pub struct Mount {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Options: allow_other (root's default), no_allow_other, noexec
+    /// Commit a draft that was quiet for so long, and that nobody has open for writing
+    #[arg(long, value_name = "SECONDS", requires = "staging", value_parser = clap::value_parser!(u64).range(1..))]
+    autocommit: Option<u64>,
+    /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec
     #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Where the daemon says that it is ready
@@ -87,17 +90,21 @@ enum Ready {
 
 fn options(texts: &[String]) -> Result<MountOptions> {
     let root = rustix::process::geteuid().is_root();
-    let mut options = MountOptions { allow_other: root, noexec: false };
+    let mut options = MountOptions { allow_other: root, noexec: false, passthrough: root };
     for text in texts {
         match text.as_str() {
             "allow_other" => options.allow_other = true,
             "no_allow_other" => options.allow_other = false,
             "noexec" => options.noexec = true,
+            "passthrough" => options.passthrough = true,
+            "no_passthrough" => options.passthrough = false,
             // What is always so may be said.
             "ro" | "nosuid" | "nodev" => {}
             other => {
                 return Err(Error::new(Kind::Usage, format!("unknown mount option {other:?}"))
-                    .hint("known: allow_other, no_allow_other, noexec"));
+                    .hint(
+                        "known: allow_other, no_allow_other, noexec, passthrough, no_passthrough",
+                    ));
             }
         }
     }
@@ -148,6 +155,9 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     }
     for option in &verb.options {
         command.args(["-o", option]);
+    }
+    if let Some(seconds) = verb.autocommit {
+        command.args(["--autocommit", &seconds.to_string()]);
     }
     command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -201,17 +211,21 @@ struct Daemon {
     record: PathBuf,
     /// Answers for the drafts.
     server: Option<Server>,
+    /// The drafts that are committed when they were quiet, and for how long.
+    autocommit: Option<(Arc<DraftDesk>, Duration)>,
 }
 
 /// Opens the drafts, and answers for them.
 fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
-    let drafts = Arc::new(open_drafts(&repository.layout)?);
-    let desk = Arc::new(DraftDesk::new(Arc::clone(repository), drafts));
+    let desk = Arc::new(open_drafts(repository)?);
     let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&desk);
     let services = Services { registry: None, drafts: Some(service) };
     let server = Server::start(&repository.layout.staging_socket(), services)?;
     Ok((desk, server))
 }
+
+/// How often drafts are looked at that may have been quiet long enough.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Daemon {
     fn start(layout: &Layout, verb: &Mount, options: MountOptions) -> Result<Self> {
@@ -250,9 +264,11 @@ impl Daemon {
                 }
             }
         }
+        let quiet = verb.autocommit.map(Duration::from_secs);
+        let autocommit = desk.as_ref().map(|(desk, _)| Arc::clone(desk)).zip(quiet);
         let server = desk.map(|(_, server)| server);
         let record = write_record(layout, &record)?;
-        Ok(Self { repository, connection, mounts, watchers, record, server })
+        Ok(Self { repository, connection, mounts, watchers, record, server, autocommit })
     }
 
     /// Serves until it is told to end or its mounts are gone.
@@ -280,6 +296,8 @@ impl Daemon {
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hang_up = listen(SignalKind::hangup())?;
         let mut swept = Instant::now();
+        let mut committing: Option<tokio::task::JoinHandle<()>> = None;
+        let mut looked = Instant::now();
         let mut tick = tokio::time::interval(POLL_EVERY);
         loop {
             tokio::select! {
@@ -290,6 +308,14 @@ impl Daemon {
             }
             if self.mounts.iter().any(Mounted::has_ended) {
                 return Ok(());
+            }
+            let idle = committing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+            if let (Some((desk, quiet)), true) = (&self.autocommit, idle)
+                && looked.elapsed() > LOOK_EVERY
+            {
+                looked = Instant::now();
+                let (desk, quiet) = (Arc::clone(desk), *quiet);
+                committing = Some(tokio::task::spawn_blocking(move || desk.autocommit(quiet)));
             }
             if swept.elapsed() > SWEEP_EVERY {
                 swept = Instant::now();

@@ -44,7 +44,7 @@ pub fn init(context: &Context, verb: Init) -> Result<u8> {
 pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let repository = Arc::new(connect::open_repository(&context.repo)?);
     let daemons = daemons(&repository.layout)?;
-    let drafts = draft::list(Arc::clone(&repository))?;
+    let (drafts, troubles) = draft::list(Arc::clone(&repository))?;
     let info = repository.registry.info()?;
     let space = repository.store.space()?;
     let root = repository.layout.root.display().to_string();
@@ -57,6 +57,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         "total_bytes": space.total_bytes,
         "mounts": daemons,
         "drafts": drafts.iter().map(draft::draft_json).collect::<Vec<_>>(),
+        "troubles": troubles,
     });
     context.output.print(document, || {
         let store = bytes(info.live_bytes);
@@ -70,6 +71,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
             rows.push(("mount", format!("{mount}{staging} (process {})", daemon.pid)));
         }
         rows.extend(drafts.iter().map(|draft| ("draft", draft::draft_row(draft).join("  "))));
+        rows.extend(troubles.iter().map(|trouble| ("trouble", trouble.clone())));
         table(&rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect::<Vec<_>>())
     });
     Ok(exit::DONE)

@@ -59,6 +59,13 @@ impl Store {
     /// # Errors
     /// When the file cannot be made.
     pub fn create(&self, id: PackId) -> Result<PackWriter> {
+        let path = self.place(id)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        Ok(PackWriter { file: file.at("create", &path)?, path, length: 0, linked: false })
+    }
+
+    /// Where a new pack goes; its folder is there.
+    fn place(&self, id: PackId) -> Result<PathBuf> {
         let path = self.path(id, "pack");
         let folder = path.parent().expect("a pack lies in a folder of the store");
         match fs::create_dir(folder) {
@@ -66,8 +73,41 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.at("create", folder)?,
         }
+        Ok(path)
+    }
+
+    /// Makes a pack of the bytes of the file at `source`, sharing them; `None` where the file systems
+    /// cannot.
+    ///
+    /// # Errors
+    /// When the pack cannot be made.
+    pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+        let from = File::open(source).at("read", source)?;
+        let path = self.place(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        Ok(PackWriter { file: file.at("create", &path)?, path, length: 0 })
+        let file = file.at("create", &path)?;
+        if rustix::fs::ioctl_ficlone(&file, &from).is_err() {
+            fs::remove_file(&path).at("remove", &path)?;
+            return Ok(None);
+        }
+        let length = file.metadata().at("stat", &path)?.len();
+        Ok(Some(PackWriter { file, path, length, linked: false }))
+    }
+
+    /// Makes the file at `source` a pack: one more name of the same inode. Nobody may change the
+    /// file any more. `None` where the store is on another file system.
+    ///
+    /// # Errors
+    /// When the pack cannot be made.
+    pub fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+        let file = File::open(source).at("read", source)?;
+        let path = self.place(id)?;
+        if let Err(e) = fs::hard_link(source, &path) {
+            tracing::debug!("{} is copied: {e}", source.display());
+            return Ok(None);
+        }
+        let length = file.metadata().at("stat", &path)?.len();
+        Ok(Some(PackWriter { file, path, length, linked: true }))
     }
 
     /// Writes the index of a pack, replacing an earlier one, durably.
@@ -140,6 +180,13 @@ impl Store {
         let file = match OpenOptions::new().write(true).open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file.at("open", &path)?,
+        };
+        let file = if file.metadata().at("stat", &path)?.nlink() > 1 {
+            // It is a draft's file too, until the commit under way is over.
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
+            unlink_from_draft(&path)?
+        } else {
+            file
         };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         for &(offset, length) in ranges {
@@ -223,6 +270,20 @@ impl Store {
 
 const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
 
+/// Replaces a pack by a copy of its own.
+fn unlink_from_draft(path: &Path) -> Result<File> {
+    let copy = || -> io::Result<File> {
+        let folder = path.parent().expect("a pack lies in a folder of the store");
+        let mut copy = tempfile::NamedTempFile::new_in(folder)?;
+        io::copy(&mut File::open(path)?, copy.as_file_mut())?;
+        copy.as_file().sync_all()?;
+        copy.persist(path).map_err(|e| e.error)
+    };
+    let file = copy().at("copy", path)?;
+    sync_directory(path.parent().expect("a pack lies in a folder of the store"))?;
+    Ok(file)
+}
+
 fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut done = 0;
@@ -243,9 +304,20 @@ pub struct PackWriter {
     file: File,
     path: PathBuf,
     length: u64,
+    linked: bool,
 }
 
 impl PackWriter {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is another name of a file that was there.
+    pub fn is_linked(&self) -> bool {
+        self.linked
+    }
+
     /// Appends `bytes`; where they begin.
     ///
     /// # Errors

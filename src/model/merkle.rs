@@ -76,6 +76,19 @@ impl<I: Item> Builder<I> {
         self.push_at(0, item, emit);
     }
 
+    /// Adds a finished run of the lowest level by its summary; `false` when it cannot stand as it is,
+    /// because a run is open: its items then have to be pushed one by one. The run must have
+    /// ended where an item or its length said so, not where a sequence ended.
+    pub fn push_run(&mut self, summary: I, emit: &mut impl FnMut(Node)) -> bool {
+        let lowest = &mut self.levels[0];
+        if !lowest.open.is_empty() {
+            return false;
+        }
+        lowest.flushed = true;
+        self.push_at(1, summary, emit);
+        true
+    }
+
     fn push_at(&mut self, level: usize, item: I, emit: &mut impl FnMut(Node)) {
         if level == self.levels.len() {
             self.levels.push(Level { open: Vec::new(), flushed: false });

@@ -23,6 +23,9 @@ pub struct Owner {
     /// Files are shared by all versions that have their content: they bear the time of the
     /// repository.
     pub created: Timestamp,
+    /// Whether modes say that the owner may write, so that what is copied can be written. Writing
+    /// itself is refused all the same.
+    pub writable: bool,
 }
 
 /// A moment as the kernel wants it.
@@ -34,11 +37,13 @@ impl Owner {
     /// The attributes of a file.
     pub fn file(&self, ino: u64, size: u64, executable: bool) -> FileAttr {
         let perm = if executable { 0o555 } else { 0o444 };
+        let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::RegularFile, size, perm, self.created)
     }
 
     /// The attributes of a directory; `perm` is 0o555 in the read-only mount.
     pub fn directory(&self, ino: u64, perm: u16, at: Timestamp) -> FileAttr {
+        let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::Directory, 0, perm, at)
     }
 

@@ -49,11 +49,11 @@ pub fn empty(done: Result<()>, reply: ReplyEmpty) {
 }
 
 /// Answers a value of which the kernel may only have asked the length.
-pub fn xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
         Ok(value) if value.len() <= size as usize => reply.data(&value),
         Ok(_) => reply.error(Errno::ERANGE),
-        Err(e) => reply.error(host(e)),
+        Err(e) => reply.error(e),
     }
 }

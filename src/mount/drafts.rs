@@ -227,7 +227,7 @@ impl StagingFs {
                 found.map(|found| self.writable(found)).map_err(|e| errno::told("mkdir", &e))
             }
             Place::Draft(path) => {
-                self.drafts().create(&path, caller, mode).map_err(io)?;
+                self.desk.create(&path, caller, mode).map_err(io)?;
                 self.draft(&path).map_err(|e| errno::told("mkdir", &e))
             }
             Place::Version(..) => Err(Errno::EROFS),
@@ -240,12 +240,11 @@ impl StagingFs {
         match self.place(parent, name)? {
             Place::Project(project) => self.drafts().remove_project(&project).map_err(io),
             Place::Draft(path) => {
-                let tree = self.drafts().tree_path(&path);
-                if std::fs::read_dir(&tree).map_err(io)?.next().is_some() {
+                if !self.drafts().is_empty(&path).map_err(host)? {
                     return Err(Errno::ENOTEMPTY);
                 }
                 let frozen = self.drafts().freeze(&path, Duration::ZERO);
-                let removed = frozen.and_then(|frozen| self.drafts().remove(&path, frozen));
+                let removed = frozen.and_then(|frozen| self.desk.remove(&path, frozen));
                 removed.map_err(|e| errno::told("rmdir", &e))
             }
             Place::Version(..) => Err(Errno::EROFS),
@@ -253,27 +252,22 @@ impl StagingFs {
     }
 
     /// A rename in the root or in a project: of a draft to a version's name, which commits it.
-    pub fn publish(&self, from: Place, to: Place, caller: Caller) -> Result<(), Errno> {
+    pub fn publish(&self, from: Place, to: Place) -> Result<(), Errno> {
         let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
             // `mv` then copies.
             return Err(Errno::EXDEV);
         };
         let Selector::Alias(alias) = selector else {
-            tracing::error!("mv {draft}: the registry numbers versions; rename it to an alias");
+            self.desk.trouble(format!(
+                "mv {draft}: the registry numbers versions; rename it to an alias"
+            ));
             return Err(Errno::EINVAL);
         };
         let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
-        let request = CommitDraft {
-            draft: draft.clone(),
-            path,
-            artifact_type: None,
-            aliases,
-            description: None,
-            metadata: None,
-        };
+        let request = CommitDraft { path, aliases, ..CommitDraft::plain(draft.clone()) };
         let done = self.desk.commit(&request, true);
         done.map(|_| ()).map_err(|e| {
-            tracing::error!(uid = caller.uid, "draft {draft} was not committed: {e}");
+            self.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));
             errno::of(e.kind())
         })
     }

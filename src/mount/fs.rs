@@ -54,9 +54,9 @@ pub struct ReadFs {
 }
 
 impl ReadFs {
-    /// The versions of `repository`, owned by `uid` and `gid`.
-    pub fn new(repository: Arc<Repository>, uid: u32, gid: u32) -> Self {
-        let owner = Owner { uid, gid, created: repository.settings.created };
+    /// The versions of `repository`, owned by `uid` and `gid`; `writable` to look at.
+    pub fn new(repository: Arc<Repository>, uid: u32, gid: u32, writable: bool) -> Self {
+        let owner = Owner { uid, gid, created: repository.settings.created, writable };
         Self { repository, owner, paths: Mutex::default(), files: Mutex::default() }
     }
 
@@ -142,7 +142,7 @@ impl ReadFs {
         match &entry.target {
             Target::File { content, executable } => {
                 let key = FileKey { content: *content, executable: *executable };
-                let ino = self.files().look_up(&key);
+                let ino = self.files().look_up(&key, parent);
                 let attr = self.owner.file(ino, content.size_bytes(), *executable);
                 Ok(Found { attr, ttl: FOR_EVER })
             }
@@ -200,6 +200,21 @@ impl ReadFs {
     /// [`Kind::Stale`] for a number the kernel should not know.
     pub fn file(&self, ino: u64) -> Result<FileKey> {
         self.files().get(ino).ok_or_else(unknown_inode)
+    }
+
+    /// The file with a number, and the root tree of a version that has it.
+    ///
+    /// # Errors
+    /// [`Kind::Stale`] for a number the kernel should not know.
+    pub fn file_of_version(&self, ino: u64) -> Result<(FileKey, Digest)> {
+        let mut directory = self.files().seen_in(ino).ok_or_else(unknown_inode)?;
+        loop {
+            match self.node(directory)? {
+                Node::Version(version) => return Ok((self.file(ino)?, version.tree)),
+                Node::Directory { .. } => directory = self.parent(directory),
+                _ => return Err(unknown_inode()),
+            }
+        }
     }
 
     /// The kernel forgets.

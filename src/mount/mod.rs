@@ -7,6 +7,8 @@
 
 mod adapter;
 mod attr;
+mod backing;
+mod control;
 mod convert;
 mod drafts;
 mod errno;
@@ -14,6 +16,7 @@ mod fs;
 mod inode;
 mod session;
 mod staging_adapter;
+mod staging_files;
 mod table;
 
 pub use session::{

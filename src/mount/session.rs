@@ -16,7 +16,7 @@ use super::adapter::ReadOnly;
 use super::drafts::StagingFs;
 use super::fs::ReadFs;
 use super::inode::ROOT;
-use super::staging_adapter::Staging;
+use super::staging_files::Staging;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::version::Change;
 use crate::ops::drafts::DraftDesk;
@@ -40,6 +40,9 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Nothing in it may be executed.
     pub noexec: bool,
+    /// The kernel reads and writes plain files of drafts by itself, where it lets us. On by
+    /// default.
+    pub passthrough: bool,
 }
 
 /// A mount that is up.
@@ -281,7 +284,7 @@ pub fn mount_read_only(
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw()));
+    let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false));
     let mounted = mount(ReadOnly(Arc::clone(&fs)), target, options, true)?;
     let watcher = Watcher::start(fs, mounted.notifier());
     Ok((mounted, watcher))
@@ -298,9 +301,10 @@ pub fn mount_staging(
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw()));
+    let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), true));
     let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
-    let mounted = mount(Staging(Arc::new(fs)), target, options, false)?;
+    let staging = Staging::new(fs, options.passthrough);
+    let mounted = mount(staging, target, options, false)?;
     let watcher = Watcher::start(read, mounted.notifier());
     Ok((mounted, watcher))
 }

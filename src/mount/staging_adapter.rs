@@ -19,14 +19,12 @@ use super::adapter::{
     DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
 };
 use super::convert::{caller, empty, entry, time, xattr};
-use super::drafts::{DRAFT_TTL, StagingFs, file_attr, file_type, found, host, is_draft};
+use super::drafts::{DRAFT_TTL, file_attr, file_type, found, host, is_draft};
 use super::errno;
 use super::fs::{Found, Line};
+use super::staging_files::Staging;
 use crate::content::store::Space;
 use crate::staging::{Listed, Result, SetAttr};
-
-/// A staging mount.
-pub struct Staging(pub Arc<StagingFs>);
 
 impl Staging {
     fn list_draft(
@@ -35,7 +33,7 @@ impl Staging {
         offset: u64,
         each: &mut dyn FnMut(Listed) -> bool,
     ) -> Result<()> {
-        self.0.drafts().list_directory(handle.0, offset, each)
+        self.fs.drafts().list_directory(handle.0, offset, each)
     }
 
     fn lines(
@@ -44,7 +42,7 @@ impl Staging {
         offset: u64,
         each: &mut dyn FnMut(Line) -> bool,
     ) -> std::result::Result<(), Errno> {
-        self.0.list(ino, offset, each).map_err(|e| errno::told("readdir", &e))
+        self.fs.list(ino, offset, each).map_err(|e| errno::told("readdir", &e))
     }
 }
 
@@ -59,25 +57,31 @@ impl Filesystem for Staging {
             | InitFlags::FUSE_AUTO_INVAL_DATA
             | InitFlags::FUSE_MAX_PAGES;
         configure(config, wanted);
+        if self.backings.is_wanted() {
+            configure(config, InitFlags::FUSE_PASSTHROUGH);
+            // One file system below ours. Without the capability it is not used.
+            let _ = config.set_max_stack_depth(1);
+        }
         Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if is_draft(parent.0) {
-            return entry(self.0.drafts().lookup(parent.0, name), reply);
+            return entry(self.fs.drafts().lookup(parent.0, name), reply);
         }
-        reply_entry("lookup", self.0.lookup(parent.0, name), reply);
+        reply_entry("lookup", self.fs.lookup(parent.0, name), reply);
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
-        self.0.forget(ino.0, lookups);
+        self.backings.forget(ino.0);
+        self.fs.forget(ino.0, lookups);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         if !is_draft(ino.0) {
-            return reply_found(self.0.getattr(ino.0), reply);
+            return reply_found(self.fs.getattr(ino.0), reply);
         }
-        match self.0.drafts().getattr(ino.0, fh.map(|fh| fh.0)) {
+        match self.fs.drafts().getattr(ino.0, fh.map(|fh| fh.0)) {
             Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
             Err(e) => reply.error(host(e)),
         }
@@ -106,7 +110,7 @@ impl Filesystem for Staging {
         }
         let (accessed, modified) = (atime.map(time), mtime.map(time));
         let set = SetAttr { mode, uid, gid, size, accessed, modified };
-        match self.0.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
+        match self.fs.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
             Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
             Err(e) => reply.error(host(e)),
         }
@@ -114,12 +118,12 @@ impl Filesystem for Staging {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         if is_draft(ino.0) {
-            return match self.0.drafts().readlink(ino.0) {
+            return match self.fs.drafts().readlink(ino.0) {
                 Ok(target) => reply.data(&target),
                 Err(e) => reply.error(host(e)),
             };
         }
-        match self.0.read.readlink(ino.0) {
+        match self.fs.read.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno::told("readlink", &e)),
         }
@@ -138,7 +142,7 @@ impl Filesystem for Staging {
         if !is_draft(parent.0) {
             return reply.error(Errno::EROFS);
         }
-        let made = self.0.drafts().mknod(parent.0, name, caller(req), mode, rdev.into());
+        let made = self.fs.drafts().mknod(parent.0, name, caller(req), mode, rdev.into());
         entry(made, reply);
     }
 
@@ -152,9 +156,9 @@ impl Filesystem for Staging {
         reply: ReplyEntry,
     ) {
         if is_draft(parent.0) {
-            return entry(self.0.drafts().mkdir(parent.0, name, caller(req), mode), reply);
+            return entry(self.fs.drafts().mkdir(parent.0, name, caller(req), mode), reply);
         }
-        match self.0.mkdir(parent.0, name, caller(req), mode) {
+        match self.fs.mkdir(parent.0, name, caller(req), mode) {
             Ok(Found { attr, ttl }) => reply.entry(&ttl, &attr, GENERATION),
             Err(e) => reply.error(e),
         }
@@ -164,14 +168,14 @@ impl Filesystem for Staging {
         if !is_draft(parent.0) {
             return reply.error(Errno::EROFS);
         }
-        empty(self.0.drafts().unlink(parent.0, name, false), reply);
+        empty(self.fs.drafts().unlink(parent.0, name, false), reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if is_draft(parent.0) {
-            return empty(self.0.drafts().unlink(parent.0, name, true), reply);
+            return empty(self.fs.drafts().unlink(parent.0, name, true), reply);
         }
-        match self.0.rmdir(parent.0, name) {
+        match self.fs.rmdir(parent.0, name) {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
         }
@@ -188,12 +192,12 @@ impl Filesystem for Staging {
         if !is_draft(parent.0) {
             return reply.error(Errno::EROFS);
         }
-        entry(self.0.drafts().symlink(parent.0, name, caller(req), target), reply);
+        entry(self.fs.drafts().symlink(parent.0, name, caller(req), target), reply);
     }
 
     fn rename(
         &self,
-        req: &Request,
+        _req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -204,19 +208,19 @@ impl Filesystem for Staging {
         match (is_draft(parent.0), is_draft(newparent.0)) {
             (true, true) => {
                 let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-                let drafts = self.0.drafts();
-                empty(drafts.rename(parent.0, name, newparent.0, newname, flags), reply);
+                let drafts = self.fs.drafts();
+                empty(drafts.rename((parent.0, name), (newparent.0, newname), flags), reply);
             }
             (false, false) => {
-                let from = self.0.place(parent.0, name);
-                let to = self.0.place(newparent.0, newname);
+                let from = self.fs.place(parent.0, name);
+                let to = self.fs.place(newparent.0, newname);
                 let (from, to) = match (from, to) {
                     (Ok(from), Ok(to)) => (from, to),
                     (Err(e), _) | (_, Err(e)) => return reply.error(e),
                 };
                 // A commit reads the whole draft: no thread that serves requests waits for it.
-                let (fs, caller) = (Arc::clone(&self.0), caller(req));
-                std::thread::spawn(move || match fs.publish(from, to, caller) {
+                let fs = Arc::clone(&self.fs);
+                std::thread::spawn(move || match fs.publish(from, to) {
                     Ok(()) => reply.ok(),
                     Err(e) => reply.error(e),
                 });
@@ -227,32 +231,18 @@ impl Filesystem for Staging {
 
     fn link(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        match (is_draft(ino.0), is_draft(newparent.0)) {
-            (true, true) => entry(self.0.drafts().link(ino.0, newparent.0, newname), reply),
-            (false, true) => reply.error(Errno::EXDEV),
-            _ => reply.error(Errno::EROFS),
-        }
+        Staging::link(self, ino.0, newparent.0, newname, caller(req), reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let flags = OFlags::from_bits_retain(flags.0 as u32);
-        if !is_draft(ino.0) {
-            return match flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
-                true => reply.error(Errno::EROFS),
-                false => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            };
-        }
-        match self.0.drafts().open_file(ino.0, caller(req), flags) {
-            // Only the kernel changes a draft: what it has cached holds.
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(e) => reply.error(host(e)),
-        }
+        Staging::open(self, ino.0, caller(req), flags, reply);
     }
 
     fn create(
@@ -269,14 +259,7 @@ impl Filesystem for Staging {
             return reply.error(Errno::EROFS);
         }
         let flags = OFlags::from_bits_retain(flags as u32);
-        match self.0.drafts().create_file(parent.0, name, caller(req), mode, flags) {
-            Ok((attr, handle)) => {
-                let attr = file_attr(&attr);
-                let handle = FileHandle(handle);
-                reply.created(&DRAFT_TTL, &attr, GENERATION, handle, FopenFlags::empty());
-            }
-            Err(e) => reply.error(host(e)),
-        }
+        Staging::create(self, (parent.0, name), caller(req), mode, flags, reply);
     }
 
     fn read(
@@ -291,10 +274,10 @@ impl Filesystem for Staging {
         reply: ReplyData,
     ) {
         if !is_draft(ino.0) {
-            return reply_read(&self.0.read, ino.0, offset, size, reply);
+            return reply_read(&self.fs.read, ino.0, offset, size, reply);
         }
         let mut buffer = vec![0; size as usize];
-        match self.0.drafts().read(fh.0, offset, &mut buffer) {
+        match self.fs.drafts().read(fh.0, offset, &mut buffer) {
             Ok(count) => reply.data(&buffer[..count]),
             Err(e) => reply.error(host(e)),
         }
@@ -312,7 +295,7 @@ impl Filesystem for Staging {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.0.drafts().write(fh.0, offset, data) {
+        match self.fs.drafts().write(fh.0, offset, data) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(e) => reply.error(host(e)),
         }
@@ -340,7 +323,7 @@ impl Filesystem for Staging {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.drafts().release(fh.0);
+        Staging::release(self, fh.0);
         reply.ok();
     }
 
@@ -353,7 +336,7 @@ impl Filesystem for Staging {
         reply: ReplyEmpty,
     ) {
         match is_draft(ino.0) {
-            true => empty(self.0.drafts().fsync(fh.0, datasync), reply),
+            true => empty(self.fs.drafts().fsync(fh.0, datasync), reply),
             false => reply.ok(),
         }
     }
@@ -362,7 +345,7 @@ impl Filesystem for Staging {
         if !is_draft(ino.0) {
             return reply.opened(FileHandle(0), FopenFlags::empty());
         }
-        match self.0.drafts().open_directory(ino.0) {
+        match self.fs.drafts().open_directory(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(host(e)),
         }
@@ -383,7 +366,7 @@ impl Filesystem for Staging {
             });
             listed.map_err(host)
         } else {
-            let fs = &self.0;
+            let fs = &self.fs;
             add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |dot, next, name| {
                 !reply.add(dot, next, fuser::FileType::Directory, name)
             });
@@ -412,7 +395,7 @@ impl Filesystem for Staging {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let fs = &self.0;
+        let fs = &self.fs;
         let mut add = |found: &Found, next: u64, name: &OsStr| {
             !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
         };
@@ -455,7 +438,7 @@ impl Filesystem for Staging {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.0.drafts().release(fh.0);
+        self.fs.drafts().release(fh.0);
         reply.ok();
     }
 
@@ -468,13 +451,13 @@ impl Filesystem for Staging {
         reply: ReplyEmpty,
     ) {
         match is_draft(ino.0) {
-            true => empty(self.0.drafts().sync_directory(fh.0), reply),
+            true => empty(self.fs.drafts().sync_directory(fh.0), reply),
             false => reply.ok(),
         }
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let space = self.0.drafts().statfs().map(|stat| Space {
+        let space = self.fs.drafts().statfs().map(|stat| Space {
             free_bytes: stat.f_bavail * stat.f_frsize,
             total_bytes: stat.f_blocks * stat.f_frsize,
         });
@@ -492,31 +475,25 @@ impl Filesystem for Staging {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if !is_draft(ino.0) {
-            return reply.error(Errno::EROFS);
+        match self.fs.setxattr(ino.0, name, Some(value), flags as u32) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
         }
-        empty(self.0.drafts().setxattr(ino.0, name, value, flags as u32), reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if !is_draft(ino.0) {
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        xattr(self.0.drafts().getxattr(ino.0, name), size, reply);
+        xattr(self.fs.getxattr(ino.0, name), size, reply);
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match is_draft(ino.0) {
-            true => xattr(self.0.drafts().listxattr(ino.0), size, reply),
-            false => xattr(Ok(Vec::new()), size, reply),
-        }
+        xattr(self.fs.listxattr(ino.0), size, reply);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if !is_draft(ino.0) {
-            return reply.error(Errno::EROFS);
+        match self.fs.setxattr(ino.0, name, None, 0) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
         }
-        empty(self.0.drafts().removexattr(ino.0, name), reply);
     }
 
     fn fallocate(
@@ -529,7 +506,7 @@ impl Filesystem for Staging {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        empty(self.0.drafts().fallocate(fh.0, offset, length, mode as u32), reply);
+        empty(self.fs.drafts().fallocate(fh.0, offset, length, mode as u32), reply);
     }
 
     fn lseek(
@@ -554,7 +531,7 @@ impl Filesystem for Staging {
             // The kernel then takes the whole file for data.
             return reply.error(Errno::ENOSYS);
         }
-        match self.0.drafts().seek(fh.0, to) {
+        match self.fs.drafts().seek(fh.0, to) {
             Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Err(e) => reply.error(host(e)),
         }
@@ -573,14 +550,7 @@ impl Filesystem for Staging {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        if !is_draft(ino_in.0) || !is_draft(ino_out.0) {
-            // The kernel then reads and writes.
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
-        match self.0.drafts().copy_range(from, to, len) {
-            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
-            Err(e) => reply.error(host(e)),
-        }
+        let (from, to) = ((ino_in.0, fh_in.0, offset_in), (ino_out.0, fh_out.0, offset_out));
+        Staging::copy(self, from, to, len, reply);
     }
 }

@@ -1,4 +1,4 @@
-//! Inode numbers for files, by content: 80 bytes for each that the kernel knows.
+//! Inode numbers for files, by content: 88 bytes for each that the kernel knows.
 //!
 //! ```text
 //! number   bit 62: 0 (drafts have it set)   bits 33–61: generation, from 1   bit 32: 0
@@ -29,6 +29,8 @@ struct Slot {
     digest: Digest,
     size_bytes: u64,
     lookups: u64,
+    /// The directory it was last found in.
+    parent: u64,
     generation: u32,
     recipe: bool,
     executable: bool,
@@ -66,20 +68,22 @@ impl Slot {
 }
 
 impl FileTable {
-    /// The number of a file, which the kernel looked up once more.
-    pub fn look_up(&mut self, key: &FileKey) -> u64 {
+    /// The number of a file, which the kernel looked up once more, in `parent`.
+    pub fn look_up(&mut self, key: &FileKey, parent: u64) -> u64 {
         let digest = key.content.digest().unwrap_or(Digest::from_bytes([0; 32]));
         let hash_value = hash(&digest, key.executable);
         let slots = &mut self.slots;
         let known = self.by_key.find(hash_value, |slot| slots[*slot as usize].is(key, &digest));
         if let Some(&slot) = known {
             slots[slot as usize].lookups += 1;
+            slots[slot as usize].parent = parent;
             return number(slot, slots[slot as usize].generation);
         }
         let mut new = Slot {
             digest,
             size_bytes: key.content.size_bytes(),
             lookups: 1,
+            parent,
             generation: 1,
             recipe: matches!(key.content, Content::Recipe { .. }),
             executable: key.executable,
@@ -112,6 +116,11 @@ impl FileTable {
     /// The file with this number.
     pub fn get(&self, ino: u64) -> Option<FileKey> {
         self.slot(ino).map(|slot| self.slots[slot as usize].key())
+    }
+
+    /// The directory in which a file was last found.
+    pub fn seen_in(&self, ino: u64) -> Option<u64> {
+        self.slot(ino).map(|slot| self.slots[slot as usize].parent)
     }
 
     /// The kernel forgets `lookups` look-ups.
@@ -159,7 +168,7 @@ mod tests {
             let mut used = HashSet::new();
             for (name, look_up) in steps {
                 if look_up {
-                    let ino = table.look_up(&key(name));
+                    let ino = table.look_up(&key(name), 1);
                     let known = model.entry(name).or_insert_with(|| {
                         assert!(used.insert(ino), "{ino:x} was used before");
                         (ino, 0)

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::content::directory::each_entry;
 use crate::content::reader::Reader;
 use crate::error::Result;
@@ -10,7 +12,7 @@ use crate::model::digest::Digest;
 use crate::model::tree::{Child, Entry, Target, TreeNode};
 
 /// How a path differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Only in the second.
     Added,
@@ -21,7 +23,7 @@ pub enum Change {
 }
 
 /// A path that differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The path.
     pub path: PathBuf,
@@ -120,7 +122,8 @@ fn size(target: &Target) -> Option<u64> {
     }
 }
 
-fn one_side(
+/// Everything below an entry that the other side does not have.
+pub(super) fn one_side(
     reader: &Reader,
     path: &Path,
     target: &Target,

@@ -12,7 +12,7 @@ use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, ObjectKind, PackId};
-use crate::registry::{Fix, PackInfo};
+use crate::registry::{Fix, LeaseInfo, PackInfo};
 
 /// Objects looked at in one step.
 const PAGE: u32 = 8_192;
@@ -85,7 +85,8 @@ pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
 
 /// What is being written would look wrong.
 fn refuse_writers(repository: &Repository) -> Result<()> {
-    let writers: Vec<_> = repository.registry.leases()?.into_iter().map(|l| l.purpose).collect();
+    let leases = repository.registry.leases()?.into_iter().filter(LeaseInfo::writes);
+    let writers: Vec<_> = leases.map(|lease| lease.purpose).collect();
     if writers.is_empty() {
         return Ok(());
     }

@@ -16,4 +16,5 @@ pub mod prune;
 pub mod put;
 pub mod repository;
 pub mod share;
+pub mod totals;
 pub mod verify;

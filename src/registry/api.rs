@@ -32,6 +32,16 @@ pub struct LeaseInfo {
     pub committed: bool,
 }
 
+/// The holder of a lease that ends only by release: a draft, which pins what it stands on.
+pub const DRAFT_HOLDER: &str = "draft";
+
+impl LeaseInfo {
+    /// Whether somebody may be writing under it.
+    pub fn writes(&self) -> bool {
+        self.holder != DRAFT_HOLDER
+    }
+}
+
 /// The repository in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryInfo {
@@ -73,6 +83,8 @@ pub struct CommitRequest {
     pub description: Option<String>,
     /// Set when given, also on a version that has this content already.
     pub metadata: Option<Metadata>,
+    /// The version that must be the newest; otherwise nothing is committed.
+    pub expect: Option<VersionNumber>,
 }
 
 /// What registering objects found.

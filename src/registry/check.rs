@@ -1,6 +1,6 @@
 //! Correcting the object table, for `fsck`.
 
-use super::api::{Fix, PackInfo};
+use super::api::{DRAFT_HOLDER, Fix, PackInfo};
 use super::embedded::{Embedded, each_below};
 use super::engine::{Durability, Transaction};
 use super::keys::{self, Key, Space};
@@ -16,7 +16,9 @@ fn refuse_writers(transaction: &dyn Transaction) -> Result<()> {
     let mut writers = Vec::new();
     each_below(transaction, Key::of(Space::Lease), &mut |_, value| {
         let lease: record::LeaseRecord = record::decode(value)?;
-        writers.push(lease.purpose);
+        if lease.holder != DRAFT_HOLDER {
+            writers.push(lease.purpose);
+        }
         Ok(())
     })?;
     if writers.is_empty() {
@@ -45,10 +47,11 @@ impl Embedded {
         })
     }
 
-    /// Packs, objects, dead, pins: everything that can be made again from the store.
+    /// Packs, objects, dead: everything that can be made again from the store. Pins stay: they are
+    /// those of drafts.
     pub(super) fn forget_object_table(&self) -> Result<()> {
         self.write(Durability::Eventual, |transaction| refuse_writers(&*transaction))?;
-        let spaces = [Space::Object, Space::Pack, Space::Dead, Space::Purge, Space::Pin];
+        let spaces = [Space::Object, Space::Pack, Space::Dead, Space::Purge];
         for space in spaces {
             let (from, to) = Key::of(space).range();
             loop {

@@ -47,8 +47,11 @@ impl Embedded {
                 return Ok(committed);
             }
             let artifact = open_artifact(transaction, request, now)?;
-            let equal = newest(&*transaction, &request.path)?
-                .filter(|(_, version)| version.root == request.root);
+            let newest = newest(&*transaction, &request.path)?;
+            if let Some(expected) = request.expect {
+                expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
+            }
+            let equal = newest.filter(|(_, version)| version.root == request.root);
             let committed = match equal {
                 Some((number, _)) => {
                     let update = Update {
@@ -72,6 +75,22 @@ impl Embedded {
             Ok(committed)
         })
     }
+}
+
+/// Refuses a commit that was to follow another version.
+fn expect(
+    path: &ArtifactPath,
+    expected: VersionNumber,
+    found: Option<VersionNumber>,
+) -> Result<()> {
+    if found == Some(expected) {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "none".to_owned(), |number| number.to_string());
+    let what = format!("the newest version of {path} is {found}, not {expected}");
+    Err(Error::new(Kind::Conflict, what).hint(
+        "see what changed with `artifactfs diff`, then commit without --expect or with another",
+    ))
 }
 
 /// The artifact's record, made with its project when they are new.

@@ -1,6 +1,6 @@
 //! Leases: what a writer pinned or wrote stays until it commits, gives up, or is given up.
 
-use super::api::{LEASE_MILLISECONDS, LeaseId, LeaseInfo};
+use super::api::{DRAFT_HOLDER, LEASE_MILLISECONDS, LeaseId, LeaseInfo};
 use super::embedded::{Embedded, each_below, next_counter};
 use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
@@ -39,7 +39,10 @@ impl Embedded {
         holder: String,
         adopt: Option<LeaseId>,
     ) -> Result<LeaseId> {
-        let expires = Timestamp((self.clock)().0 + LEASE_MILLISECONDS);
+        let expires = match holder.as_str() {
+            DRAFT_HOLDER => Timestamp(u64::MAX),
+            _ => Timestamp((self.clock)().0 + LEASE_MILLISECONDS),
+        };
         self.write(Durability::Immediate, |transaction| {
             let adopted = adopt.map(|id| lease(&*transaction, id)).transpose()?.flatten();
             if let (Some(id), Some(mut record)) = (adopt, adopted)

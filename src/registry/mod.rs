@@ -20,8 +20,8 @@ mod objects;
 mod record;
 
 pub use api::{
-    Added, AliasChange, Call, Carrier, Changes, CommitRequest, Fix, LeaseId, LeaseInfo, Names,
-    PackInfo, Registry, RegistryInfo, Update, dispatch,
+    Added, AliasChange, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER, Fix, LeaseId,
+    LeaseInfo, Names, PackInfo, Registry, RegistryInfo, Update, dispatch,
 };
 pub use embedded::{Clock, Embedded, system_clock};
 pub use record::Committed;

@@ -1,33 +1,85 @@
 //! Listing a directory of a draft.
 //!
-//! Positions are the host's own cookies (`d_off`, getdents64(2)): they stay right while entries
-//! come and go, and a directory of a million names needs no memory.
+//! What stands on nothing is listed by the host's own cookies (`d_off`, getdents64(2)): they stay
+//! right while entries come and go, and a directory of a million names needs no memory. What stands
+//! on a tree is listed in two parts: first the names of the tree, by their position in it, as far
+//! as they are not covered; then what only the host has, by number, with the host's cookies of
+//! the last some thousand remembered.
 
-use std::ffi::OsString;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, seek};
+use rustix::fs::{FileType, OFlags, RawDir, SeekFrom, seek};
+use rustix::io::Errno;
 
 use super::Result;
-use super::handle::DirectoryHandle;
+use super::base::{entry, host_errno};
+use super::overlay::is_whiteout;
 use super::scratch::Drafts;
+use crate::model::digest::Digest;
+use crate::model::tree::Target;
 
 /// Entries asked of the host at once, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
+/// Positions remembered: more than fit into the longest answer.
+const REMEMBERED: usize = 16_384;
+/// Positions of `.` and `..` in a listing that has a tree below.
+const DOTS: u64 = 2;
 
 /// An entry of a listing.
 pub struct Listed {
     /// Its name; `.` and `..` too.
     pub name: OsString,
-    /// The host's inode number.
+    /// A number for it, never 0; only the kernel of a listing without attributes shows it.
     pub inode: u64,
     /// What it is.
     pub kind: FileType,
     /// Where the next entry is.
     pub next: u64,
 }
+
+/// An open directory.
+pub struct DirectoryHandle {
+    node: u64,
+    tree: Option<Digest>,
+    /// Reading moves its position. Opened late when there is no directory on the host yet.
+    host: Mutex<Option<OwnedFd>>,
+    above: Mutex<Above>,
+}
+
+/// Where in the host's part of a listing somebody is.
+#[derive(Default)]
+struct Above {
+    /// Number of an entry and the host's cookie of it, ascending.
+    known: VecDeque<(u64, u64)>,
+}
+
+impl Above {
+    /// The nearest position at or before `number`.
+    fn near(&self, number: u64) -> (u64, u64) {
+        let behind = self.known.partition_point(|(at, _)| *at <= number);
+        match behind.checked_sub(1).and_then(|index| self.known.get(index)) {
+            Some(&near) => near,
+            None => (0, 0),
+        }
+    }
+
+    fn remember(&mut self, number: u64, cookie: u64) {
+        if self.known.back().is_some_and(|(last, _)| *last >= number) {
+            return;
+        }
+        if self.known.len() >= REMEMBERED {
+            self.known.pop_front();
+        }
+        self.known.push_back((number, cookie));
+    }
+}
+
+type Each<'a> = &'a mut dyn FnMut(Listed) -> bool;
 
 impl Drafts {
     /// Opens a directory for listing; the number of the handle.
@@ -36,40 +88,174 @@ impl Drafts {
     /// What the host says; ENFILE when too many are open.
     pub fn open_directory(&self, id: u64) -> Result<u64> {
         let _names = self.shared();
+        let (tree, on_host) = self.lock_nodes().under(id)?;
+        let host = if on_host { Some(self.open_host_directory(id)?) } else { None };
+        let (host, above) = (Mutex::new(host), Mutex::default());
+        self.handles.add_directory(DirectoryHandle { node: id, tree, host, above })
+    }
+
+    fn open_host_directory(&self, id: u64) -> Result<OwnedFd> {
         let path = self.lock_nodes().path(id)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.directory, &path, flags, Mode::empty())?;
-        self.handles.add_directory(DirectoryHandle(Mutex::new(fd)))
+        self.open_host(&path, OFlags::RDONLY | OFlags::DIRECTORY).map(OwnedFd::from)
     }
 
     /// Calls `each` with the entries from `position` on until it says that it is full (`false`).
     ///
     /// # Errors
     /// What the host says.
-    pub fn list_directory(
-        &self,
-        handle: u64,
-        position: u64,
-        each: &mut dyn FnMut(Listed) -> bool,
-    ) -> Result<()> {
+    pub fn list_directory(&self, handle: u64, position: u64, each: Each<'_>) -> Result<()> {
         let open = self.handles.directory(handle)?;
-        let fd = open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seek(&*fd, SeekFrom::Start(position))?;
-        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
-        let mut entries = RawDir::new(&*fd, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let listed = Listed {
-                name: OsString::from_vec(entry.file_name().to_bytes().to_vec()),
-                inode: entry.ino(),
-                kind: entry.file_type(),
-                next: entry.next_entry_cookie(),
+        let Some(tree) = open.tree else {
+            let fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
+            return match &*fd {
+                Some(fd) => list_host(fd, position, each),
+                None => Err(Errno::BADF),
             };
-            if !each(listed) {
-                break;
+        };
+        if position == 0 {
+            // Read from the start, it is read anew.
+            *open.above.lock().unwrap_or_else(PoisonError::into_inner) = Above::default();
+        }
+        for (next, name) in [(1, "."), (DOTS, "..")] {
+            let listed = Listed { name: name.into(), inode: next, kind: FileType::Directory, next };
+            if next > position && !each(listed) {
+                return Ok(());
             }
         }
-        Ok(())
+        let mut at = position.saturating_sub(DOTS);
+        loop {
+            let run = self.base.run(tree, at).map_err(|e| host_errno(&e))?;
+            if run.is_empty() {
+                break;
+            }
+            for found in run {
+                at += 1;
+                let name = OsStr::from_bytes(found.name.as_bytes());
+                let Some((kind, inode)) = self.uncovered(&open, name, &found.target, at)? else {
+                    continue;
+                };
+                if !each(Listed { name: name.to_owned(), inode, kind, next: at + DOTS }) {
+                    return Ok(());
+                }
+            }
+        }
+        let size = self.size_of(tree)?;
+        self.list_above(&open, tree, (position.saturating_sub(DOTS), size), each)
+    }
+
+    /// How many entries a tree has.
+    fn size_of(&self, tree: Digest) -> Result<u64> {
+        // The position of the end: found by doubling, then by halving; each step reads one node
+        // per level, from memory.
+        let ends = |at: u64| Ok(self.base.run(tree, at).map_err(|e| host_errno(&e))?.is_empty());
+        let (mut inside, mut end) = (0, 1);
+        while !ends(end)? {
+            (inside, end) = (end, end * 2);
+        }
+        while inside < end {
+            let middle = inside + (end - inside) / 2;
+            if ends(middle)? { end = middle } else { inside = middle + 1 }
+        }
+        Ok(end)
+    }
+
+    /// What a name of the tree stands for now, if it is not covered.
+    fn uncovered(
+        &self,
+        open: &DirectoryHandle,
+        name: &OsStr,
+        target: &Target,
+        at: u64,
+    ) -> Result<Option<(FileType, u64)>> {
+        let of_base = match target {
+            Target::File { .. } => FileType::RegularFile,
+            Target::Directory(_) => FileType::Directory,
+            Target::Symlink(_) => FileType::Symlink,
+        };
+        let (place, now) = {
+            let nodes = self.lock_nodes();
+            let (now, on_host) = nodes.under(open.node).unwrap_or((open.tree, false));
+            (if on_host { nodes.entry(open.node, name).ok() } else { None }, now)
+        };
+        let Some(path) = place else { return Ok(Some((of_base, at + DOTS))) };
+        if let (Some(now), true) = (now, now != open.tree)
+            && entry(&*self.base, now, name)?.is_none()
+            && matches!(self.stat(&path), Err(Errno::NOENT))
+        {
+            // Removed, and committed since the listing began.
+            return Ok(None);
+        }
+        match self.stat(&path) {
+            Ok(stat) if is_whiteout(&stat) => Ok(None),
+            Ok(stat) => Ok(Some((FileType::from_raw_mode(stat.st_mode), stat.st_ino))),
+            Err(Errno::NOENT) => Ok(Some((of_base, at + DOTS))),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What only the host has.
+    fn list_above(
+        &self,
+        open: &DirectoryHandle,
+        tree: Digest,
+        (position, size): (u64, u64),
+        each: Each<'_>,
+    ) -> Result<()> {
+        let mut fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
+        if fd.is_none() {
+            let on_host = self.lock_nodes().under(open.node).is_ok_and(|(_, on_host)| on_host);
+            if !on_host {
+                return Ok(());
+            }
+            *fd = Some(self.open_host_directory(open.node)?);
+        }
+        let Some(fd) = &*fd else { return Ok(()) };
+        let mut above = open.above.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = position.saturating_sub(size);
+        let (mut number, cookie) = above.near(wanted);
+        let mut failed = None;
+        list_host(fd, cookie, &mut |mut listed| {
+            if listed.name == "." || listed.name == ".." {
+                return true;
+            }
+            match self.only_above(fd, tree, &listed) {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(e) => {
+                    failed = Some(e);
+                    return false;
+                }
+            }
+            let cookie = listed.next;
+            if number < wanted {
+                number += 1;
+                above.remember(number, cookie);
+                return true;
+            }
+            listed.next = size + number + 1 + DOTS;
+            let taken = each(listed);
+            if taken {
+                number += 1;
+                above.remember(number, cookie);
+            }
+            taken
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether an entry of the host is neither a whiteout nor a name of the tree.
+    fn only_above(&self, fd: &OwnedFd, tree: Digest, listed: &Listed) -> Result<bool> {
+        if entry(&*self.base, tree, &listed.name)?.is_some() {
+            return Ok(false);
+        }
+        if listed.kind != FileType::CharacterDevice && listed.kind != FileType::Unknown {
+            return Ok(true);
+        }
+        match rustix::fs::statat(fd, &listed.name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(!is_whiteout(&stat)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Makes the names of a directory durable.
@@ -78,7 +264,34 @@ impl Drafts {
     /// What the disk says.
     pub fn sync_directory(&self, handle: u64) -> Result<()> {
         let open = self.handles.directory(handle)?;
-        let fd = open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rustix::fs::fsync(&*fd)
+        let fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fd) = &*fd {
+            return rustix::fs::fsync(fd);
+        }
+        let _names = self.shared();
+        match self.lock_nodes().under(open.node) {
+            Ok((_, true)) => rustix::fs::fsync(self.open_host_directory(open.node)?),
+            // Nothing in it was ever changed.
+            _ => Ok(()),
+        }
     }
+}
+
+fn list_host(fd: &OwnedFd, position: u64, each: Each<'_>) -> Result<()> {
+    seek(fd, SeekFrom::Start(position))?;
+    let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+    let mut entries = RawDir::new(fd, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let listed = Listed {
+            name: OsString::from_vec(entry.file_name().to_bytes().to_vec()),
+            inode: entry.ino(),
+            kind: entry.file_type(),
+            next: entry.next_entry_cookie(),
+        };
+        if !each(listed) {
+            break;
+        }
+    }
+    Ok(())
 }

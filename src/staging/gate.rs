@@ -29,6 +29,8 @@ struct Gate {
 pub struct Gates {
     gates: Mutex<HashMap<DraftKey, Gate>>,
     moved: Condvar,
+    /// When each draft was last changed: as many as there are drafts.
+    touched: Mutex<HashMap<DraftKey, Instant>>,
 }
 
 /// An operation that changes a draft.
@@ -58,6 +60,23 @@ impl Gates {
         self.moved.notify_all();
     }
 
+    /// The draft is changed now.
+    pub fn touch(&self, key: &DraftKey) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.insert(Arc::clone(key), Instant::now());
+    }
+
+    /// When it was last changed.
+    pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.get(key).copied()
+    }
+
+    /// The draft is gone.
+    pub fn forget(&self, key: &DraftKey) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
     /// Begins an operation that changes the draft.
     pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
         let mut gates = self.lock();
@@ -69,6 +88,11 @@ impl Gates {
         Ok(Change { gates: self, key: Arc::clone(key) })
     }
 
+    /// Whether the draft is frozen.
+    pub fn is_frozen(&self, key: &DraftKey) -> bool {
+        self.lock().get(key).is_some_and(|gate| gate.frozen)
+    }
+
     /// A handle was opened for writing.
     pub fn add_writer(&self, key: &DraftKey) {
         self.with(key, |gate| gate.writers += 1);
@@ -76,6 +100,7 @@ impl Gates {
 
     /// It was closed.
     pub fn drop_writer(&self, key: &DraftKey) {
+        self.touch(key);
         self.with(key, |gate| gate.writers = gate.writers.saturating_sub(1));
     }
 
@@ -119,6 +144,7 @@ impl Gates {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
+        self.gates.touch(&self.key);
         self.gates.with(&self.key, |gate| gate.changing -= 1);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::io::Errno;
 
 use super::Result;
+use super::directory::DirectoryHandle;
 use super::gate::DraftKey;
+use super::mark::ContentMark;
 
 /// Descriptors left for everything else: packs, sockets, the registry.
 const DESCRIPTORS_RESERVED: u64 = 512;
@@ -22,10 +23,37 @@ pub enum OpenMode {
     Write,
 }
 
+/// What all handles of one file share.
+#[derive(Default)]
+pub struct Inode {
+    /// What the file stands on.
+    pub mark: Option<ContentMark>,
+    /// The host's file, for handles that were opened when there was none.
+    pub came_up: Option<Arc<File>>,
+}
+
+/// A file that is open, or being changed.
+#[derive(Default)]
+pub struct OpenInode(RwLock<Inode>);
+
+impl OpenInode {
+    /// Held while bytes are read or written that stand on nothing.
+    pub fn read(&self) -> RwLockReadGuard<'_, Inode> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while it changes what a file stands on.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Inode> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// An open file.
 pub struct Handle {
-    /// The host's file.
-    pub file: File,
+    /// The host's file; `None` when there was none when it was opened.
+    pub file: Option<Arc<File>>,
+    /// What it shares with the other handles of the file.
+    pub inode: Arc<OpenInode>,
     /// The node.
     pub node: u64,
     /// Its draft.
@@ -36,8 +64,15 @@ pub struct Handle {
     pub pid: u32,
 }
 
-/// An open directory; reading moves its position.
-pub struct DirectoryHandle(pub Mutex<OwnedFd>);
+impl Handle {
+    /// The host's file, which there is when it was opened for writing.
+    ///
+    /// # Errors
+    /// EBADF when there is none.
+    pub fn host(&self) -> Result<&Arc<File>> {
+        self.file.as_ref().ok_or(Errno::BADF)
+    }
+}
 
 #[derive(Clone)]
 enum Open {
@@ -48,6 +83,8 @@ enum Open {
 #[derive(Default)]
 struct Inner {
     open: HashMap<u64, Open>,
+    /// By node: the file, and how many use it.
+    inodes: HashMap<u64, (Arc<OpenInode>, usize)>,
     counted: u64,
 }
 
@@ -86,9 +123,61 @@ impl Handles {
         Ok(number)
     }
 
+    /// What the handles of a node share, to be given back by [`Handles::give_back`]; found out by
+    /// `first` when nobody has it.
+    pub fn share(
+        &self,
+        node: u64,
+        first: impl FnOnce() -> Result<Option<ContentMark>>,
+    ) -> Result<Arc<OpenInode>> {
+        let mut inner = self.lock();
+        if let Some((inode, users)) = inner.inodes.get_mut(&node) {
+            *users += 1;
+            return Ok(Arc::clone(inode));
+        }
+        let inode = Arc::new(OpenInode(RwLock::new(Inode { mark: first()?, came_up: None })));
+        inner.inodes.insert(node, (Arc::clone(&inode), 1));
+        Ok(inode)
+    }
+
+    /// One user of a node fewer.
+    pub fn give_back(&self, node: u64) {
+        let mut inner = self.lock();
+        if let Some((_, users)) = inner.inodes.get_mut(&node) {
+            *users -= 1;
+            if *users == 0 {
+                inner.inodes.remove(&node);
+            }
+        }
+    }
+
+    /// What was only in the base is on the host now: who has it open reads there.
+    pub fn came_up(&self, node: u64, open: impl FnOnce() -> Result<File>) -> Result<()> {
+        let shared = self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode));
+        if let Some(inode) = shared {
+            inode.write().came_up = Some(Arc::new(open()?));
+        }
+        Ok(())
+    }
+
+    /// Whether anybody has the node open.
+    pub fn is_open(&self, node: u64) -> bool {
+        self.lock().inodes.contains_key(&node)
+    }
+
+    /// What the handles of a node share, if it is open.
+    pub fn shared(&self, node: u64) -> Option<Arc<OpenInode>> {
+        self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode))
+    }
+
     /// Keeps an open file; its number.
     pub fn add_file(&self, handle: Handle) -> Result<u64> {
-        self.add(Open::File(Arc::new(handle)))
+        let node = handle.node;
+        let added = self.add(Open::File(Arc::new(handle)));
+        if added.is_err() {
+            self.give_back(node);
+        }
+        added
     }
 
     /// Keeps an open directory; its number.
@@ -124,8 +213,12 @@ impl Handles {
 
     /// Closes; the file, if it was one.
     pub fn close(&self, number: u64) -> Option<Arc<Handle>> {
-        match self.lock().open.remove(&number) {
-            Some(Open::File(handle)) => Some(handle),
+        let closed = self.lock().open.remove(&number);
+        match closed {
+            Some(Open::File(handle)) => {
+                self.give_back(handle.node);
+                Some(handle)
+            }
             _ => None,
         }
     }

@@ -1,54 +1,136 @@
-//! What is done with open files, and extended attributes.
+//! Bytes of open files.
+//!
+//! A file that stands on content has the content's bytes where the host's file has holes. So what
+//! is written to it is written in whole blocks, with the content's bytes around it, and what must
+//! be zeros there is written as zeros. The file is marked as changed before its first change.
 
-use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Result;
-use super::handle::OpenMode;
+use super::base::{Base, host_errno};
+use super::handle::{Inode, OpenMode};
+use super::mark::ContentMark;
 use super::scratch::Drafts;
+use crate::model::tree::Content;
 
-/// The longest value, and the longest list of names, of extended attributes (xattr(7)).
-const XATTR_MAX_BYTES: usize = 64 << 10;
+/// "Copied" at once: what a reply can tell, in whole blocks.
+const COPY_MAX_BYTES: u64 = 1 << 31;
+/// Zeros written at once.
+const ZEROS_BYTES: u64 = 1 << 20;
 
 impl Drafts {
     /// Fills `buffer` from `offset`; how much was there.
     ///
     /// # Errors
-    /// What the host says.
+    /// What the host or the base says.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
-        let mut done = 0;
-        while done < buffer.len() {
-            match open.file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(e) => return Err(errno(&e)),
-            }
+        let shared = open.inode.read();
+        let file = shared.came_up.as_ref().or(open.file.as_ref());
+        match (shared.mark, file) {
+            (None, Some(file)) => read_host(file, offset, buffer),
+            (Some(mark), file) => read_marked(&*self.base, file, &mark, offset, buffer),
+            (None, None) => Ok(0),
         }
-        Ok(done)
     }
 
     /// Writes all of `data` at `offset`.
     ///
     /// # Errors
-    /// What the host says; ENOSPC when nothing fitted.
+    /// What the host or the base says; ENOSPC when nothing fitted.
     pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
-        let mut done = 0;
-        while done < data.len() {
-            match open.file.write_at(&data[done..], offset + done as u64) {
-                Ok(count) => done += count,
-                // What fitted is told; the next write gets the error.
-                Err(_) if done > 0 => break,
-                Err(e) => return Err(errno(&e)),
+        let file = open.host()?;
+        {
+            let shared = open.inode.read();
+            if shared.mark.is_none() {
+                return write_host(file, offset, data);
             }
         }
-        Ok(done)
+        let mut shared = open.inode.write();
+        let Some(mark) = shared.mark else { return write_host(file, offset, data) };
+        soil(&mut shared, file)?;
+        let (start, filled) = self.filled(file, &mark, offset, data)?;
+        let written = write_host(file, start, &filled)? as u64;
+        let end = (start + written).min(offset + data.len() as u64);
+        // What fitted is told; the next write gets the error.
+        match end.checked_sub(offset) {
+            Some(count) if count > 0 => Ok(count as usize),
+            _ => Err(Errno::NOSPC),
+        }
+    }
+
+    /// `data` with the content's bytes around it, up to the ends of its first and last block, where
+    /// those are holes; and where that begins.
+    fn filled(
+        &self,
+        file: &File,
+        mark: &ContentMark,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(u64, Vec<u8>)> {
+        let block = self.block_bytes;
+        let end = offset + data.len() as u64;
+        let first = offset - offset % block;
+        let fill_head = first < offset && first < mark.visible_bytes && is_hole(file, first)?;
+        let start = if fill_head { first } else { offset };
+        let last = end - end % block;
+        let tail_end = (last + block).min(mark.visible_bytes);
+        let fill_tail = last < end && end < tail_end && is_hole(file, last)?;
+        let stop = if fill_tail { tail_end } else { end };
+        let mut filled = vec![0; (stop - start) as usize];
+        let head = (offset - start) as usize;
+        if head > 0 {
+            let seen = (mark.visible_bytes.min(offset) - start) as usize;
+            self.read_base(&mark.content, start, &mut filled[..seen])?;
+        }
+        filled[head..head + data.len()].copy_from_slice(data);
+        self.read_base(&mark.content, end, &mut filled[head + data.len()..])?;
+        Ok((start, filled))
+    }
+
+    fn write_zeros(&self, file: &File, mark: &ContentMark, mut at: u64, end: u64) -> Result<()> {
+        let zeros = vec![0; (end - at).min(ZEROS_BYTES) as usize];
+        while at < end {
+            let step = (end - at).min(ZEROS_BYTES);
+            let (start, filled) = self.filled(file, mark, at, &zeros[..step as usize])?;
+            if write_host(file, start, &filled)? < filled.len() {
+                return Err(Errno::NOSPC);
+            }
+            at += step;
+        }
+        Ok(())
+    }
+
+    fn read_base(&self, content: &Content, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let count = self.base.read(content, offset, buffer).map_err(|e| host_errno(&e))?;
+        if count == buffer.len() { Ok(()) } else { Err(Errno::IO) }
+    }
+
+    /// Cuts a file off or makes it longer.
+    pub(super) fn truncate(&self, node: u64, file: &File, size: u64) -> Result<()> {
+        let length = || Ok(rustix::fs::fstat(file)?.st_size as u64);
+        let inode = self.handles.share(node, || ContentMark::of(file, length()?))?;
+        let done = (|| {
+            let mut shared = inode.write();
+            let Some(mark) = shared.mark else { return rustix::fs::ftruncate(file, size) };
+            if size != length()? {
+                soil(&mut shared, file)?;
+            }
+            rustix::fs::ftruncate(file, size)?;
+            see_only(&mut shared, file, size.min(mark.visible_bytes))
+        })();
+        self.handles.give_back(node);
+        done
     }
 
     /// Closes a file or directory.
@@ -66,7 +148,10 @@ impl Drafts {
     /// What the disk says.
     pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
         let open = self.handles.file(handle)?;
-        let synced = if data_only { open.file.sync_data() } else { open.file.sync_all() };
+        let shared = open.inode.read();
+        // What is only in the base is durable.
+        let Some(file) = shared.came_up.as_ref().or(open.file.as_ref()) else { return Ok(()) };
+        let synced = if data_only { file.sync_data() } else { file.sync_all() };
         synced.map_err(|e| errno(&e))
     }
 
@@ -78,7 +163,35 @@ impl Drafts {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
         let flags = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
-        rustix::fs::fallocate(&open.file, flags, offset, length)
+        let file = open.host()?;
+        let mut shared = open.inode.write();
+        let Some(mark) = shared.mark else {
+            return rustix::fs::fallocate(file, flags, offset, length);
+        };
+        let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
+        let zeroes = FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        if (flags - FallocateFlags::KEEP_SIZE - zeroes) != FallocateFlags::empty() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        soil(&mut shared, file)?;
+        if flags.intersects(zeroes) {
+            if offset < mark.visible_bytes && end < mark.visible_bytes {
+                return self.write_zeros(file, &mark, offset, end);
+            }
+            see_only(&mut shared, file, offset.min(mark.visible_bytes))?;
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(file, punch, offset, length)?;
+        } else {
+            // Blocks that are only allocated read like holes, but not for certain: none are
+            // allocated where holes mean something.
+            let rest = offset.max(mark.visible_bytes.next_multiple_of(self.block_bytes));
+            if end > rest {
+                rustix::fs::fallocate(file, flags, rest, end - rest)?;
+            }
+        }
+        let longer = !flags.contains(FallocateFlags::KEEP_SIZE)
+            && end > rustix::fs::fstat(file)?.st_size as u64;
+        if longer { rustix::fs::ftruncate(file, end) } else { Ok(()) }
     }
 
     /// Where data or a hole begins.
@@ -86,10 +199,31 @@ impl Drafts {
     /// # Errors
     /// What the host says.
     pub fn seek(&self, handle: u64, to: SeekFrom) -> Result<u64> {
-        rustix::fs::seek(&self.handles.file(handle)?.file, to)
+        let open = self.handles.file(handle)?;
+        let shared = open.inode.read();
+        let file = shared.came_up.as_ref().or(open.file.as_ref());
+        let visible = shared.mark.map_or(0, |mark| mark.visible_bytes);
+        let size = match file {
+            Some(file) => rustix::fs::fstat(file)?.st_size as u64,
+            None => visible,
+        };
+        let on_host = |to| match file {
+            Some(file) if visible < size => rustix::fs::seek(file, to),
+            _ => Ok(size),
+        };
+        match to {
+            SeekFrom::Data(at) | SeekFrom::Hole(at) if at >= size => Err(Errno::NXIO),
+            SeekFrom::Data(at) if at < visible => Ok(at),
+            SeekFrom::Hole(at) if at < visible => on_host(SeekFrom::Hole(visible)),
+            to => match file {
+                Some(file) => rustix::fs::seek(file, to),
+                None => Err(Errno::NXIO),
+            },
+        }
     }
 
-    /// Copies within the host.
+    /// Copies within the host; EOPNOTSUPP where it takes more than that, and the kernel then reads
+    /// and writes. `plain` when the target must go on standing on nothing.
     ///
     /// # Errors
     /// What the host says.
@@ -98,82 +232,198 @@ impl Drafts {
         (from, mut from_offset): (u64, u64),
         (to, mut to_offset): (u64, u64),
         length: u64,
-    ) -> Result<usize> {
-        let (from, to) = (self.handles.file(from)?, self.handles.file(to)?);
-        let _change = self.gates.change(&to.draft)?;
+        plain: bool,
+    ) -> Result<u64> {
+        let (source, target) = (self.handles.file(from)?, self.handles.file(to)?);
+        let mark = source.inode.read().mark;
+        if let Some(mark) = mark.filter(|mark| mark.clean && !plain && source.draft == target.draft)
+        {
+            let length = length.min(mark.visible_bytes.saturating_sub(from_offset));
+            return self.adopt(to, mark.content, from_offset, to_offset, length);
+        }
+        let _change = self.gates.change(&target.draft)?;
+        let shared = target.inode.read();
+        if mark.is_some() || shared.mark.is_some() {
+            return Err(Errno::OPNOTSUPP);
+        }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        rustix::fs::copy_file_range(
-            &from.file,
+        let copied = rustix::fs::copy_file_range(
+            source.host()?,
             Some(&mut from_offset),
-            &to.file,
+            target.host()?,
             Some(&mut to_offset),
             length,
-        )
+        )?;
+        Ok(copied as u64)
     }
 
-    /// The host path of a node, for calls that only take paths (xattrs).
-    fn host_path(&self, id: u64) -> Result<PathBuf> {
-        Ok(self.root.join(self.lock_nodes().path(id)?))
-    }
-
-    /// The value of a `user.` attribute.
+    /// "Copies" a part of `content` by standing on it, which is possible when the file so far is
+    /// nothing, or the part of the same content before that.
     ///
     /// # Errors
-    /// EOPNOTSUPP for other namespaces, ENODATA, and what the host says.
-    pub fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
-        only_user(name)?;
-        let _names = self.shared();
-        let path = self.host_path(id)?;
-        let mut value = vec![0; XATTR_MAX_BYTES];
-        let length = rustix::fs::lgetxattr(&path, name, &mut value)?;
-        value.truncate(length);
-        Ok(value)
-    }
-
-    /// Sets a `user.` attribute; `flags` are those of setxattr(2).
-    ///
-    /// # Errors
-    /// EOPNOTSUPP for other namespaces, and what the host says.
-    pub fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: u32) -> Result<()> {
-        only_user(name)?;
-        let _change = self.change(id)?;
-        let _names = self.shared();
-        let path = self.host_path(id)?;
-        let flags = rustix::fs::XattrFlags::from_bits_truncate(flags);
-        rustix::fs::lsetxattr(&path, name, value, flags)
-    }
-
-    /// The names of all attributes, each ended by NUL.
-    ///
-    /// # Errors
-    /// What the host says.
-    pub fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
-        let _names = self.shared();
-        let path = self.host_path(id)?;
-        let mut names = vec![0; XATTR_MAX_BYTES];
-        let length = rustix::fs::llistxattr(&path, &mut names)?;
-        names.truncate(length);
-        let mine = names.split_inclusive(|b| *b == 0).filter(|name| name.starts_with(b"user."));
-        Ok(mine.flatten().copied().collect())
-    }
-
-    /// Removes a `user.` attribute.
-    ///
-    /// # Errors
-    /// EOPNOTSUPP for other namespaces, ENODATA, and what the host says.
-    pub fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
-        only_user(name)?;
-        let _change = self.change(id)?;
-        let _names = self.shared();
-        rustix::fs::lremovexattr(self.host_path(id)?, name)
+    /// EOPNOTSUPP when it is something else.
+    pub fn adopt(
+        &self,
+        handle: u64,
+        content: Content,
+        from_offset: u64,
+        to_offset: u64,
+        length: u64,
+    ) -> Result<u64> {
+        if !self.overlays {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let open = self.handles.file(handle)?;
+        let _change = self.gates.change(&open.draft)?;
+        let file = open.host()?;
+        // The kernel's answer counts in 32 bits.
+        let length =
+            length.min(content.size_bytes().saturating_sub(from_offset)).min(COPY_MAX_BYTES);
+        if length == 0 {
+            return Ok(0);
+        }
+        let mut shared = open.inode.write();
+        let size = rustix::fs::fstat(file)?.st_size as u64;
+        let before = match shared.mark {
+            None => 0,
+            Some(mark) if mark.content == content => mark.visible_bytes,
+            Some(_) => return Err(Errno::OPNOTSUPP),
+        };
+        let goes_on = before == size && to_offset == size && from_offset == size;
+        // With bytes of its own in it, it is not that content.
+        let holds_data = before > 0 && !is_all_hole(file)?;
+        if !goes_on || holds_data {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let visible_bytes = size + length;
+        let clean = visible_bytes == content.size_bytes();
+        let mark = ContentMark { content, visible_bytes, clean };
+        mark.set(file)?;
+        rustix::fs::ftruncate(file, visible_bytes)?;
+        shared.mark = Some(mark);
+        Ok(length)
     }
 }
 
-fn only_user(name: &OsStr) -> Result<()> {
-    let user = name.as_encoded_bytes().starts_with(b"user.");
-    if user { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+/// The file is about to differ from its content.
+fn soil(shared: &mut Inode, file: &File) -> Result<()> {
+    if let Some(mark) = &mut shared.mark
+        && mark.clean
+    {
+        let soiled = ContentMark { clean: false, ..*mark };
+        soiled.set(file)?;
+        *mark = soiled;
+    }
+    Ok(())
 }
 
-fn errno(error: &std::io::Error) -> Errno {
+/// Less of the content can be seen.
+fn see_only(shared: &mut Inode, file: &File, visible_bytes: u64) -> Result<()> {
+    let Some(mark) = shared.mark.filter(|mark| mark.visible_bytes != visible_bytes) else {
+        return Ok(());
+    };
+    let mark = ContentMark { visible_bytes, clean: false, ..mark };
+    mark.set(file)?;
+    shared.mark = (visible_bytes > 0).then_some(mark);
+    Ok(())
+}
+
+/// Fills `buffer` from `offset` of a file that stands on content; `file` is what the host has of it.
+///
+/// # Errors
+/// What the host or the base says.
+pub(super) fn read_marked(
+    base: &dyn Base,
+    file: Option<&Arc<File>>,
+    mark: &ContentMark,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<usize> {
+    let size = match file {
+        Some(file) => rustix::fs::fstat(file)?.st_size as u64,
+        None => mark.visible_bytes,
+    };
+    let wanted = size.saturating_sub(offset).min(buffer.len() as u64) as usize;
+    let end = offset + wanted as u64;
+    let mut at = offset;
+    while at < end {
+        let (own, stop) = match file {
+            Some(file) if at >= mark.visible_bytes => {
+                let count = read_host(file, at, &mut buffer[(at - offset) as usize..wanted])?;
+                return Ok((at - offset) as usize + count);
+            }
+            Some(file) if !mark.clean => whose(file, at, end.min(mark.visible_bytes))?,
+            _ => (false, end.min(mark.visible_bytes)),
+        };
+        let part = &mut buffer[(at - offset) as usize..(stop - offset) as usize];
+        let count = match (own, file) {
+            (true, Some(file)) => read_host(file, at, part)?,
+            _ => base.read(&mark.content, at, part).map_err(|e| host_errno(&e))?,
+        };
+        if count == 0 {
+            return Ok((at - offset) as usize);
+        }
+        at += count as u64;
+    }
+    Ok(wanted)
+}
+
+/// Whether the bytes at `at` are the file's own, and how far that goes, at most to `end`.
+fn whose(file: &File, at: u64, end: u64) -> Result<(bool, u64)> {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(data) if data == at => {
+            let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+            Ok((true, hole.min(end)))
+        }
+        Ok(data) => Ok((false, data.min(end))),
+        Err(Errno::NXIO) => Ok((false, end)),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_hole(file: &File, block: u64) -> Result<bool> {
+    match rustix::fs::seek(file, SeekFrom::Data(block)) {
+        Ok(data) => Ok(data > block),
+        Err(Errno::NXIO) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn is_all_hole(file: &File) -> Result<bool> {
+    match rustix::fs::seek(file, SeekFrom::Data(0)) {
+        Ok(_) => Ok(false),
+        Err(Errno::NXIO) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+fn read_host(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(errno(&e)),
+        }
+    }
+    Ok(done)
+}
+
+fn write_host(file: &File, offset: u64, data: &[u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match file.write_at(&data[done..], offset + done as u64) {
+            Ok(count) => done += count,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            // What fitted is told; the next write gets the error.
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(errno(&e)),
+        }
+    }
+    Ok(done)
+}
+
+pub(super) fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }

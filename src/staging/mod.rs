@@ -1,13 +1,16 @@
 //! DRAFTS: what is written and not yet committed.
 //!
 //! Knows a scratch directory, in which every draft is an ordinary directory tree, and the POSIX
-//! operations on it. Must not know versions, packs or the registry. Invariants: an operation that
-//! was answered is in the host's file system; a draft that is frozen does not change; a node's
-//! number is never used twice.
+//! operations on it; where a draft stands on a version, the host has only what differs from it
+//! (`overlay`, `mark`). Must not know packs or the registry, and of versions only trees and content
+//! ([`Base`]). Invariants: an operation that was answered is in the host's file system; a draft
+//! that is frozen does not change; a node's number is never used twice; no inode of the host is in
+//! two drafts; what is marked clean equals what it stands on.
 //!
 //! ```text
 //! drafts/.lock                        held by the process that has the drafts open
 //! drafts/.trash/<n>                   thrown away, not yet deleted
+//! drafts/.work/<n>                    being built, or left over; it appears elsewhere by rename
 //! drafts/<project>/<artifact>/tree/   the files
 //! drafts/<project>/<artifact>/draft.json
 //! ```
@@ -15,22 +18,36 @@
 //! Lock order: tree, then nodes, then handles, then gates. Only `tree` is held during a system
 //! call.
 
+mod base;
 mod directory;
 mod gate;
 mod handle;
 mod io;
+mod mark;
+mod names;
 mod node;
+mod overlay;
 mod posix;
+mod rebase;
 mod record;
+mod rename;
 mod scratch;
+mod survey;
+mod xattr;
 
+pub use base::Base;
 pub use directory::Listed;
 pub use gate::{DraftKey, Frozen};
 pub use handle::OpenMode;
+pub use mark::{ContentMark, TreeMark};
+pub use names::Opened;
 pub use node::NODE_BIT;
+pub use overlay::is_whiteout;
 pub use posix::{Attr, Caller, SetAttr, Time};
-pub use record::DraftRecord;
-pub use scratch::{Drafts, Stats};
+pub use rebase::give_to_store;
+pub use record::{DraftProperties, DraftRecord};
+pub use scratch::{BEING_WRITTEN, Drafts};
+pub use survey::{DraftFile, Upper, upper_entries};
 
 /// The host's error number is the answer.
 pub type Result<T> = std::result::Result<T, rustix::io::Errno>;

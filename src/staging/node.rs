@@ -14,25 +14,50 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::gate::DraftKey;
+use super::mark::TreeMark;
+use crate::model::digest::Digest;
+use crate::model::tree::Target;
 
 /// Set in the number of every node of a draft, and of nothing else in a mount.
 pub const NODE_BIT: u64 = 1 << 62;
 
 /// A name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Link {
     parent: u64,
     name: Box<[u8]>,
 }
 
+/// Where a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// On the host, with this inode number.
+    Host(u64),
+    /// Only in the tree that its directory stands on.
+    Base(Target),
+}
+
 struct Node {
     draft: DraftKey,
-    host: u64,
+    body: Body,
+    /// Of a directory on the host: what it stands on.
+    mark: Option<TreeMark>,
     links: Vec<Link>,
     lookups: u64,
     root: bool,
     /// Its whole draft is gone.
     removed: bool,
+}
+
+/// What has to happen to a directory before something in it changes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Owned,
+    /// It is on the host, and marked clean.
+    Soil(PathBuf, TreeMark),
+    /// It is not on the host yet.
+    Make(Digest),
 }
 
 /// The nodes the kernel knows.
@@ -41,23 +66,47 @@ pub struct Nodes {
     known: HashMap<u64, Node>,
     /// By the host's inode number: hard links are one node.
     by_host: HashMap<u64, u64>,
+    /// What is only in the base.
+    by_base: HashMap<Link, u64>,
     counted: u64,
 }
 
 impl Nodes {
-    fn add(&mut self, draft: DraftKey, host: u64, links: Vec<Link>, root: bool) -> u64 {
+    fn add(&mut self, draft: DraftKey, body: Body, links: Vec<Link>, root: bool) -> u64 {
         self.counted += 1;
         let id = NODE_BIT | self.counted;
-        self.by_host.insert(host, id);
-        self.known.insert(id, Node { draft, host, links, lookups: 1, root, removed: false });
+        match &body {
+            Body::Host(host) => {
+                self.by_host.insert(*host, id);
+            }
+            Body::Base(_) => {
+                self.by_base.extend(links.iter().map(|link| (link.clone(), id)));
+            }
+        }
+        let node = Node { draft, body, mark: None, links, lookups: 1, root, removed: false };
+        self.known.insert(id, node);
         id
     }
 
+    /// Whether the host's inode `host` is known.
+    pub fn knows(&self, host: u64) -> bool {
+        self.by_host.contains_key(&host)
+    }
+
+    /// The node of the host's inode `host`.
+    pub fn node_of_host(&self, host: u64) -> Option<u64> {
+        self.by_host.get(&host).copied()
+    }
+
     /// The root of a draft, looked up once more.
-    pub fn look_up_root(&mut self, draft: &DraftKey, host: u64) -> u64 {
+    pub fn look_up_root(&mut self, draft: &DraftKey, host: u64, mark: Option<TreeMark>) -> u64 {
         match self.by_host.get(&host) {
             Some(&id) => self.look_up_again(id),
-            None => self.add(Arc::clone(draft), host, Vec::new(), true),
+            None => {
+                let id = self.add(Arc::clone(draft), Body::Host(host), Vec::new(), true);
+                self.set_mark(id, mark);
+                id
+            }
         }
     }
 
@@ -69,14 +118,37 @@ impl Nodes {
     }
 
     /// The node of the host's inode `host`, found as `name` in `parent`, looked up once more.
-    pub fn look_up(&mut self, parent: u64, name: &OsStr, host: u64) -> Result<u64> {
+    pub fn look_up(
+        &mut self,
+        parent: u64,
+        name: &OsStr,
+        host: u64,
+        mark: Option<TreeMark>,
+    ) -> Result<u64> {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(&id) = self.by_host.get(&host) {
             self.add_link(id, link);
             return Ok(self.look_up_again(id));
         }
         let draft = self.draft(parent)?;
-        Ok(self.add(draft, host, vec![link], false))
+        let id = self.add(draft, Body::Host(host), vec![link], false);
+        self.set_mark(id, mark);
+        Ok(id)
+    }
+
+    /// The node of what is only in the base, as `name` in `parent`, looked up once more.
+    pub fn look_up_base(&mut self, parent: u64, name: &OsStr, target: Target) -> Result<u64> {
+        let link = Link { parent, name: name.as_bytes().into() };
+        if let Some(&id) = self.by_base.get(&link) {
+            return Ok(self.look_up_again(id));
+        }
+        let draft = self.draft(parent)?;
+        Ok(self.add(draft, Body::Base(target), vec![link], false))
+    }
+
+    /// The node of what is only in the base, if it is known.
+    pub fn find_base(&self, parent: u64, name: &OsStr) -> Option<u64> {
+        self.by_base.get(&Link { parent, name: name.as_bytes().into() }).copied()
     }
 
     fn add_link(&mut self, id: u64, link: Link) {
@@ -87,16 +159,100 @@ impl Nodes {
         }
     }
 
+    /// What was only in the base is on the host now, with this inode number.
+    pub fn copied_up(&mut self, id: u64, host: u64, mark: Option<TreeMark>) {
+        if let Some(node) = self.known.get_mut(&id) {
+            (node.body, node.mark) = (Body::Host(host), mark);
+            for link in &node.links {
+                self.by_base.remove(link);
+            }
+            self.by_host.insert(host, id);
+        }
+    }
+
+    /// The same file has another inode on the host now.
+    pub fn replaced(&mut self, before: u64, host: u64) {
+        if let Some(id) = self.by_host.remove(&before)
+            && let Some(node) = self.known.get_mut(&id)
+        {
+            node.body = Body::Host(host);
+            self.by_host.insert(host, id);
+        }
+    }
+
+    fn node(&self, id: u64) -> Result<&Node> {
+        self.known.get(&id).filter(|node| !node.removed).ok_or(Errno::STALE)
+    }
+
     /// The draft a node belongs to.
     pub fn draft(&self, id: u64) -> Result<DraftKey> {
         self.known.get(&id).map(|node| Arc::clone(&node.draft)).ok_or(Errno::STALE)
     }
 
-    /// Where a node is, relative to the scratch directory; ENOENT when it has no name any more, ESTALE
-    /// when its draft is gone: the kernel then looks the path up anew, and finds the version that
-    /// the draft was renamed to.
+    /// Whether it is the root of a draft that is there.
+    pub fn is_root(&self, id: u64) -> bool {
+        self.node(id).is_ok_and(|node| node.root)
+    }
+
+    /// Where a node is.
+    pub fn body(&self, id: u64) -> Result<Body> {
+        Ok(self.node(id)?.body.clone())
+    }
+
+    /// The tree a directory stands on, and whether there is a directory on the host.
+    pub fn under(&self, id: u64) -> Result<(Option<Digest>, bool)> {
+        let node = self.node(id)?;
+        Ok(match &node.body {
+            Body::Base(Target::Directory(tree)) => (Some(*tree), false),
+            Body::Base(_) => return Err(Errno::NOTDIR),
+            Body::Host(_) => (node.mark.map(|mark| mark.tree), true),
+        })
+    }
+
+    /// What a directory on the host stands on now.
+    pub fn set_mark(&mut self, id: u64, mark: Option<TreeMark>) {
+        if let Some(node) = self.known.get_mut(&id) {
+            node.mark = mark;
+        }
+    }
+
+    /// What the directory with the host's inode `host` stands on now.
+    pub fn set_mark_of_host(&mut self, host: u64, mark: Option<TreeMark>) {
+        if let Some(&id) = self.by_host.get(&host) {
+            self.set_mark(id, mark);
+        }
+    }
+
+    /// What has to happen to a directory before something in it changes.
+    pub fn step(&self, id: u64) -> Result<Step> {
+        let node = self.node(id)?;
+        Ok(match (&node.body, node.mark) {
+            (Body::Base(Target::Directory(tree)), _) => Step::Make(*tree),
+            (Body::Base(_), _) => return Err(Errno::NOTDIR),
+            (Body::Host(_), Some(mark)) if mark.clean => Step::Soil(self.path(id)?, mark),
+            (Body::Host(_), _) => Step::Owned,
+        })
+    }
+
+    /// Name and directory of a node, by one of its links; `None` for the root of a draft and for
+    /// what has no name any more.
+    pub fn link_of(&self, id: u64) -> Option<(u64, Box<OsStr>)> {
+        let link = self.known.get(&id)?.links.first()?;
+        Some((link.parent, OsStr::from_bytes(&link.name).into()))
+    }
+
+    /// The directories in which a node has a name.
+    pub fn parents(&self, id: u64) -> Vec<u64> {
+        self.known
+            .get(&id)
+            .map_or_else(Vec::new, |node| node.links.iter().map(|link| link.parent).collect())
+    }
+
+    /// Where a node is, or would be, relative to the scratch directory; ENOENT when it has no name any
+    /// more, ESTALE when its draft is gone: the kernel then looks the path up anew, and finds the
+    /// version that the draft was renamed to.
     pub fn path(&self, id: u64) -> Result<PathBuf> {
-        let node = self.known.get(&id).filter(|node| !node.removed).ok_or(Errno::STALE)?;
+        let node = self.node(id)?;
         if node.root {
             let draft = &node.draft;
             return Ok([draft.project.as_str(), draft.artifact.as_str(), "tree"].iter().collect());
@@ -109,7 +265,7 @@ impl Nodes {
         paths.into_iter().next().ok_or(Errno::NOENT)
     }
 
-    /// Where an entry is.
+    /// Where an entry is, or would be.
     pub fn entry(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
         Ok(self.path(parent)?.join(name))
     }
@@ -128,23 +284,39 @@ impl Nodes {
         }
     }
 
+    /// What is only in the base is no longer `name` in `parent`.
+    pub fn unlink_base(&mut self, parent: u64, name: &OsStr) {
+        let link = Link { parent, name: name.as_bytes().into() };
+        if let Some(id) = self.by_base.remove(&link)
+            && let Some(node) = self.known.get_mut(&id)
+        {
+            node.links.clear();
+        }
+    }
+
     /// The host's inode `host` is now also `name` in `parent`.
     pub fn link(&mut self, parent: u64, name: &OsStr, host: u64) {
         if let Some(&id) = self.by_host.get(&host) {
-            let draft = self.draft(parent);
             self.add_link(id, Link { parent, name: name.as_bytes().into() });
-            if let (Some(node), Ok(draft)) = (self.known.get_mut(&id), draft) {
-                node.draft = draft;
-            }
         }
     }
 
     /// A whole draft went away: its nodes have no names any more.
     pub fn remove_draft(&mut self, draft: &DraftKey) {
-        let nodes = self.known.values_mut().filter(|node| node.draft == *draft);
-        for node in nodes {
+        for (id, node) in &mut self.known {
+            if node.draft != *draft {
+                continue;
+            }
             node.removed = true;
-            self.by_host.remove(&node.host);
+            match &node.body {
+                Body::Host(host) if self.by_host.get(host) == Some(id) => {
+                    self.by_host.remove(host);
+                }
+                Body::Host(_) => {}
+                Body::Base(_) => node.links.iter().for_each(|link| {
+                    self.by_base.remove(link);
+                }),
+            }
         }
     }
 
@@ -154,11 +326,20 @@ impl Nodes {
             return;
         };
         node.lookups = node.lookups.saturating_sub(lookups);
-        if node.lookups == 0
-            && let Some(node) = self.known.remove(&id)
-            && self.by_host.get(&node.host) == Some(&id)
-        {
-            self.by_host.remove(&node.host);
+        if node.lookups > 0 {
+            return;
+        }
+        let Some(node) = self.known.remove(&id) else { return };
+        match node.body {
+            Body::Host(host) if self.by_host.get(&host) == Some(&id) => {
+                self.by_host.remove(&host);
+            }
+            Body::Host(_) => {}
+            Body::Base(_) => node.links.iter().for_each(|link| {
+                if self.by_base.get(link) == Some(&id) {
+                    self.by_base.remove(link);
+                }
+            }),
         }
     }
 }

@@ -1,30 +1,42 @@
 //! The scratch directory: which drafts there are.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, SeekFrom, Stat, flock};
 
-use super::gate::{DraftKey, Frozen, Gates};
+use super::base::Base;
+use super::gate::{Change, DraftKey, Frozen, Gates};
 use super::handle::Handles;
+use super::mark::{ContentMark, TreeMark};
 use super::node::Nodes;
+use super::overlay::Seen;
 use super::posix::Caller;
 use super::record::DraftRecord;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::name::ProjectName;
+use crate::model::digest::Digest;
+use crate::model::name::{EntryName, ProjectName};
+use crate::model::object::ObjectKind;
 use crate::model::reference::ArtifactPath;
+use crate::model::tree::{Content, Target};
 
 /// No project has a name that begins with a dot.
 const LOCK: &str = ".lock";
 const TRASH: &str = ".trash";
+/// What is being built: it appears elsewhere by rename.
+pub(super) const WORK: &str = ".work";
 const RECORD: &str = "draft.json";
 const TREE: &str = "tree";
+
+/// What a refusal says that ends when somebody closes a file.
+pub const BEING_WRITTEN: &str = "is being written";
 
 /// The drafts of a repository.
 pub struct Drafts {
@@ -36,40 +48,50 @@ pub struct Drafts {
     pub(super) nodes: Mutex<Nodes>,
     pub(super) handles: Handles,
     pub(super) gates: Arc<Gates>,
+    /// What drafts stand on.
+    pub(super) base: Arc<dyn Base>,
+    /// Whether the host's file system can keep a draft that stands on a version.
+    pub(super) overlays: bool,
+    /// Blocks of the host's file system: its holes begin and end there.
+    pub(super) block_bytes: u64,
+    /// What this process takes from the mode of what it makes.
+    pub(super) umask: u32,
+    /// Owner and times of what is only in the base, by draft.
+    pub(super) templates: Mutex<HashMap<DraftKey, Stat>>,
+    pub(super) worked: AtomicU64,
     trashed: AtomicU64,
 }
 
-/// A draft in numbers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Stats {
-    /// Regular files.
-    pub files: u64,
-    /// Bytes of these.
-    pub size_bytes: u64,
-}
+/// A host's file system with smaller blocks has its holes filled as if it had these.
+const BLOCK_MIN_BYTES: u64 = 4096;
 
 impl Drafts {
     /// Opens the scratch directory, made if need be.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when another process has it open.
-    pub fn open(root: &Path) -> Result<Self> {
-        let trash = root.join(TRASH);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&trash).at("create", &trash)?;
+    pub fn open(root: &Path, base: Arc<dyn Base>) -> Result<Self> {
+        let (trash, work) = (root.join(TRASH), root.join(WORK));
+        for folder in [&trash, &work] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .at("create", folder)?;
+        }
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("protect", root)?;
-        let lock_path = root.join(LOCK);
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.at("open", &lock_path)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
-            rustix::io::Errno::WOULDBLOCK => {
-                Error::new(Kind::Conflict, "another process has the drafts open")
-                    .hint("a repository has one staging mount; `artifactfs status` shows it")
-            }
-            e => Error::io(format!("cannot lock {}", lock_path.display()), e.into()),
-        })?;
+        let lock = lock_drafts(root)?;
+        empty(&trash)?;
+        empty(&work)?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         let directory = rustix::fs::open(root, flags, Mode::empty()).at("open", root)?;
-        let drafts = Self {
+        let space = rustix::fs::statvfs(root).at("stat", root)?;
+        let umask = rustix::process::umask(Mode::empty());
+        rustix::process::umask(umask);
+        let overlays = can_overlay(&work).map_err(|e| {
+            tracing::warn!("{}: drafts cannot stand on versions here: {e}", root.display());
+        });
+        Ok(Self {
             root: root.to_owned(),
             directory,
             _lock: lock,
@@ -77,19 +99,14 @@ impl Drafts {
             nodes: Mutex::default(),
             handles: Handles::new(),
             gates: Arc::default(),
+            base,
+            overlays: overlays.is_ok(),
+            block_bytes: space.f_bsize.max(BLOCK_MIN_BYTES),
+            umask: umask.as_raw_mode(),
+            templates: Mutex::default(),
+            worked: AtomicU64::new(0),
             trashed: AtomicU64::new(0),
-        };
-        drafts.empty_trash()?;
-        Ok(drafts)
-    }
-
-    fn empty_trash(&self) -> Result<()> {
-        let trash = self.root.join(TRASH);
-        for entry in fs::read_dir(&trash).at("list", &trash)? {
-            let path = entry.at("list", &trash)?.path();
-            fs::remove_dir_all(&path).at("remove", &path)?;
-        }
-        Ok(())
+        })
     }
 
     fn folder(&self, key: &ArtifactPath) -> PathBuf {
@@ -186,6 +203,60 @@ impl Drafts {
         fs::set_permissions(&tree, fs::Permissions::from_mode(mode & 0o7777))
     }
 
+    /// Makes a draft that stands on the tree `record.root`: nothing of it is read.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when there is one, [`Kind::Unsupported`] where the host's file system
+    /// cannot keep it.
+    pub fn begin(&self, key: &ArtifactPath, record: &DraftRecord, mode: u32) -> Result<()> {
+        if !self.overlays {
+            let what = format!("drafts in {} cannot stand on versions", self.root.display());
+            return Err(Error::new(Kind::Unsupported, what).hint(
+                "its file system lacks holes or extended attributes: use ext4, xfs or btrfs",
+            ));
+        }
+        let Some(tree) = record.root else {
+            return Err(Error::new(Kind::Usage, "a draft that stands on nothing is made empty"));
+        };
+        let folder = self.folder(key);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.at("create", &folder)?;
+        let part = self.root.join(self.work_path());
+        let built = fs::DirBuilder::new().mode(0o700).create(&part).and_then(|()| {
+            TreeMark { tree, clean: true }.set(&part)?;
+            if let (Some((uid, gid)), true) = (record.owner, rustix::process::geteuid().is_root()) {
+                chown(&part, Some(uid), Some(gid))?;
+            }
+            fs::set_permissions(&part, fs::Permissions::from_mode(mode & 0o7777))
+        });
+        built.at("create", &part)?;
+        self.set_record(key, record)?;
+        let names = self.exclusive();
+        let tree = folder.join(TREE);
+        let cwd = rustix::fs::CWD;
+        let placed = rustix::fs::renameat_with(cwd, &part, cwd, &tree, RenameFlags::NOREPLACE);
+        drop(names);
+        match placed {
+            Err(rustix::io::Errno::EXIST) => {
+                fs::remove_dir(&part).at("remove", &part)?;
+                Err(Error::new(Kind::Conflict, format!("there is a draft {key} already"))
+                    .hint(format!("commit it, or `artifactfs draft discard {key}`")))
+            }
+            placed => placed.at("create", &tree).and_then(|()| sync_directory(&folder)),
+        }
+    }
+
+    /// Whether a draft shows nothing.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn is_empty(&self, key: &ArtifactPath) -> super::Result<bool> {
+        let _names = self.shared();
+        let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect();
+        let stat = self.stat(&path)?;
+        self.shows_nothing(&Seen::Host(stat), &path)
+    }
+
     /// Throws a draft away: out of sight at once, then deleted.
     ///
     /// # Errors
@@ -197,7 +268,10 @@ impl Drafts {
             let _names = self.exclusive();
             let folder = self.folder(key);
             fs::rename(&folder, &trashed).at("remove", &folder)?;
-            self.lock_nodes().remove_draft(&Arc::new(key.clone()));
+            let key = Arc::new(key.clone());
+            self.lock_nodes().remove_draft(&key);
+            self.gates.forget(&key);
+            self.templates.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         }
         drop(frozen);
         fs::remove_dir_all(&trashed).at("remove", &trashed)
@@ -209,7 +283,7 @@ impl Drafts {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Keeps it.
+    /// Keeps it, durably.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -217,8 +291,93 @@ impl Drafts {
         let folder = self.folder(key);
         let text = serde_json::to_vec(record).expect("a record is plain text");
         let part = folder.join("draft.json.new");
-        let written = fs::write(&part, text).and_then(|()| fs::rename(&part, folder.join(RECORD)));
-        written.at("write", &folder.join(RECORD))
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&part)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&part, folder.join(RECORD))
+        };
+        write().at("write", &folder.join(RECORD))?;
+        sync_directory(&folder)
+    }
+
+    /// The draft that a node belongs to.
+    ///
+    /// # Errors
+    /// ESTALE for a number that is not known.
+    pub fn draft_of(&self, id: u64) -> super::Result<DraftKey> {
+        self.lock_nodes().draft(id)
+    }
+
+    /// The draft of which a node is the root.
+    pub fn draft_of_root(&self, id: u64) -> Option<ArtifactPath> {
+        let nodes = self.lock_nodes();
+        let root = nodes.is_root(id);
+        root.then(|| nodes.draft(id).ok()).flatten().map(|key| (*key).clone())
+    }
+
+    /// Where what is being built lies; it is emptied when the drafts are opened.
+    pub fn work_folder(&self) -> PathBuf {
+        self.root.join(WORK)
+    }
+
+    /// Begins a change of a draft.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] while it is being committed.
+    pub fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
+        self.gates.change(&Arc::new(key.clone())).map_err(|_| {
+            Error::new(Kind::Conflict, format!("draft {key} is being committed"))
+                .hint("try again when that is done")
+        })
+    }
+
+    /// When a draft was last changed, as far as this process saw.
+    pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
+        self.gates.touched(key)
+    }
+
+    /// The draft is taken for changed now.
+    pub fn touch(&self, key: &ArtifactPath) {
+        self.gates.touch(&Arc::new(key.clone()));
+    }
+
+    /// Whether somebody has files of the draft open for writing.
+    pub fn has_writers(&self, key: &ArtifactPath) -> bool {
+        !self.handles.writers(&Arc::new(key.clone())).is_empty()
+    }
+
+    /// Puts what stands for `target` at `path`, in place of what the draft has there.
+    ///
+    /// # Errors
+    /// ENOENT when a directory above it is not there, EBUSY while the draft is being committed.
+    pub fn restore(
+        &self,
+        key: &ArtifactPath,
+        path: &[EntryName],
+        target: &Target,
+    ) -> super::Result<()> {
+        let Some((name, above)) = path.split_last() else {
+            return Err(rustix::io::Errno::INVAL);
+        };
+        let mut held = vec![self.root_of(key)?.id];
+        let done = (|| {
+            let _change = self.change(held[0])?;
+            for name in above {
+                let parent = *held.last().expect("it begins with the root");
+                held.push(self.lookup(parent, name.as_os_str())?.id);
+            }
+            let parent = *held.last().expect("it begins with the root");
+            self.restore_entry(parent, name.as_os_str(), target)
+        })();
+        held.into_iter().for_each(|id| self.forget(id, 1));
+        done
+    }
+
+    /// The draft stands on another tree, or has another owner: look anew.
+    pub fn forget_template(&self, key: &ArtifactPath) {
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        templates.remove(&Arc::new(key.clone()));
     }
 
     /// Freezes a draft, after waiting up to `wait` for its writers to close their files.
@@ -236,7 +395,7 @@ impl Drafts {
             let writers = self.writers(&key);
             let what = match writers.as_slice() {
                 [] => format!("draft {key} is being committed"),
-                some => format!("draft {key} is being written: {}", some.join(", ")),
+                some => format!("draft {key} {BEING_WRITTEN}: {}", some.join(", ")),
             };
             Error::new(Kind::Conflict, what).hint("try again when that is done")
         })
@@ -253,37 +412,6 @@ impl Drafts {
         });
         writers.collect()
     }
-
-    /// Counts what is in a draft.
-    ///
-    /// # Errors
-    /// When a directory cannot be read.
-    pub fn stats(&self, key: &ArtifactPath) -> Result<Stats> {
-        let mut stats = Stats::default();
-        let mut open = vec![self.tree_path(key)];
-        while let Some(folder) = open.pop() {
-            let entries = match fs::read_dir(&folder) {
-                // Removed while it was counted.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                entries => entries.at("list", &folder)?,
-            };
-            for entry in entries {
-                let Ok(meta) = entry.at("list", &folder)?.path().symlink_metadata() else {
-                    continue;
-                };
-                if meta.is_file() {
-                    stats.files += 1;
-                    stats.size_bytes += meta.size();
-                }
-            }
-            let below = fs::read_dir(&folder).at("list", &folder)?.filter_map(|entry| {
-                let entry = entry.ok()?;
-                entry.file_type().ok()?.is_dir().then(|| entry.path())
-            });
-            open.extend(below);
-        }
-        Ok(stats)
-    }
 }
 
 /// Process and name of a thread: the kernel tells threads (proc_pid_status(5)).
@@ -293,4 +421,56 @@ fn process_of(thread: u32) -> (u32, String) {
     let process = field("Tgid:").and_then(|text| text.parse().ok()).unwrap_or(thread);
     let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
     (process, name.trim().to_owned())
+}
+
+fn lock_drafts(root: &Path) -> Result<File> {
+    let path = root.join(LOCK);
+    let lock = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = lock.at("open", &path)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
+        rustix::io::Errno::WOULDBLOCK => {
+            Error::new(Kind::Conflict, "another process has the drafts open")
+                .hint("a repository has one staging mount; `artifactfs status` shows it")
+        }
+        e => Error::io(format!("cannot lock {}", path.display()), e.into()),
+    })?;
+    Ok(lock)
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).at("list", folder)? {
+        let path = entry.at("list", folder)?.path();
+        let meta = fs::symlink_metadata(&path).at("stat", &path)?;
+        let gone = if meta.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.at("remove", &path)?;
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).at("sync", path)
+}
+
+/// Tries what a draft needs that stands on a version: marks, transparent holes, whiteouts.
+fn can_overlay(work: &Path) -> io::Result<()> {
+    /// More than any file system keeps without a block.
+    const HOLE_BYTES: u64 = 1 << 20;
+    let folder = tempfile::tempdir_in(work)?;
+    let digest = Digest::of(ObjectKind::Chunk, b"");
+    TreeMark { tree: digest, clean: true }.set(folder.path())?;
+    if TreeMark::of(folder.path())?.is_none() {
+        return Err(io::Error::other("it keeps no extended attributes"));
+    }
+    let path = folder.path().join("a");
+    let file = File::create(&path)?;
+    file.set_len(HOLE_BYTES)?;
+    let content = Content::Chunk { digest, size_bytes: HOLE_BYTES };
+    ContentMark { content, visible_bytes: HOLE_BYTES, clean: true }.set(&file)?;
+    if rustix::fs::seek(&file, SeekFrom::Data(0)) != Err(rustix::io::Errno::NXIO) {
+        return Err(io::Error::other("it does not tell holes"));
+    }
+    let cwd = rustix::fs::CWD;
+    let to = folder.path().join("b");
+    rustix::fs::renameat_with(cwd, &path, cwd, &to, RenameFlags::WHITEOUT)?;
+    Ok(rustix::fs::renameat_with(cwd, &path, cwd, &to, RenameFlags::EXCHANGE)?)
 }

@@ -8,4 +8,5 @@ mod errors;
 mod exactness;
 mod journeys;
 mod model;
+mod overlay;
 mod world;

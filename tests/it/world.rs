@@ -97,12 +97,17 @@ impl World {
 
     /// Mounts, with staging; both mount points.
     pub fn mount(&mut self) -> (PathBuf, PathBuf) {
+        self.mount_with(&[])
+    }
+
+    pub fn mount_with(&mut self, options: &[&str]) -> (PathBuf, PathBuf) {
         let (read, staging) = (self.path("mnt"), self.path("staging"));
         for target in [&read, &staging] {
             let _ = fs::create_dir(target);
             self.mounts.push(target.clone());
         }
-        self.ok(&["mount", "--staging", staging.to_str().unwrap(), read.to_str().unwrap()]);
+        let args = ["mount", "--staging", staging.to_str().unwrap(), read.to_str().unwrap()];
+        self.ok(&[&args, options].concat());
         (read, staging)
     }
 

@@ -1,16 +1,19 @@
 //! Putting it together: units in path order become packs and trees.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
+use super::feed::Feed;
 use super::hash::hash;
-use super::index::{NewIndex, OldIndex};
+use super::index::OldIndex;
+use super::ledger::Ledger;
+use super::overlay::{DraftScan, DraftSource};
 use super::scan::{Cut, Event, FileMeta, Scan, Unit};
 use super::source::Source;
 use super::upload::{Lane, Uploader};
-use super::{Progress, PutReport, WARNINGS_MAX, index_path};
+use super::{Progress, PutReport, WARNINGS_MAX};
 use crate::content::pack::SOLO_MIN_BYTES;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -18,9 +21,10 @@ use crate::model::merkle::{Builder, Node};
 use crate::model::name::EntryName;
 use crate::model::object::ObjectKind;
 use crate::model::recipe::Piece;
-use crate::model::tree::{Content, Entry, Target, TreeItem};
+use crate::model::tree::{Child, Content, Entry, Target, TreeItem, TreeNode};
 use crate::model::version::Totals;
 use crate::ops::repository::Repository;
+use crate::ops::totals::Difference;
 use crate::registry::LeaseId;
 
 /// Units between the walk and the end of the line: bounds memory to about 8 MiB times this.
@@ -32,8 +36,16 @@ type Numbered<T> = (u64, Result<T>);
 pub struct Built {
     /// What was found.
     pub report: PutReport,
-    /// To be kept when the version is there.
-    pub index: NewIndex,
+    /// What was found out about each file.
+    pub ledger: Ledger,
+}
+
+/// What is walked.
+pub enum Walk<'a> {
+    /// A file or directory of the host, of which the last put knew this.
+    Source(&'a Source, OldIndex),
+    /// A draft.
+    Draft(&'a DraftSource<'a>),
 }
 
 /// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
@@ -42,17 +54,17 @@ pub struct Built {
 /// What cannot be read or written.
 pub fn run(
     repository: &Repository,
-    source: &Source,
+    walked: Walk<'_>,
     lease: Option<LeaseId>,
+    ledger: Ledger,
     progress: Arc<dyn Progress>,
 ) -> Result<Built> {
-    let index = index_path(repository, source.root());
-    let old = OldIndex::open(&index);
-    let new = if lease.is_some() { NewIndex::create(&index)? } else { NewIndex::none() };
     let uploader = lease.map(|lease| Uploader::new(repository, lease));
-    let mut assembly = Assembly::new(repository, uploader, new, progress);
-    assembly.drop_empty = source.filters().chooses();
-
+    let mut assembly = Assembly::new(repository, uploader, ledger, progress);
+    match &walked {
+        Walk::Source(source, _) => assembly.drop_empty = source.filters().chooses(),
+        Walk::Draft(draft) => assembly.draft = Some(draft),
+    }
     let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
     let (work, work_queue) = channel::<(u64, Unit)>();
     let (done, results) = channel::<Numbered<Option<Unit>>>();
@@ -63,7 +75,7 @@ pub fn run(
             let (done, work_queue) = (done.clone(), &work_queue);
             scope.spawn(move || hash_units(work_queue, &done, repository));
         }
-        scope.spawn(move || walk(source, repository, old, &permits, work, &done));
+        scope.spawn(move || walk(walked, repository, &permits, work, &done));
         // The receivers move in here, so that an error ends the threads that send to them.
         assemble(&mut assembly, results, permit_taken)
     })?;
@@ -91,9 +103,8 @@ fn stopped() -> Error {
 }
 
 fn walk(
-    source: &Source,
+    walked: Walk<'_>,
     repository: &Repository,
-    old: OldIndex,
     permits: &SyncSender<()>,
     work: Sender<(u64, Unit)>,
     done: &Sender<Numbered<Option<Unit>>>,
@@ -105,7 +116,11 @@ fn walk(
         number += 1;
         Ok(())
     };
-    let walked = Scan::new(source, &repository.cutter, old, &mut emit).run();
+    let feed = Feed::new(&repository.cutter, &mut emit);
+    let walked = match walked {
+        Walk::Source(source, old) => Scan::new(source, old, feed).run(),
+        Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
+    };
     // The last "unit" says how the walk ended; nobody may be left to hear it.
     let _ = done.send((number, walked.map(|()| None)));
 }
@@ -148,14 +163,18 @@ struct BigFile {
 struct Assembly<'a> {
     repository: &'a Repository,
     uploader: Option<Uploader>,
-    index: NewIndex,
+    ledger: Ledger,
+    draft: Option<&'a DraftSource<'a>>,
+    /// The tree of a draft in which nothing changed.
+    whole: Option<Digest>,
+    /// What is in the tree beside what events told one by one.
+    difference: Difference,
     progress: Arc<dyn Progress>,
     drop_empty: bool,
     directories: Vec<OpenDirectory>,
     big: Option<BigFile>,
     nodes: Vec<Node>,
     report: PutReport,
-    now: SystemTime,
     /// What a dry run has counted already.
     counted: HashSet<Digest>,
 }
@@ -164,7 +183,7 @@ impl<'a> Assembly<'a> {
     fn new(
         repository: &'a Repository,
         uploader: Option<Uploader>,
-        index: NewIndex,
+        ledger: Ledger,
         progress: Arc<dyn Progress>,
     ) -> Self {
         let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
@@ -180,14 +199,16 @@ impl<'a> Assembly<'a> {
         Self {
             repository,
             uploader,
-            index,
+            ledger,
+            draft: None,
+            whole: None,
+            difference: Difference::default(),
             progress,
             drop_empty: false,
             directories: vec![root],
             big: None,
             nodes: Vec::new(),
             report,
-            now: SystemTime::now(),
             counted: HashSet::new(),
         }
     }
@@ -222,29 +243,37 @@ impl<'a> Assembly<'a> {
                 builder: Builder::default(),
                 entries: 0,
             }),
-            Event::Leave => self.leave(),
+            Event::Leave => self.leave()?,
             Event::Symlink(name, target) => {
                 self.report.totals.symlinks += 1;
                 self.entry(name, Target::Symlink(target));
             }
             Event::Known(file, content) => {
                 self.progress.advance(1, content.size_bytes());
-                self.file(file, content);
+                self.file(file, content, false, None)?;
             }
             Event::File(file, cuts) => {
                 self.report.files_read += 1;
                 let content = self.store_small(&file, &cuts, buffer, missing)?;
                 self.progress.advance(1, content.size_bytes());
-                self.file(file, content);
+                self.file(file, content, true, None)?;
                 self.between_files()?;
             }
             Event::Begin(meta) => self.begin(meta),
             Event::Pieces(cuts) => self.pieces(&cuts, buffer, missing)?,
             Event::Zeros(chunks) => self.zeros(chunks)?,
+            Event::Reuse(pieces) => {
+                self.lane_for_next_piece(false);
+                pieces.into_iter().for_each(|piece| self.piece(piece));
+            }
+            Event::Unchanged(entry) => self.entry(entry.name, entry.target),
+            Event::Run(child) => self.run_of_entries(child)?,
+            Event::Whole(tree) => self.whole = Some(tree),
+            Event::Adjust(by) => self.difference += by,
             Event::End => self.end()?,
             Event::Abort => {
                 self.big = None;
-                self.end_solo()?;
+                self.end_solo(None)?;
             }
             Event::Followed => self.report.followed += 1,
             Event::Warning(text) => {
@@ -264,25 +293,60 @@ impl<'a> Assembly<'a> {
         here.builder.push(TreeItem::Entry(Entry { name, target }), &mut |node| nodes.push(node));
     }
 
-    fn leave(&mut self) {
+    /// A whole node of a directory below; its entries one by one where the node cannot stand as
+    /// it is.
+    fn run_of_entries(&mut self, child: Child) -> Result<()> {
+        let nodes = &mut self.nodes;
+        let here = self.directories.last_mut().expect("the root is left at the end");
+        let (digest, count) = (child.digest, child.count);
+        let item = TreeItem::Child(Some(child.first), count, digest);
+        if here.builder.push_run(item, &mut |node| nodes.push(node)) {
+            here.entries += count;
+            return Ok(());
+        }
+        let node = self.repository.reader.tree(digest)?;
+        let TreeNode::Leaf(entries) = &*node else {
+            return Err(Error::new(Kind::Corrupt, format!("tree {digest} is no leaf")));
+        };
+        entries.iter().for_each(|entry| self.entry(entry.name.clone(), entry.target.clone()));
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let path = self.path_here();
         let done = self.directories.pop().expect("every directory that is left was entered");
         let name = done.name.expect("only the root has no name, and it is not left");
         if self.drop_empty && done.entries == 0 {
-            return;
+            return Ok(());
         }
         let nodes = &mut self.nodes;
         let root = done.builder.finish(&mut |node| nodes.push(node)).node_digest();
         let root = root.expect("a directory ends in a node");
         self.report.totals.directories += 1;
+        self.ledger.directory(path, root)?;
         self.entry(name, Target::Directory(root));
+        Ok(())
     }
 
-    fn file(&mut self, file: FileMeta, content: Content) {
-        let FileMeta { name, key, executable, stamp, .. } = file;
-        self.index.add(key, stamp, content, self.now);
+    /// The path of the directory that is open, from the root.
+    fn path_here(&self) -> Vec<u8> {
+        let names = self.directories.iter().filter_map(|open| open.name.as_ref());
+        names.map(EntryName::as_bytes).collect::<Vec<_>>().join(&b'/')
+    }
+
+    fn file(
+        &mut self,
+        file: FileMeta,
+        content: Content,
+        read: bool,
+        shared: Option<PathBuf>,
+    ) -> Result<()> {
+        self.ledger.file(&file, content, read, shared)?;
+        let FileMeta { name, executable, .. } = file;
         self.report.totals.files += 1;
         self.report.totals.size_bytes += content.size_bytes();
         self.entry(name, Target::File { content, executable });
+        Ok(())
     }
 
     fn store_small(
@@ -333,12 +397,35 @@ impl<'a> Assembly<'a> {
         for cut in cuts {
             let new = missing.contains(&cut.digest);
             let lane = self.lane_for_next_piece(new);
-            if new {
+            if new && !self.shared_chunk(cut)? {
                 self.chunk(lane, cut.digest, &buffer[cut.range.clone()])?;
             }
             self.piece(Piece { size_bytes: cut.range.len() as u64, digest: cut.digest });
         }
         self.uploader.as_mut().map_or(Ok(()), Uploader::between_segments)
+    }
+
+    /// Registers a chunk of a file whose bytes become a pack's, where it lies; `false` when they do
+    /// not.
+    fn shared_chunk(&mut self, cut: &Cut) -> Result<bool> {
+        let big = self.big.as_mut().expect("pieces come between a begin and an end");
+        let (Some(uploader), Some(draft), true) = (&mut self.uploader, self.draft, big.meta.share)
+        else {
+            return Ok(false);
+        };
+        if !uploader.is_sharing() {
+            use std::os::unix::ffi::OsStrExt;
+            let relative = Path::new(std::ffi::OsStr::from_bytes(&big.meta.key));
+            let size = big.meta.size_bytes;
+            let announce = || (draft.sharing)(relative);
+            if !uploader.share(&big.meta.path, size, &announce)? {
+                // Its bytes are copied, all of them.
+                big.meta.share = false;
+                return Ok(false);
+            }
+        }
+        uploader.shared_chunk(cut.digest, cut.range.len(), big.size_bytes)?;
+        Ok(true)
     }
 
     /// A big file has a pack of its own when it begins with something new: one that is mostly
@@ -373,7 +460,8 @@ impl<'a> Assembly<'a> {
 
     fn end(&mut self) -> Result<()> {
         let big = self.big.take().expect("an end comes after a begin");
-        self.end_solo()?;
+        let mut shared = None;
+        self.end_solo(Some(&mut shared))?;
         let nodes = &mut self.nodes;
         let root = big.builder.finish(&mut |node| nodes.push(node));
         let size_bytes = big.size_bytes;
@@ -384,13 +472,18 @@ impl<'a> Assembly<'a> {
         };
         self.report.files_read += 1;
         self.progress.advance(1, 0);
-        self.file(big.meta, content);
+        self.file(big.meta, content, true, shared)?;
         self.flush_nodes()?;
         self.between_files()
     }
 
-    fn end_solo(&mut self) -> Result<()> {
-        self.uploader.as_mut().map_or(Ok(()), Uploader::end_solo)
+    /// The pack of a big file is complete; `shared` is where it lies, if it is the file itself.
+    fn end_solo(&mut self, shared: Option<&mut Option<PathBuf>>) -> Result<()> {
+        let Some(uploader) = &mut self.uploader else { return Ok(()) };
+        if let Some(shared) = shared {
+            *shared = uploader.shared_path();
+        }
+        uploader.end_solo()
     }
 
     fn between_files(&mut self) -> Result<()> {
@@ -422,14 +515,22 @@ impl<'a> Assembly<'a> {
 
     fn finish(mut self) -> Result<Built> {
         let root = self.directories.pop().expect("the root is left at the end");
-        let nodes = &mut self.nodes;
-        let root = root.builder.finish(&mut |node| nodes.push(node)).node_digest();
-        self.report.root = root.expect("a directory ends in a node");
+        self.report.root = match self.whole {
+            Some(tree) => tree,
+            None => {
+                let nodes = &mut self.nodes;
+                let root = root.builder.finish(&mut |node| nodes.push(node)).node_digest();
+                let root = root.expect("a directory ends in a node");
+                self.ledger.directory(Vec::new(), root)?;
+                root
+            }
+        };
+        self.difference.apply(&mut self.report.totals);
         self.flush_nodes()?;
         if let Some(uploader) = self.uploader.take() {
             self.report.stored_bytes = uploader.finish()?;
         }
-        Ok(Built { report: self.report, index: self.index })
+        Ok(Built { report: self.report, ledger: self.ledger })
     }
 }
 

@@ -66,7 +66,8 @@ fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Resu
     Err(keeps_changing(&file.path))
 }
 
-fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
+/// The chunks of `buffer` from `start` on, hashed.
+pub fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
     let mut cuts = Vec::new();
     while start < buffer.len() {
         let window = &buffer[start..buffer.len().min(start + cutter.max_bytes())];

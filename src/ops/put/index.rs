@@ -150,11 +150,6 @@ impl NewIndex {
         Ok(Self { file: Some((file, path.to_owned())) })
     }
 
-    /// An index nobody keeps.
-    pub fn none() -> Self {
-        Self { file: None }
-    }
-
     /// Adds a file, unless it changed too short a time ago.
     pub fn add(&mut self, key: Vec<u8>, stamp: Stamp, content: Content, now: SystemTime) {
         let Some((file, _)) = &mut self.file else {

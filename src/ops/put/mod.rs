@@ -10,25 +10,34 @@
 //! Memory is bounded by the units in flight. The version appears in one transaction at the end.
 
 mod assemble;
+mod feed;
 mod file;
 mod hash;
 mod index;
+mod ledger;
+mod overlay;
 mod scan;
 mod source;
 mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::delete::reap;
 use super::holder;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType};
+use crate::model::name::{Alias, ArtifactType, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{CommitRequest, Committed, LeaseId};
+use assemble::{Built, Walk};
+use index::{NewIndex, OldIndex};
+use ledger::Ledger;
+pub use ledger::{DraftLedger, Line, content_of};
+pub use overlay::DraftSource;
 pub use source::Filters;
 
 /// What to put, and as what.
@@ -100,7 +109,9 @@ pub fn put(
 ) -> Result<PutReport> {
     let source = source::Source::open(&request.source, &request.filters, request.follow)?;
     if request.dry_run {
-        return assemble::run(repository, &source, None, progress).map(|built| built.report);
+        let walk = Walk::Source(&source, OldIndex::open(&index_path(repository, source.root())));
+        return assemble::run(repository, walk, None, Ledger::None, progress)
+            .map(|built| built.report);
     }
     let purpose = format!("put {} {}", request.path, source.root().display());
     let registry = &repository.registry;
@@ -123,30 +134,108 @@ fn put_under(
     lease: LeaseId,
     progress: Arc<dyn Progress>,
 ) -> Result<PutReport> {
-    let built = match assemble::run(repository, &source, Some(lease), Arc::clone(&progress)) {
+    let index = index_path(repository, source.root());
+    let build = || {
+        let ledger = Ledger::Index(NewIndex::create(&index)?, SystemTime::now());
+        let walk = Walk::Source(&source, OldIndex::open(&index));
+        assemble::run(repository, walk, Some(lease), ledger, Arc::clone(&progress))
+    };
+    let built = match build() {
         // The index knew files whose content was deleted since: read everything.
         Err(e) if e.kind() == Kind::Stale => {
             tracing::info!("reading every file again: {e}");
-            index::forget(&index_path(repository, source.root()));
-            assemble::run(repository, &source, Some(lease), progress)?
+            index::forget(&index);
+            build()?
         }
         built => built?,
     };
-    let mut report = built.report;
-    let committed = repository.registry.commit(
-        lease,
-        CommitRequest {
-            path: request.path.clone(),
-            artifact_type: request.artifact_type.clone(),
-            root: report.root,
-            totals: report.totals,
-            aliases: request.aliases.clone(),
-            description: request.description.clone(),
-            metadata: request.metadata.clone(),
-        },
-    )?;
-    report.committed = Some(committed);
-    built.index.keep();
+    let Built { mut report, ledger } = built;
+    let version = NewVersion {
+        path: request.path.clone(),
+        artifact_type: request.artifact_type.clone(),
+        aliases: request.aliases.clone(),
+        description: request.description.clone(),
+        metadata: request.metadata.clone(),
+        expect: None,
+    };
+    report.committed = Some(version.commit(repository, lease, &report)?);
+    if let Ledger::Index(index, _) = ledger {
+        index.keep();
+    }
+    Ok(report)
+}
+
+/// What a version is to be called, and what is said about it.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// Its type, when the caller said one.
+    pub artifact_type: Option<ArtifactType>,
+    /// Aliases beside `latest`.
+    pub aliases: Vec<Alias>,
+    /// What people say about it.
+    pub description: Option<String>,
+    /// What programs say about it.
+    pub metadata: Option<Metadata>,
+    /// The version that must be the newest.
+    pub expect: Option<VersionNumber>,
+}
+
+impl NewVersion {
+    fn commit(
+        self,
+        repository: &Repository,
+        lease: LeaseId,
+        report: &PutReport,
+    ) -> Result<Committed> {
+        repository.registry.commit(
+            lease,
+            CommitRequest {
+                path: self.path,
+                artifact_type: self.artifact_type,
+                root: report.root,
+                totals: report.totals,
+                aliases: self.aliases,
+                description: self.description,
+                metadata: self.metadata,
+                expect: self.expect,
+            },
+        )
+    }
+}
+
+/// Puts a draft. `after` is called when the version is there and everything it stands on is still
+/// pinned, with what became of each file.
+///
+/// # Errors
+/// As [`put`]; what no version holds is refused if the draft says so.
+pub fn put_draft(
+    repository: &Repository,
+    draft: &DraftSource<'_>,
+    version: NewVersion,
+    ledger: DraftLedger,
+    after: impl FnOnce(&PutReport, DraftLedger) -> Result<()>,
+) -> Result<PutReport> {
+    let registry = &repository.registry;
+    let purpose = format!("commit {} {}", version.path, draft.root.display());
+    let orphan = holder::orphan_for(&**registry, &purpose)?;
+    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
+    let done: Result<PutReport> = (|| {
+        let (walk, ledger) = (Walk::Draft(draft), Ledger::Draft(ledger));
+        let built = assemble::run(repository, walk, Some(lease), ledger, Arc::new(Silent))?;
+        let Built { mut report, ledger } = built;
+        report.committed = Some(version.commit(repository, lease, &report)?);
+        if let Ledger::Draft(ledger) = ledger {
+            after(&report, ledger)?;
+        }
+        Ok(report)
+    })();
+    let released = registry.release(lease).and_then(|()| reap(repository));
+    let report = done?;
+    if let Err(e) = released {
+        tracing::warn!("the lease of a finished commit could not be released: {e}");
+    }
     Ok(report)
 }
 

@@ -150,7 +150,7 @@ impl Source {
 
 /// Whether a symlink at `relative` (to the root) with this target stays below the root, by the
 /// names in it.
-fn stays_inside(relative: &Path, target: &Path) -> bool {
+pub fn stays_inside(relative: &Path, target: &Path) -> bool {
     let mut depth = relative.components().count().saturating_sub(1);
     for component in target.components() {
         match component {

@@ -5,6 +5,7 @@
 //! and a pack of nodes is sealed after the chunks before it.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -34,6 +35,13 @@ struct OpenPack {
     objects: Vec<NewObject>,
 }
 
+/// A pack that is somebody's file.
+struct SharedPack {
+    id: PackId,
+    /// Where the pack lies, when it is the same inode; a reflink is not.
+    linked: Option<PathBuf>,
+}
+
 impl OpenPack {
     fn is_full(&self) -> bool {
         self.writer.length() >= PACK_TARGET_BYTES
@@ -58,6 +66,8 @@ pub struct Uploader {
     lease: LeaseId,
     shared: Option<OpenPack>,
     solo: Option<OpenPack>,
+    /// What `solo` is, when it is a file that was there.
+    shares: Option<SharedPack>,
     nodes: Option<OpenPack>,
     /// Written and not yet registered.
     pending: Arc<Mutex<HashSet<Digest>>>,
@@ -85,6 +95,7 @@ impl Uploader {
             lease,
             shared: None,
             solo: None,
+            shares: None,
             nodes: None,
             pending,
             sealing: Some(sealing),
@@ -127,6 +138,78 @@ impl Uploader {
     /// When it cannot be written.
     pub fn node(&mut self, node: Node) -> Result<()> {
         self.append(Lane::Nodes, node.digest, node.kind, &node.body, node.children)
+    }
+
+    /// Whether the big file that is being put is its own pack.
+    pub fn is_sharing(&self) -> bool {
+        self.shares.is_some()
+    }
+
+    /// Where that pack lies, if it is the file itself.
+    pub fn shared_path(&self) -> Option<PathBuf> {
+        self.shares.as_ref().and_then(|shared| shared.linked.clone())
+    }
+
+    /// Makes the file at `path`, of `size_bytes`, a pack; `announce` is called before it is one.
+    /// `false` where that cannot be done.
+    ///
+    /// # Errors
+    /// When the registry or the store fails.
+    pub fn share(
+        &mut self,
+        path: &Path,
+        size_bytes: u64,
+        announce: &dyn Fn() -> Result<()>,
+    ) -> Result<bool> {
+        let id = PackId(rand::random());
+        self.registry.register_pack(self.lease, id)?;
+        let writer = match self.store.reflink(id, path)? {
+            Some(writer) => writer,
+            None => {
+                announce()?;
+                match self.store.link(id, path)? {
+                    Some(writer) => writer,
+                    // Nothing is there under that id; it goes with the lease.
+                    None => return Ok(false),
+                }
+            }
+        };
+        if writer.length() != size_bytes {
+            return Err(Error::new(Kind::Conflict, format!("{} changed", path.display()))
+                .hint("commit again"));
+        }
+        let linked = writer.is_linked().then(|| writer.path().to_owned());
+        self.shares = Some(SharedPack { id, linked });
+        self.solo = Some(OpenPack { id, writer, objects: Vec::new() });
+        Ok(true)
+    }
+
+    /// A chunk that is missing lies at `offset` of that file.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn shared_chunk(&mut self, digest: Digest, length: usize, offset: u64) -> Result<()> {
+        let new = self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        if !new {
+            return Ok(());
+        }
+        let body_bytes = u32::try_from(length)
+            .map_err(|_| Error::new(Kind::Unsupported, format!("an object of {length} bytes")))?;
+        let pack = self
+            .solo
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Unavailable, "a chunk of a file that is no pack"))?;
+        pack.objects.push(NewObject {
+            digest,
+            kind: ObjectKind::Chunk,
+            codec: CODEC_RAW,
+            body_bytes,
+            offset,
+            stored_bytes: body_bytes,
+            children: Vec::new(),
+        });
+        self.stored_bytes += u64::from(body_bytes);
+        Ok(())
     }
 
     fn append(
@@ -178,6 +261,9 @@ impl Uploader {
     /// When sealing failed.
     pub fn end_solo(&mut self) -> Result<()> {
         let solo = self.solo.take();
+        if let Some(shared) = self.shares.take() {
+            tracing::debug!(pack = %shared.id, "a file became a pack");
+        }
         self.seal(solo)
     }
 

@@ -78,16 +78,21 @@ fn a_daemon_on_a_full_disk_tells_writers_and_goes_on_when_there_is_room() {
     let draft = staging.join("p/a");
     fs::write(draft.join("kept"), noise(1, 1_000_000)).unwrap();
     world.ok(&["commit", "p/a"]);
-    let mut file = fs::File::create(draft.join("big")).unwrap();
+    // Small files: a big one would become a pack where it lies.
+    fs::create_dir(draft.join("many")).unwrap();
     let block = noise(2, 1 << 20);
-    let error = (0..40).find_map(|_| file.write_all(&block).err()).expect("24 MiB are full");
+    let error = (0..40)
+        .find_map(|number| {
+            let mut file = fs::File::create(draft.join(format!("many/{number}"))).ok()?;
+            file.write_all(&number.to_string().into_bytes()).and(file.write_all(&block)).err()
+        })
+        .expect("24 MiB are full");
     assert_eq!(error.raw_os_error(), Some(28), "{error}");
-    drop(file);
     let refused = world.run(&["commit", "p/a"]);
     assert_eq!(refused.code, 14, "{}", refused.err);
     assert_eq!(fs::read(read.join("p/a:v0/kept")).unwrap(), noise(1, 1_000_000));
     assert_eq!(world.json(&["ls", "p/a"]).as_array().unwrap().len(), 1);
-    fs::remove_file(draft.join("big")).unwrap();
+    fs::remove_dir_all(draft.join("many")).unwrap();
     fs::write(draft.join("more"), b"more").unwrap();
     world.ok(&["commit", "p/a"]);
     crate::world::until("the version is there", || read.join("p/a:v1/more").exists());

@@ -1,0 +1,101 @@
+//! Extended attributes of a staging mount: those of files in drafts, and what is said of drafts and
+//! versions by `user.artifact.*`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use fuser::Errno;
+
+use super::drafts::{StagingFs, host, is_draft};
+use super::errno;
+use super::inode::{Node, is_path};
+use crate::model::digest::Digest;
+use crate::model::object::ObjectKind;
+use crate::model::reference::{Reference, Selector};
+use crate::ops::drafts::{DraftPlace, field};
+
+/// The digest of a file of a version.
+const DIGEST: &str = "digest";
+
+impl StagingFs {
+    /// The root of a draft or version, if `ino` is one.
+    fn control(&self, ino: u64) -> Option<DraftPlace> {
+        if is_draft(ino) {
+            return self.drafts().draft_of_root(ino).map(DraftPlace::Draft);
+        }
+        match self.read.node(ino) {
+            Ok(Node::Version(version)) if is_path(ino) => {
+                let (path, selector) = (version.path.clone(), Selector::Version(version.number));
+                Some(DraftPlace::Version(Reference { path, selector }))
+            }
+            _ => None,
+        }
+    }
+
+    /// The digest of a file of a version; `None` for what is none.
+    fn digest(&self, ino: u64) -> Option<Digest> {
+        let file = if is_path(ino) { None } else { self.read.file(ino).ok() };
+        let content = file?.content;
+        Some(content.digest().unwrap_or_else(|| Digest::of(ObjectKind::Chunk, b"")))
+    }
+
+    /// The value of an attribute.
+    pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        if let Some(field) = field(name.as_bytes()) {
+            if let Some(place) = self.control(ino) {
+                let value = self.desk.attribute(&place, field);
+                let value = value.map_err(|e| errno::told("getxattr", &e))?;
+                return value.map(String::into_bytes).ok_or(Errno::ENODATA);
+            }
+            if !is_draft(ino) && field == DIGEST {
+                let digest = self.digest(ino).ok_or(Errno::ENODATA)?;
+                return Ok(digest.to_string().into_bytes());
+            }
+        }
+        match is_draft(ino) {
+            true => self.drafts().getxattr(ino, name).map_err(host),
+            false if name.as_bytes().starts_with(b"user.") => Err(Errno::ENODATA),
+            false => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// The names of all attributes, each ended by NUL.
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Errno> {
+        let mut names = match is_draft(ino) {
+            true => self.drafts().listxattr(ino).map_err(host)?,
+            false => Vec::new(),
+        };
+        match self.control(ino) {
+            Some(place) => {
+                let ours = self.desk.attributes(&place);
+                names.extend(ours.map_err(|e| errno::told("listxattr", &e))?);
+            }
+            None if !is_draft(ino) && self.digest(ino).is_some() => {
+                names.extend_from_slice(b"user.artifact.digest\0");
+            }
+            None => {}
+        }
+        Ok(names)
+    }
+
+    /// Sets an attribute; `None` removes it.
+    pub fn setxattr(
+        &self,
+        ino: u64,
+        name: &OsStr,
+        value: Option<&[u8]>,
+        flags: u32,
+    ) -> Result<(), Errno> {
+        if let (Some(field), Some(place)) = (field(name.as_bytes()), self.control(ino)) {
+            let done = self.desk.set_attribute(&place, field, value);
+            return done.map_err(|e| errno::of(e.kind()));
+        }
+        if !is_draft(ino) {
+            return Err(Errno::EROFS);
+        }
+        match value {
+            Some(value) => self.drafts().setxattr(ino, name, value, flags).map_err(host),
+            None => self.drafts().removexattr(ino, name).map_err(host),
+        }
+    }
+}

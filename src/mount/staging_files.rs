@@ -1,0 +1,160 @@
+//! Opening, making, linking and copying files of a staging mount.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use fuser::{Errno, FileHandle, FopenFlags, ReplyCreate, ReplyEntry, ReplyOpen, ReplyWrite};
+use rustix::fs::OFlags;
+
+use super::adapter::GENERATION;
+use super::backing::{Backings, Way};
+use super::convert::entry;
+use super::drafts::{DRAFT_TTL, StagingFs, file_attr, host, is_draft};
+use super::errno;
+use crate::model::digest::Digest;
+use crate::staging::{Caller, Opened};
+
+/// A staging mount.
+pub struct Staging {
+    /// The file system.
+    pub fs: Arc<StagingFs>,
+    /// What the kernel reads and writes by itself.
+    pub backings: Backings,
+}
+
+fn kept(good: bool) -> FopenFlags {
+    // Only the kernel changes a draft: what it has cached holds, unless it went by our side.
+    if good { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+}
+
+impl Staging {
+    /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
+    pub fn new(fs: StagingFs, passthrough: bool) -> Self {
+        Self { fs: Arc::new(fs), backings: Backings::new(passthrough) }
+    }
+
+    /// Answers open(2).
+    pub fn open(&self, ino: u64, caller: Caller, flags: OFlags, reply: ReplyOpen) {
+        if !is_draft(ino) {
+            if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
+                return reply.error(Errno::EROFS);
+            }
+            let handle = FileHandle(self.backings.version_handle(caller.pid));
+            return reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
+        }
+        let Opened { handle, plain } = match self.fs.drafts().open_file(ino, caller, flags) {
+            Ok(opened) => opened,
+            Err(e) => return reply.error(host(e)),
+        };
+        let back = |file: &std::fs::File| reply.open_backing(file);
+        match self.backings.open(ino, handle, plain.as_deref(), caller.pid, back) {
+            Way::Cached(good) => reply.opened(FileHandle(handle), kept(good)),
+            Way::Through(backing) => {
+                reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &backing);
+            }
+        }
+    }
+
+    /// Answers open(2) with O_CREAT.
+    pub fn create(
+        &self,
+        (parent, name): (u64, &OsStr),
+        caller: Caller,
+        mode: u32,
+        flags: OFlags,
+        reply: ReplyCreate,
+    ) {
+        let made = self.fs.drafts().create_file(parent, name, caller, mode, flags);
+        let (attr, Opened { handle, plain }) = match made {
+            Ok(made) => made,
+            Err(e) => return reply.error(host(e)),
+        };
+        let back = |file: &std::fs::File| reply.open_backing(file);
+        let way = self.backings.open(attr.id, handle, plain.as_deref(), caller.pid, back);
+        let (attr, handle) = (file_attr(&attr), FileHandle(handle));
+        match way {
+            Way::Cached(good) => {
+                reply.created(&DRAFT_TTL, &attr, GENERATION, handle, kept(good));
+            }
+            Way::Through(backing) => {
+                let flags = FopenFlags::empty();
+                reply.created_passthrough(&DRAFT_TTL, &attr, GENERATION, handle, flags, &backing);
+            }
+        }
+    }
+
+    /// A handle is closed.
+    pub fn release(&self, handle: u64) {
+        self.backings.close(handle);
+        self.fs.drafts().release(handle);
+    }
+
+    /// Answers link(2): from a version, it makes a file that stands on the same content.
+    pub fn link(&self, ino: u64, parent: u64, name: &OsStr, caller: Caller, reply: ReplyEntry) {
+        match (is_draft(ino), is_draft(parent)) {
+            (true, true) => entry(self.fs.drafts().link(ino, parent, name), reply),
+            (false, true) => match self.link_version(ino, parent, name, caller) {
+                Ok(attr) => entry(Ok(attr), reply),
+                Err(e) => reply.error(e),
+            },
+            _ => reply.error(Errno::EROFS),
+        }
+    }
+
+    fn link_version(
+        &self,
+        ino: u64,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+    ) -> Result<crate::staging::Attr, Errno> {
+        let drafts = self.fs.drafts();
+        // What is not a file of a version (a symlink, `.artifact.json`) has no content to stand on.
+        let (file, root) = self.fs.read.file_of_version(ino).map_err(|_| Errno::EXDEV)?;
+        self.pin(drafts.draft_of(parent).map_err(host)?, root)?;
+        let made = drafts.link_content((parent, name), caller, file.content, file.executable);
+        made.map_err(host)
+    }
+
+    fn pin(
+        &self,
+        draft: Arc<crate::model::reference::ArtifactPath>,
+        root: Digest,
+    ) -> Result<(), Errno> {
+        self.fs.desk.pin(&draft, root).map_err(|e| errno::told("copy", &e))
+    }
+
+    /// Answers copy_file_range(2): from a version, without reading it; EOPNOTSUPP makes the kernel
+    /// read and write.
+    pub fn copy(
+        &self,
+        (from, from_handle, from_offset): (u64, u64, u64),
+        (to, to_handle, to_offset): (u64, u64, u64),
+        length: u64,
+        reply: ReplyWrite,
+    ) {
+        let drafts = self.fs.drafts();
+        let copied = match (is_draft(from), is_draft(to)) {
+            (true, true) => {
+                let (from, to) = ((from_handle, from_offset), (to_handle, to_offset));
+                let through = self.backings.is_through(to_handle);
+                drafts.copy_range(from, to, length, through).map_err(host)
+            }
+            // What the kernel writes by itself cannot stand on anything.
+            (false, true) if !self.backings.is_through(to_handle) => {
+                let content = self.fs.read.file_of_version(from);
+                content.map_err(|_| Errno::EOPNOTSUPP).and_then(|(file, root)| {
+                    self.pin(drafts.draft_of(to).map_err(host)?, root)?;
+                    let adopted =
+                        drafts.adopt(to_handle, file.content, from_offset, to_offset, length);
+                    adopted.map_err(host)
+                })
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        };
+        match copied {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(e) => reply.error(e),
+        }
+    }
+}

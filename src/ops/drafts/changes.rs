@@ -1,0 +1,155 @@
+//! How a draft differs from the version it stands on: found by what the host has, which is little.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::content::directory::{each_entry, lookup};
+use crate::content::reader::Reader;
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::tree::Target;
+use crate::ops::diff::{Change, Difference, one_side};
+use crate::staging::{TreeMark, Upper, upper_entries};
+
+type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;
+
+/// Calls `each` with every path that may differ from the tree `old`. A file that was written counts
+/// as changed, also when the same bytes were: only a commit reads them.
+///
+/// # Errors
+/// What the host or the repository says, and what `each` says.
+pub fn changes(reader: &Reader, root: &Path, old: Option<Digest>, each: Each<'_>) -> Result<()> {
+    let mark = TreeMark::of(root).map_err(|e| {
+        crate::error::Error::io(format!("cannot read {}", root.display()), e.into())
+    })?;
+    Walk { reader, root }.directory(Path::new(""), mark, old, each)
+}
+
+struct Walk<'a> {
+    reader: &'a Reader,
+    root: &'a Path,
+}
+
+impl Walk<'_> {
+    fn directory(
+        &self,
+        relative: &Path,
+        mark: Option<TreeMark>,
+        old: Option<Digest>,
+        each: Each<'_>,
+    ) -> Result<()> {
+        let stands_on = mark.map(|mark| mark.tree);
+        if mark.is_some_and(|mark| mark.clean) && stands_on == old {
+            return Ok(());
+        }
+        let names = upper_entries(&self.root.join(relative))?;
+        if stands_on != old {
+            // What the host does not have comes from elsewhere, or is gone.
+            if let Some(old) = old {
+                self.unnamed(relative, old, &names, Change::Removed, each)?;
+            }
+            if let Some(tree) = stands_on {
+                self.unnamed(relative, tree, &names, Change::Added, each)?;
+            }
+        }
+        for name in names {
+            let before = match old {
+                Some(old) => lookup(self.reader, old, &name)?.map(|entry| entry.target),
+                None => None,
+            };
+            self.entry(&relative.join(name.as_os_str()), before, each)?;
+        }
+        Ok(())
+    }
+
+    /// The entries of `tree` whose names the host does not have.
+    fn unnamed(
+        &self,
+        relative: &Path,
+        tree: Digest,
+        names: &[EntryName],
+        change: Change,
+        each: Each<'_>,
+    ) -> Result<()> {
+        each_entry(self.reader, tree, &mut |entry| {
+            if names.binary_search(&entry.name).is_ok() {
+                return Ok(());
+            }
+            let path = relative.join(entry.name.as_os_str());
+            one_side(self.reader, &path, &entry.target, change, each)
+        })
+    }
+
+    fn entry(&self, path: &Path, before: Option<Target>, each: Each<'_>) -> Result<()> {
+        let (upper, meta) = match Upper::at(&self.root.join(path)) {
+            // Removed while it was looked for.
+            Err(e) if e.kind() == crate::error::Kind::NotFound => return Ok(()),
+            found => found?,
+        };
+        if let Upper::Directory(mark) = upper {
+            let old = match &before {
+                Some(Target::Directory(tree)) => Some(*tree),
+                Some(other) => {
+                    one_side(self.reader, path, other, Change::Removed, each)?;
+                    None
+                }
+                None => None,
+            };
+            if old.is_none() {
+                each(difference(path, Change::Added, None, None, true))?;
+            }
+            return self.directory(path, mark, old, each);
+        }
+        if same(&upper, &meta, before.as_ref()) {
+            return Ok(());
+        }
+        let after_bytes = match &upper {
+            Upper::Whiteout => {
+                return match &before {
+                    Some(before) => one_side(self.reader, path, before, Change::Removed, each),
+                    None => Ok(()),
+                };
+            }
+            Upper::File(_) => Some(meta.size()),
+            _ => None,
+        };
+        match before {
+            Some(tree @ Target::Directory(_)) => {
+                one_side(self.reader, path, &tree, Change::Removed, each)?;
+                each(difference(path, Change::Added, None, after_bytes, false))
+            }
+            Some(Target::File { content, .. }) => {
+                let before = Some(content.size_bytes());
+                each(difference(path, Change::Changed, before, after_bytes, false))
+            }
+            Some(Target::Symlink(_)) => {
+                each(difference(path, Change::Changed, None, after_bytes, false))
+            }
+            None => each(difference(path, Change::Added, None, after_bytes, false)),
+        }
+    }
+}
+
+fn difference(
+    path: &Path,
+    change: Change,
+    before_bytes: Option<u64>,
+    after_bytes: Option<u64>,
+    directory: bool,
+) -> Difference {
+    Difference { path: path.to_owned(), change, before_bytes, after_bytes, directory }
+}
+
+/// Whether the host has what was there before, as far as its marks tell.
+fn same(upper: &Upper, meta: &std::fs::Metadata, before: Option<&Target>) -> bool {
+    match (upper, before) {
+        (Upper::File(mark), Some(Target::File { content, executable })) => {
+            let stands = mark.is_some_and(|mark| mark.clean && mark.content == *content);
+            let empty = meta.size() == 0 && content.size_bytes() == 0;
+            (stands || empty) && (meta.mode() & 0o111 != 0) == *executable
+        }
+        (Upper::Symlink(target), Some(Target::Symlink(before))) => target == before,
+        _ => false,
+    }
+}

@@ -1,0 +1,219 @@
+//! A draft becomes a version, and goes on from there.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::{CommitDraft, DraftDesk};
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::Alias;
+use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::ops::put::{
+    DraftLedger, DraftSource, Line, NewVersion, PutReport, content_of, put_draft,
+};
+use crate::registry::{Committed, LeaseId};
+use crate::staging::{DraftRecord, Frozen, give_to_store};
+
+/// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
+/// close(2) a little after it has returned.
+pub(super) const WRITERS_WAIT: Duration = Duration::from_secs(2);
+
+fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
+    Error::io(format!("cannot {what} {} of the draft", path.display()), error.into())
+}
+
+impl DraftDesk {
+    /// Commits a draft; with `remove`, it is gone afterwards, otherwise it stands on the version it
+    /// became.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] while somebody writes it, when another version than the expected is the
+    /// newest, and for what no version holds; and as [`put`](crate::ops::put::put). The draft
+    /// is as it was.
+    pub fn commit(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
+        let draft = &request.draft;
+        let wait = request.wait_milliseconds.map_or(WRITERS_WAIT, Duration::from_millis);
+        let frozen = self.drafts.freeze(draft, wait)?;
+        let done = self.commit_frozen(request, remove);
+        self.unshare_all(draft, frozen, done.is_ok() && remove)?;
+        done
+    }
+
+    fn commit_frozen(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
+        let draft = &request.draft;
+        let record = self.drafts.record(draft);
+        let shared = Mutex::new(Vec::new());
+        let source = DraftSource {
+            root: self.drafts.tree_path(draft),
+            base: &self.base,
+            known: record.root.map(|root| (root, record.totals.into())),
+            strict: request.strict,
+            external_symlinks: request.external_symlinks,
+            may_share: &|host| self.drafts.may_share(host),
+            sharing: &|path| {
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                shared.push(path.as_os_str().as_bytes().to_vec());
+                let record = DraftRecord { shared: shared.clone(), ..record.clone() };
+                self.drafts.set_record(draft, &record)
+            },
+        };
+        let said = &record.properties;
+        let mut aliases = request.aliases.clone();
+        let more = said.aliases.iter().filter(|alias| **alias != Alias::latest());
+        aliases.extend(more.filter(|alias| !request.aliases.contains(alias)).cloned());
+        let version = NewVersion {
+            path: request.path.clone(),
+            artifact_type: request.artifact_type.clone().or_else(|| said.artifact_type.clone()),
+            aliases,
+            description: request.description.clone().or_else(|| said.description.clone()),
+            metadata: request.metadata.clone().or_else(|| said.metadata.clone()),
+            expect: request.expect,
+        };
+        let ledger = DraftLedger::create(&self.drafts.work_folder())?;
+        put_draft(&self.repository, &source, version, ledger, |report, ledger| {
+            let Some(committed) = &report.committed else { return Ok(()) };
+            let settled = match remove {
+                true => settle_packs(ledger),
+                false => self.rebase(draft, committed, report, ledger),
+            };
+            // The version is there and durable; the draft shows the same as before in any case.
+            if let Err(e) = settled {
+                tracing::warn!("draft {draft} was committed and keeps copies of its files: {e}");
+            }
+            Ok(())
+        })
+    }
+
+    /// No file of the draft is a pack's any more when somebody may write again. With `remove`, the
+    /// draft goes.
+    fn unshare_all(&self, draft: &ArtifactPath, frozen: Frozen, remove: bool) -> Result<()> {
+        if remove {
+            return self.remove(draft, frozen);
+        }
+        let unshared = self.unshare(draft);
+        if unshared.is_err() {
+            // Whoever wrote to such a file would write into a version: nobody may.
+            std::mem::forget(frozen);
+        }
+        unshared
+    }
+
+    pub(super) fn unshare(&self, draft: &ArtifactPath) -> Result<()> {
+        let record = self.drafts.record(draft);
+        if record.shared.is_empty() {
+            return Ok(());
+        }
+        for path in &record.shared {
+            let path = Path::new(OsStr::from_bytes(path));
+            self.drafts.unshare(draft, path).map_err(|e| on_host("copy", path, e))?;
+        }
+        self.drafts.set_record(draft, &DraftRecord { shared: Vec::new(), ..record })
+    }
+
+    /// The draft stands on the version it became. Each step leaves what it shows as it was.
+    fn rebase(
+        &self,
+        draft: &ArtifactPath,
+        committed: &Committed,
+        report: &PutReport,
+        ledger: DraftLedger,
+    ) -> Result<()> {
+        // Pinned first: the version may be deleted as soon as its commit is over.
+        self.pin(draft, report.root)?;
+        self.settle(draft, ledger)?;
+        let selector = Selector::Version(committed.number);
+        let base = Reference { path: committed.path.clone(), selector };
+        let record = self.drafts.record(draft);
+        let before = record.lease;
+        let lease = self.begin_pins(draft, &[report.root])?;
+        let record = DraftRecord {
+            base: Some(base),
+            root: Some(report.root),
+            totals: report.totals,
+            lease: Some(lease.0),
+            sources: vec![report.root],
+            properties: Default::default(),
+            since: if record.root.is_some() { record.since } else { super::now() },
+            owner: record.owner.or_else(|| self.owner_of(draft)),
+            ..record
+        };
+        self.drafts.set_record(draft, &record)?;
+        self.set_pinned(draft, vec![report.root]);
+        self.drafts.forget_template(draft);
+        match before {
+            Some(before) => self.repository.registry.release(LeaseId(before)),
+            None => Ok(()),
+        }
+    }
+
+    fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<()> {
+        // Directories that have something below which is not settled: they are not clean.
+        let mut unsettled: Vec<Vec<u8>> = Vec::new();
+        ledger.each(&mut |line| match line {
+            Line::File { path, content, shared } => {
+                let content = content_of(&content);
+                let at = Path::new(OsStr::from_bytes(&path));
+                let is_shared = shared.is_some();
+                let settled = self
+                    .drafts
+                    .settle_file(draft, at, content, is_shared)
+                    .map_err(|e| on_host("settle", at, e))?;
+                if let Some(pack) = shared {
+                    own_pack(&pack)?;
+                }
+                if !settled {
+                    unsettled.push(parent_of(&path));
+                }
+                Ok(())
+            }
+            Line::Directory { path, tree } => {
+                self.settle_directory(draft, path, tree, &mut unsettled)
+            }
+        })
+    }
+
+    fn settle_directory(
+        &self,
+        draft: &ArtifactPath,
+        path: Vec<u8>,
+        tree: Digest,
+        unsettled: &mut Vec<Vec<u8>>,
+    ) -> Result<()> {
+        let clean = !unsettled.contains(&path);
+        unsettled.retain(|other| *other != path);
+        let at = Path::new(OsStr::from_bytes(&path));
+        let settled = self.drafts.settle_directory(draft, at, tree, clean);
+        settled.map_err(|e| on_host("settle", at, e))?;
+        if !clean && !path.is_empty() {
+            unsettled.push(parent_of(&path));
+        }
+        unsettled.dedup();
+        Ok(())
+    }
+}
+
+/// The draft goes, and with it all names of a file but its pack's.
+fn settle_packs(ledger: DraftLedger) -> Result<()> {
+    ledger.each(&mut |line| match line {
+        Line::File { shared: Some(pack), .. } => own_pack(&pack),
+        _ => Ok(()),
+    })
+}
+
+fn own_pack(pack: &Path) -> Result<()> {
+    give_to_store(pack).map_err(|e| Error::io(format!("cannot take over {}", pack.display()), e))
+}
+
+fn parent_of(path: &[u8]) -> Vec<u8> {
+    let slash = path.iter().rposition(|b| *b == b'/');
+    path[..slash.unwrap_or(0)].to_vec()
+}
+
+/// A commit that made no version.
+pub(super) fn no_version() -> Error {
+    Error::new(Kind::Unavailable, "the commit made no version")
+}

@@ -1,0 +1,401 @@
+//! Drafts: what is written and not yet committed.
+
+mod base;
+mod changes;
+mod commit;
+mod control;
+mod pins;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::diff::{Change, Difference};
+use super::put::PutReport;
+use super::repository::{Layout, Repository};
+use crate::content::directory::resolve;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::{Alias, ArtifactType, EntryName, VersionNumber};
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::version::Metadata;
+use crate::registry::Committed;
+use crate::staging::{Caller, DraftRecord, Drafts, TreeMark};
+use base::Versions;
+use commit::{WRITERS_WAIT, no_version};
+pub use control::{DraftPlace, field};
+
+/// The path of draft calls.
+pub const DRAFTS_PATH: &str = "/v1/drafts";
+/// What went wrong lately and nobody was there to hear: so many lines are kept.
+const TROUBLES_KEPT: usize = 20;
+/// Differences told of a draft; more are only counted.
+pub const DIFFERENCES_MAX: usize = 100_000;
+
+/// A commit of a draft.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommitDraft {
+    /// The draft.
+    pub draft: ArtifactPath,
+    /// The artifact it becomes a version of.
+    pub path: ArtifactPath,
+    /// Its type, when the artifact is new or to be checked.
+    pub artifact_type: Option<ArtifactType>,
+    /// Aliases beside `latest`.
+    pub aliases: Vec<Alias>,
+    /// What people say about it.
+    pub description: Option<String>,
+    /// What programs say about it.
+    pub metadata: Option<Metadata>,
+    /// The version that must be the newest.
+    pub expect: Option<VersionNumber>,
+    /// Whether what no version holds is refused.
+    pub strict: bool,
+    /// Whether symlinks that lead out of the version are kept.
+    pub external_symlinks: bool,
+    /// How long to wait for writers to close their files; `None`: only for what is closed already.
+    pub wait_milliseconds: Option<u64>,
+}
+
+impl CommitDraft {
+    /// A commit of `draft` as the next version of its own artifact, about which nothing is said.
+    pub fn plain(draft: ArtifactPath) -> Self {
+        Self {
+            path: draft.clone(),
+            draft,
+            artifact_type: None,
+            aliases: Vec::new(),
+            description: None,
+            metadata: None,
+            expect: None,
+            strict: false,
+            external_symlinks: false,
+            wait_milliseconds: None,
+        }
+    }
+}
+
+/// What can be asked of the process that has the drafts open.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum DraftCall {
+    /// All drafts.
+    List,
+    /// Commits one.
+    Commit(CommitDraft),
+    /// Begins one from a version.
+    Begin(Reference),
+    /// Throws one away.
+    Discard(ArtifactPath),
+    /// How one differs from what it stands on.
+    Diff(ArtifactPath),
+    /// Takes a path back to what it was.
+    Restore(ArtifactPath, Vec<EntryName>),
+}
+
+/// A draft in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DraftInfo {
+    /// Its artifact.
+    pub path: ArtifactPath,
+    /// The version it was begun from or last committed as.
+    pub base: Option<Reference>,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes of these.
+    pub size_bytes: u64,
+    /// Paths that differ from the base.
+    pub changed: u64,
+}
+
+/// The answer to a [`DraftCall`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum DraftAnswer {
+    /// To `List`.
+    Drafts {
+        /// The drafts.
+        drafts: Vec<DraftInfo>,
+        /// What went wrong lately, oldest first.
+        troubles: Vec<String>,
+    },
+    /// To `Commit`.
+    Committed {
+        /// What the commit did.
+        committed: Committed,
+        /// What was left out.
+        warnings: Vec<String>,
+        /// Bytes that were stored.
+        stored_bytes: u64,
+        /// Files that were read.
+        files_read: u64,
+    },
+    /// To `Begin`: the draft.
+    Begun(ArtifactPath),
+    /// To `Diff`.
+    Differences {
+        /// At most [`DIFFERENCES_MAX`].
+        differences: Vec<Difference>,
+        /// How many there are.
+        count: u64,
+    },
+    /// To `Discard` and `Restore`.
+    Done,
+}
+
+/// Whoever has the drafts open.
+pub trait DraftService: Send + Sync {
+    /// Answers a call.
+    ///
+    /// # Errors
+    /// Those of the verb.
+    fn call(&self, call: DraftCall) -> Result<DraftAnswer>;
+}
+
+/// The drafts of a repository, open in this process.
+pub struct DraftDesk {
+    repository: Arc<Repository>,
+    drafts: Arc<Drafts>,
+    base: Versions,
+    /// The root trees that are pinned for each draft.
+    pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
+    troubles: Mutex<VecDeque<String>>,
+    opened: Instant,
+}
+
+fn now() -> (i64, i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos().into())
+}
+
+impl DraftDesk {
+    /// Opens the drafts of `repository`; what a commit or a deletion that was interrupted left is put
+    /// right.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when another process has them open, and what the host or the registry
+    /// says.
+    pub fn open(repository: &Arc<Repository>) -> Result<Self> {
+        let base = Arc::new(Versions(Arc::clone(&repository.reader)));
+        let drafts = Drafts::open(&Layout::drafts(&repository.layout), base)?;
+        let desk = Self {
+            repository: Arc::clone(repository),
+            drafts: Arc::new(drafts),
+            base: Versions(Arc::clone(&repository.reader)),
+            pinned: Mutex::default(),
+            troubles: Mutex::default(),
+            opened: Instant::now(),
+        };
+        for draft in desk.drafts.list()? {
+            desk.unshare(&draft)?;
+        }
+        desk.restore_pins()?;
+        Ok(desk)
+    }
+
+    /// The drafts.
+    pub fn drafts(&self) -> &Arc<Drafts> {
+        &self.drafts
+    }
+
+    fn lock_pinned(&self) -> MutexGuard<'_, HashMap<ArtifactPath, Vec<Digest>>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a line for `artifactfs status`, and writes it to the log.
+    pub fn trouble(&self, what: String) {
+        tracing::error!("{what}");
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubles.len() == TROUBLES_KEPT {
+            troubles.pop_front();
+        }
+        troubles.push_back(what);
+    }
+
+    /// Begins a draft from a version: nothing of it is read.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], [`Kind::Conflict`] when there is one.
+    fn begin(&self, reference: &Reference) -> Result<ArtifactPath> {
+        let info = self.repository.registry.lookup(reference.clone())?;
+        let draft = info.path.clone();
+        if self.drafts.exists(&draft) {
+            return Err(Error::new(Kind::Conflict, format!("there is a draft {draft} already"))
+                .hint(format!("commit it, or `artifactfs draft discard {draft}`")));
+        }
+        let lease = self.begin_pins(&draft, &[info.root])?;
+        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let record = DraftRecord {
+            base: Some(info.reference()),
+            root: Some(info.root),
+            totals: info.totals,
+            since: now(),
+            owner: Some(user),
+            lease: Some(lease.0),
+            sources: vec![info.root],
+            ..DraftRecord::default()
+        };
+        let begun = self.drafts.begin(&draft, &record, 0o755);
+        if begun.is_err() {
+            self.repository.registry.release(lease)?;
+        }
+        begun?;
+        self.set_pinned(&draft, vec![info.root]);
+        Ok(draft)
+    }
+
+    /// Makes an empty draft that belongs to `caller`.
+    ///
+    /// # Errors
+    /// EEXIST when there is one, and what the host says.
+    pub fn create(&self, draft: &ArtifactPath, caller: Caller, mode: u32) -> std::io::Result<()> {
+        self.drafts.create(draft, caller, mode)
+    }
+
+    /// Throws a frozen draft away, with what it pinned.
+    ///
+    /// # Errors
+    /// What the host or the registry says.
+    pub fn remove(&self, draft: &ArtifactPath, frozen: crate::staging::Frozen) -> Result<()> {
+        let lease = self.drafts.record(draft).lease;
+        self.drafts.remove(draft, frozen)?;
+        self.lock_pinned().remove(draft);
+        self.release_pins(lease)
+    }
+
+    fn owner_of(&self, draft: &ArtifactPath) -> Option<(u32, u32)> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = std::fs::metadata(self.drafts.tree_path(draft)).ok()?;
+        Some((meta.uid(), meta.gid()))
+    }
+
+    fn each_difference(
+        &self,
+        draft: &ArtifactPath,
+        record: &DraftRecord,
+        each: &mut dyn FnMut(Difference) -> Result<()>,
+    ) -> Result<()> {
+        let root = self.drafts.tree_path(draft);
+        changes::changes(&self.repository.reader, &root, record.root, each)
+    }
+
+    fn info(&self, draft: ArtifactPath) -> Result<DraftInfo> {
+        let record = self.drafts.record(&draft);
+        let (mut files, mut size_bytes) = (record.totals.files, record.totals.size_bytes);
+        let mut changed = 0;
+        self.each_difference(&draft, &record, &mut |difference| {
+            // A new directory is not a path that differs: what is in it is.
+            changed += u64::from(!difference.directory || difference.change == Change::Removed);
+            let (before, after) = (difference.before_bytes, difference.after_bytes);
+            files =
+                (files + u64::from(after.is_some())).saturating_sub(u64::from(before.is_some()));
+            size_bytes =
+                (size_bytes + after.unwrap_or_default()).saturating_sub(before.unwrap_or_default());
+            Ok(())
+        })?;
+        Ok(DraftInfo { path: draft, base: record.base, files, size_bytes, changed })
+    }
+
+    fn diff(&self, draft: &ArtifactPath) -> Result<DraftAnswer> {
+        self.must_exist(draft)?;
+        let record = self.drafts.record(draft);
+        let (mut differences, mut count) = (Vec::new(), 0);
+        self.each_difference(draft, &record, &mut |difference| {
+            count += 1;
+            if differences.len() < DIFFERENCES_MAX {
+                differences.push(difference);
+            }
+            Ok(())
+        })?;
+        Ok(DraftAnswer::Differences { differences, count })
+    }
+
+    fn must_exist(&self, draft: &ArtifactPath) -> Result<()> {
+        if self.drafts.exists(draft) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::NotFound, format!("no draft {draft}"))
+            .hint("`artifactfs draft ls` lists the drafts"))
+    }
+
+    fn restore(&self, draft: &ArtifactPath, path: &[EntryName]) -> Result<()> {
+        self.must_exist(draft)?;
+        let Some(root) = self.drafts.record(draft).root else {
+            return Err(Error::new(Kind::Conflict, format!("draft {draft} stands on no version"))
+                .hint("only what was begun from a version, or committed, can be taken back"));
+        };
+        let Some(entry) = resolve(&self.repository.reader, root, path)? else {
+            let shown: Vec<_> =
+                path.iter().map(|name| name.as_os_str().to_string_lossy()).collect();
+            let what = format!("{draft} stands on a version without {}", shown.join("/"));
+            return Err(Error::new(Kind::NotFound, what).hint("`rm` removes what is new"));
+        };
+        self.drafts.restore(draft, path, &entry.target).map_err(|e| {
+            Error::io(format!("cannot restore in draft {draft}"), e.into())
+                .hint("a directory above it may be gone: restore that")
+        })
+    }
+
+    /// Commits every draft that changed and was quiet for so long.
+    pub fn autocommit(&self, quiet: Duration) {
+        let drafts = self.drafts.list().unwrap_or_else(|e| {
+            self.trouble(format!("drafts are not committed: {e}"));
+            Vec::new()
+        });
+        for draft in drafts {
+            let last = self.drafts.touched(&draft).unwrap_or(self.opened);
+            if last.elapsed() < quiet || !self.is_changed(&draft) {
+                continue;
+            }
+            let request = CommitDraft { wait_milliseconds: Some(0), ..CommitDraft::plain(draft) };
+            match self.commit(&request, false) {
+                Ok(_) => {}
+                // Somebody has just begun to write: the next round sees.
+                Err(e) if e.kind() == Kind::Conflict && self.drafts.has_writers(&request.draft) => {
+                }
+                Err(e) => self.trouble(format!("draft {} was not committed: {e}", request.draft)),
+            }
+            // Tried again when it was quiet once more.
+            self.drafts.touch(&request.draft);
+        }
+    }
+
+    /// Whether a draft has something, and something that differs from what it stands on.
+    fn is_changed(&self, draft: &ArtifactPath) -> bool {
+        let root = self.drafts.tree_path(draft);
+        match TreeMark::of(&root) {
+            Ok(Some(mark)) => !mark.clean,
+            _ => std::fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()),
+        }
+    }
+}
+
+impl DraftService for DraftDesk {
+    fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
+        match call {
+            DraftCall::List => {
+                let drafts = self.drafts.list()?.into_iter().map(|draft| self.info(draft));
+                let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+                let troubles = troubles.iter().cloned().collect();
+                Ok(DraftAnswer::Drafts { drafts: drafts.collect::<Result<_>>()?, troubles })
+            }
+            DraftCall::Commit(request) => {
+                let report = self.commit(&request, false)?;
+                let committed = report.committed.ok_or_else(no_version)?;
+                let PutReport { warnings, stored_bytes, files_read, .. } = report;
+                Ok(DraftAnswer::Committed { committed, warnings, stored_bytes, files_read })
+            }
+            DraftCall::Begin(reference) => Ok(DraftAnswer::Begun(self.begin(&reference)?)),
+            DraftCall::Discard(draft) => {
+                let frozen = self.drafts.freeze(&draft, WRITERS_WAIT)?;
+                self.remove(&draft, frozen)?;
+                Ok(DraftAnswer::Done)
+            }
+            DraftCall::Diff(draft) => self.diff(&draft),
+            DraftCall::Restore(draft, path) => {
+                self.restore(&draft, &path)?;
+                Ok(DraftAnswer::Done)
+            }
+        }
+    }
+}

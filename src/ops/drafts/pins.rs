@@ -1,0 +1,98 @@
+//! What drafts stand on stays, also when the version is deleted: each draft has a lease that ends
+//! with it, under which the root trees of those versions are pinned.
+
+use std::collections::HashSet;
+
+use super::DraftDesk;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::reference::ArtifactPath;
+use crate::ops::delete::reap;
+use crate::registry::{DRAFT_HOLDER, LeaseId};
+use crate::staging::DraftRecord;
+
+fn gone(draft: &ArtifactPath, root: &Digest) -> Error {
+    Error::new(Kind::Stale, format!("draft {draft} stands on {root}, which was deleted"))
+}
+
+impl DraftDesk {
+    /// A lease for a draft, under which `roots` are pinned.
+    pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
+        let registry = &self.repository.registry;
+        let purpose = format!("draft {draft}");
+        let lease = registry.begin(purpose, DRAFT_HOLDER.to_owned(), None)?;
+        match registry.missing(lease, roots.to_vec())?.first() {
+            None => Ok(lease),
+            Some(missing) => {
+                registry.release(lease)?;
+                Err(gone(draft, missing))
+            }
+        }
+    }
+
+    pub(super) fn set_pinned(&self, draft: &ArtifactPath, roots: Vec<Digest>) {
+        self.lock_pinned().insert(draft.clone(), roots);
+    }
+
+    /// Sees to it that what is below `root` stays as long as the draft.
+    ///
+    /// # Errors
+    /// [`Kind::Stale`] when it is gone already.
+    pub fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
+        let mut pinned = self.lock_pinned();
+        if pinned.get(draft).is_some_and(|roots| roots.contains(&root)) {
+            return Ok(());
+        }
+        let record = self.drafts.record(draft);
+        let lease = match record.lease {
+            Some(lease) => LeaseId(lease),
+            None => self.begin_pins(draft, &[])?,
+        };
+        if !self.repository.registry.missing(lease, vec![root])?.is_empty() {
+            return Err(gone(draft, &root));
+        }
+        let mut sources = record.sources.clone();
+        sources.push(root);
+        let roots = pinned.entry(draft.clone()).or_default();
+        let record = DraftRecord { lease: Some(lease.0), sources: sources.clone(), ..record };
+        self.drafts.set_record(draft, &record)?;
+        *roots = sources;
+        Ok(())
+    }
+
+    pub(super) fn release_pins(&self, lease: Option<u64>) -> Result<()> {
+        let Some(lease) = lease else { return Ok(()) };
+        self.repository.registry.release(LeaseId(lease))?;
+        reap(&self.repository).map(drop)
+    }
+
+    /// Every draft has its lease, and no lease is without its draft: a process that was killed may
+    /// have left either.
+    pub(super) fn restore_pins(&self) -> Result<()> {
+        let registry = &self.repository.registry;
+        let leases = registry.leases()?.into_iter().filter(|lease| !lease.writes());
+        let mut there: HashSet<u64> = leases.map(|lease| lease.id.0).collect();
+        for draft in self.drafts.list()? {
+            let record = self.drafts.record(&draft);
+            if record.sources.is_empty() {
+                continue;
+            }
+            let known = record.lease.filter(|lease| there.remove(lease));
+            if known.is_none() {
+                // The registry was made anew, or another's drafts were put here.
+                match self.begin_pins(&draft, &record.sources) {
+                    Ok(lease) => {
+                        let record = DraftRecord { lease: Some(lease.0), ..record.clone() };
+                        self.drafts.set_record(&draft, &record)?;
+                    }
+                    Err(e) => self.trouble(e.to_string()),
+                }
+            }
+            self.set_pinned(&draft, record.sources);
+        }
+        for lease in there {
+            self.release_pins(Some(lease))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! Units, as they are filled: a walk says what happens, this makes units of it and reads big files.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
+use super::scan::{Event, FileMeta, Unit};
+use crate::content::chunk::Cutter;
+use crate::error::{IoContext, Result};
+
+/// A unit is full with so many files …
+const UNIT_FILES: usize = 256;
+/// … or so many bytes.
+const UNIT_BYTES: u64 = 4 << 20;
+/// How much of a big file one unit carries.
+pub const SEGMENT_BYTES: usize = 8 << 20;
+
+/// Takes units in order; an error says that nobody wants more.
+pub type Emit<'a> = dyn FnMut(Unit) -> Result<()> + 'a;
+
+/// What a walk feeds.
+pub struct Feed<'a> {
+    /// How files are cut.
+    pub cutter: &'a Cutter,
+    unit: Unit,
+    unit_bytes: u64,
+    emit: &'a mut Emit<'a>,
+}
+
+impl<'a> Feed<'a> {
+    /// Units go to `emit`.
+    pub fn new(cutter: &'a Cutter, emit: &'a mut Emit<'a>) -> Self {
+        Self { cutter, unit: Unit::default(), unit_bytes: 0, emit }
+    }
+
+    /// A unit of one event and its bytes.
+    ///
+    /// # Errors
+    /// When nobody wants more.
+    pub fn whole(&mut self, event: Event, buffer: Vec<u8>) -> Result<()> {
+        self.flush()?;
+        self.unit.buffer = buffer;
+        self.unit.events.push(event);
+        self.flush()
+    }
+
+    /// Ends the unit.
+    ///
+    /// # Errors
+    /// When nobody wants more.
+    pub fn flush(&mut self) -> Result<()> {
+        self.unit_bytes = 0;
+        let unit = std::mem::take(&mut self.unit);
+        if unit.events.is_empty() { Ok(()) } else { (self.emit)(unit) }
+    }
+
+    /// The next thing that happens, and the bytes it brings.
+    ///
+    /// # Errors
+    /// When nobody wants more.
+    pub fn push(&mut self, event: Event, bytes: u64) -> Result<()> {
+        self.unit.events.push(event);
+        self.unit_bytes += bytes;
+        if self.unit.events.len() >= UNIT_FILES || self.unit_bytes >= UNIT_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Reads a big file, and cuts it.
+    ///
+    /// # Errors
+    /// What cannot be read, and that it keeps changing.
+    pub fn big_file(&mut self, mut file: FileMeta) -> Result<()> {
+        for _ in 0..=CHANGED_RETRIES {
+            let open = OpenFile::open(&file.path)?;
+            (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
+            self.push(Event::Begin(file.clone()), 0)?;
+            self.segments(&file.path, &open)?;
+            // What may become a pack's is frozen, and becoming one changes its stamp.
+            if file.share || open.is_unchanged().at("read", &file.path)? {
+                return self.push(Event::End, 0);
+            }
+            self.push(Event::Abort, 0)?;
+        }
+        Err(keeps_changing(&file.path))
+    }
+
+    /// Reads and cuts a file; stops early when it turns out shorter than it was.
+    fn segments(&mut self, path: &Path, open: &OpenFile) -> Result<()> {
+        let zero_chunk = self.cutter.cut(&vec![0; self.cutter.max_bytes()]) as u64;
+        let mut offset = 0;
+        let mut carry: Vec<u8> = Vec::new();
+        while offset < open.size_bytes {
+            if carry.is_empty() {
+                let hole = open.hole_end(offset).saturating_sub(offset);
+                let whole = hole.checked_sub(self.cutter.max_bytes() as u64);
+                if let Some(room) = whole {
+                    let chunks = room / zero_chunk + 1;
+                    self.push(Event::Zeros(chunks), 0)?;
+                    offset += chunks * zero_chunk;
+                    continue;
+                }
+            }
+            self.flush()?;
+            let mut buffer = std::mem::take(&mut carry);
+            let have = buffer.len();
+            let left = (open.size_bytes - offset).min((SEGMENT_BYTES - have) as u64) as usize;
+            buffer.resize(have + left, 0);
+            let count = open.read(offset, &mut buffer[have..]).at("read", path)?;
+            buffer.truncate(have + count);
+            offset += count as u64;
+            let at_end = count < left || offset == open.size_bytes;
+            let cuts = self.cut(&buffer, at_end);
+            let used = cuts.last().map_or(0, |cut| cut.end);
+            carry.extend_from_slice(&buffer[used..]);
+            self.whole(Event::Segment(cuts), buffer)?;
+            if count < left {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunks of `buffer`; unless the file ends with it, what is left may be cut only when
+    /// more is known.
+    pub fn cut(&self, buffer: &[u8], at_end: bool) -> Vec<Range<usize>> {
+        let mut cuts = Vec::new();
+        let mut start = 0;
+        while start < buffer.len() && (at_end || buffer.len() - start >= self.cutter.max_bytes()) {
+            let window = &buffer[start..buffer.len().min(start + self.cutter.max_bytes())];
+            let end = start + self.cutter.cut(window);
+            cuts.push(start..end);
+            start = end;
+        }
+        cuts
+    }
+}

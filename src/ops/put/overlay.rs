@@ -1,0 +1,363 @@
+//! The walk of a draft: what the host has, and of what it stands on only the nodes around that.
+
+use std::fs;
+use std::iter::Peekable;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
+
+use super::feed::{Feed, SEGMENT_BYTES};
+use super::hash::cut_all;
+use super::index::Stamp;
+use super::scan::{Event, FileMeta, SMALL_MAX_BYTES};
+use super::source::stays_inside;
+use crate::content::pack::SOLO_MIN_BYTES;
+use crate::content::reader::Reader;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::recipe::Piece;
+use crate::model::tree::{Entry, SYMLINK_MAX_BYTES, Target, TreeNode};
+use crate::ops::totals::Difference;
+use crate::staging::{Base, ContentMark, DraftFile, TreeMark, Upper, upper_entries};
+
+/// Pieces told at once.
+const REUSED_PIECES: usize = 4_096;
+/// Set-user-id and set-group-id.
+const SET_ID_BITS: u32 = 0o6000;
+
+/// A frozen draft.
+pub struct DraftSource<'a> {
+    /// Where its files are.
+    pub root: PathBuf,
+    /// What they stand on.
+    pub base: &'a dyn Base,
+    /// The root tree it stands on by its record, and what is in it.
+    pub known: Option<(Digest, Difference)>,
+    /// Whether what no version holds is refused; otherwise it is told and left out.
+    pub strict: bool,
+    /// Whether symlinks that lead out of the version are kept; otherwise they are refused.
+    pub external_symlinks: bool,
+    /// Whether the bytes of a file may become a pack's, by its inode on the host.
+    pub may_share: &'a (dyn Fn(u64) -> bool + Sync),
+    /// Told, durably, before they do.
+    pub sharing: &'a (dyn Fn(&Path) -> Result<()> + Sync),
+}
+
+/// The walk.
+pub struct DraftScan<'a> {
+    source: &'a DraftSource<'a>,
+    reader: &'a Reader,
+    feed: Feed<'a>,
+}
+
+/// Names on the host still to come.
+type Names = Peekable<IntoIter<EntryName>>;
+
+/// A directory of the draft.
+struct Place<'a> {
+    relative: &'a Path,
+    names: Names,
+}
+
+impl<'a> DraftScan<'a> {
+    /// A walk of `source` that feeds `feed`.
+    pub fn new(source: &'a DraftSource<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
+        Self { source, reader, feed }
+    }
+
+    /// Walks to the end.
+    ///
+    /// # Errors
+    /// What cannot be read or no version holds, and what the feed says.
+    pub fn run(mut self) -> Result<()> {
+        let root = &self.source.root;
+        let mark = TreeMark::of(root).map_err(|e| cannot_read(root, e))?;
+        if let Some(mark) = mark {
+            let inside = match self.source.known {
+                Some((tree, inside)) if tree == mark.tree => inside,
+                _ => Difference::within(self.reader, mark.tree)?,
+            };
+            self.adjust(inside)?;
+            if mark.clean {
+                self.feed.push(Event::Whole(mark.tree), 0)?;
+                return self.feed.flush();
+            }
+        }
+        self.directory(Path::new(""), mark.map(|mark| mark.tree))?;
+        self.feed.flush()
+    }
+
+    fn adjust(&mut self, by: Difference) -> Result<()> {
+        if by == Difference::default() { Ok(()) } else { self.feed.push(Event::Adjust(by), 0) }
+    }
+
+    /// Something of the tree below is not there any more.
+    fn lose(&mut self, old: Option<&Target>) -> Result<()> {
+        match old {
+            Some(old) => {
+                let lost = Difference::of(self.reader, old)?.negated();
+                self.adjust(lost)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn directory(&mut self, relative: &Path, tree: Option<Digest>) -> Result<()> {
+        let names = upper_entries(&self.source.root.join(relative))?.into_iter().peekable();
+        let mut place = Place { relative, names };
+        if let Some(tree) = tree {
+            self.node(&mut place, tree, None)?;
+        }
+        self.upper_before(&mut place, None)
+    }
+
+    /// A node of the tree below; what follows it begins with `bound`.
+    fn node(
+        &mut self,
+        place: &mut Place<'_>,
+        digest: Digest,
+        bound: Option<&EntryName>,
+    ) -> Result<()> {
+        match &*self.reader.tree(digest)? {
+            TreeNode::Inner(children) => {
+                let leaves = match children.first() {
+                    Some(first) => matches!(*self.reader.tree(first.digest)?, TreeNode::Leaf(_)),
+                    None => false,
+                };
+                for (index, child) in children.iter().enumerate() {
+                    let bound = children.get(index + 1).map(|next| &next.first).or(bound);
+                    let touched = match (bound, place.names.peek()) {
+                        (Some(bound), next) => next.is_some_and(|name| name < bound),
+                        // Where a directory ends says nothing about where a longer one is cut.
+                        (None, _) => true,
+                    };
+                    if leaves && !touched {
+                        self.feed.push(Event::Run(child.clone()), 0)?;
+                    } else {
+                        self.node(place, child.digest, bound)?;
+                    }
+                }
+            }
+            TreeNode::Leaf(entries) => {
+                for entry in entries {
+                    self.entry(place, entry)?;
+                }
+                if bound.is_some() {
+                    self.upper_before(place, bound)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of the tree below, and what the host has before it.
+    fn entry(&mut self, place: &mut Place<'_>, entry: &Entry) -> Result<()> {
+        self.upper_before(place, Some(&entry.name))?;
+        match place.names.next_if_eq(&entry.name) {
+            Some(name) => self.upper(place.relative, name, Some(&entry.target)),
+            None => self.feed.push(Event::Unchanged(entry.clone()), 0),
+        }
+    }
+
+    /// What the host has before `bound`.
+    fn upper_before(&mut self, place: &mut Place<'_>, bound: Option<&EntryName>) -> Result<()> {
+        while let Some(name) = place.names.next_if(|name| bound.is_none_or(|bound| name < bound)) {
+            self.upper(place.relative, name, None)?;
+        }
+        Ok(())
+    }
+
+    /// What the host has under a name, in the place of `old`.
+    fn upper(&mut self, parent: &Path, name: EntryName, old: Option<&Target>) -> Result<()> {
+        let relative = parent.join(name.as_os_str());
+        let full = self.source.root.join(&relative);
+        let (upper, meta) = Upper::at(&full)?;
+        if let (Upper::Directory(Some(mark)), Some(Target::Directory(tree))) = (&upper, old)
+            && mark.tree == *tree
+        {
+            return self.same_directory(name, &relative, *mark);
+        }
+        self.lose(old)?;
+        match upper {
+            Upper::Whiteout => Ok(()),
+            Upper::File(mark) => self.file(name, relative, &meta, mark),
+            Upper::Directory(mark) => {
+                if let Some(mark) = mark {
+                    let inside = Difference::within(self.reader, mark.tree)?;
+                    self.adjust(inside)?;
+                }
+                match mark {
+                    Some(mark) if mark.clean => {
+                        self.adjust(Difference::DIRECTORY)?;
+                        let target = Target::Directory(mark.tree);
+                        self.feed.push(Event::Unchanged(Entry { name, target }), 0)
+                    }
+                    mark => self.changed_directory(name, &relative, mark.map(|mark| mark.tree)),
+                }
+            }
+            Upper::Symlink(target) => self.symlink(name, &relative, target),
+            Upper::Special(kind) => {
+                self.left_out(format!("{} is {kind}", relative.display()), "left out")
+            }
+        }
+    }
+
+    /// A directory that stands on what was there before: it is counted already.
+    fn same_directory(&mut self, name: EntryName, relative: &Path, mark: TreeMark) -> Result<()> {
+        if mark.clean {
+            let target = Target::Directory(mark.tree);
+            return self.feed.push(Event::Unchanged(Entry { name, target }), 0);
+        }
+        self.adjust(Difference::DIRECTORY.negated())?;
+        self.changed_directory(name, relative, Some(mark.tree))
+    }
+
+    fn changed_directory(
+        &mut self,
+        name: EntryName,
+        relative: &Path,
+        tree: Option<Digest>,
+    ) -> Result<()> {
+        self.feed.push(Event::Enter(name), 0)?;
+        self.directory(relative, tree)?;
+        self.feed.push(Event::Leave, 0)
+    }
+
+    fn left_out(&mut self, what: String, done: &str) -> Result<()> {
+        if self.source.strict {
+            return Err(Error::new(Kind::Conflict, what)
+                .hint("no version holds that: remove it, or commit without --strict"));
+        }
+        self.feed.push(Event::Warning(format!("{what}: {done}")), 0)
+    }
+
+    fn symlink(&mut self, name: EntryName, relative: &Path, target: Box<[u8]>) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let to = Path::new(std::ffi::OsStr::from_bytes(&target));
+        if target.len() > SYMLINK_MAX_BYTES
+            || !(self.source.external_symlinks || stays_inside(relative, to))
+        {
+            let what = format!("symlink {} leads out, to {}", relative.display(), to.display());
+            return Err(Error::new(Kind::Conflict, what)
+                .hint("replace it by what it leads to, or commit with --allow-external-symlinks"));
+        }
+        self.feed.push(Event::Symlink(name, target), 0)
+    }
+
+    fn file(
+        &mut self,
+        name: EntryName,
+        relative: PathBuf,
+        meta: &fs::Metadata,
+        mark: Option<ContentMark>,
+    ) -> Result<()> {
+        let path = self.source.root.join(&relative);
+        if meta.mode() & SET_ID_BITS != 0 {
+            let what = format!("{} has a set-id bit", relative.display());
+            self.left_out(what, "the bit is left out")?;
+        }
+        let (executable, size_bytes) = (meta.mode() & 0o111 != 0, meta.len());
+        let share = size_bytes >= SOLO_MIN_BYTES
+            && meta.nlink() == 1
+            && mark.is_none()
+            && (self.source.may_share)(meta.ino());
+        let key = std::os::unix::ffi::OsStringExt::into_vec(relative.into_os_string());
+        let stamp = Stamp::of(meta);
+        let linked = meta.nlink() > 1;
+        let file = FileMeta { name, key, path, executable, stamp, size_bytes, share, linked };
+        match mark {
+            Some(mark) if mark.clean && mark.visible_bytes == size_bytes => {
+                self.feed.push(Event::Known(file, mark.content), 0)
+            }
+            Some(mark) => self.changed_file(file, mark),
+            None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Event::Small(file), size_bytes),
+            None => self.feed.big_file(file),
+        }
+    }
+
+    /// A file that stands on content and has bytes of its own.
+    fn changed_file(&mut self, file: FileMeta, mark: ContentMark) -> Result<()> {
+        let open = DraftFile::open(&file.path, mark)?;
+        if open.size_bytes <= SMALL_MAX_BYTES {
+            let mut buffer = vec![0; open.size_bytes as usize];
+            let count = open.read(self.source.base, 0, &mut buffer).at("read", &file.path)?;
+            buffer.truncate(count);
+            let cuts = cut_all(&buffer, 0, self.feed.cutter);
+            return self.feed.whole(Event::File(file, cuts), buffer);
+        }
+        self.feed
+            .push(Event::Begin(FileMeta { size_bytes: open.size_bytes, ..file.clone() }), 0)?;
+        Recut { scan: self, open: &open, path: &file.path, at: 0, reused: Vec::new() }.run()?;
+        self.feed.push(Event::End, 0)
+    }
+}
+
+/// Cuts a changed file: chunks of which no byte changed are what they were, and behind a change the
+/// cuts soon fall where they fell before.
+struct Recut<'s, 'a> {
+    scan: &'s mut DraftScan<'a>,
+    open: &'s DraftFile,
+    path: &'s Path,
+    at: u64,
+    reused: Vec<Piece>,
+}
+
+impl Recut<'_, '_> {
+    fn run(mut self) -> Result<()> {
+        let content = self.open.mark.content;
+        let (reader, mut start) = (self.scan.reader, 0);
+        reader.each_piece(&content, &mut |piece| {
+            let (begin, end) = (start, start + piece.size_bytes);
+            start = end;
+            self.cut_to(begin)?;
+            // The last chunk was cut by the end of the content: only there it is still one.
+            let whole = end < content.size_bytes() || end == self.open.size_bytes;
+            let same = self.at == begin
+                && whole
+                && self.open.is_transparent(begin, end).at("read", self.path)?;
+            if !same {
+                return Ok(());
+            }
+            self.reused.push(piece);
+            self.at = end;
+            if self.reused.len() >= REUSED_PIECES { self.flush() } else { Ok(()) }
+        })?;
+        self.cut_to(self.open.size_bytes)?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let reused = std::mem::take(&mut self.reused);
+        if reused.is_empty() { Ok(()) } else { self.scan.feed.push(Event::Reuse(reused), 0) }
+    }
+
+    /// Reads and cuts until a chunk ends at `stop` or behind it.
+    fn cut_to(&mut self, stop: u64) -> Result<()> {
+        while self.at < stop.min(self.open.size_bytes) {
+            self.flush()?;
+            let needed = stop - self.at + self.scan.feed.cutter.max_bytes() as u64;
+            let left = self.open.size_bytes - self.at;
+            let left = left.min(needed).min(SEGMENT_BYTES as u64) as usize;
+            let mut buffer = vec![0; left];
+            let count = self.open.read(self.scan.source.base, self.at, &mut buffer);
+            let count = count.at("read", self.path)?;
+            if count < left {
+                let what = format!("{} is shorter than it was", self.path.display());
+                return Err(Error::new(Kind::Conflict, what).hint("commit again"));
+            }
+            let at_end = self.at + count as u64 == self.open.size_bytes;
+            let mut cuts = self.scan.feed.cut(&buffer, at_end);
+            // Not further than needed: what follows may not have changed.
+            let enough = cuts.iter().position(|cut| self.at + cut.end as u64 >= stop);
+            cuts.truncate(enough.map_or(cuts.len(), |index| index + 1));
+            self.at += cuts.last().map_or(0, |cut| cut.end) as u64;
+            self.scan.feed.whole(Event::Segment(cuts), buffer)?;
+        }
+        Ok(())
+    }
+}
+
+fn cannot_read(path: &Path, error: rustix::io::Errno) -> Error {
+    Error::io(format!("cannot read {}", path.display()), error.into())
+}

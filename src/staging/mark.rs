@@ -1,0 +1,217 @@
+//! What a draft keeps on the host beside names and bytes: which tree a directory stands on, and
+//! which content a file. Extended attributes, so that they appear, move and go with their inode.
+//!
+//! ```text
+//! user.artifactfs.tree      on a directory:    format:u8 (1)  flags:u8  digest:32
+//! user.artifactfs.content   on a regular file: format:u8 (1)  flags:u8  kind:u8
+//!                                              visible:u64le  size:u64le  digest:32
+//! flags   1: clean, nothing below (or in it) differs from the tree (or content)
+//! kind    1 chunk, 2 recipe
+//! ```
+//! A directory without a mark stands on nothing. Of a file with one, the first `visible` bytes
+//! are the content's, except where the host's file has data of its own: its holes are
+//! transparent. Behind `visible` a hole is zeros, as ever.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr, lgetxattr, lsetxattr};
+use rustix::io::Errno;
+
+use super::Result;
+use crate::model::digest::{DIGEST_BYTES, Digest};
+use crate::model::tree::Content;
+
+/// What names of our own begin with; users neither see nor set them.
+pub const OWN_PREFIX: &str = "user.artifactfs.";
+const TREE: &str = "user.artifactfs.tree";
+const CONTENT: &str = "user.artifactfs.content";
+const FORMAT: u8 = 1;
+const CLEAN: u8 = 1;
+const TREE_BYTES: usize = 2 + DIGEST_BYTES;
+const CONTENT_BYTES: usize = 3 + 8 + 8 + DIGEST_BYTES;
+
+/// What a directory stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeMark {
+    /// The directory of a version.
+    pub tree: Digest,
+    /// Nothing in it or below it differs from that.
+    pub clean: bool,
+}
+
+/// What a file stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentMark {
+    /// The content.
+    pub content: Content,
+    /// So many bytes of it can be seen; at most the length of the file.
+    pub visible_bytes: u64,
+    /// The file is exactly the content.
+    pub clean: bool,
+}
+
+fn absent<T>(error: Errno) -> Result<Option<T>> {
+    match error {
+        Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE => Ok(None),
+        other => Err(other),
+    }
+}
+
+impl TreeMark {
+    /// The mark of the directory at `path`.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        let mut bytes = [0; TREE_BYTES];
+        match lgetxattr(path, TREE, &mut bytes) {
+            Ok(TREE_BYTES) if bytes[0] == FORMAT => {
+                let digest = bytes[2..].try_into().expect("the rest is a digest");
+                let clean = bytes[1] & CLEAN != 0;
+                Ok(Some(Self { tree: Digest::from_bytes(digest), clean }))
+            }
+            Ok(_) => Err(Errno::IO),
+            Err(e) => absent(e),
+        }
+    }
+
+    /// Marks the directory at `path`.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn set(&self, path: &Path) -> Result<()> {
+        let mut bytes = [0; TREE_BYTES];
+        (bytes[0], bytes[1]) = (FORMAT, if self.clean { CLEAN } else { 0 });
+        bytes[2..].copy_from_slice(self.tree.as_bytes());
+        lsetxattr(path, TREE, &bytes, XattrFlags::empty())
+    }
+}
+
+impl ContentMark {
+    /// The mark of a file that is exactly `content`; nothing stands on no bytes.
+    pub fn whole(content: Content) -> Option<Self> {
+        let visible_bytes = content.size_bytes();
+        (visible_bytes > 0).then_some(Self { content, visible_bytes, clean: true })
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        if bytes.len() != CONTENT_BYTES || bytes[0] != FORMAT {
+            return None;
+        }
+        let (visible_bytes, size_bytes) = (number(3)?, number(11)?);
+        let digest = Digest::from_bytes(bytes[19..].try_into().ok()?);
+        let content = match bytes[2] {
+            1 => Content::Chunk { digest, size_bytes },
+            2 => Content::Recipe { digest, size_bytes },
+            _ => return None,
+        };
+        Some(Self { content, visible_bytes, clean: bytes[1] & CLEAN != 0 })
+    }
+
+    fn encode(&self) -> Option<[u8; CONTENT_BYTES]> {
+        let (kind, digest) = match self.content {
+            Content::Empty => return None,
+            Content::Chunk { digest, .. } => (1, digest),
+            Content::Recipe { digest, .. } => (2, digest),
+        };
+        let mut bytes = [0; CONTENT_BYTES];
+        bytes[..3].copy_from_slice(&[FORMAT, if self.clean { CLEAN } else { 0 }, kind]);
+        bytes[3..11].copy_from_slice(&self.visible_bytes.to_le_bytes());
+        bytes[11..19].copy_from_slice(&self.content.size_bytes().to_le_bytes());
+        bytes[19..].copy_from_slice(digest.as_bytes());
+        Some(bytes)
+    }
+
+    fn read(found: Result<usize>, bytes: &[u8]) -> Result<Option<Self>> {
+        match found {
+            Ok(length) => Self::decode(&bytes[..length]).map(Some).ok_or(Errno::IO),
+            Err(e) => absent(e),
+        }
+    }
+
+    /// The mark of the file at `path`.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn at(path: &Path) -> Result<Option<Self>> {
+        let mut bytes = [0; CONTENT_BYTES];
+        Self::read(lgetxattr(path, CONTENT, &mut bytes), &bytes)
+    }
+
+    /// The mark of an open file of `size` bytes. One that sees further than the file was
+    /// interrupted while it was cut off: it sees no further now.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn of(file: impl AsFd, size: u64) -> Result<Option<Self>> {
+        let mut bytes = [0; CONTENT_BYTES];
+        let file = file.as_fd();
+        let mark = Self::read(fgetxattr(file, CONTENT, &mut bytes), &bytes)?;
+        match mark {
+            Some(mark) if mark.visible_bytes > size => {
+                let cut = Self { visible_bytes: size, clean: false, ..mark };
+                cut.set(file)?;
+                Ok((size > 0).then_some(cut))
+            }
+            mark => Ok(mark),
+        }
+    }
+
+    /// Marks an open file; one of which nothing can be seen loses its mark.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn set(&self, file: impl AsFd) -> Result<()> {
+        match self.encode() {
+            Some(bytes) if self.visible_bytes > 0 => {
+                fsetxattr(file, CONTENT, &bytes, XattrFlags::empty())
+            }
+            _ => Self::clear(file),
+        }
+    }
+
+    /// Takes the mark off an open file.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn clear(file: impl AsFd) -> Result<()> {
+        match fremovexattr(file, CONTENT) {
+            Err(Errno::NODATA) => Ok(()),
+            done => done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::object::ObjectKind;
+
+    #[test]
+    fn marks_come_back_from_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = Digest::of(ObjectKind::Chunk, b"x");
+        assert_eq!(TreeMark::of(folder.path()).unwrap(), None);
+        for clean in [true, false] {
+            let mark = TreeMark { tree: digest, clean };
+            mark.set(folder.path()).unwrap();
+            assert_eq!(TreeMark::of(folder.path()).unwrap(), Some(mark));
+        }
+        let path = folder.path().join("file");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(70).unwrap();
+        assert_eq!(ContentMark::at(&path).unwrap(), None);
+        let content = Content::Recipe { digest, size_bytes: 100 };
+        let mark = ContentMark { content, visible_bytes: 100, clean: true };
+        mark.set(&file).unwrap();
+        assert_eq!(ContentMark::at(&path).unwrap(), Some(mark));
+        // The file was cut off, and the mark not yet.
+        let cut = ContentMark { visible_bytes: 70, clean: false, ..mark };
+        assert_eq!(ContentMark::of(&file, 70).unwrap(), Some(cut));
+        assert_eq!(ContentMark::at(&path).unwrap(), Some(cut));
+        ContentMark { visible_bytes: 0, ..mark }.set(&file).unwrap();
+        assert_eq!(ContentMark::at(&path).unwrap(), None);
+    }
+}

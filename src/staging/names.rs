@@ -1,0 +1,517 @@
+//! Names: looking up, making, linking and removing them, and opening what they stand for.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use super::Result;
+use super::gate::DraftKey;
+use super::handle::{Handle, OpenInode, OpenMode};
+use super::mark::ContentMark;
+use super::node::Body;
+use super::overlay::{Seen, is_directory, is_whiteout};
+use super::posix::{Attr, Caller, NOFOLLOW};
+use super::scratch::Drafts;
+use crate::model::reference::ArtifactPath;
+use crate::model::tree::{Content, Target};
+
+/// Removing the last name of a longer file frees so many extents that nobody shall wait for it.
+const SLOW_TO_FREE_BYTES: i64 = 16 << 20;
+
+/// A file that was opened.
+pub struct Opened {
+    /// The number of the handle.
+    pub handle: u64,
+    /// The host's file, when it is all there is: the kernel may use it directly.
+    pub plain: Option<Arc<File>>,
+}
+
+/// Who owns what is made, when this process may give it away.
+#[derive(Clone, Copy)]
+struct Owner {
+    given: Option<(u32, u32)>,
+    /// A new directory hands its group down, as the one above does.
+    inherits: bool,
+}
+
+impl Drafts {
+    /// The root of a draft; counts as a look-up.
+    ///
+    /// # Errors
+    /// ENOENT when there is no such draft.
+    pub fn root_of(&self, key: &ArtifactPath) -> Result<Attr> {
+        let _names = self.shared();
+        let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
+        let stat = self.stat(&path)?;
+        let mark = if self.lock_nodes().knows(stat.st_ino) { None } else { self.tree_mark(&path)? };
+        let id = self.lock_nodes().look_up_root(&Arc::new(key.clone()), stat.st_ino, mark);
+        Ok(Attr { id, stat })
+    }
+
+    /// An entry; counts as a look-up.
+    ///
+    /// # Errors
+    /// ENOENT, and what the host says.
+    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+        let _names = self.shared();
+        self.look_up_here(parent, name)
+    }
+
+    pub(super) fn look_up_here(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+        match self.see(parent, name)? {
+            Seen::Host(stat) => self.meet(parent, name, stat),
+            Seen::Base(target) => {
+                let draft = self.lock_nodes().draft(parent)?;
+                let stat = self.base_stat(&draft, &target)?;
+                let id = self.lock_nodes().look_up_base(parent, name, target)?;
+                Ok(Attr { id, stat })
+            }
+        }
+    }
+
+    /// The node of what the host has under a name, looked up once more.
+    fn meet(&self, parent: u64, name: &OsStr, stat: Stat) -> Result<Attr> {
+        let path = self.lock_nodes().entry(parent, name)?;
+        let unknown = is_directory(&stat) && !self.lock_nodes().knows(stat.st_ino);
+        let mark = if unknown { self.tree_mark(&path)? } else { None };
+        let id = self.lock_nodes().look_up(parent, name, stat.st_ino, mark)?;
+        Ok(Attr { id, stat: self.shown(stat, Some(&path))? })
+    }
+
+    /// The kernel forgets.
+    pub fn forget(&self, id: u64, lookups: u64) {
+        self.lock_nodes().forget(id, lookups);
+    }
+
+    /// Gives what was just made its owner and mode, in that order: chown(2) takes set-user-id away.
+    fn settle(&self, path: &Path, owner: Owner, mode: Option<u32>) -> Result<()> {
+        if let Some((uid, gid)) = owner.given {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::chownat(&self.directory, path, uid, gid, NOFOLLOW)?;
+        }
+        match mode {
+            Some(mode) => {
+                let mode = Mode::from_raw_mode(mode & 0o7777);
+                rustix::fs::chmodat(&self.directory, path, mode, AtFlags::empty())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Who owns what `caller` makes in `parent`.
+    fn owner(&self, parent: u64, caller: Caller) -> Result<Owner> {
+        let path = self.lock_nodes().path(parent)?;
+        let stat = self.stat(&path)?;
+        let inherits = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
+        let gid = if inherits { stat.st_gid } else { caller.gid };
+        let root = rustix::process::geteuid().is_root();
+        Ok(Owner { given: root.then_some((caller.uid, gid)), inherits })
+    }
+
+    /// EEXIST when the draft shows the name by what is below it; the host knows the others.
+    fn refuse_covered(&self, parent: u64, name: &OsStr) -> Result<()> {
+        if self.lock_nodes().under(parent)?.0.is_none() {
+            return Ok(());
+        }
+        match self.see_any(parent, name)? {
+            Some(_) => Err(Errno::EXIST),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a name by `make`, in a directory that is the draft's own.
+    fn make(
+        &self,
+        (parent, name): (u64, &OsStr),
+        caller: Caller,
+        directory: bool,
+        make: impl FnOnce(&Path, Owner) -> Result<()>,
+    ) -> Result<Attr> {
+        let _change = self.change(parent)?;
+        self.own(parent)?;
+        let _names = self.shared();
+        let owner = self.owner(parent, caller)?;
+        self.refuse_covered(parent, name)?;
+        let path = self.lock_nodes().entry(parent, name)?;
+        self.place(&path, directory, |path| make(path, owner))?;
+        self.look_up_here(parent, name)
+    }
+
+    /// Makes a file, FIFO, socket or device.
+    ///
+    /// # Errors
+    /// What the host says; EPERM for the device that stands for a removed name.
+    pub fn mknod(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+        mode: u32,
+        device: u64,
+    ) -> Result<Attr> {
+        let kind = FileType::from_raw_mode(mode);
+        if kind == FileType::CharacterDevice && device == 0 {
+            return Err(Errno::PERM);
+        }
+        self.make((parent, name), caller, false, |path, owner| {
+            let private = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(&self.directory, path, kind, private, device)?;
+            self.settle(path, owner, Some(mode))
+        })
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn mkdir(&self, parent: u64, name: &OsStr, caller: Caller, mode: u32) -> Result<Attr> {
+        self.make((parent, name), caller, true, |path, owner| {
+            rustix::fs::mkdirat(&self.directory, path, Mode::from_raw_mode(0o700))?;
+            let inherited = if owner.inherits { Mode::SGID.as_raw_mode() } else { 0 };
+            self.settle(path, owner, Some(mode | inherited))
+        })
+    }
+
+    /// Makes a symlink.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn symlink(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+        target: &Path,
+    ) -> Result<Attr> {
+        self.make((parent, name), caller, false, |path, owner| {
+            rustix::fs::symlinkat(target, &self.directory, path)?;
+            self.settle(path, owner, None)
+        })
+    }
+
+    /// Makes a file that stands on `content`, of which nothing is read.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn link_content(
+        &self,
+        (parent, name): (u64, &OsStr),
+        caller: Caller,
+        content: Content,
+        executable: bool,
+    ) -> Result<Attr> {
+        if !self.overlays {
+            return Err(Errno::XDEV);
+        }
+        let target = Target::File { content, executable };
+        let draft = self.lock_nodes().draft(parent)?;
+        let mut stat = self.base_stat(&draft, &target)?;
+        self.make((parent, name), caller, false, |path, owner| {
+            if let Err(Errno::NOENT) = self.stat(path) {
+                if let Some((uid, gid)) = owner.given {
+                    (stat.st_uid, stat.st_gid) = (uid, gid);
+                }
+                return self.build(path, &target, &stat);
+            }
+            Err(Errno::EXIST)
+        })
+    }
+
+    /// Gives a node another name.
+    ///
+    /// # Errors
+    /// What the host says; EXDEV in another draft.
+    pub fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attr> {
+        let _change = self.change(parent)?;
+        let drafts = {
+            let nodes = self.lock_nodes();
+            (nodes.draft(id)?, nodes.draft(parent)?)
+        };
+        if drafts.0 != drafts.1 {
+            return Err(Errno::XDEV);
+        }
+        self.own(parent)?;
+        self.bring_node(id)?;
+        let _names = self.exclusive();
+        self.refuse_covered(parent, name)?;
+        let (old, new) = {
+            let nodes = self.lock_nodes();
+            (nodes.path(id)?, nodes.entry(parent, name)?)
+        };
+        let directory = &self.directory;
+        self.place(&new, false, |new| {
+            rustix::fs::linkat(directory, &old, directory, new, AtFlags::empty())
+        })?;
+        self.look_up_here(parent, name)
+    }
+
+    /// Removes a name; `directory` for rmdir.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn unlink(&self, parent: u64, name: &OsStr, directory: bool) -> Result<()> {
+        let _change = self.change(parent)?;
+        self.own(parent)?;
+        // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
+        let _last;
+        let left;
+        {
+            let _names = self.exclusive();
+            let seen = self.see(parent, name)?;
+            let path = self.lock_nodes().entry(parent, name)?;
+            match (seen.is_directory(), directory) {
+                (true, false) => return Err(Errno::ISDIR),
+                (false, true) => return Err(Errno::NOTDIR),
+                (true, true) if !self.shows_nothing(&seen, &path)? => {
+                    return Err(Errno::NOTEMPTY);
+                }
+                _ => {}
+            }
+            _last = self.keep_open(&seen, &path);
+            left = self.remove_seen(parent, name, &seen, &path)?;
+        }
+        match left {
+            Some(part) => self.sweep_work(&part),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a name away, of a directory that shows nothing or of anything else; names stand still.
+    /// What is left of it lies where the answer says.
+    pub(super) fn remove_seen(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        seen: &Seen,
+        path: &Path,
+    ) -> Result<Option<PathBuf>> {
+        let cover = self.base_has(parent, name)?;
+        let mut left = None;
+        match seen {
+            Seen::Base(_) => {
+                self.whiteout_at(path)?;
+                self.lock_nodes().unlink_base(parent, name);
+                return Ok(None);
+            }
+            Seen::Host(stat) if is_directory(stat) => left = self.take_directory(path, cover)?,
+            Seen::Host(_) if cover => {
+                let part = self.whiteout()?;
+                rustix::fs::renameat(&self.directory, &part, &self.directory, path)?;
+            }
+            Seen::Host(_) => rustix::fs::unlinkat(&self.directory, path, AtFlags::empty())?,
+        }
+        if let Seen::Host(stat) = seen {
+            self.lock_nodes().unlink(parent, name, stat.st_ino, last_name(stat));
+        }
+        Ok(left)
+    }
+
+    /// Holds a long file whose last name is about to go.
+    pub(super) fn keep_open(&self, seen: &Seen, path: &Path) -> Option<File> {
+        let slow = matches!(seen, Seen::Host(stat)
+            if stat.st_nlink == 1 && stat.st_size >= SLOW_TO_FREE_BYTES
+                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        // A convenience: without it removing works as well.
+        if slow { self.open_host(path, OFlags::PATH).ok() } else { None }
+    }
+
+    /// Opens a file; `flags` are those of open(2).
+    ///
+    /// # Errors
+    /// What the host says; ENFILE when too many are open.
+    pub fn open_file(&self, id: u64, caller: Caller, flags: OFlags) -> Result<Opened> {
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let truncates = flags.contains(OFlags::TRUNC);
+        let _change = (writes || truncates).then(|| self.change(id)).transpose()?;
+        if writes || truncates {
+            let parents = self.lock_nodes().parents(id);
+            parents.into_iter().try_for_each(|parent| self.own(parent))?;
+            self.bring_node(id)?;
+        }
+        let _names = self.shared();
+        let (path, draft, body) = {
+            let nodes = self.lock_nodes();
+            (nodes.path(id)?, nodes.draft(id)?, nodes.body(id)?)
+        };
+        if let Body::Base(target) = body {
+            let Target::File { content, .. } = target else { return Err(Errno::INVAL) };
+            let inode = self.handles.share(id, || Ok(ContentMark::whole(content)))?;
+            let handle = Handle {
+                file: None,
+                inode,
+                node: id,
+                draft,
+                mode: OpenMode::Read,
+                pid: caller.pid,
+            };
+            return Ok(Opened { handle: self.handles.add_file(handle)?, plain: None });
+        }
+        let file = self.open_host(&path, flags & (OFlags::WRONLY | OFlags::RDWR))?;
+        let opened = self.keep(file, id, draft, writes, caller)?;
+        if truncates {
+            let open = self.handles.file(opened.handle)?;
+            let done = self.truncate(id, open.host()?, 0);
+            if let Err(e) = done {
+                self.release(opened.handle);
+                return Err(e);
+            }
+            return Ok(Opened { plain: open.file.clone(), ..opened });
+        }
+        Ok(opened)
+    }
+
+    fn keep(
+        &self,
+        file: File,
+        node: u64,
+        draft: DraftKey,
+        writes: bool,
+        caller: Caller,
+    ) -> Result<Opened> {
+        let size = || Ok(rustix::fs::fstat(&file)?.st_size as u64);
+        let inode = self.handles.share(node, || ContentMark::of(&file, size()?))?;
+        self.keep_shared(Arc::new(file), inode, node, draft, writes, caller)
+    }
+
+    fn keep_shared(
+        &self,
+        file: Arc<File>,
+        inode: Arc<OpenInode>,
+        node: u64,
+        draft: DraftKey,
+        writes: bool,
+        caller: Caller,
+    ) -> Result<Opened> {
+        // A frozen draft's file may become a pack's: nothing but this process may use it then.
+        let plain = inode.read().mark.is_none() && !self.gates.is_frozen(&draft);
+        let plain = plain.then(|| Arc::clone(&file));
+        let mode = if writes { OpenMode::Write } else { OpenMode::Read };
+        let key = Arc::clone(&draft);
+        let handle = Handle { file: Some(file), inode, node, draft, mode, pid: caller.pid };
+        let number = self.handles.add_file(handle)?;
+        if writes {
+            self.gates.add_writer(&key);
+        }
+        Ok(Opened { handle: number, plain })
+    }
+
+    /// Makes a file and opens it.
+    ///
+    /// # Errors
+    /// What the host says; ENFILE when too many are open.
+    pub fn create_file(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+        mode: u32,
+        flags: OFlags,
+    ) -> Result<(Attr, Opened)> {
+        let access = flags & (OFlags::WRONLY | OFlags::RDWR);
+        let writes = !access.is_empty();
+        let mut made = None;
+        let attr = self.make((parent, name), caller, false, |path, owner| {
+            made = Some(self.create_at(path, access, owner, mode)?);
+            Ok(())
+        });
+        let attr = match (attr, made.is_some()) {
+            // Somebody else made it a moment ago.
+            (Err(Errno::EXIST), false) if !flags.contains(OFlags::EXCL) => {
+                let attr = self.lookup(parent, name)?;
+                return match self.open_file(attr.id, caller, flags) {
+                    Ok(opened) => Ok((self.getattr(attr.id, None)?, opened)),
+                    Err(e) => {
+                        self.forget(attr.id, 1);
+                        Err(e)
+                    }
+                };
+            }
+            (attr, _) => attr?,
+        };
+        let file = made.ok_or(Errno::IO)?;
+        let draft = self.lock_nodes().draft(parent)?;
+        // New: it stands on nothing, and nobody has it open.
+        let opened = self.handles.share(attr.id, || Ok(None)).and_then(|inode| {
+            self.keep_shared(Arc::new(file), inode, attr.id, draft, writes, caller)
+        });
+        if opened.is_err() {
+            self.forget(attr.id, 1);
+        }
+        Ok((attr, opened?))
+    }
+
+    fn create_at(&self, path: &Path, access: OFlags, owner: Owner, mode: u32) -> Result<File> {
+        let make = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mine = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let keeps = owner.given.is_none_or(|given| given == mine) && !owner.inherits;
+        if keeps && mode & (self.umask | 0o7000) == 0 {
+            // Nothing to give away, and nothing our own umask takes: one call does it.
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            return rustix::fs::openat(&self.directory, path, make, mode).map(File::from);
+        }
+        let private = Mode::from_raw_mode(0o600);
+        let file = rustix::fs::openat(&self.directory, path, make, private)?;
+        let given = owner.given.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
+        let settled = match given {
+            Some((uid, gid)) => rustix::fs::fchown(&file, Some(uid), Some(gid)),
+            None => Ok(()),
+        };
+        let settled =
+            settled.and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)));
+        if let Err(e) = settled {
+            rustix::fs::unlinkat(&self.directory, path, AtFlags::empty())?;
+            return Err(e);
+        }
+        Ok(File::from(file))
+    }
+
+    /// Puts what stands for `target` under a name, in place of what the draft shows there; for
+    /// taking a path back to what it was.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn restore_entry(&self, parent: u64, name: &OsStr, target: &Target) -> Result<()> {
+        self.own(parent)?;
+        let left;
+        {
+            let _names = self.exclusive();
+            let (path, draft) = {
+                let nodes = self.lock_nodes();
+                (nodes.entry(parent, name)?, nodes.draft(parent)?)
+            };
+            let stat = self.base_stat(&draft, target)?;
+            let part = self.work_path();
+            self.build(&part, target, &stat)?;
+            let own = &self.directory;
+            left = match self.stat(&path) {
+                Ok(before) => {
+                    rustix::fs::renameat_with(own, &part, own, &path, RenameFlags::EXCHANGE)?;
+                    let gone = is_directory(&before) || before.st_nlink <= 1;
+                    if !is_whiteout(&before) {
+                        self.lock_nodes().unlink(parent, name, before.st_ino, gone);
+                    }
+                    Some(part)
+                }
+                Err(Errno::NOENT) => {
+                    rustix::fs::renameat(own, &part, own, &path)?;
+                    self.lock_nodes().unlink_base(parent, name);
+                    None
+                }
+                Err(e) => return Err(e),
+            };
+        }
+        match left {
+            Some(part) => self.sweep_work(&part),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether one name more or less ends it: directories have no second name.
+pub(super) fn last_name(stat: &Stat) -> bool {
+    is_directory(stat) || stat.st_nlink <= 1
+}

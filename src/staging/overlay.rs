@@ -1,0 +1,437 @@
+//! What a draft shows: what it has on the host, and beneath it the tree it stands on.
+//!
+//! In a directory that stands on a tree, a name is the host's if the host has it, else the tree's. A
+//! name of the tree that was removed is covered by a *whiteout*: a character device 0:0, which
+//! rename(2) can leave behind in the same step (`RENAME_WHITEOUT`). Before something in a directory
+//! changes, the directory and all above it come to the host and lose their mark as clean; before a
+//! file changes, an empty file with its mark comes to the host. No content is copied.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
+};
+use rustix::io::Errno;
+
+use super::Result;
+use super::base::{self, host_errno};
+use super::gate::DraftKey;
+use super::mark::{ContentMark, TreeMark};
+use super::node::{Body, Step};
+use super::scratch::{Drafts, WORK};
+use crate::model::digest::Digest;
+use crate::model::tree::Target;
+
+/// Unit of `st_blocks` (stat(2)).
+pub const STAT_BLOCK_BYTES: u64 = 512;
+/// What `st_blksize` asks programs to read and write at once: fewer round trips.
+const PREFERRED_IO_BYTES: i64 = 1 << 20;
+
+/// An entry as the draft shows it.
+pub enum Seen {
+    /// The host has it.
+    Host(Stat),
+    /// Only the tree below has it.
+    Base(Target),
+}
+
+/// Whether this stands for a name that was removed.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Whether it is a directory.
+pub fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+impl Seen {
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        match self {
+            Self::Host(stat) => is_directory(stat),
+            Self::Base(target) => matches!(target, Target::Directory(_)),
+        }
+    }
+}
+
+impl Drafts {
+    pub(super) fn stat(&self, path: &Path) -> Result<Stat> {
+        rustix::fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The entry `name` of `parent`; ENOENT when the draft shows none.
+    pub(super) fn see(&self, parent: u64, name: &OsStr) -> Result<Seen> {
+        let (path, (tree, on_host)) = {
+            let nodes = self.lock_nodes();
+            (nodes.entry(parent, name)?, nodes.under(parent)?)
+        };
+        if on_host {
+            match self.stat(&path) {
+                Ok(stat) if is_whiteout(&stat) => return Err(Errno::NOENT),
+                Ok(stat) => return Ok(Seen::Host(stat)),
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let tree = tree.ok_or(Errno::NOENT)?;
+        base::entry(&*self.base, tree, name)?.map(Seen::Base).ok_or(Errno::NOENT)
+    }
+
+    /// The entry, or nothing.
+    pub(super) fn see_any(&self, parent: u64, name: &OsStr) -> Result<Option<Seen>> {
+        match self.see(parent, name) {
+            Err(Errno::NOENT) => Ok(None),
+            seen => seen.map(Some),
+        }
+    }
+
+    /// Whether the tree below `parent` has the name, seen or covered.
+    pub(super) fn base_has(&self, parent: u64, name: &OsStr) -> Result<bool> {
+        let (tree, _) = self.lock_nodes().under(parent)?;
+        match tree {
+            Some(tree) => Ok(base::entry(&*self.base, tree, name)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// The mark of the host's directory at `path`.
+    pub(super) fn tree_mark(&self, path: &Path) -> Result<Option<TreeMark>> {
+        TreeMark::of(&self.root.join(path))
+    }
+
+    /// A name below the scratch directory that nothing has.
+    pub(super) fn work_path(&self) -> PathBuf {
+        let number = self.worked.fetch_add(1, Ordering::Relaxed);
+        Path::new(WORK).join(number.to_string())
+    }
+
+    /// Attributes of what is only in the base: those of the draft's root, as far as it has none
+    /// of its own.
+    pub(super) fn base_stat(&self, draft: &DraftKey, target: &Target) -> Result<Stat> {
+        let mut stat = self.template(draft)?;
+        let (mode, size) = match target {
+            Target::File { content, executable } => {
+                let mode = if *executable { 0o755 } else { 0o644 };
+                (FileType::RegularFile.as_raw_mode() | mode, content.size_bytes())
+            }
+            Target::Directory(_) => (FileType::Directory.as_raw_mode() | 0o755, 0),
+            Target::Symlink(to) => (FileType::Symlink.as_raw_mode() | 0o777, to.len() as u64),
+        };
+        (stat.st_mode, stat.st_size) = (mode, i64::try_from(size).unwrap_or(i64::MAX));
+        stat.st_blocks = size.div_ceil(STAT_BLOCK_BYTES) as _;
+        stat.st_nlink = 1;
+        stat.st_blksize = PREFERRED_IO_BYTES as _;
+        Ok(stat)
+    }
+
+    /// Owner and times of what is only in the base.
+    fn template(&self, draft: &DraftKey) -> Result<Stat> {
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stat) = templates.get(draft) {
+            return Ok(*stat);
+        }
+        let record = self.record(draft);
+        let mut stat = rustix::fs::stat(&self.tree_path(draft))?;
+        if let Some((uid, gid)) = record.owner {
+            (stat.st_uid, stat.st_gid) = (uid, gid);
+        }
+        let (seconds, nanoseconds) = record.since;
+        (stat.st_atime, stat.st_mtime, stat.st_ctime) = (seconds, seconds, seconds);
+        stat.st_atime_nsec = nanoseconds as _;
+        stat.st_mtime_nsec = nanoseconds as _;
+        stat.st_ctime_nsec = nanoseconds as _;
+        templates.insert(DraftKey::clone(draft), stat);
+        Ok(stat)
+    }
+
+    /// Attributes of a file on the host as users see them: a file that stands on content takes
+    /// room, or `cp` would look for its holes one by one.
+    pub(super) fn shown(&self, mut stat: Stat, path: Option<&Path>) -> Result<Stat> {
+        stat.st_blksize = PREFERRED_IO_BYTES as _;
+        let sparse = (stat.st_blocks as u64) * STAT_BLOCK_BYTES < stat.st_size as u64;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if let (true, true, Some(path)) = (sparse, regular, path)
+            && let Some(mark) = ContentMark::at(&self.root.join(path))?
+        {
+            let blocks = mark.visible_bytes.div_ceil(STAT_BLOCK_BYTES);
+            stat.st_blocks = (stat.st_blocks as u64).max(blocks) as _;
+        }
+        Ok(stat)
+    }
+
+    /// Brings a directory and all above it to the host, and marks them as changed. Nothing but a
+    /// commit undoes that, and none can begin while the caller holds the draft's gate.
+    pub(super) fn own(&self, directory: u64) -> Result<()> {
+        if self.lock_nodes().step(directory)? == Step::Owned {
+            return Ok(());
+        }
+        let _names = self.exclusive();
+        self.own_exclusively(directory)
+    }
+
+    fn own_exclusively(&self, directory: u64) -> Result<()> {
+        let mut chain = vec![directory];
+        loop {
+            let nodes = self.lock_nodes();
+            let at = *chain.last().expect("it begins with one");
+            // Above what is changed already everything is.
+            match nodes.step(at)? {
+                Step::Owned => break,
+                _ => match nodes.link_of(at) {
+                    Some((parent, _)) => chain.push(parent),
+                    None => break,
+                },
+            }
+        }
+        // From the top down: a directory needs the one above it, and a crash in between leaves a
+        // directory marked clean only where everything below is.
+        for at in chain.into_iter().rev() {
+            let step = self.lock_nodes().step(at)?;
+            match step {
+                Step::Owned => {}
+                Step::Soil(path, mark) => {
+                    let soiled = TreeMark { clean: false, ..mark };
+                    soiled.set(&self.root.join(path))?;
+                    self.lock_nodes().set_mark(at, Some(soiled));
+                }
+                Step::Make(tree) => self.bring_directory(at, tree, false)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the host's directory for a directory of the base; the one above it is there.
+    fn bring_directory(&self, id: u64, tree: Digest, clean: bool) -> Result<()> {
+        let (path, draft) = {
+            let nodes = self.lock_nodes();
+            (nodes.path(id)?, nodes.draft(id)?)
+        };
+        let mark = TreeMark { tree, clean };
+        let stat = self.base_stat(&draft, &Target::Directory(tree))?;
+        self.build_directory(&path, &stat, mark)?;
+        let host = self.stat(&path)?.st_ino;
+        self.lock_nodes().copied_up(id, host, Some(mark));
+        Ok(())
+    }
+
+    /// A directory that stands on a tree appears at `path` as a whole.
+    pub(super) fn build_directory(&self, path: &Path, stat: &Stat, mark: TreeMark) -> Result<()> {
+        let part = self.work_path();
+        rustix::fs::mkdirat(&self.directory, &part, Mode::from_raw_mode(0o700))?;
+        mark.set(&self.root.join(&part))?;
+        self.dress(&part, stat)?;
+        rustix::fs::renameat(&self.directory, &part, &self.directory, path)
+    }
+
+    /// Owner, mode and times, in this order.
+    pub(super) fn dress(&self, path: &Path, stat: &Stat) -> Result<()> {
+        let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(&self.directory, path, Some(uid), Some(gid), nofollow)?;
+        }
+        if !link {
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+            rustix::fs::chmodat(&self.directory, path, mode, AtFlags::empty())?;
+        }
+        let at = |seconds: i64, nanoseconds: u64| Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds as _,
+        };
+        let times = Timestamps {
+            last_access: at(stat.st_atime, stat.st_atime_nsec),
+            last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
+        };
+        rustix::fs::utimensat(&self.directory, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Puts what stands for `target` at `path`, in place of what is there unless that is a
+    /// directory.
+    pub(super) fn build(&self, path: &Path, target: &Target, stat: &Stat) -> Result<()> {
+        let part = self.work_path();
+        match target {
+            Target::Directory(tree) => {
+                return self.build_directory(path, stat, TreeMark { tree: *tree, clean: true });
+            }
+            Target::Symlink(to) => {
+                rustix::fs::symlinkat(OsStr::from_bytes(to), &self.directory, &part)?;
+            }
+            Target::File { content, .. } => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let private = Mode::from_raw_mode(0o600);
+                let file = rustix::fs::openat(&self.directory, &part, flags, private)?;
+                if let Some(mark) = ContentMark::whole(*content) {
+                    mark.set(&file)?;
+                    rustix::fs::ftruncate(&file, content.size_bytes())?;
+                }
+            }
+        }
+        self.dress(&part, stat)?;
+        rustix::fs::renameat(&self.directory, &part, &self.directory, path)
+    }
+
+    /// Brings what is only in the base to the host: for a file its attributes and its mark, for a
+    /// directory nothing of what is in it. The directory above is owned; names stand still.
+    pub(super) fn bring(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Stat> {
+        let (path, draft, known) = {
+            let nodes = self.lock_nodes();
+            let known = nodes.find_base(parent, name);
+            (nodes.entry(parent, name)?, nodes.draft(parent)?, known)
+        };
+        let stat = self.base_stat(&draft, target)?;
+        self.build(&path, target, &stat)?;
+        let stat = self.stat(&path)?;
+        if let Some(id) = known {
+            let mark = match target {
+                Target::Directory(tree) => Some(TreeMark { tree: *tree, clean: true }),
+                _ => None,
+            };
+            self.lock_nodes().copied_up(id, stat.st_ino, mark);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                self.handles.came_up(id, || self.open_host(&path, OFlags::RDONLY))?;
+            }
+        }
+        Ok(stat)
+    }
+
+    /// Brings a node to the host, if it is not there.
+    pub(super) fn bring_node(&self, id: u64) -> Result<()> {
+        if matches!(self.lock_nodes().body(id)?, Body::Host(_)) {
+            return Ok(());
+        }
+        let (parent, name) = self.lock_nodes().link_of(id).ok_or(Errno::NOENT)?;
+        self.own(parent)?;
+        let _names = self.exclusive();
+        let body = self.lock_nodes().body(id)?;
+        match body {
+            Body::Base(target) => self.bring(parent, &name, &target).map(drop),
+            // Somebody else was faster.
+            Body::Host(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn open_host(&self, path: &Path, flags: OFlags) -> Result<std::fs::File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, path, flags, Mode::empty()).map(std::fs::File::from)
+    }
+
+    /// Makes something at `path` by `make`, also where a whiteout lies; it appears as a whole.
+    pub(super) fn place(
+        &self,
+        path: &Path,
+        directory: bool,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        match self.stat(path) {
+            Ok(stat) if is_whiteout(&stat) => {}
+            _ => return make(path),
+        }
+        let part = self.work_path();
+        make(&part)?;
+        let own = &self.directory;
+        if directory {
+            // A directory cannot be renamed over something that is none.
+            rustix::fs::renameat_with(own, &part, own, path, RenameFlags::EXCHANGE)?;
+            return rustix::fs::unlinkat(own, &part, AtFlags::empty());
+        }
+        rustix::fs::renameat(own, &part, own, path)
+    }
+
+    /// A whiteout below the work directory.
+    pub(super) fn whiteout(&self) -> Result<PathBuf> {
+        let part = self.work_path();
+        self.whiteout_at(&part)?;
+        Ok(part)
+    }
+
+    pub(super) fn whiteout_at(&self, path: &Path) -> Result<()> {
+        let none = Mode::empty();
+        rustix::fs::mknodat(&self.directory, path, FileType::CharacterDevice, none, 0)
+    }
+
+    /// Whether the draft shows nothing in this directory; `path` is where it is on the host.
+    pub(super) fn shows_nothing(&self, seen: &Seen, path: &Path) -> Result<bool> {
+        let tree = match seen {
+            Seen::Base(Target::Directory(tree)) => Some(*tree),
+            Seen::Base(_) => return Err(Errno::NOTDIR),
+            Seen::Host(_) => {
+                if !self.host_names(path, |stat| !is_whiteout(stat))? {
+                    return Ok(false);
+                }
+                self.tree_mark(path)?.map(|mark| mark.tree)
+            }
+        };
+        let Some(tree) = tree else { return Ok(true) };
+        let mut position = 0;
+        loop {
+            let run = self.base.run(tree, position).map_err(|e| host_errno(&e))?;
+            if run.is_empty() {
+                return Ok(true);
+            }
+            for entry in &run {
+                if matches!(seen, Seen::Base(_)) {
+                    return Ok(false);
+                }
+                // Everything on the host is a whiteout: is this one's?
+                match self.stat(&path.join(entry.name.as_os_str())) {
+                    Ok(_) => {}
+                    Err(Errno::NOENT) => return Ok(false),
+                    Err(e) => return Err(e),
+                }
+            }
+            position += run.len() as u64;
+        }
+    }
+
+    /// Whether no name in the host's directory at `path` is `wanted`.
+    fn host_names(&self, path: &Path, wanted: impl Fn(&Stat) -> bool) -> Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.directory, path, flags, Mode::empty())?;
+        for entry in Dir::read_from(&fd)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if wanted(&stat) => return Ok(false),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes a directory that shows nothing off the host, and leaves a whiteout if `cover`. What is
+    /// left of it lies where the answer says, to be swept when nobody waits.
+    pub(super) fn take_directory(&self, path: &Path, cover: bool) -> Result<Option<PathBuf>> {
+        let own = &self.directory;
+        if !cover {
+            match rustix::fs::unlinkat(own, path, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY) => {}
+                done => return done.map(|()| None),
+            }
+        }
+        let part = if cover { self.whiteout()? } else { self.work_path() };
+        let flags = if cover { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
+        rustix::fs::renameat_with(own, path, own, &part, flags)?;
+        Ok(Some(part))
+    }
+
+    /// Removes what lies in the work directory: a file, or a directory of whiteouts.
+    pub(super) fn sweep_work(&self, part: &Path) -> Result<()> {
+        let full = self.root.join(part);
+        let done = match std::fs::symlink_metadata(&full) {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&full),
+            Ok(_) => std::fs::remove_file(&full),
+            Err(e) => Err(e),
+        };
+        done.map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    }
+}

@@ -1,0 +1,214 @@
+//! After a commit: what a draft has on the host is in the version now, so the draft stands on that.
+//!
+//! Every step leaves what the draft shows as it was, so a crash between two of them does no harm.
+//! The draft is frozen meanwhile; reading goes on.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::Result;
+use super::io::is_all_hole;
+use super::mark::{ContentMark, OWN_PREFIX, TreeMark};
+use super::overlay::is_whiteout;
+use super::scratch::Drafts;
+use crate::model::digest::Digest;
+use crate::model::reference::ArtifactPath;
+use crate::model::tree::Content;
+
+/// The mode of a pack that was a draft's file.
+const PACK_MODE: u32 = 0o644;
+
+impl Drafts {
+    fn in_draft(&self, key: &ArtifactPath, path: &Path) -> PathBuf {
+        let root: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
+        if path.as_os_str().is_empty() { root } else { root.join(path) }
+    }
+
+    /// Whether nobody has the host's inode open, so that its bytes may become a pack's.
+    pub fn may_share(&self, host: u64) -> bool {
+        let node = self.lock_nodes().node_of_host(host);
+        node.is_none_or(|node| !self.handles.is_open(node))
+    }
+
+    /// The file at `path` is exactly `content` now, and gives its own bytes up; `shared` when these
+    /// are a pack's. `false` when it stays as it is, because somebody has it open or it has
+    /// names elsewhere.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn settle_file(
+        &self,
+        key: &ArtifactPath,
+        path: &Path,
+        content: Content,
+        shared: bool,
+    ) -> Result<bool> {
+        let path = self.in_draft(key, path);
+        let Some(mark) = ContentMark::whole(content) else { return Ok(true) };
+        if shared {
+            self.part_with(&path, mark)?;
+            return Ok(true);
+        }
+        let stat = {
+            // Nobody opens it between the look and the change.
+            let _names = self.exclusive();
+            let file = self.open_host(&path, OFlags::RDWR)?;
+            let stat = rustix::fs::fstat(&file)?;
+            if !self.may_share(stat.st_ino) {
+                return Ok(false);
+            }
+            let size = stat.st_size as u64;
+            if ContentMark::of(&file, size)? == Some(mark) {
+                return Ok(stat.st_nlink == 1);
+            }
+            mark.set(&file)?;
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // Only whole blocks become holes.
+            let whole = size.next_multiple_of(self.block_bytes);
+            rustix::fs::fallocate(&file, punch, 0, whole)?;
+            let at =
+                |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+            let times = Timestamps {
+                last_access: at(stat.st_atime, stat.st_atime_nsec),
+                last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
+            };
+            rustix::fs::futimens(&file, &times)?;
+            if is_all_hole(&file)? { Some(stat) } else { None }
+        };
+        match stat {
+            // A change by another name would not be seen by the directories that have this one.
+            Some(stat) => Ok(stat.st_nlink == 1),
+            // Something stayed of it, which would hide the content after a change.
+            None => self.part_with(&path, mark).map(|()| true),
+        }
+    }
+
+    /// Puts an empty file with the same attributes in the place of one whose inode is a pack's.
+    fn part_with(&self, path: &Path, mark: ContentMark) -> Result<()> {
+        let own = &self.directory;
+        let stat = self.stat(path)?;
+        let part = self.work_path();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(own, &part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
+        copy_xattrs(&self.root.join(path), &file)?;
+        mark.set(&file)?;
+        rustix::fs::ftruncate(&file, mark.visible_bytes)?;
+        self.dress(&part, &stat)?;
+        let _names = self.exclusive();
+        rustix::fs::renameat(own, &part, own, path)?;
+        let host = self.stat(path)?.st_ino;
+        let node = self.lock_nodes().node_of_host(stat.st_ino);
+        self.lock_nodes().replaced(stat.st_ino, host);
+        if let Some(shared) = node.and_then(|node| self.handles.shared(node)) {
+            let mut shared = shared.write();
+            shared.mark = Some(mark);
+            shared.came_up = Some(Arc::new(self.open_host(path, OFlags::RDONLY)?));
+        }
+        Ok(())
+    }
+
+    /// The directory at `path` is `tree` now; `clean` when so is everything below it on the host.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn settle_directory(
+        &self,
+        key: &ArtifactPath,
+        path: &Path,
+        tree: Digest,
+        clean: bool,
+    ) -> Result<()> {
+        let path = self.in_draft(key, path);
+        let full = self.root.join(&path);
+        let host = self.stat(&path)?.st_ino;
+        {
+            let _names = self.exclusive();
+            let mark = TreeMark { tree, clean };
+            mark.set(&full)?;
+            self.lock_nodes().set_mark_of_host(host, Some(mark));
+        }
+        // What was removed is not in the tree any more: nothing has to cover it.
+        for entry in fs::read_dir(&full).map_err(|e| super::io::errno(&e))? {
+            let entry = entry.map_err(|e| super::io::errno(&e))?;
+            let device = entry
+                .file_type()
+                .is_ok_and(|kind| std::os::unix::fs::FileTypeExt::is_char_device(&kind));
+            let name = path.join(entry.file_name());
+            if device && self.stat(&name).is_ok_and(|stat| is_whiteout(&stat)) {
+                rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a file of a draft, whose bytes are also a pack's, bytes of its own.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn unshare(&self, key: &ArtifactPath, path: &Path) -> Result<()> {
+        let path = self.in_draft(key, path);
+        let full = self.root.join(&path);
+        let stat = match self.stat(&path) {
+            Ok(stat) if stat.st_nlink > 1 => stat,
+            Ok(_) | Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let part = self.work_path();
+        let host = |e: std::io::Error| super::io::errno(&e);
+        let mut source = File::open(&full).map_err(host)?;
+        let mut copy = File::create_new(self.root.join(&part)).map_err(host)?;
+        std::io::copy(&mut source, &mut copy).map_err(host)?;
+        copy_xattrs(&full, &copy)?;
+        copy.sync_all().map_err(host)?;
+        self.dress(&part, &stat)?;
+        let _names = self.exclusive();
+        rustix::fs::renameat(&self.directory, &part, &self.directory, &path)?;
+        let now = self.stat(&path)?.st_ino;
+        self.lock_nodes().replaced(stat.st_ino, now);
+        Ok(())
+    }
+}
+
+/// Makes a file that was a user's the repository's own.
+///
+/// # Errors
+/// What the host says.
+pub fn give_to_store(path: &Path) -> std::io::Result<()> {
+    let meta = fs::metadata(path)?;
+    let mine = rustix::process::geteuid().as_raw();
+    if meta.uid() != mine {
+        chown(path, Some(mine), Some(rustix::process::getegid().as_raw()))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(PACK_MODE))?;
+    for name in xattr_names(path)? {
+        rustix::fs::lremovexattr(path, &name)?;
+    }
+    Ok(())
+}
+
+/// The names of a file's `user.` attributes.
+fn xattr_names(path: &Path) -> Result<Vec<String>> {
+    let mut names = vec![0; 64 << 10];
+    let length = match rustix::fs::llistxattr(path, &mut names) {
+        Err(Errno::OPNOTSUPP) => 0,
+        length => length?,
+    };
+    let names = names[..length].split(|b| *b == 0);
+    let text = names.filter_map(|name| String::from_utf8(name.to_vec()).ok());
+    Ok(text.filter(|name| name.starts_with("user.")).collect())
+}
+
+fn copy_xattrs(from: &Path, to: impl std::os::fd::AsFd) -> Result<()> {
+    for name in xattr_names(from)?.iter().filter(|name| !name.starts_with(OWN_PREFIX)) {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::lgetxattr(from, name.as_str(), &mut value)?;
+        let none = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(to.as_fd(), name.as_str(), &value[..length], none)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! rename(2).
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::Result;
+use super::names::last_name;
+use super::overlay::{Seen, is_directory, is_whiteout};
+use super::scratch::Drafts;
+
+impl Drafts {
+    /// Moves a name; `flags` are those of renameat2(2).
+    ///
+    /// # Errors
+    /// What the host says; EXDEV between drafts.
+    pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), flags: RenameFlags) -> Result<()> {
+        let drafts = {
+            let nodes = self.lock_nodes();
+            (nodes.draft(from.0)?, nodes.draft(to.0)?)
+        };
+        if drafts.0 != drafts.1 {
+            return Err(Errno::XDEV);
+        }
+        let _change = self.gates.change(&drafts.0)?;
+        self.own(from.0)?;
+        self.own(to.0)?;
+        // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
+        let _last;
+        let mut left = Vec::new();
+        {
+            let _names = self.exclusive();
+            let source = self.see(from.0, from.1)?;
+            let target = self.see_any(to.0, to.1)?;
+            let exchange = flags.contains(RenameFlags::EXCHANGE);
+            match &target {
+                Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
+                None if exchange => return Err(Errno::NOENT),
+                _ => {}
+            }
+            let moved = self.on_host(from, source)?;
+            let replaced = match target {
+                Some(target) if exchange => Some(Seen::Host(self.on_host(to, target)?)),
+                target => target,
+            };
+            _last = replaced.as_ref().and_then(|seen| {
+                let path = self.lock_nodes().entry(to.0, to.1).ok()?;
+                self.keep_open(seen, &path)
+            });
+            self.rename_on_host(from, to, &moved, replaced.as_ref(), exchange, &mut left)?;
+            self.follow(from, to, &moved, replaced.as_ref(), exchange);
+        }
+        left.iter().try_for_each(|part: &PathBuf| self.sweep_work(part))
+    }
+
+    /// What the host has for an entry, brought there if need be.
+    fn on_host(&self, (parent, name): (u64, &OsStr), seen: Seen) -> Result<Stat> {
+        match seen {
+            Seen::Host(stat) => Ok(stat),
+            Seen::Base(target) => self.bring(parent, name, &target),
+        }
+    }
+
+    fn rename_on_host(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        moved: &Stat,
+        replaced: Option<&Seen>,
+        exchange: bool,
+        left: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let (old, new) = {
+            let nodes = self.lock_nodes();
+            (nodes.entry(from.0, from.1)?, nodes.entry(to.0, to.1)?)
+        };
+        let own = &self.directory;
+        if exchange {
+            return rustix::fs::renameat_with(own, &old, own, &new, RenameFlags::EXCHANGE);
+        }
+        if let Some(Seen::Host(stat)) = replaced
+            && stat.st_ino == moved.st_ino
+        {
+            // Two names of one file: rename(2) does nothing.
+            return Ok(());
+        }
+        if let Some(seen) = replaced.filter(|seen| seen.is_directory()) {
+            if !is_directory(moved) {
+                return Err(Errno::ISDIR);
+            }
+            if !self.shows_nothing(seen, &new)? {
+                return Err(Errno::NOTEMPTY);
+            }
+            if matches!(seen, Seen::Host(_)) {
+                left.extend(self.empty_on_host(&new)?);
+            }
+        }
+        let cover = self.base_has(from.0, from.1)?;
+        let over_whiteout = self.stat(&new).is_ok_and(|stat| is_whiteout(&stat));
+        if is_directory(moved) && over_whiteout {
+            // A directory cannot be renamed over a device; exchanged with it, it leaves the
+            // whiteout where it was.
+            rustix::fs::renameat_with(own, &old, own, &new, RenameFlags::EXCHANGE)?;
+            if !cover {
+                rustix::fs::unlinkat(own, &old, AtFlags::empty())?;
+            }
+            return Ok(());
+        }
+        let flags = if cover { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
+        rustix::fs::renameat_with(own, &old, own, &new, flags)
+    }
+
+    /// Clears a directory that shows nothing of the whiteouts in it.
+    fn empty_on_host(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let own = &self.directory;
+        let part = self.work_path();
+        rustix::fs::mkdirat(own, &part, Mode::from_raw_mode(0o700))?;
+        rustix::fs::renameat_with(own, &part, own, path, RenameFlags::EXCHANGE)?;
+        Ok(Some(part))
+    }
+
+    /// Brings the nodes after the host.
+    fn follow(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        moved: &Stat,
+        replaced: Option<&Seen>,
+        exchange: bool,
+    ) {
+        let mut nodes = self.lock_nodes();
+        match replaced {
+            Some(Seen::Host(stat)) if stat.st_ino == moved.st_ino => return,
+            Some(Seen::Host(stat)) => {
+                nodes.unlink(to.0, to.1, stat.st_ino, !exchange && last_name(stat));
+                nodes.unlink(from.0, from.1, moved.st_ino, false);
+                if exchange {
+                    nodes.link(from.0, from.1, stat.st_ino);
+                }
+            }
+            Some(Seen::Base(_)) => {
+                nodes.unlink_base(to.0, to.1);
+                nodes.unlink(from.0, from.1, moved.st_ino, false);
+            }
+            None => nodes.unlink(from.0, from.1, moved.st_ino, false),
+        }
+        nodes.link(to.0, to.1, moved.st_ino);
+    }
+}
