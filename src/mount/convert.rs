@@ -13,7 +13,8 @@ pub fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
-/// A time to be set; those before 1970 too.
+/// A time to be set. Those before 1970 come with their nanoseconds counted the wrong way: fuser 0.18
+/// makes `1970 - (-seconds + nanoseconds)` of what the kernel says.
 pub fn time(at: TimeOrNow) -> Time {
     match at {
         TimeOrNow::Now => Time::Now,
@@ -23,11 +24,7 @@ pub fn time(at: TimeOrNow) -> Time {
                 Err(before) => (-1, before.duration()),
             };
             let seconds = i64::try_from(apart.as_secs()).unwrap_or(i64::MAX);
-            match (sign, apart.subsec_nanos()) {
-                (1, nanoseconds) => Time::At(seconds, nanoseconds.into()),
-                (_, 0) => Time::At(-seconds, 0),
-                (_, nanoseconds) => Time::At(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
-            }
+            Time::At(sign * seconds, apart.subsec_nanos().into())
         }
     }
 }

@@ -282,11 +282,15 @@ pub fn found(attr: &Attr) -> Found {
     Found { attr: file_attr(attr), ttl: DRAFT_TTL }
 }
 
-/// A moment of the host; times before 1970, which the kernel's protocol has no place for here, are
-/// told as 1970.
+/// A moment of the host.
 fn moment(seconds: i64, nanoseconds: u64) -> SystemTime {
-    let seconds = u64::try_from(seconds).unwrap_or_default();
-    UNIX_EPOCH + Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or_default())
+    let apart = Duration::from_secs(seconds.unsigned_abs());
+    let whole = match seconds {
+        0.. => UNIX_EPOCH.checked_add(apart),
+        _ => UNIX_EPOCH.checked_sub(apart),
+    };
+    let nanoseconds = Duration::from_nanos(nanoseconds);
+    whole.and_then(|at| at.checked_add(nanoseconds)).unwrap_or(UNIX_EPOCH)
 }
 
 /// The kind of a host's file.

@@ -89,7 +89,12 @@ impl Drafts {
     pub fn open_directory(&self, id: u64) -> Result<u64> {
         let _names = self.shared();
         let (tree, on_host) = self.lock_nodes().under(id)?;
-        let host = if on_host { Some(self.open_host_directory(id)?) } else { None };
+        let host = match self.lock_nodes().path(id).is_ok() && on_host {
+            true => Some(self.open_host_directory(id)?),
+            false => None,
+        };
+        // Without a name there is nothing in it.
+        let tree = if self.lock_nodes().path(id).is_ok() { tree } else { None };
         let (host, above) = (Mutex::new(host), Mutex::default());
         self.handles.add_directory(DirectoryHandle { node: id, tree, host, above })
     }
@@ -109,7 +114,7 @@ impl Drafts {
             let fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
             return match &*fd {
                 Some(fd) => list_host(fd, position, each),
-                None => Err(Errno::BADF),
+                None => Ok(()),
             };
         };
         if position == 0 {

@@ -14,7 +14,7 @@ use super::handle::{Handle, OpenInode, OpenMode};
 use super::mark::ContentMark;
 use super::node::Body;
 use super::overlay::{Seen, is_directory, is_whiteout};
-use super::posix::{Attr, Caller, NOFOLLOW};
+use super::posix::{Attr, Caller, NOFOLLOW, open_again};
 use super::scratch::Drafts;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::{Content, Target};
@@ -84,7 +84,8 @@ impl Drafts {
 
     /// The kernel forgets.
     pub fn forget(&self, id: u64, lookups: u64) {
-        self.lock_nodes().forget(id, lookups);
+        let held = self.lock_nodes().forget(id, lookups);
+        drop(held);
     }
 
     /// Gives what was just made its owner and mode, in that order: chown(2) takes set-user-id away.
@@ -257,7 +258,7 @@ impl Drafts {
         let _change = self.change(parent)?;
         self.own(parent)?;
         // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
-        let _last;
+        let _spare;
         let left;
         {
             let _names = self.exclusive();
@@ -271,7 +272,7 @@ impl Drafts {
                 }
                 _ => {}
             }
-            _last = self.keep_open(&seen, &path);
+            _spare = self.hold(&seen, &path);
             left = self.remove_seen(parent, name, &seen, &path)?;
         }
         match left {
@@ -310,13 +311,17 @@ impl Drafts {
         Ok(left)
     }
 
-    /// Holds a long file whose last name is about to go.
-    pub(super) fn keep_open(&self, seen: &Seen, path: &Path) -> Option<File> {
-        let slow = matches!(seen, Seen::Host(stat)
-            if stat.st_nlink == 1 && stat.st_size >= SLOW_TO_FREE_BYTES
-                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        // A convenience: without it removing works as well.
-        if slow { self.open_host(path, OFlags::PATH).ok() } else { None }
+    /// Holds what is about to lose its last name: who looked it up a moment ago may still ask for it,
+    /// and the blocks of a long file are freed when what is given back is dropped.
+    pub(super) fn hold(&self, seen: &Seen, path: &Path) -> Option<File> {
+        let Seen::Host(stat) = seen else { return None };
+        let known = self.lock_nodes().knows(stat.st_ino);
+        if !last_name(stat) || !(known || stat.st_size >= SLOW_TO_FREE_BYTES) {
+            return None;
+        }
+        // Without it removing works as well.
+        let file = self.open_host(path, OFlags::PATH).ok()?;
+        self.lock_nodes().keep(stat.st_ino, file)
     }
 
     /// Opens a file; `flags` are those of open(2).
@@ -330,12 +335,14 @@ impl Drafts {
         if writes || truncates {
             let parents = self.lock_nodes().parents(id);
             parents.into_iter().try_for_each(|parent| self.own(parent))?;
-            self.bring_node(id)?;
+            if self.lock_nodes().path(id).is_ok() {
+                self.bring_node(id)?;
+            }
         }
         let _names = self.shared();
         let (path, draft, body) = {
             let nodes = self.lock_nodes();
-            (nodes.path(id)?, nodes.draft(id)?, nodes.body(id)?)
+            (nodes.named(id), nodes.draft(id)?, nodes.body(id)?)
         };
         if let Body::Base(target) = body {
             let Target::File { content, .. } = target else { return Err(Errno::INVAL) };
@@ -350,7 +357,13 @@ impl Drafts {
             };
             return Ok(Opened { handle: self.handles.add_file(handle)?, plain: None });
         }
-        let file = self.open_host(&path, flags & (OFlags::WRONLY | OFlags::RDWR))?;
+        let access = flags & (OFlags::WRONLY | OFlags::RDWR);
+        let file = match path {
+            Ok(path) => self.open_host(&path, access),
+            Err(_) => open_again(&*self.nameless(id, None)?, access),
+        };
+        // Replaced or removed a moment ago: the kernel looks its path up anew.
+        let file = file.map_err(|e| if e == Errno::NOENT { Errno::STALE } else { e })?;
         let opened = self.keep(file, id, draft, writes, caller)?;
         if truncates {
             let open = self.handles.file(opened.handle)?;
@@ -489,6 +502,7 @@ impl Drafts {
             let own = &self.directory;
             left = match self.stat(&path) {
                 Ok(before) => {
+                    drop(self.hold(&Seen::Host(before), &path));
                     rustix::fs::renameat_with(own, &part, own, &path, RenameFlags::EXCHANGE)?;
                     let gone = is_directory(&before) || before.st_nlink <= 1;
                     if !is_whiteout(&before) {

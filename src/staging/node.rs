@@ -4,8 +4,9 @@
 //! descriptors. A node knows the names it was seen under, and its path is made of them when it is
 //! needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use crate::model::tree::Target;
 
 /// Set in the number of every node of a draft, and of nothing else in a mount.
 pub const NODE_BIT: u64 = 1 << 62;
+
+/// Nodes without a name of which the inode is held. The kernel forgets most of them at once.
+const KEPT_MAX: usize = 4096;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +51,8 @@ struct Node {
     root: bool,
     /// Its whole draft is gone.
     removed: bool,
+    /// Without a name: what it was (O_PATH).
+    kept: Option<Arc<File>>,
 }
 
 /// What has to happen to a directory before something in it changes.
@@ -68,6 +74,8 @@ pub struct Nodes {
     by_host: HashMap<u64, u64>,
     /// What is only in the base.
     by_base: HashMap<Link, u64>,
+    /// Nodes that hold something, oldest first; some were forgotten since.
+    keepers: VecDeque<u64>,
     counted: u64,
 }
 
@@ -83,7 +91,8 @@ impl Nodes {
                 self.by_base.extend(links.iter().map(|link| (link.clone(), id)));
             }
         }
-        let node = Node { draft, body, mark: None, links, lookups: 1, root, removed: false };
+        let (mark, kept, removed) = (None, None, false);
+        let node = Node { draft, body, mark, links, lookups: 1, root, removed, kept };
         self.known.insert(id, node);
         id
     }
@@ -265,6 +274,31 @@ impl Nodes {
         paths.into_iter().next().ok_or(Errno::NOENT)
     }
 
+    /// Where a node is that somebody asks for by its number; ESTALE when it has no name any more: the
+    /// kernel then looks its path up anew, and finds what has replaced it, or nothing.
+    pub fn named(&self, id: u64) -> Result<PathBuf> {
+        self.path(id).map_err(|_| Errno::STALE)
+    }
+
+    /// Holds what the host's inode `host` is, whose last name is about to go, for as long as the
+    /// kernel knows its node. What is given back is not needed.
+    pub fn keep(&mut self, host: u64, file: File) -> Option<File> {
+        let Some(&id) = self.by_host.get(&host) else { return Some(file) };
+        let Some(node) = self.known.get_mut(&id) else { return Some(file) };
+        node.kept = Some(Arc::new(file));
+        self.keepers.push_back(id);
+        if self.keepers.len() <= KEPT_MAX {
+            return None;
+        }
+        let oldest = self.keepers.pop_front().and_then(|id| self.known.get_mut(&id)?.kept.take());
+        oldest.and_then(Arc::into_inner)
+    }
+
+    /// What is held of a node without a name.
+    pub fn kept(&self, id: u64) -> Option<Arc<File>> {
+        self.known.get(&id)?.kept.clone()
+    }
+
     /// Where an entry is, or would be.
     pub fn entry(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
         Ok(self.path(parent)?.join(name))
@@ -320,16 +354,18 @@ impl Nodes {
         }
     }
 
-    /// The kernel forgets.
-    pub fn forget(&mut self, id: u64, lookups: u64) {
-        let Some(node) = self.known.get_mut(&id) else {
-            return;
-        };
+    /// The kernel forgets; what was held is given back, to be dropped when nobody waits.
+    pub fn forget(&mut self, id: u64, lookups: u64) -> Option<Arc<File>> {
+        let node = self.known.get_mut(&id)?;
         node.lookups = node.lookups.saturating_sub(lookups);
         if node.lookups > 0 {
-            return;
+            return None;
         }
-        let Some(node) = self.known.remove(&id) else { return };
+        let node = self.known.remove(&id)?;
+        if self.keepers.len() > KEPT_MAX / 2 {
+            let known = &self.known;
+            self.keepers.retain(|id| known.contains_key(id));
+        }
         match node.body {
             Body::Host(host) if self.by_host.get(&host) == Some(&id) => {
                 self.by_host.remove(&host);
@@ -341,5 +377,6 @@ impl Nodes {
                 }
             }),
         }
+        node.kept
     }
 }

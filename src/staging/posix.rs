@@ -1,8 +1,9 @@
 //! Attributes: reading and setting them, and what callers and answers look like.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -100,21 +101,37 @@ impl Drafts {
             }
             return Ok(Attr { id, stat });
         }
-        let by_handle = || {
-            let open = match handle {
-                Some(handle) => self.handles.file(handle)?,
-                None => self.handles.any_of(id)?,
-            };
-            let shared = open.inode.read();
-            let file = open.file.as_ref().or(shared.came_up.as_ref()).ok_or(Errno::NOENT)?;
-            rustix::fs::fstat(file)
-        };
         let stat = match &path {
-            Ok(path) => self.stat(path)?,
-            Err(Errno::STALE) if handle.is_none() => return Err(Errno::STALE),
-            Err(_) => by_handle()?,
+            Ok(path) => self.stat(path).map_err(|e| match e {
+                // Replaced or removed a moment ago: the kernel looks its path up anew.
+                Errno::NOENT => Errno::STALE,
+                e => e,
+            })?,
+            Err(_) => rustix::fs::fstat(self.nameless(id, handle)?)?,
         };
         Ok(Attr { id, stat: self.shown(stat, path.ok().as_deref())? })
+    }
+
+    /// The host's file behind a node without a name; ESTALE when nobody holds it.
+    pub(super) fn nameless(&self, id: u64, handle: Option<u64>) -> Result<Arc<File>> {
+        let open = match handle {
+            Some(handle) => Some(self.handles.file(handle)?),
+            None => self.handles.any_of(id).ok(),
+        };
+        let by_handle = open.and_then(|open| {
+            let shared = open.inode.read();
+            shared.came_up.as_ref().or(open.file.as_ref()).cloned()
+        });
+        if let Some(file) = by_handle {
+            return Ok(file);
+        }
+        let kept = self.lock_nodes().kept(id).ok_or(Errno::STALE)?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&kept)?.st_mode) {
+            // What was held was only its place.
+            FileType::RegularFile => open_again(&kept, OFlags::RDWR).map(Arc::new),
+            FileType::Directory => open_again(&kept, OFlags::RDONLY).map(Arc::new),
+            _ => Ok(kept),
+        }
     }
 
     /// Sets attributes; what they are then.
@@ -134,14 +151,11 @@ impl Drafts {
             match path {
                 Ok(path) => self.set_by_path(id, &path, handle, set)?,
                 Err(_) => {
-                    let open = match handle {
-                        Some(handle) => self.handles.file(handle)?,
-                        None => self.handles.any_of(id)?,
-                    };
+                    let file = self.nameless(id, handle)?;
                     if let Some(size) = set.size {
-                        self.truncate(id, open.host()?, size)?;
+                        self.truncate(id, &file, size)?;
                     }
-                    set_by_file(open.host()?, set)?;
+                    set_by_file(&file, set)?;
                 }
             }
         }
@@ -185,13 +199,16 @@ impl Drafts {
         let _names = self.shared();
         let (body, path) = {
             let nodes = self.lock_nodes();
-            (nodes.body(id)?, nodes.path(id)?)
+            (nodes.body(id)?, nodes.named(id))
         };
         match body {
             Body::Base(Target::Symlink(to)) => Ok(to.into_vec()),
             Body::Base(_) => Err(Errno::INVAL),
             Body::Host(_) => {
-                let target = rustix::fs::readlinkat(&self.directory, &path, Vec::new())?;
+                let target = match path {
+                    Ok(path) => rustix::fs::readlinkat(&self.directory, &path, Vec::new())?,
+                    Err(_) => rustix::fs::readlinkat(self.nameless(id, None)?, "", Vec::new())?,
+                };
                 Ok(target.into_bytes())
             }
         }
@@ -204,6 +221,12 @@ impl Drafts {
     pub fn statfs(&self) -> Result<rustix::fs::StatVfs> {
         rustix::fs::statvfs(&self.root)
     }
+}
+
+/// Opens what is open once more.
+pub(super) fn open_again(file: &File, access: OFlags) -> Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
 fn times(set: SetAttr) -> Option<Timestamps> {

@@ -28,7 +28,7 @@ impl Drafts {
         self.own(from.0)?;
         self.own(to.0)?;
         // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
-        let _last;
+        let _spare;
         let mut left = Vec::new();
         {
             let _names = self.exclusive();
@@ -45,10 +45,13 @@ impl Drafts {
                 Some(target) if exchange => Some(Seen::Host(self.on_host(to, target)?)),
                 target => target,
             };
-            _last = replaced.as_ref().and_then(|seen| {
-                let path = self.lock_nodes().entry(to.0, to.1).ok()?;
-                self.keep_open(seen, &path)
-            });
+            _spare = match &replaced {
+                Some(seen) if !exchange && !same_inode(seen, &moved) => {
+                    let path = self.lock_nodes().entry(to.0, to.1)?;
+                    self.hold(seen, &path)
+                }
+                _ => None,
+            };
             self.rename_on_host(from, to, &moved, replaced.as_ref(), exchange, &mut left)?;
             self.follow(from, to, &moved, replaced.as_ref(), exchange);
         }
@@ -80,9 +83,7 @@ impl Drafts {
         if exchange {
             return rustix::fs::renameat_with(own, &old, own, &new, RenameFlags::EXCHANGE);
         }
-        if let Some(Seen::Host(stat)) = replaced
-            && stat.st_ino == moved.st_ino
-        {
+        if replaced.is_some_and(|seen| same_inode(seen, moved)) {
             // Two names of one file: rename(2) does nothing.
             return Ok(());
         }
@@ -148,4 +149,8 @@ impl Drafts {
         }
         nodes.link(to.0, to.1, moved.st_ino);
     }
+}
+
+fn same_inode(seen: &Seen, other: &Stat) -> bool {
+    matches!(seen, Seen::Host(stat) if stat.st_ino == other.st_ino)
 }

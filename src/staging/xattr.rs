@@ -1,9 +1,12 @@
 //! Extended attributes: those of users, and none of our own.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rustix::fs;
 use rustix::io::Errno;
 
 use super::Result;
@@ -14,13 +17,57 @@ use super::scratch::Drafts;
 /// The longest value, and the longest list of names, of extended attributes (xattr(7)).
 const XATTR_MAX_BYTES: usize = 64 << 10;
 
+/// What has attributes.
+enum Place {
+    /// By its path; the calls do not follow a symlink there.
+    Named(PathBuf),
+    /// An open file without a name.
+    Nameless(Arc<File>),
+}
+
+impl Place {
+    fn get(&self, name: &OsStr, value: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Named(path) => fs::lgetxattr(path, name, value),
+            Self::Nameless(file) => fs::fgetxattr(file, name, value),
+        }
+    }
+
+    fn set(&self, name: &OsStr, value: &[u8], flags: fs::XattrFlags) -> Result<()> {
+        match self {
+            Self::Named(path) => fs::lsetxattr(path, name, value, flags),
+            Self::Nameless(file) => fs::fsetxattr(file, name, value, flags),
+        }
+    }
+
+    fn list(&self, names: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Named(path) => fs::llistxattr(path, names),
+            Self::Nameless(file) => fs::flistxattr(file, names),
+        }
+    }
+
+    fn remove(&self, name: &OsStr) -> Result<()> {
+        match self {
+            Self::Named(path) => fs::lremovexattr(path, name),
+            Self::Nameless(file) => fs::fremovexattr(file, name),
+        }
+    }
+}
+
 impl Drafts {
-    /// The host path of a node, for calls that only take paths; `None` when it is only in the base.
-    fn host_path(&self, id: u64) -> Result<Option<PathBuf>> {
-        let nodes = self.lock_nodes();
-        match nodes.body(id)? {
-            Body::Host(_) => Ok(Some(self.root.join(nodes.path(id)?))),
-            Body::Base(_) => Ok(None),
+    /// Where the attributes of a node are; `None` when it is only in the base.
+    fn attributes_of(&self, id: u64) -> Result<Option<Place>> {
+        let named = {
+            let nodes = self.lock_nodes();
+            match nodes.body(id)? {
+                Body::Host(_) => nodes.named(id),
+                Body::Base(_) => return Ok(None),
+            }
+        };
+        match named {
+            Ok(path) => Ok(Some(Place::Named(self.root.join(path)))),
+            Err(_) => Ok(Some(Place::Nameless(self.nameless(id, None)?))),
         }
     }
 
@@ -31,9 +78,9 @@ impl Drafts {
     pub fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
         only_users(name)?;
         let _names = self.shared();
-        let path = self.host_path(id)?.ok_or(Errno::NODATA)?;
+        let place = self.attributes_of(id)?.ok_or(Errno::NODATA)?;
         let mut value = vec![0; XATTR_MAX_BYTES];
-        let length = rustix::fs::lgetxattr(&path, name, &mut value)?;
+        let length = place.get(name, &mut value)?;
         value.truncate(length);
         Ok(value)
     }
@@ -45,11 +92,13 @@ impl Drafts {
     pub fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: u32) -> Result<()> {
         only_users(name)?;
         let _change = self.change(id)?;
-        self.bring_node(id)?;
+        if self.lock_nodes().path(id).is_ok() {
+            self.bring_node(id)?;
+        }
         let _names = self.shared();
-        let path = self.host_path(id)?.ok_or(Errno::STALE)?;
-        let flags = rustix::fs::XattrFlags::from_bits_truncate(flags);
-        rustix::fs::lsetxattr(&path, name, value, flags)
+        let place = self.attributes_of(id)?.ok_or(Errno::STALE)?;
+        let flags = fs::XattrFlags::from_bits_truncate(flags);
+        place.set(name, value, flags)
     }
 
     /// The names of all attributes, each ended by NUL.
@@ -58,9 +107,9 @@ impl Drafts {
     /// What the host says.
     pub fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
         let _names = self.shared();
-        let Some(path) = self.host_path(id)? else { return Ok(Vec::new()) };
+        let Some(place) = self.attributes_of(id)? else { return Ok(Vec::new()) };
         let mut names = vec![0; XATTR_MAX_BYTES];
-        let length = rustix::fs::llistxattr(&path, &mut names)?;
+        let length = place.list(&mut names)?;
         names.truncate(length);
         let names = names.split_inclusive(|b| *b == 0);
         let theirs = names
@@ -76,7 +125,7 @@ impl Drafts {
         only_users(name)?;
         let _change = self.change(id)?;
         let _names = self.shared();
-        rustix::fs::lremovexattr(self.host_path(id)?.ok_or(Errno::NODATA)?, name)
+        self.attributes_of(id)?.ok_or(Errno::NODATA)?.remove(name)
     }
 }
 
