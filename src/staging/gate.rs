@@ -1,6 +1,7 @@
 //! Freezing: while a draft is committed nothing in it changes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,11 @@ pub type DraftKey = Arc<ArtifactPath>;
 
 /// How long freezing waits for operations that have begun: each is one system call.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an operation waits for a draft that is being committed.
+const THAW_DEADLINE: Duration = Duration::from_secs(60);
+/// Operations that may wait at once: a mount has that many threads more than it needs.
+pub const WAITING_MAX: usize = 8;
 
 #[derive(Default)]
 struct Gate {
@@ -31,6 +37,8 @@ pub struct Gates {
     moved: Condvar,
     /// When each draft was last changed: as many as there are drafts.
     touched: Mutex<HashMap<DraftKey, Instant>>,
+    /// Operations that wait for a draft to thaw.
+    waiting: AtomicUsize,
 }
 
 /// An operation that changes a draft.
@@ -77,15 +85,38 @@ impl Gates {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Begins an operation that changes the draft.
+    /// Begins an operation that changes the draft; while that is frozen, waits, unless so many wait
+    /// already that nobody would be left to serve the others. EBUSY then, or when it takes too long.
     pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
         let mut gates = self.lock();
-        let gate = gates.entry(Arc::clone(key)).or_default();
-        if gate.frozen {
-            return Err(Errno::BUSY);
+        if gates.get(key).is_some_and(|gate| gate.frozen) {
+            gates = self.wait_thawed(gates, key)?;
         }
+        let gate = gates.entry(Arc::clone(key)).or_default();
         gate.changing += 1;
         Ok(Change { gates: self, key: Arc::clone(key) })
+    }
+
+    fn wait_thawed<'a>(
+        &'a self,
+        mut gates: MutexGuard<'a, HashMap<DraftKey, Gate>>,
+        key: &DraftKey,
+    ) -> Result<MutexGuard<'a, HashMap<DraftKey, Gate>>> {
+        if self.waiting.fetch_add(1, Ordering::SeqCst) >= WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Err(Errno::BUSY);
+        }
+        let deadline = Instant::now() + THAW_DEADLINE;
+        let mut thawed = true;
+        while gates.get(key).is_some_and(|gate| gate.frozen) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                thawed = false;
+                break;
+            };
+            gates = self.moved.wait_timeout(gates, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if thawed { Ok(gates) } else { Err(Errno::BUSY) }
     }
 
     /// Whether the draft is frozen.
@@ -164,10 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_draft_refuses_changes_and_a_draft_with_writers_is_not_frozen() {
+    fn a_draft_with_writers_is_not_frozen() {
         let gates = Arc::new(Gates::default());
         let frozen = gates.freeze(&key()).unwrap();
-        assert!(matches!(gates.change(&key()), Err(Errno::BUSY)));
         assert!(gates.freeze(&key()).is_err());
         drop(frozen);
         drop(gates.change(&key()).unwrap());
@@ -180,12 +210,30 @@ mod tests {
     }
 
     #[test]
+    fn changes_wait_for_the_thaw_and_no_more_of_them_than_threads_can_be_spared() {
+        let gates = Arc::new(Gates::default());
+        let frozen = gates.freeze(&key()).unwrap();
+        std::thread::scope(|scope| {
+            let change = || gates.change(&key()).map(drop);
+            let waiting: Vec<_> = (0..WAITING_MAX).map(|_| scope.spawn(change)).collect();
+            while gates.waiting.load(Ordering::SeqCst) < WAITING_MAX {
+                std::thread::yield_now();
+            }
+            assert_eq!(gates.change(&key()).map(drop), Err(Errno::BUSY));
+            assert!(waiting.iter().all(|thread| !thread.is_finished()));
+            drop(frozen);
+            assert!(waiting.into_iter().all(|thread| thread.join().unwrap().is_ok()));
+        });
+        assert!(gates.change(&key()).is_ok());
+    }
+
+    #[test]
     fn freezing_waits_for_what_has_begun() {
         let gates = Arc::new(Gates::default());
         let change = gates.change(&key()).unwrap();
         std::thread::scope(|scope| {
             let freezer = scope.spawn(|| gates.freeze(&key()));
-            while gates.change(&key()).is_ok() {
+            while !gates.is_frozen(&key()) {
                 std::thread::yield_now();
             }
             assert!(!freezer.is_finished());

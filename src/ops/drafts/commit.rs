@@ -123,7 +123,7 @@ impl DraftDesk {
         ledger: DraftLedger,
     ) -> Result<()> {
         // Pinned first: the version may be deleted as soon as its commit is over.
-        self.pin(draft, report.root)?;
+        self.pin_frozen(draft, report.root)?;
         self.settle(draft, ledger)?;
         let selector = Selector::Version(committed.number);
         let base = Reference { path: committed.path.clone(), selector };

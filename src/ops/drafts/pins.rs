@@ -39,6 +39,16 @@ impl DraftDesk {
     /// # Errors
     /// [`Kind::Stale`] when it is gone already.
     pub fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
+        if self.lock_pinned().get(draft).is_some_and(|roots| roots.contains(&root)) {
+            return Ok(());
+        }
+        // A commit writes the record too.
+        let _change = self.drafts.begin_change(draft)?;
+        self.pin_frozen(draft, root)
+    }
+
+    /// The same for who keeps everybody else from changing the draft.
+    pub(super) fn pin_frozen(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
         let mut pinned = self.lock_pinned();
         if pinned.get(draft).is_some_and(|roots| roots.contains(&root)) {
             return Ok(());

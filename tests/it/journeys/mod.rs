@@ -4,3 +4,4 @@ mod publish;
 mod put;
 mod read;
 mod stage;
+mod version_drafts;
