@@ -45,6 +45,14 @@ pub fn empty(done: Result<()>, reply: ReplyEmpty) {
     }
 }
 
+/// The same, when it was no draft's.
+pub fn done(done: std::result::Result<(), Errno>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(e),
+    }
+}
+
 /// Answers a value of which the kernel may only have asked the length.
 pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match value {

@@ -21,7 +21,6 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::version::Change;
 use crate::ops::drafts::DraftDesk;
 use crate::ops::repository::Repository;
-use crate::staging::WAITING_MAX;
 
 /// The kernel's readahead for a mount, in KiB: fuser cannot ask for more than 128.
 const READ_AHEAD_KIB: u32 = 1024;
@@ -147,9 +146,7 @@ pub fn mount<F: Filesystem>(
         config.mount_options.push(MountOption::NoExec);
     }
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    let spared = if read_only { 0 } else { WAITING_MAX };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    config.n_threads = Some(threads + spared);
+    config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from));
     config.clone_fd = true;
     let session = Session::new(fs, &target, &config).and_then(Session::spawn);
     let session = session.map_err(|e| mount_error(&target, e))?;

@@ -18,7 +18,7 @@ use rustix::fs::{OFlags, SeekFrom};
 use super::adapter::{
     DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
 };
-use super::convert::{caller, empty, entry, time, xattr};
+use super::convert::{caller, done, empty, entry, time, xattr};
 use super::drafts::{DRAFT_TTL, file_attr, file_type, found, host, is_draft};
 use super::errno;
 use super::fs::{Found, Line};
@@ -110,10 +110,10 @@ impl Filesystem for Staging {
         }
         let (accessed, modified) = (atime.map(time), mtime.map(time));
         let set = SetAttr { mode, uid, gid, size, accessed, modified };
-        match self.fs.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
+        self.change(ino.0, move |it| match it.fs.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
             Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
             Err(e) => reply.error(host(e)),
-        }
+        });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -142,8 +142,10 @@ impl Filesystem for Staging {
         if !is_draft(parent.0) {
             return reply.error(Errno::EROFS);
         }
-        let made = self.fs.drafts().mknod(parent.0, name, caller(req), mode, rdev.into());
-        entry(made, reply);
+        let (name, caller) = (name.to_owned(), caller(req));
+        self.change(parent.0, move |it| {
+            entry(it.fs.drafts().mknod(parent.0, &name, caller, mode, rdev.into()), reply);
+        });
     }
 
     fn mkdir(
@@ -156,7 +158,10 @@ impl Filesystem for Staging {
         reply: ReplyEntry,
     ) {
         if is_draft(parent.0) {
-            return entry(self.fs.drafts().mkdir(parent.0, name, caller(req), mode), reply);
+            let (name, caller) = (name.to_owned(), caller(req));
+            return self.change(parent.0, move |it| {
+                entry(it.fs.drafts().mkdir(parent.0, &name, caller, mode), reply);
+            });
         }
         match self.fs.mkdir(parent.0, name, caller(req), mode) {
             Ok(Found { attr, ttl }) => reply.entry(&ttl, &attr, GENERATION),
@@ -168,17 +173,20 @@ impl Filesystem for Staging {
         if !is_draft(parent.0) {
             return reply.error(Errno::EROFS);
         }
-        empty(self.fs.drafts().unlink(parent.0, name, false), reply);
+        let name = name.to_owned();
+        self.change(parent.0, move |it| {
+            empty(it.fs.drafts().unlink(parent.0, &name, false), reply);
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if is_draft(parent.0) {
-            return empty(self.fs.drafts().unlink(parent.0, name, true), reply);
+            let name = name.to_owned();
+            return self.change(parent.0, move |it| {
+                empty(it.fs.drafts().unlink(parent.0, &name, true), reply);
+            });
         }
-        match self.fs.rmdir(parent.0, name) {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(e),
-        }
+        done(self.fs.rmdir(parent.0, name), reply);
     }
 
     fn symlink(
@@ -192,7 +200,10 @@ impl Filesystem for Staging {
         if !is_draft(parent.0) {
             return reply.error(Errno::EROFS);
         }
-        entry(self.fs.drafts().symlink(parent.0, name, caller(req), target), reply);
+        let (name, target, caller) = (name.to_owned(), target.to_owned(), caller(req));
+        self.change(parent.0, move |it| {
+            entry(it.fs.drafts().symlink(parent.0, &name, caller, &target), reply);
+        });
     }
 
     fn rename(
@@ -208,8 +219,11 @@ impl Filesystem for Staging {
         match (is_draft(parent.0), is_draft(newparent.0)) {
             (true, true) => {
                 let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-                let drafts = self.fs.drafts();
-                empty(drafts.rename((parent.0, name), (newparent.0, newname), flags), reply);
+                let (name, newname) = (name.to_owned(), newname.to_owned());
+                self.change(parent.0, move |it| {
+                    let (from, to) = ((parent.0, &*name), (newparent.0, &*newname));
+                    empty(it.fs.drafts().rename(from, to, flags), reply);
+                });
             }
             (false, false) => {
                 let from = self.fs.place(parent.0, name);
@@ -220,10 +234,7 @@ impl Filesystem for Staging {
                 };
                 // A commit reads the whole draft: no thread that serves requests waits for it.
                 let fs = Arc::clone(&self.fs);
-                std::thread::spawn(move || match fs.publish(from, to) {
-                    Ok(()) => reply.ok(),
-                    Err(e) => reply.error(e),
-                });
+                std::thread::spawn(move || done(fs.publish(from, to), reply));
             }
             _ => reply.error(Errno::EXDEV),
         }
@@ -237,12 +248,19 @@ impl Filesystem for Staging {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        Staging::link(self, ino.0, newparent.0, newname, caller(req), reply);
+        let (name, caller) = (newname.to_owned(), caller(req));
+        self.change(newparent.0, move |it| {
+            Staging::link(it, ino.0, newparent.0, &name, caller, reply);
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let flags = OFlags::from_bits_retain(flags.0 as u32);
-        Staging::open(self, ino.0, caller(req), flags, reply);
+        let caller = caller(req);
+        match flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
+            true => self.change(ino.0, move |it| Staging::open(it, ino.0, caller, flags, reply)),
+            false => Staging::open(self, ino.0, caller, flags, reply),
+        }
     }
 
     fn create(
@@ -259,7 +277,10 @@ impl Filesystem for Staging {
             return reply.error(Errno::EROFS);
         }
         let flags = OFlags::from_bits_retain(flags as u32);
-        Staging::create(self, (parent.0, name), caller(req), mode, flags, reply);
+        let (name, caller) = (name.to_owned(), caller(req));
+        self.change(parent.0, move |it| {
+            Staging::create(it, (parent.0, &name), caller, mode, flags, reply);
+        });
     }
 
     fn read(
@@ -359,12 +380,12 @@ impl Filesystem for Staging {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let done = if is_draft(ino.0) {
-            let listed = self.list_draft(fh, offset, &mut |line: Listed| {
+        let listed = if is_draft(ino.0) {
+            let each = &mut |line: Listed| {
                 let kind = file_type(line.kind);
                 !reply.add(INodeNo(line.inode), line.next, kind, &line.name)
-            });
-            listed.map_err(host)
+            };
+            self.list_draft(fh, offset, each).map_err(host)
         } else {
             let fs = &self.fs;
             add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |dot, next, name| {
@@ -381,7 +402,7 @@ impl Filesystem for Staging {
                 taken
             })
         };
-        match done {
+        match listed {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
         }
@@ -399,7 +420,7 @@ impl Filesystem for Staging {
         let mut add = |found: &Found, next: u64, name: &OsStr| {
             !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
         };
-        let done = if is_draft(ino.0) {
+        let listed = if is_draft(ino.0) {
             self.list_draft(fh, offset, &mut |line: Listed| {
                 if line.name == "." || line.name == ".." {
                     return add(&dot(line.inode), line.next, &line.name);
@@ -424,7 +445,7 @@ impl Filesystem for Staging {
                 add(&line.found, line.next + DOTS, name)
             })
         };
-        match done {
+        match listed {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
         }
@@ -475,10 +496,10 @@ impl Filesystem for Staging {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        match self.fs.setxattr(ino.0, name, Some(value), flags as u32) {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(e),
-        }
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.change(ino.0, move |it| {
+            done(it.fs.setxattr(ino.0, &name, Some(&value), flags as u32), reply);
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -490,10 +511,8 @@ impl Filesystem for Staging {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        match self.fs.setxattr(ino.0, name, None, 0) {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(e),
-        }
+        let name = name.to_owned();
+        self.change(ino.0, move |it| done(it.fs.setxattr(ino.0, &name, None, 0), reply));
     }
 
     fn fallocate(

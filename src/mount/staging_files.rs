@@ -15,11 +15,12 @@ use crate::model::digest::Digest;
 use crate::staging::{Caller, Opened};
 
 /// A staging mount.
+#[derive(Clone)]
 pub struct Staging {
     /// The file system.
     pub fs: Arc<StagingFs>,
     /// What the kernel reads and writes by itself.
-    pub backings: Backings,
+    pub backings: Arc<Backings>,
 }
 
 fn kept(good: bool) -> FopenFlags {
@@ -30,7 +31,17 @@ fn kept(good: bool) -> FopenFlags {
 impl Staging {
     /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
     pub fn new(fs: StagingFs, passthrough: bool) -> Self {
-        Self { fs: Arc::new(fs), backings: Backings::new(passthrough) }
+        Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)) }
+    }
+
+    /// Does what changes a draft, by one of its nodes. While the draft is being committed that waits,
+    /// in a thread of its own: those of the mount go on serving the others.
+    pub fn change(&self, node: u64, work: impl FnOnce(&Self) + Send + 'static) {
+        if !self.fs.drafts().is_frozen(node) {
+            return work(self);
+        }
+        let this = self.clone();
+        std::thread::spawn(move || work(&this));
     }
 
     /// Answers open(2).

@@ -18,8 +18,8 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an operation waits for a draft that is being committed.
 const THAW_DEADLINE: Duration = Duration::from_secs(60);
-/// Operations that may wait at once: a mount has that many threads more than it needs.
-pub const WAITING_MAX: usize = 8;
+/// Operations that may wait at once: each has a thread of its own.
+const WAITING_MAX: usize = 64;
 
 #[derive(Default)]
 struct Gate {
@@ -39,6 +39,8 @@ pub struct Gates {
     touched: Mutex<HashMap<DraftKey, Instant>>,
     /// Operations that wait for a draft to thaw.
     waiting: AtomicUsize,
+    /// Drafts that are frozen.
+    frozen: AtomicUsize,
 }
 
 /// An operation that changes a draft.
@@ -85,8 +87,8 @@ impl Gates {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Begins an operation that changes the draft; while that is frozen, waits, unless so many wait
-    /// already that nobody would be left to serve the others. EBUSY then, or when it takes too long.
+    /// Begins an operation that changes the draft; while that is frozen, waits. EBUSY when that takes too
+    /// long, or too many wait.
     pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
         let mut gates = self.lock();
         if gates.get(key).is_some_and(|gate| gate.frozen) {
@@ -117,6 +119,11 @@ impl Gates {
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         if thawed { Ok(gates) } else { Err(Errno::BUSY) }
+    }
+
+    /// Whether any draft is frozen; asked before every change.
+    pub fn any_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst) > 0
     }
 
     /// Whether the draft is frozen.
@@ -157,6 +164,7 @@ impl Gates {
             return Err(Errno::BUSY);
         }
         gate.frozen = true;
+        self.frozen.fetch_add(1, Ordering::SeqCst);
         let frozen = Frozen { gates: Arc::clone(self), key: Arc::clone(key) };
         let deadline = Instant::now() + SETTLE_DEADLINE;
         while gates.get(key).is_some_and(|gate| gate.changing > 0) {
@@ -182,6 +190,7 @@ impl Drop for Change<'_> {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
+        self.gates.frozen.fetch_sub(1, Ordering::SeqCst);
         self.gates.with(&self.key, |gate| gate.frozen = false);
     }
 }
@@ -210,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_wait_for_the_thaw_and_no_more_of_them_than_threads_can_be_spared() {
+    fn changes_wait_for_the_thaw_and_not_too_many_of_them() {
         let gates = Arc::new(Gates::default());
         let frozen = gates.freeze(&key()).unwrap();
         std::thread::scope(|scope| {

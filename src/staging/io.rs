@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
@@ -55,7 +55,7 @@ impl Drafts {
         }
         let mut shared = open.inode.write();
         let Some(mark) = shared.mark else { return write_host(file, offset, data) };
-        soil(&mut shared, file)?;
+        self.soil(&mut shared, file)?;
         let (start, filled) = self.filled(file, &mark, offset, data)?;
         let written = write_host(file, start, &filled)? as u64;
         let end = (start + written).min(offset + data.len() as u64);
@@ -124,13 +124,43 @@ impl Drafts {
             let mut shared = inode.write();
             let Some(mark) = shared.mark else { return rustix::fs::ftruncate(file, size) };
             if size != length()? {
-                soil(&mut shared, file)?;
+                self.soil(&mut shared, file)?;
             }
             rustix::fs::ftruncate(file, size)?;
-            see_only(&mut shared, file, size.min(mark.visible_bytes))
+            self.see_only(&mut shared, file, size.min(mark.visible_bytes))
         })();
         self.handles.give_back(node);
         done
+    }
+
+    /// The file is about to differ from its content.
+    fn soil(&self, shared: &mut Inode, file: &File) -> Result<()> {
+        if let Some(mark) = &mut shared.mark
+            && mark.clean
+        {
+            let soiled = ContentMark { clean: false, ..*mark };
+            self.set_mark(&soiled, file)?;
+            *mark = soiled;
+        }
+        Ok(())
+    }
+
+    /// Less of the content can be seen.
+    fn see_only(&self, shared: &mut Inode, file: &File, visible_bytes: u64) -> Result<()> {
+        let Some(mark) = shared.mark.filter(|mark| mark.visible_bytes != visible_bytes) else {
+            return Ok(());
+        };
+        let mark = ContentMark { visible_bytes, clean: false, ..mark };
+        self.set_mark(&mark, file)?;
+        shared.mark = (visible_bytes > 0).then_some(mark);
+        Ok(())
+    }
+
+    /// Marks a file; its data alone being durable is not enough until the mark is too.
+    fn set_mark(&self, mark: &ContentMark, file: &File) -> Result<()> {
+        let host = rustix::fs::fstat(file)?.st_ino;
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+        mark.set(file)
     }
 
     /// Closes a file or directory.
@@ -151,7 +181,12 @@ impl Drafts {
         let shared = open.inode.read();
         // What is only in the base is durable.
         let Some(file) = shared.came_up.as_ref().or(open.file.as_ref()) else { return Ok(()) };
-        let synced = if data_only { file.sync_data() } else { file.sync_all() };
+        let host = rustix::fs::fstat(file)?.st_ino;
+        let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+        let synced = if data_only && !marked { file.sync_data() } else { file.sync_all() };
+        if synced.is_err() && marked {
+            self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+        }
         synced.map_err(|e| errno(&e))
     }
 
@@ -173,12 +208,12 @@ impl Drafts {
         if (flags - FallocateFlags::KEEP_SIZE - zeroes) != FallocateFlags::empty() {
             return Err(Errno::OPNOTSUPP);
         }
-        soil(&mut shared, file)?;
+        self.soil(&mut shared, file)?;
         if flags.intersects(zeroes) {
             if offset < mark.visible_bytes && end < mark.visible_bytes {
                 return self.write_zeros(file, &mark, offset, end);
             }
-            see_only(&mut shared, file, offset.min(mark.visible_bytes))?;
+            self.see_only(&mut shared, file, offset.min(mark.visible_bytes))?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(file, punch, offset, length)?;
         } else {
@@ -298,34 +333,11 @@ impl Drafts {
         let visible_bytes = size + length;
         let clean = visible_bytes == content.size_bytes();
         let mark = ContentMark { content, visible_bytes, clean };
-        mark.set(file)?;
+        self.set_mark(&mark, file)?;
         rustix::fs::ftruncate(file, visible_bytes)?;
         shared.mark = Some(mark);
         Ok(length)
     }
-}
-
-/// The file is about to differ from its content.
-fn soil(shared: &mut Inode, file: &File) -> Result<()> {
-    if let Some(mark) = &mut shared.mark
-        && mark.clean
-    {
-        let soiled = ContentMark { clean: false, ..*mark };
-        soiled.set(file)?;
-        *mark = soiled;
-    }
-    Ok(())
-}
-
-/// Less of the content can be seen.
-fn see_only(shared: &mut Inode, file: &File, visible_bytes: u64) -> Result<()> {
-    let Some(mark) = shared.mark.filter(|mark| mark.visible_bytes != visible_bytes) else {
-        return Ok(());
-    };
-    let mark = ContentMark { visible_bytes, clean: false, ..mark };
-    mark.set(file)?;
-    shared.mark = (visible_bytes > 0).then_some(mark);
-    Ok(())
 }
 
 /// Fills `buffer` from `offset` of a file that stands on content; `file` is what the host has of it.

@@ -37,7 +37,7 @@ mod xattr;
 
 pub use base::Base;
 pub use directory::Listed;
-pub use gate::{DraftKey, Frozen, WAITING_MAX};
+pub use gate::{DraftKey, Frozen};
 pub use handle::OpenMode;
 pub use mark::{ContentMark, TreeMark};
 pub use names::Opened;

@@ -146,6 +146,21 @@ impl Drafts {
         Ok(())
     }
 
+    /// Makes everything so far durable that the next write of a record does not: ext4 and xfs write
+    /// their journals in order, so what was done before an fsync is durable with it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn settle_durably(&self) -> Result<()> {
+        /// statfs(2).
+        const IN_ORDER: [i64; 2] = [0xEF53, 0x5846_5342];
+        let root = self.open_host(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        if IN_ORDER.contains(&(rustix::fs::fstatfs(&root)?.f_type as i64)) {
+            return Ok(());
+        }
+        rustix::fs::syncfs(&root)
+    }
+
     /// Gives a file of a draft, whose bytes are also a pack's, bytes of its own.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The scratch directory: which drafts there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -59,6 +59,9 @@ pub struct Drafts {
     /// Owner and times of what is only in the base, by draft.
     pub(super) templates: Mutex<HashMap<DraftKey, Stat>>,
     pub(super) worked: AtomicU64,
+    /// Inodes of the host whose mark may not be durable: 8 bytes for each file that stood on content
+    /// and was changed and not synced since the drafts were opened.
+    pub(super) marked: Mutex<HashSet<u64>>,
     trashed: AtomicU64,
 }
 
@@ -105,6 +108,7 @@ impl Drafts {
             umask: umask.as_raw_mode(),
             templates: Mutex::default(),
             worked: AtomicU64::new(0),
+            marked: Mutex::default(),
             trashed: AtomicU64::new(0),
         })
     }
@@ -319,6 +323,11 @@ impl Drafts {
     /// Where what is being built lies; it is emptied when the drafts are opened.
     pub fn work_folder(&self) -> PathBuf {
         self.root.join(WORK)
+    }
+
+    /// Whether what changes this node has to wait.
+    pub fn is_frozen(&self, id: u64) -> bool {
+        self.gates.any_frozen() && self.draft_of(id).is_ok_and(|draft| self.gates.is_frozen(&draft))
     }
 
     /// Begins a change of a draft.

@@ -125,6 +125,9 @@ impl DraftDesk {
         // Pinned first: the version may be deleted as soon as its commit is over.
         self.pin_frozen(draft, report.root)?;
         self.settle(draft, ledger)?;
+        // What stood on an earlier version stands on this one now, also after a crash.
+        let durable = self.drafts.settle_durably();
+        durable.map_err(|e| on_host("make durable", Path::new("."), e))?;
         let selector = Selector::Version(committed.number);
         let base = Reference { path: committed.path.clone(), selector };
         let record = self.drafts.record(draft);
