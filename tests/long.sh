@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What takes longer than a minute or needs installed programs: power losses, and other people's tests in drafts.
+#   tests/long.sh        as root, after `cargo build --release`
+# Installs what it needs. Fails when anything failed or could not run; `N passed, N failed` at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export DEBIAN_FRONTEND=noninteractive
+command -v xfs_io >/dev/null || { apt-get update -q && apt-get install -yq xfsprogs; }
+passed=0 failed=0
+cargo test --locked --test long -- --nocapture && passed=$((passed + 1)) || failed=$((failed + 1))
+for options in passthrough no_passthrough; do
+  echo "# drafts, $options"
+  log=$(mktemp)
+  OPTIONS=$options tests/suites.sh target/release/artifactfs | tee "$log" || true
+  counts=$(tail -n 1 "$log")
+  [[ $counts =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]] || { echo "the suites broke off" >&2; failed=$((failed + 1)); continue; }
+  passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
