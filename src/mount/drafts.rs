@@ -15,7 +15,7 @@ use super::inode::{Node, ROOT};
 use crate::error::Error;
 use crate::model::name::{Alias, ProjectName};
 use crate::model::reference::{ArtifactPath, Selector, parse_artifact_name};
-use crate::ops::drafts::{CommitDraft, DraftDesk};
+use crate::ops::drafts::{CommitDraft, DraftDesk, WRITERS_WAIT};
 use crate::staging::{Attr, Caller, Drafts, NODE_BIT};
 
 /// How long the kernel may believe a draft's names and attributes. Only the kernel's own requests
@@ -243,7 +243,7 @@ impl StagingFs {
                 if !self.drafts().is_empty(&path).map_err(host)? {
                     return Err(Errno::ENOTEMPTY);
                 }
-                let frozen = self.drafts().freeze(&path, Duration::ZERO);
+                let frozen = self.drafts().freeze(&path, WRITERS_WAIT);
                 let removed = frozen.and_then(|frozen| self.desk.remove(&path, frozen));
                 removed.map_err(|e| errno::told("rmdir", &e))
             }

@@ -302,9 +302,19 @@ pub fn mount_staging(
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), true));
+    let (told, names) = (Arc::clone(&desk), Arc::clone(&read));
     let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
     let staging = Staging::new(fs, options.passthrough);
     let mounted = mount(staging, target, options, false)?;
+    if let Some(notifier) = mounted.notifier() {
+        told.tell(Box::new(move |draft| {
+            let name = std::ffi::OsStr::new(draft.artifact.as_str());
+            for project in names.touched(draft).projects {
+                // ENOENT: the kernel does not know the name.
+                let _ = notifier.inval_entry(fuser::INodeNo(project), name);
+            }
+        }));
+    }
     let watcher = Watcher::start(read, mounted.notifier());
     Ok((mounted, watcher))
 }

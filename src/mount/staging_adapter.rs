@@ -186,7 +186,9 @@ impl Filesystem for Staging {
                 empty(it.fs.drafts().unlink(parent.0, &name, true), reply);
             });
         }
-        done(self.fs.rmdir(parent.0, name), reply);
+        // It waits for files to be closed, of which the mount's own threads hear.
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        std::thread::spawn(move || done(fs.rmdir(parent.0, &name), reply));
     }
 
     fn symlink(

@@ -13,7 +13,7 @@ use super::gate::DraftKey;
 use super::handle::{Handle, OpenInode, OpenMode};
 use super::mark::ContentMark;
 use super::node::Body;
-use super::overlay::{Seen, is_directory, is_whiteout};
+use super::overlay::{STANDS_FOR_ZERO, Seen, is_directory, is_whiteout};
 use super::posix::{Attr, Caller, NOFOLLOW, open_again};
 use super::scratch::Drafts;
 use crate::model::reference::ArtifactPath;
@@ -145,7 +145,7 @@ impl Drafts {
     /// Makes a file, FIFO, socket or device.
     ///
     /// # Errors
-    /// What the host says; EPERM for the device that stands for a removed name.
+    /// What the host says; EPERM for the device that stands for another.
     pub fn mknod(
         &self,
         parent: u64,
@@ -155,9 +155,11 @@ impl Drafts {
         device: u64,
     ) -> Result<Attr> {
         let kind = FileType::from_raw_mode(mode);
-        if kind == FileType::CharacterDevice && device == 0 {
-            return Err(Errno::PERM);
-        }
+        let device = match (kind, device) {
+            (FileType::CharacterDevice, 0) => STANDS_FOR_ZERO,
+            (FileType::CharacterDevice, STANDS_FOR_ZERO) => return Err(Errno::PERM),
+            (_, device) => device,
+        };
         self.make((parent, name), caller, false, |path, owner| {
             let private = Mode::from_raw_mode(0o600);
             rustix::fs::mknodat(&self.directory, path, kind, private, device)?;
@@ -358,21 +360,23 @@ impl Drafts {
             return Ok(Opened { handle: self.handles.add_file(handle)?, plain: None });
         }
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
-        let file = match path {
-            Ok(path) => self.open_host(&path, access),
+        let open = |access| match &path {
+            Ok(path) => self.open_host(path, access),
             Err(_) => open_again(&*self.nameless(id, None)?, access),
         };
+        let file = open(access);
         // Replaced or removed a moment ago: the kernel looks its path up anew.
         let file = file.map_err(|e| if e == Errno::NOENT { Errno::STALE } else { e })?;
         let opened = self.keep(file, id, draft, writes, caller)?;
         if truncates {
-            let open = self.handles.file(opened.handle)?;
-            let done = self.truncate(id, open.host()?, 0);
+            // What is opened only for reading is cut off all the same.
+            let done = open(OFlags::WRONLY).and_then(|file| self.truncate(id, &file, 0));
             if let Err(e) = done {
                 self.release(opened.handle);
                 return Err(e);
             }
-            return Ok(Opened { plain: open.file.clone(), ..opened });
+            let handle = self.handles.file(opened.handle)?;
+            return Ok(Opened { plain: handle.file.clone(), ..opened });
         }
         Ok(opened)
     }

@@ -31,6 +31,10 @@ pub const STAT_BLOCK_BYTES: u64 = 512;
 /// What `st_blksize` asks programs to read and write at once: fewer round trips.
 const PREFERRED_IO_BYTES: i64 = 1 << 20;
 
+/// The character device that the host has where users made 0:0: that stands for a removed name. The
+/// highest numbers there are (makedev(3)), which no driver has.
+pub const STANDS_FOR_ZERO: u64 = 0xffff_ffff;
+
 /// An entry as the draft shows it.
 pub enum Seen {
     /// The host has it.
@@ -42,6 +46,11 @@ pub enum Seen {
 /// Whether this stands for a name that was removed.
 pub fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn is_stand_in(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == STANDS_FOR_ZERO
 }
 
 /// Whether it is a directory.
@@ -153,6 +162,9 @@ impl Drafts {
     /// room, or `cp` would look for its holes one by one.
     pub(super) fn shown(&self, mut stat: Stat, path: Option<&Path>) -> Result<Stat> {
         stat.st_blksize = PREFERRED_IO_BYTES as _;
+        if is_stand_in(&stat) {
+            stat.st_rdev = 0;
+        }
         let sparse = (stat.st_blocks as u64) * STAT_BLOCK_BYTES < stat.st_size as u64;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if let (true, true, Some(path)) = (sparse, regular, path)

@@ -153,7 +153,8 @@ impl Drafts {
                 Err(_) => {
                     let file = self.nameless(id, handle)?;
                     if let Some(size) = set.size {
-                        self.truncate(id, &file, size)?;
+                        // Any handle may have been found, also one for reading.
+                        self.truncate(id, &open_again(&file, OFlags::WRONLY)?, size)?;
                     }
                     set_by_file(&file, set)?;
                 }

@@ -20,7 +20,7 @@ use crate::staging::{DraftRecord, Frozen, give_to_store};
 
 /// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
 /// close(2) a little after it has returned.
-pub(super) const WRITERS_WAIT: Duration = Duration::from_secs(2);
+pub const WRITERS_WAIT: Duration = Duration::from_secs(2);
 
 fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
     Error::io(format!("cannot {what} {} of the draft", path.display()), error.into())

@@ -24,7 +24,8 @@ use crate::model::version::Metadata;
 use crate::registry::Committed;
 use crate::staging::{Caller, DraftRecord, Drafts, TreeMark};
 use base::Versions;
-use commit::{WRITERS_WAIT, no_version};
+pub use commit::WRITERS_WAIT;
+use commit::no_version;
 pub use control::{DraftPlace, field};
 
 /// The path of draft calls.
@@ -161,7 +162,12 @@ pub struct DraftDesk {
     pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
     troubles: Mutex<VecDeque<String>>,
     opened: Instant,
+    /// Told when what a draft's name stands for is another, so that nobody goes on with the last.
+    moved: Mutex<Option<Box<Moved>>>,
 }
+
+/// Told of a draft by a thread that serves no request of the kernel's.
+type Moved = dyn Fn(&ArtifactPath) + Send + Sync;
 
 fn now() -> (i64, i64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -185,6 +191,7 @@ impl DraftDesk {
             pinned: Mutex::default(),
             troubles: Mutex::default(),
             opened: Instant::now(),
+            moved: Mutex::default(),
         };
         for draft in desk.drafts.list()? {
             desk.unshare(&draft)?;
@@ -196,6 +203,17 @@ impl DraftDesk {
     /// The drafts.
     pub fn drafts(&self) -> &Arc<Drafts> {
         &self.drafts
+    }
+
+    /// Tells `moved` from now on when what a draft's name stands for is another.
+    pub fn tell(&self, moved: Box<Moved>) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
+    }
+
+    fn tell_moved(&self, draft: &ArtifactPath) {
+        if let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner) {
+            moved(draft);
+        }
     }
 
     fn lock_pinned(&self) -> MutexGuard<'_, HashMap<ArtifactPath, Vec<Digest>>> {
@@ -385,15 +403,21 @@ impl DraftService for DraftDesk {
                 let PutReport { warnings, stored_bytes, files_read, .. } = report;
                 Ok(DraftAnswer::Committed { committed, warnings, stored_bytes, files_read })
             }
-            DraftCall::Begin(reference) => Ok(DraftAnswer::Begun(self.begin(&reference)?)),
+            DraftCall::Begin(reference) => {
+                let draft = self.begin(&reference)?;
+                self.tell_moved(&draft);
+                Ok(DraftAnswer::Begun(draft))
+            }
             DraftCall::Discard(draft) => {
                 let frozen = self.drafts.freeze(&draft, WRITERS_WAIT)?;
                 self.remove(&draft, frozen)?;
+                self.tell_moved(&draft);
                 Ok(DraftAnswer::Done)
             }
             DraftCall::Diff(draft) => self.diff(&draft),
             DraftCall::Restore(draft, path) => {
                 self.restore(&draft, &path)?;
+                self.tell_moved(&draft);
                 Ok(DraftAnswer::Done)
             }
         }
