@@ -218,6 +218,7 @@ struct Daemon {
 /// Opens the drafts, and answers for them.
 fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
     let desk = Arc::new(open_drafts(repository)?);
+    desk.hash_ahead();
     let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&desk);
     let services = Services { registry: None, drafts: Some(service) };
     let server = Server::start(&repository.layout.staging_socket(), services)?;

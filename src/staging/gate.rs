@@ -1,7 +1,7 @@
 //! Freezing: while a draft is committed nothing in it changes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,9 @@ pub struct Gates {
     waiting: AtomicUsize,
     /// Drafts that are frozen.
     frozen: AtomicUsize,
+    /// Somebody wants to know when a file is opened for writing.
+    watched: AtomicBool,
+    written: Condvar,
 }
 
 /// An operation that changes a draft.
@@ -134,6 +137,19 @@ impl Gates {
     /// A handle was opened for writing.
     pub fn add_writer(&self, key: &DraftKey) {
         self.with(key, |gate| gate.writers += 1);
+        if self.watched.load(Ordering::Relaxed) {
+            self.written.notify_all();
+        }
+    }
+
+    /// Waits until somebody opens a file for writing, at most `wait`.
+    pub fn wait_written(&self, wait: Duration) {
+        let gates = self.lock();
+        self.watched.store(true, Ordering::Relaxed);
+        let (gates, _) =
+            self.written.wait_timeout(gates, wait).unwrap_or_else(PoisonError::into_inner);
+        self.watched.store(false, Ordering::Relaxed);
+        drop(gates);
     }
 
     /// It was closed.

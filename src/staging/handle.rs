@@ -223,6 +223,18 @@ impl Handles {
         }
     }
 
+    /// The plain files that are open for writing, each once.
+    pub fn written(&self) -> Vec<Arc<File>> {
+        let inner = self.lock();
+        let mut nodes = std::collections::HashSet::new();
+        let files = inner.open.values().filter_map(|open| match open {
+            Open::File(handle) if handle.mode == OpenMode::Write => Some(handle),
+            _ => None,
+        });
+        let plain = files.filter(|handle| handle.inode.read().mark.is_none());
+        plain.filter(|handle| nodes.insert(handle.node)).filter_map(|h| h.file.clone()).collect()
+    }
+
     /// Process and node of every file of a draft that is open for writing.
     pub fn writers(&self, draft: &DraftKey) -> Vec<(u32, u64)> {
         let inner = self.lock();

@@ -145,7 +145,7 @@ impl Drafts {
             return Ok(*stat);
         }
         let record = self.record(draft);
-        let mut stat = rustix::fs::stat(&self.tree_path(draft))?;
+        let mut stat = rustix::fs::stat(self.tree_path(draft))?;
         if let Some((uid, gid)) = record.owner {
             (stat.st_uid, stat.st_gid) = (uid, gid);
         }

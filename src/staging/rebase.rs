@@ -29,6 +29,17 @@ impl Drafts {
         if path.as_os_str().is_empty() { root } else { root.join(path) }
     }
 
+    /// Waits until somebody opens a file for writing, at most `wait`.
+    pub fn wait_written(&self, wait: std::time::Duration) {
+        self.gates.wait_written(wait);
+    }
+
+    /// The files that stand on nothing and are open for writing, to be read.
+    pub fn written(&self) -> Vec<File> {
+        let open = self.handles.written().into_iter();
+        open.filter_map(|file| super::posix::open_again(&file, OFlags::RDONLY).ok()).collect()
+    }
+
     /// Whether nobody has the host's inode open, so that its bytes may become a pack's.
     pub fn may_share(&self, host: u64) -> bool {
         let node = self.lock_nodes().node_of_host(host);

@@ -17,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub dir: TempDir,
-    mounts: Vec<PathBuf>,
+    pub mounts: Vec<PathBuf>,
 }
 
 /// What a command did.
@@ -117,27 +117,6 @@ impl World {
     pub fn daemon(&self) -> i32 {
         let status = self.json(&["status"]);
         i32::try_from(status["mounts"][0]["pid"].as_i64().unwrap()).unwrap()
-    }
-
-    /// The same, by what the kernel says: it works when the repository does not.
-    pub fn daemon_of_mounts(&self) -> i32 {
-        let mount = self.path("mnt");
-        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
-            let entry = entry.unwrap();
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let last = line.split(|b| *b == 0).rfind(|part| !part.is_empty())?;
-            let serves = line.windows(10).any(|part| part == b"foreground");
-            (serves && last == mount.as_os_str().as_encoded_bytes()).then_some(pid)
-        });
-        found.expect("a daemon serves the mount")
-    }
-
-    /// Takes dead mounts away.
-    pub fn clear_mounts(&mut self) {
-        for target in std::mem::take(&mut self.mounts) {
-            host("umount", &[Path::new("-l"), &target]);
-        }
     }
 
     pub fn umount(&mut self) {

@@ -250,6 +250,19 @@ fn forget_old(world: &World, known: &mut Promised) {
     }
 }
 
+/// The process that serves a mount, by its command line: the repository cannot be asked.
+fn daemon_of(mount: &Path) -> i32 {
+    let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let entry = entry.unwrap();
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let last = line.split(|b| *b == 0).rfind(|part| !part.is_empty())?;
+        let serves = line.windows(10).any(|part| part == b"foreground");
+        (serves && last == mount.as_os_str().as_encoded_bytes()).then_some(pid)
+    });
+    found.expect("a daemon serves the mount")
+}
+
 #[test]
 fn after_a_power_loss_everything_acknowledged_is_there() {
     let mut world = World::new();
@@ -295,10 +308,12 @@ fn after_a_power_loss_everything_acknowledged_is_there() {
             }
         });
         commits += known.versions.len() - before;
-        let daemon = Pid::from_raw(world.daemon_of_mounts()).unwrap();
+        let daemon = Pid::from_raw(daemon_of(&read)).unwrap();
         kill_process(daemon, Signal::KILL).unwrap();
         until("the mount is dead", || fs::read_dir(&read).is_err());
-        world.clear_mounts();
+        for target in std::mem::take(&mut world.mounts) {
+            host("umount", &[Path::new("-l"), &target]);
+        }
         until("the disk is idle", || {
             Command::new("umount").arg(&disk.target).output().unwrap().status.success()
         });

@@ -53,6 +53,7 @@ impl DraftDesk {
             known: record.root.map(|root| (root, record.totals.into())),
             strict: request.strict,
             external_symlinks: request.external_symlinks,
+            ahead: &|host| self.ahead.take(host),
             may_share: &|host| self.drafts.may_share(host),
             sharing: &|path| {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,8 +74,8 @@ impl DraftDesk {
             metadata: request.metadata.clone().or_else(|| said.metadata.clone()),
             expect: request.expect,
         };
-        let ledger = DraftLedger::create(&self.drafts.work_folder())?;
-        put_draft(&self.repository, &source, version, ledger, |report, ledger| {
+        let work = self.drafts.work_folder();
+        put_draft(&self.repository, &source, version, &work, |report, ledger| {
             let Some(committed) = &report.committed else { return Ok(()) };
             let settled = match remove {
                 true => settle_packs(ledger),

@@ -1,5 +1,6 @@
 //! Drafts: what is written and not yet committed.
 
+mod ahead;
 mod base;
 mod changes;
 mod commit;
@@ -23,6 +24,7 @@ use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::Metadata;
 use crate::registry::Committed;
 use crate::staging::{Caller, DraftRecord, Drafts, TreeMark};
+use ahead::Ahead;
 use base::Versions;
 pub use commit::WRITERS_WAIT;
 use commit::no_version;
@@ -162,6 +164,7 @@ pub struct DraftDesk {
     pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
     troubles: Mutex<VecDeque<String>>,
     opened: Instant,
+    ahead: Arc<Ahead>,
     /// Told when what a draft's name stands for is another, so that nobody goes on with the last.
     moved: Mutex<Option<Box<Moved>>>,
 }
@@ -191,6 +194,7 @@ impl DraftDesk {
             pinned: Mutex::default(),
             troubles: Mutex::default(),
             opened: Instant::now(),
+            ahead: Arc::default(),
             moved: Mutex::default(),
         };
         for draft in desk.drafts.list()? {
@@ -203,6 +207,11 @@ impl DraftDesk {
     /// The drafts.
     pub fn drafts(&self) -> &Arc<Drafts> {
         &self.drafts
+    }
+
+    /// Cuts and hashes big files while they are written, from now on.
+    pub fn hash_ahead(&self) {
+        self.ahead.start(&self.drafts, self.repository.cutter.clone());
     }
 
     /// Tells `moved` from now on when what a draft's name stands for is another.

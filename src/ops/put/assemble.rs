@@ -281,7 +281,9 @@ impl<'a> Assembly<'a> {
                     self.report.warnings.push(text);
                 }
             }
-            Event::Small(_) | Event::Segment(_) => unreachable!("hashing replaced it"),
+            Event::Small(_) | Event::Segment(_) | Event::Guess { .. } => {
+                unreachable!("hashing replaced it")
+            }
         }
         Ok(())
     }

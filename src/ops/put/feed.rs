@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
 use super::scan::{Event, FileMeta, Unit};
 use crate::content::chunk::Cutter;
 use crate::error::{IoContext, Result};
+use crate::model::recipe::Piece;
 
 /// A unit is full with so many files …
 const UNIT_FILES: usize = 256;
@@ -76,7 +78,7 @@ impl<'a> Feed<'a> {
             let open = OpenFile::open(&file.path)?;
             (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
             self.push(Event::Begin(file.clone()), 0)?;
-            self.segments(&file.path, &open)?;
+            self.segments(&file.path, &open, 0)?;
             // What may become a pack's is frozen, and becoming one changes its stamp.
             if file.share || open.is_unchanged().at("read", &file.path)? {
                 return self.push(Event::End, 0);
@@ -86,10 +88,38 @@ impl<'a> Feed<'a> {
         Err(keeps_changing(&file.path))
     }
 
-    /// Reads and cuts a file; stops early when it turns out shorter than it was.
-    fn segments(&mut self, path: &Path, open: &OpenFile) -> Result<()> {
+    /// Cuts a big file of a frozen draft, of which the chunks at its head are guessed.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn big_draft_file(&mut self, mut file: FileMeta, guessed: &[Piece]) -> Result<()> {
+        let open = Arc::new(OpenFile::open(&file.path)?);
+        (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
+        let path = file.path.clone();
+        self.push(Event::Begin(file), 0)?;
+        let (mut offset, mut rest) = (0, guessed);
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            while let Some(piece) = rest.get(count)
+                && (count == 0 || bytes + piece.size_bytes <= SEGMENT_BYTES as u64)
+            {
+                (count, bytes) = (count + 1, bytes + piece.size_bytes);
+            }
+            let (now, later) = rest.split_at(count);
+            if offset + bytes > open.size_bytes {
+                break;
+            }
+            let file = Arc::clone(&open);
+            self.whole(Event::Guess { file, offset, pieces: now.to_vec() }, Vec::new())?;
+            (offset, rest) = (offset + bytes, later);
+        }
+        self.segments(&path, &open, offset)?;
+        self.push(Event::End, 0)
+    }
+
+    /// Reads and cuts a file from `offset` on, where a chunk begins; stops early when it turns out shorter than it was.
+    fn segments(&mut self, path: &Path, open: &OpenFile, mut offset: u64) -> Result<()> {
         let zero_chunk = self.cutter.cut(&vec![0; self.cutter.max_bytes()]) as u64;
-        let mut offset = 0;
         let mut carry: Vec<u8> = Vec::new();
         while offset < open.size_bytes {
             if carry.is_empty() {

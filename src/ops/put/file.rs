@@ -14,6 +14,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 pub const CHANGED_RETRIES: u32 = 3;
 
 /// A file open for reading, and what it was when it was opened.
+#[derive(Debug)]
 pub struct OpenFile {
     file: File,
     /// What it was when it was opened.

@@ -3,9 +3,10 @@
 use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
 use super::scan::{Cut, Event, FileMeta, SMALL_MAX_BYTES, Unit};
 use crate::content::chunk::Cutter;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::ObjectKind;
+use crate::model::recipe::Piece;
 
 /// Reads the small files of a unit, cuts and hashes them, and hashes segments.
 ///
@@ -23,11 +24,34 @@ pub fn hash(mut unit: Unit, cutter: &Cutter) -> Result<Unit> {
                 let cuts = ranges.into_iter().map(|range| cut(&unit.buffer, range));
                 Event::Pieces(cuts.collect())
             }
+            Event::Guess { file, offset, pieces } => {
+                Event::Pieces(confirm(&file, offset, &pieces, &mut unit.buffer)?)
+            }
             other => other,
         };
         unit.events.push(event);
     }
     Ok(unit)
+}
+
+/// Reads what was guessed, and sees whether it is so. Chunks that hold what they should are cut where
+/// they should be: where a chunk ends depends on nothing but what is in it.
+fn confirm(file: &OpenFile, at: u64, pieces: &[Piece], buffer: &mut Vec<u8>) -> Result<Vec<Cut>> {
+    let wrong = || Error::new(Kind::Stale, "a file is not what it was when it was hashed ahead");
+    let length: u64 = pieces.iter().map(|piece| piece.size_bytes).sum();
+    buffer.resize(length as usize, 0);
+    let count = file.read(at, buffer).map_err(|e| Error::io("cannot read a file again", e))?;
+    if (count as u64) < length {
+        return Err(wrong());
+    }
+    let mut start = 0;
+    let cuts = pieces.iter().map(|piece| {
+        let range = start..start + piece.size_bytes as usize;
+        start = range.end;
+        let cut = cut(buffer, range);
+        if cut.digest == piece.digest { Ok(cut) } else { Err(wrong()) }
+    });
+    cuts.collect()
 }
 
 fn small_bytes(event: &Event) -> u64 {

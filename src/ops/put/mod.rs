@@ -205,7 +205,7 @@ impl NewVersion {
     }
 }
 
-/// Puts a draft. `after` is called when the version is there and everything it stands on is still
+/// Puts a draft; what is noted meanwhile lies in `work`. `after` is called when the version is there and everything it stands on is still
 /// pinned, with what became of each file.
 ///
 /// # Errors
@@ -214,7 +214,7 @@ pub fn put_draft(
     repository: &Repository,
     draft: &DraftSource<'_>,
     version: NewVersion,
-    ledger: DraftLedger,
+    work: &Path,
     after: impl FnOnce(&PutReport, DraftLedger) -> Result<()>,
 ) -> Result<PutReport> {
     let registry = &repository.registry;
@@ -222,8 +222,18 @@ pub fn put_draft(
     let orphan = holder::orphan_for(&**registry, &purpose)?;
     let lease = registry.begin(purpose, holder::this_process(), orphan)?;
     let done: Result<PutReport> = (|| {
-        let (walk, ledger) = (Walk::Draft(draft), Ledger::Draft(ledger));
-        let built = assemble::run(repository, walk, Some(lease), ledger, Arc::new(Silent))?;
+        let build = || {
+            let ledger = Ledger::Draft(DraftLedger::create(work)?);
+            assemble::run(repository, Walk::Draft(draft), Some(lease), ledger, Arc::new(Silent))
+        };
+        let built = match build() {
+            // Something was hashed ahead and then changed; nothing is guessed twice.
+            Err(e) if e.kind() == Kind::Stale => {
+                tracing::debug!("committing again: {e}");
+                build()?
+            }
+            built => built?,
+        };
         let Built { mut report, ledger } = built;
         report.committed = Some(version.commit(repository, lease, &report)?);
         if let Ledger::Draft(ledger) = ledger {

@@ -38,6 +38,9 @@ pub struct DraftSource<'a> {
     pub strict: bool,
     /// Whether symlinks that lead out of the version are kept; otherwise they are refused.
     pub external_symlinks: bool,
+    /// The chunks at the head of a file, by its inode on the host, as somebody saw them who may be
+    /// wrong.
+    pub ahead: &'a (dyn Fn(u64) -> Vec<Piece> + Sync),
     /// Whether the bytes of a file may become a pack's, by its inode on the host.
     pub may_share: &'a (dyn Fn(u64) -> bool + Sync),
     /// Told, durably, before they do.
@@ -272,7 +275,7 @@ impl<'a> DraftScan<'a> {
             }
             Some(mark) => self.changed_file(file, mark),
             None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Event::Small(file), size_bytes),
-            None => self.feed.big_file(file),
+            None => self.feed.big_draft_file(file, &(self.source.ahead)(meta.ino())),
         }
     }
 

@@ -5,8 +5,10 @@ use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::feed::Feed;
+use super::file::OpenFile;
 use super::index::{OldIndex, Stamp};
 use super::source::{IgnoreStack, Link, Source, index_key};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -72,6 +74,15 @@ pub enum Event {
     Pieces(Vec<Cut>),
     /// So many chunks of zeros.
     Zeros(u64),
+    /// Its next chunks, as somebody guessed them, to be read and hashed.
+    Guess {
+        /// The file.
+        file: Arc<OpenFile>,
+        /// Where they begin.
+        offset: u64,
+        /// The chunks.
+        pieces: Vec<Piece>,
+    },
     /// Its next chunks, which are there already.
     Reuse(Vec<Piece>),
     /// The big file is read, and was the same all the time.

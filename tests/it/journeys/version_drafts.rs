@@ -295,6 +295,31 @@ fn a_big_new_file_is_written_once() {
 }
 
 #[test]
+fn what_was_hashed_ahead_and_then_changed_is_committed_as_it_is() {
+    for options in [&[][..], &["-o", "no_passthrough"]] {
+        let mut world = World::new();
+        let (read, staging) = world.mount_with(options);
+        fs::create_dir_all(staging.join("p/a")).unwrap();
+        let mut bytes = noise(11, 60_000_000);
+        let mut file = File::create(staging.join("p/a/model")).unwrap();
+        for part in bytes.chunks(1 << 20) {
+            file.write_all(part).unwrap();
+        }
+        // Long enough for most of it to be hashed; however much is, the outcome is the same.
+        std::thread::sleep(Duration::from_millis(300));
+        file.write_all_at(b"another thought", 20_000_000).unwrap();
+        bytes[20_000_000..20_000_015].copy_from_slice(b"another thought");
+        drop(file);
+        world.ok(&["commit", "p/a"]);
+        until("the version is there", || read.join("p/a:v0").exists());
+        assert!(fs::read(read.join("p/a:v0/model")).unwrap() == bytes);
+        world.tree("again", &[("model", &bytes)]);
+        assert_eq!(world.json(&["put", "-n", "p/a", "again"])["new_version"], false);
+        world.sound();
+    }
+}
+
+#[test]
 fn a_commit_that_fails_leaves_a_big_file_to_the_draft() {
     let mut world = World::new();
     let (_, staging) = world.mount();
