@@ -23,7 +23,12 @@ pub struct Staging {
     pub backings: Arc<Backings>,
 }
 
-fn kept(good: bool) -> FopenFlags {
+/// How the kernel is to cache a file that is not passed through.
+fn cached(good: bool, flags: OFlags) -> FopenFlags {
+    // Who only writes reads nothing of what the kernel would keep: it need not be kept twice.
+    if flags.contains(OFlags::WRONLY) {
+        return FopenFlags::FOPEN_DIRECT_IO;
+    }
     // Only the kernel changes a draft: what it has cached holds, unless it went by our side.
     if good { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
 }
@@ -59,7 +64,7 @@ impl Staging {
         };
         let back = |file: &std::fs::File| reply.open_backing(file);
         match self.backings.open(ino, handle, plain.as_deref(), caller.pid, back) {
-            Way::Cached(good) => reply.opened(FileHandle(handle), kept(good)),
+            Way::Cached(good) => reply.opened(FileHandle(handle), cached(good, flags)),
             Way::Through(backing) => {
                 reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &backing);
             }
@@ -85,7 +90,8 @@ impl Staging {
         let (attr, handle) = (file_attr(&attr), FileHandle(handle));
         match way {
             Way::Cached(good) => {
-                reply.created(&DRAFT_TTL, &attr, GENERATION, handle, kept(good));
+                let flags = cached(good, flags);
+                reply.created(&DRAFT_TTL, &attr, GENERATION, handle, flags);
             }
             Way::Through(backing) => {
                 let flags = FopenFlags::empty();
