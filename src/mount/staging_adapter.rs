@@ -308,21 +308,17 @@ impl Filesystem for Staging {
 
     fn write(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        write_flags: WriteFlags,
+        _write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // The kernel does that itself, but not for who writes past its cache. What comes from a
-        // mapping comes from nobody in particular.
-        let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let drop_set_id = req.uid() != 0 && !mapped;
-        match self.fs.drafts().write(fh.0, offset, data, drop_set_id) {
+        match self.fs.drafts().write(fh.0, offset, data) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(e) => reply.error(host(e)),
         }

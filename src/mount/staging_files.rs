@@ -24,9 +24,10 @@ pub struct Staging {
 }
 
 /// How the kernel is to cache a file that is not passed through.
-fn cached(good: bool, flags: OFlags) -> FopenFlags {
-    // Who only writes reads nothing of what the kernel would keep: it need not be kept twice.
-    if flags.contains(OFlags::WRONLY) {
+fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
+    // Who only writes reads nothing of what the kernel would keep: it need not be kept twice. Set-id
+    // bits the kernel takes away only from who writes through its cache.
+    if flags.contains(OFlags::WRONLY) && !set_id {
         return FopenFlags::FOPEN_DIRECT_IO;
     }
     // Only the kernel changes a draft: what it has cached holds, unless it went by our side.
@@ -58,13 +59,14 @@ impl Staging {
             let handle = FileHandle(self.backings.version_handle(caller.pid));
             return reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
         }
-        let Opened { handle, plain } = match self.fs.drafts().open_file(ino, caller, flags) {
+        let Opened { handle, plain, set_id } = match self.fs.drafts().open_file(ino, caller, flags)
+        {
             Ok(opened) => opened,
             Err(e) => return reply.error(host(e)),
         };
         let back = |file: &std::fs::File| reply.open_backing(file);
         match self.backings.open(ino, handle, plain.as_deref(), caller.pid, back) {
-            Way::Cached(good) => reply.opened(FileHandle(handle), cached(good, flags)),
+            Way::Cached(good) => reply.opened(FileHandle(handle), cached(good, flags, set_id)),
             Way::Through(backing) => {
                 reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &backing);
             }
@@ -81,7 +83,7 @@ impl Staging {
         reply: ReplyCreate,
     ) {
         let made = self.fs.drafts().create_file(parent, name, caller, mode, flags);
-        let (attr, Opened { handle, plain }) = match made {
+        let (attr, Opened { handle, plain, set_id }) = match made {
             Ok(made) => made,
             Err(e) => return reply.error(host(e)),
         };
@@ -90,7 +92,7 @@ impl Staging {
         let (attr, handle) = (file_attr(&attr), FileHandle(handle));
         match way {
             Way::Cached(good) => {
-                let flags = cached(good, flags);
+                let flags = cached(good, flags, set_id);
                 reply.created(&DRAFT_TTL, &attr, GENERATION, handle, flags);
             }
             Way::Through(backing) => {

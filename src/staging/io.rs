@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
 
-use rustix::fs::{FallocateFlags, Mode, SeekFrom};
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Result;
@@ -39,18 +39,14 @@ impl Drafts {
         }
     }
 
-    /// Writes all of `data` at `offset`; with `drop_set_id`, set-id bits go, as the host takes them
-    /// from whoever is not root.
+    /// Writes all of `data` at `offset`.
     ///
     /// # Errors
     /// What the host or the base says; ENOSPC when nothing fitted.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drop_set_id: bool) -> Result<usize> {
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
         let file = open.host()?;
-        if drop_set_id {
-            clear_set_id(file)?;
-        }
         {
             let shared = open.inode.read();
             if shared.mark.is_none() {
@@ -395,14 +391,6 @@ fn whose(file: &File, at: u64, end: u64) -> Result<(bool, u64)> {
         Err(Errno::NXIO) => Ok((false, end)),
         Err(e) => Err(e),
     }
-}
-
-/// chmod(2): set-group-id means something else when the group may not execute.
-fn clear_set_id(file: &File) -> Result<()> {
-    let mode = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode & 0o7777);
-    let group = if mode.contains(Mode::XGRP) { Mode::SGID } else { Mode::empty() };
-    let cleared = mode - Mode::SUID - group;
-    if cleared == mode { Ok(()) } else { rustix::fs::fchmod(file, cleared) }
 }
 
 fn is_hole(file: &File, block: u64) -> Result<bool> {

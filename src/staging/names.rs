@@ -22,12 +22,17 @@ use crate::model::tree::{Content, Target};
 /// Removing the last name of a longer file frees so many extents that nobody shall wait for it.
 const SLOW_TO_FREE_BYTES: i64 = 16 << 20;
 
+/// Set-user-id and set-group-id.
+const SET_ID_BITS: u32 = 0o6000;
+
 /// A file that was opened.
 pub struct Opened {
     /// The number of the handle.
     pub handle: u64,
     /// The host's file, when it is all there is: the kernel may use it directly.
     pub plain: Option<Arc<File>>,
+    /// Whether it has a set-id bit, which the kernel takes away when somebody writes through its cache.
+    pub set_id: bool,
 }
 
 /// Who owns what is made, when this process may give it away.
@@ -357,7 +362,8 @@ impl Drafts {
                 mode: OpenMode::Read,
                 pid: caller.pid,
             };
-            return Ok(Opened { handle: self.handles.add_file(handle)?, plain: None });
+            let handle = self.handles.add_file(handle)?;
+            return Ok(Opened { handle, plain: None, set_id: false });
         }
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
         let open = |access| match &path {
@@ -404,6 +410,7 @@ impl Drafts {
         caller: Caller,
     ) -> Result<Opened> {
         // A frozen draft's file may become a pack's: nothing but this process may use it then.
+        let set_id = rustix::fs::fstat(&file)?.st_mode & SET_ID_BITS != 0;
         let plain = inode.read().mark.is_none() && !self.gates.is_frozen(&draft);
         let plain = plain.then(|| Arc::clone(&file));
         let mode = if writes { OpenMode::Write } else { OpenMode::Read };
@@ -413,7 +420,7 @@ impl Drafts {
         if writes {
             self.gates.add_writer(&key);
         }
-        Ok(Opened { handle: number, plain })
+        Ok(Opened { handle: number, plain, set_id })
     }
 
     /// Makes a file and opens it.
