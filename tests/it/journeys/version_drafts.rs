@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::world::{World, host, noise, same_tree, until, write};
 
 /// Everything in the store becomes unreadable: whoever reads content gets an error.
@@ -433,4 +435,46 @@ fn attributes_say_what_a_version_is() {
     assert_eq!(world.run(&["show", "p/a:best"]).code, 10);
     // What was said of the next version was used up.
     assert_eq!(attribute(&draft, "description"), None);
+}
+
+#[test]
+fn a_daemon_killed_while_a_big_file_becomes_a_pack_leaves_both_whole() {
+    let mut world = World::new();
+    let mut versions: Vec<(String, Vec<u8>)> = Vec::new();
+    for round in 0..12u64 {
+        let (read, staging) = world.mount();
+        let model = staging.join("p/a/model");
+        fs::create_dir_all(model.parent().unwrap()).unwrap();
+        // What the draft has is what was written last, whatever became of the commit.
+        let mut bytes = noise(round, 20_000_000);
+        write(&model, &bytes);
+        let daemon = world.daemon();
+        let mut commit = world.start(&["commit", "p/a"]);
+        std::thread::sleep(Duration::from_millis(round * 9));
+        kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
+        let acknowledged = commit.wait().unwrap().success();
+        until("the mount is dead", || fs::read_dir(&read).is_err());
+        let (read, _) = world.mount();
+        let listed = world.run(&["--json", "ls", "p/a"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
+        let found = listed.as_array().map_or(0, Vec::len);
+        assert!(found == versions.len() || found == versions.len() + 1, "{round}: {found}");
+        assert!(!acknowledged || found == versions.len() + 1, "{round}: an acknowledged commit");
+        if found > versions.len() {
+            versions.push((format!("p/a:v{}", found - 1), bytes.clone()));
+        }
+        assert!(fs::read(&model).unwrap() == bytes, "{round}: the draft");
+        let file = OpenOptions::new().write(true).open(&model).unwrap();
+        file.write_all_at(&noise(round + 100, 5_000_000), 3_000_000).unwrap();
+        drop(file);
+        bytes[3_000_000..8_000_000].copy_from_slice(&noise(round + 100, 5_000_000));
+        assert!(fs::read(&model).unwrap() == bytes, "{round}: the draft, changed");
+        for (version, bytes) in &versions {
+            assert!(fs::read(read.join(version).join("model")).unwrap() == *bytes, "{version}");
+        }
+        world.umount();
+        world.sound();
+        assert_eq!(world.run(&["verify"]).code, 0);
+    }
+    assert!(!versions.is_empty(), "no commit came to its end");
 }
