@@ -212,7 +212,10 @@ impl Store {
                 done => done.at("remove", &path)?,
             }
         }
-        Ok(())
+        // Who is told that it is gone forgets it: after a power loss it must not be there again.
+        let path = self.path(id, "pack");
+        let folder = path.parent().expect("a pack lies in a folder of the store");
+        if folder.exists() { sync_directory(folder) } else { Ok(()) }
     }
 
     /// The packs that are there, in no order.
