@@ -6,6 +6,10 @@ use crate::error::{Error, Kind, Result};
 
 /// The environment variable that names the repository.
 pub const REPO_VARIABLE: &str = "ARTIFACTFS_REPO";
+/// The environment variable that says where bytes of remote stores are kept.
+pub const CACHE_DIR_VARIABLE: &str = "ARTIFACTFS_CACHE_DIR";
+/// The environment variable that says how many.
+pub const CACHE_SIZE_VARIABLE: &str = "ARTIFACTFS_CACHE_SIZE";
 
 /// Who said so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,6 +32,10 @@ pub enum Kind {
     Full,
     /// It cannot be done now (a server gone, a lock held, an I/O error): try again later.
     Unavailable,
+    /// It took longer than it may: try again later.
+    TimedOut,
+    /// It would have to be waited for, by one who does not wait. Never leaves the program.
+    Later,
     /// It was there and was deleted while it was in use.
     Stale,
     /// Made by a newer release, or not built yet.
@@ -143,6 +147,7 @@ fn kind_of_io(error: &io::Error) -> Kind {
         io::ErrorKind::PermissionDenied => Kind::Denied,
         io::ErrorKind::ReadOnlyFilesystem => Kind::ReadOnly,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,
+        io::ErrorKind::TimedOut => Kind::TimedOut,
         io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty => Kind::Conflict,
         _ => Kind::Unavailable,
     }

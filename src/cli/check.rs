@@ -60,7 +60,7 @@ pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
 
 fn versions(context: &Context, before: &str, after: &str) -> Result<Vec<Difference>> {
     let (before, after): (Reference, Reference) = (parse(before)?, parse(after)?);
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let before = repository.registry.lookup(before)?.root;
     let after = repository.registry.lookup(after)?.root;
     let mut found = Vec::new();
@@ -105,7 +105,7 @@ fn difference_line(difference: &Difference) -> String {
 
 pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
     let reference: Option<Reference> = verb.reference.as_deref().map(parse).transpose()?;
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let bar = Bar::new("verifying", None, context.output);
     let mut verifier = Verifier::new(&repository, &bar);
     match reference {
@@ -155,7 +155,7 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
         (true, _) => Mode::Repair,
         (false, false) => Mode::Check,
     };
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let report = crate::ops::fsck::fsck(&repository, mode)?;
     tell_checked(context, &report);
     let sound = match mode {

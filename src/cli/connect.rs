@@ -4,6 +4,7 @@
 //! the others, also when it is only a `put` that somebody typed. When it ends, one of the others
 //! takes its place. So no verb fails because another one runs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::Context;
 use crate::client::Client;
 use crate::config::{Origin, Setting};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -201,10 +203,10 @@ fn own(layout: &Layout, lock: File) -> Result<Link> {
 ///
 /// # Errors
 /// As [`Layout::settings`] and [`Connection::open`].
-pub fn open_repository(setting: &Setting<std::path::PathBuf>) -> Result<Repository> {
-    let layout = layout_of(setting)?;
+pub fn open_repository(context: &Context) -> Result<Repository> {
+    let layout = layout_of(&context.repo)?;
     let connection = Connection::open(&layout)?;
-    Repository::new(layout, Arc::new(connection))
+    Repository::new(layout, Arc::new(connection), &context.access)
 }
 
 /// Where the repository is; the default one is made on first use.
@@ -214,7 +216,7 @@ pub fn open_repository(setting: &Setting<std::path::PathBuf>) -> Result<Reposito
 pub fn layout_of(setting: &Setting<std::path::PathBuf>) -> Result<Layout> {
     let layout = Layout::new(&setting.value)?;
     if setting.origin == Origin::Default && !layout.exists() {
-        match layout.init(None, system_clock()()) {
+        match layout.init(None, BTreeMap::new(), system_clock()()) {
             // Another command made it at the same moment.
             Err(e) if e.kind() == Kind::Conflict => {}
             made => drop(made?),

@@ -173,7 +173,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
         external_symlinks: verb.allow_external_symlinks,
         ..CommitDraft::plain(path)
     };
-    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    let repository = Arc::new(connect::open_repository(context)?);
     let desk = desk(repository)?;
     let answer = match verb.wait {
         Some(seconds) => commit_when_quiet(&*desk, &request, Duration::from_secs(seconds))?,
@@ -236,7 +236,7 @@ pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
     let names = path.split('/').filter(|name| !name.is_empty());
     let names = names.map(|name| EntryName::try_from(std::ffi::OsStr::new(name)));
     let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
-    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    let repository = Arc::new(connect::open_repository(context)?);
     desk(repository)?.call(DraftCall::Restore(draft, names))?;
     context.output.print(json!({ "restored": verb.path }), Vec::new);
     Ok(exit::DONE)
@@ -245,7 +245,7 @@ pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
 /// How a draft differs from what it stands on, and how many differences there are.
 pub fn differences(context: &Context, draft: &str) -> Result<(Vec<Difference>, u64)> {
     let draft: ArtifactPath = parse(draft)?;
-    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    let repository = Arc::new(connect::open_repository(context)?);
     match desk(repository)?.call(DraftCall::Diff(draft))? {
         DraftAnswer::Differences { differences, count } => Ok((differences, count)),
         _ => Err(unexpected()),
@@ -255,7 +255,7 @@ pub fn differences(context: &Context, draft: &str) -> Result<(Vec<Difference>, u
 pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
     match (verb.verb, verb.reference) {
         (Some(DraftVerb::Ls), _) => {
-            let repository = Arc::new(connect::open_repository(&context.repo)?);
+            let repository = Arc::new(connect::open_repository(context)?);
             let (drafts, _) = list(repository)?;
             context.output.print(drafts.iter().map(draft_json).collect(), || {
                 table(&drafts.iter().map(draft_row).collect::<Vec<_>>())
@@ -263,13 +263,13 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
         }
         (Some(DraftVerb::Discard { draft }), _) => {
             let path: ArtifactPath = parse(&draft)?;
-            let repository = Arc::new(connect::open_repository(&context.repo)?);
+            let repository = Arc::new(connect::open_repository(context)?);
             desk(repository)?.call(DraftCall::Discard(path.clone()))?;
             context.output.print(json!({ "discarded": path.to_string() }), Vec::new);
         }
         (None, Some(reference)) => {
             let reference: Reference = parse(&reference)?;
-            let repository = Arc::new(connect::open_repository(&context.repo)?);
+            let repository = Arc::new(connect::open_repository(context)?);
             let DraftAnswer::Begun(path) = desk(repository)?.call(DraftCall::Begin(reference))?
             else {
                 return Err(unexpected());

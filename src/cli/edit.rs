@@ -69,7 +69,7 @@ pub fn update(context: &Context, verb: Update) -> Result<u8> {
         return Err(Error::new(Kind::Usage, "nothing to update")
             .hint("give --description, --metadata, --set or --unset"));
     }
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     tell(context, &repository.registry.update(reference, change)?);
     Ok(exit::DONE)
 }
@@ -82,7 +82,7 @@ pub fn alias(context: &Context, verb: Alias) -> Result<u8> {
     };
     let reference: Reference = parse(&names.reference)?;
     let change = change(parse_all(&names.names)?);
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     tell(context, &repository.registry.change_aliases(reference, change)?);
     Ok(exit::DONE)
 }

@@ -26,7 +26,7 @@ pub struct Get {
 pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let filters = Filters::new(&verb.include, &[])?;
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
     let name = format!("{}:{}", info.path.artifact, info.number);
     let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));

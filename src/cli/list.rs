@@ -48,7 +48,7 @@ pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
 }
 
 fn projects(context: &Context) -> Result<u8> {
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let projects = repository.registry.projects()?;
     let document = projects.iter().map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
     context.output.print(document.collect(), || {
@@ -61,7 +61,7 @@ fn projects(context: &Context) -> Result<u8> {
 }
 
 fn artifacts(context: &Context, project: ProjectName) -> Result<u8> {
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let artifacts = repository.registry.artifacts(project)?;
     let document = artifacts.iter().map(|a| {
         json!({
@@ -90,7 +90,7 @@ fn aliases(info: &VersionInfo) -> String {
 }
 
 fn versions(context: &Context, path: ArtifactPath, long: bool) -> Result<u8> {
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let versions = listing::versions(&*repository.registry, &path)?;
     context.output.print(versions.iter().map(version).collect(), || {
         let row = |info: &VersionInfo| {
@@ -119,7 +119,7 @@ pub fn path_within(text: &str) -> Result<Vec<EntryName>> {
 
 fn files(context: &Context, reference: Reference, path: &str, long: bool) -> Result<u8> {
     let path = path_within(path)?;
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
     let entries = entries_at(&repository, &info, &path)?;
     context.output.print(entries.iter().map(entry_json).collect(), || {
@@ -194,7 +194,7 @@ fn long_row(entry: &Entry) -> Vec<String> {
 
 pub fn show(context: &Context, verb: Show) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
     let stored = share::stored_bytes(&repository, info.root)?;
     let exclusive = share::exclusive_bytes(&repository, &[info.root])?;

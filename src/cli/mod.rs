@@ -3,8 +3,11 @@
 //! Knows arguments, words and exit codes. Invariant: stdout carries data, stderr everything else;
 //! `--json` prints one document.
 
+mod access;
+mod cache;
 mod check;
 mod connect;
+mod copy_store;
 mod draft;
 mod edit;
 mod exit;
@@ -23,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Setting};
+use crate::content::store::Access;
 use crate::error::Result;
 use output::Output;
 
@@ -33,6 +37,12 @@ struct Cli {
     /// The repository [default: $XDG_DATA_HOME/artifactfs, made on first use]
     #[arg(long, global = true, value_name = "DIR", env = config::REPO_VARIABLE)]
     repo: Option<PathBuf>,
+    /// Where bytes of a remote store are kept near [default: $XDG_CACHE_HOME/artifactfs]
+    #[arg(long, global = true, value_name = "DIR", env = config::CACHE_DIR_VARIABLE)]
+    cache_dir: Option<PathBuf>,
+    /// What they may take on the disk: 500MB, 10GiB … [default: 10GiB]
+    #[arg(long, global = true, value_name = "SIZE", env = config::CACHE_SIZE_VARIABLE)]
+    cache_size: Option<String>,
     /// Print one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -80,6 +90,15 @@ enum Verb {
     Draft(draft::Draft),
     /// Take a path of a draft back to what it was in the version the draft stands on
     Restore(draft::Restore),
+    /// Fetch a version of a remote store before it is read
+    Prefetch(cache::Prefetch),
+    /// Look after the bytes of remote stores that are kept near
+    #[command(subcommand)]
+    Cache(cache::CacheVerb),
+    /// Free dead bytes that `delete --purge later` left
+    Gc(remove::Gc),
+    /// Copy every pack of one store to another, verified; goes on where it was interrupted
+    CopyStore(copy_store::CopyStore),
     /// Show mounts, drafts and room
     Status(repo::Status),
 }
@@ -87,6 +106,7 @@ enum Verb {
 /// What a verb works with.
 struct Context {
     repo: Setting<PathBuf>,
+    access: Access,
     output: Output,
 }
 
@@ -112,9 +132,14 @@ pub fn run() -> ExitCode {
     }
 }
 
+fn path_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from)
+}
+
 fn run_verb(cli: Cli) -> Result<u8> {
-    let repo = config::repository(cli.repo, |name| std::env::var_os(name).map(PathBuf::from))?;
-    let context = Context { repo, output: Output { json: cli.json } };
+    let repo = config::repository(cli.repo, path_variable)?;
+    let access = access::access(cli.cache_dir, cli.cache_size.as_deref(), path_variable)?;
+    let context = Context { repo, access, output: Output { json: cli.json } };
     match cli.verb {
         Verb::Init(verb) => repo::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
@@ -133,6 +158,10 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Commit(verb) => draft::commit(&context, verb),
         Verb::Draft(verb) => draft::draft(&context, verb),
         Verb::Restore(verb) => draft::restore(&context, verb),
+        Verb::Prefetch(verb) => cache::prefetch(&context, verb),
+        Verb::Cache(verb) => cache::cache(&context, verb),
+        Verb::Gc(verb) => remove::gc(&context, verb),
+        Verb::CopyStore(verb) => copy_store::copy_store(&context, verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
 }

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::draft::open_desk as open_drafts;
 use super::{Context, connect, exit};
+use crate::content::store::Access;
 use crate::error::{Error, IoContext, Kind, Result, WireError};
 use crate::mount::{
     MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
@@ -25,6 +26,7 @@ use crate::mount::{
 };
 use crate::ops::drafts::{DraftDesk, DraftService};
 use crate::ops::holder;
+use crate::ops::prefetch::Mode;
 use crate::ops::repository::{Layout, Repository};
 use crate::registry::Registry;
 use crate::server::{Server, Services};
@@ -51,7 +53,8 @@ pub struct Mount {
     /// Commit a draft that was quiet for so long, and that nobody has open for writing
     #[arg(long, value_name = "SECONDS", requires = "staging", value_parser = clap::value_parser!(u64).range(1..))]
     autocommit: Option<u64>,
-    /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec
+    /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec,
+    /// prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS
     #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Where the daemon says that it is ready
@@ -88,36 +91,58 @@ enum Ready {
     Failed(WireError),
 }
 
-fn options(texts: &[String]) -> Result<MountOptions> {
+/// What `-o` says: how to mount, and how a remote store is read.
+fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> {
     let root = rustix::process::geteuid().is_root();
-    let mut options = MountOptions { allow_other: root, noexec: false, passthrough: root };
+    let mut options =
+        MountOptions { allow_other: root, noexec: false, passthrough: root, prefetch: Mode::Auto };
+    let mut access = access.clone();
     for text in texts {
-        match text.as_str() {
-            "allow_other" => options.allow_other = true,
-            "no_allow_other" => options.allow_other = false,
-            "noexec" => options.noexec = true,
-            "passthrough" => options.passthrough = true,
-            "no_passthrough" => options.passthrough = false,
+        let (name, value) =
+            text.split_once('=').map_or((text.as_str(), None), |(n, v)| (n, Some(v)));
+        match (name, value) {
+            ("allow_other", None) => options.allow_other = true,
+            ("no_allow_other", None) => options.allow_other = false,
+            ("noexec", None) => options.noexec = true,
+            ("passthrough", None) => options.passthrough = true,
+            ("no_passthrough", None) => options.passthrough = false,
+            ("prefetch", Some("none")) => options.prefetch = Mode::None,
+            ("prefetch", Some("auto")) => options.prefetch = Mode::Auto,
+            ("prefetch", Some("all")) => options.prefetch = Mode::All,
+            ("metadata_timeout", Some(value)) => access.deadlines.metadata = seconds(name, value)?,
+            ("data_timeout", Some(value)) => access.deadlines.data = seconds(name, value)?,
             // What is always so may be said.
-            "ro" | "nosuid" | "nodev" => {}
-            other => {
-                return Err(Error::new(Kind::Usage, format!("unknown mount option {other:?}"))
-                    .hint(
-                        "known: allow_other, no_allow_other, noexec, passthrough, no_passthrough",
-                    ));
+            ("ro" | "nosuid" | "nodev", None) => {}
+            _ => {
+                let what = format!("unknown mount option {text:?}");
+                return Err(Error::new(Kind::Usage, what).hint(format!("known: {OPTIONS}")));
             }
         }
     }
-    Ok(options)
+    access.looks_ahead = options.prefetch != Mode::None;
+    Ok((options, access))
+}
+
+/// What `-o` takes.
+const OPTIONS: &str = "allow_other, no_allow_other, noexec, passthrough, no_passthrough, \
+    prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS";
+
+fn seconds(name: &str, text: &str) -> Result<Duration> {
+    let wrong = || {
+        Error::new(Kind::Usage, format!("{name}={text} is no number of seconds"))
+            .hint("write it as a number from 1 to 86400")
+    };
+    let seconds: u64 = text.parse().map_err(|_| wrong())?;
+    if (1..=86_400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(wrong()) }
 }
 
 pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
-    let options = options(&verb.options)?;
+    options(&verb.options, &context.access)?;
     let layout = connect::layout_of(&context.repo)?;
     if !verb.foreground {
         return start_daemon(context, &layout, &verb);
     }
-    let started = Daemon::start(&layout, &verb, options);
+    let started = Daemon::start(context, &layout, &verb);
     if let Some(path) = &verb.ready_file {
         tell_starter(path, &started)?;
     }
@@ -149,6 +174,10 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
     let mut command = Command::new(program);
     command.arg("--repo").arg(&layout.root).arg("mount").arg("--foreground");
+    if let Some(cache) = &context.access.cache {
+        command.arg("--cache-dir").arg(std::path::absolute(cache).at("find", cache)?);
+    }
+    command.arg("--cache-size").arg(context.access.cache_bytes.to_string());
     command.arg("--ready-file").arg(&ready_file);
     if let Some(staging) = &verb.staging {
         command.arg("--staging").arg(std::path::absolute(staging).at("find", staging)?);
@@ -229,7 +258,8 @@ fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Daemon {
-    fn start(layout: &Layout, verb: &Mount, options: MountOptions) -> Result<Self> {
+    fn start(context: &Context, layout: &Layout, verb: &Mount) -> Result<Self> {
+        let (options, access) = options(&verb.options, &context.access)?;
         // Its own session: a terminal that closes does not end it.
         if verb.ready_file.is_some() {
             rustix::process::setsid()
@@ -237,7 +267,7 @@ impl Daemon {
         }
         let connection = Arc::new(connect::Connection::open(layout)?);
         let registry: Arc<dyn Registry> = Arc::<connect::Connection>::clone(&connection);
-        let repository = Arc::new(Repository::new(layout.clone(), registry)?);
+        let repository = Arc::new(Repository::new(layout.clone(), registry, &access)?);
         if let Err(e) = holder::release_orphans(&repository) {
             tracing::warn!("what dead writers left is not freed yet: {e}");
         }

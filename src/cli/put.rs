@@ -56,7 +56,7 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         follow: !verb.no_follow,
         dry_run: verb.dry_run,
     };
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let bar = Arc::new(Bar::new("putting", None, context.output));
     let report = crate::ops::put::put(&repository, &request, bar)?;
     tell(context, &request, &report);

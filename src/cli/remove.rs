@@ -1,6 +1,6 @@
 //! `delete` and `prune`.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::output::{bytes, table};
@@ -8,6 +8,7 @@ use super::{Context, connect, exit, parse};
 use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
 use crate::model::version::{Timestamp, VersionInfo};
+use crate::ops::delete::{Collected, Purge};
 use crate::ops::prune::{self, PruneRequest};
 
 #[derive(Args)]
@@ -17,6 +18,48 @@ pub struct Delete {
     /// Also when it has aliases, which go with it
     #[arg(long)]
     delete_aliases: bool,
+    /// When dead bytes between living ones go; `later` leaves them to `gc`
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    purge: When,
+}
+
+/// When dead bytes between living ones go.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum When {
+    /// At once
+    #[default]
+    Now,
+    /// With the next `gc`
+    Later,
+}
+
+impl From<When> for Purge {
+    fn from(when: When) -> Self {
+        match when {
+            When::Now => Self::Now,
+            When::Later => Self::Later,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Gc {
+    /// Leave no more than this share of a pack dead
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100))]
+    garbage: u64,
+}
+
+pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
+    let repository = connect::open_repository(context)?;
+    let collected = crate::ops::delete::collect(&repository, verb.garbage)?;
+    let Collected { packs, freed_bytes, left_bytes } = collected;
+    let document =
+        json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });
+    context.output.print(document, || {
+        let (freed, left) = (bytes(freed_bytes), bytes(left_bytes));
+        vec![format!("{packs} packs, {freed} freed, {left} of garbage left")]
+    });
+    Ok(exit::DONE)
 }
 
 #[derive(Args)]
@@ -35,12 +78,17 @@ pub struct Prune {
     /// Only list what would go, and the bytes that would come free
     #[arg(long)]
     dry_run: bool,
+    /// When dead bytes between living ones go; `later` leaves them to `gc`
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    purge: When,
 }
 
 pub fn delete(context: &Context, verb: Delete) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
-    let repository = connect::open_repository(&context.repo)?;
-    let (info, freed) = crate::ops::delete::delete(&repository, &reference, verb.delete_aliases)?;
+    let repository = connect::open_repository(context)?;
+    let when = verb.purge.into();
+    let done = crate::ops::delete::delete(&repository, &reference, verb.delete_aliases, when);
+    let (info, freed) = done?;
     let reference = info.reference().to_string();
     let document = json!({ "deleted": reference, "freed_bytes": freed });
     context
@@ -74,13 +122,13 @@ pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
         keep_last: verb.keep_last,
         before: verb.older_than.as_deref().map(before).transpose()?,
     };
-    let repository = connect::open_repository(&context.repo)?;
+    let repository = connect::open_repository(context)?;
     let doomed = prune::plan(&repository, &request)?;
     let (gone, freed) = if verb.dry_run {
         let bytes = prune::bytes_of(&repository, &doomed)?;
         (doomed, bytes)
     } else {
-        prune::prune(&repository, doomed)?
+        prune::prune(&repository, doomed, verb.purge.into())?
     };
     tell(context, &gone, freed, verb.dry_run);
     Ok(exit::DONE)

@@ -1,5 +1,6 @@
 //! `init` and `status`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,8 +9,9 @@ use serde_json::json;
 
 use super::mount::daemons;
 use super::output::{bytes, table};
-use super::{Context, connect, draft, exit};
-use crate::error::Result;
+use super::{Context, connect, draft, exit, parse};
+use crate::content::store::StoreUrl;
+use crate::error::{Error, Kind, Result};
 use crate::ops::repository::Layout;
 use crate::registry::system_clock;
 
@@ -20,6 +22,9 @@ pub struct Init {
     /// Where the bytes go [default: file:store, below the repository]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// What else is needed to reach it, such as endpoint=URL or region=NAME; never a secret
+    #[arg(long = "store-option", value_name = "KEY=VALUE")]
+    store_options: Vec<String>,
 }
 
 #[derive(Args)]
@@ -28,21 +33,36 @@ pub struct Status {}
 pub fn init(context: &Context, verb: Init) -> Result<u8> {
     let directory = verb.directory.unwrap_or_else(|| context.repo.value.clone());
     let layout = Layout::new(&directory)?;
-    let settings = layout.init(verb.store.as_deref(), system_clock()())?;
+    let store = verb.store.as_deref().map(parse::<StoreUrl>).transpose()?;
+    let options = store_options(&verb.store_options)?;
+    let settings = layout.init(store.as_ref(), options, system_clock()())?;
     let root = layout.root.display().to_string();
     let document = json!({
         "repository": root,
         "id": settings.id,
         "format": settings.format,
         "store": settings.store,
+        "store_options": settings.store_options,
         "chunker": settings.chunker,
     });
     context.output.print(document, || vec![root]);
     Ok(exit::DONE)
 }
 
+/// `KEY=VALUE`, each key once.
+pub fn store_options(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| {
+            Error::new(Kind::Usage, format!("\"{text}\" is no option")).hint("write KEY=VALUE")
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}
+
 pub fn status(context: &Context, _verb: Status) -> Result<u8> {
-    let repository = Arc::new(connect::open_repository(&context.repo)?);
+    let repository = Arc::new(connect::open_repository(context)?);
     let daemons = daemons(&repository.layout)?;
     let (drafts, troubles) = draft::list(Arc::clone(&repository))?;
     let info = repository.registry.info()?;

@@ -4,9 +4,12 @@
 //! and verified. Must not know names, versions or the registry: it asks a [`Locate`] where an
 //! object is. Invariant: no unverified byte leaves this room.
 
+pub mod ahead;
+pub mod cache;
 pub mod chunk;
 pub mod codec;
 pub mod directory;
+pub mod near;
 pub mod pack;
 pub mod reader;
 pub mod store;
@@ -14,7 +17,7 @@ mod weighted;
 
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::object::Located;
+use crate::model::object::{Located, PackId};
 
 /// Who knows where objects are.
 pub trait Locate: Send + Sync {
@@ -23,4 +26,10 @@ pub trait Locate: Send + Sync {
     /// # Errors
     /// When that cannot be found out now; never for an object that does not exist.
     fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>>;
+
+    /// The length of a pack in bytes; `None` for one that is not in the repository.
+    ///
+    /// # Errors
+    /// When that cannot be found out now.
+    fn pack_length(&self, pack: PackId) -> Result<Option<u64>>;
 }

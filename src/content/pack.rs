@@ -12,9 +12,14 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::object::{NewObject, ObjectKind, PACK_ID_BYTES, PackId};
 
-/// When a pack is this long in bytes it is sealed: large enough for few requests, small enough
-/// to be rewritten when half of it is dead.
-pub const PACK_TARGET_BYTES: u64 = 32 << 20;
+/// No usual pack is longer: large enough for few requests, small enough to be rewritten when half
+/// of it is dead, and one segment of a cache.
+pub const PACK_MAX_BYTES: u64 = 32 << 20;
+/// When a pack is this long it is sealed: one more chunk would still find room.
+pub const PACK_TARGET_BYTES: u64 = PACK_MAX_BYTES - (1 << 20);
+/// When the pack of one big file in a remote store is this long, the file goes on in another: what
+/// was interrupted is not all to be done again.
+pub const SOLO_REMOTE_BYTES: u64 = 256 << 20;
 /// A file of at least this many bytes gets a pack of its own when its chunks are new.
 pub const SOLO_MIN_BYTES: u64 = 8 << 20;
 

@@ -1,19 +1,23 @@
 //! Objects and files, verified: the one read path.
 //!
-//! file → chunks → extents → pread → verify → bytes. An object that is no longer in the registry
+//! file → chunks → extents → at hand? pread : fetch → verify → bytes. An object that is no longer in the registry
 //! gives [`Kind::Stale`]; bytes that are not what their digest says give [`Kind::Corrupt`].
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lru::LruCache;
 
+use super::ahead::Streams;
+use super::near::{Class, Near, Patience};
 use super::store::Store;
 use super::weighted::WeightedLru;
 use super::{Locate, codec};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Located, ObjectKind};
+use crate::model::object::{Located, ObjectKind, PackId};
 use crate::model::recipe::{Piece, RecipeNode};
 use crate::model::tree::{Content, TreeNode};
 
@@ -28,36 +32,100 @@ const ALWAYS_VERIFIED_BYTES: u32 = 64 << 10;
 /// Longer chunks remembered as verified: 32 GiB of content for about 10 MiB of memory.
 const VERIFIED_CHUNKS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
 
-/// Reads objects of one store.
+/// Objects of a remote store whose places are remembered: some 16 MiB.
+const PLACES: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
+/// Streams that wait to be read ahead; more are forgotten.
+const AHEAD_QUEUE: usize = 256;
+/// Pieces of a file that lie so near each other in a pack are asked for as one.
+const NEAR_BYTES: u64 = 64 << 10;
+
+/// Reads objects of one store. Cheap to clone: all clones share what they know.
+#[derive(Clone)]
 pub struct Reader {
+    shared: Arc<Shared>,
+    patience: Patience,
+}
+
+struct Shared {
     store: Arc<Store>,
     locate: Arc<dyn Locate>,
     trees: WeightedLru<Digest, Arc<TreeNode>>,
     recipes: WeightedLru<Digest, Arc<RecipeNode>>,
     chunks: WeightedLru<Digest, Arc<Vec<u8>>>,
-    verified: Mutex<LruCache<Digest, ()>>,
+    /// Chunks that were verified, and in which copy.
+    verified: Mutex<LruCache<Digest, u64>>,
+    places: Mutex<LruCache<Digest, Located>>,
+    streams: Mutex<Streams>,
+    ahead: Option<SyncSender<(Digest, Range<u64>)>>,
 }
 
 impl Reader {
     /// A reader of `store`, told by `locate` where things are.
     pub fn new(store: Arc<Store>, locate: Arc<dyn Locate>) -> Self {
-        Self {
+        let queue = store.is_remote().then(|| sync_channel(AHEAD_QUEUE));
+        let (ahead, wishes) = queue.unzip();
+        let shared = Arc::new(Shared {
             store,
             locate,
             trees: WeightedLru::new(NODE_CACHE_BYTES),
             recipes: WeightedLru::new(NODE_CACHE_BYTES / 4),
             chunks: WeightedLru::new(CHUNK_CACHE_BYTES),
             verified: Mutex::new(LruCache::new(VERIFIED_CHUNKS)),
+            places: Mutex::new(LruCache::new(PLACES)),
+            streams: Mutex::default(),
+            ahead,
+        });
+        if let Some(wishes) = wishes {
+            let weak = Arc::downgrade(&shared);
+            std::thread::spawn(move || read_ahead(&weak, &wishes));
         }
+        Self { shared, patience: Patience::Deadline }
     }
 
     /// The store below.
     pub fn store(&self) -> &Arc<Store> {
-        &self.store
+        &self.shared.store
+    }
+
+    /// The same reader, but one that never waits for a remote store: what is not at hand gives
+    /// [`Kind::Later`].
+    #[must_use]
+    pub fn at_once(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), patience: Patience::Now }
+    }
+
+    /// Where objects are, as far as they are; a remote store's places are remembered.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+        let found = self.shared.locate.locate(digests)?;
+        if self.store().is_remote() {
+            let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
+            for (digest, located) in digests.iter().zip(&found) {
+                if let Some(located) = located {
+                    places.put(*digest, *located);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn place(&self, digest: &Digest) -> Option<Located> {
+        let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.get(digest).copied()
     }
 
     fn locate_one(&self, digest: Digest) -> Result<Located> {
-        self.locate.locate(&[digest])?.pop().flatten().ok_or_else(|| {
+        if self.store().is_remote() {
+            if let Some(located) = self.place(&digest) {
+                return Ok(located);
+            }
+            if self.patience == Patience::Now {
+                return Err(Error::new(Kind::Later, "not at hand: the registry has to be asked"));
+            }
+        }
+        self.locate(&[digest])?.pop().flatten().ok_or_else(|| {
             Error::new(Kind::Stale, format!("object {digest} is not in the repository any more"))
                 .hint("the version it belonged to was deleted")
         })
@@ -69,38 +137,60 @@ impl Reader {
     /// [`Kind::Stale`], [`Kind::Corrupt`], or what the store says.
     pub fn body(&self, digest: Digest) -> Result<Vec<u8>> {
         let located = self.locate_one(digest)?;
-        self.body_at(digest, &located)
+        self.body_at(digest, &located, Class::Piece)
     }
 
     /// The verified body of an object whose place is known.
-    ///
-    /// # Errors
-    /// As [`Reader::body`].
-    pub fn body_at(&self, digest: Digest, located: &Located) -> Result<Vec<u8>> {
-        let read = self.read_and_verify(digest, located);
-        if read.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
-            // It may have been deleted, and its bytes freed, between the look-up and the read.
-            let now = self.locate_one(digest)?;
-            if now.extent != located.extent {
-                return self.read_and_verify(digest, &now);
-            }
+    fn body_at(&self, digest: Digest, located: &Located, class: Class) -> Result<Vec<u8>> {
+        let read = self.read_and_verify(digest, located, class);
+        if !read.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
+            return read;
         }
-        read
+        // It may have been deleted, and its bytes freed, or written elsewhere, between the look-up
+        // and the read.
+        self.shared.places.lock().unwrap_or_else(PoisonError::into_inner).pop(&digest);
+        let now = self.locate_one(digest)?;
+        if now.extent != located.extent {
+            return self.read_and_verify(digest, &now, class);
+        }
+        match self.store().near() {
+            Some(near) => self.fetch_again(near, digest, &now, class),
+            None => read,
+        }
     }
 
-    fn read_and_verify(&self, digest: Digest, located: &Located) -> Result<Vec<u8>> {
+    /// Wrong bytes, of the cache or of the store, are fetched once more.
+    fn fetch_again(
+        &self,
+        near: &Arc<Near>,
+        digest: Digest,
+        located: &Located,
+        class: Class,
+    ) -> Result<Vec<u8>> {
+        near.counters.wrong();
+        near.distrust(located.extent);
+        let stored = near.refetch(located.extent, class).map_err(|e| match e.kind() {
+            Kind::NotFound => Error::new(Kind::Corrupt, "a pack is missing").because(e),
+            _ => e,
+        })?;
+        verify(digest, located, stored.to_vec())
+    }
+
+    fn read_and_verify(&self, digest: Digest, located: &Located, class: Class) -> Result<Vec<u8>> {
         let mut stored = vec![0; located.extent.stored_bytes as usize];
-        self.store.read(located.extent, 0, &mut stored)?;
-        let body = codec::decode(located.codec, stored)?;
-        if Digest::of(located.kind, &body) != digest {
-            let Located { kind, extent, .. } = located;
-            let what =
-                format!("{kind} {digest} in pack {} at {} is damaged", extent.pack, extent.offset);
-            tracing::error!(%digest, pack = %extent.pack, offset = extent.offset, "damaged {kind}");
-            return Err(Error::new(Kind::Corrupt, what)
-                .hint("`artifactfs verify` names the files and versions that are hurt"));
-        }
-        Ok(body)
+        self.read_store(located, 0, &mut stored, class)?;
+        verify(digest, located, stored)
+    }
+
+    fn read_store(
+        &self,
+        located: &Located,
+        skip: u64,
+        buffer: &mut [u8],
+        class: Class,
+    ) -> Result<()> {
+        let class = if located.kind == ObjectKind::Chunk { class } else { Class::Node };
+        self.store().read(located.extent, skip, buffer, class, self.patience)
     }
 
     /// A tree node.
@@ -108,7 +198,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::body`].
     pub fn tree(&self, digest: Digest) -> Result<Arc<TreeNode>> {
-        if let Some(node) = self.trees.get(&digest) {
+        if let Some(node) = self.shared.trees.get(&digest) {
             return Ok(node);
         }
         let body = self.body(digest)?;
@@ -118,7 +208,7 @@ impl Reader {
             TreeNode::Inner(children) => children.len(),
         };
         let node = Arc::new(node);
-        self.trees.put(digest, Arc::clone(&node), body.len() + items * DECODED_ITEM_BYTES);
+        self.shared.trees.put(digest, Arc::clone(&node), body.len() + items * DECODED_ITEM_BYTES);
         Ok(node)
     }
 
@@ -127,12 +217,12 @@ impl Reader {
     /// # Errors
     /// As [`Reader::body`].
     pub fn recipe(&self, digest: Digest) -> Result<Arc<RecipeNode>> {
-        if let Some(node) = self.recipes.get(&digest) {
+        if let Some(node) = self.shared.recipes.get(&digest) {
             return Ok(node);
         }
         let body = self.body(digest)?;
         let node = Arc::new(RecipeNode::decode(&body).ok_or_else(|| unknown_format(digest))?);
-        self.recipes.put(digest, Arc::clone(&node), 2 * body.len());
+        self.shared.recipes.put(digest, Arc::clone(&node), 2 * body.len());
         Ok(node)
     }
 
@@ -166,11 +256,40 @@ impl Reader {
             _ if wanted == 0 => {}
             Content::Empty => {}
             Content::Chunk { digest, size_bytes } => {
-                self.read_chunk(Piece { size_bytes, digest }, offset, buffer)?;
+                self.read_chunk(Piece { size_bytes, digest }, offset, buffer, Class::SmallFile)?;
             }
-            Content::Recipe { digest, .. } => self.read_recipe(digest, offset, buffer)?,
+            Content::Recipe { digest, size_bytes } => {
+                self.note_stream(digest, &(offset..offset + wanted as u64), size_bytes);
+                self.read_recipe(digest, offset, buffer)?;
+            }
         }
         Ok(wanted)
+    }
+
+    /// The verified body of one piece of a file, at `offset` of it, by one who reads on.
+    ///
+    /// # Errors
+    /// As [`Reader::body`].
+    pub fn piece(&self, file: &Content, piece: Piece, offset: u64) -> Result<Vec<u8>> {
+        let class = match *file {
+            Content::Recipe { digest, size_bytes } => {
+                self.note_stream(digest, &(offset..offset + piece.size_bytes), size_bytes);
+                Class::Piece
+            }
+            _ => Class::SmallFile,
+        };
+        let located = self.locate_one(piece.digest)?;
+        self.body_at(piece.digest, &located, class)
+    }
+
+    /// A read of a big file may be one of many.
+    fn note_stream(&self, file: Digest, read: &Range<u64>, size_bytes: u64) {
+        let Some(ahead) = &self.shared.ahead else { return };
+        let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(range) = streams.note(file, read, size_bytes) {
+            // When more wait than can be served, reading ahead is of no use.
+            let _ = ahead.try_send((file, range));
+        }
     }
 
     /// `buffer` lies wholly within the recipe.
@@ -184,7 +303,10 @@ impl Reader {
                 let step = (end - offset).min(buffer.len() as u64) as usize;
                 let (here, rest) = buffer.split_at_mut(step);
                 match node.level {
-                    0 => self.read_chunk(*piece, offset - start, here)?,
+                    0 => {
+                        self.place_pieces(&node, piece)?;
+                        self.read_chunk(*piece, offset - start, here, Class::Piece)?;
+                    }
                     _ => self.read_recipe(piece.digest, offset - start, here)?,
                 }
                 buffer = rest;
@@ -195,36 +317,118 @@ impl Reader {
         if buffer.is_empty() { Ok(()) } else { Err(short_recipe()) }
     }
 
-    /// `buffer` lies wholly within the chunk.
-    fn read_chunk(&self, piece: Piece, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let digest = piece.digest;
-        if let Some(chunk) = self.chunks.get(&digest) {
-            return copy_part(&chunk, offset, buffer);
-        }
-        let located = self.locate_one(digest)?;
-        let whole = buffer.len() as u64 == piece.size_bytes;
-        if !whole && self.is_verified(&digest) && located.codec == codec::CODEC_RAW {
-            self.store.read(located.extent, offset, buffer)?;
-            // Deletion takes an object out of the registry before its bytes go. If it is still
-            // there and where it was, what was just read was not being freed.
-            if self.locate_one(digest)?.extent == located.extent {
-                return Ok(());
-            }
-        }
-        let body = self.body_at(digest, &located)?;
-        copy_part(&body, offset, buffer)?;
-        if located.body_bytes > ALWAYS_VERIFIED_BYTES {
-            self.verified.lock().unwrap_or_else(PoisonError::into_inner).put(digest, ());
-        }
-        if !whole {
-            let bytes = body.len();
-            self.chunks.put(digest, Arc::new(body), bytes);
+    /// Asks for the places of all pieces of a node at once, when one is not known.
+    fn place_pieces(&self, node: &RecipeNode, wanted: &Piece) -> Result<()> {
+        let waits = self.patience != Patience::Now;
+        if waits && self.store().is_remote() && self.place(&wanted.digest).is_none() {
+            let digests: Vec<_> = node.pieces.iter().map(|piece| piece.digest).collect();
+            self.locate(&digests)?;
         }
         Ok(())
     }
 
-    fn is_verified(&self, digest: &Digest) -> bool {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(digest).is_some()
+    /// `buffer` lies wholly within the chunk.
+    fn read_chunk(&self, piece: Piece, offset: u64, buffer: &mut [u8], class: Class) -> Result<()> {
+        let digest = piece.digest;
+        if let Some(chunk) = self.shared.chunks.get(&digest) {
+            return copy_part(&chunk, offset, buffer);
+        }
+        let located = self.locate_one(digest)?;
+        let whole = buffer.len() as u64 == piece.size_bytes;
+        if !whole && located.codec == codec::CODEC_RAW && self.is_verified(&digest, &located) {
+            self.read_store(&located, offset, buffer, class)?;
+            if self.still_verified(&digest, &located)? {
+                return Ok(());
+            }
+        }
+        let body = self.body_at(digest, &located, class)?;
+        copy_part(&body, offset, buffer)?;
+        if located.body_bytes > ALWAYS_VERIFIED_BYTES
+            && let Some(copy) = self.copy_of(&located)
+        {
+            self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner).put(digest, copy);
+        }
+        if !whole {
+            let bytes = body.len();
+            self.shared.chunks.put(digest, Arc::new(body), bytes);
+        }
+        Ok(())
+    }
+
+    /// Which copy of an object is read: a local store has one.
+    fn copy_of(&self, located: &Located) -> Option<u64> {
+        self.store().near().map_or(Some(0), |near| near.instance(located.extent))
+    }
+
+    fn is_verified(&self, digest: &Digest, located: &Located) -> bool {
+        let copy = self.copy_of(located);
+        let mut verified = self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        copy.is_some() && verified.get(digest).copied() == copy
+    }
+
+    /// Whether what was just read without being verified is what was verified before. Deletion takes
+    /// an object out of the registry before its bytes go: if it is still there and where it was, it
+    /// was not being freed. The cache only gives up whole copies.
+    fn still_verified(&self, digest: &Digest, located: &Located) -> Result<bool> {
+        if self.store().is_remote() {
+            return Ok(self.is_verified(digest, located));
+        }
+        Ok(self.locate_one(*digest)?.extent == located.extent)
+    }
+
+    /// The pieces of a file that lie in bytes `range` of it.
+    ///
+    /// # Errors
+    /// As [`Reader::body`].
+    pub fn pieces_in(&self, node: Digest, range: &Range<u64>) -> Result<Vec<Piece>> {
+        let mut found = Vec::new();
+        self.add_pieces(node, 0, range, &mut found)?;
+        Ok(found)
+    }
+
+    fn add_pieces(
+        &self,
+        node: Digest,
+        mut start: u64,
+        range: &Range<u64>,
+        found: &mut Vec<Piece>,
+    ) -> Result<()> {
+        let node = self.recipe(node)?;
+        for piece in &node.pieces {
+            let end = start + piece.size_bytes;
+            if end > range.start && start < range.end {
+                match node.level {
+                    0 => found.push(*piece),
+                    _ => self.add_pieces(piece.digest, start, range, found)?,
+                }
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// The bytes of packs that hold `digests`, those near each other as one range.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn extents(&self, digests: &[Digest]) -> Result<Vec<(PackId, Range<u64>)>> {
+        let located = self.locate(digests)?;
+        let mut ranges: Vec<_> = located
+            .into_iter()
+            .flatten()
+            .map(|Located { extent, .. }| {
+                (extent.pack, extent.offset..extent.offset + u64::from(extent.stored_bytes))
+            })
+            .collect();
+        ranges.sort_unstable_by_key(|(pack, range)| (*pack, range.start));
+        ranges.dedup_by(|(pack, range), (before, joined)| {
+            let joins = pack == before && range.start <= joined.end + NEAR_BYTES;
+            if joins {
+                joined.end = joined.end.max(range.end);
+            }
+            joins
+        });
+        Ok(ranges)
     }
 
     /// Calls `each` with every chunk of a file in order; stops at the first error.
@@ -257,6 +461,42 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Reads streams ahead until the reader is gone.
+fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
+    for (file, range) in wishes {
+        let Some(shared) = reader.upgrade() else { return };
+        let reader = Reader { shared, patience: Patience::Deadline };
+        let wish = || -> Result<()> {
+            let digests: Vec<_> =
+                reader.pieces_in(file, &range)?.iter().map(|piece| piece.digest).collect();
+            if let Some(near) = reader.store().near() {
+                for (pack, range) in reader.extents(&digests)? {
+                    near.ahead(pack, range);
+                }
+            }
+            Ok(())
+        };
+        if let Err(e) = wish() {
+            tracing::debug!(%file, "not read ahead: {e}");
+        }
+    }
+}
+
+/// The body of an object, if `stored` is what it should be.
+fn verify(digest: Digest, located: &Located, stored: Vec<u8>) -> Result<Vec<u8>> {
+    let Located { kind, codec, body_bytes, extent, .. } = *located;
+    let body = codec::decode(codec, stored, body_bytes);
+    match body {
+        Err(e) if e.kind() != Kind::Corrupt => return Err(e),
+        Ok(body) if Digest::of(kind, &body) == digest => return Ok(body),
+        _ => {}
+    }
+    let what = format!("{kind} {digest} in pack {} at {} is damaged", extent.pack, extent.offset);
+    tracing::error!(%digest, pack = %extent.pack, offset = extent.offset, "damaged {kind}");
+    Err(Error::new(Kind::Corrupt, what)
+        .hint("`artifactfs verify` names the files and versions that are hurt"))
 }
 
 fn copy_part(chunk: &[u8], offset: u64, buffer: &mut [u8]) -> Result<()> {

@@ -17,10 +17,13 @@ use fuser::{
 };
 
 use super::attr::FOR_EVER;
+use super::errands::{Errands, Waits};
 use super::errno;
 use super::fs::{Found, Line, ReadFs};
+use crate::content::reader::Reader;
 use crate::content::store::Space;
 use crate::error::{Kind, Result};
+use crate::ops::prefetch::{Mode, Prefetcher};
 
 /// The generation of every inode: numbers are never used twice.
 pub const GENERATION: Generation = Generation(0);
@@ -34,7 +37,13 @@ const STATFS_BLOCK_BYTES: u64 = 4096;
 pub const DOTS: u64 = 2;
 
 /// A read-only mount.
-pub struct ReadOnly(pub Arc<ReadFs>);
+pub struct ReadOnly {
+    fs: Arc<ReadFs>,
+    /// What never waits: the mount's own threads use it.
+    at_once: Reader,
+    errands: Errands,
+    prefetcher: Arc<Prefetcher>,
+}
 
 /// Asks the kernel for what every mount of ours wants.
 pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
@@ -83,11 +92,27 @@ fn nothing() -> FileAttr {
     }
 }
 
-/// Answers what is in a file.
-pub fn reply_read(fs: &ReadFs, ino: u64, offset: u64, size: u32, reply: ReplyData) {
+/// What is in a file, of a length that the kernel may ask for.
+///
+/// # Errors
+/// As [`ReadFs::read`].
+pub fn read_file(
+    fs: &ReadFs,
+    reader: &Reader,
+    ino: u64,
+    offset: u64,
+    size: u32,
+) -> Result<Vec<u8>> {
     let mut buffer = vec![0; size.min(REQUEST_MAX_BYTES) as usize];
-    match fs.read(ino, offset, &mut buffer) {
-        Ok(count) => reply.data(&buffer[..count]),
+    let count = fs.read(reader, ino, offset, &mut buffer)?;
+    buffer.truncate(count);
+    Ok(buffer)
+}
+
+/// Answers what is in a file.
+pub fn reply_read(read: Result<Vec<u8>>, reply: ReplyData) {
+    match read {
+        Ok(bytes) => reply.data(&bytes),
         Err(e) => reply.error(errno::told("read", &e)),
     }
 }
@@ -145,40 +170,89 @@ pub fn add_dots(
     }
 }
 
-/// Answers a listing with attributes.
-pub fn reply_listing_plus(fs: &ReadFs, ino: u64, offset: u64, mut reply: ReplyDirectoryPlus) {
+/// Fills a listing with attributes; what is in it when reading on has to wait is an answer, too.
+fn list_plus(
+    fs: &ReadFs,
+    reader: &Reader,
+    ino: u64,
+    offset: u64,
+    reply: &mut ReplyDirectoryPlus,
+) -> Result<()> {
+    let mut added = offset;
     let mut add = |found: &Found, next: u64, name: &OsStr| {
-        !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
+        let full = reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION);
+        added = if full { added } else { next };
+        !full
     };
     add_dots(ino, fs.parent(ino), offset, &mut |number, next, name| {
         add(&dot(number.0), next, OsStr::new(name))
     });
-    let listed = fs.list(ino, offset.saturating_sub(DOTS), &mut |line: Line| {
+    let listed = fs.list(reader, ino, offset.saturating_sub(DOTS), &mut |line: Line| {
         add(&line.found, line.next + DOTS, OsStr::from_bytes(&line.name))
     });
-    match listed {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno::told("readdir", &e)),
-    }
+    if added > offset { Ok(()) } else { listed }
 }
 
-/// Answers a listing without attributes.
-pub fn reply_listing(fs: &ReadFs, ino: u64, offset: u64, mut reply: ReplyDirectory) {
+/// Fills a listing without attributes.
+fn list_names(
+    fs: &ReadFs,
+    reader: &Reader,
+    ino: u64,
+    offset: u64,
+    reply: &mut ReplyDirectory,
+) -> Result<()> {
     add_dots(ino, fs.parent(ino), offset, &mut |number, next, name| {
         !reply.add(number, next, FileType::Directory, name)
     });
-    let listed = fs.list(ino, offset.saturating_sub(DOTS), &mut |line: Line| {
+    let mut any = offset < DOTS;
+    let listed = fs.list(reader, ino, offset.saturating_sub(DOTS), &mut |line: Line| {
         let FileAttr { ino: number, kind, .. } = line.found.attr;
         let taken = !reply.add(number, line.next + DOTS, kind, OsStr::from_bytes(&line.name));
+        any = any || taken;
         // Without attributes it is no look-up; one that is not taken is taken back by `list`.
         if taken {
             fs.forget(number.0, 1);
         }
         taken
     });
+    if any { Ok(()) } else { listed }
+}
+
+/// Answers a listing.
+pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
     match listed {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno::told("readdir", &e)),
+        Ok(()) => ok(reply),
+        Err(e) => error(reply, errno::told("readdir", &e)),
+    }
+}
+
+impl ReadOnly {
+    /// A mount of `fs`, which fetches by itself what `prefetch` says.
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Result<Self> {
+        let reader = fs.repository().reader.clone();
+        let errands = Errands::new(reader.store().is_remote())?;
+        let at_once = if errands.are_needed() { reader.at_once() } else { (*reader).clone() };
+        let prefetcher = Arc::new(Prefetcher::new(Arc::clone(fs.repository()), prefetch));
+        Ok(Self { fs, at_once, errands, prefetcher })
+    }
+
+    /// Does `job` at once if nothing has to be waited for, else in a thread that may wait.
+    fn serve<T: 'static>(
+        &self,
+        waits: Waits,
+        job: impl Fn(&ReadFs, &Reader) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        match job(&self.fs, &self.at_once) {
+            Err(e) if e.kind() == Kind::Later => {
+                let fs = Arc::clone(&self.fs);
+                self.errands.run(waits, move || answer(job(&fs, &fs.repository().reader)));
+            }
+            done => answer(done),
+        }
     }
 }
 
@@ -197,19 +271,29 @@ impl Filesystem for ReadOnly {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply_entry("lookup", self.0.lookup(parent.0, name), reply);
+        let name = name.to_owned();
+        let job = move |fs: &ReadFs, reader: &Reader| fs.lookup(reader, parent.0, &name);
+        let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
+        self.serve(Waits::Metadata, job, move |found| {
+            if let Ok(Some(found)) = &found {
+                fs.version_tree(found.attr.ino.0)
+                    .into_iter()
+                    .for_each(|tree| prefetcher.seen(tree));
+            }
+            reply_entry("lookup", found, reply);
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
-        self.0.forget(ino.0, lookups);
+        self.fs.forget(ino.0, lookups);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        reply_found(self.0.getattr(ino.0), reply);
+        reply_found(self.fs.getattr(ino.0), reply);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.0.readlink(ino.0) {
+        match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno::told("readlink", &e)),
         }
@@ -230,7 +314,20 @@ impl Filesystem for ReadOnly {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        reply_read(&self.0, ino.0, offset, size, reply);
+        self.prefetcher.read();
+        match read_file(&self.fs, &self.at_once, ino.0, offset, size) {
+            Err(e) if e.kind() == Kind::Later => {
+                let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
+                self.errands.run(Waits::Data, move || {
+                    if let Some(tree) = fs.tree_of_small_file(ino.0) {
+                        prefetcher.missed(tree);
+                    }
+                    let reader = &fs.repository().reader;
+                    reply_read(read_file(&fs, reader, ino.0, offset, size), reply);
+                });
+            }
+            read => reply_read(read, reply),
+        }
     }
 
     fn flush(
@@ -254,9 +351,22 @@ impl Filesystem for ReadOnly {
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        reply: ReplyDirectory,
+        mut reply: ReplyDirectory,
     ) {
-        reply_listing(&self.0, ino.0, offset, reply);
+        let answer = |listed, reply| {
+            ended(listed, reply, ReplyDirectory::ok, ReplyDirectory::error);
+        };
+        match list_names(&self.fs, &self.at_once, ino.0, offset, &mut reply) {
+            Err(e) if e.kind() == Kind::Later => {
+                let fs = Arc::clone(&self.fs);
+                self.errands.run(Waits::Metadata, move || {
+                    let reader = &fs.repository().reader;
+                    let listed = list_names(&fs, reader, ino.0, offset, &mut reply);
+                    answer(listed, reply);
+                });
+            }
+            listed => answer(listed, reply),
+        }
     }
 
     fn readdirplus(
@@ -265,13 +375,26 @@ impl Filesystem for ReadOnly {
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        reply: ReplyDirectoryPlus,
+        mut reply: ReplyDirectoryPlus,
     ) {
-        reply_listing_plus(&self.0, ino.0, offset, reply);
+        let answer = |listed, reply| {
+            ended(listed, reply, ReplyDirectoryPlus::ok, ReplyDirectoryPlus::error);
+        };
+        match list_plus(&self.fs, &self.at_once, ino.0, offset, &mut reply) {
+            Err(e) if e.kind() == Kind::Later => {
+                let fs = Arc::clone(&self.fs);
+                self.errands.run(Waits::Metadata, move || {
+                    let reader = &fs.repository().reader;
+                    let listed = list_plus(&fs, reader, ino.0, offset, &mut reply);
+                    answer(listed, reply);
+                });
+            }
+            listed => answer(listed, reply),
+        }
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        reply_statfs(self.0.repository().store.space(), reply);
+        reply_statfs(self.fs.repository().store.space(), reply);
     }
 
     fn getxattr(

@@ -12,6 +12,7 @@ use rustix::fs::Stat;
 use super::errno;
 use super::fs::{Found, Line, ReadFs};
 use super::inode::{Node, ROOT};
+use crate::content::reader::Reader;
 use crate::error::Error;
 use crate::model::name::{Alias, ProjectName};
 use crate::model::reference::{ArtifactPath, Selector, parse_artifact_name};
@@ -54,6 +55,11 @@ pub fn host(error: rustix::io::Errno) -> Errno {
 }
 
 impl StagingFs {
+    /// What reads versions.
+    pub fn reader(&self) -> &Reader {
+        &self.read.repository().reader
+    }
+
     /// The drafts.
     pub fn drafts(&self) -> &Drafts {
         self.desk.drafts()
@@ -85,9 +91,9 @@ impl StagingFs {
                 Ok(Some(self.writable(found)))
             }
             Ok(Place::Project(_)) => {
-                Ok(self.read.lookup(parent, name)?.map(|found| self.writable(found)))
+                Ok(self.read.lookup(self.reader(), parent, name)?.map(|found| self.writable(found)))
             }
-            _ => self.read.lookup(parent, name),
+            _ => self.read.lookup(self.reader(), parent, name),
         }
     }
 
@@ -132,9 +138,9 @@ impl StagingFs {
         let mut names = Vec::new();
         let only_here = matches!(self.read.node(ino)?, Node::Root | Node::Project(_));
         if !only_here {
-            return self.read.list(ino, position, each);
+            return self.read.list(self.reader(), ino, position, each);
         }
-        self.read.list(ino, 0, &mut |mut line: Line| {
+        self.read.list(self.reader(), ino, 0, &mut |mut line: Line| {
             next = line.next;
             names.push(line.name.clone());
             if line.next <= position {

@@ -13,6 +13,8 @@ pub const fn of(kind: Kind) -> Errno {
         Kind::Denied => Errno::EACCES,
         Kind::ReadOnly => Errno::EROFS,
         Kind::Corrupt | Kind::Unavailable => Errno::EIO,
+        Kind::TimedOut => Errno::ETIMEDOUT,
+        Kind::Later => Errno::EAGAIN,
         Kind::Full => Errno::ENOSPC,
         Kind::Stale => Errno::ESTALE,
         Kind::Unsupported => Errno::EOPNOTSUPP,
@@ -22,7 +24,7 @@ pub const fn of(kind: Kind) -> Errno {
 /// The errno of an error that a reader meets; damage and failures leave a line in the log.
 pub fn told(what: &str, error: &Error) -> Errno {
     match error.kind() {
-        Kind::Corrupt | Kind::Unavailable | Kind::Unsupported | Kind::Full => {
+        Kind::Corrupt | Kind::Unavailable | Kind::TimedOut | Kind::Unsupported | Kind::Full => {
             tracing::error!("{what}: {error}");
         }
         _ => tracing::debug!("{what}: {error}"),

@@ -12,11 +12,12 @@ use super::attr::{FOR_EVER, Owner};
 use super::inode::{Node, PathTable, ROOT, Touched, VersionNode, is_path};
 use super::table::{FileKey, FileTable};
 use crate::content::directory;
+use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{EntryName, ProjectName};
 use crate::model::reference::{ArtifactPath, Reference, Selector, parse_artifact_name};
-use crate::model::tree::{Entry, Target};
+use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::{Timestamp, VersionInfo};
 use crate::ops::listing;
 use crate::ops::repository::Repository;
@@ -85,7 +86,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is none now, and what the registry or the store says.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Option<Found>> {
+    pub fn lookup(&self, reader: &Reader, parent: u64, name: &OsStr) -> Result<Option<Found>> {
         match self.node(parent)? {
             Node::Root => self.project(name).map(Some),
             Node::Project(project) => self.version(parent, &project, name).map(Some),
@@ -93,8 +94,10 @@ impl ReadFs {
                 let node = Node::Description(version);
                 Ok(Some(self.found(parent, name.as_bytes(), node)?))
             }
-            Node::Version(version) => self.within(parent, version.tree, version.created, name),
-            Node::Directory { created, tree } => self.within(parent, tree, created, name),
+            Node::Version(version) => {
+                self.within(reader, parent, (version.tree, version.created), name)
+            }
+            Node::Directory { created, tree } => self.within(reader, parent, (tree, created), name),
             Node::Symlink(_) | Node::Description(_) => Err(not_a_directory()),
         }
     }
@@ -125,15 +128,15 @@ impl ReadFs {
 
     fn within(
         &self,
+        reader: &Reader,
         parent: u64,
-        tree: Digest,
-        created: Timestamp,
+        (tree, created): (Digest, Timestamp),
         name: &OsStr,
     ) -> Result<Option<Found>> {
         let Ok(name) = EntryName::try_from(name) else {
             return Ok(None);
         };
-        let entry = directory::lookup(&self.repository.reader, tree, &name)?;
+        let entry = directory::lookup(reader, tree, &name)?;
         entry.map(|entry| self.entry(parent, created, &entry)).transpose()
     }
 
@@ -217,6 +220,20 @@ impl ReadFs {
         }
     }
 
+    /// The tree of a version's root directory.
+    pub fn version_tree(&self, ino: u64) -> Option<Digest> {
+        match is_path(ino).then(|| self.node(ino)) {
+            Some(Ok(Node::Version(version))) => Some(version.tree),
+            _ => None,
+        }
+    }
+
+    /// The root tree of a version that has the small file with a number.
+    pub fn tree_of_small_file(&self, ino: u64) -> Option<Digest> {
+        let (file, tree) = if is_path(ino) { None } else { self.file_of_version(ino).ok() }?;
+        matches!(file.content, Content::Chunk { .. }).then_some(tree)
+    }
+
     /// The kernel forgets.
     pub fn forget(&self, ino: u64, lookups: u64) {
         if is_path(ino) {
@@ -241,10 +258,10 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::Corrupt`], [`Kind::Stale`], and what the store says.
-    pub fn read(&self, ino: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub fn read(&self, reader: &Reader, ino: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if !is_path(ino) {
             let file = self.file(ino)?;
-            return self.repository.reader.read_at(&file.content, offset, buffer);
+            return reader.read_at(&file.content, offset, buffer);
         }
         let Node::Description(version) = self.node(ino)? else {
             return Err(is_a_directory());
@@ -281,7 +298,13 @@ impl ReadFs {
     ///
     /// # Errors
     /// What the registry or the store says.
-    pub fn list(&self, ino: u64, position: u64, each: &mut dyn FnMut(Line) -> bool) -> Result<()> {
+    pub fn list(
+        &self,
+        reader: &Reader,
+        ino: u64,
+        position: u64,
+        each: &mut dyn FnMut(Line) -> bool,
+    ) -> Result<()> {
         match self.node(ino)? {
             Node::Root => {
                 let projects = self.repository.registry.projects()?;
@@ -296,9 +319,11 @@ impl ReadFs {
                 self.list_nodes(ino, position, nodes, each)
             }
             Node::Version(version) => {
-                self.list_tree(ino, version.tree, version.created, position, each)
+                self.list_tree(reader, ino, (version.tree, version.created), position, each)
             }
-            Node::Directory { created, tree } => self.list_tree(ino, tree, created, position, each),
+            Node::Directory { created, tree } => {
+                self.list_tree(reader, ino, (tree, created), position, each)
+            }
             Node::Symlink(_) | Node::Description(_) => Err(not_a_directory()),
         }
     }
@@ -343,13 +368,13 @@ impl ReadFs {
 
     fn list_tree(
         &self,
+        reader: &Reader,
         parent: u64,
-        tree: Digest,
-        created: Timestamp,
+        (tree, created): (Digest, Timestamp),
         mut position: u64,
         each: &mut dyn FnMut(Line) -> bool,
     ) -> Result<()> {
-        while let Some(run) = directory::run_at(&self.repository.reader, tree, position)? {
+        while let Some(run) = directory::run_at(reader, tree, position)? {
             for entry in run.entries() {
                 position += 1;
                 let found = self.entry(parent, created, entry)?;

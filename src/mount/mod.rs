@@ -11,6 +11,7 @@ mod backing;
 mod control;
 mod convert;
 mod drafts;
+mod errands;
 mod errno;
 mod fs;
 mod inode;

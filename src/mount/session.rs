@@ -20,6 +20,7 @@ use super::staging_files::Staging;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::version::Change;
 use crate::ops::drafts::DraftDesk;
+use crate::ops::prefetch::Mode;
 use crate::ops::repository::Repository;
 
 /// The kernel's readahead for a mount, in KiB: fuser cannot ask for more than 128.
@@ -34,7 +35,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 pub const SOURCE_NAME: &str = "artifactfs";
 
 /// What `-o` can say.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct MountOptions {
     /// Other users may use the mount. On by default for root.
     pub allow_other: bool,
@@ -43,6 +44,8 @@ pub struct MountOptions {
     /// The kernel reads and writes plain files of drafts by itself, where it lets us. On by
     /// default.
     pub passthrough: bool,
+    /// What is fetched of a remote store before it is read.
+    pub prefetch: Mode,
 }
 
 /// A mount that is up.
@@ -285,7 +288,7 @@ pub fn mount_read_only(
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false));
-    let mounted = mount(ReadOnly(Arc::clone(&fs)), target, options, true)?;
+    let mounted = mount(ReadOnly::new(Arc::clone(&fs), options.prefetch)?, target, options, true)?;
     let watcher = Watcher::start(fs, mounted.notifier());
     Ok((mounted, watcher))
 }
@@ -304,7 +307,7 @@ pub fn mount_staging(
     let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), true));
     let (told, names) = (Arc::clone(&desk), Arc::clone(&read));
     let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
-    let staging = Staging::new(fs, options.passthrough);
+    let staging = Staging::new(fs, options.passthrough)?;
     let mounted = mount(staging, target, options, false)?;
     if let Some(notifier) = mounted.notifier() {
         told.tell(Box::new(move |draft| {

@@ -16,10 +16,12 @@ use fuser::{
 use rustix::fs::{OFlags, SeekFrom};
 
 use super::adapter::{
-    DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
+    DOTS, GENERATION, add_dots, configure, dot, read_file, reply_entry, reply_found, reply_read,
+    reply_statfs,
 };
 use super::convert::{caller, done, empty, entry, time, xattr};
 use super::drafts::{DRAFT_TTL, file_attr, file_type, found, host, is_draft};
+use super::errands::Waits;
 use super::errno;
 use super::fs::{Found, Line};
 use super::staging_files::Staging;
@@ -66,10 +68,13 @@ impl Filesystem for Staging {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if is_draft(parent.0) {
-            return entry(self.fs.drafts().lookup(parent.0, name), reply);
-        }
-        reply_entry("lookup", self.fs.lookup(parent.0, name), reply);
+        let name = name.to_owned();
+        self.serve(Waits::Metadata, move |it| {
+            if is_draft(parent.0) {
+                return entry(it.fs.drafts().lookup(parent.0, &name), reply);
+            }
+            reply_entry("lookup", it.fs.lookup(parent.0, &name), reply);
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
@@ -78,13 +83,15 @@ impl Filesystem for Staging {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        if !is_draft(ino.0) {
-            return reply_found(self.fs.getattr(ino.0), reply);
-        }
-        match self.fs.drafts().getattr(ino.0, fh.map(|fh| fh.0)) {
-            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
-            Err(e) => reply.error(host(e)),
-        }
+        self.serve(Waits::Metadata, move |it| {
+            if !is_draft(ino.0) {
+                return reply_found(it.fs.getattr(ino.0), reply);
+            }
+            match it.fs.drafts().getattr(ino.0, fh.map(|fh| fh.0)) {
+                Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
+                Err(e) => reply.error(host(e)),
+            }
+        });
     }
 
     fn setattr(
@@ -296,14 +303,17 @@ impl Filesystem for Staging {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if !is_draft(ino.0) {
-            return reply_read(&self.fs.read, ino.0, offset, size, reply);
-        }
-        let mut buffer = vec![0; size as usize];
-        match self.fs.drafts().read(fh.0, offset, &mut buffer) {
-            Ok(count) => reply.data(&buffer[..count]),
-            Err(e) => reply.error(host(e)),
-        }
+        self.serve(Waits::Data, move |it| {
+            if !is_draft(ino.0) {
+                let read = read_file(&it.fs.read, it.fs.reader(), ino.0, offset, size);
+                return reply_read(read, reply);
+            }
+            let mut buffer = vec![0; size as usize];
+            match it.fs.drafts().read(fh.0, offset, &mut buffer) {
+                Ok(count) => reply.data(&buffer[..count]),
+                Err(e) => reply.error(host(e)),
+            }
+        });
     }
 
     fn write(
@@ -318,10 +328,17 @@ impl Filesystem for Staging {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.fs.drafts().write(fh.0, offset, data) {
+        let written = |written: Result<usize>, reply: ReplyWrite| match written {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(e) => reply.error(host(e)),
+        };
+        if !self.errands.are_needed() {
+            return written(self.fs.drafts().write(fh.0, offset, data), reply);
         }
+        let data = data.to_owned();
+        self.serve(Waits::Data, move |it| {
+            written(it.fs.drafts().write(fh.0, offset, &data), reply);
+        });
     }
 
     fn flush(
@@ -382,32 +399,34 @@ impl Filesystem for Staging {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = if is_draft(ino.0) {
-            let each = &mut |line: Listed| {
-                let kind = file_type(line.kind);
-                !reply.add(INodeNo(line.inode), line.next, kind, &line.name)
+        self.serve(Waits::Metadata, move |it| {
+            let listed = if is_draft(ino.0) {
+                let each = &mut |line: Listed| {
+                    let kind = file_type(line.kind);
+                    !reply.add(INodeNo(line.inode), line.next, kind, &line.name)
+                };
+                it.list_draft(fh, offset, each).map_err(host)
+            } else {
+                let fs = &it.fs;
+                add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |dot, next, name| {
+                    !reply.add(dot, next, fuser::FileType::Directory, name)
+                });
+                it.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
+                    let FileAttr { ino: number, kind, .. } = line.found.attr;
+                    let name = OsStr::from_bytes(&line.name);
+                    let taken = !reply.add(number, line.next + DOTS, kind, name);
+                    // Without attributes it is no look-up; the caller takes back one not taken.
+                    if taken {
+                        fs.forget(number.0, 1);
+                    }
+                    taken
+                })
             };
-            self.list_draft(fh, offset, each).map_err(host)
-        } else {
-            let fs = &self.fs;
-            add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |dot, next, name| {
-                !reply.add(dot, next, fuser::FileType::Directory, name)
-            });
-            self.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
-                let FileAttr { ino: number, kind, .. } = line.found.attr;
-                let name = OsStr::from_bytes(&line.name);
-                let taken = !reply.add(number, line.next + DOTS, kind, name);
-                // Without attributes it is no look-up; the caller takes back one not taken.
-                if taken {
-                    fs.forget(number.0, 1);
-                }
-                taken
-            })
-        };
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(e),
-        }
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(e),
+            }
+        });
     }
 
     fn readdirplus(
@@ -418,39 +437,41 @@ impl Filesystem for Staging {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let fs = &self.fs;
-        let mut add = |found: &Found, next: u64, name: &OsStr| {
-            !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
-        };
-        let listed = if is_draft(ino.0) {
-            self.list_draft(fh, offset, &mut |line: Listed| {
-                if line.name == "." || line.name == ".." {
-                    return add(&dot(line.inode), line.next, &line.name);
-                }
-                // Removed since it was listed.
-                let Ok(attr) = fs.drafts().lookup(ino.0, &line.name) else {
-                    return true;
-                };
-                let taken = add(&found(&attr), line.next, &line.name);
-                if !taken {
-                    fs.forget(attr.id, 1);
-                }
-                taken
-            })
-            .map_err(host)
-        } else {
-            add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |number, next, name| {
-                add(&dot(number.0), next, OsStr::new(name))
-            });
-            self.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
-                let name = OsStr::from_bytes(&line.name);
-                add(&line.found, line.next + DOTS, name)
-            })
-        };
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(e),
-        }
+        self.serve(Waits::Metadata, move |it| {
+            let fs = &it.fs;
+            let mut add = |found: &Found, next: u64, name: &OsStr| {
+                !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
+            };
+            let listed = if is_draft(ino.0) {
+                it.list_draft(fh, offset, &mut |line: Listed| {
+                    if line.name == "." || line.name == ".." {
+                        return add(&dot(line.inode), line.next, &line.name);
+                    }
+                    // Removed since it was listed.
+                    let Ok(attr) = fs.drafts().lookup(ino.0, &line.name) else {
+                        return true;
+                    };
+                    let taken = add(&found(&attr), line.next, &line.name);
+                    if !taken {
+                        fs.forget(attr.id, 1);
+                    }
+                    taken
+                })
+                .map_err(host)
+            } else {
+                add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |number, next, name| {
+                    add(&dot(number.0), next, OsStr::new(name))
+                });
+                it.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
+                    let name = OsStr::from_bytes(&line.name);
+                    add(&line.found, line.next + DOTS, name)
+                })
+            };
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(e),
+            }
+        });
     }
 
     fn releasedir(

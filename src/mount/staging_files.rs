@@ -10,6 +10,7 @@ use super::adapter::GENERATION;
 use super::backing::{Backings, Way};
 use super::convert::entry;
 use super::drafts::{DRAFT_TTL, StagingFs, file_attr, host, is_draft};
+use super::errands::{Errands, Waits};
 use super::errno;
 use crate::model::digest::Digest;
 use crate::staging::{Caller, Opened};
@@ -21,6 +22,8 @@ pub struct Staging {
     pub fs: Arc<StagingFs>,
     /// What the kernel reads and writes by itself.
     pub backings: Arc<Backings>,
+    /// Threads that may wait for a remote store, in which versions are.
+    pub errands: Errands,
 }
 
 /// How the kernel is to cache a file that is not passed through.
@@ -36,15 +39,28 @@ fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
 
 impl Staging {
     /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
-    pub fn new(fs: StagingFs, passthrough: bool) -> Self {
-        Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)) }
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn new(fs: StagingFs, passthrough: bool) -> crate::error::Result<Self> {
+        let errands = Errands::new(fs.reader().store().is_remote())?;
+        Ok(Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), errands })
+    }
+
+    /// Does `work` in a thread that may wait, when there is anything to wait for.
+    pub fn serve(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
+        if !self.errands.are_needed() {
+            return work(self);
+        }
+        let this = self.clone();
+        self.errands.run(waits, move || work(&this));
     }
 
     /// Does what changes a draft, by one of its nodes. While the draft is being committed that waits,
     /// in a thread of its own: those of the mount go on serving the others.
     pub fn change(&self, node: u64, work: impl FnOnce(&Self) + Send + 'static) {
         if !self.fs.drafts().is_frozen(node) {
-            return work(self);
+            return self.serve(Waits::Data, work);
         }
         let this = self.clone();
         std::thread::spawn(move || work(&this));

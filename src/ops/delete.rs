@@ -1,7 +1,8 @@
 //! Deleting versions, and freeing the bytes that died.
 
 use super::repository::Repository;
-use crate::error::{Kind, Result};
+use crate::content::pack::IndexEntry;
+use crate::error::{Error, Kind, Result};
 use crate::model::object::PackId;
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
@@ -11,11 +12,24 @@ use crate::registry::PackInfo;
 const BURY_BATCH: u32 = 2_000;
 /// Packs asked for at once.
 const PURGE_BATCH: u32 = 100;
+/// Bytes of a pack read by one request when it is written anew.
+const RUN_BYTES: u64 = 8 << 20;
+/// Dead bytes that are read with living ones on both sides, rather than making another request.
+const RUN_GAP_BYTES: u64 = 64 << 10;
 /// Objects of one pack asked about at once.
 const LIVE_BATCH: usize = 4_096;
 
-/// Deletes a version and frees exactly what only it had. When this returns, no byte that nothing
-/// else needs is left in the store. Returns the version and the bytes freed.
+/// When the dead bytes of packs that hold living ones go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    /// At once.
+    Now,
+    /// When [`collect`] is called; packs without a living object go at once.
+    Later,
+}
+
+/// Deletes a version and frees exactly what only it had. When this returns, and nothing was put off, no
+/// byte that nothing else needs is left in the store. Returns the version and the bytes that died.
 ///
 /// # Errors
 /// [`Kind::Conflict`] when it has aliases and `delete_aliases` is not set. After any other
@@ -24,10 +38,12 @@ pub fn delete(
     repository: &Repository,
     reference: &Reference,
     delete_aliases: bool,
+    when: Purge,
 ) -> Result<(VersionInfo, u64)> {
     super::holder::release_orphans(repository)?;
     let info = repository.registry.delete(reference.clone(), delete_aliases)?;
-    let freed = reap(repository)?;
+    let freed = bury(repository)?;
+    purge(repository, when)?;
     Ok((info, freed))
 }
 
@@ -37,12 +53,18 @@ pub fn delete(
 /// # Errors
 /// When the registry or the store fails.
 pub fn reap(repository: &Repository) -> Result<u64> {
+    let freed = bury(repository)?;
+    purge(repository, Purge::Now)?;
+    Ok(freed)
+}
+
+fn bury(repository: &Repository) -> Result<u64> {
     let registry = &repository.registry;
     let mut freed = 0;
     loop {
         let dead = registry.dead(BURY_BATCH)?;
         if dead.is_empty() {
-            break;
+            return Ok(freed);
         }
         let mut batch = Vec::with_capacity(dead.len());
         for (digest, located) in dead {
@@ -59,52 +81,144 @@ pub fn reap(repository: &Repository) -> Result<u64> {
         }
         freed += registry.bury(batch)?;
     }
-    purge(repository)?;
-    Ok(freed)
 }
 
-/// Frees dead bytes: packs without a live object are removed, the others lose what is dead.
-fn purge(repository: &Repository) -> Result<()> {
+/// Frees dead bytes: packs without a live object are removed, the others lose what is dead, or wait.
+fn purge(repository: &Repository, when: Purge) -> Result<()> {
     loop {
-        let packs = repository.registry.purgeable(PURGE_BATCH)?;
+        let packs = repository.registry.purgeable(PURGE_BATCH, false)?;
         if packs.is_empty() {
             return Ok(());
         }
         for pack in packs {
-            let left = purge_pack(repository, &pack)?;
-            repository.registry.purged(pack.id, left)?;
+            if when == Purge::Later && pack.live_objects > 0 {
+                repository.registry.defer_purge(pack.id)?;
+            } else {
+                purge_pack(repository, &pack)?;
+            }
         }
     }
 }
 
-/// Returns the length of the pack that is left.
-fn purge_pack(repository: &Repository, pack: &PackInfo) -> Result<u64> {
-    let store = &repository.store;
+/// What a collection did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Collected {
+    /// Packs that lost their dead bytes.
+    pub packs: u64,
+    /// These bytes.
+    pub freed_bytes: u64,
+    /// Dead bytes that stay.
+    pub left_bytes: u64,
+}
+
+/// Frees dead bytes that were put off, in packs of which more than `garbage_percent` is dead: so no more
+/// than that of the store is.
+///
+/// # Errors
+/// When the registry or the store fails; the next call goes on.
+pub fn collect(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
+    super::holder::release_orphans(repository)?;
+    let mut collected = Collected::default();
+    let all = repository.registry.purgeable(u32::MAX, true)?;
+    for pack in all {
+        let dead = pack.length_bytes.saturating_sub(pack.live_bytes);
+        if pack.live_objects > 0 && dead * 100 <= pack.length_bytes * garbage_percent {
+            collected.left_bytes += dead;
+            continue;
+        }
+        purge_pack(repository, &pack)?;
+        collected.packs += 1;
+        collected.freed_bytes += dead;
+    }
+    Ok(collected)
+}
+
+fn purge_pack(repository: &Repository, pack: &PackInfo) -> Result<()> {
+    let (store, registry) = (&repository.store, &repository.registry);
     if pack.live_objects == 0 {
         store.remove(pack.id)?;
-        return Ok(0);
+        return registry.purged(pack.id, 0);
     }
     let entries = match store.read_index(pack.id) {
         // Another process saw the rest of it die, and removed it.
-        Err(e) if e.kind() == Kind::NotFound => return Ok(0),
+        Err(e) if e.kind() == Kind::NotFound => return registry.purged(pack.id, 0),
         entries => entries?,
     };
     let mut alive = Vec::with_capacity(entries.len());
     for batch in entries.chunks(LIVE_BATCH) {
         let digests = batch.iter().map(|entry| entry.digest).collect();
-        let live = repository.registry.live_in(pack.id, digests)?;
+        let live = registry.live_in(pack.id, digests)?;
         alive.extend(batch.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry));
     }
-    let length = match store.pack_size(pack.id) {
-        Err(e) if e.kind() == Kind::NotFound => return Ok(0),
-        size => size?.0,
+    if store.is_remote() {
+        return rewrite(repository, pack.id, &alive);
+    }
+    let length = match store.pack_length(pack.id) {
+        Err(e) if e.kind() == Kind::NotFound => return registry.purged(pack.id, 0),
+        length => length?,
     };
     if alive.len() < entries.len() {
         store.write_index(pack.id, &alive)?;
     }
     let extents: Vec<_> = alive.iter().map(|e| (e.offset, u64::from(e.stored_bytes))).collect();
     store.punch(pack.id, &gaps(&extents, length))?;
-    Ok(length)
+    registry.purged(pack.id, length)
+}
+
+/// Writes what lives of a remote pack to another, and removes it. Interrupted, the new pack goes with
+/// its lease, or the old one is found empty.
+fn rewrite(repository: &Repository, old: PackId, alive: &[IndexEntry]) -> Result<()> {
+    let (store, registry) = (&repository.store, &repository.registry);
+    let purpose = format!("rewrite pack {old}");
+    let lease = registry.begin(purpose, super::holder::this_process(), None)?;
+    let new = PackId(rand::random());
+    let write = || -> Result<()> {
+        registry.register_pack(lease, new)?;
+        let mut writer = store.create(new)?;
+        let mut entries = Vec::with_capacity(alive.len());
+        for run in runs(alive) {
+            let (start, end) = span(run);
+            let bytes = store.read_raw(old, start, (end - start) as usize)?;
+            for entry in run {
+                let at = (entry.offset - start) as usize;
+                let object = &bytes[at..at + entry.stored_bytes as usize];
+                entries.push(IndexEntry { offset: writer.append(object)?, ..*entry });
+            }
+        }
+        let length = writer.finish()?;
+        store.write_index(new, &entries)?;
+        let moved = entries.iter().map(|entry| (entry.digest, entry.offset)).collect();
+        registry.relocate(lease, old, new, length, moved)?;
+        Ok(())
+    };
+    let written = write();
+    registry.release(lease)?;
+    written?;
+    if registry.pack(old)?.is_some_and(|pack| pack.live_objects > 0) {
+        let what = format!("pack {old} holds objects that its index does not name");
+        return Err(Error::new(Kind::Corrupt, what).hint("`artifactfs fsck` tells more"));
+    }
+    store.remove(old)?;
+    registry.purged(old, 0)
+}
+
+/// First byte, and the one behind the last, of a run of entries.
+pub(super) fn span(run: &[IndexEntry]) -> (u64, u64) {
+    let end = |entry: &IndexEntry| entry.offset + u64::from(entry.stored_bytes);
+    (run.first().map_or(0, |entry| entry.offset), run.last().map_or(0, end))
+}
+
+/// Runs of entries that are read as one: none much longer than [`RUN_BYTES`], with little between.
+pub(super) fn runs(entries: &[IndexEntry]) -> impl Iterator<Item = &[IndexEntry]> {
+    let mut start = entries.first().map_or(0, |entry| entry.offset);
+    entries.chunk_by(move |a, b| {
+        let end = a.offset + u64::from(a.stored_bytes);
+        let together = b.offset - end <= RUN_GAP_BYTES && end - start <= RUN_BYTES;
+        if !together {
+            start = b.offset;
+        }
+        together
+    })
 }
 
 /// What lies between `extents` (offset, length; ascending, disjoint) up to `end`.

@@ -103,7 +103,7 @@ fn rebuild(repository: &Repository) -> Result<()> {
             Err(e) if matches!(e.kind(), Kind::NotFound) => continue,
             entries => entries?,
         };
-        let (length_bytes, _) = repository.store.pack_size(id)?;
+        let length_bytes = repository.store.pack_length(id)?;
         for batch in entries.chunks(FIX_BATCH) {
             let digests = batch.iter().map(|entry| entry.digest).collect();
             let known = repository.registry.locate(digests)?;
@@ -186,7 +186,7 @@ impl Check<'_> {
         }
         for (id, (live_objects, live_bytes)) in sums {
             self.report.finding(format!("pack {id} has objects and no record"));
-            let (length_bytes, _) = self.repository.store.pack_size(id).unwrap_or_default();
+            let length_bytes = self.repository.store.pack_length(id).unwrap_or_default();
             let leased = false;
             self.fix(Fix::Pack(PackInfo { id, leased, live_objects, live_bytes, length_bytes }))?;
         }
@@ -202,9 +202,9 @@ impl Check<'_> {
 
     fn pack(&mut self, pack: &PackInfo, (live_objects, live_bytes): (u64, u64)) -> Result<()> {
         self.report.packs += 1;
-        let on_disk = match self.repository.store.pack_size(pack.id) {
+        let on_disk = match self.repository.store.pack_length(pack.id) {
             Err(e) if e.kind() == Kind::NotFound => None,
-            size => Some(size?.0),
+            length => Some(length?),
         };
         let counted = (pack.live_objects, pack.live_bytes) == (live_objects, live_bytes);
         let present = on_disk.is_some() || live_objects == 0;

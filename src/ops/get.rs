@@ -50,6 +50,9 @@ struct Counters {
 }
 
 /// One file to write.
+/// Threads that write what comes from a remote store: most of them wait for it.
+const REMOTE_THREADS: usize = 16;
+
 struct Job {
     directory: Arc<OwnedFd>,
     shown: PathBuf,
@@ -75,7 +78,10 @@ pub fn get(
     let counters = Counters::default();
     let (jobs, queue) = sync_channel(QUEUED_FILES);
     let queue = Mutex::new(queue);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = match repository.store.is_remote() {
+        true => REMOTE_THREADS,
+        false => std::thread::available_parallelism().map_or(2, usize::from),
+    };
     let walked = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..threads)
             .map(|_| scope.spawn(|| write_files(repository, &queue, &counters, progress)))
@@ -282,7 +288,8 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
     let mut offset = 0;
     let mut holes = false;
     reader.each_piece(&job.content, &mut |piece: Piece| {
-        let body = (piece.digest != zeros).then(|| reader.body(piece.digest)).transpose()?;
+        let read = || reader.piece(&job.content, piece, offset);
+        let body = (piece.digest != zeros).then(read).transpose()?;
         match body {
             // Already there by reflink, and now verified.
             Some(_) if shared => {}

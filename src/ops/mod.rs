@@ -5,6 +5,8 @@
 //! Invariant: a verb that returns an error has left nothing behind that the next one would not
 //! clean up, and nothing that a reader could see.
 
+pub mod cache;
+pub mod copy_store;
 pub mod delete;
 pub mod diff;
 pub mod drafts;
@@ -12,6 +14,7 @@ pub mod fsck;
 pub mod get;
 pub mod holder;
 pub mod listing;
+pub mod prefetch;
 pub mod prune;
 pub mod put;
 pub mod repository;

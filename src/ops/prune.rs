@@ -67,11 +67,15 @@ pub fn bytes_of(repository: &Repository, doomed: &[VersionInfo]) -> Result<u64> 
 ///
 /// # Errors
 /// As [`delete::delete`]; what was deleted before stays deleted.
-pub fn prune(repository: &Repository, doomed: Vec<VersionInfo>) -> Result<(Vec<VersionInfo>, u64)> {
+pub fn prune(
+    repository: &Repository,
+    doomed: Vec<VersionInfo>,
+    when: delete::Purge,
+) -> Result<(Vec<VersionInfo>, u64)> {
     let mut gone = Vec::new();
     let mut freed = 0;
     for version in doomed {
-        match delete::delete(repository, &version.reference(), false) {
+        match delete::delete(repository, &version.reference(), false, when) {
             Ok((_, bytes)) => {
                 freed += bytes;
                 gone.push(version);

@@ -10,6 +10,7 @@
 //! lock               who that is
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,16 +21,18 @@ use serde::{Deserialize, Serialize};
 use crate::content::Locate;
 use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::reader::Reader;
-use crate::content::store::Store;
+use crate::content::store::{Access, Store, StoreUrl};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Located, ObjectKind};
+use crate::model::object::{Located, ObjectKind, PackId};
 use crate::model::version::Timestamp;
 use crate::registry::Registry;
 
 /// The format this release writes and reads.
 pub const REPOSITORY_FORMAT: u32 = 1;
 const SETTINGS_FILE: &str = "repository.json";
+/// Where the bytes go when nobody says: below the repository.
+const DEFAULT_STORE: &str = "file:store";
 
 /// What a repository is made with and keeps for ever.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,8 +45,11 @@ pub struct Settings {
     pub created: Timestamp,
     /// How files are cut.
     pub chunker: ChunkerSettings,
-    /// Where the store is: a `file:` URL; relative ones are below the repository.
+    /// Where the store is: a URL; a relative directory is below the repository.
     pub store: String,
+    /// What else is needed to reach it; no secrets.
+    #[serde(default)]
+    pub store_options: BTreeMap<String, String>,
 }
 
 /// Only the format, which every release must be able to read.
@@ -108,31 +114,39 @@ impl Layout {
     /// Makes a repository.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when there is one, [`Kind::Unsupported`] for a store that is not a
-    /// `file:` URL.
-    pub fn init(&self, store: Option<&str>, now: Timestamp) -> Result<Settings> {
+    /// [`Kind::Conflict`] when there is one, [`Kind::Usage`] for a store that cannot be.
+    pub fn init(
+        &self,
+        store: Option<&StoreUrl>,
+        options: BTreeMap<String, String>,
+        now: Timestamp,
+    ) -> Result<Settings> {
         if self.exists() {
             let what = format!("{} is a repository already", self.root.display());
             return Err(
                 Error::new(Kind::Conflict, what).hint("use it, or choose another directory")
             );
         }
-        let store = store.unwrap_or("file:store").to_owned();
+        let store = store.map_or_else(|| DEFAULT_STORE.to_owned(), ToString::to_string);
         let settings = Settings {
             format: REPOSITORY_FORMAT,
             id: format!("{:032x}", rand::random::<u128>()),
             created: now,
             chunker: ChunkerSettings::default(),
             store,
+            store_options: options,
         };
-        let store = self.store_path(&settings)?;
+        self.open_store(&settings, &Access::default())?;
         fs::create_dir_all(&self.root).at("create", &self.root)?;
-        Store::open(&store)?;
         self.write_settings(&settings)?;
         Ok(settings)
     }
 
-    fn write_settings(&self, settings: &Settings) -> Result<()> {
+    /// Replaces the settings of the repository that is there.
+    ///
+    /// # Errors
+    /// When they cannot be written; those that were there still are.
+    pub fn write_settings(&self, settings: &Settings) -> Result<()> {
         let path = self.root.join(SETTINGS_FILE);
         let text = serde_json::to_string_pretty(settings).expect("settings are plain values");
         let mut file = tempfile::NamedTempFile::new_in(&self.root).at("write", &path)?;
@@ -169,28 +183,14 @@ impl Layout {
         serde_json::from_slice(&text).map_err(damaged)
     }
 
-    /// The directory of the store.
+    /// The store that `settings` name.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] for a store that is not a `file:` URL.
-    pub fn store_path(&self, settings: &Settings) -> Result<PathBuf> {
-        let path = match settings.store.split_once(':') {
-            Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
-            Some((scheme, _)) => {
-                let what = format!("stores in {scheme}: are not yet supported");
-                return Err(Error::new(Kind::Unsupported, what)
-                    .hint("use file:DIR, a directory on this machine"));
-            }
-            None => {
-                let what = format!("\"{}\" is no store URL", settings.store);
-                return Err(Error::new(Kind::Usage, what).hint("write it as file:/path/to/store"));
-            }
-        };
-        if path.is_empty() {
-            let what = format!("\"{}\" names no directory", settings.store);
-            return Err(Error::new(Kind::Usage, what).hint("write it as file:/path/to/store"));
-        }
-        Ok(self.root.join(path))
+    /// When a directory cannot be made or the settings make no sense.
+    pub fn open_store(&self, settings: &Settings, access: &Access) -> Result<Store> {
+        let url: StoreUrl = settings.store.parse()?;
+        let options: Vec<_> = settings.store_options.clone().into_iter().collect();
+        Store::open(&url, &options, &self.root, access)
     }
 }
 
@@ -216,11 +216,14 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Layout::settings`], and when the store cannot be opened.
-    pub fn new(layout: Layout, registry: Arc<dyn Registry>) -> Result<Self> {
+    pub fn new(layout: Layout, registry: Arc<dyn Registry>, access: &Access) -> Result<Self> {
         let settings = layout.settings()?;
         let cutter = Cutter::new(settings.chunker.clone())?;
-        let store = Arc::new(Store::open(&layout.store_path(&settings)?)?);
-        let locate = Arc::new(RegistryLocator(Arc::clone(&registry)));
+        let store = Arc::new(layout.open_store(&settings, access)?);
+        let locate: Arc<dyn Locate> = Arc::new(RegistryLocator(Arc::clone(&registry)));
+        if let Some(near) = store.near() {
+            near.learn_from(Arc::clone(&locate));
+        }
         let reader = Arc::new(Reader::new(Arc::clone(&store), locate));
         Ok(Self { layout, settings, cutter, registry, store, reader, zero_chunk: OnceLock::new() })
     }
@@ -240,5 +243,9 @@ struct RegistryLocator(Arc<dyn Registry>);
 impl Locate for RegistryLocator {
     fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         self.0.locate(digests.to_vec())
+    }
+
+    fn pack_length(&self, pack: PackId) -> Result<Option<u64>> {
+        Ok(self.0.pack(pack)?.map(|pack| pack.length_bytes))
     }
 }

@@ -256,8 +256,16 @@ registry_calls! {
     dead = Dead(limit: u32) -> Vec<(Digest, Located)>;
     /// Takes dead objects, given with their children, out of the table; how many bytes died.
     bury = Bury(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
-    /// Packs with dead bytes that nobody writes, at most `limit`.
-    purgeable = Purgeable(limit: u32) -> Vec<PackInfo>;
+    /// Packs with dead bytes that nobody writes, at most `limit`; with `deferred` also those whose dead
+    /// bytes may stay for now.
+    purgeable = Purgeable(limit: u32, deferred: bool) -> Vec<PackInfo>;
+    /// The dead bytes of a pack stay until garbage is collected, or until more of it dies.
+    defer_purge = DeferPurge(pack: PackId) -> ();
+    /// Objects of pack `from` were written to pack `to`, at the offsets given: they are there now. How
+    /// many were still alive.
+    relocate = Relocate(lease: LeaseId, from: PackId, to: PackId, length_bytes: u64, moved: Vec<(Digest, u64)>) -> u64;
+    /// A pack, if there is one.
+    pack = FindPack(pack: PackId) -> Option<PackInfo>;
     /// Which of `digests` are alive in this pack.
     live_in = LiveIn(pack: PackId, digests: Vec<Digest>) -> Vec<bool>;
     /// The dead bytes of a pack are gone; `length_bytes` is what is left (0: the pack is gone).

@@ -6,7 +6,7 @@
 //! comes next goes on where an interrupted deletion stopped.
 
 use super::api::PackInfo;
-use super::embedded::Embedded;
+use super::embedded::{Embedded, each_below};
 use super::engine::Durability;
 use super::keys::{self, Key, Space};
 use super::naming::lookup;
@@ -17,6 +17,9 @@ use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
+
+/// What stands under the key of a pack whose dead bytes may stay for now.
+const DEFERRED: &[u8] = &[1];
 
 impl Embedded {
     pub(super) fn delete_version(
@@ -81,21 +84,32 @@ impl Embedded {
         })
     }
 
-    pub(super) fn list_purgeable(&self, limit: u32) -> Result<Vec<PackInfo>> {
-        let (from, to) = Key::of(Space::Purge).range();
+    pub(super) fn list_purgeable(&self, limit: u32, deferred: bool) -> Result<Vec<PackInfo>> {
         self.read(|view| {
             let mut packs = Vec::new();
-            for (key, _) in view.scan(&from, &to, limit as usize)? {
-                let Some(id) = keys::pack_of(&key) else {
-                    continue;
+            each_below(view, Key::of(Space::Purge), &mut |key, value| {
+                let Some(id) = keys::pack_of(key).filter(|_| packs.len() < limit as usize) else {
+                    return Ok(());
                 };
+                let waits = value == DEFERRED && !deferred;
                 let pack_key = keys::pack(id);
                 if let Some(value) = view.get(&pack_key)? {
-                    packs.push(pack_info(&pack_key, &value)?);
+                    let pack = pack_info(&pack_key, &value)?;
+                    let dead = pack.live_objects == 0;
+                    packs.extend(Some(pack).filter(|pack| !pack.leased && (dead || !waits)));
                 }
-            }
-            packs.retain(|pack| !pack.leased);
+                Ok(())
+            })?;
             Ok(packs)
+        })
+    }
+
+    pub(super) fn mark_deferred(&self, id: PackId) -> Result<()> {
+        self.write(Durability::Immediate, |transaction| {
+            match transaction.get(&keys::purge(id))? {
+                Some(_) => transaction.put(&keys::purge(id), DEFERRED),
+                None => Ok(()),
+            }
         })
     }
 

@@ -230,6 +230,10 @@ impl Registry for Embedded {
         self.commit_version(lease, &request)
     }
 
+    fn pack(&self, pack: PackId) -> Result<Option<PackInfo>> {
+        self.find_pack(pack)
+    }
+
     fn locate(&self, digests: Vec<Digest>) -> Result<Vec<Option<Located>>> {
         self.locate_objects(&digests)
     }
@@ -254,13 +258,28 @@ impl Registry for Embedded {
         self.bury_objects(&objects)
     }
 
-    fn purgeable(&self, limit: u32) -> Result<Vec<PackInfo>> {
-        self.list_purgeable(limit)
+    fn purgeable(&self, limit: u32, deferred: bool) -> Result<Vec<PackInfo>> {
+        self.list_purgeable(limit, deferred)
     }
 
     fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {
         let found = self.locate_objects(&digests)?;
         Ok(found.iter().map(|at| at.is_some_and(|l| l.extent.pack == pack)).collect())
+    }
+
+    fn defer_purge(&self, pack: PackId) -> Result<()> {
+        self.mark_deferred(pack)
+    }
+
+    fn relocate(
+        &self,
+        lease: LeaseId,
+        from: PackId,
+        to: PackId,
+        length_bytes: u64,
+        moved: Vec<(Digest, u64)>,
+    ) -> Result<u64> {
+        self.relocate_objects(lease, (from, to), length_bytes, moved)
     }
 
     fn purged(&self, pack: PackId, length_bytes: u64) -> Result<()> {

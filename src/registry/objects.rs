@@ -225,6 +225,59 @@ impl Embedded {
         })
     }
 
+    /// One transaction: a reader finds each object in one of the two packs.
+    pub(super) fn relocate_objects(
+        &self,
+        lease: LeaseId,
+        (from, to): (PackId, PackId),
+        length_bytes: u64,
+        mut moved: Vec<(Digest, u64)>,
+    ) -> Result<u64> {
+        moved.sort_unstable();
+        self.write(Durability::Immediate, |transaction| {
+            live_lease(&*transaction, lease, (self.clock)())?;
+            let mut counts = PackCounts::default();
+            let batch = {
+                let pack = counts.of(&*transaction, to)?;
+                if pack.lease != Some(lease.0) {
+                    let what = format!("pack {to} does not belong to lease {}", lease.0);
+                    return Err(Error::new(Kind::Conflict, what));
+                }
+                pack.length_bytes = length_bytes;
+                pack.object_batches += 1;
+                Key::of(Space::PackObjects).fixed(&to.0).number(pack.object_batches - 1).done()
+            };
+            let mut here = Vec::new();
+            for (digest, offset) in &moved {
+                let Some(mut located) = object(&*transaction, digest)? else { continue };
+                if located.extent.pack != from {
+                    continue;
+                }
+                let stored = u64::from(located.extent.stored_bytes);
+                let old = counts.of(&*transaction, from)?;
+                old.live_objects = old.live_objects.saturating_sub(1);
+                old.live_bytes = old.live_bytes.saturating_sub(stored);
+                let new = counts.of(&*transaction, to)?;
+                new.live_objects += 1;
+                new.live_bytes += stored;
+                new.unreferenced += u64::from(located.refs == 0);
+                located.extent.pack = to;
+                located.extent.offset = *offset;
+                transaction.put(&keys::object(digest), &encode_object(&located))?;
+                here.push(*digest);
+            }
+            transaction.put(&batch, &record::encode_digests(&here))?;
+            transaction.put(&keys::purge(from), &[])?;
+            counts.store(transaction)?;
+            Ok(here.len() as u64)
+        })
+    }
+
+    pub(super) fn find_pack(&self, id: PackId) -> Result<Option<PackInfo>> {
+        let key = keys::pack(id);
+        self.read(|view| view.get(&key)?.map(|value| pack_info(&key, &value)).transpose())
+    }
+
     pub(super) fn page_of_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
         let (start, to) = Key::of(Space::Pack).range();
         let from = after.map_or(start, |id| keys::next(&keys::pack(id)));

@@ -43,12 +43,14 @@ pub fn host_errno(error: &Error) -> Errno {
         Kind::NotFound => Errno::NOENT,
         Kind::Denied => Errno::ACCESS,
         Kind::Full => Errno::NOSPC,
+        Kind::TimedOut => Errno::TIMEDOUT,
         Kind::Usage
         | Kind::BadName
         | Kind::Conflict
         | Kind::ReadOnly
         | Kind::Corrupt
         | Kind::Unavailable
+        | Kind::Later
         | Kind::Unsupported => Errno::IO,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use artifactfs::model::digest::Digest;
 use artifactfs::model::reference::Reference;
-use artifactfs::ops::delete::delete;
+use artifactfs::ops::delete::{Purge, delete};
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::listing::each_version;
 use artifactfs::ops::put::{Filters, PutRequest, Silent, put};
@@ -127,7 +127,7 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
             let reference: Reference = version.reference();
             let promised = exclusive_bytes(repository, &[version.root]).unwrap();
             let before = agrees(repository);
-            let (_, freed) = delete(repository, &reference, true).unwrap();
+            let (_, freed) = delete(repository, &reference, true, Purge::Now).unwrap();
             assert_eq!((freed, before - agrees(repository)), (promised, freed));
         }
     }

@@ -4,15 +4,16 @@
 //! after everything it points at: packs are registered in the order in which they were sealed,
 //! and a pack of nodes is sealed after the chunks before it.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::content::codec::CODEC_RAW;
-use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES};
+use crate::content::codec::{CODEC_RAW, encode};
+use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES, SOLO_REMOTE_BYTES};
 use crate::content::store::{PackWriter, Store};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -23,6 +24,9 @@ use crate::registry::{LeaseId, Registry};
 
 /// Packs that wait to be sealed: bounds what is written and not yet durable.
 const SEALING_PACKS: usize = 2;
+/// Packs that are sent to a remote store at the same time; with those that are open or wait, some
+/// 200 MiB of memory.
+const UPLOADS_AT_ONCE: usize = 3;
 /// Objects registered in one transaction: some 10 MiB. Digests are spread over the whole table, so a
 /// transaction rewrites a page for nearly every object; fewer, larger ones rewrite each page less often.
 const REGISTER_BATCH: usize = 65_536;
@@ -46,6 +50,13 @@ impl OpenPack {
     fn is_full(&self) -> bool {
         self.writer.length() >= PACK_TARGET_BYTES
     }
+}
+
+/// A pack whose body and index are durable.
+struct Durable {
+    id: PackId,
+    length: u64,
+    objects: Vec<NewObject>,
 }
 
 /// Which pack an object goes to.
@@ -74,6 +85,8 @@ pub struct Uploader {
     sealing: Option<SyncSender<OpenPack>>,
     sealer: Option<JoinHandle<Result<()>>>,
     renewed: Instant,
+    /// Whether what goes over a network is made smaller first.
+    compresses: bool,
     /// Bytes of new objects so far.
     pub stored_bytes: u64,
 }
@@ -81,7 +94,8 @@ pub struct Uploader {
 impl Uploader {
     /// An uploader that works under `lease`.
     pub fn new(repository: &Repository, lease: LeaseId) -> Self {
-        let (sealing, sealed) = sync_channel(SEALING_PACKS);
+        let remote = repository.store.is_remote();
+        let (sealing, sealed) = sync_channel(if remote { 1 } else { SEALING_PACKS });
         let pending = Arc::new(Mutex::new(HashSet::new()));
         let sealer = Sealer {
             registry: Arc::clone(&repository.registry),
@@ -101,6 +115,7 @@ impl Uploader {
             sealing: Some(sealing),
             sealer: Some(std::thread::spawn(move || sealer.run(&sealed))),
             renewed: Instant::now(),
+            compresses: remote,
             stored_bytes: 0,
         }
     }
@@ -178,7 +193,7 @@ impl Uploader {
             return Err(Error::new(Kind::Conflict, format!("{} changed", path.display()))
                 .hint("commit again"));
         }
-        let linked = writer.is_linked().then(|| writer.path().to_owned());
+        let linked = writer.linked();
         self.shares = Some(SharedPack { id, linked });
         self.solo = Some(OpenPack { id, writer, objects: Vec::new() });
         Ok(true)
@@ -235,13 +250,14 @@ impl Uploader {
             self.registry.register_pack(self.lease, id)?;
             *slot = Some(OpenPack { id, writer: self.store.create(id)?, objects: Vec::new() });
         }
+        let too_long =
+            |_| Error::new(Kind::Unsupported, format!("an object of {} bytes", body.len()));
+        let body_bytes = u32::try_from(body.len()).map_err(too_long)?;
+        let (codec, stored) =
+            if self.compresses { encode(body) } else { (CODEC_RAW, Cow::Borrowed(body)) };
+        let stored_bytes = u32::try_from(stored.len()).map_err(too_long)?;
         let pack = slot.as_mut().expect("it was just opened");
-        let offset = pack.writer.append(body)?;
-        let body_bytes = u32::try_from(body.len()).map_err(|_| {
-            Error::new(Kind::Unsupported, format!("an object of {} bytes", body.len()))
-        })?;
-        let stored_bytes = body_bytes;
-        let codec = CODEC_RAW;
+        let offset = pack.writer.append(&stored)?;
         pack.objects.push(NewObject {
             digest,
             kind,
@@ -273,7 +289,10 @@ impl Uploader {
     /// When sealing failed.
     pub fn between_segments(&mut self) -> Result<()> {
         let shared = self.shared.take_if(|pack| pack.is_full());
-        self.seal(shared)
+        self.seal(shared)?;
+        let remote = self.compresses;
+        let solo = self.solo.take_if(|pack| remote && pack.writer.length() >= SOLO_REMOTE_BYTES);
+        self.seal(solo)
     }
 
     /// Between two files: seals what is full; nodes only after the chunks they may point at.
@@ -343,16 +362,49 @@ struct Sealer {
 }
 
 impl Sealer {
+    /// Uploads overlap; registering stays in order, since a node is registered after what it points
+    /// at.
     fn run(&self, packs: &Receiver<OpenPack>) -> Result<()> {
-        packs.iter().try_for_each(|pack| self.seal(pack))
+        let at_once = if self.store.is_remote() { UPLOADS_AT_ONCE } else { 1 };
+        std::thread::scope(|scope| {
+            let mut under_way = VecDeque::new();
+            for pack in packs {
+                if under_way.len() >= at_once {
+                    self.register_next(&mut under_way)?;
+                }
+                under_way.push_back(scope.spawn(move || self.store_pack(pack)));
+            }
+            while !under_way.is_empty() {
+                self.register_next(&mut under_way)?;
+            }
+            Ok(())
+        })
     }
 
-    /// Bytes are durable before names: body, index, registry.
-    fn seal(&self, pack: OpenPack) -> Result<()> {
+    fn register_next(
+        &self,
+        under_way: &mut VecDeque<ScopedJoinHandle<'_, Result<Durable>>>,
+    ) -> Result<()> {
+        let panicked = |_| Err(Error::new(Kind::Unavailable, "an upload panicked"));
+        match under_way.pop_front() {
+            Some(upload) => self.register(upload.join().unwrap_or_else(panicked)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes are durable before names: body, index ...
+    fn store_pack(&self, pack: OpenPack) -> Result<Durable> {
         let OpenPack { id, writer, objects } = pack;
         let length = writer.finish()?;
         let entries: Vec<IndexEntry> = objects.iter().map(IndexEntry::from).collect();
         self.store.write_index(id, &entries)?;
+        Ok(Durable { id, length, objects })
+    }
+
+    /// ... registry.
+    fn register(&self, pack: Durable) -> Result<()> {
+        let Durable { id, length, objects } = pack;
+        let digests: Vec<Digest> = objects.iter().map(|object| object.digest).collect();
         let mut objects = objects.into_iter();
         loop {
             let batch: Vec<_> = objects.by_ref().take(REGISTER_BATCH).collect();
@@ -366,8 +418,8 @@ impl Sealer {
             }
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().for_each(|entry| {
-            pending.remove(&entry.digest);
+        digests.iter().for_each(|digest| {
+            pending.remove(digest);
         });
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where packs live: a local directory.
+//! A store in a local directory.
 //!
 //! ```text
 //! packs/<first two digits of the id>/<id>.pack   the bodies
@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
 
-use super::pack::{IndexEntry, decode_index, encode_index};
+use super::{Space, VERIFY_HINT};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
@@ -23,21 +23,12 @@ use crate::model::object::{Extent, PackId};
 const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 
 /// A directory of packs.
-pub struct Store {
+pub struct LocalStore {
     root: PathBuf,
     open: Mutex<LruCache<PackId, Arc<File>>>,
 }
 
-/// Room on the disk under a store.
-#[derive(Debug, Clone, Copy)]
-pub struct Space {
-    /// Bytes this user may still write.
-    pub free_bytes: u64,
-    /// Bytes in all.
-    pub total_bytes: u64,
-}
-
-impl Store {
+impl LocalStore {
     /// Opens the store in `root`, made if it is not there.
     ///
     /// # Errors
@@ -58,10 +49,10 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn create(&self, id: PackId) -> Result<PackWriter> {
+    pub fn create(&self, id: PackId) -> Result<LocalWriter> {
         let path = self.place(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        Ok(PackWriter { file: file.at("create", &path)?, path, length: 0, linked: false })
+        Ok(LocalWriter { file: file.at("create", &path)?, path, length: 0, linked: false })
     }
 
     /// Where a new pack goes; its folder is there.
@@ -81,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// When the pack cannot be made.
-    pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+    pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let from = File::open(source).at("read", source)?;
         let path = self.place(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
@@ -91,7 +82,7 @@ impl Store {
             return Ok(None);
         }
         let length = file.metadata().at("stat", &path)?.len();
-        Ok(Some(PackWriter { file, path, length, linked: false }))
+        Ok(Some(LocalWriter { file, path, length, linked: false }))
     }
 
     /// Makes the file at `source` a pack: one more name of the same inode. Nobody may change the
@@ -99,7 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// When the pack cannot be made.
-    pub fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+    pub fn link(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let file = File::open(source).at("read", source)?;
         let path = self.place(id)?;
         if let Err(e) = fs::hard_link(source, &path) {
@@ -107,20 +98,20 @@ impl Store {
             return Ok(None);
         }
         let length = file.metadata().at("stat", &path)?.len();
-        Ok(Some(PackWriter { file, path, length, linked: true }))
+        Ok(Some(LocalWriter { file, path, length, linked: true }))
     }
 
     /// Writes the index of a pack, replacing an earlier one, durably.
     ///
     /// # Errors
     /// When it cannot be written; an earlier index is then still there.
-    pub fn write_index(&self, id: PackId, entries: &[IndexEntry]) -> Result<()> {
+    pub fn write_index(&self, id: PackId, index: &[u8]) -> Result<()> {
         let path = self.path(id, "idx");
         let folder = path.parent().expect("an index lies in a folder of the store");
         let write = || -> io::Result<()> {
             // A name of its own: two processes may free bytes of one pack at the same time.
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(&encode_index(id, entries))?;
+            file.write_all(index)?;
             file.as_file().sync_all()?;
             file.persist(&path).map_err(|e| e.error).map(drop)
         };
@@ -128,13 +119,13 @@ impl Store {
         sync_directory(folder)
     }
 
-    /// The index of a pack.
+    /// The bytes of the index of a pack.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none, [`Kind::Corrupt`] when it is damaged.
-    pub fn read_index(&self, id: PackId) -> Result<Vec<IndexEntry>> {
+    /// [`Kind::NotFound`] when there is none.
+    pub fn read_index(&self, id: PackId) -> Result<Vec<u8>> {
         let path = self.path(id, "idx");
-        decode_index(id, &fs::read(&path).at("read", &path)?)
+        fs::read(&path).at("read", &path)
     }
 
     /// Fills `buffer` with the bytes of `extent` from its `skip`th on.
@@ -263,15 +254,9 @@ impl Store {
     /// # Errors
     /// When the host does not say.
     pub fn space(&self) -> Result<Space> {
-        let stat = statvfs(&self.root).at("stat", &self.root)?;
-        Ok(Space {
-            free_bytes: stat.f_bavail * stat.f_frsize,
-            total_bytes: stat.f_blocks * stat.f_frsize,
-        })
+        super::room_of(&self.root)
     }
 }
-
-const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
 
 /// Replaces a pack by a copy of its own.
 fn unlink_from_draft(path: &Path) -> Result<File> {
@@ -303,14 +288,14 @@ fn sync_directory(path: &Path) -> Result<()> {
 }
 
 /// A pack being written.
-pub struct PackWriter {
+pub struct LocalWriter {
     file: File,
     path: PathBuf,
     length: u64,
     linked: bool,
 }
 
-impl PackWriter {
+impl LocalWriter {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

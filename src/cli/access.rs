@@ -1,0 +1,35 @@
+//! How a remote store is read: cache and deadlines, from flags and environment.
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+
+use crate::content::store::Access;
+use crate::error::{Error, Kind, Result};
+
+/// A number of bytes as people write it: `500MB`, `10GiB`, `4096`.
+pub fn size(text: &str) -> Result<u64> {
+    text.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|e| {
+        Error::new(Kind::Usage, format!("\"{text}\" is no size: {e}"))
+            .hint("write it as 4096, 500MB, or 10GiB")
+    })
+}
+
+/// Where what was fetched is kept, and how much of it.
+///
+/// # Errors
+/// [`Kind::Usage`] for a size that is none.
+pub fn access(
+    directory: Option<PathBuf>,
+    cache_size: Option<&str>,
+    variable: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<Access> {
+    let mut access = Access::default();
+    if let Some(text) = cache_size {
+        access.cache_bytes = size(text)?;
+    }
+    let home = || Some(variable("HOME")?.join(".cache"));
+    let caches = || variable("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(home);
+    access.cache = directory.or_else(|| Some(caches()?.join("artifactfs")));
+    Ok(access)
+}

@@ -1,0 +1,182 @@
+//! `cache` and `prefetch`: what is near of a remote store.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::{Bar, bytes, table};
+use super::{Context, access, connect, exit, parse};
+use crate::content::cache::Cache;
+use crate::error::{Error, Kind, Result};
+use crate::model::reference::Reference;
+use crate::ops::cache::{CacheCheck, check};
+use crate::ops::prefetch::prefetch as bring;
+use crate::ops::put::{Filters, Silent};
+
+#[derive(Subcommand)]
+pub enum CacheVerb {
+    /// Show what is in the cache
+    Status,
+    /// Remove what was read longest ago, down to a size
+    Cleanup(Cleanup),
+    /// Read and hash again what is cached of this repository; what is wrong is removed
+    Verify,
+    /// Fetch a version and keep it, whatever else is read
+    Pin(Pin),
+    /// Let a version go again
+    Unpin(Unpin),
+}
+
+#[derive(Args)]
+pub struct Cleanup {
+    /// What may stay: 1GB, 500MiB, 0
+    size: String,
+}
+
+#[derive(Args)]
+pub struct Pin {
+    /// project/artifact:alias
+    reference: String,
+}
+
+#[derive(Args)]
+pub struct Unpin {
+    /// project/artifact:version, as `cache status` names it
+    reference: String,
+}
+
+#[derive(Args)]
+pub struct Prefetch {
+    /// project/artifact:alias
+    reference: String,
+    /// Only files that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+}
+
+fn open(context: &Context) -> Result<Cache> {
+    let root = context.access.cache.as_deref().ok_or_else(|| {
+        Error::new(Kind::Usage, "no cache: neither --cache-dir nor $HOME is set")
+            .hint("say where it is with --cache-dir DIR")
+    })?;
+    Cache::open(root, context.access.cache_bytes)
+}
+
+pub fn cache(context: &Context, verb: CacheVerb) -> Result<u8> {
+    match verb {
+        CacheVerb::Status => status(context),
+        CacheVerb::Cleanup(verb) => cleanup(context, &verb),
+        CacheVerb::Verify => verify(context),
+        CacheVerb::Pin(verb) => pin(context, &verb),
+        CacheVerb::Unpin(verb) => unpin(context, &verb),
+    }
+}
+
+fn status(context: &Context) -> Result<u8> {
+    let cache = open(context)?;
+    let (used, pins) = (cache.usage()?, cache.pins());
+    let pins: Vec<_> = pins.iter().map(|name| name.replace('!', "/")).collect();
+    let root = cache.root().display().to_string();
+    let document = json!({
+        "directory": root,
+        "bytes": used.bytes,
+        "files": used.files,
+        "pinned_bytes": used.pinned_bytes,
+        "limit_bytes": used.limit_bytes,
+        "pins": pins,
+    });
+    context.output.print(document, || {
+        let held = format!("{} in {} files", bytes(used.bytes), used.files);
+        let mut rows = vec![
+            vec!["cache".to_owned(), root],
+            vec!["holds".to_owned(), held],
+            vec!["limit".to_owned(), bytes(used.limit_bytes)],
+            vec!["pinned".to_owned(), bytes(used.pinned_bytes)],
+        ];
+        rows.extend(pins.into_iter().map(|name| vec!["pin".to_owned(), name]));
+        table(&rows)
+    });
+    Ok(exit::DONE)
+}
+
+fn cleanup(context: &Context, verb: &Cleanup) -> Result<u8> {
+    let size = access::size(&verb.size)?;
+    let cache = open(context)?;
+    let freed = cache.shrink_to(size)?;
+    let left = cache.usage()?.bytes;
+    let document = json!({ "freed_bytes": freed, "bytes": left });
+    context
+        .output
+        .print(document, || vec![format!("{} freed, {} left", bytes(freed), bytes(left))]);
+    Ok(exit::DONE)
+}
+
+fn verify(context: &Context) -> Result<u8> {
+    let repository = connect::open_repository(context)?;
+    let CacheCheck { objects, wrong, unknown } = check(&repository)?;
+    let document =
+        json!({ "objects": objects, "wrong_objects": wrong, "unknown_segments": unknown });
+    context.output.print(document, || {
+        vec![format!("{objects} objects right, {wrong} wrong and removed, {unknown} segments of other repositories")]
+    });
+    Ok(if wrong == 0 { exit::DONE } else { exit::code(Kind::Corrupt) })
+}
+
+fn pin(context: &Context, verb: &Pin) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let repository = connect::open_repository(context)?;
+    let info = repository.registry.lookup(reference)?;
+    let near = repository.store.near().ok_or_else(|| {
+        Error::new(Kind::Unsupported, "the store is a directory: nothing needs to be kept near")
+    })?;
+    let cache = near.cache().ok_or_else(|| {
+        Error::new(Kind::Unavailable, "the cache cannot be used").hint("see --cache-dir")
+    })?;
+    let room = cache.limit_bytes();
+    if info.totals.size_bytes > room / 10 * 9 {
+        let what = format!("{} does not fit into the cache", info.reference());
+        return Err(Error::new(Kind::Full, what).hint("give --cache-size more"));
+    }
+    let bar = Bar::new("fetching", Some(info.totals.size_bytes), context.output);
+    let name = info.reference().to_string().replace('/', "!");
+    let takes = |_: &Path| true;
+    // Named before they are fetched, so that none goes while the rest comes; then fetched.
+    let fetched = bring(&repository, info.root, &takes, &mut |_| true, &bar)?;
+    cache.pin(&name, &fetched.segments)?;
+    bring(&repository, info.root, &takes, &mut |_| true, &Silent)?;
+    drop(bar);
+    let reference = info.reference().to_string();
+    let document = json!({ "pinned": reference, "files": fetched.files, "bytes": fetched.bytes });
+    context.output.print(document, || vec![format!("{reference}  {} kept", bytes(fetched.bytes))]);
+    Ok(exit::DONE)
+}
+
+fn unpin(context: &Context, verb: &Unpin) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let cache = open(context)?;
+    if !cache.unpin(&reference.to_string().replace('/', "!"))? {
+        let what = format!("{reference} is not pinned");
+        return Err(Error::new(Kind::NotFound, what).hint("`artifactfs cache status` lists pins"));
+    }
+    let document = json!({ "unpinned": reference.to_string() });
+    context.output.print(document, || vec![format!("{reference}  may go")]);
+    Ok(exit::DONE)
+}
+
+pub fn prefetch(context: &Context, verb: Prefetch) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let filters = Filters::new(&verb.include, &[])?;
+    let repository = connect::open_repository(context)?;
+    let info = repository.registry.lookup(reference)?;
+    let bar = Bar::new("fetching", Some(info.totals.size_bytes), context.output);
+    let fetched = bring(&repository, info.root, &|path| filters.takes(path), &mut |_| true, &bar)?;
+    drop(bar);
+    let reference = info.reference().to_string();
+    let document =
+        json!({ "reference": reference, "files": fetched.files, "bytes": fetched.bytes });
+    context.output.print(document, || {
+        vec![format!("{reference}  {} files, {} near", fetched.files, bytes(fetched.bytes))]
+    });
+    Ok(exit::DONE)
+}

@@ -1,0 +1,90 @@
+//! `copy-store`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::json;
+
+use super::mount::daemons;
+use super::output::{Bar, bytes};
+use super::repo::store_options;
+use super::{Context, connect, exit, parse};
+use crate::content::store::{Access, Store, StoreUrl};
+use crate::error::{Error, Kind, Result};
+use crate::ops::copy_store::{copy, packs_of};
+use crate::ops::repository::{Repository, Settings};
+
+#[derive(Args)]
+pub struct CopyStore {
+    /// The store that is copied
+    from: String,
+    /// The store it is copied to
+    to: String,
+    /// What else is needed to reach FROM, unless it is the repository's own store
+    #[arg(long = "from-option", value_name = "KEY=VALUE")]
+    from_options: Vec<String>,
+    /// What else is needed to reach TO
+    #[arg(long = "store-option", value_name = "KEY=VALUE")]
+    store_options: Vec<String>,
+    /// Afterwards, the repository uses TO
+    #[arg(long = "use")]
+    uses: bool,
+}
+
+fn open(
+    repository: &Repository,
+    url: &StoreUrl,
+    options: &BTreeMap<String, String>,
+) -> Result<Store> {
+    let options: Vec<_> = options.clone().into_iter().collect();
+    Store::open(url, &options, &repository.layout.root, &Access::default())
+}
+
+pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
+    let (from, to): (StoreUrl, StoreUrl) = (parse(&verb.from)?, parse(&verb.to)?);
+    let to_options = store_options(&verb.store_options)?;
+    let repository = connect::open_repository(context)?;
+    let own: StoreUrl = repository.settings.store.parse()?;
+    let is_own = own == from;
+    if verb.uses && !is_own {
+        let what = format!("{from} is not the store of the repository, which is {own}");
+        return Err(
+            Error::new(Kind::Usage, what).hint("--use goes with the repository's own store")
+        );
+    }
+    if verb.uses && !daemons(&repository.layout)?.is_empty() {
+        return Err(Error::new(Kind::Conflict, "the repository is mounted")
+            .hint("`artifactfs umount` first: a daemon goes on with the store it began with"));
+    }
+    let from_options = match is_own {
+        true => repository.settings.store_options.clone(),
+        false => store_options(&verb.from_options)?,
+    };
+    let source = open(&repository, &from, &from_options)?;
+    let target = open(&repository, &to, &to_options)?;
+    let packs = if is_own { packs_of(&repository)? } else { source.list()? };
+    let bar = Bar::new("copying", None, context.output);
+    let copied = copy(&source, &target, &packs, &bar)?;
+    drop(bar);
+    if verb.uses {
+        let settings = Settings {
+            store: to.to_string(),
+            store_options: to_options,
+            ..repository.settings.clone()
+        };
+        repository.layout.write_settings(&settings)?;
+    }
+    let document = json!({
+        "from": from.to_string(),
+        "to": to.to_string(),
+        "packs": copied.packs,
+        "bytes": copied.bytes,
+        "packs_that_were_there": copied.kept,
+        "used": verb.uses,
+    });
+    context.output.print(document, || {
+        let (packs, kept, size) = (copied.packs, copied.kept, bytes(copied.bytes));
+        vec![format!("{to}  {packs} packs, {size} copied, {kept} were there")]
+    });
+    Ok(exit::DONE)
+}

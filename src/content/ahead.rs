@@ -1,0 +1,126 @@
+//! Who reads on and on: streams within big files, several in one file at a time. Pure.
+
+use std::ops::Range;
+
+use crate::model::digest::Digest;
+
+/// Streams remembered: more than a few loaders with as many workers have.
+const STREAMS: usize = 64;
+/// The kernel's own readahead comes from several threads: so far out of order is still in order.
+const SLACK_BYTES: u64 = 4 << 20;
+/// What is read ahead first.
+const WINDOW_MIN_BYTES: u64 = 1 << 20;
+/// The most that is read ahead: what a fast network has under way in some 50 ms.
+const WINDOW_MAX_BYTES: u64 = 48 << 20;
+
+struct Stream {
+    file: Digest,
+    /// Where it is expected to read next.
+    next: u64,
+    /// What lies before was asked for.
+    asked: u64,
+    window: u64,
+    used: u64,
+}
+
+/// The streams that are known.
+#[derive(Default)]
+pub struct Streams {
+    streams: Vec<Stream>,
+    clock: u64,
+}
+
+impl Streams {
+    /// Bytes `read` of `file`, which has `size_bytes`, are being read: what to fetch for what will be
+    /// read next.
+    pub fn note(&mut self, file: Digest, read: &Range<u64>, size_bytes: u64) -> Option<Range<u64>> {
+        self.clock += 1;
+        let near = |stream: &&mut Stream| {
+            let next = stream.next;
+            stream.file == file
+                && read.start + SLACK_BYTES >= next
+                && read.start <= next + SLACK_BYTES
+        };
+        let Some(stream) = self.streams.iter_mut().find(near) else {
+            self.begin(file, read.end);
+            return None;
+        };
+        stream.used = self.clock;
+        if read.end <= stream.next {
+            return None;
+        }
+        stream.next = read.end;
+        // Half of what was asked for is left: time to ask again.
+        if stream.next + stream.window / 2 <= stream.asked {
+            return None;
+        }
+        let from = stream.asked.max(stream.next);
+        let until = (stream.next + stream.window).min(size_bytes);
+        stream.window = (stream.window * 2).min(WINDOW_MAX_BYTES);
+        stream.asked = stream.asked.max(until);
+        (from < until).then_some(from..until)
+    }
+
+    fn begin(&mut self, file: Digest, next: u64) {
+        let stream = Stream { file, next, asked: next, window: WINDOW_MIN_BYTES, used: self.clock };
+        if self.streams.len() < STREAMS {
+            return self.streams.push(stream);
+        }
+        if let Some(oldest) = self.streams.iter_mut().min_by_key(|stream| stream.used) {
+            *oldest = stream;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::object::ObjectKind;
+
+    fn file(n: u8) -> Digest {
+        Digest::of(ObjectKind::Chunk, &[n])
+    }
+
+    #[test]
+    fn a_stream_is_read_ahead_in_growing_windows_and_each_byte_once() {
+        let size = 1 << 30;
+        let mut streams = Streams::default();
+        let mut asked = 0..0;
+        let mut requests = 0;
+        for at in (0..size).step_by(128 << 10) {
+            if let Some(range) = streams.note(file(1), &(at..at + (128 << 10)), size) {
+                assert!(range.start >= asked.end && range.end <= size, "{range:?} after {asked:?}");
+                requests += 1;
+                asked = range;
+            }
+        }
+        assert_eq!(asked.end, size);
+        assert!(requests < 60, "{requests}");
+    }
+
+    #[test]
+    fn random_reads_are_not_read_ahead() {
+        let mut streams = Streams::default();
+        let mut at: u64 = 1;
+        for _ in 0..500 {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let start = at % (100 << 30);
+            assert_eq!(streams.note(file(1), &(start..start + 4096), 200 << 30), None);
+        }
+    }
+
+    #[test]
+    fn streams_in_one_file_and_in_many_do_not_disturb_each_other() {
+        let mut streams = Streams::default();
+        let mut asked = 0;
+        for step in 0..40u64 {
+            for (number, start) in [(1, 0), (1, 1 << 30), (2, 0), (3, 1 << 20)] {
+                let at = start + step * (128 << 10);
+                asked += u64::from(
+                    streams.note(file(number), &(at..at + (128 << 10)), 2 << 30).is_some(),
+                );
+            }
+        }
+        assert!(asked >= 4 * 3, "{asked}");
+    }
+}

@@ -1,0 +1,359 @@
+//! The cache on the disk: sparse copies of parts of packs, of bounded size.
+//!
+//! ```text
+//! CACHEDIR.TAG                      backup programs leave the folder out (bford.info/cachedir)
+//! ledger                            bytes:u64le  files:u64le, under flock: what may be there
+//! users                             a shared lock for each process that uses the cache
+//! packs/<2 digits>/<pack>-<n>       segment n of a pack: same bytes, holes for what is absent
+//! pins/<name>                       lines of segments that stay
+//! ```
+//! What is there, the file system says (`SEEK_DATA`): there is no second truth to be kept in step. A
+//! wrong answer does no harm, since nobody gets a byte of a segment before it was verified. Room is
+//! entered in the ledger before it is used, so several processes keep one bound; what a killed one
+//! entered and did not use is found when the next counts. Segments go whole, by `unlink`: who has
+//! one open reads on.
+
+mod evict;
+mod ledger;
+mod segment;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::statvfs;
+
+pub use evict::Held;
+use ledger::Ledger;
+pub use segment::{
+    BLOCK_BYTES, Blocks, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey, blocks_of, part_of,
+};
+
+use crate::error::{Error, IoContext, Kind, Result};
+
+/// The size of a cache that nobody chose.
+pub const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
+/// The least: room for what one reader has under way.
+pub const CACHE_BYTES_MIN: u64 = 64 << 20;
+/// Segments at most: listing them takes well under a second.
+const FILES_MAX: u64 = 100_000;
+/// What a segment takes beside its bytes: its inode, and the blocks that say where they are.
+const FILE_OVERHEAD_BYTES: u64 = 8 << 10;
+/// What the folders take at most: 256 of them, of a block each and more.
+const FOLDERS_BYTES: u64 = 2 << 20;
+/// The share of the disk that is left free.
+const FREE_PERCENT: u64 = 5;
+/// An eviction makes room for more than was asked, so that not each needs a listing.
+const EVICT_SHARE: u64 = 50;
+/// How often a failing disk is complained of.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This directory holds data that artifactfs can fetch again (see bford.info/cachedir).\n";
+
+/// A cache directory in use.
+pub struct Cache {
+    root: PathBuf,
+    limit_bytes: u64,
+    ledger: Ledger,
+    /// Keeps others from taking the ledger's words for those of a dead process.
+    _using: File,
+    started: Instant,
+    complained: AtomicU64,
+}
+
+/// What is in a cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Bytes of the segments.
+    pub bytes: u64,
+    /// Segments.
+    pub files: u64,
+    /// Bytes of segments that are pinned.
+    pub pinned_bytes: u64,
+    /// What it may take.
+    pub limit_bytes: u64,
+}
+
+impl Cache {
+    /// Opens the cache in `root`, made if it is not there, bounded to `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a bound below [`CACHE_BYTES_MIN`]; what the disk says.
+    pub fn open(root: &Path, limit_bytes: u64) -> Result<Self> {
+        if limit_bytes < CACHE_BYTES_MIN {
+            let what = format!("a cache of {limit_bytes} bytes is too small");
+            return Err(Error::new(Kind::Usage, what)
+                .hint(format!("give it {} MiB or more", CACHE_BYTES_MIN >> 20)));
+        }
+        let root = std::path::absolute(root).at("find", root)?;
+        make_folder(&root.join("packs")).at("create", &root)?;
+        make_folder(&root.join("pins")).at("create", &root)?;
+        let tag = root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            fs::write(&tag, TAG).at("write", &tag)?;
+        }
+        let (using, alone) = ledger::join(&root.join("users")).at("lock", &root)?;
+        let ledger = Ledger::open(&root.join("ledger")).at("open", &root)?;
+        let (started, complained) = (Instant::now(), AtomicU64::new(0));
+        let cache = Self { root, limit_bytes, ledger, _using: using, started, complained };
+        if alone {
+            cache.count_anew().at("count", &cache.root)?;
+            ledger::share(&cache._using).at("lock", &cache.root)?;
+        }
+        Ok(cache)
+    }
+
+    /// What it may take.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, key: SegmentKey) -> PathBuf {
+        let name = key.to_string();
+        self.root.join("packs").join(&name[..2]).join(name)
+    }
+
+    /// The file of a segment that is there, for reading and writing.
+    pub fn segment(&self, key: SegmentKey) -> Option<File> {
+        File::options().read(true).write(true).open(self.path(key)).ok()
+    }
+
+    /// The file of a segment, made if it is not there; `None` when there is no room for it or the
+    /// disk fails.
+    pub fn make_segment(&self, key: SegmentKey) -> Option<File> {
+        if let Some(file) = self.segment(key) {
+            return Some(file);
+        }
+        let path = self.path(key);
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let make = || {
+            make_folder(path.parent().expect("a segment lies in a folder"))?;
+            match options.open(&path) {
+                // Another process made it at the same moment, and entered it.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    Ok((self.segment(key), false))
+                }
+                file => Ok((Some(file?), true)),
+            }
+        };
+        let made = make().and_then(|(file, new)| {
+            if new {
+                self.ledger.change(|sums| {
+                    sums.bytes += FILE_OVERHEAD_BYTES;
+                    sums.files += 1;
+                })?;
+            }
+            Ok(file)
+        });
+        made.unwrap_or_else(|e| {
+            self.complain(&e);
+            None
+        })
+    }
+
+    /// Takes room for `bytes`; `evicted` hears of segments that went for it. `false` when there is
+    /// none: the bytes must not be written.
+    pub fn reserve(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> bool {
+        let room = self.limit_bytes - FOLDERS_BYTES;
+        let mut enter = || -> io::Result<bool> {
+            for _ in 0..3 {
+                let lacking = self.lacking_on_disk(bytes)?;
+                let mut over = 0;
+                let done = self.ledger.change(|sums| {
+                    over = (sums.bytes + bytes).saturating_sub(room);
+                    let fits = over == 0 && lacking == 0 && sums.files < FILES_MAX;
+                    if fits {
+                        sums.bytes += bytes;
+                    }
+                    fits
+                })?;
+                if done {
+                    return Ok(true);
+                }
+                let wanted = over.max(lacking).max(1) + self.limit_bytes / EVICT_SHARE;
+                if self.evict(wanted, evicted)? == 0 && over > 0 {
+                    self.count_anew()?;
+                }
+            }
+            Ok(false)
+        };
+        enter().unwrap_or_else(|e| {
+            self.complain(&e);
+            false
+        })
+    }
+
+    /// Gives back room that was taken and not used.
+    pub fn give_back(&self, bytes: u64) {
+        let back = |sums: &mut ledger::Sums| sums.bytes = sums.bytes.saturating_sub(bytes);
+        if let Err(e) = self.ledger.change(back) {
+            self.complain(&e);
+        }
+    }
+
+    /// How far the disk is from having room for `bytes` and the share that is left free.
+    fn lacking_on_disk(&self, bytes: u64) -> io::Result<u64> {
+        let disk = statvfs(&self.root)?;
+        let free = disk.f_bavail * disk.f_frsize;
+        let keep = disk.f_blocks * disk.f_frsize / 100 * FREE_PERCENT;
+        Ok((keep + bytes).saturating_sub(free))
+    }
+
+    /// Says that the disk fails; not each time.
+    pub fn complain(&self, error: &io::Error) {
+        let now = self.started.elapsed().as_secs() + 1;
+        let last = self.complained.load(Ordering::Relaxed);
+        if last == 0 || now - last >= COMPLAIN_EVERY.as_secs() {
+            self.complained.store(now, Ordering::Relaxed);
+            tracing::warn!("the cache {} cannot be used: {error}", self.root.display());
+        }
+    }
+
+    /// All segments, in no order.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn held(&self) -> io::Result<Vec<Held>> {
+        let mut held = Vec::new();
+        for folder in fs::read_dir(self.root.join("packs"))? {
+            for file in fs::read_dir(folder?.path())? {
+                let file = file?;
+                let name = file.file_name();
+                let Some(key) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+                // One that went meanwhile is not held.
+                let Ok(meta) = file.metadata() else { continue };
+                held.push(Held {
+                    key,
+                    bytes: meta.blocks() * 512,
+                    used: meta.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
+                });
+            }
+        }
+        Ok(held)
+    }
+
+    fn count_anew(&self) -> io::Result<()> {
+        let held = self.held()?;
+        let bytes = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
+        self.ledger.change(|sums| {
+            sums.bytes = bytes;
+            sums.files = held.len() as u64;
+        })
+    }
+
+    fn evict(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> io::Result<u64> {
+        let victims = evict::choose(self.held()?, &self.pinned(), bytes);
+        let mut freed = 0;
+        for victim in victims {
+            freed += self.remove(victim.key)?;
+            evicted(victim.key);
+        }
+        Ok(freed)
+    }
+
+    /// Removes a segment; the bytes it took.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, key: SegmentKey) -> io::Result<u64> {
+        let path = self.path(key);
+        let bytes = File::open(&path).map_or(0, |file| Blocks::of_file(&file).count());
+        match fs::remove_file(&path) {
+            // Another process was faster, and has given the room back.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            removed => removed?,
+        }
+        let bytes = bytes * BLOCK_BYTES + FILE_OVERHEAD_BYTES;
+        self.ledger.change(|sums| {
+            sums.bytes = sums.bytes.saturating_sub(bytes);
+            sums.files = sums.files.saturating_sub(1);
+        })?;
+        Ok(bytes)
+    }
+
+    /// Removes segments, least recently used first, until no more than `bytes` are left. Returns the
+    /// bytes removed.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed or a segment not removed.
+    pub fn shrink_to(&self, bytes: u64) -> Result<u64> {
+        let shrink = || {
+            let held: u64 = self.held()?.iter().map(|segment| segment.bytes).sum();
+            if held <= bytes { Ok(0) } else { self.evict(held - bytes, &mut |_| {}) }
+        };
+        shrink().at("empty", &self.root)
+    }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn usage(&self) -> Result<CacheUse> {
+        let pinned = self.pinned();
+        let mut found = CacheUse { limit_bytes: self.limit_bytes, ..CacheUse::default() };
+        for segment in self.held().at("list", &self.root)? {
+            found.files += 1;
+            found.bytes += segment.bytes;
+            if pinned.contains(&segment.key) {
+                found.pinned_bytes += segment.bytes;
+            }
+        }
+        Ok(found)
+    }
+
+    fn pinned(&self) -> HashSet<SegmentKey> {
+        let files = fs::read_dir(self.root.join("pins")).into_iter().flatten().flatten();
+        let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+        texts
+            .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The segments in `keys` stay until `name` is pinned otherwise or no more.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn pin(&self, name: &str, keys: &HashSet<SegmentKey>) -> Result<()> {
+        let path = self.root.join("pins").join(name);
+        let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+        let part = path.with_extension("part");
+        fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
+    }
+
+    /// `name` is pinned no more; whether it was.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unpin(&self, name: &str) -> Result<bool> {
+        let path = self.root.join("pins").join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.at("remove", &path).map(|()| true),
+        }
+    }
+
+    /// Names that are pinned.
+    pub fn pins(&self) -> Vec<String> {
+        let files = fs::read_dir(self.root.join("pins")).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            files.filter_map(|file| file.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// Only its owner sees what is cached: the cache asks nobody's rights.
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

@@ -1,0 +1,130 @@
+//! What reading a remote store came to.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::super::store::far::Fetched;
+use crate::error::Result;
+use crate::model::object::PackId;
+
+/// Slow requests that are remembered.
+const SLOWEST: usize = 8;
+/// For how long.
+const SLOW_FOR: Duration = Duration::from_secs(300);
+
+/// Sums since the process began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Reads that found everything near.
+    pub hits: AtomicU64,
+    /// Reads that waited for the store.
+    pub misses: AtomicU64,
+    /// Bytes of reads that found everything near.
+    pub hit_bytes: AtomicU64,
+    /// Requests that ended, well or not.
+    pub requests: AtomicU64,
+    /// Bytes that came.
+    pub fetched_bytes: AtomicU64,
+    /// Attempts that failed and were made again.
+    pub retries: AtomicU64,
+    /// Requests that failed.
+    pub failures: AtomicU64,
+    /// Objects whose bytes were wrong, in the cache or from the store.
+    pub wrong_objects: AtomicU64,
+    /// Segments that went for others.
+    pub evictions: AtomicU64,
+    /// Requests under way.
+    pub in_flight: AtomicU64,
+    slowest: Mutex<Vec<Slow>>,
+}
+
+/// A request that took long.
+#[derive(Debug, Clone)]
+pub struct Slow {
+    /// What was asked for.
+    pub what: String,
+    /// How long it took.
+    pub took: Duration,
+    /// When it ended.
+    pub ended: SystemTime,
+}
+
+/// A request that is measured.
+pub struct Watch<'a> {
+    counters: &'a Counters,
+    pack: PackId,
+    range: Range<u64>,
+    begun: Instant,
+}
+
+fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(super) fn read(&self, waited: bool, bytes: u64) {
+        if waited {
+            add(&self.misses, 1);
+        } else {
+            add(&self.hits, 1);
+            add(&self.hit_bytes, bytes);
+        }
+    }
+
+    pub(super) fn evicted(&self) {
+        add(&self.evictions, 1);
+    }
+
+    /// The bytes of an object were not what its digest says.
+    pub fn wrong(&self) {
+        add(&self.wrong_objects, 1);
+    }
+
+    pub(super) fn begin(&self, pack: PackId, range: Range<u64>) -> Watch<'_> {
+        add(&self.in_flight, 1);
+        Watch { counters: self, pack, range, begun: Instant::now() }
+    }
+
+    /// The slowest requests of the last minutes, slowest first.
+    pub fn slowest(&self) -> Vec<Slow> {
+        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        slowest.retain(|slow| slow.ended.elapsed().is_ok_and(|since| since < SLOW_FOR));
+        slowest.clone()
+    }
+
+    fn remember(&self, slow: Slow) {
+        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        slowest.retain(|slow| slow.ended.elapsed().is_ok_and(|since| since < SLOW_FOR));
+        let place = slowest.partition_point(|other| other.took >= slow.took);
+        if place < SLOWEST {
+            slowest.insert(place, slow);
+            slowest.truncate(SLOWEST);
+        }
+    }
+}
+
+impl Watch<'_> {
+    pub(super) fn end(self, fetched: &Result<Fetched>) {
+        let counters = self.counters;
+        add(&counters.requests, 1);
+        match fetched {
+            Ok(fetched) => {
+                add(&counters.fetched_bytes, fetched.bytes.len() as u64);
+                add(&counters.retries, u64::from(fetched.retries));
+            }
+            Err(_) => add(&counters.failures, 1),
+        }
+        let Range { start, end } = self.range;
+        let what = format!("pack {} bytes {start}-{end}", self.pack);
+        let (took, ended) = (self.begun.elapsed(), SystemTime::now());
+        counters.remember(Slow { what, took, ended });
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

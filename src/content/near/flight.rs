@@ -1,0 +1,48 @@
+//! One request that is under way, and who waits for it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{Error, Kind, Result, WireError};
+
+type Outcome = std::result::Result<Bytes, WireError>;
+
+/// Blocks of a segment on their way.
+pub struct Flight {
+    /// Which; the bytes may end before the last at the end of the pack.
+    pub blocks: Range<u32>,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl Flight {
+    /// One that has begun.
+    pub fn new(blocks: Range<u32>) -> Self {
+        Self { blocks, outcome: watch::Sender::new(None) }
+    }
+
+    /// Tells everybody who waits.
+    pub fn end(&self, outcome: Outcome) {
+        self.outcome.send_replace(Some(outcome));
+    }
+
+    /// What came of it.
+    ///
+    /// # Errors
+    /// What the request ended with; [`Kind::TimedOut`] at the deadline.
+    pub async fn outcome(&self, deadline: Instant) -> Result<Bytes> {
+        let mut told = self.outcome.subscribe();
+        let late = |_| Error::new(Kind::TimedOut, "the store has not answered in time");
+        let ended = timeout_at(deadline, told.wait_for(Option::is_some)).await.map_err(late)?;
+        let ended = ended.map_err(|e| {
+            Error::new(Kind::Unavailable, "a request to the store broke off").because(e)
+        })?;
+        match ended.as_ref() {
+            Some(Ok(bytes)) => Ok(bytes.clone()),
+            Some(Err(error)) => Err(error.clone().into()),
+            None => Err(Error::new(Kind::Unavailable, "a request to the store has no end")),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! How much of a pack is fetched when small files in it are missed: pure.
+//!
+//! A miss costs a round trip, bytes cost bandwidth. Who misses in one pack again and again gets twice
+//! as much each time, in any order; who misses one file after the other gets there sooner. So
+//! neither a few files nor a whole epoch costs more than a small multiple of the best that could
+//! have been done for it.
+
+use std::ops::Range;
+
+use super::super::cache::SEGMENT_BLOCKS;
+
+/// Misses that bring only what was missed.
+const COLD_MISSES: u32 = 4;
+/// The first window in blocks: 64 KiB.
+const FIRST_WINDOW: u32 = 16;
+/// A miss so many blocks behind the one before is its successor.
+const NEXT_BLOCKS: u32 = 64;
+/// What a successor counts for beside itself.
+const NEXT_WEIGHT: u32 = 2;
+
+/// What was missed in one segment.
+#[derive(Debug, Default)]
+pub struct Heat {
+    misses: u32,
+    end: u32,
+}
+
+impl Heat {
+    /// The file in `blocks` was missed: what to fetch.
+    pub fn missed(&mut self, blocks: &Range<u32>) -> Range<u32> {
+        let next = self.end.saturating_sub(1)..self.end + NEXT_BLOCKS;
+        let follows = self.misses > 0 && next.contains(&blocks.start);
+        self.misses = (self.misses + 1 + if follows { NEXT_WEIGHT } else { 0 }).min(64);
+        let Some(doublings) = self.misses.checked_sub(COLD_MISSES) else {
+            self.end = blocks.end;
+            return blocks.clone();
+        };
+        let window = FIRST_WINDOW.checked_shl(doublings).unwrap_or(SEGMENT_BLOCKS);
+        let window = if doublings > 16 { SEGMENT_BLOCKS } else { window.min(SEGMENT_BLOCKS) };
+        let start = if follows && window < SEGMENT_BLOCKS / 2 {
+            blocks.start
+        } else {
+            blocks.start / window * window
+        };
+        let end = (start + window).max(blocks.end).min(SEGMENT_BLOCKS);
+        self.end = end;
+        start..end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_few_misses_bring_what_was_missed() {
+        let mut heat = Heat::default();
+        for start in [4_000, 100, 7_000] {
+            assert_eq!(heat.missed(&(start..start + 5)), start..start + 5);
+        }
+    }
+
+    #[test]
+    fn who_reads_on_has_the_segment_after_a_few() {
+        let mut heat = Heat::default();
+        let mut at = 0;
+        let mut misses = 0;
+        while at < SEGMENT_BLOCKS {
+            let fetched = heat.missed(&(at..(at + 5).min(SEGMENT_BLOCKS)));
+            at = fetched.end;
+            misses += 1;
+        }
+        assert!(misses <= 8, "{misses}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_missed_is_always_fetched_and_in_any_order_all_of_it_soon(
+            starts in prop::collection::vec(0u32..SEGMENT_BLOCKS - 8, 20)
+        ) {
+            let mut heat = Heat::default();
+            let mut fetched = super::super::super::cache::Blocks::default();
+            for start in starts {
+                let blocks = start..start + 5;
+                if fetched.has_all(blocks.clone()) {
+                    continue;
+                }
+                let got = heat.missed(&blocks);
+                prop_assert!(got.start <= blocks.start && got.end >= blocks.end);
+                prop_assert!(got.end <= SEGMENT_BLOCKS);
+                fetched.add(got);
+            }
+            prop_assert!(heat.misses < 14 || fetched.count() == u64::from(SEGMENT_BLOCKS));
+        }
+    }
+}

@@ -1,0 +1,670 @@
+//! Reading a remote store through the cache: which ranges are asked for, when, and once.
+//!
+//! A reader finds the blocks it wants in the cache, or in a flight that is under way, or starts one. A
+//! flight's bytes are handed to who waits before they are written to the cache, so a cache that is
+//! full or fails only costs its use. Requests and the memory they need have bounds; nodes have
+//! bounds of their own, so metadata never waits for data.
+
+mod counters;
+mod flight;
+mod heat;
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use lru::LruCache;
+use rustix::fs::{Timespec, Timestamps, futimens};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+pub use counters::{Counters, Slow};
+use flight::Flight;
+use heat::Heat;
+
+use super::Locate;
+use super::cache::{BLOCK_BYTES, Blocks, Cache, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey};
+use super::cache::{blocks_of, part_of};
+use super::store::far::Far;
+use crate::error::{Error, Kind, Result};
+use crate::model::object::{Extent, PackId};
+
+/// Segments known at a time, each with a descriptor at most: a process may have 1,024.
+const SEGMENTS: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
+/// Packs whose length is remembered.
+const LENGTHS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
+/// The longest request: several in parallel are faster than one.
+const FLIGHT_BYTES: u64 = 4 << 20;
+/// Nodes lie together: the aligned piece of this length around one is fetched with it.
+const NODE_WINDOW_BYTES: u64 = 2 << 20;
+/// Requests for data under way.
+const DATA_REQUESTS: usize = 32;
+/// Of these, for what nobody waits for yet.
+const AHEAD_REQUESTS: usize = 12;
+/// Requests for nodes under way.
+const NODE_REQUESTS: usize = 8;
+/// Memory of data under way, in KiB.
+const DATA_KIB: u32 = 64 << 10;
+/// Wishes that wait for their turn; more are forgotten.
+const AHEAD_QUEUE: usize = 512;
+/// How exactly it is known when a segment was last read, in seconds.
+const TOUCH_EVERY_SECONDS: u64 = 5;
+
+/// How long operations may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Listings, look-ups.
+    pub metadata: Duration,
+    /// What is in files.
+    pub data: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { metadata: Duration::from_secs(10), data: Duration::from_secs(60) }
+    }
+}
+
+/// What is wanted, and how much around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A tree or recipe.
+    Node,
+    /// A whole small file: its neighbours may be wanted too.
+    SmallFile,
+    /// A piece of a big file.
+    Piece,
+    /// What nobody waits for.
+    Ahead,
+}
+
+/// How long a reader waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all: what is not at hand gives [`Kind::Later`].
+    Now,
+    /// As long as the deadline of its class.
+    Deadline,
+}
+
+/// Packs of a remote store, near at hand.
+pub struct Near {
+    far: Arc<Far>,
+    cache: Option<Cache>,
+    deadlines: Deadlines,
+    /// Whether more than what is asked for is fetched.
+    looks_ahead: bool,
+    segments: Mutex<LruCache<SegmentKey, Arc<Segment>>>,
+    lengths: Mutex<LruCache<PackId, u64>>,
+    locate: OnceLock<Arc<dyn Locate>>,
+    instances: AtomicU64,
+    data: Semaphore,
+    nodes: Semaphore,
+    ahead: Semaphore,
+    memory: Semaphore,
+    queued: AtomicUsize,
+    /// What was done so far.
+    pub counters: Counters,
+}
+
+struct Segment {
+    key: SegmentKey,
+    /// A number that no other segment has or had: what was verified in one is not verified in
+    /// another.
+    instance: u64,
+    evicted: AtomicBool,
+    touched: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    file: Option<Arc<std::fs::File>>,
+    /// The disk failed: read through.
+    broken: bool,
+    present: Blocks,
+    flights: Vec<Arc<Flight>>,
+    heat: Heat,
+}
+
+impl Segment {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the pack that `blocks` of this segment are.
+    fn bytes_of(&self, blocks: &Range<u32>) -> Range<u64> {
+        let start = u64::from(self.key.number) * SEGMENT_BYTES;
+        start + u64::from(blocks.start) * BLOCK_BYTES..start + u64::from(blocks.end) * BLOCK_BYTES
+    }
+}
+
+impl State {
+    /// The flight that brings block `index`.
+    fn flight_with(&self, index: u32) -> Option<Arc<Flight>> {
+        self.flights.iter().find(|flight| flight.blocks.contains(&index)).cloned()
+    }
+
+    /// Runs of `blocks` that are neither there nor under way.
+    fn wanting(&self, blocks: Range<u32>) -> Vec<Range<u32>> {
+        let mut known = self.present.clone();
+        self.flights.iter().for_each(|flight| known.add(flight.blocks.clone()));
+        known.gaps(blocks)
+    }
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+impl Near {
+    /// `far` through `cache`; without one everything is read through.
+    pub fn new(
+        far: Arc<Far>,
+        cache: Option<Cache>,
+        deadlines: Deadlines,
+        looks_ahead: bool,
+    ) -> Self {
+        Self {
+            far,
+            cache,
+            deadlines,
+            looks_ahead,
+            segments: Mutex::new(LruCache::new(SEGMENTS)),
+            lengths: Mutex::new(LruCache::new(LENGTHS)),
+            locate: OnceLock::new(),
+            instances: AtomicU64::new(1),
+            data: Semaphore::new(DATA_REQUESTS),
+            nodes: Semaphore::new(NODE_REQUESTS),
+            ahead: Semaphore::new(AHEAD_REQUESTS),
+            memory: Semaphore::new(DATA_KIB as usize),
+            queued: AtomicUsize::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Who knows how long packs are: no request goes beyond an end that is known.
+    pub fn learn_from(&self, locate: Arc<dyn Locate>) {
+        // Told once, when the repository is opened.
+        let _ = self.locate.set(locate);
+    }
+
+    /// Finds out how long a pack is; only for threads that may wait.
+    fn learn_length(&self, pack: PackId) -> Result<()> {
+        let Some(locate) = self.locate.get().filter(|_| self.length(pack).is_none()) else {
+            return Ok(());
+        };
+        if let Some(length) = locate.pack_length(pack)?.filter(|length| *length > 0) {
+            self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
+        }
+        Ok(())
+    }
+
+    /// The cache, if there is one.
+    pub fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
+    }
+
+    fn segments(&self) -> MutexGuard<'_, LruCache<SegmentKey, Arc<Segment>>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn segment(&self, key: SegmentKey) -> Arc<Segment> {
+        if let Some(segment) = self.segments().get(&key) {
+            return Arc::clone(segment);
+        }
+        // Opened without the lock: a slow disk holds up nobody else.
+        let file = self.cache.as_ref().and_then(|cache| cache.segment(key)).map(Arc::new);
+        let present = file.as_ref().map(|file| Blocks::of_file(file)).unwrap_or_default();
+        let state = State { file, present, ..State::default() };
+        let segment = Arc::new(Segment {
+            key,
+            instance: self.instances.fetch_add(1, Ordering::Relaxed),
+            evicted: AtomicBool::new(false),
+            touched: AtomicU64::new(0),
+            state: Mutex::new(state),
+        });
+        let mut segments = self.segments();
+        Arc::clone(segments.get_or_insert(key, || segment))
+    }
+
+    /// Forgets what another process or an eviction took away.
+    fn forget(&self, segment: &Arc<Segment>) {
+        segment.evicted.store(true, Ordering::Relaxed);
+        let mut segments = self.segments();
+        if segments.peek(&segment.key).is_some_and(|known| Arc::ptr_eq(known, segment)) {
+            segments.pop(&segment.key);
+        }
+    }
+
+    fn deadline(&self, class: Class) -> Instant {
+        Instant::now()
+            + if class == Class::Node { self.deadlines.metadata } else { self.deadlines.data }
+    }
+
+    /// Fills `buffer` with the bytes of `extent` from its `skip`th on. What is not near is fetched
+    /// whole.
+    ///
+    /// # Errors
+    /// [`Kind::Later`] for who does not wait; [`Kind::NotFound`] for a pack that is gone;
+    /// [`Kind::TimedOut`] and what the store says.
+    pub fn read(
+        self: &Arc<Self>,
+        extent: Extent,
+        skip: u64,
+        buffer: &mut [u8],
+        class: Class,
+        patience: Patience,
+    ) -> Result<()> {
+        if patience == Patience::Deadline {
+            self.learn_length(extent.pack)?;
+        }
+        let start = extent.offset + skip;
+        let wanted = start..start + buffer.len() as u64;
+        let object = extent.offset..extent.offset + u64::from(extent.stored_bytes);
+        if wanted.start / SEGMENT_BYTES != wanted.end.saturating_sub(1) / SEGMENT_BYTES
+            && patience == Patience::Deadline
+        {
+            // All requests first, then the first wait.
+            for (number, part) in part_of(object.clone()) {
+                let segment = self.segment(SegmentKey { pack: extent.pack, number });
+                self.demand(&segment, &mut segment.state(), &part, class);
+            }
+        }
+        let deadline = self.deadline(class);
+        let mut rest = buffer;
+        for (number, part) in part_of(wanted) {
+            let own = part_of(object.clone()).find(|(own, _)| *own == number);
+            let own = own.map_or_else(|| part.clone(), |(_, own)| own);
+            let (here, after) = rest.split_at_mut((part.end - part.start) as usize);
+            let key = SegmentKey { pack: extent.pack, number };
+            self.read_part(key, &own, part.start, here, class, patience, deadline)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn read_part(
+        self: &Arc<Self>,
+        key: SegmentKey,
+        object: &Range<u64>,
+        start: u64,
+        buffer: &mut [u8],
+        class: Class,
+        patience: Patience,
+        deadline: Instant,
+    ) -> Result<()> {
+        let end = start + buffer.len() as u64;
+        let mut at = start;
+        let mut waited = false;
+        while at < end {
+            let segment = self.segment(key);
+            let index = (at / BLOCK_BYTES) as u32;
+            let flight = {
+                let mut state = segment.state();
+                if state.present.has(index) {
+                    let run = state.present.gaps(index..blocks_of(&(at..end)).end);
+                    let until = run.first().map_or(end, |gap| u64::from(gap.start) * BLOCK_BYTES);
+                    let file = state.file.clone();
+                    drop(state);
+                    let part = &mut buffer[(at - start) as usize..(until - start) as usize];
+                    if self.read_near(&segment, file, at, part) {
+                        at = until;
+                    }
+                    continue;
+                }
+                if patience == Patience::Now {
+                    return Err(later());
+                }
+                self.demand(&segment, &mut state, object, class);
+                state.flight_with(index)
+            };
+            waited = true;
+            let flight = flight.ok_or_else(|| ends_early(key, at))?;
+            let bytes = self.far.wait(flight.outcome(deadline))?;
+            let from = u64::from(flight.blocks.start) * BLOCK_BYTES;
+            let until = end.min(from + bytes.len() as u64);
+            if until <= at {
+                return Err(ends_early(key, at));
+            }
+            buffer[(at - start) as usize..(until - start) as usize]
+                .copy_from_slice(&bytes[(at - from) as usize..(until - from) as usize]);
+            at = until;
+        }
+        self.counters.read(waited, end - start);
+        Ok(())
+    }
+
+    /// Reads from the cache; `false` when the disk failed and the blocks are to be fetched.
+    fn read_near(
+        &self,
+        segment: &Arc<Segment>,
+        file: Option<Arc<std::fs::File>>,
+        at: u64,
+        buffer: &mut [u8],
+    ) -> bool {
+        let read = file.as_ref().map(|file| file.read_exact_at(buffer, at));
+        if let Some(Ok(())) = read {
+            self.touch(segment, file.as_deref());
+            return true;
+        }
+        if let (Some(Err(e)), Some(cache)) = (read, &self.cache) {
+            cache.complain(&e);
+        }
+        let mut state = segment.state();
+        (state.broken, state.file, state.present) = (true, None, Blocks::default());
+        false
+    }
+
+    fn touch(&self, segment: &Arc<Segment>, file: Option<&std::fs::File>) {
+        let now = seconds_now();
+        if now < segment.touched.load(Ordering::Relaxed) + TOUCH_EVERY_SECONDS {
+            return;
+        }
+        segment.touched.store(now, Ordering::Relaxed);
+        let Some(file) = file else { return };
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: now as i64, tv_nsec: 0 },
+            last_modification: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        };
+        // A cache that can only be read goes by the order in which it was written.
+        let _ = futimens(file, &times);
+        if file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
+            self.forget(segment);
+        }
+    }
+
+    /// Starts what brings bytes `object` of the segment, and what is worth bringing with them.
+    fn demand(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        state: &mut State,
+        object: &Range<u64>,
+        class: Class,
+    ) {
+        let blocks = blocks_of(object);
+        if state.wanting(blocks.clone()).is_empty() {
+            return;
+        }
+        let around = match class {
+            Class::Node => {
+                let window = (NODE_WINDOW_BYTES / BLOCK_BYTES) as u32;
+                let start = blocks.start / window * window;
+                start..blocks.end.max(start + window)
+            }
+            Class::SmallFile if self.looks_ahead => state.heat.missed(&blocks),
+            _ => blocks.clone(),
+        };
+        let around = self.within_pack(segment.key, around);
+        let least = blocks.start.min(around.start)..blocks.end.max(around.end);
+        let short = u64::from(least.end - least.start) * BLOCK_BYTES <= NODE_WINDOW_BYTES;
+        // A long way around must not hold up who waits for a little.
+        let first = if short { least.clone() } else { blocks.clone() };
+        for gap in state.wanting(first) {
+            self.start(segment, state, gap, class);
+        }
+        if !short {
+            self.ahead(segment.key.pack, segment.bytes_of(&least));
+        }
+    }
+
+    /// Cuts a wish off at the pack's end, if that is known.
+    fn within_pack(&self, key: SegmentKey, blocks: Range<u32>) -> Range<u32> {
+        let length = self.length(key.pack);
+        let start = u64::from(key.number) * SEGMENT_BYTES;
+        let last = length.map_or(SEGMENT_BLOCKS, |length| {
+            let here = length.saturating_sub(start).min(SEGMENT_BYTES);
+            here.div_ceil(BLOCK_BYTES) as u32
+        });
+        let end = blocks.end.min(last);
+        blocks.start.min(end)..end
+    }
+
+    fn length(&self, pack: PackId) -> Option<u64> {
+        self.lengths.lock().unwrap_or_else(PoisonError::into_inner).get(&pack).copied()
+    }
+
+    /// Starts flights for `blocks`, none of which is there or under way.
+    fn start(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        state: &mut State,
+        blocks: Range<u32>,
+        class: Class,
+    ) -> Vec<Arc<Flight>> {
+        let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
+        let starts = blocks.clone().step_by(step);
+        let flights: Vec<_> = starts
+            .map(|start| Arc::new(Flight::new(start..blocks.end.min(start + step as u32))))
+            .collect();
+        for flight in &flights {
+            state.flights.push(Arc::clone(flight));
+            let near = Arc::clone(self);
+            let (segment, flight) = (Arc::clone(segment), Arc::clone(flight));
+            self.far.handle().spawn(async move { near.fly(segment, flight, class).await });
+        }
+        flights
+    }
+
+    async fn fly(self: Arc<Self>, segment: Arc<Segment>, flight: Arc<Flight>, class: Class) {
+        let deadline = self.deadline(class);
+        let range = segment.bytes_of(&flight.blocks);
+        let kib = u32::try_from((range.end - range.start).div_ceil(1024)).unwrap_or(DATA_KIB);
+        let (requests, memory) = match class {
+            Class::Node => (&self.nodes, 0),
+            _ => (&self.data, kib.min(DATA_KIB)),
+        };
+        let turn = timeout_at(deadline, async {
+            let memory = self.memory.acquire_many(memory).await;
+            (memory, requests.acquire().await)
+        });
+        let outcome = match turn.await {
+            Ok(held) => {
+                let fetched = self.fetch(segment.key.pack, range, deadline).await;
+                let (memory, request) = held;
+                drop(request);
+                fetched.map(|bytes| (bytes, memory))
+            }
+            Err(_) => Err(Error::new(Kind::TimedOut, "too many requests to the store wait")),
+        };
+        match outcome {
+            Ok((bytes, memory)) => {
+                flight.end(Ok(bytes.clone()));
+                let (near, kept, flown) =
+                    (Arc::clone(&self), Arc::clone(&segment), Arc::clone(&flight));
+                let writing =
+                    tokio::task::spawn_blocking(move || near.keep(&kept, &flown.blocks, &bytes));
+                // A thread that panicked has kept nothing; nobody waits for it.
+                let _ = writing.await;
+                drop(memory);
+            }
+            Err(error) => flight.end(Err(error.to_wire())),
+        }
+        segment.state().flights.retain(|other| !Arc::ptr_eq(other, &flight));
+    }
+
+    async fn fetch(&self, pack: PackId, range: Range<u64>, deadline: Instant) -> Result<Bytes> {
+        let watch = self.counters.begin(pack, range.clone());
+        let key = pack_key(pack, "pack");
+        let length = self.length(pack).unwrap_or(u64::MAX);
+        let range = range.start..range.end.min(length);
+        let fetched = match range == (0..length) {
+            true => self.far.get_whole(&key, deadline).await,
+            false => self.far.get(&key, range, deadline).await,
+        };
+        watch.end(&fetched);
+        let fetched = fetched?;
+        let mut lengths = self.lengths.lock().unwrap_or_else(PoisonError::into_inner);
+        lengths.put(pack, fetched.object_bytes);
+        Ok(fetched.bytes)
+    }
+
+    /// Writes what came to the cache, if there is room.
+    fn keep(&self, segment: &Arc<Segment>, blocks: &Range<u32>, bytes: &[u8]) {
+        let Some(cache) = &self.cache else { return };
+        let end = blocks.start + (bytes.len() as u64).div_ceil(BLOCK_BYTES) as u32;
+        let blocks = blocks.start..end.min(blocks.end);
+        let file = {
+            let mut state = segment.state();
+            if state.broken || segment.evicted.load(Ordering::Relaxed) {
+                return;
+            }
+            if state.file.is_none() {
+                state.file = cache.make_segment(segment.key).map(Arc::new);
+            }
+            state.file.clone()
+        };
+        let Some(file) = file else { return };
+        if file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
+            return self.forget(segment);
+        }
+        let new = segment.state().present.lacking(blocks.clone()) * BLOCK_BYTES;
+        let mut evicted = Vec::new();
+        let room = cache.reserve(new, &mut |key| evicted.push(key));
+        for key in evicted {
+            self.counters.evicted();
+            let gone = self.segments().pop(&key);
+            if let Some(gone) = gone {
+                gone.evicted.store(true, Ordering::Relaxed);
+            }
+        }
+        if !room {
+            return;
+        }
+        if segment.evicted.load(Ordering::Relaxed) {
+            return cache.give_back(new);
+        }
+        match file.write_all_at(bytes, u64::from(blocks.start) * BLOCK_BYTES) {
+            Ok(()) => segment.state().present.add(blocks),
+            Err(e) => {
+                cache.complain(&e);
+                cache.give_back(new);
+            }
+        }
+    }
+
+    /// Wishes for bytes of a pack that somebody may want soon. Never waits.
+    pub fn ahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
+        if let Err(e) = self.learn_length(pack) {
+            return tracing::debug!(%pack, "not read ahead: {e}");
+        }
+        if !self.looks_ahead || self.queued.fetch_add(1, Ordering::Relaxed) >= AHEAD_QUEUE {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let near = Arc::clone(self);
+        self.far.handle().spawn(async move {
+            if let Err(e) = near.bring(pack, range).await {
+                tracing::debug!(%pack, "not read ahead: {e}");
+            }
+            near.queued.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Brings bytes of a pack near, as far as they are not; ends when they are.
+    ///
+    /// # Errors
+    /// What the store says of the first request that failed.
+    pub async fn bring(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
+        for (number, part) in part_of(range) {
+            let segment = self.segment(SegmentKey { pack, number });
+            let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
+            let wanted = self.within_pack(segment.key, blocks_of(&part));
+            let mut landed = Vec::new();
+            for start in wanted.clone().step_by(step) {
+                let turn = self.ahead.acquire().await;
+                let blocks = start..wanted.end.min(start + step as u32);
+                let flights: Vec<_> = {
+                    let mut state = segment.state();
+                    let gaps = state.wanting(blocks);
+                    gaps.into_iter()
+                        .flat_map(|gap| self.start(&segment, &mut state, gap, Class::Ahead))
+                        .collect()
+                };
+                let deadline = self.deadline(Class::Ahead);
+                landed.push(async move {
+                    for flight in &flights {
+                        flight.outcome(deadline).await?;
+                    }
+                    drop(turn);
+                    Ok::<(), Error>(())
+                });
+            }
+            futures_util::future::try_join_all(landed).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for [`Near::bring`] of several ranges, some at a time.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub fn bring_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
+        for (pack, _) in &ranges {
+            self.learn_length(*pack)?;
+        }
+        let bring = ranges.into_iter().map(|(pack, range)| {
+            let near = Arc::clone(self);
+            async move { near.bring(pack, range).await }
+        });
+        use futures_util::{StreamExt, TryStreamExt};
+        let all = futures_util::stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
+        self.far.wait(all.try_for_each(|()| async { Ok(()) }))
+    }
+
+    /// The bytes of `extent`, from the store whatever the cache has.
+    ///
+    /// # Errors
+    /// As [`Near::read`].
+    pub fn refetch(&self, extent: Extent, class: Class) -> Result<Bytes> {
+        let range = extent.offset..extent.offset + u64::from(extent.stored_bytes);
+        self.far.wait(self.fetch(extent.pack, range, self.deadline(class)))
+    }
+
+    /// What the cache has of `extent` is wrong: it is dropped, and not trusted again.
+    pub fn distrust(&self, extent: Extent) {
+        for (number, part) in part_of(extent.offset..extent.offset + u64::from(extent.stored_bytes))
+        {
+            let segment = self.segment(SegmentKey { pack: extent.pack, number });
+            let blocks = blocks_of(&part);
+            segment.state().present.take(blocks);
+        }
+    }
+
+    /// A number for the cached copy of `extent`, that no other copy has; `None` when not all of it is
+    /// there.
+    pub fn instance(&self, extent: Extent) -> Option<u64> {
+        let mut instance: u64 = 0;
+        for (number, part) in part_of(extent.offset..extent.offset + u64::from(extent.stored_bytes))
+        {
+            let segment =
+                self.segments().get(&SegmentKey { pack: extent.pack, number }).cloned()?;
+            if !segment.state().present.has_all(blocks_of(&part)) {
+                return None;
+            }
+            // Two segments at most: an object is shorter than one.
+            instance = instance << 32 | segment.instance;
+        }
+        Some(instance)
+    }
+}
+
+/// The key of a pack's object; `extension` is `pack` or `idx`.
+pub fn pack_key(pack: PackId, extension: &str) -> String {
+    let name = pack.to_string();
+    format!("packs/{}/{name}.{extension}", &name[..2])
+}
+
+fn later() -> Error {
+    Error::new(Kind::Later, "not at hand: it has to be fetched")
+}
+
+fn ends_early(key: SegmentKey, at: u64) -> Error {
+    let at = u64::from(key.number) * SEGMENT_BYTES + at;
+    Error::new(Kind::Corrupt, format!("pack {} ends before byte {at}", key.pack))
+}

@@ -1,0 +1,154 @@
+//! Who answers for a store's URL: builders of `object_store`, fed as each cloud's own tools are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use url::Url;
+
+use super::url::{Cloud, StoreUrl};
+use crate::error::{Error, Kind, Result};
+
+/// How long a connection may take to be made.
+const CONNECT_TIME: Duration = Duration::from_secs(4);
+/// How long an idle connection is kept.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// Words in the names of options whose values are secrets.
+const SECRETS: &[&str] = &["secret", "token", "password", "access_key", "account_key", "sas"];
+
+/// A store and whether it can be written to.
+pub fn connect(
+    url: &StoreUrl,
+    options: &[(String, String)],
+) -> Result<(Arc<dyn ObjectStore>, bool)> {
+    let StoreUrl::Remote { cloud, url } = url else {
+        return Err(Error::new(Kind::Usage, format!("{url} is a directory")));
+    };
+    // Another provider may have been chosen already; either serves.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    refuse_secrets(options)?;
+    let (bucket, prefix) = StoreUrl::bucket_and_prefix(url);
+    let store: Arc<dyn ObjectStore> = match cloud {
+        Cloud::S3 => s3(&bucket, options)?,
+        Cloud::Google => google(&bucket, options)?,
+        Cloud::Azure => azure(&bucket, options)?,
+        Cloud::Http => return Ok((http(url, options)?, false)),
+    };
+    if prefix.is_empty() {
+        Ok((store, true))
+    } else {
+        Ok((Arc::new(PrefixStore::new(store, prefix)), true))
+    }
+}
+
+/// Options are kept in the repository, where everybody who reads it sees them.
+fn refuse_secrets(options: &[(String, String)]) -> Result<()> {
+    let is_secret = |key: &str| SECRETS.iter().any(|word| key.to_ascii_lowercase().contains(word));
+    match options.iter().find(|(key, _)| is_secret(key)) {
+        Some((key, _)) => Err(Error::new(Kind::Usage, format!("option {key} is a secret"))
+            .hint("give credentials by the environment or the cloud's own files")),
+        None => Ok(()),
+    }
+}
+
+/// Attempts are made by `far`, which knows the deadline.
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// A store on plain HTTP is one that somebody named so.
+fn client(allow_http: bool) -> ClientOptions {
+    ClientOptions::new()
+        .with_allow_http(allow_http)
+        .with_connect_timeout(CONNECT_TIME)
+        // A long download is no hung one: `far` watches each.
+        .with_timeout_disabled()
+        .with_pool_idle_timeout(IDLE_TIME)
+        .with_http1_only()
+        .with_user_agent(http::HeaderValue::from_static(concat!(
+            "artifactfs/",
+            env!("CARGO_PKG_VERSION")
+        )))
+}
+
+fn set<K, B>(
+    options: &[(String, String)],
+    mut builder: B,
+    with: impl Fn(B, K, &str) -> B,
+) -> Result<B>
+where
+    K: std::str::FromStr<Err = object_store::Error>,
+{
+    for (key, value) in options {
+        let parsed = key.parse().map_err(|e| {
+            Error::new(Kind::Usage, format!("unknown store option \"{key}\"")).because(e)
+        })?;
+        builder = with(builder, parsed, value);
+    }
+    Ok(builder)
+}
+
+fn cannot(what: &str) -> impl Fn(object_store::Error) -> Error {
+    move |e| {
+        Error::new(Kind::Usage, format!("cannot use the {what}"))
+            .because(e)
+            .hint("check the URL, --store-option and the credentials in the environment")
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn option<'a>(options: &'a [(String, String)], names: &[&str]) -> Option<&'a str> {
+    let found = options.iter().find(|(key, _)| names.contains(&key.to_ascii_lowercase().as_str()));
+    found.map(|(_, value)| value.as_str())
+}
+
+fn s3(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+    let mut builder = AmazonS3Builder::from_env();
+    let chosen = option(options, &["endpoint", "aws_endpoint", "endpoint_url"]).map(str::to_owned);
+    let environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
+    let endpoint = chosen.or_else(environment);
+    let plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:"));
+    builder = builder.with_client_options(client(plain)).with_bucket_name(bucket);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
+    let store = builder.with_retry(no_retries()).build().map_err(cannot("S3 bucket"))?;
+    Ok(Arc::new(store))
+}
+
+fn google(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+    let builder = GoogleCloudStorageBuilder::from_env()
+        .with_client_options(client(true))
+        .with_bucket_name(bucket);
+    let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
+    let store = builder.with_retry(no_retries()).build();
+    Ok(Arc::new(store.map_err(cannot("Google Cloud Storage bucket"))?))
+}
+
+fn azure(container: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+    let plain = option(options, &["endpoint", "azure_endpoint", "use_emulator"]);
+    let plain = plain.is_some_and(|value| value.starts_with("http:") || value == "true");
+    let builder = MicrosoftAzureBuilder::from_env()
+        .with_client_options(client(plain))
+        .with_container_name(container);
+    let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
+    let store = builder.with_retry(no_retries()).build().map_err(cannot("Azure container"))?;
+    Ok(Arc::new(store))
+}
+
+fn http(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+    let builder = HttpBuilder::new()
+        .with_url(url.as_str())
+        .with_client_options(client(url.scheme() == "http"));
+    let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
+    Ok(Arc::new(builder.with_retry(no_retries()).build().map_err(cannot("web server"))?))
+}

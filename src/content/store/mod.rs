@@ -1,0 +1,351 @@
+//! Where packs live: a local directory, a cloud, or a web server. All hold the same objects under the
+//! same names.
+//!
+//! A pack in a directory may become a file's second name or lose bytes in its middle; one in a cloud
+//! is written once, read in ranges through the cache, and removed as a whole.
+
+mod connect;
+pub(super) mod far;
+mod local;
+mod url;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::fs::statvfs;
+use tokio::time::Instant;
+
+use super::cache::{Cache, DEFAULT_CACHE_BYTES};
+use super::near::{Class, Deadlines, Near, Patience, pack_key};
+use super::pack::{IndexEntry, decode_index, encode_index};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::object::{Extent, PackId};
+use far::Far;
+use local::LocalStore;
+pub use url::{STORE_URLS, StoreUrl};
+pub use writer::PackWriter;
+
+/// How long a listing's or index' single request may take.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// What a remote store says when asked for room: nobody knows, and no program should stop for it.
+const ENDLESS_BYTES: u64 = 1 << 50;
+
+const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
+
+/// Room under a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// Bytes this user may still write.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// How a remote store is read; a local one needs none of it.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Where what was fetched is kept; `None`: nowhere.
+    pub cache: Option<PathBuf>,
+    /// What that may take.
+    pub cache_bytes: u64,
+    /// How long operations may take.
+    pub deadlines: Deadlines,
+    /// Whether more is fetched than is asked for.
+    pub looks_ahead: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        let (cache_bytes, deadlines) = (DEFAULT_CACHE_BYTES, Deadlines::default());
+        Self { cache: None, cache_bytes, deadlines, looks_ahead: true }
+    }
+}
+
+/// Packs.
+pub struct Store {
+    place: Place,
+}
+
+enum Place {
+    Local(LocalStore),
+    Remote(Remote),
+}
+
+struct Remote {
+    far: Arc<Far>,
+    near: Arc<Near>,
+}
+
+impl Store {
+    /// Opens the store at `url`; a relative directory is below `base`.
+    ///
+    /// # Errors
+    /// When a directory cannot be made, or options make no sense. A remote store is not asked yet.
+    pub fn open(
+        url: &StoreUrl,
+        options: &[(String, String)],
+        base: &Path,
+        access: &Access,
+    ) -> Result<Self> {
+        if let StoreUrl::Directory(path) = url {
+            if let Some((key, _)) = options.first() {
+                let what = format!("a directory takes no option \"{key}\"");
+                return Err(Error::new(Kind::Usage, what).hint("leave --store-option out"));
+            }
+            return Ok(Self { place: Place::Local(LocalStore::open(&base.join(path))?) });
+        }
+        let far = Arc::new(Far::open(url, options)?);
+        let cache = access.cache.as_ref().and_then(|root| {
+            let opened = Cache::open(root, access.cache_bytes);
+            // Without a cache everything is read through: slow, and right.
+            opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
+        });
+        let near = Near::new(Arc::clone(&far), cache, access.deadlines, access.looks_ahead);
+        Ok(Self { place: Place::Remote(Remote { far, near: Arc::new(near) }) })
+    }
+
+    /// What reads a remote store.
+    pub fn near(&self) -> Option<&Arc<Near>> {
+        match &self.place {
+            Place::Local(_) => None,
+            Place::Remote(remote) => Some(&remote.near),
+        }
+    }
+
+    /// Whether it takes time to read.
+    pub fn is_remote(&self) -> bool {
+        self.near().is_some()
+    }
+
+    /// Begins a pack; its name is registered first (bytes are durable before names, but the
+    /// registry must know of every pack that may be in the store).
+    ///
+    /// # Errors
+    /// When it cannot be begun.
+    pub fn create(&self, id: PackId) -> Result<PackWriter> {
+        match &self.place {
+            Place::Local(local) => Ok(PackWriter::local(local.create(id)?)),
+            Place::Remote(remote) => Ok(PackWriter::remote(&remote.far, id)),
+        }
+    }
+
+    /// Makes a pack of the bytes of the file at `source`, sharing them; `None` where that cannot be.
+    ///
+    /// # Errors
+    /// When the pack cannot be made.
+    pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+        match &self.place {
+            Place::Local(local) => Ok(local.reflink(id, source)?.map(PackWriter::local)),
+            Place::Remote(_) => Ok(None),
+        }
+    }
+
+    /// Makes the file at `source` a pack: one more name of the same inode. Nobody may change the
+    /// file any more. `None` where that cannot be.
+    ///
+    /// # Errors
+    /// When the pack cannot be made.
+    pub fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+        match &self.place {
+            Place::Local(local) => Ok(local.link(id, source)?.map(PackWriter::local)),
+            Place::Remote(_) => Ok(None),
+        }
+    }
+
+    /// Writes the index of a pack, replacing an earlier one, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written; an earlier index is then still there.
+    pub fn write_index(&self, id: PackId, entries: &[IndexEntry]) -> Result<()> {
+        let index = encode_index(id, entries);
+        match &self.place {
+            Place::Local(local) => local.write_index(id, &index),
+            Place::Remote(remote) => {
+                let far = &remote.far;
+                far.wait(far.put(&pack_key(id, "idx"), Bytes::from(index)))
+            }
+        }
+    }
+
+    /// The index of a pack.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none, [`Kind::Corrupt`] when it is damaged.
+    pub fn read_index(&self, id: PackId) -> Result<Vec<IndexEntry>> {
+        let bytes = match &self.place {
+            Place::Local(local) => local.read_index(id)?,
+            Place::Remote(_) => self.read_whole(id, "idx")?.to_vec(),
+        };
+        decode_index(id, &bytes)
+    }
+
+    /// An object of a remote store.
+    fn read_whole(&self, id: PackId, extension: &str) -> Result<Bytes> {
+        let Place::Remote(Remote { far, .. }) = &self.place else {
+            return Err(Error::new(Kind::Unsupported, "a directory is read by the file"));
+        };
+        let key = pack_key(id, extension);
+        Ok(far.wait(far.get_whole(&key, Instant::now() + REQUEST_TIME))?.bytes)
+    }
+
+    /// Bytes `offset..offset + length` of a pack, past any cache.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such pack.
+    pub fn read_raw(&self, id: PackId, offset: u64, length: usize) -> Result<Bytes> {
+        match &self.place {
+            Place::Local(local) => {
+                let stored_bytes = u32::try_from(length).unwrap_or(u32::MAX);
+                let mut bytes = vec![0; length];
+                local.read(Extent { pack: id, offset, stored_bytes }, 0, &mut bytes)?;
+                Ok(bytes.into())
+            }
+            Place::Remote(Remote { far, .. }) => {
+                let range = offset..offset + length as u64;
+                let deadline = Instant::now() + REQUEST_TIME;
+                let bytes = far.wait(far.get(&pack_key(id, "pack"), range, deadline))?.bytes;
+                if bytes.len() == length { Ok(bytes) } else { Err(short_pack(id)) }
+            }
+        }
+    }
+
+    /// Fills `buffer` with the bytes of `extent` from its `skip`th on.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when the pack is missing or too short, [`Kind::Later`] for who does not wait,
+    /// and what the store says.
+    pub fn read(
+        &self,
+        extent: Extent,
+        skip: u64,
+        buffer: &mut [u8],
+        class: Class,
+        patience: Patience,
+    ) -> Result<()> {
+        match &self.place {
+            Place::Local(local) => local.read(extent, skip, buffer),
+            Place::Remote(remote) => remote
+                .near
+                .read(extent, skip, buffer, class, patience)
+                .map_err(|e| unfound(extent, e)),
+        }
+    }
+
+    /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then.
+    /// Where the file system has no holes, zeros are written.
+    ///
+    /// # Errors
+    /// When neither is possible. Doing it again is harmless.
+    pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
+        match &self.place {
+            Place::Local(local) => local.punch(id, ranges),
+            Place::Remote(_) => {
+                Err(Error::new(Kind::Unsupported, "a remote pack is written anew, never changed"))
+            }
+        }
+    }
+
+    /// Removes a pack and its index. One that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, id: PackId) -> Result<()> {
+        match &self.place {
+            Place::Local(local) => local.remove(id),
+            Place::Remote(Remote { far, .. }) => {
+                far.wait(far.remove(&pack_key(id, "idx")))?;
+                far.wait(far.remove(&pack_key(id, "pack")))
+            }
+        }
+    }
+
+    /// The packs that are there, in no order.
+    ///
+    /// # Errors
+    /// When they cannot be listed; [`Kind::Unsupported`] on most web servers.
+    pub fn list(&self) -> Result<Vec<PackId>> {
+        let Place::Remote(Remote { far, .. }) = &self.place else {
+            return self.local()?.list();
+        };
+        let mut ids = Vec::new();
+        let mut each = |key: &str, _| {
+            let name = key.rsplit('/').next().and_then(|name| name.strip_suffix(".pack"));
+            ids.extend(name.and_then(|name| name.parse::<PackId>().ok()));
+        };
+        far.wait(far.list("packs", &mut each))?;
+        Ok(ids)
+    }
+
+    fn local(&self) -> Result<&LocalStore> {
+        match &self.place {
+            Place::Local(local) => Ok(local),
+            Place::Remote(_) => Err(Error::new(Kind::Unsupported, "only a directory can do that")),
+        }
+    }
+
+    /// Length of a pack's body.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is not there.
+    pub fn pack_length(&self, id: PackId) -> Result<u64> {
+        match &self.place {
+            Place::Local(local) => Ok(local.pack_size(id)?.0),
+            Place::Remote(Remote { far, .. }) => {
+                let key = pack_key(id, "pack");
+                let length = far.wait(far.length(&key, Instant::now() + REQUEST_TIME))?;
+                length.ok_or_else(|| Error::new(Kind::NotFound, format!("pack {id} is not there")))
+            }
+        }
+    }
+
+    /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` where that cannot
+    /// be.
+    pub fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
+        match &self.place {
+            Place::Local(local) => local.clone_pack(id, file, length),
+            Place::Remote(_) => false,
+        }
+    }
+
+    /// Room for more.
+    ///
+    /// # Errors
+    /// When the host does not say.
+    pub fn space(&self) -> Result<Space> {
+        match &self.place {
+            Place::Local(local) => local.space(),
+            Place::Remote(_) => {
+                Ok(Space { free_bytes: ENDLESS_BYTES, total_bytes: 2 * ENDLESS_BYTES })
+            }
+        }
+    }
+}
+
+/// A pack that should be there and is not is damage, no wrong name.
+fn unfound(extent: Extent, error: Error) -> Error {
+    match error.kind() {
+        Kind::NotFound => {
+            let what = format!("pack {} is missing", extent.pack);
+            Error::new(Kind::Corrupt, what).because(error).hint(VERIFY_HINT)
+        }
+        // To a reader it is a store that cannot be read now, never a file that is closed to him.
+        Kind::Denied => Error::new(Kind::Unavailable, "the store refuses").because(error),
+        _ => error,
+    }
+}
+
+fn short_pack(id: PackId) -> Error {
+    Error::new(Kind::Corrupt, format!("pack {id} is too short")).hint(VERIFY_HINT)
+}
+
+fn room_of(path: &Path) -> Result<Space> {
+    let stat = statvfs(path).at("stat", path)?;
+    Ok(Space {
+        free_bytes: stat.f_bavail * stat.f_frsize,
+        total_bytes: stat.f_blocks * stat.f_frsize,
+    })
+}

@@ -1,0 +1,147 @@
+//! A pack that is being written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::near::pack_key;
+use super::super::pack::PACK_MAX_BYTES;
+use super::far::{Far, PART_BYTES, Parts};
+use super::local::LocalWriter;
+use crate::error::{Error, Kind, Result};
+use crate::model::object::PackId;
+
+/// A pack that is being written.
+pub struct PackWriter {
+    to: To,
+}
+
+enum To {
+    Local(LocalWriter),
+    Remote(Box<RemoteWriter>),
+}
+
+/// Usual packs are held in memory and sent as one object, so that an upload that breaks off leaves
+/// nothing in the store; longer ones go in parts.
+struct RemoteWriter {
+    far: Arc<Far>,
+    key: String,
+    length: u64,
+    held: BytesMut,
+    parts: Option<Parts>,
+    /// How many of them were sent.
+    sent: usize,
+}
+
+/// Parts grow, because an object has 10,000 at most (S3): so it may have 2 TB.
+fn part_bytes(sent: usize) -> usize {
+    PART_BYTES << (sent / PARTS_OF_A_LENGTH).min(5)
+}
+
+/// Parts of the same length that follow each other.
+const PARTS_OF_A_LENGTH: usize = 1_500;
+
+impl PackWriter {
+    pub(super) fn local(writer: LocalWriter) -> Self {
+        Self { to: To::Local(writer) }
+    }
+
+    pub(super) fn remote(far: &Arc<Far>, id: PackId) -> Self {
+        let (far, key) = (Arc::clone(far), pack_key(id, "pack"));
+        let writer =
+            RemoteWriter { far, key, length: 0, held: BytesMut::new(), parts: None, sent: 0 };
+        Self { to: To::Remote(Box::new(writer)) }
+    }
+
+    /// Where it is, when it is another name of a file that was there.
+    pub fn linked(&self) -> Option<PathBuf> {
+        match &self.to {
+            To::Local(local) => local.is_linked().then(|| Path::to_owned(local.path())),
+            To::Remote(_) => None,
+        }
+    }
+
+    /// Appends `bytes`; where they begin.
+    ///
+    /// # Errors
+    /// When they cannot be written, [`Kind::Full`] on a full disk.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+        match &mut self.to {
+            To::Local(local) => local.append(bytes),
+            To::Remote(remote) => remote.append(bytes),
+        }
+    }
+
+    /// Bytes written so far.
+    pub fn length(&self) -> u64 {
+        match &self.to {
+            To::Local(local) => local.length(),
+            To::Remote(remote) => remote.length,
+        }
+    }
+
+    /// Makes the body durable. The name becomes durable with its index.
+    ///
+    /// # Errors
+    /// When the disk or the store refuses.
+    pub fn finish(self) -> Result<u64> {
+        match self.to {
+            To::Local(local) => local.finish(),
+            To::Remote(remote) => (*remote).finish(),
+        }
+    }
+}
+
+impl RemoteWriter {
+    fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+        let offset = self.length;
+        self.held.extend_from_slice(bytes);
+        self.length += bytes.len() as u64;
+        if self.parts.is_some() || self.length > PACK_MAX_BYTES {
+            let length = part_bytes(self.sent);
+            while self.held.len() >= length {
+                let part = self.held.split_to(length).freeze();
+                self.send(part)?;
+            }
+        }
+        Ok(offset)
+    }
+
+    fn send(&mut self, part: Bytes) -> Result<()> {
+        let far = Arc::clone(&self.far);
+        if self.parts.is_none() {
+            self.parts = Some(far.wait(far.begin(&self.key))?);
+        }
+        let parts = self
+            .parts
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Unavailable, format!("{} was not begun", self.key)))?;
+        self.sent += 1;
+        far.wait(parts.send(part))
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        let rest = self.held.split().freeze();
+        let far = Arc::clone(&self.far);
+        if self.parts.is_some() {
+            if !rest.is_empty() {
+                self.send(rest)?;
+            }
+            if let Some(parts) = self.parts.take() {
+                far.wait(parts.finish())?;
+            }
+        } else {
+            far.wait(far.put(&self.key, rest))?;
+        }
+        Ok(self.length)
+    }
+}
+
+impl Drop for RemoteWriter {
+    fn drop(&mut self) {
+        if let Some(mut parts) = self.parts.take() {
+            self.far.wait(parts.abort());
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Fetching before it is read: a version, or what a pattern takes of it.
+//!
+//! By itself a mount does so when many small files of one version are missed: then it goes through the
+//! version in the order of paths, as far ahead as reading has shown that it is worth.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::put::Progress;
+use super::repository::Repository;
+use crate::content::cache::{SegmentKey, part_of};
+use crate::content::directory::each_entry;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::tree::{Content, Target};
+
+/// Bytes fetched as one step, many requests at a time.
+const STEP_BYTES: u64 = 64 << 20;
+/// Objects looked for as one step.
+const STEP_OBJECTS: usize = 8_192;
+/// Misses of small files in a version after which it is fetched ahead.
+const MISSES: u64 = 16;
+/// Misses further apart have nothing to do with each other.
+const MISSES_WITHIN: Duration = Duration::from_secs(30);
+/// What one read shows to be worth fetching: about what a round trip's time would bring.
+const BYTES_PER_READ: u64 = 4 << 20;
+/// When nobody read for so long, nothing is fetched any more.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often to look whether somebody did.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Versions remembered.
+const VERSIONS: usize = 256;
+
+/// What a prefetch did.
+#[derive(Debug, Default)]
+pub struct Prefetched {
+    /// Files that are near now.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The segments they are in.
+    pub segments: HashSet<SegmentKey>,
+}
+
+/// Brings the files below `root` near that `takes` says, and the metadata of all of it. `goes_on` is asked
+/// before each step, with the bytes so far.
+///
+/// # Errors
+/// What the registry or the store says; [`Kind::Unsupported`] when the store is a directory: everything
+/// is near.
+pub fn prefetch(
+    repository: &Repository,
+    root: Digest,
+    takes: &dyn Fn(&Path) -> bool,
+    goes_on: &mut dyn FnMut(u64) -> bool,
+    progress: &dyn Progress,
+) -> Result<Prefetched> {
+    if !repository.store.is_remote() {
+        return Err(Error::new(Kind::Unsupported, "the store is a directory: nothing is far"));
+    }
+    let mut walk = Walk {
+        repository,
+        takes,
+        goes_on,
+        progress,
+        wanted: Vec::new(),
+        step: (0, 0),
+        done: Prefetched::default(),
+        stopped: false,
+    };
+    walk.directory(root, Path::new(""))?;
+    walk.flush()?;
+    Ok(walk.done)
+}
+
+struct Walk<'a> {
+    repository: &'a Repository,
+    takes: &'a dyn Fn(&Path) -> bool,
+    goes_on: &'a mut dyn FnMut(u64) -> bool,
+    progress: &'a dyn Progress,
+    wanted: Vec<Digest>,
+    /// Files and bytes of `wanted`.
+    step: (u64, u64),
+    done: Prefetched,
+    stopped: bool,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, tree: Digest, path: &Path) -> Result<()> {
+        let mut below: Vec<(Digest, PathBuf)> = Vec::new();
+        let reader = Arc::clone(&self.repository.reader);
+        each_entry(&reader, tree, &mut |entry| {
+            let path = path.join(entry.name.as_os_str());
+            match &entry.target {
+                Target::File { content, .. } if (self.takes)(&path) => self.file(content),
+                // In the order of paths, as the packs are; directories interrupt the listing.
+                Target::Directory(tree) => {
+                    below.push((*tree, path));
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        })?;
+        below.into_iter().try_for_each(|(tree, path)| self.directory(tree, &path))
+    }
+
+    fn file(&mut self, content: &Content) -> Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
+        let reader = Arc::clone(&self.repository.reader);
+        reader.each_piece(content, &mut |piece| {
+            self.wanted.push(piece.digest);
+            self.step.1 += piece.size_bytes;
+            if self.step.1 >= STEP_BYTES || self.wanted.len() >= STEP_OBJECTS {
+                self.flush()?;
+            }
+            Ok(())
+        })?;
+        self.step.0 += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let (files, bytes) = std::mem::take(&mut self.step);
+        self.stopped = self.stopped || !(self.goes_on)(self.done.bytes);
+        let Some(near) = self.repository.store.near().filter(|_| !self.stopped) else {
+            return Ok(());
+        };
+        let ranges = self.repository.reader.extents(&wanted)?;
+        for (pack, range) in &ranges {
+            let parts = part_of(range.clone());
+            let keys = parts.map(|(number, _)| SegmentKey { pack: *pack, number });
+            self.done.segments.extend(keys);
+        }
+        near.bring_all(ranges)?;
+        self.done.files += files;
+        self.done.bytes += bytes;
+        self.progress.advance(files, bytes);
+        Ok(())
+    }
+}
+
+/// What a mount fetches by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Only what is read.
+    None,
+    /// What is likely to be read.
+    Auto,
+    /// Every version that is looked up.
+    All,
+}
+
+/// Decides when a mount goes through a version.
+pub struct Prefetcher {
+    repository: Arc<Repository>,
+    mode: Mode,
+    /// Reads so far: while they go on, so does fetching ahead of them.
+    reads: AtomicU64,
+    versions: Mutex<HashMap<Digest, Watched>>,
+}
+
+struct Watched {
+    misses: u64,
+    since: Instant,
+    started: bool,
+}
+
+impl Prefetcher {
+    /// One for the versions of `repository`.
+    pub fn new(repository: Arc<Repository>, mode: Mode) -> Self {
+        let mode = if repository.store.is_remote() { mode } else { Mode::None };
+        Self { repository, mode, reads: AtomicU64::new(0), versions: Mutex::default() }
+    }
+
+    /// Somebody reads.
+    pub fn read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The version with tree `root` was looked up.
+    pub fn seen(self: &Arc<Self>, root: Digest) {
+        if self.mode == Mode::All {
+            self.count(root, MISSES);
+        }
+    }
+
+    /// A small file of the version with tree `root` was not near.
+    pub fn missed(self: &Arc<Self>, root: Digest) {
+        if self.mode != Mode::None {
+            self.count(root, 1);
+        }
+    }
+
+    fn count(self: &Arc<Self>, root: Digest, misses: u64) {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if versions.len() >= VERSIONS && !versions.contains_key(&root) {
+            // Forgetting costs a second look at what is near by then.
+            versions.retain(|_, watched| watched.since.elapsed() < MISSES_WITHIN);
+            if versions.len() >= VERSIONS {
+                return;
+            }
+        }
+        let new = || Watched { misses: 0, since: Instant::now(), started: false };
+        let watched = versions.entry(root).or_insert_with(new);
+        if watched.since.elapsed() > MISSES_WITHIN && !watched.started {
+            *watched = new();
+        }
+        watched.misses += misses;
+        if watched.misses < MISSES || watched.started {
+            return;
+        }
+        watched.started = true;
+        drop(versions);
+        let this = Arc::clone(self);
+        std::thread::spawn(move || this.go_through(root));
+    }
+
+    fn go_through(&self, root: Digest) {
+        let near = self.repository.store.near();
+        // Half of the cache: the other half is for what else is read.
+        let most = near.and_then(|near| near.cache()).map_or(0, |cache| cache.limit_bytes() / 2);
+        let begun = self.reads.load(Ordering::Relaxed);
+        let mut goes_on = |fetched: u64| {
+            fetched < most && (self.mode == Mode::All || self.is_worth(fetched, begun))
+        };
+        let done = prefetch(&self.repository, root, &|_| true, &mut goes_on, &super::put::Silent);
+        match done {
+            Ok(done) => tracing::debug!(%root, files = done.files, "fetched ahead"),
+            Err(e) => tracing::info!(%root, "not fetched ahead: {e}"),
+        }
+        // What was evicted since may be missed again.
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.remove(&root);
+    }
+
+    /// Waits until reading has shown that more is worth it; `false` when reading has stopped.
+    fn is_worth(&self, fetched: u64, begun: u64) -> bool {
+        let mut last = (self.reads.load(Ordering::Relaxed), Instant::now());
+        loop {
+            let reads = self.reads.load(Ordering::Relaxed);
+            if (MISSES + reads - begun) * BYTES_PER_READ >= fetched {
+                return true;
+            }
+            if reads != last.0 {
+                last = (reads, Instant::now());
+            }
+            if last.1.elapsed() > IDLE {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
