@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use super::put::Progress;
 use super::repository::Repository;
 use crate::content::cache::{SegmentKey, part_of};
-use crate::content::directory::each_entry;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::tree::{Content, Target};
+use crate::model::tree::{Content, Target, TreeNode};
 
 /// Bytes fetched as one step, many requests at a time.
 const STEP_BYTES: u64 = 64 << 20;
@@ -89,39 +88,63 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// In the order of paths, as the packs are; directories come after the files beside them.
     fn directory(&mut self, tree: Digest, path: &Path) -> Result<()> {
-        let mut below: Vec<(Digest, PathBuf)> = Vec::new();
-        let reader = Arc::clone(&self.repository.reader);
-        each_entry(&reader, tree, &mut |entry| {
-            let path = path.join(entry.name.as_os_str());
-            match &entry.target {
-                Target::File { content, .. } if (self.takes)(&path) => self.file(content),
-                // In the order of paths, as the packs are; directories interrupt the listing.
-                Target::Directory(tree) => {
-                    below.push((*tree, path));
-                    Ok(())
-                }
-                _ => Ok(()),
-            }
-        })?;
+        let mut below = Vec::new();
+        self.run(tree, path, &mut below)?;
         below.into_iter().try_for_each(|(tree, path)| self.directory(tree, &path))
     }
 
+    /// A node of a directory, and those below it.
+    fn run(&mut self, node: Digest, path: &Path, below: &mut Vec<(Digest, PathBuf)>) -> Result<()> {
+        self.want(node, 0)?;
+        match &*self.repository.reader.tree(node)? {
+            TreeNode::Inner(children) => {
+                children.iter().try_for_each(|child| self.run(child.digest, path, below))
+            }
+            TreeNode::Leaf(entries) => entries.iter().try_for_each(|entry| {
+                let path = path.join(entry.name.as_os_str());
+                match &entry.target {
+                    Target::File { content, .. } if (self.takes)(&path) => self.file(content),
+                    Target::Directory(tree) => {
+                        below.push((*tree, path));
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
+            }),
+        }
+    }
+
     fn file(&mut self, content: &Content) -> Result<()> {
+        self.step.0 += 1;
+        match *content {
+            Content::Empty => Ok(()),
+            Content::Chunk { digest, size_bytes } => self.want(digest, size_bytes),
+            Content::Recipe { digest, .. } => self.recipe(digest),
+        }
+    }
+
+    fn recipe(&mut self, node: Digest) -> Result<()> {
         if self.stopped {
             return Ok(());
         }
-        let reader = Arc::clone(&self.repository.reader);
-        reader.each_piece(content, &mut |piece| {
-            self.wanted.push(piece.digest);
-            self.step.1 += piece.size_bytes;
-            if self.step.1 >= STEP_BYTES || self.wanted.len() >= STEP_OBJECTS {
-                self.flush()?;
-            }
-            Ok(())
-        })?;
-        self.step.0 += 1;
-        Ok(())
+        self.want(node, 0)?;
+        let node = self.repository.reader.recipe(node)?;
+        node.pieces.iter().try_for_each(|piece| match node.level {
+            0 => self.want(piece.digest, piece.size_bytes),
+            _ => self.recipe(piece.digest),
+        })
+    }
+
+    fn want(&mut self, digest: Digest, bytes: u64) -> Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
+        self.wanted.push(digest);
+        self.step.1 += bytes;
+        let full = self.step.1 >= STEP_BYTES || self.wanted.len() >= STEP_OBJECTS;
+        if full { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -9,4 +9,5 @@ mod exactness;
 mod journeys;
 mod model;
 mod overlay;
+mod web;
 mod world;

@@ -1,0 +1,330 @@
+//! Versions whose bytes are elsewhere: read lazily, kept near in bounds, whatever goes wrong.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::web::{Fault, Web};
+use crate::world::{World, noise, until};
+
+/// A repository whose store is on a web server, and what it holds: a big file, small ones, text.
+struct Remote {
+    world: World,
+    web: Web,
+    source: PathBuf,
+}
+
+/// Small files.
+const SMALL: u64 = 200;
+
+fn remote(big_bytes: usize) -> Remote {
+    let world = World::new();
+    let source = world.tree("src", &[("text", "many words ".repeat(50_000).as_bytes())]);
+    fs::write(source.join("big"), noise(1, big_bytes)).unwrap();
+    fs::create_dir(source.join("d")).unwrap();
+    for n in 0..SMALL {
+        fs::write(source.join(format!("d/{n:04}")), noise(100 + n, 20_480)).unwrap();
+    }
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let web = Web::start(&world.repo().join("store"));
+    world.ok(&["copy-store", "file:store", &web.url(), "--use"]);
+    Remote { world, web, source }
+}
+
+impl Remote {
+    fn mount(&mut self, options: &str) -> PathBuf {
+        let options: &[&str] = if options.is_empty() { &[] } else { &["-o", options] };
+        self.world.mount_with(options).0.join("p/a:latest")
+    }
+
+    fn is_right(&self, root: &Path) {
+        same(&self.source, root);
+    }
+}
+
+fn same(a: &Path, b: &Path) {
+    let diff = std::process::Command::new("diff").arg("-r").args([a, b]).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
+
+fn read(path: &Path, at: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; length];
+    File::open(path)?.read_exact_at(&mut buffer, at).map(|()| buffer)
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        // What goes meanwhile takes nothing.
+        let Ok(meta) = entry.metadata() else { continue };
+        sum += meta.blocks() * 512 + if meta.is_dir() { bytes_below(&entry.path()) } else { 0 };
+    }
+    sum
+}
+
+#[test]
+fn a_version_is_read_from_a_web_server_and_then_from_near() {
+    let mut it = remote(40_000_000);
+    let new = it.world.tree("new", &[("new", b"never seen")]);
+    let refused = it.world.run(&["put", "-n", "p/b", new.to_str().unwrap()]);
+    assert_eq!(refused.code, 12, "{}", refused.err);
+    let before = it.web.counts();
+    let root = it.mount("");
+    assert_eq!(it.web.counts(), before, "a mount asks for nothing");
+    assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), SMALL as usize);
+    assert!(it.web.counts().0 - before.0 <= 2, "{:?}", it.web.log());
+    it.is_right(&root);
+    let (requests, sent) = it.web.counts();
+    assert!(requests - before.0 < 60, "{requests} requests");
+    let held = fs::metadata(it.source.join("big")).unwrap().len() + SMALL * 20_480;
+    assert!(sent - before.1 < held + held / 5, "{sent} bytes for {held}");
+    it.is_right(&root);
+    it.world.umount();
+    let root = it.mount("");
+    it.is_right(&root);
+    assert_eq!(it.web.counts(), (requests, sent), "all of it is near, also after a restart");
+    let status = it.world.json(&["cache", "status"]);
+    assert!(status["bytes"].as_u64().unwrap() > held, "{status}");
+    assert_eq!(it.world.json(&["cache", "verify"])["wrong_objects"], 0);
+    // A read of 4 KiB brings the chunk it is in, with one request.
+    it.world.ok(&["cache", "cleanup", "0"]);
+    assert_eq!(it.world.json(&["cache", "status"])["bytes"], 0);
+    it.world.umount();
+    let root = it.mount("prefetch=none");
+    read(&root.join("text"), 0, 10).unwrap();
+    let before = it.web.counts();
+    read(&root.join("d/0007"), 100, 10).unwrap();
+    let after = it.web.counts();
+    assert!(after.0 == before.0 + 1 && after.1 - before.1 < 40_000, "{before:?} {after:?}");
+}
+
+#[test]
+fn the_cache_keeps_its_bound_while_a_larger_file_streams_through() {
+    let mut it = remote(200_000_000);
+    let cache = it.world.path("cache");
+    let bound = 64 << 20;
+    let (read, staging) = (it.world.path("mnt"), it.world.path("staging"));
+    fs::create_dir(&read).unwrap();
+    fs::create_dir(&staging).unwrap();
+    it.world.ok(&["--cache-size", "64MiB", "mount", read.to_str().unwrap()]);
+    it.world.mounts.push(read.clone());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        let sampled = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                most = most.max(bytes_below(&cache));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        for _ in 0..2 {
+            it.is_right(&read.join("p/a:v0"));
+            // The kernel's own copies must not answer.
+            fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        sampled.join().unwrap()
+    });
+    assert!(most <= bound, "{most}");
+    assert!(most > bound / 4, "{most}: the cache is used");
+}
+
+#[test]
+fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
+    let mut it = remote(30_000_000);
+    let root = it.mount("data_timeout=4,metadata_timeout=2,prefetch=none");
+    let warm = read(&root.join("d/0000"), 0, 20_480).unwrap();
+    let faults = [
+        Fault::Refuse,
+        Fault::Hang,
+        Fault::Slow,
+        Fault::Cut(100),
+        Fault::Status(503),
+        Fault::Status(429),
+        Fault::Status(403),
+    ];
+    for (n, fault) in faults.into_iter().enumerate() {
+        it.web.set(fault);
+        // Files next to each other come with each other: one far from all others.
+        let cold = root.join(format!("d/{:04}", 20 + 20 * n));
+        let begun = Instant::now();
+        let failed = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| read(&cold, 0, 20_480));
+            while !reading.is_finished() {
+                fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+                let asked = Instant::now();
+                assert_eq!(read(&root.join("d/0000"), 0, 20_480).unwrap(), warm);
+                assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), SMALL as usize);
+                assert!(asked.elapsed() < Duration::from_secs(3), "warm reads wait: {fault:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            reading.join().unwrap()
+        });
+        let errno = failed.expect_err("the store fails").raw_os_error().unwrap();
+        let eio = rustix::io::Errno::IO.raw_os_error();
+        let late = rustix::io::Errno::TIMEDOUT.raw_os_error();
+        assert!(errno == eio || errno == late, "{fault:?}: {errno}");
+        assert!(begun.elapsed() < Duration::from_secs(12), "{fault:?}: {:?}", begun.elapsed());
+        it.web.set(Fault::None);
+        let back = Instant::now();
+        until("the store is read again", || read(&cold, 0, 20_480).is_ok());
+        assert!(back.elapsed() < Duration::from_secs(5), "{fault:?}: {:?}", back.elapsed());
+    }
+    it.is_right(&root);
+}
+
+#[test]
+fn wrong_bytes_are_fetched_once_more_and_never_read() {
+    let mut it = remote(10_000_000);
+    let root = it.mount("prefetch=none");
+    fs::read_dir(root.join("d")).unwrap().count();
+    it.web.set(Fault::Flip(1));
+    assert_eq!(fs::read(root.join("d/0001")).unwrap(), noise(101, 20_480));
+    it.web.set(Fault::Flip(1_000));
+    let error = fs::read(root.join("d/0100")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    it.web.set(Fault::None);
+    assert_eq!(fs::read(root.join("d/0100")).unwrap(), noise(200, 20_480));
+    it.is_right(&root);
+}
+
+/// Changes a byte in the middle of every segment.
+fn damage(cache: &Path) {
+    for folder in fs::read_dir(cache.join("packs")).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let file = File::options().read(true).write(true).open(file.unwrap().path()).unwrap();
+            let middle = file.metadata().unwrap().len() / 2;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, middle).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_damaged_cache_is_noticed_and_fetched_again() {
+    let mut it = remote(20_000_000);
+    it.world.ok(&["prefetch", "p/a"]);
+    damage(&it.world.path("cache"));
+    let root = it.mount("");
+    it.is_right(&root);
+    it.world.umount();
+    damage(&it.world.path("cache"));
+    let found = it.world.json_of_failed(&["cache", "verify"]);
+    assert!(found["wrong_objects"].as_u64().unwrap() >= 1, "{found}");
+    assert_eq!(it.world.json(&["cache", "verify"])["wrong_objects"], 0);
+}
+
+#[test]
+fn a_cache_that_is_taken_away_costs_only_time() {
+    let mut it = remote(20_000_000);
+    let root = it.mount("");
+    it.is_right(&root);
+    let cache = it.world.path("cache");
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    it.is_right(&root);
+    it.world.umount();
+    // A file where the cache should be: there cannot be one.
+    let _ = fs::remove_dir_all(&cache);
+    fs::write(&cache, "in the way").unwrap();
+    let root = it.mount("");
+    it.is_right(&root);
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_a_cache_that_is_right_and_no_hanging_reader() {
+    let mut it = remote(40_000_000);
+    for round in 0..4u64 {
+        let root = it.mount("");
+        let daemon = it.world.daemon();
+        let reading = {
+            let (root, source) = (root.clone(), it.source.clone());
+            std::thread::spawn(move || {
+                let mut diff = std::process::Command::new("diff");
+                diff.arg("-r").arg(source).arg(root).output().unwrap()
+            })
+        };
+        std::thread::sleep(Duration::from_millis(30 * round));
+        if round == 3 {
+            it.web.set(Fault::Hang);
+            it.world.ok(&["cache", "cleanup", "0"]);
+            fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
+        until("the reader has ended", || reading.is_finished());
+        it.web.set(Fault::None);
+        until("the mount is dead", || fs::read_dir(&root).is_err());
+    }
+    let root = it.mount("");
+    it.is_right(&root);
+}
+
+#[test]
+fn what_is_pinned_stays_and_is_read_without_the_store() {
+    let mut it = remote(10_000_000);
+    it.world.ok(&["cache", "pin", "p/a"]);
+    it.world.ok(&["cache", "cleanup", "0"]);
+    let root = it.mount("");
+    let before = it.web.counts();
+    it.is_right(&root);
+    assert_eq!(it.web.counts(), before);
+    it.world.umount();
+    let status = it.world.json(&["cache", "status"]);
+    assert_eq!(status["pins"], serde_json::json!(["p/a:v0"]));
+    assert!(status["pinned_bytes"].as_u64().unwrap() > 10_000_000, "{status}");
+    it.world.ok(&["cache", "unpin", "p/a:v0"]);
+    it.world.ok(&["cache", "cleanup", "0"]);
+    assert_eq!(it.world.json(&["cache", "status"])["bytes"], 0);
+    assert_eq!(it.world.run(&["cache", "unpin", "p/a:v0"]).code, 10);
+}
+
+#[test]
+fn many_readers_of_one_thing_ask_for_it_once() {
+    let mut it = remote(20_000_000);
+    let root = it.mount("prefetch=none");
+    fs::read_dir(root.join("d")).unwrap().count();
+    let before = it.web.counts();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| fs::read(root.join("d/0003")).unwrap());
+        }
+    });
+    assert_eq!(it.web.counts().0, before.0 + 1, "{:?}", it.web.log());
+}
+
+#[test]
+fn an_epoch_in_any_order_takes_few_requests() {
+    let mut it = remote(10_000_000);
+    let root = it.mount("");
+    let before = it.web.counts();
+    let mut order: Vec<u64> = (0..SMALL).collect();
+    order.sort_by_key(|n| noise(*n, 8));
+    for n in order {
+        assert_eq!(fs::read(root.join(format!("d/{n:04}"))).unwrap(), noise(100 + n, 20_480));
+    }
+    let after = it.web.counts();
+    assert!(after.0 - before.0 < 40, "{} requests", after.0 - before.0);
+}
+
+#[test]
+fn drafts_stand_on_versions_that_are_elsewhere() {
+    let mut it = remote(20_000_000);
+    let (read, staging) = it.world.mount();
+    let before = it.web.counts();
+    it.world.ok(&["draft", "p/a"]);
+    assert!(it.web.counts().0 - before.0 <= 2, "no content is fetched");
+    let file = File::options().write(true).open(staging.join("p/a/big")).unwrap();
+    file.write_all_at(b"changed", 5_000_000).unwrap();
+    drop(file);
+    let mut bytes = noise(1, 20_000_000);
+    bytes[5_000_000..5_000_007].copy_from_slice(b"changed");
+    assert!(fs::read(staging.join("p/a/big")).unwrap() == bytes);
+    assert!(fs::read(read.join("p/a:v0/big")).unwrap() == noise(1, 20_000_000));
+}
