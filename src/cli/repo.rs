@@ -70,7 +70,9 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let root = repository.layout.root.display().to_string();
     let document = json!({
         "repository": root,
+        "store": repository.settings.store,
         "store_bytes": info.live_bytes,
+        "pack_bytes": info.pack_bytes,
         "objects": info.objects,
         "packs": info.packs,
         "free_bytes": space.free_bytes,

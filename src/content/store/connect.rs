@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::http::HttpBuilder;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    ClientConfigKey, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
+};
 use url::Url;
 
 use super::url::{Cloud, StoreUrl};
@@ -126,9 +128,16 @@ fn s3(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>
 }
 
 fn google(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
-    let builder = GoogleCloudStorageBuilder::from_env()
+    let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_client_options(client(true))
         .with_bucket_name(bucket);
+    // As Google's own libraries take it: an emulator asks for no credentials.
+    if let Some(host) = variable("STORAGE_EMULATOR_HOST") {
+        let url = if host.contains("://") { host } else { format!("http://{host}") };
+        let credential = GcpCredential { bearer: "emulator".to_owned() };
+        let credentials = Arc::new(StaticCredentialProvider::new(credential));
+        builder = builder.with_base_url(&url).with_credentials(credentials);
+    }
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
     let store = builder.with_retry(no_retries()).build();
     Ok(Arc::new(store.map_err(cannot("Google Cloud Storage bucket"))?))
@@ -137,12 +146,41 @@ fn google(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectSt
 fn azure(container: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
     let plain = option(options, &["endpoint", "azure_endpoint", "use_emulator"]);
     let plain = plain.is_some_and(|value| value.starts_with("http:") || value == "true");
-    let builder = MicrosoftAzureBuilder::from_env()
+    let mut builder = MicrosoftAzureBuilder::from_env()
         .with_client_options(client(plain))
         .with_container_name(container);
+    for (key, value) in azure_environment() {
+        builder = builder.with_config(key, value);
+    }
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
     let store = builder.with_retry(no_retries()).build().map_err(cannot("Azure container"))?;
     Ok(Arc::new(store))
+}
+
+/// What Azure's own tools read beside what `object_store` does.
+fn azure_environment() -> Vec<(AzureConfigKey, String)> {
+    let mut found = Vec::new();
+    let connection = variable("AZURE_STORAGE_CONNECTION_STRING").unwrap_or_default();
+    for (key, value) in connection.split(';').filter_map(|part| part.split_once('=')) {
+        let key = match key {
+            "AccountName" => AzureConfigKey::AccountName,
+            "AccountKey" => AzureConfigKey::AccessKey,
+            "BlobEndpoint" => AzureConfigKey::Endpoint,
+            "SharedAccessSignature" => AzureConfigKey::SasKey,
+            _ => continue,
+        };
+        if matches!(key, AzureConfigKey::Endpoint) && value.starts_with("http:") {
+            found.push((AzureConfigKey::Client(ClientConfigKey::AllowHttp), "true".to_owned()));
+        }
+        found.push((key, value.to_owned()));
+    }
+    let single = [
+        ("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName),
+        ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey),
+        ("AZURE_STORAGE_SAS_TOKEN", AzureConfigKey::SasKey),
+    ];
+    found.extend(single.into_iter().filter_map(|(name, key)| Some((key, variable(name)?))));
+    found
 }
 
 fn http(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {

@@ -1,1 +1,3 @@
+mod directory;
 mod engine;
+mod store;
