@@ -17,15 +17,16 @@ use crate::model::digest::Digest;
 use crate::model::tree::{Content, Target, TreeNode};
 
 /// Bytes fetched as one step, many requests at a time.
-const STEP_BYTES: u64 = 64 << 20;
+const STEP_BYTES: u64 = 32 << 20;
 /// Objects looked for as one step.
 const STEP_OBJECTS: usize = 8_192;
 /// Misses of small files in a version after which it is fetched ahead.
 const MISSES: u64 = 16;
 /// Misses further apart have nothing to do with each other.
 const MISSES_WITHIN: Duration = Duration::from_secs(30);
-/// What one read shows to be worth fetching: about what a round trip's time would bring.
-const BYTES_PER_READ: u64 = 4 << 20;
+/// What one read shows to be worth fetching: what comes in the time of a round trip, with several
+/// readers at work.
+const BYTES_PER_READ: u64 = 256 << 10;
 /// When nobody read for so long, nothing is fetched any more.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often to look whether somebody did.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use lru::LruCache;
 use rustix::fs::{Timespec, Timestamps, futimens};
 use tokio::sync::Semaphore;
@@ -575,28 +576,34 @@ impl Near {
             let segment = self.segment(SegmentKey { pack, number });
             let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
             let wanted = self.within_pack(segment.key, blocks_of(&part));
-            let mut landed = Vec::new();
-            for start in wanted.clone().step_by(step) {
-                let turn = self.ahead.acquire().await;
+            let pieces = wanted.clone().step_by(step).map(|start| {
                 let blocks = start..wanted.end.min(start + step as u32);
-                let flights: Vec<_> = {
-                    let mut state = segment.state();
-                    let gaps = state.wanting(blocks);
-                    gaps.into_iter()
-                        .flat_map(|gap| self.start(&segment, &mut state, gap, Class::Ahead))
-                        .collect()
-                };
-                let deadline = self.deadline(Class::Ahead);
-                landed.push(async move {
-                    for flight in &flights {
-                        flight.outcome(deadline).await?;
-                    }
-                    drop(turn);
-                    Ok::<(), Error>(())
-                });
-            }
-            futures_util::future::try_join_all(landed).await?;
+                self.bring_piece(&segment, blocks)
+            });
+            let all = stream::iter(pieces).buffer_unordered(AHEAD_REQUESTS);
+            all.try_for_each(|()| async { Ok(()) }).await?;
         }
+        Ok(())
+    }
+
+    /// Nobody holds a turn while waiting for another.
+    async fn bring_piece(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        blocks: Range<u32>,
+    ) -> Result<()> {
+        let turn = self.ahead.acquire().await;
+        let flights: Vec<_> = {
+            let mut state = segment.state();
+            let gaps = state.wanting(blocks);
+            let start = |gap| self.start(segment, &mut state, gap, Class::Ahead);
+            gaps.into_iter().flat_map(start).collect()
+        };
+        let deadline = self.deadline(Class::Ahead);
+        for flight in &flights {
+            flight.outcome(deadline).await?;
+        }
+        drop(turn);
         Ok(())
     }
 
@@ -612,8 +619,7 @@ impl Near {
             let near = Arc::clone(self);
             async move { near.bring(pack, range).await }
         });
-        use futures_util::{StreamExt, TryStreamExt};
-        let all = futures_util::stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
+        let all = stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
         self.far.wait(all.try_for_each(|()| async { Ok(()) }))
     }
 
