@@ -194,7 +194,7 @@ fn own(layout: &Layout, lock: File) -> Result<Link> {
     let engine = RedbEngine::open(&layout.registry())?;
     let registry = Arc::new(Embedded::open(Box::new(engine), system_clock())?);
     let shared: Arc<dyn Registry> = Arc::<Embedded>::clone(&registry);
-    let services = Services { registry: Some(shared), drafts: None };
+    let services = Services { registry: Some(shared), ..Services::default() };
     let server = Server::start(&layout.socket(), services)?;
     Ok(Link::Owner(Owner { server: Some(server), registry, _lock: lock }))
 }

@@ -19,6 +19,8 @@ mod properties;
 mod put;
 mod remove;
 mod repo;
+mod stats;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,6 +101,11 @@ enum Verb {
     Gc(remove::Gc),
     /// Copy every pack of one store to another, verified; goes on where it was interrupted
     CopyStore(copy_store::CopyStore),
+    /// Show what mounts do with a remote store, live
+    Stats(stats::StatsVerb),
+    /// Ends mounts that do not answer
+    #[command(hide = true)]
+    Watchdog(watchdog::Watchdog),
     /// Show mounts, drafts and room
     Status(repo::Status),
 }
@@ -162,6 +169,8 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Cache(verb) => cache::cache(&context, verb),
         Verb::Gc(verb) => remove::gc(&context, verb),
         Verb::CopyStore(verb) => copy_store::copy_store(&context, verb),
+        Verb::Stats(verb) => stats::stats(&context, &verb),
+        Verb::Watchdog(verb) => watchdog::watch(&verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
 }

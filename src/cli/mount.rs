@@ -5,8 +5,9 @@
 //! `status` find it.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::draft::open_desk as open_drafts;
-use super::{Context, connect, exit};
+use super::{Context, connect, exit, watchdog};
 use crate::content::store::Access;
 use crate::error::{Error, IoContext, Kind, Result, WireError};
 use crate::mount::{
@@ -29,7 +30,7 @@ use crate::ops::holder;
 use crate::ops::prefetch::Mode;
 use crate::ops::repository::{Layout, Repository};
 use crate::registry::Registry;
-use crate::server::{Server, Services};
+use crate::server::{Server, Services, serve_metrics};
 
 /// How long the daemon may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -54,9 +55,12 @@ pub struct Mount {
     #[arg(long, value_name = "SECONDS", requires = "staging", value_parser = clap::value_parser!(u64).range(1..))]
     autocommit: Option<u64>,
     /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec,
-    /// prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS
+    /// prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS, watchdog=SECONDS (0: none)
     #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
     options: Vec<String>,
+    /// Also answer `GET /metrics` on this address and port
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// Where the daemon says that it is ready
     #[arg(long, hide = true)]
     ready_file: Option<PathBuf>,
@@ -94,8 +98,13 @@ enum Ready {
 /// What `-o` says: how to mount, and how a remote store is read.
 fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> {
     let root = rustix::process::geteuid().is_root();
-    let mut options =
-        MountOptions { allow_other: root, noexec: false, passthrough: root, prefetch: Mode::Auto };
+    let mut options = MountOptions {
+        allow_other: root,
+        noexec: false,
+        passthrough: root,
+        prefetch: Mode::Auto,
+        watchdog_seconds: WATCHDOG_SECONDS,
+    };
     let mut access = access.clone();
     for text in texts {
         let (name, value) =
@@ -111,6 +120,8 @@ fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> 
             ("prefetch", Some("all")) => options.prefetch = Mode::All,
             ("metadata_timeout", Some(value)) => access.deadlines.metadata = seconds(name, value)?,
             ("data_timeout", Some(value)) => access.deadlines.data = seconds(name, value)?,
+            ("watchdog", Some("0")) => options.watchdog_seconds = 0,
+            ("watchdog", Some(value)) => options.watchdog_seconds = seconds(name, value)?.as_secs(),
             // What is always so may be said.
             ("ro" | "nosuid" | "nodev", None) => {}
             _ => {
@@ -125,7 +136,9 @@ fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> 
 
 /// What `-o` takes.
 const OPTIONS: &str = "allow_other, no_allow_other, noexec, passthrough, no_passthrough, \
-    prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS";
+    prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS, watchdog=SECONDS";
+/// How long a mount may not answer at all before it is ended.
+const WATCHDOG_SECONDS: u64 = 120;
 
 fn seconds(name: &str, text: &str) -> Result<Duration> {
     let wrong = || {
@@ -189,6 +202,9 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
         command.args(["--autocommit", &seconds.to_string()]);
     }
     command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
+    if let Some(address) = verb.metrics_listen {
+        command.args(["--metrics-listen", &address.to_string()]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().map_err(|e| Error::io("cannot start the daemon", e))?;
     let deadline = Instant::now() + READY_DEADLINE;
@@ -238,8 +254,10 @@ struct Daemon {
     mounts: Vec<Mounted>,
     watchers: Vec<Watcher>,
     record: PathBuf,
-    /// Answers for the drafts.
-    server: Option<Server>,
+    /// Answer for the drafts, and for what it did.
+    servers: Vec<Server>,
+    /// Ends the mounts if this process hangs.
+    watchdog: Option<Child>,
     /// The drafts that are committed when they were quiet, and for how long.
     autocommit: Option<(Arc<DraftDesk>, Duration)>,
 }
@@ -249,7 +267,7 @@ fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
     let desk = Arc::new(open_drafts(repository)?);
     desk.hash_ahead();
     let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&desk);
-    let services = Services { registry: None, drafts: Some(service) };
+    let services = Services { drafts: Some(service), ..Services::default() };
     let server = Server::start(&repository.layout.staging_socket(), services)?;
     Ok((desk, server))
 }
@@ -297,9 +315,17 @@ impl Daemon {
         }
         let quiet = verb.autocommit.map(Duration::from_secs);
         let autocommit = desk.as_ref().map(|(desk, _)| Arc::clone(desk)).zip(quiet);
-        let server = desk.map(|(_, server)| server);
+        let mut servers: Vec<_> = desk.into_iter().map(|(_, server)| server).collect();
         let record = write_record(layout, &record)?;
-        Ok(Self { repository, connection, mounts, watchers, record, server, autocommit })
+        let stats = Services { stats: Some(Arc::clone(&repository)), ..Services::default() };
+        servers.push(Server::start(&layout.daemon_socket(std::process::id()), stats)?);
+        if let Some(address) = verb.metrics_listen {
+            serve_metrics(address, Arc::clone(&repository))?;
+        }
+        let targets: Vec<_> = mounts.iter().map(|mounted| mounted.target().to_owned()).collect();
+        let seconds = options.watchdog_seconds;
+        let watchdog = (seconds > 0).then(|| watchdog::start(seconds, &targets)).transpose()?;
+        Ok(Self { repository, connection, mounts, watchers, record, servers, watchdog, autocommit })
     }
 
     /// Serves until it is told to end or its mounts are gone.
@@ -313,7 +339,12 @@ impl Daemon {
         for mounted in self.mounts {
             mounted.unmount();
         }
-        drop(self.server);
+        drop(self.servers);
+        if let Some(mut watchdog) = self.watchdog {
+            drop(watchdog.stdin.take());
+            // It ends when its input does.
+            let _ = watchdog.wait();
+        }
         self.connection.close();
         if let Err(e) = fs::remove_file(&self.record) {
             tracing::debug!("{} was not removed: {e}", self.record.display());
@@ -391,6 +422,7 @@ pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
         if holder::is_dead(&record.holder) {
             // Another command may have removed it at the same moment.
             let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(layout.daemon_socket(record.pid));
         } else {
             running.push(record);
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::mount::daemons;
 use super::output::{bytes, table};
-use super::{Context, connect, draft, exit, parse};
+use super::{Context, connect, draft, exit, parse, stats};
 use crate::content::store::StoreUrl;
 use crate::error::{Error, Kind, Result};
 use crate::ops::repository::Layout;
@@ -67,6 +67,11 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let (drafts, troubles) = draft::list(Arc::clone(&repository))?;
     let info = repository.registry.info()?;
     let space = repository.store.space()?;
+    let numbers: Vec<_> = daemons
+        .iter()
+        .filter_map(|daemon| Some((daemon.pid, stats::of_daemon(&repository.layout, daemon.pid)?)))
+        .filter(|(_, numbers)| numbers.remote)
+        .collect();
     let root = repository.layout.root.display().to_string();
     let document = json!({
         "repository": root,
@@ -78,6 +83,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         "free_bytes": space.free_bytes,
         "total_bytes": space.total_bytes,
         "mounts": daemons,
+        "remote": numbers,
         "drafts": drafts.iter().map(draft::draft_json).collect::<Vec<_>>(),
         "troubles": troubles,
     });
@@ -91,6 +97,8 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
             let staging = staging.map(|path| format!(", staging {}", path.display()));
             let (mount, staging) = (daemon.mount.display(), staging.unwrap_or_default());
             rows.push(("mount", format!("{mount}{staging} (process {})", daemon.pid)));
+            let numbers = numbers.iter().find(|(pid, _)| *pid == daemon.pid);
+            rows.extend(numbers.iter().flat_map(|(_, numbers)| stats::rows(numbers)));
         }
         rows.extend(drafts.iter().map(|draft| ("draft", draft::draft_row(draft).join("  "))));
         rows.extend(troubles.iter().map(|trouble| ("trouble", trouble.clone())));

@@ -22,5 +22,5 @@ mod table;
 
 pub use session::{
     MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
-    unmount_if_idle,
+    mounts_with_devices, unmount_if_idle,
 };

@@ -46,6 +46,8 @@ pub struct MountOptions {
     pub passthrough: bool,
     /// What is fetched of a remote store before it is read.
     pub prefetch: Mode,
+    /// How long a mount may not answer before it is ended; 0: for ever.
+    pub watchdog_seconds: u64,
 }
 
 /// A mount that is up.
@@ -225,18 +227,27 @@ pub fn is_mount_point(target: &Path) -> bool {
     mounts().iter().any(|(_, point)| point == target)
 }
 
-/// Source name and mount point of everything that is mounted (proc_pid_mountinfo(5)).
+/// Source name and mount point of everything that is mounted.
 pub fn mounts() -> Vec<(String, PathBuf)> {
+    mounts_with_devices().into_iter().map(|(_, source, point)| (source, point)).collect()
+}
+
+/// Minor device number, source name and mount point of everything that is mounted
+/// (proc_pid_mountinfo(5)).
+pub fn mounts_with_devices() -> Vec<(u32, String, PathBuf)> {
     let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let lines = text.split(|b| *b == b'\n');
     lines
         .filter_map(|line| {
             let mut fields = line.split(|b| *b == b' ');
-            let point = unescape(fields.nth(4)?);
+            let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+            let (_, minor) = device.split_once(':')?;
+            let minor = minor.parse().ok()?;
+            let point = unescape(fields.nth(1)?);
             let mut after = fields.skip_while(|field| *field != b"-");
             let source = after.nth(2)?;
             let source = String::from_utf8_lossy(source).into_owned();
-            Some((source, PathBuf::from(std::ffi::OsStr::from_bytes(&point))))
+            Some((minor, source, PathBuf::from(std::ffi::OsStr::from_bytes(&point))))
         })
         .collect()
 }

@@ -19,5 +19,6 @@ pub mod prune;
 pub mod put;
 pub mod repository;
 pub mod share;
+pub mod stats;
 pub mod totals;
 pub mod verify;

@@ -106,6 +106,11 @@ impl Layout {
         self.root.join("daemons")
     }
 
+    /// Where a daemon tells its numbers.
+    pub fn daemon_socket(&self, pid: u32) -> PathBuf {
+        self.daemons().join(format!("{pid}.sock"))
+    }
+
     /// Whether there is a repository.
     pub fn exists(&self) -> bool {
         self.root.join(SETTINGS_FILE).exists()

@@ -3,9 +3,11 @@
 //! Knows routes, statuses and how a server ends. Must not know the kernel. Invariant: a request
 //! that was taken is answered before the server ends, unless it takes longer than its deadline.
 
+mod metrics;
 mod status;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,16 +16,20 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ops::drafts::{DRAFTS_PATH, DraftCall, DraftService};
+use crate::ops::repository::Repository;
+use crate::ops::stats::stats;
 use crate::registry::{Call, Registry, dispatch};
-use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
+use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH, STATS_PATH};
 
+/// Where scrapers look.
+const METRICS_PATH: &str = "/metrics";
 /// The longest request: a batch of new objects is far shorter.
 const REQUEST_MAX_BYTES: usize = 256 << 20;
 /// How long a server that ends waits for requests it has taken.
@@ -34,12 +40,14 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const BLOCKING_THREADS: usize = 64;
 
 /// What a server offers.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Services {
     /// The registry.
     pub registry: Option<Arc<dyn Registry>>,
     /// The drafts.
     pub drafts: Option<Arc<dyn DraftService>>,
+    /// The repository whose numbers are told.
+    pub stats: Option<Arc<Repository>>,
 }
 
 #[derive(Clone)]
@@ -90,6 +98,8 @@ impl Server {
         let router = Router::new()
             .route(REGISTRY_PATH, post(registry))
             .route(DRAFTS_PATH, post(drafts))
+            .route(STATS_PATH, post(numbers))
+            .route(METRICS_PATH, get(metrics))
             .layer(middleware::map_response(speak))
             .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
             .with_state(shared);
@@ -100,6 +110,35 @@ impl Server {
         });
         Ok(Self { socket: socket.to_owned(), runtime: Some(runtime), active })
     }
+}
+
+/// Numbers for a scraper on TCP, without secrets and without end.
+///
+/// # Errors
+/// When nobody can listen there.
+pub fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
+    let cannot = |e| {
+        Error::io(format!("cannot listen on {address}"), e).hint("choose another --metrics-listen")
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
+    listener.set_nonblocking(true).map_err(cannot)?;
+    let services = Services { stats: Some(repository), ..Services::default() };
+    let shared = Shared { services, active: Arc::default() };
+    let router = Router::new().route(METRICS_PATH, get(metrics)).with_state(shared);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::io("cannot serve metrics", e))?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, router).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = served {
+                tracing::error!("metrics are not served any more: {e}");
+            }
+        });
+    });
+    Ok(())
 }
 
 impl Drop for Server {
@@ -148,6 +187,25 @@ async fn registry(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
         dispatch(&*registry, call)
     })
     .await
+}
+
+async fn numbers(State(shared): State<Shared>, headers: HeaderMap) -> Response<Body> {
+    answer(&headers, move || {
+        let repository = shared.services.stats.ok_or_else(not_here)?;
+        serde_json::to_vec(&stats(&repository))
+            .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+    })
+    .await
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response<Body> {
+    let Some(repository) = shared.services.stats else {
+        return refuse(&not_here());
+    };
+    let mut response = Response::new(Body::from(metrics::text(stats(&repository))));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
+    response
 }
 
 async fn drafts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {

@@ -108,6 +108,11 @@ impl Cache {
         Ok(cache)
     }
 
+    /// Bytes and segments by the ledger: what is there, and what is about to be.
+    pub fn entered(&self) -> (u64, u64) {
+        self.ledger.change(|sums| (sums.bytes, sums.files)).unwrap_or_default()
+    }
+
     /// What it may take.
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes

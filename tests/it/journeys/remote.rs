@@ -328,3 +328,45 @@ fn drafts_stand_on_versions_that_are_elsewhere() {
     assert!(fs::read(staging.join("p/a/big")).unwrap() == bytes);
     assert!(fs::read(read.join("p/a:v0/big")).unwrap() == noise(1, 20_000_000));
 }
+
+#[test]
+fn numbers_are_told_to_people_and_to_prometheus() {
+    let mut it = remote(10_000_000);
+    let root = it.mount("");
+    it.is_right(&root);
+    it.web.set(Fault::Flip(1));
+    it.world.ok(&["cache", "cleanup", "0"]);
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    it.is_right(&root);
+    let stats = it.world.json(&["stats", "--once"]);
+    let stats = &stats[0]["stats"];
+    assert!(stats["fetched_bytes"].as_u64().unwrap() > 10_000_000, "{stats}");
+    assert!(stats["misses"].as_u64().unwrap() > 0, "{stats}");
+    assert!(!stats["slowest"].as_array().unwrap().is_empty(), "{stats}");
+    let told = it.world.ok(&["status"]);
+    assert!(told.contains("found near") && told.contains("fetched"), "{told}");
+    let socket = it.world.repo().join(format!("daemons/{}.sock", it.world.daemon()));
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    io::Write::write_all(&mut stream, request).unwrap();
+    let text = io::read_to_string(stream).unwrap();
+    for name in ["store_bytes_total", "reads_near_total", "wrong_objects_total", "cache_bytes"] {
+        let line = text.lines().find(|line| line.starts_with(&format!("artifactfs_{name} ")));
+        let number = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        assert!(number.is_some(), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_is_noticed_and_its_mounts_are_ended() {
+    let mut it = remote(1_000_000);
+    let root = it.mount("watchdog=2");
+    let daemon = Pid::from_raw(it.world.daemon()).unwrap();
+    kill_process(daemon, Signal::STOP).unwrap();
+    let waiting = std::thread::spawn(move || fs::read(root.join("d/0001")));
+    until("who waits is told", || waiting.is_finished());
+    let error = waiting.join().unwrap().unwrap_err();
+    let ended = [rustix::io::Errno::CONNABORTED, rustix::io::Errno::NOTCONN];
+    assert!(ended.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error())), "{error}");
+    kill_process(daemon, Signal::KILL).unwrap();
+}

@@ -1,0 +1,87 @@
+//! `stats`: what the daemons are doing, live.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::mount::daemons;
+use super::output::{bytes, table};
+use super::{Context, connect, exit};
+use crate::client::Client;
+use crate::error::Result;
+use crate::ops::repository::Layout;
+use crate::ops::stats::Stats;
+use crate::wire::STATS_PATH;
+
+#[derive(Args)]
+pub struct StatsVerb {
+    /// Print once and end
+    #[arg(long)]
+    once: bool,
+    /// How often to look, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
+}
+
+/// The numbers of a daemon; `None` when it does not answer.
+pub fn of_daemon(layout: &Layout, pid: u32) -> Option<Stats> {
+    let client = Client::connect(&layout.daemon_socket(pid)).ok()?;
+    serde_json::from_slice(&client.post(STATS_PATH, Vec::new()).ok()?).ok()
+}
+
+/// A daemon's numbers, a line each.
+pub fn rows(stats: &Stats) -> Vec<(&'static str, String)> {
+    let hit = stats.hit_percent().map_or_else(|| "-".to_owned(), |percent| format!("{percent} %"));
+    let (held, most) = (bytes(stats.cache_bytes), bytes(stats.cache_limit_bytes));
+    let mut rows = vec![
+        ("cache", format!("{held} of {most}, {} segments", stats.cache_files)),
+        ("found near", format!("{hit}, {} saved", bytes(stats.saved_bytes))),
+        ("fetched", format!("{} in {} requests", bytes(stats.fetched_bytes), stats.requests)),
+        ("in flight", stats.in_flight.to_string()),
+    ];
+    if stats.retries + stats.failures + stats.wrong_objects > 0 {
+        let Stats { retries, failures, wrong_objects, .. } = stats;
+        let errors =
+            format!("{failures} failures, {retries} retries, {wrong_objects} wrong objects");
+        rows.push(("errors", errors));
+    }
+    let slowest = stats.slowest.iter().take(3);
+    rows.extend(slowest.map(|(what, took)| ("slow", format!("{took} ms  {what}"))));
+    rows
+}
+
+pub fn stats(context: &Context, verb: &StatsVerb) -> Result<u8> {
+    let layout = connect::layout_of(&context.repo)?;
+    let mut before: Option<u64> = None;
+    loop {
+        let mut documents: Vec<Value> = Vec::new();
+        let mut lines = Vec::new();
+        let mut fetched = 0;
+        for daemon in daemons(&layout)? {
+            let Some(stats) = of_daemon(&layout, daemon.pid) else { continue };
+            fetched += stats.fetched_bytes;
+            lines.push(format!("{}  process {}", daemon.mount.display(), daemon.pid));
+            let cells: Vec<_> =
+                rows(&stats).into_iter().map(|(k, v)| vec![format!("  {k}"), v]).collect();
+            lines.extend(table(&cells));
+            documents.push(json!({ "mount": daemon.mount, "pid": daemon.pid, "stats": stats }));
+        }
+        if let Some(before) = before {
+            let rate = fetched.saturating_sub(before) / verb.interval;
+            lines.push(format!("fetching {}/s", bytes(rate)));
+        }
+        let live = !verb.once && !context.output.json;
+        let lines =
+            if live { std::iter::once(CLEAR.to_owned()).chain(lines).collect() } else { lines };
+        context.output.print(Value::Array(documents), || lines);
+        if !live {
+            return Ok(exit::DONE);
+        }
+        before = Some(fetched);
+        std::thread::sleep(Duration::from_secs(verb.interval));
+    }
+}
+
+/// Clears the terminal and goes to its first line (ECMA-48: CUP, ED).
+const CLEAR: &str = "\x1b[H\x1b[2J";

@@ -1,0 +1,82 @@
+//! What a process did with a remote store, in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::repository::Repository;
+
+/// Numbers since the process began; all zero over a store in a directory.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Whether there is a remote store.
+    pub remote: bool,
+    /// Reads of objects that found everything near.
+    pub hits: u64,
+    /// Reads of objects that waited for the store.
+    pub misses: u64,
+    /// Bytes that did not have to be fetched.
+    pub saved_bytes: u64,
+    /// Bytes that came from the store.
+    pub fetched_bytes: u64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Attempts that failed and were made again.
+    pub retries: u64,
+    /// Requests that failed for good.
+    pub failures: u64,
+    /// Objects whose bytes were wrong, in the cache or from the store.
+    pub wrong_objects: u64,
+    /// Segments that went for others.
+    pub evictions: u64,
+    /// Bytes in the cache.
+    pub cache_bytes: u64,
+    /// What they may be.
+    pub cache_limit_bytes: u64,
+    /// Segments in the cache.
+    pub cache_files: u64,
+    /// The slowest requests of the last minutes: what was asked for, and milliseconds.
+    pub slowest: Vec<(String, u64)>,
+}
+
+impl Stats {
+    /// Reads that found everything near, in percent of all.
+    pub fn hit_percent(&self) -> Option<u64> {
+        let all = self.hits + self.misses;
+        (self.hits * 100).checked_div(all)
+    }
+}
+
+/// The numbers of this process.
+pub fn stats(repository: &Repository) -> Stats {
+    let Some(near) = repository.store.near() else {
+        return Stats::default();
+    };
+    let counters = &near.counters;
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (cache_bytes, cache_files) = near.cache().map_or((0, 0), |cache| cache.entered());
+    let milliseconds = |took: std::time::Duration| took.as_millis() as u64;
+    Stats {
+        remote: true,
+        hits: get(&counters.hits),
+        misses: get(&counters.misses),
+        saved_bytes: get(&counters.hit_bytes),
+        fetched_bytes: get(&counters.fetched_bytes),
+        requests: get(&counters.requests),
+        in_flight: get(&counters.in_flight),
+        retries: get(&counters.retries),
+        failures: get(&counters.failures),
+        wrong_objects: get(&counters.wrong_objects),
+        evictions: get(&counters.evictions),
+        cache_bytes,
+        cache_limit_bytes: near.cache().map_or(0, |cache| cache.limit_bytes()),
+        cache_files,
+        slowest: counters
+            .slowest()
+            .into_iter()
+            .map(|slow| (slow.what, milliseconds(slow.took)))
+            .collect(),
+    }
+}

@@ -1,0 +1,95 @@
+//! Numbers as Prometheus reads them (prometheus.io/docs/instrumenting/exposition_formats).
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::ops::stats::Stats;
+
+/// The numbers of a moment.
+#[derive(Debug)]
+struct Moment(Stats);
+
+type Row = (&'static str, &'static str, u64);
+
+impl Moment {
+    fn counters(&self) -> [Row; 10] {
+        let Stats { hits, misses, saved_bytes, fetched_bytes, requests, .. } = self.0;
+        let Stats { retries, failures, wrong_objects, evictions, .. } = self.0;
+        [
+            ("reads", "Reads of objects", hits + misses),
+            ("reads_near", "Reads of objects that found everything in the cache", hits),
+            ("reads_far", "Reads of objects that waited for the store", misses),
+            ("saved_bytes", "Bytes read that did not have to be fetched", saved_bytes),
+            ("store_bytes", "Bytes that came from the store", fetched_bytes),
+            ("store_requests", "Requests to the store that ended", requests),
+            ("store_retries", "Attempts that failed and were made again", retries),
+            ("store_failures", "Requests to the store that failed", failures),
+            ("wrong_objects", "Objects whose bytes were wrong", wrong_objects),
+            ("cache_evictions", "Segments that left the cache for others", evictions),
+        ]
+    }
+
+    fn gauges(&self) -> [Row; 4] {
+        let Stats { in_flight, cache_bytes, cache_limit_bytes, cache_files, .. } = self.0;
+        [
+            ("store_requests_in_flight", "Requests to the store under way", in_flight),
+            ("cache_bytes", "Bytes in the cache", cache_bytes),
+            ("cache_limit_bytes", "Bytes the cache may have", cache_limit_bytes),
+            ("cache_segments", "Segments in the cache", cache_files),
+        ]
+    }
+}
+
+impl Collector for Moment {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut put = |(name, help, _): Row, metric: &dyn Fn() -> Box<dyn EncodeAny>| {
+            let metric = metric();
+            let unit: Option<&Unit> = None;
+            let encoder = encoder.encode_descriptor(name, help, unit, metric.kind())?;
+            metric.put(encoder)
+        };
+        for row in self.counters() {
+            put(row, &|| Box::new(ConstCounter::new(row.2)))?;
+        }
+        for row in self.gauges() {
+            put(row, &|| Box::new(ConstGauge::new(i64::try_from(row.2).unwrap_or(i64::MAX))))?;
+        }
+        Ok(())
+    }
+}
+
+/// A metric of either kind.
+trait EncodeAny {
+    fn kind(&self) -> prometheus_client::metrics::MetricType;
+    fn put(
+        &self,
+        encoder: prometheus_client::encoding::MetricEncoder<'_>,
+    ) -> Result<(), std::fmt::Error>;
+}
+
+impl<T: EncodeMetric> EncodeAny for T {
+    fn kind(&self) -> prometheus_client::metrics::MetricType {
+        self.metric_type()
+    }
+
+    fn put(
+        &self,
+        encoder: prometheus_client::encoding::MetricEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        self.encode(encoder)
+    }
+}
+
+/// The text a scraper gets.
+pub fn text(stats: Stats) -> String {
+    let mut registry = Registry::with_prefix("artifactfs");
+    registry.register_collector(Box::new(Moment(stats)));
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
