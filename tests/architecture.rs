@@ -30,6 +30,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("axum::", &["src/server/"]),
     ("hyper::", &["src/client/"]),
     ("anyhow::", &["src/cli/"]),
+    ("object_store::", &["src/content/store/"]),
+    ("prometheus_client::", &["src/server/"]),
     ("println!", &["src/cli/"]),
     ("process::exit", &["src/cli/"]),
 ];

@@ -9,6 +9,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::mount::MountFlags;
+use rustix::process::{Signal, kill_process};
 
 use super::exit;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -68,7 +70,6 @@ pub fn watch(verb: &Watchdog) -> Result<u8> {
             }
         }
     }
-    mounts.iter().for_each(|(number, target)| abort(*number, target));
     Ok(exit::DONE)
 }
 
@@ -88,11 +89,24 @@ fn is_ours(number: u32, target: &Path) -> bool {
     })
 }
 
+/// Where the kernel lets connections be ended (kernel.org, "The FUSE control filesystem").
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
 fn abort(number: u32, target: &Path) {
-    let path = format!("/sys/fs/fuse/connections/{number}/abort");
-    if is_ours(number, target)
-        && let Err(e) = std::fs::write(&path, "1")
+    if !is_ours(number, target) {
+        return;
+    }
+    let path = Path::new(CONNECTIONS).join(number.to_string()).join("abort");
+    if !path.exists() {
+        // Most systems have it mounted; who may not mount it is told below.
+        let _ = rustix::mount::mount("none", CONNECTIONS, "fusectl", MountFlags::empty(), None);
+    }
+    let Err(e) = std::fs::write(&path, "1") else { return };
+    tracing::warn!("{}: cannot be ended: {e}; the daemon is killed", target.display());
+    // Its end closes the connection.
+    if let Some(daemon) = rustix::process::getppid()
+        && let Err(e) = kill_process(daemon, Signal::KILL)
     {
-        tracing::warn!("{}: cannot be ended: {e}", target.display());
+        tracing::error!("the daemon cannot be killed: {e}");
     }
 }

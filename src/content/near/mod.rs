@@ -5,9 +5,11 @@
 //! full or fails only costs its use. Requests and the memory they need have bounds; nodes have
 //! bounds of their own, so metadata never waits for data.
 
+mod bring;
 mod counters;
 mod flight;
 mod heat;
+mod segment;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -17,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use lru::LruCache;
 use rustix::fs::{Timespec, Timestamps, futimens};
 use tokio::sync::Semaphore;
@@ -25,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use counters::{Counters, Slow};
 use flight::Flight;
-use heat::Heat;
+use segment::{Segment, State};
 
 use super::Locate;
 use super::cache::{BLOCK_BYTES, Blocks, Cache, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey};
@@ -110,52 +111,6 @@ pub struct Near {
     queued: AtomicUsize,
     /// What was done so far.
     pub counters: Counters,
-}
-
-struct Segment {
-    key: SegmentKey,
-    /// A number that no other segment has or had: what was verified in one is not verified in
-    /// another.
-    instance: u64,
-    evicted: AtomicBool,
-    touched: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    file: Option<Arc<std::fs::File>>,
-    /// The disk failed: read through.
-    broken: bool,
-    present: Blocks,
-    flights: Vec<Arc<Flight>>,
-    heat: Heat,
-}
-
-impl Segment {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes of the pack that `blocks` of this segment are.
-    fn bytes_of(&self, blocks: &Range<u32>) -> Range<u64> {
-        let start = u64::from(self.key.number) * SEGMENT_BYTES;
-        start + u64::from(blocks.start) * BLOCK_BYTES..start + u64::from(blocks.end) * BLOCK_BYTES
-    }
-}
-
-impl State {
-    /// The flight that brings block `index`.
-    fn flight_with(&self, index: u32) -> Option<Arc<Flight>> {
-        self.flights.iter().find(|flight| flight.blocks.contains(&index)).cloned()
-    }
-
-    /// Runs of `blocks` that are neither there nor under way.
-    fn wanting(&self, blocks: Range<u32>) -> Vec<Range<u32>> {
-        let mut known = self.present.clone();
-        self.flights.iter().for_each(|flight| known.add(flight.blocks.clone()));
-        known.gaps(blocks)
-    }
 }
 
 fn seconds_now() -> u64 {
@@ -547,80 +502,6 @@ impl Near {
                 cache.give_back(new);
             }
         }
-    }
-
-    /// Wishes for bytes of a pack that somebody may want soon. Never waits.
-    pub fn ahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
-        if let Err(e) = self.learn_length(pack) {
-            return tracing::debug!(%pack, "not read ahead: {e}");
-        }
-        if !self.looks_ahead || self.queued.fetch_add(1, Ordering::Relaxed) >= AHEAD_QUEUE {
-            self.queued.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let near = Arc::clone(self);
-        self.far.handle().spawn(async move {
-            if let Err(e) = near.bring(pack, range).await {
-                tracing::debug!(%pack, "not read ahead: {e}");
-            }
-            near.queued.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
-
-    /// Brings bytes of a pack near, as far as they are not; ends when they are.
-    ///
-    /// # Errors
-    /// What the store says of the first request that failed.
-    pub async fn bring(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
-        for (number, part) in part_of(range) {
-            let segment = self.segment(SegmentKey { pack, number });
-            let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
-            let wanted = self.within_pack(segment.key, blocks_of(&part));
-            let pieces = wanted.clone().step_by(step).map(|start| {
-                let blocks = start..wanted.end.min(start + step as u32);
-                self.bring_piece(&segment, blocks)
-            });
-            let all = stream::iter(pieces).buffer_unordered(AHEAD_REQUESTS);
-            all.try_for_each(|()| async { Ok(()) }).await?;
-        }
-        Ok(())
-    }
-
-    /// Nobody holds a turn while waiting for another.
-    async fn bring_piece(
-        self: &Arc<Self>,
-        segment: &Arc<Segment>,
-        blocks: Range<u32>,
-    ) -> Result<()> {
-        let turn = self.ahead.acquire().await;
-        let flights: Vec<_> = {
-            let mut state = segment.state();
-            let gaps = state.wanting(blocks);
-            let start = |gap| self.start(segment, &mut state, gap, Class::Ahead);
-            gaps.into_iter().flat_map(start).collect()
-        };
-        let deadline = self.deadline(Class::Ahead);
-        for flight in &flights {
-            flight.outcome(deadline).await?;
-        }
-        drop(turn);
-        Ok(())
-    }
-
-    /// Waits for [`Near::bring`] of several ranges, some at a time.
-    ///
-    /// # Errors
-    /// The first that failed.
-    pub fn bring_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
-        for (pack, _) in &ranges {
-            self.learn_length(*pack)?;
-        }
-        let bring = ranges.into_iter().map(|(pack, range)| {
-            let near = Arc::clone(self);
-            async move { near.bring(pack, range).await }
-        });
-        let all = stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
-        self.far.wait(all.try_for_each(|()| async { Ok(()) }))
     }
 
     /// The bytes of `extent`, from the store whatever the cache has.

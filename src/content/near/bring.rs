@@ -1,0 +1,89 @@
+//! Bringing near what nobody waits for yet.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::super::cache::{BLOCK_BYTES, SegmentKey, blocks_of, part_of};
+use super::segment::Segment;
+use super::{AHEAD_QUEUE, AHEAD_REQUESTS, Class, FLIGHT_BYTES, Near};
+use crate::error::Result;
+use crate::model::object::PackId;
+
+impl Near {
+    /// Wishes for bytes of a pack that somebody may want soon. Never waits.
+    pub fn ahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
+        if let Err(e) = self.learn_length(pack) {
+            return tracing::debug!(%pack, "not read ahead: {e}");
+        }
+        if !self.looks_ahead || self.queued.fetch_add(1, Ordering::Relaxed) >= AHEAD_QUEUE {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let near = Arc::clone(self);
+        self.far.handle().spawn(async move {
+            if let Err(e) = near.bring(pack, range).await {
+                tracing::debug!(%pack, "not read ahead: {e}");
+            }
+            near.queued.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Brings bytes of a pack near, as far as they are not; ends when they are.
+    ///
+    /// # Errors
+    /// What the store says of the first request that failed.
+    pub async fn bring(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
+        for (number, part) in part_of(range) {
+            let segment = self.segment(SegmentKey { pack, number });
+            let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
+            let wanted = self.within_pack(segment.key, blocks_of(&part));
+            let pieces = wanted.clone().step_by(step).map(|start| {
+                let blocks = start..wanted.end.min(start + step as u32);
+                self.bring_piece(&segment, blocks)
+            });
+            let all = stream::iter(pieces).buffer_unordered(AHEAD_REQUESTS);
+            all.try_for_each(|()| async { Ok(()) }).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody holds a turn while waiting for another.
+    async fn bring_piece(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        blocks: Range<u32>,
+    ) -> Result<()> {
+        let turn = self.ahead.acquire().await;
+        let flights: Vec<_> = {
+            let mut state = segment.state();
+            let gaps = state.wanting(blocks);
+            let start = |gap| self.start(segment, &mut state, gap, Class::Ahead);
+            gaps.into_iter().flat_map(start).collect()
+        };
+        let deadline = self.deadline(Class::Ahead);
+        for flight in &flights {
+            flight.outcome(deadline).await?;
+        }
+        drop(turn);
+        Ok(())
+    }
+
+    /// Waits for [`Near::bring`] of several ranges, some at a time.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub fn bring_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
+        for (pack, _) in &ranges {
+            self.learn_length(*pack)?;
+        }
+        let bring = ranges.into_iter().map(|(pack, range)| {
+            let near = Arc::clone(self);
+            async move { near.bring(pack, range).await }
+        });
+        let all = stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
+        self.far.wait(all.try_for_each(|()| async { Ok(()) }))
+    }
+}
