@@ -6,6 +6,7 @@
 mod metrics;
 mod status;
 
+use std::convert::Infallible;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -178,29 +179,53 @@ impl Drop for Active {
 }
 
 async fn registry(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let mut active = Some(Active::begin(&shared.active));
     answer(&headers, move || {
-        let registry = shared.services.registry.ok_or_else(not_here)?;
-        let call: Call = postcard::from_bytes(&body).map_err(|e| unreadable().because(e))?;
-        // Waiting for a change may be cut short at any time; anything else is finished.
-        let waits = matches!(call, Call::ChangesAfter { .. });
-        let _active = (!waits).then(|| Active::begin(&shared.active));
-        dispatch(&*registry, call)
+        let work = || {
+            let registry = shared.services.registry.ok_or_else(not_here)?;
+            let call: Call = postcard::from_bytes(&body).map_err(|e| unreadable().because(e))?;
+            // Waiting for a change may be cut short at any time; anything else is finished.
+            if matches!(call, Call::ChangesAfter { .. }) {
+                active = None;
+            }
+            dispatch(&*registry, call)
+        };
+        let done = work();
+        (done, active)
     })
     .await
 }
 
+async fn drafts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let active = Active::begin(&shared.active);
+    answer(&headers, move || {
+        let work = || {
+            let drafts = shared.services.drafts.ok_or_else(not_here)?;
+            let call: DraftCall =
+                serde_json::from_slice(&body).map_err(|e| unreadable().because(e))?;
+            written(&drafts.call(call)?)
+        };
+        (work(), Some(active))
+    })
+    .await
+}
+
+fn written<T: serde::Serialize>(answer: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(answer)
+        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+}
+
 async fn numbers(State(shared): State<Shared>, headers: HeaderMap) -> Response<Body> {
     answer(&headers, move || {
-        let repository = shared.services.stats.ok_or_else(not_here)?;
-        serde_json::to_vec(&stats(&repository))
-            .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+        let work = || written(&stats(&*shared.services.stats.ok_or_else(not_here)?));
+        (work(), None)
     })
     .await
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response<Body> {
     let Some(repository) = shared.services.stats else {
-        return refuse(&not_here());
+        return refuse(&not_here(), None);
     };
     let mut response = Response::new(Body::from(metrics::text(stats(&repository))));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -208,38 +233,34 @@ async fn metrics(State(shared): State<Shared>) -> Response<Body> {
     response
 }
 
-async fn drafts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    answer(&headers, move || {
-        let drafts = shared.services.drafts.ok_or_else(not_here)?;
-        let call: DraftCall = serde_json::from_slice(&body).map_err(|e| unreadable().because(e))?;
-        let _active = Active::begin(&shared.active);
-        let answer = drafts.call(call)?;
-        serde_json::to_vec(&answer)
-            .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
-    })
-    .await
-}
-
 async fn answer(
     headers: &HeaderMap,
-    work: impl FnOnce() -> Result<Vec<u8>> + Send + 'static,
+    work: impl FnOnce() -> (Result<Vec<u8>>, Option<Active>) + Send + 'static,
 ) -> Response<Body> {
     if headers.get(PROTOCOL_HEADER).is_none_or(|version| version != PROTOCOL) {
-        return refuse(&unreadable());
+        return refuse(&unreadable(), None);
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.unwrap_or_else(|_| {
-        Err(Error::new(Kind::Unavailable, "the daemon failed at this request; see its log"))
-    });
-    match done {
-        Ok(bytes) => Response::new(Body::from(bytes)),
-        Err(error) => refuse(&error),
+    let failed = || Error::new(Kind::Unavailable, "the daemon failed at this request; see its log");
+    match tokio::task::spawn_blocking(work).await {
+        Ok((Ok(bytes), active)) => Response::new(held(bytes, active)),
+        Ok((Err(error), active)) => refuse(&error, active),
+        Err(_) => refuse(&failed(), None),
     }
 }
 
-fn refuse(error: &Error) -> Response<Body> {
+/// A body that is under way until it is sent: a server that ends would cut it off otherwise, and who
+/// asked would take what was done for not done.
+fn held(bytes: Vec<u8>, active: Option<Active>) -> Body {
+    let sent = async move {
+        let _active = active;
+        Ok::<_, Infallible>(bytes)
+    };
+    Body::from_stream(futures_util::stream::once(sent))
+}
+
+fn refuse(error: &Error, active: Option<Active>) -> Response<Body> {
     let body = serde_json::to_vec(&error.to_wire()).expect("an error is plain text");
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(held(body, active));
     *response.status_mut() =
         StatusCode::from_u16(status::of(error.kind())).expect("the table holds statuses");
     response
