@@ -46,7 +46,8 @@ put_artifactfs() { "${artifactfs[@]}" init --store s3://artifactfs/p --store-opt
 put_rclone() { "${rclone[@]}" copy --transfers 8 src :s3:rclone/files && "${rclone[@]}" copy one :s3:rclone/one; }
 put_juicefs() {
   venv/bin/juicefs format --storage s3 --bucket http://127.0.0.1:9101/juicefs --access-key benchkey --secret-key benchsecret --trash-days 0 sqlite3://jfs.db bench
-  mount_juicefs && cp -r src mnt.juicefs/files && cp -r one mnt.juicefs/one && umount mnt.juicefs
+  mount_juicefs
+  venv/bin/juicefs sync --threads 32 src/ mnt.juicefs/files/ && cp -r one mnt.juicefs/one && umount mnt.juicefs
 }
 mount_artifactfs() { "${artifactfs[@]}" mount mnt.artifactfs; }
 mount_rclone() { "${rclone[@]}" mount :s3:rclone mnt.rclone --vfs-cache-mode full --cache-dir cache.rclone --vfs-cache-max-size 4G --read-only --daemon; }
@@ -89,7 +90,6 @@ for system in ${ONLY:-artifactfs juicefs rclone}; do
   if [ ! -e "put.$system" ]; then
     # shellcheck disable=SC2207
     before=($(counts)) begun=$(now)
-    export -f "put_$system" "mount_$system"
     "put_$system" >"put.$system.log" 2>&1 || { echo "$system could not put:" >&2; tail -3 "put.$system.log" >&2; continue; }
     # shellcheck disable=SC2207
     seconds=$(echo "$(now) - $begun" | bc) after=($(counts))

@@ -13,6 +13,7 @@ use object_store::{
 };
 use url::Url;
 
+use super::profile::{Profile, ProfileCredentials};
 use super::url::{Cloud, StoreUrl};
 use crate::error::{Error, Kind, Result};
 
@@ -116,11 +117,21 @@ fn s3(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>
     let mut builder = AmazonS3Builder::from_env();
     let chosen = option(options, &["endpoint", "aws_endpoint", "endpoint_url"]).map(str::to_owned);
     let environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-    let endpoint = chosen.or_else(environment);
+    let profile = Profile::chosen().unwrap_or_default();
+    let endpoint = chosen.or_else(environment).or_else(|| profile.endpoint.clone());
     let plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:"));
     builder = builder.with_client_options(client(plain)).with_bucket_name(bucket);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
+    }
+    let said = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(variable);
+    if let (None, Some(region)) = (said, &profile.region) {
+        builder = builder.with_region(region);
+    }
+    // As Amazon's own tools: the environment before profiles, these before what the machine is given.
+    let given = ["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"].into_iter().find_map(variable);
+    if given.is_none() && profile.has_credentials() {
+        builder = builder.with_credentials(Arc::new(ProfileCredentials::default()));
     }
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
     let store = builder.with_retry(no_retries()).build().map_err(cannot("S3 bucket"))?;

@@ -7,6 +7,7 @@
 mod connect;
 pub(super) mod far;
 mod local;
+mod profile;
 mod url;
 mod writer;
 
