@@ -1,9 +1,9 @@
 //! What a cache may take, entered by every process that uses it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
@@ -15,12 +15,22 @@ pub struct Sums {
     pub bytes: u64,
     /// Segments.
     pub files: u64,
+    /// Bytes, of those, that this process is about to write.
+    pub flying: u64,
 }
 
-/// The file with the sums.
+/// The file with the sums, and one for each process with what it is about to write.
 pub struct Ledger {
     /// The lock is the open file's, so threads of one process exclude each other by the mutex.
-    file: Mutex<File>,
+    files: Mutex<Files>,
+    using: PathBuf,
+}
+
+struct Files {
+    sums: File,
+    /// Locked as long as this process lives.
+    own: File,
+    flying: u64,
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -28,54 +38,82 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
+}
+
 impl Ledger {
-    /// Opens the ledger at `path`, made if need be.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: Mutex::new(open(path)?) })
+    /// Opens the ledger `sums`, made if need be, and joins those in the folder `using`.
+    pub fn open(sums: &Path, using: PathBuf) -> io::Result<Self> {
+        let sums = open(sums)?;
+        // Nobody takes the new file for that of a dead process before it is locked.
+        flock(&sums, FlockOperation::LockExclusive)?;
+        let own = open(&using.join(format!("{:032x}", rand::random::<u128>())))?;
+        flock(&own, FlockOperation::LockExclusive)?;
+        flock(&sums, FlockOperation::Unlock)?;
+        Ok(Self { files: Mutex::new(Files { sums, own, flying: 0 }), using })
     }
 
     /// Changes the sums; nobody else does meanwhile.
-    pub fn change<T>(&self, change: impl FnOnce(&mut Sums) -> T) -> io::Result<T> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        flock(&*file, FlockOperation::LockExclusive)?;
-        let changed = Self::change_locked(&file, change);
-        flock(&*file, FlockOperation::Unlock)?;
+    pub fn change<T>(&self, change: impl FnOnce(&mut Sums) -> io::Result<T>) -> io::Result<T> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        flock(&files.sums, FlockOperation::LockExclusive)?;
+        let changed = files.change(change);
+        flock(&files.sums, FlockOperation::Unlock)?;
         changed
     }
 
-    fn change_locked<T>(file: &File, change: impl FnOnce(&mut Sums) -> T) -> io::Result<T> {
+    /// What other processes are about to write; only within [`Ledger::change`]. Forgets those that
+    /// ended.
+    pub fn flying_elsewhere(&self) -> io::Result<u64> {
+        let mut flying = 0;
+        for user in fs::read_dir(&self.using)? {
+            let path = user?.path();
+            let file = match open_existing(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            match flock(&file, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => fs::remove_file(&path)?,
+                Err(_) => flying += read_number(&file)?,
+            }
+        }
+        Ok(flying)
+    }
+}
+
+fn open_existing(path: &Path) -> io::Result<File> {
+    File::options().read(true).open(path)
+}
+
+/// A file that was just made is empty.
+fn read_number(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    Ok(if file.read_at(&mut bytes, 0)? == bytes.len() { number(&bytes) } else { 0 })
+}
+
+impl Files {
+    fn change<T>(&mut self, change: impl FnOnce(&mut Sums) -> io::Result<T>) -> io::Result<T> {
         let mut bytes = [0; 16];
-        // A file that was just made is empty.
-        let there = file.read_at(&mut bytes, 0)? == bytes.len();
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let there = self.sums.read_at(&mut bytes, 0)? == bytes.len();
         let before =
-            if there { Sums { bytes: number(0), files: number(8) } } else { Sums::default() };
+            Sums { bytes: number(&bytes[..8]), files: number(&bytes[8..]), flying: self.flying };
         let mut sums = before;
         let done = change(&mut sums);
-        if sums != before || !there {
-            let mut bytes = [0; 16];
+        // Killed between the two, what is about to be written is entered once too often, never
+        // too rarely.
+        if sums.flying > before.flying {
+            self.own.write_all_at(&sums.flying.to_le_bytes(), 0)?;
+        }
+        if !there || (sums.bytes, sums.files) != (before.bytes, before.files) {
             bytes[..8].copy_from_slice(&sums.bytes.to_le_bytes());
             bytes[8..].copy_from_slice(&sums.files.to_le_bytes());
-            file.write_all_at(&bytes, 0)?;
+            self.sums.write_all_at(&bytes, 0)?;
         }
-        Ok(done)
-    }
-}
-
-/// Joins the processes that use the cache; whether this one is alone.
-pub fn join(path: &Path) -> io::Result<(File, bool)> {
-    let file = open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok((file, true)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            flock(&file, FlockOperation::LockShared)?;
-            Ok((file, false))
+        if sums.flying < before.flying {
+            self.own.write_all_at(&sums.flying.to_le_bytes(), 0)?;
         }
-        Err(e) => Err(e.into()),
+        self.flying = sums.flying;
+        done
     }
-}
-
-/// Who was alone lets others in.
-pub fn share(file: &File) -> io::Result<()> {
-    Ok(flock(file, FlockOperation::LockShared)?)
 }

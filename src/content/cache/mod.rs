@@ -3,14 +3,15 @@
 //! ```text
 //! CACHEDIR.TAG                      backup programs leave the folder out (bford.info/cachedir)
 //! ledger                            bytes:u64le  files:u64le, under flock: what may be there
-//! users                             a shared lock for each process that uses the cache
+//! using/<id>                        flying:u64le, locked by a process that uses the cache: what it is
+//!                                   about to write
 //! packs/<2 digits>/<pack>-<n>       segment n of a pack: same bytes, holes for what is absent
 //! pins/<name>                       lines of segments that stay
 //! ```
 //! What is there, the file system says (`SEEK_DATA`): there is no second truth to be kept in step. A
 //! wrong answer does no harm, since nobody gets a byte of a segment before it was verified. Room is
-//! entered in the ledger before it is used, so several processes keep one bound; what a killed one
-//! entered and did not use is found when the next counts. Segments go whole, by `unlink`: who has
+//! entered in the ledger before it is used, so several processes keep one bound; each eviction counts
+//! anew, so what was entered and never came is not missed for long. Segments go whole, by `unlink`: who has
 //! one open reads on.
 
 mod evict;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::statvfs;
 
 pub use evict::Held;
-use ledger::Ledger;
+use ledger::{Ledger, Sums};
 pub use segment::{
     BLOCK_BYTES, Blocks, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey, blocks_of, part_of,
 };
@@ -60,8 +61,6 @@ pub struct Cache {
     root: PathBuf,
     limit_bytes: u64,
     ledger: Ledger,
-    /// Keeps others from taking the ledger's words for those of a dead process.
-    _using: File,
     started: Instant,
     complained: AtomicU64,
 }
@@ -93,24 +92,22 @@ impl Cache {
         let root = std::path::absolute(root).at("find", root)?;
         make_folder(&root.join("packs")).at("create", &root)?;
         make_folder(&root.join("pins")).at("create", &root)?;
+        let using = root.join("using");
+        make_folder(&using).at("create", &root)?;
         let tag = root.join("CACHEDIR.TAG");
         if !tag.exists() {
             fs::write(&tag, TAG).at("write", &tag)?;
         }
-        let (using, alone) = ledger::join(&root.join("users")).at("lock", &root)?;
-        let ledger = Ledger::open(&root.join("ledger")).at("open", &root)?;
+        let ledger = Ledger::open(&root.join("ledger"), using).at("open", &root)?;
         let (started, complained) = (Instant::now(), AtomicU64::new(0));
-        let cache = Self { root, limit_bytes, ledger, _using: using, started, complained };
-        if alone {
-            cache.count_anew().at("count", &cache.root)?;
-            ledger::share(&cache._using).at("lock", &cache.root)?;
-        }
+        let cache = Self { root, limit_bytes, ledger, started, complained };
+        cache.ledger.change(|sums| cache.count_anew(sums)).at("count", &cache.root)?;
         Ok(cache)
     }
 
     /// Bytes and segments by the ledger: what is there, and what is about to be.
     pub fn entered(&self) -> (u64, u64) {
-        self.ledger.change(|sums| (sums.bytes, sums.files)).unwrap_or_default()
+        self.ledger.change(|sums| Ok((sums.bytes, sums.files))).unwrap_or_default()
     }
 
     /// What it may take.
@@ -157,6 +154,7 @@ impl Cache {
                 self.ledger.change(|sums| {
                     sums.bytes += FILE_OVERHEAD_BYTES;
                     sums.files += 1;
+                    Ok(())
                 })?;
             }
             Ok(file)
@@ -167,43 +165,37 @@ impl Cache {
         })
     }
 
-    /// Takes room for `bytes`; `evicted` hears of segments that went for it. `false` when there is
+    /// Takes room for `bytes`; `evicted` hears of segments that went for it. `None` when there is
     /// none: the bytes must not be written.
-    pub fn reserve(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> bool {
-        let room = self.limit_bytes - FOLDERS_BYTES;
-        let mut enter = || -> io::Result<bool> {
-            for _ in 0..3 {
-                let lacking = self.lacking_on_disk(bytes)?;
-                let mut over = 0;
-                let done = self.ledger.change(|sums| {
-                    over = (sums.bytes + bytes).saturating_sub(room);
-                    let fits = over == 0 && lacking == 0 && sums.files < FILES_MAX;
-                    if fits {
-                        sums.bytes += bytes;
-                    }
-                    fits
-                })?;
-                if done {
-                    return Ok(true);
-                }
-                let wanted = over.max(lacking).max(1) + self.limit_bytes / EVICT_SHARE;
-                if self.evict(wanted, evicted)? == 0 && over > 0 {
-                    self.count_anew()?;
+    pub fn reserve(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> Option<Room<'_>> {
+        let limit = self.limit_bytes - FOLDERS_BYTES;
+        let fits = |sums: &Sums, lacking| {
+            lacking == 0 && sums.bytes + bytes <= limit && sums.files < FILES_MAX
+        };
+        let mut enter = |sums: &mut Sums| -> io::Result<bool> {
+            let mut lacking = self.lacking_on_disk(bytes)?;
+            if !fits(sums, lacking) {
+                let held = self.count_anew(sums)?;
+                let over = (sums.bytes + bytes).saturating_sub(limit).max(lacking);
+                if !fits(sums, lacking) {
+                    let wanted = over + self.limit_bytes / EVICT_SHARE;
+                    self.evict(sums, held, wanted, evicted)?;
+                    lacking = self.lacking_on_disk(bytes)?;
                 }
             }
-            Ok(false)
+            let fits = fits(sums, lacking);
+            if fits {
+                sums.bytes += bytes;
+                sums.flying += bytes;
+            }
+            Ok(fits)
         };
-        enter().unwrap_or_else(|e| {
-            self.complain(&e);
-            false
-        })
-    }
-
-    /// Gives back room that was taken and not used.
-    pub fn give_back(&self, bytes: u64) {
-        let back = |sums: &mut ledger::Sums| sums.bytes = sums.bytes.saturating_sub(bytes);
-        if let Err(e) = self.ledger.change(back) {
-            self.complain(&e);
+        match self.ledger.change(&mut enter) {
+            Ok(fits) => fits.then(|| Room { cache: self, bytes, used: false }),
+            Err(e) => {
+                self.complain(&e);
+                None
+            }
         }
     }
 
@@ -248,23 +240,41 @@ impl Cache {
         Ok(held)
     }
 
-    fn count_anew(&self) -> io::Result<()> {
+    /// Sets the sums to what is there and what is about to be.
+    fn count_anew(&self, sums: &mut Sums) -> io::Result<Vec<Held>> {
         let held = self.held()?;
-        let bytes = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
-        self.ledger.change(|sums| {
-            sums.bytes = bytes;
-            sums.files = held.len() as u64;
-        })
+        let there: u64 = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
+        // What is being written is counted twice for a moment.
+        sums.bytes = there + sums.flying + self.ledger.flying_elsewhere()?;
+        sums.files = held.len() as u64;
+        Ok(held)
     }
 
-    fn evict(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> io::Result<u64> {
-        let victims = evict::choose(self.held()?, &self.pinned(), bytes);
+    fn evict(
+        &self,
+        sums: &mut Sums,
+        held: Vec<Held>,
+        bytes: u64,
+        evicted: &mut dyn FnMut(SegmentKey),
+    ) -> io::Result<u64> {
         let mut freed = 0;
-        for victim in victims {
-            freed += self.remove(victim.key)?;
+        for victim in evict::choose(held, &self.pinned(), bytes) {
+            freed += self.unlink(sums, victim.key)?;
             evicted(victim.key);
         }
         Ok(freed)
+    }
+
+    fn unlink(&self, sums: &mut Sums, key: SegmentKey) -> io::Result<u64> {
+        let path = self.path(key);
+        let bytes = match fs::symlink_metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            meta => meta?.blocks() * 512 + FILE_OVERHEAD_BYTES,
+        };
+        fs::remove_file(&path)?;
+        sums.bytes = sums.bytes.saturating_sub(bytes);
+        sums.files = sums.files.saturating_sub(1);
+        Ok(bytes)
     }
 
     /// Removes a segment; the bytes it took.
@@ -272,19 +282,7 @@ impl Cache {
     /// # Errors
     /// When it is there and cannot be removed.
     pub fn remove(&self, key: SegmentKey) -> io::Result<u64> {
-        let path = self.path(key);
-        let bytes = File::open(&path).map_or(0, |file| Blocks::of_file(&file).count());
-        match fs::remove_file(&path) {
-            // Another process was faster, and has given the room back.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-            removed => removed?,
-        }
-        let bytes = bytes * BLOCK_BYTES + FILE_OVERHEAD_BYTES;
-        self.ledger.change(|sums| {
-            sums.bytes = sums.bytes.saturating_sub(bytes);
-            sums.files = sums.files.saturating_sub(1);
-        })?;
-        Ok(bytes)
+        self.ledger.change(|sums| self.unlink(sums, key))
     }
 
     /// Removes segments, least recently used first, until no more than `bytes` are left. Returns the
@@ -293,11 +291,12 @@ impl Cache {
     /// # Errors
     /// When the folder cannot be listed or a segment not removed.
     pub fn shrink_to(&self, bytes: u64) -> Result<u64> {
-        let shrink = || {
-            let held: u64 = self.held()?.iter().map(|segment| segment.bytes).sum();
-            if held <= bytes { Ok(0) } else { self.evict(held - bytes, &mut |_| {}) }
+        let shrink = |sums: &mut Sums| {
+            let held = self.count_anew(sums)?;
+            let there: u64 = held.iter().map(|segment| segment.bytes).sum();
+            if there <= bytes { Ok(0) } else { self.evict(sums, held, there - bytes, &mut |_| {}) }
         };
-        shrink().at("empty", &self.root)
+        self.ledger.change(shrink).at("empty", &self.root)
     }
 
     /// What is in it.
@@ -358,7 +357,106 @@ impl Cache {
     }
 }
 
+/// Room that was taken; given back unless it is used.
+pub struct Room<'a> {
+    cache: &'a Cache,
+    bytes: u64,
+    used: bool,
+}
+
+impl Room<'_> {
+    /// The bytes are there.
+    pub fn used(mut self) {
+        self.used = true;
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let land = |sums: &mut Sums| {
+            sums.flying = sums.flying.saturating_sub(self.bytes);
+            if !self.used {
+                sums.bytes = sums.bytes.saturating_sub(self.bytes);
+            }
+            Ok(())
+        };
+        if let Err(e) = self.cache.ledger.change(land) {
+            self.cache.complain(&e);
+        }
+    }
+}
+
 /// Only its owner sees what is cached: the cache asks nobody's rights.
 fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::object::PackId;
+    use rustix::fs::{FallocateFlags, fallocate};
+
+    const LIMIT: u64 = CACHE_BYTES_MIN;
+
+    /// What is there, while nobody can take room.
+    fn there(cache: &Cache) -> u64 {
+        let count = |_: &mut Sums| {
+            Ok(cache.held()?.iter().map(|held| held.bytes + FILE_OVERHEAD_BYTES).sum())
+        };
+        cache.ledger.change(count).unwrap()
+    }
+
+    /// Takes room and uses it at random; one that is killed leaves some taken.
+    fn use_at_random(root: &Path, seed: u64, killed: bool) {
+        use rand::{RngExt, SeedableRng};
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let cache = Cache::open(root, LIMIT).unwrap();
+        for _ in 0..600 {
+            let key = SegmentKey { pack: PackId([random.random_range(0..9); 16]), number: 0 };
+            let file = cache.make_segment(key).unwrap();
+            let (start, bytes) =
+                (random.random_range(0..28u64) << 20, 1 << random.random_range(12..23));
+            // As if all of it was absent: at worst too much is entered.
+            let Some(room) = cache.reserve(bytes, &mut |_| {}) else { continue };
+            match random.random_range(0..20) {
+                0 => drop(room),
+                1 if killed => return std::mem::forget(room),
+                2 => assert!(cache.remove(key).is_ok()),
+                _ => {
+                    fallocate(&file, FallocateFlags::empty(), start, bytes).unwrap();
+                    room.used();
+                }
+            }
+            assert!(there(&cache) <= LIMIT);
+        }
+    }
+
+    #[test]
+    fn several_processes_keep_one_bound_and_use_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let most = std::thread::scope(|scope| {
+            let users: Vec<_> = (0..8)
+                .map(|n| {
+                    scope.spawn(move || {
+                        for life in 0..8 {
+                            use_at_random(root, n * 100 + life, n % 2 == 0);
+                        }
+                    })
+                })
+                .collect();
+            let cache = Cache::open(root, LIMIT).unwrap();
+            let mut most = 0;
+            while !users.iter().all(|user| user.is_finished()) {
+                most = most.max(there(&cache));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            users.into_iter().for_each(|user| user.join().unwrap());
+            most
+        });
+        assert!(most > LIMIT * 3 / 4, "{most} bytes used of {LIMIT}");
+        let cache = Cache::open(root, LIMIT).unwrap();
+        assert_eq!(cache.entered().0, there(&cache), "what the killed had taken is free again");
+    }
 }

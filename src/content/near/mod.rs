@@ -489,18 +489,13 @@ impl Near {
                 gone.evicted.store(true, Ordering::Relaxed);
             }
         }
-        if !room {
-            return;
-        }
-        if segment.evicted.load(Ordering::Relaxed) {
-            return cache.give_back(new);
-        }
+        let Some(room) = room.filter(|_| !segment.evicted.load(Ordering::Relaxed)) else { return };
         match file.write_all_at(bytes, u64::from(blocks.start) * BLOCK_BYTES) {
-            Ok(()) => segment.state().present.add(blocks),
-            Err(e) => {
-                cache.complain(&e);
-                cache.give_back(new);
+            Ok(()) => {
+                room.used();
+                segment.state().present.add(blocks);
             }
+            Err(e) => cache.complain(&e),
         }
     }
 
