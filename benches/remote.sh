@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A store that is 20 ms away: artifactfs, JuiceFS and rclone read the same files from one S3 server, through one proxy.
 #   benches/remote.sh [FOLDER]      as root, after `cargo build --release --examples --bins`; needs 12 GiB in FOLDER
-# Prints a table: seconds, requests, MB over the wire, the daemon's largest RSS. ONLY="artifactfs juicefs rclone" chooses.
+# Prints a table: medians of RUNS runs (3; what takes longer than a minute runs once),
+# seconds, requests, MB over the wire, the daemon's largest RSS. ONLY="artifactfs juicefs rclone" chooses.
 # Not the same for all: artifactfs has its registry, JuiceFS its metadata on this machine; rclone lists the store itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,11 +44,11 @@ counts() { sleep 0.5; cat counts; }
 row() { printf '| %s | %s | %s | %s | %s | %s |\n' "$@"; }
 # What is put, and how long it takes.
 put_artifactfs() { "${artifactfs[@]}" init --store s3://artifactfs/p --store-option endpoint=http://127.0.0.1:9101 && "${artifactfs[@]}" put -n p/files src && "${artifactfs[@]}" put -n p/one one; }
-put_rclone() { "${rclone[@]}" copy --transfers 8 src :s3:rclone/files && "${rclone[@]}" copy one :s3:rclone/one; }
+put_rclone() { timeout 900 "${rclone[@]}" copy --transfers 8 src :s3:rclone/files && timeout 300 "${rclone[@]}" copy one :s3:rclone/one; }
 put_juicefs() {
   venv/bin/juicefs format --storage s3 --bucket http://127.0.0.1:9101/juicefs --access-key benchkey --secret-key benchsecret --trash-days 0 sqlite3://jfs.db bench
   mount_juicefs
-  venv/bin/juicefs sync --threads 32 src/ mnt.juicefs/files/ && cp -r one mnt.juicefs/one && umount mnt.juicefs
+  timeout 900 venv/bin/juicefs sync --threads 32 src/ mnt.juicefs/files/ && timeout 300 cp -r one mnt.juicefs/one && umount mnt.juicefs
 }
 mount_artifactfs() { "${artifactfs[@]}" mount mnt.artifactfs; }
 mount_rclone() { "${rclone[@]}" mount :s3:rclone mnt.rclone --vfs-cache-mode full --cache-dir cache.rclone --vfs-cache-max-size 4G --read-only --daemon; }
@@ -79,8 +80,9 @@ measure() {
     # shellcheck disable=SC2207
     after=($(counts))
     times+=("$seconds")
+    case $seconds in failed | [0-9].* | [1-5][0-9].*) ;; *) break ;; esac
   done
-  seconds=$(printf '%s\n' "${times[@]}" | sort -n | sed -n "$(((runs + 1) / 2))p")
+  seconds=$(printf '%s\n' "${times[@]}" | sort -n | sed -n "$(((${#times[@]} + 1) / 2))p")
   row "$what" "$system" "$seconds" $((after[0] - before[0])) $(((after[1] - before[1]) / 1000000)) \
     "$(awk '/VmHWM/ {print int($2 / 1024)}' "/proc/$(process_"$system")/status")"
 }

@@ -31,7 +31,7 @@ impl Near {
         });
     }
 
-    /// Brings bytes of a pack near, as far as they are not; ends when they are.
+    /// Brings bytes of a pack near, as far as they are not; ends when the cache has them.
     ///
     /// # Errors
     /// What the store says of the first request that failed.
@@ -57,17 +57,21 @@ impl Near {
         blocks: Range<u32>,
     ) -> Result<()> {
         let turn = self.ahead.acquire().await;
-        let flights: Vec<_> = {
+        let flights = {
             let mut state = segment.state();
-            let gaps = state.wanting(blocks);
-            let start = |gap| self.start(segment, &mut state, gap, Class::Ahead);
-            gaps.into_iter().flat_map(start).collect()
+            for gap in state.wanting(blocks.clone()) {
+                self.start(segment, &mut state, gap, Class::Ahead);
+            }
+            state.flights_with(&blocks)
         };
         let deadline = self.deadline(Class::Ahead);
         for flight in &flights {
             flight.outcome(deadline).await?;
         }
         drop(turn);
+        for flight in &flights {
+            flight.landed(deadline).await?;
+        }
         Ok(())
     }
 

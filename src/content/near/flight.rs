@@ -15,17 +15,37 @@ pub struct Flight {
     /// Which; the bytes may end before the last at the end of the pack.
     pub blocks: Range<u32>,
     outcome: watch::Sender<Option<Outcome>>,
+    landed: watch::Sender<bool>,
 }
 
 impl Flight {
     /// One that has begun.
     pub fn new(blocks: Range<u32>) -> Self {
-        Self { blocks, outcome: watch::Sender::new(None) }
+        Self { blocks, outcome: watch::Sender::new(None), landed: watch::Sender::new(false) }
     }
 
     /// Tells everybody who waits.
     pub fn end(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
+    }
+
+    /// The cache has what came, if it takes it.
+    pub fn land(&self) {
+        self.landed.send_replace(true);
+    }
+
+    /// Waits for [`Flight::land`].
+    ///
+    /// # Errors
+    /// As [`Flight::outcome`].
+    pub async fn landed(&self, deadline: Instant) -> Result<()> {
+        self.outcome(deadline).await?;
+        let mut told = self.landed.subscribe();
+        let late = |_| Error::new(Kind::TimedOut, "the cache's disk has not answered in time");
+        let landed = timeout_at(deadline, told.wait_for(|landed| *landed)).await.map_err(late)?;
+        landed
+            .map(drop)
+            .map_err(|e| Error::new(Kind::Unavailable, "writing to the cache broke off").because(e))
     }
 
     /// What came of it.

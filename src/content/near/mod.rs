@@ -392,19 +392,14 @@ impl Near {
         state: &mut State,
         blocks: Range<u32>,
         class: Class,
-    ) -> Vec<Arc<Flight>> {
+    ) {
         let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
-        let starts = blocks.clone().step_by(step);
-        let flights: Vec<_> = starts
-            .map(|start| Arc::new(Flight::new(start..blocks.end.min(start + step as u32))))
-            .collect();
-        for flight in &flights {
-            state.flights.push(Arc::clone(flight));
-            let near = Arc::clone(self);
-            let (segment, flight) = (Arc::clone(segment), Arc::clone(flight));
+        for start in blocks.clone().step_by(step) {
+            let flight = Arc::new(Flight::new(start..blocks.end.min(start + step as u32)));
+            state.flights.push(Arc::clone(&flight));
+            let (near, segment) = (Arc::clone(self), Arc::clone(segment));
             self.far.handle().spawn(async move { near.fly(segment, flight, class).await });
         }
-        flights
     }
 
     async fn fly(self: Arc<Self>, segment: Arc<Segment>, flight: Arc<Flight>, class: Class) {
@@ -442,6 +437,7 @@ impl Near {
             Err(error) => flight.end(Err(error.to_wire())),
         }
         segment.state().flights.retain(|other| !Arc::ptr_eq(other, &flight));
+        flight.land();
     }
 
     async fn fetch(&self, pack: PackId, range: Range<u64>, deadline: Instant) -> Result<Bytes> {

@@ -57,6 +57,14 @@ impl State {
         self.flights.iter().find(|flight| flight.blocks.contains(&index)).cloned()
     }
 
+    /// The flights that bring any of `blocks`.
+    pub fn flights_with(&self, blocks: &Range<u32>) -> Vec<Arc<Flight>> {
+        let brings = |flight: &&Arc<Flight>| {
+            flight.blocks.start < blocks.end && blocks.start < flight.blocks.end
+        };
+        self.flights.iter().filter(brings).cloned().collect()
+    }
+
     /// Runs of `blocks` that are neither there nor under way.
     pub fn wanting(&self, blocks: Range<u32>) -> Vec<Range<u32>> {
         let mut known = self.present.clone();
