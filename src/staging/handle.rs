@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Result;
@@ -19,8 +20,24 @@ const DESCRIPTORS_RESERVED: u64 = 512;
 pub enum OpenMode {
     /// Reading only.
     Read,
+    /// Being run, by execve(2).
+    Run,
     /// Writing, or both.
     Write,
+}
+
+/// What the kernel adds to the flags of open(2) for execve(2): `__FMODE_EXEC` of `linux/fs.h`.
+const RUN: OFlags = OFlags::from_bits_retain(0x20);
+
+impl OpenMode {
+    /// What the kernel's `flags` say.
+    pub fn of(flags: OFlags) -> Self {
+        match flags {
+            _ if flags.intersects(OFlags::WRONLY | OFlags::RDWR) => Self::Write,
+            _ if flags.contains(RUN) => Self::Run,
+            _ => Self::Read,
+        }
+    }
 }
 
 /// What all handles of one file share.
@@ -163,6 +180,12 @@ impl Handles {
     /// Whether anybody has the node open.
     pub fn is_open(&self, node: u64) -> bool {
         self.lock().inodes.contains_key(&node)
+    }
+
+    /// Whether the node is a program that runs.
+    pub fn runs(&self, node: u64) -> bool {
+        let is_run = |open: &Open| matches!(open, Open::File(h) if h.node == node && h.mode == OpenMode::Run);
+        self.lock().open.values().any(is_run)
     }
 
     /// What the handles of a node share, if it is open.

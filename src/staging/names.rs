@@ -336,8 +336,14 @@ impl Drafts {
     /// # Errors
     /// What the host says; ENFILE when too many are open.
     pub fn open_file(&self, id: u64, caller: Caller, flags: OFlags) -> Result<Opened> {
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let mode = OpenMode::of(flags);
+        let writes = mode == OpenMode::Write;
         let truncates = flags.contains(OFlags::TRUNC);
+        // The kernel refuses to write to a program that runs; but what is opened for reading and cut
+        // off it lets us cut off before it looks.
+        if truncates && self.handles.runs(id) {
+            return Err(Errno::TXTBSY);
+        }
         let _change = (writes || truncates).then(|| self.change(id)).transpose()?;
         if writes || truncates {
             let parents = self.lock_nodes().parents(id);
@@ -354,14 +360,7 @@ impl Drafts {
         if let Body::Base(target) = body {
             let Target::File { content, .. } = target else { return Err(Errno::INVAL) };
             let inode = self.handles.share(id, || Ok(ContentMark::whole(content)))?;
-            let handle = Handle {
-                file: None,
-                inode,
-                node: id,
-                draft,
-                mode: OpenMode::Read,
-                pid: caller.pid,
-            };
+            let handle = Handle { file: None, inode, node: id, draft, mode, pid: caller.pid };
             let handle = self.handles.add_file(handle)?;
             return Ok(Opened { handle, plain: None, set_id: false });
         }
@@ -373,7 +372,7 @@ impl Drafts {
         let file = open(access);
         // Replaced or removed a moment ago: the kernel looks its path up anew.
         let file = file.map_err(|e| if e == Errno::NOENT { Errno::STALE } else { e })?;
-        let opened = self.keep(file, id, draft, writes, caller)?;
+        let opened = self.keep(file, id, draft, mode, caller)?;
         if truncates {
             // What is opened only for reading is cut off all the same.
             let done = open(OFlags::WRONLY).and_then(|file| self.truncate(id, &file, 0));
@@ -392,12 +391,12 @@ impl Drafts {
         file: File,
         node: u64,
         draft: DraftKey,
-        writes: bool,
+        mode: OpenMode,
         caller: Caller,
     ) -> Result<Opened> {
         let size = || Ok(rustix::fs::fstat(&file)?.st_size as u64);
         let inode = self.handles.share(node, || ContentMark::of(&file, size()?))?;
-        self.keep_shared(Arc::new(file), inode, node, draft, writes, caller)
+        self.keep_shared(Arc::new(file), inode, node, draft, mode, caller)
     }
 
     fn keep_shared(
@@ -406,18 +405,17 @@ impl Drafts {
         inode: Arc<OpenInode>,
         node: u64,
         draft: DraftKey,
-        writes: bool,
+        mode: OpenMode,
         caller: Caller,
     ) -> Result<Opened> {
         // A frozen draft's file may become a pack's: nothing but this process may use it then.
         let set_id = rustix::fs::fstat(&file)?.st_mode & SET_ID_BITS != 0;
         let plain = inode.read().mark.is_none() && !self.gates.is_frozen(&draft);
         let plain = plain.then(|| Arc::clone(&file));
-        let mode = if writes { OpenMode::Write } else { OpenMode::Read };
         let key = Arc::clone(&draft);
         let handle = Handle { file: Some(file), inode, node, draft, mode, pid: caller.pid };
         let number = self.handles.add_file(handle)?;
-        if writes {
+        if mode == OpenMode::Write {
             self.gates.add_writer(&key);
         }
         Ok(Opened { handle: number, plain, set_id })
@@ -436,7 +434,6 @@ impl Drafts {
         flags: OFlags,
     ) -> Result<(Attr, Opened)> {
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
-        let writes = !access.is_empty();
         let mut made = None;
         let attr = self.make((parent, name), caller, false, |path, owner| {
             made = Some(self.create_at(path, access, owner, mode)?);
@@ -460,7 +457,7 @@ impl Drafts {
         let draft = self.lock_nodes().draft(parent)?;
         // New: it stands on nothing, and nobody has it open.
         let opened = self.handles.share(attr.id, || Ok(None)).and_then(|inode| {
-            self.keep_shared(Arc::new(file), inode, attr.id, draft, writes, caller)
+            self.keep_shared(Arc::new(file), inode, attr.id, draft, OpenMode::of(flags), caller)
         });
         if opened.is_err() {
             self.forget(attr.id, 1);

@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, host, noise, same_tree, until, write};
@@ -123,6 +125,33 @@ fn programs_that_people_use_work_in_a_draft() {
     shell("git clone -q g h && diff -r g/d2 h/d2 && rm -rf g h");
     let told = world.json(&["commit", "p/a"]);
     assert_eq!(told["reference"], "p/a:v0");
+}
+
+#[test]
+fn a_program_that_runs_in_a_draft_is_not_written_to() {
+    for option in ["passthrough", "no_passthrough"] {
+        let mut world = World::new();
+        let (_, staging) = world.mount_with(&["-o", option]);
+        fs::create_dir_all(staging.join("p/a")).unwrap();
+        let program = staging.join("p/a/sleep");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let size = program.metadata().unwrap().len();
+        let mut running = Command::new(&program).arg("60").spawn().unwrap();
+        let access = [OFlags::WRONLY, OFlags::RDWR, OFlags::WRONLY | OFlags::TRUNC, OFlags::TRUNC];
+        for flags in access {
+            let opened = rustix::fs::open(&program, flags, Mode::empty());
+            assert_eq!(opened.unwrap_err(), Errno::TXTBSY, "{flags:?}");
+            assert_eq!(fs::metadata(&program).unwrap().len(), size, "{flags:?}");
+        }
+        assert!(running.try_wait().unwrap().is_none(), "it goes on");
+        running.kill().unwrap();
+        running.wait().unwrap();
+        // The kernel tells of its end a moment later.
+        until("it may be cut off", || {
+            rustix::fs::open(&program, OFlags::TRUNC, Mode::empty()).is_ok()
+        });
+        assert_eq!(fs::metadata(&program).unwrap().len(), 0);
+    }
 }
 
 #[test]
