@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -43,6 +45,15 @@ pub struct Web {
 impl Web {
     /// Serves the folder `root`.
     pub fn start(root: &Path) -> Self {
+        Self::start_with(root, None)
+    }
+
+    /// The same over TLS.
+    pub fn start_tls(root: &Path, config: ServerConfig) -> Self {
+        Self::start_with(root, Some(Arc::new(config)))
+    }
+
+    fn start_with(root: &Path, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -60,7 +71,17 @@ impl Web {
                     return;
                 }
                 let state = Arc::clone(&shared);
-                std::thread::spawn(move || serve(&state, stream));
+                let tls = tls.clone();
+                std::thread::spawn(move || {
+                    stream.set_nodelay(true).unwrap();
+                    match tls {
+                        None => serve(&state, stream),
+                        Some(config) => {
+                            let connection = ServerConnection::new(config).unwrap();
+                            serve(&state, StreamOwned::new(connection, stream));
+                        }
+                    }
+                });
             }
         });
         Self { address, state }
@@ -68,6 +89,11 @@ impl Web {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// As a certificate names it.
+    pub fn tls_url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
     }
 
     pub fn set(&self, fault: Fault) {
@@ -105,7 +131,7 @@ struct Asked {
     range: Option<(u64, u64)>,
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
+fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
@@ -125,27 +151,25 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     }
 }
 
-fn serve(state: &State, stream: TcpStream) {
-    stream.set_nodelay(true).unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some(asked) = read_request(&mut reader) {
+/// The connection ends when `stream` is dropped.
+fn serve(state: &State, stream: impl Read + Write) {
+    let mut stream = BufReader::new(stream);
+    while let Some(asked) = read_request(&mut stream) {
         state.requests.fetch_add(1, Ordering::SeqCst);
         let line = format!("{} {} {:?}", asked.method, asked.path, asked.range);
         state.log.lock().unwrap().push(line);
-        if answer(state, &stream, &asked).is_none() {
-            // The client's end too, which the reader holds.
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+        if answer(state, stream.get_mut(), &asked).is_none() {
             return;
         }
     }
 }
 
-fn head(mut stream: &TcpStream, status: &str, headers: &str) -> Option<()> {
+fn head(stream: &mut impl Write, status: &str, headers: &str) -> Option<()> {
     stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes()).ok()
 }
 
 /// `None`: the connection ends.
-fn answer(state: &State, stream: &TcpStream, asked: &Asked) -> Option<()> {
+fn answer(state: &State, stream: &mut impl Write, asked: &Asked) -> Option<()> {
     match state.fault() {
         Fault::Refuse => return None,
         Fault::Hang => {
@@ -186,7 +210,7 @@ fn answer(state: &State, stream: &TcpStream, asked: &Asked) -> Option<()> {
     send(state, stream, body)
 }
 
-fn send(state: &State, mut stream: &TcpStream, mut body: Vec<u8>) -> Option<()> {
+fn send(state: &State, stream: &mut impl Write, mut body: Vec<u8>) -> Option<()> {
     let fault = state.fault();
     match fault {
         Fault::Cut(after) => body.truncate(after),
@@ -210,5 +234,6 @@ fn send(state: &State, mut stream: &TcpStream, mut body: Vec<u8>) -> Option<()> 
         stream.write_all(part).ok()?;
         state.sent.fetch_add(part.len() as u64, Ordering::SeqCst);
     }
+    stream.flush().ok()?;
     if matches!(fault, Fault::Cut(_)) { None } else { Some(()) }
 }

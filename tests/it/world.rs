@@ -1,5 +1,6 @@
 //! A repository, and mounts that go away with the test, also after a panic.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct World {
     pub dir: TempDir,
     pub mounts: Vec<PathBuf>,
+    /// Set for all commands.
+    pub env: Vec<(&'static str, OsString)>,
 }
 
 /// What a command did.
@@ -36,7 +39,7 @@ impl World {
             "these tests mount for real: /dev/fuse is missing"
         );
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let world = Self { dir, mounts: Vec::new() };
+        let world = Self { dir, mounts: Vec::new(), env: Vec::new() };
         world.ok(&["init"]);
         world
     }
@@ -53,6 +56,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_artifactfs"));
         command.arg("--repo").arg(self.repo()).args(args).stdin(Stdio::null());
         command.env("ARTIFACTFS_CACHE_DIR", self.path("cache")).current_dir(self.dir.path());
+        command.envs(self.env.iter().cloned());
         command
     }
 

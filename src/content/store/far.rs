@@ -223,10 +223,15 @@ impl Far {
             Failure::NotSupported { .. } | Failure::NotImplemented { .. } => Kind::Unsupported,
             Failure::InvalidPath { .. } | Failure::UnknownConfigurationKey { .. } => Kind::Usage,
             Failure::AlreadyExists { .. } | Failure::Precondition { .. } => Kind::Conflict,
+            _ if is_untrusted(&error) => Kind::Denied,
             _ => Kind::Unavailable,
         };
+        let untrusted = is_untrusted(&error);
         let told = Error::new(kind, self.name.clone()).because(error);
         match kind {
+            Kind::Denied if untrusted => told.hint(
+                "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
+            ),
             Kind::Denied => told.hint("the credentials are missing, wrong, or have ended"),
             _ => told,
         }
@@ -407,4 +412,20 @@ impl Parts {
             tracing::warn!(key = %self.key, parts = self.sent, "parts may be left in the store: {e}");
         }
     }
+}
+
+/// Whether the other side could not prove who it is.
+fn is_untrusted(error: &object_store::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        // What an I/O error holds is not among its sources.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }

@@ -103,6 +103,53 @@ fn a_version_is_read_from_a_web_server_and_then_from_near() {
     assert!(after.0 == before.0 + 1 && after.1 - before.1 < 40_000, "{before:?} {after:?}");
 }
 
+/// A server's TLS set-up for `localhost`, and the certificate of the authority that vouches for it.
+fn authority() -> (rustls::ServerConfig, String) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let (key, own_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let server = server.signed_by(&own_key, &Issuer::new(params, key)).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![server.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(own_key.serialize_der()).into(),
+        );
+    (config.unwrap(), certificate)
+}
+
+#[test]
+fn https_is_read_from_who_can_prove_who_it_is() {
+    let mut world = World::new();
+    let source = world.tree("src", &[("big", &noise(1, 3_000_000)), ("small", b"s")]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let (config, certificate) = authority();
+    let web = Web::start_tls(&world.repo().join("store"), config);
+    let trusted = world.path("trusted.pem");
+    fs::write(&trusted, certificate).unwrap();
+    let url = web.tls_url();
+    let copy = ["copy-store", "file:store", &url, "--use"];
+    let refused = world.run(&copy);
+    assert_eq!((refused.code, web.counts().0), (12, 0), "{}", refused.err);
+    assert!(refused.err.contains("SSL_CERT_FILE"), "{}", refused.err);
+    assert_eq!(refused.err.matches("UnknownIssuer").count(), 1, "{}", refused.err);
+    world.env.push(("SSL_CERT_FILE", trusted.into_os_string()));
+    world.ok(&copy);
+    let out = world.path("out");
+    world.ok(&["get", "p/a:v0", "--root", out.to_str().unwrap()]);
+    same(&source, &out);
+    world.ok(&["cache", "cleanup", "0"]);
+    let before = web.counts().1;
+    same(&source, &world.mount().0.join("p/a:latest"));
+    assert!(web.counts().1 - before > 3_000_000, "{:?}", web.log());
+}
+
 #[test]
 fn the_cache_keeps_its_bound_while_a_larger_file_streams_through() {
     let mut it = remote(200_000_000);
