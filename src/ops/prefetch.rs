@@ -26,7 +26,7 @@ const MISSES: u64 = 16;
 const MISSES_WITHIN: Duration = Duration::from_secs(30);
 /// What one read shows to be worth fetching: what comes in the time of a round trip, with several
 /// readers at work.
-const BYTES_PER_READ: u64 = 256 << 10;
+const BYTES_PER_READ: u64 = 128 << 10;
 /// When nobody read for so long, nothing is fetched any more.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often to look whether somebody did.

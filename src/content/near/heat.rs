@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::super::cache::SEGMENT_BLOCKS;
 
 /// Misses that bring only what was missed.
-const COLD_MISSES: u32 = 6;
+const COLD_MISSES: u32 = 12;
 /// The first window in blocks: 64 KiB.
 const FIRST_WINDOW: u32 = 16;
 /// A miss so many blocks behind the one before is its successor.
