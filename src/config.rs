@@ -10,6 +10,10 @@ pub const REPO_VARIABLE: &str = "ARTIFACTFS_REPO";
 pub const CACHE_DIR_VARIABLE: &str = "ARTIFACTFS_CACHE_DIR";
 /// The environment variable that says how many.
 pub const CACHE_SIZE_VARIABLE: &str = "ARTIFACTFS_CACHE_SIZE";
+/// The environment variable that names the run a command belongs to.
+pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
+/// The environment variable that says where a run sees versions.
+pub const ROOT_VARIABLE: &str = "ARTIFACTFS_ROOT";
 
 /// Who said so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -171,6 +171,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
         expect: verb.expect.as_deref().map(parse).transpose()?,
         strict: verb.strict,
         external_symlinks: verb.allow_external_symlinks,
+        run: context.run()?,
         ..CommitDraft::plain(path)
     };
     let repository = Arc::new(connect::open_repository(context)?);

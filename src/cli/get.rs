@@ -27,7 +27,7 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let filters = Filters::new(&verb.include, &[])?;
     let repository = connect::open_repository(context)?;
-    let info = repository.registry.lookup(reference)?;
+    let info = super::runs::used(context, &*repository.registry, reference)?;
     let name = format!("{}:{}", info.path.artifact, info.number);
     let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);

@@ -19,6 +19,7 @@ mod properties;
 mod put;
 mod remove;
 mod repo;
+mod runs;
 mod stats;
 mod watchdog;
 
@@ -30,6 +31,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Setting};
 use crate::content::store::Access;
 use crate::error::Result;
+use crate::model::name::RunId;
 use output::Output;
 
 /// Versions of datasets and models as read-only directories.
@@ -115,6 +117,16 @@ struct Context {
     repo: Setting<PathBuf>,
     access: Access,
     output: Output,
+}
+
+impl Context {
+    /// The run that this command belongs to, by the environment.
+    fn run(&self) -> Result<Option<RunId>> {
+        match std::env::var(config::RUN_VARIABLE) {
+            Ok(text) if !text.is_empty() => parse(&text).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Runs the command line; every error ends here.

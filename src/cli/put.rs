@@ -55,6 +55,7 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         filters: Filters::new(&verb.include, &verb.exclude)?,
         follow: !verb.no_follow,
         dry_run: verb.dry_run,
+        run: context.run()?,
     };
     let repository = connect::open_repository(context)?;
     let bar = Arc::new(Bar::new("putting", None, context.output));

@@ -10,6 +10,7 @@ pub mod name;
 pub mod object;
 pub mod recipe;
 pub mod reference;
+pub mod run;
 pub mod tree;
 pub mod varint;
 pub mod version;

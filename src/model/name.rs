@@ -136,6 +136,38 @@ text_name!(
     |text| !text.chars().any(|c| c.is_control() || "/:".contains(c))
 );
 
+/// Longest id of a run or sweep in bytes.
+const ID_MAX_BYTES: usize = 64;
+
+fn is_id(text: &str) -> bool {
+    text.len() <= ID_MAX_BYTES
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+}
+
+text_name!(
+    /// A run; one id is one run in a repository.
+    RunId,
+    "run id",
+    "1 to 64 of the characters A-Z a-z 0-9 _ -",
+    is_id
+);
+
+text_name!(
+    /// A sweep.
+    SweepId,
+    "sweep id",
+    "1 to 64 of the characters A-Z a-z 0-9 _ -",
+    is_id
+);
+
+text_name!(
+    /// Runs, or writers of one version, that belong together.
+    GroupName,
+    "group name",
+    "1 to 128 bytes without / : and control characters",
+    |text| !text.chars().any(|c| c.is_control() || "/:".contains(c))
+);
+
 impl Alias {
     /// The alias that every new version gets.
     pub fn latest() -> Self {

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::model::name::{Alias, ProjectName};
 use crate::model::reference::{ArtifactPath, Selector, parse_artifact_name};
 use crate::ops::drafts::{CommitDraft, DraftDesk, WRITERS_WAIT};
+use crate::ops::runs;
 use crate::staging::{Attr, Caller, Drafts, NODE_BIT};
 
 /// How long the kernel may believe a draft's names and attributes. Only the kernel's own requests
@@ -70,7 +71,7 @@ impl StagingFs {
         let text = name.to_str().ok_or(Errno::EINVAL)?;
         match self.read.node(parent).map_err(|e| errno::told("look-up", &e))? {
             Node::Root => text.parse().map(Place::Project).map_err(|_| Errno::EINVAL),
-            Node::Project(project) => {
+            Node::Project(project, None) => {
                 let (artifact, selector) = parse_artifact_name(text).map_err(|_| Errno::EINVAL)?;
                 let path = ArtifactPath { project, artifact };
                 Ok(match selector {
@@ -114,7 +115,7 @@ impl StagingFs {
     pub fn getattr(&self, ino: u64) -> Result<Found, Error> {
         let found = self.read.getattr(ino)?;
         match self.read.node(ino) {
-            Ok(Node::Root | Node::Project(_)) => Ok(self.writable(found)),
+            Ok(Node::Root | Node::Project(_, None)) => Ok(self.writable(found)),
             _ => Ok(found),
         }
     }
@@ -136,7 +137,7 @@ impl StagingFs {
         let mut next = 0;
         let mut full = false;
         let mut names = Vec::new();
-        let only_here = matches!(self.read.node(ino)?, Node::Root | Node::Project(_));
+        let only_here = matches!(self.read.node(ino)?, Node::Root | Node::Project(_, None));
         if !only_here {
             return self.read.list(self.reader(), ino, position, each);
         }
@@ -172,7 +173,7 @@ impl StagingFs {
     ) -> Result<(), Error> {
         let own: Vec<Place> = match self.read.node(ino)? {
             Node::Root => self.drafts().projects()?.into_iter().map(Place::Project).collect(),
-            Node::Project(p) => {
+            Node::Project(p, None) => {
                 self.drafts().drafts_of(&p)?.into_iter().map(Place::Draft).collect()
             }
             _ => Vec::new(),
@@ -257,8 +258,9 @@ impl StagingFs {
         }
     }
 
-    /// A rename in the root or in a project: of a draft to a version's name, which commits it.
-    pub fn publish(&self, from: Place, to: Place) -> Result<(), Errno> {
+    /// A rename by process `pid`, in the root or in a project: of a draft to a version's name, which
+    /// commits it.
+    pub fn publish(&self, from: Place, to: Place, pid: u32) -> Result<(), Errno> {
         let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
             // `mv` then copies.
             return Err(Errno::EXDEV);
@@ -270,7 +272,8 @@ impl StagingFs {
             return Err(Errno::EINVAL);
         };
         let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
-        let request = CommitDraft { path, aliases, ..CommitDraft::plain(draft.clone()) };
+        let run = runs::of_process(pid);
+        let request = CommitDraft { path, aliases, run, ..CommitDraft::plain(draft.clone()) };
         let done = self.desk.commit(&request, true);
         done.map(|_| ()).map_err(|e| {
             self.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,21 +10,24 @@ use fuser::FileAttr;
 use serde_json::json;
 
 use super::attr::{FOR_EVER, Owner};
-use super::inode::{Node, PathTable, ROOT, Touched, VersionNode, is_path};
+use super::inode::{Node, PathTable, ROOT, RunUse, Touched, VersionNode, is_path};
 use super::table::{FileKey, FileTable};
 use crate::content::directory;
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{EntryName, ProjectName};
+use crate::model::name::{Alias, EntryName, ProjectName, RunId};
 use crate::model::reference::{ArtifactPath, Reference, Selector, parse_artifact_name};
+use crate::model::run::RunState;
 use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::{Timestamp, VersionInfo};
-use crate::ops::listing;
 use crate::ops::repository::Repository;
+use crate::ops::{listing, runs};
 
 /// In the root of every version, not listed: what the registry says of it.
 pub const DESCRIPTION_FILE: &str = ".artifact.json";
+/// In the root, not listed: the mount as each run sees it.
+pub const RUNS_DIRECTORY: &str = ".runs";
 /// How long the kernel may believe a name that can move. Notifications make it forget earlier;
 /// this bounds what happens when a look-up and a move cross.
 pub const NAMES_TTL: Duration = Duration::from_secs(1);
@@ -88,13 +92,19 @@ impl ReadFs {
     /// [`Kind::NotFound`] when there is none now, and what the registry or the store says.
     pub fn lookup(&self, reader: &Reader, parent: u64, name: &OsStr) -> Result<Option<Found>> {
         match self.node(parent)? {
-            Node::Root => self.project(name).map(Some),
-            Node::Project(project) => self.version(parent, &project, name).map(Some),
+            Node::Root | Node::Run(_) if name == RUNS_DIRECTORY => {
+                self.found(parent, name.as_bytes(), Node::Runs).map(Some)
+            }
+            Node::Root => self.project(parent, name, None).map(Some),
+            Node::Runs => self.run(parent, name).map(Some),
+            Node::Run(run) => self.project(parent, name, Some(run)).map(Some),
+            Node::Project(project, run) => self.version(parent, &project, name, run).map(Some),
             Node::Version(version) if name == DESCRIPTION_FILE => {
                 let node = Node::Description(version);
                 Ok(Some(self.found(parent, name.as_bytes(), node)?))
             }
             Node::Version(version) => {
+                self.tell_use(&version)?;
                 self.within(reader, parent, (version.tree, version.created), name)
             }
             Node::Directory { created, tree } => self.within(reader, parent, (tree, created), name),
@@ -102,10 +112,10 @@ impl ReadFs {
         }
     }
 
-    fn project(&self, name: &OsStr) -> Result<Found> {
+    fn project(&self, parent: u64, name: &OsStr, run: Option<RunId>) -> Result<Found> {
         let project: ProjectName = parse_name(name)?;
         self.repository.registry.names(project.clone())?;
-        self.project_node(&project)
+        self.found(parent, name.as_bytes(), Node::Project(project, run))
     }
 
     /// The directory of a project, whether or not it has artifacts.
@@ -113,17 +123,44 @@ impl ReadFs {
     /// # Errors
     /// None that a caller could cause.
     pub fn project_node(&self, project: &ProjectName) -> Result<Found> {
-        self.found(ROOT, project.as_str().as_bytes(), Node::Project(project.clone()))
+        self.found(ROOT, project.as_str().as_bytes(), Node::Project(project.clone(), None))
     }
 
-    fn version(&self, parent: u64, project: &ProjectName, name: &OsStr) -> Result<Found> {
+    fn run(&self, parent: u64, name: &OsStr) -> Result<Found> {
+        let run: RunId = parse_name(name)?;
+        self.repository.registry.run(run.clone())?;
+        self.found(parent, name.as_bytes(), Node::Run(run))
+    }
+
+    fn version(
+        &self,
+        parent: u64,
+        project: &ProjectName,
+        name: &OsStr,
+        run: Option<RunId>,
+    ) -> Result<Found> {
         let text = name.to_str().ok_or_else(no_such_name)?;
         let (artifact, selector) = parse_artifact_name(text).map_err(|_| no_such_name())?;
         let path = ArtifactPath { project: project.clone(), artifact };
-        let latest = || Selector::Alias(crate::model::name::Alias::latest());
-        let reference = Reference { path, selector: selector.unwrap_or_else(latest) };
-        let info = self.repository.registry.lookup(reference)?;
-        self.found(parent, name.as_bytes(), version_node(&info))
+        let selector = selector.unwrap_or_else(|| Selector::Alias(Alias::latest()));
+        let reference = Reference { path, selector: selector.clone() };
+        let info = match &run {
+            Some(run) => self.repository.registry.lookup_for_run(run.clone(), reference)?,
+            None => self.repository.registry.lookup(reference)?,
+        };
+        self.found(parent, name.as_bytes(), version_node(&info, run.map(|run| (run, selector))))
+    }
+
+    /// A run enters a version: that it uses it is durable before it sees anything of it.
+    fn tell_use(&self, version: &VersionNode) -> Result<()> {
+        let Some(RunUse { run, alias, told }) = &version.used else { return Ok(()) };
+        if told.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let used = (&version.path, version.number);
+        runs::tell_use(&*self.repository.registry, run, used, alias.clone())?;
+        told.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn within(
@@ -169,7 +206,9 @@ impl ReadFs {
     fn describe(&self, ino: u64, node: &Node) -> Result<Found> {
         let (attr, ttl) = match node {
             Node::Root => (self.owner.directory(ino, 0o555, self.owner.created), NAMES_TTL),
-            Node::Project(_) => (self.owner.directory(ino, 0o555, self.owner.created), NAMES_TTL),
+            Node::Project(..) | Node::Runs | Node::Run(_) => {
+                (self.owner.directory(ino, 0o555, self.owner.created), NAMES_TTL)
+            }
             Node::Version(version) => {
                 (self.owner.directory(ino, 0o555, version.created), NAMES_TTL)
             }
@@ -306,19 +345,21 @@ impl ReadFs {
         each: &mut dyn FnMut(Line) -> bool,
     ) -> Result<()> {
         match self.node(ino)? {
-            Node::Root => {
-                let projects = self.repository.registry.projects()?;
-                let nodes = projects.into_iter().map(|project| {
-                    let name = project.name.as_str().as_bytes().to_vec();
-                    (name, Node::Project(project.name))
-                });
-                self.list_nodes(ino, position, nodes.collect(), each)
-            }
-            Node::Project(project) => {
-                let nodes = self.project_listing(&project)?;
-                self.list_nodes(ino, position, nodes, each)
+            Node::Root => self.list_nodes(ino, position, self.project_nodes(None)?, each),
+            Node::Run(run) => self.list_nodes(ino, position, self.project_nodes(Some(&run))?, each),
+            Node::Runs => self.list_nodes(ino, position, self.run_nodes()?, each),
+            Node::Project(project, run) => {
+                let nodes = self.project_listing(&project, run.as_ref())?;
+                // What a name stands for in a run is settled when it is looked up.
+                self.list_nodes(ino, position, nodes, &mut |mut line| {
+                    if run.is_some() {
+                        line.found.ttl = Duration::ZERO;
+                    }
+                    each(line)
+                })
             }
             Node::Version(version) => {
+                self.tell_use(&version)?;
                 self.list_tree(reader, ino, (version.tree, version.created), position, each)
             }
             Node::Directory { created, tree } => {
@@ -328,8 +369,37 @@ impl ReadFs {
         }
     }
 
+    fn project_nodes(&self, run: Option<&RunId>) -> Result<Vec<(Vec<u8>, Node)>> {
+        let projects = self.repository.registry.projects()?;
+        let nodes = projects.into_iter().map(|project| {
+            let name = project.name.as_str().as_bytes().to_vec();
+            (name, Node::Project(project.name, run.cloned()))
+        });
+        Ok(nodes.collect())
+    }
+
+    /// The runs that go on; the others can be looked up.
+    fn run_nodes(&self) -> Result<Vec<(Vec<u8>, Node)>> {
+        let registry = &*self.repository.registry;
+        let mut nodes = Vec::new();
+        for project in registry.projects()? {
+            runs::each_run(registry, &project.name, &mut |run| {
+                if run.state == RunState::Running {
+                    let name = run.start.id.as_str().as_bytes().to_vec();
+                    nodes.push((name, Node::Run(run.start.id)));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(nodes)
+    }
+
     /// Everything that is listed in a project: versions by number, then aliases.
-    fn project_listing(&self, project: &ProjectName) -> Result<Vec<(Vec<u8>, Node)>> {
+    fn project_listing(
+        &self,
+        project: &ProjectName,
+        run: Option<&RunId>,
+    ) -> Result<Vec<(Vec<u8>, Node)>> {
         let registry = &self.repository.registry;
         let artifacts = match registry.artifacts(project.clone()) {
             // A project that has only drafts.
@@ -340,10 +410,12 @@ impl ReadFs {
         for artifact in artifacts {
             let name = &artifact.path.artifact;
             for info in listing::versions(&**registry, &artifact.path)? {
-                let node = version_node(&info);
-                let names = info.aliases.iter().map(|alias| format!("{name}:{alias}"));
-                let names = std::iter::once(format!("{name}:{}", info.number)).chain(names);
-                nodes.extend(names.map(|name| (name.into_bytes(), node.clone())));
+                let aliases = info.aliases.iter().cloned().map(Selector::Alias);
+                let all = std::iter::once(Selector::Version(info.number)).chain(aliases);
+                nodes.extend(all.map(|selector| {
+                    let name = format!("{name}:{selector}").into_bytes();
+                    (name, version_node(&info, run.map(|run| (run.clone(), selector))))
+                }));
             }
         }
         Ok(nodes)
@@ -408,12 +480,20 @@ impl ReadFs {
     }
 }
 
-fn version_node(info: &VersionInfo) -> Node {
+fn version_node(info: &VersionInfo, run: Option<(RunId, Selector)>) -> Node {
+    let used = run.map(|(run, selector)| {
+        let alias = match selector {
+            Selector::Alias(alias) => Some(alias),
+            Selector::Version(_) => None,
+        };
+        RunUse { run, alias, told: AtomicBool::new(false) }
+    });
     Node::Version(Arc::new(VersionNode {
         path: info.path.clone(),
         number: info.number,
         tree: info.root,
         created: info.created,
+        used,
     }))
 }
 

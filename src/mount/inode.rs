@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::model::digest::Digest;
-use crate::model::name::{ProjectName, VersionNumber};
+use crate::model::name::{Alias, ProjectName, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Timestamp;
 
@@ -25,8 +26,12 @@ pub const fn is_path(ino: u64) -> bool {
 pub enum Node {
     /// The mount itself.
     Root,
-    /// A project.
-    Project(ProjectName),
+    /// `.runs`: the mount as each run sees it.
+    Runs,
+    /// The mount as a run sees it.
+    Run(RunId),
+    /// A project, as a run sees it if one is given.
+    Project(ProjectName, Option<RunId>),
     /// The root of a version, by whichever name.
     Version(Arc<VersionNode>),
     /// A directory of a version.
@@ -42,8 +47,19 @@ pub enum Node {
     Description(Arc<VersionNode>),
 }
 
+/// Who is to be told that a version is used.
+#[derive(Debug)]
+pub struct RunUse {
+    /// The run.
+    pub run: RunId,
+    /// The alias the version was found by.
+    pub alias: Option<Alias>,
+    /// Whether it was told.
+    pub told: AtomicBool,
+}
+
 /// A version as a mount knows it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct VersionNode {
     /// The artifact.
     pub path: ArtifactPath,
@@ -53,6 +69,8 @@ pub struct VersionNode {
     pub tree: Digest,
     /// When it was committed.
     pub created: Timestamp,
+    /// The run in whose view it is.
+    pub used: Option<RunUse>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -131,7 +149,9 @@ impl PathTable {
         let mut touched = Touched::default();
         for (ino, known) in &self.known {
             match &known.node {
-                Node::Project(project) if *project == path.project => touched.projects.push(*ino),
+                Node::Project(project, _) if *project == path.project => {
+                    touched.projects.push(*ino)
+                }
                 Node::Version(version) if version.path == *path => {
                     touched.versions.push((known.key.parent, known.key.name.to_vec()));
                 }

@@ -217,7 +217,7 @@ impl Filesystem for Staging {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -242,8 +242,8 @@ impl Filesystem for Staging {
                     (Err(e), _) | (_, Err(e)) => return reply.error(e),
                 };
                 // A commit reads the whole draft: no thread that serves requests waits for it.
-                let fs = Arc::clone(&self.fs);
-                std::thread::spawn(move || done(fs.publish(from, to), reply));
+                let (fs, pid) = (Arc::clone(&self.fs), req.pid());
+                std::thread::spawn(move || done(fs.publish(from, to, pid), reply));
             }
             _ => reply.error(Errno::EXDEV),
         }

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::record::Committed;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactName, ArtifactType, ProjectName, VersionNumber};
+use crate::model::name::{
+    Alias, ArtifactName, ArtifactType, ProjectName, RunId, SweepId, VersionNumber,
+};
 use crate::model::object::{Located, NewObject, PackId};
 use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
 use crate::model::version::{
     ArtifactInfo, Change, Metadata, ProjectInfo, Timestamp, Totals, VersionInfo,
 };
@@ -85,6 +88,8 @@ pub struct CommitRequest {
     pub metadata: Option<Metadata>,
     /// The version that must be the newest; otherwise nothing is committed.
     pub expect: Option<VersionNumber>,
+    /// The run that logs it, which must be open.
+    pub run: Option<RunId>,
 }
 
 /// What registering objects found.
@@ -278,6 +283,40 @@ registry_calls! {
     scan_packs = ScanPacks(after: Option<PackId>, limit: u32) -> Vec<PackInfo>;
     /// Corrects the object table; refused while somebody writes.
     repair = Repair(fixes: Vec<Fix>) -> ();
+    /// Begins a run, or goes on with one that has ended.
+    begin_run = BeginRun(start: RunStart, resume: Resume) -> RunInfo;
+    /// A run as it stands now.
+    run = FindRun(id: RunId) -> RunInfo;
+    /// The runs of a project after one, in the order of their beginning, at most `limit`.
+    runs = Runs(project: ProjectName, after: Option<(Timestamp, RunId)>, limit: u32) -> Vec<RunInfo>;
+    /// The run goes on.
+    beat = Beat(id: RunId) -> ();
+    /// Adds to an open run.
+    log = Log(id: RunId, log: RunLog) -> RunInfo;
+    /// Rows of metrics from row `from` on, at most `limit`.
+    rows = Rows(id: RunId, from: u64, limit: u32) -> Vec<MetricRow>;
+    /// Ends an open run.
+    end_run = EndRun(id: RunId, state: RunState, exit_code: Option<i32>) -> RunInfo;
+    /// Takes a run that has ended away, with its place among the users of versions.
+    remove_run = RemoveRun(id: RunId) -> RunInfo;
+    /// The version a reference stands for in a run: an alias stays what it was at the first look-up.
+    lookup_for_run = LookupForRun(id: RunId, reference: Reference) -> VersionInfo;
+    /// The run uses a version, found by `alias` if by one.
+    add_use = AddUse(id: RunId, path: ArtifactPath, number: VersionNumber, alias: Option<Alias>) -> ();
+    /// The versions that a run used, or logged, oldest first.
+    edges = Edges(id: RunId, logged: bool) -> Vec<Edge>;
+    /// The run that logged a version.
+    logger = Logger(path: ArtifactPath, number: VersionNumber) -> Option<RunId>;
+    /// The runs that used a version.
+    users = Users(path: ArtifactPath, number: VersionNumber) -> Vec<RunId>;
+    /// Makes a sweep.
+    create_sweep = CreateSweep(sweep: SweepInfo) -> SweepInfo;
+    /// A sweep.
+    sweep = FindSweep(id: SweepId) -> SweepInfo;
+    /// The sweeps of a project.
+    sweeps = Sweeps(project: ProjectName) -> Vec<SweepInfo>;
+    /// The runs of a sweep above `after`, in the order of ids, at most `limit`.
+    runs_of_sweep = RunsOfSweep(id: SweepId, after: Option<RunId>, limit: u32) -> Vec<RunInfo>;
     /// Forgets the object table, to be made again from the store; refused while somebody writes.
     forget_objects = ForgetObjects() -> ();
 }

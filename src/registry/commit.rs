@@ -10,8 +10,9 @@ use super::naming;
 use super::objects::{PackCounts, add_reference};
 use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionRecord};
 use crate::error::{Error, Kind, Result};
-use crate::model::name::{Alias, VersionNumber};
+use crate::model::name::{Alias, ProjectName, VersionNumber};
 use crate::model::reference::ArtifactPath;
+use crate::model::version::Timestamp;
 
 /// The highest version that exists.
 fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {
@@ -65,6 +66,10 @@ impl Embedded {
                 None => {
                     let number = artifact.next;
                     add_version(transaction, request, artifact, now)?;
+                    if let Some(run) = &request.run {
+                        super::runs::open_run(&*transaction, run, now)?;
+                        super::runs::add_logged(transaction, run, &request.path, number, now)?;
+                    }
                     Committed { path: request.path.clone(), number, new: true }
                 }
             };
@@ -97,7 +102,7 @@ fn expect(
 fn open_artifact(
     transaction: &mut dyn Transaction,
     request: &CommitRequest,
-    now: crate::model::version::Timestamp,
+    now: Timestamp,
 ) -> Result<ArtifactRecord> {
     let path = &request.path;
     if let Some(artifact) = naming::artifact(&*transaction, path)? {
@@ -110,10 +115,7 @@ fn open_artifact(
             _ => Ok(artifact),
         };
     }
-    let project = keys::project(&path.project);
-    if transaction.get(&project)?.is_none() {
-        transaction.put(&project, &record::encode(&ProjectRecord { created: now }))?;
-    }
+    open_project(transaction, &path.project, now)?;
     let artifact = ArtifactRecord {
         artifact_type: request.artifact_type.clone().unwrap_or_default(),
         next: VersionNumber(0),
@@ -122,11 +124,24 @@ fn open_artifact(
     Ok(artifact)
 }
 
+/// Makes a project that is not there.
+pub(super) fn open_project(
+    transaction: &mut dyn Transaction,
+    name: &ProjectName,
+    now: Timestamp,
+) -> Result<()> {
+    let project = keys::project(name);
+    if transaction.get(&project)?.is_none() {
+        transaction.put(&project, &record::encode(&ProjectRecord { created: now }))?;
+    }
+    Ok(())
+}
+
 fn add_version(
     transaction: &mut dyn Transaction,
     request: &CommitRequest,
     mut artifact: ArtifactRecord,
-    now: crate::model::version::Timestamp,
+    now: Timestamp,
 ) -> Result<()> {
     let number = artifact.next;
     let mut counts = PackCounts::default();

@@ -10,9 +10,10 @@ use super::keys::{self, Key, Space};
 use super::record::{self, Committed};
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::name::{ProjectName, VersionNumber};
+use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::object::{Located, NewObject, PackId};
 use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
 use crate::model::version::{ArtifactInfo, Change, ProjectInfo, Timestamp, VersionInfo};
 
 /// Entries of the change log that are kept: a mount that missed more forgets everything.
@@ -306,5 +307,84 @@ impl Registry for Embedded {
 
     fn forget_objects(&self) -> Result<()> {
         self.forget_object_table()
+    }
+
+    fn begin_run(&self, start: RunStart, resume: Resume) -> Result<RunInfo> {
+        self.open_or_begin_run(&start, resume)
+    }
+
+    fn run(&self, id: RunId) -> Result<RunInfo> {
+        self.show_run(&id)
+    }
+
+    fn runs(
+        &self,
+        project: ProjectName,
+        after: Option<(Timestamp, RunId)>,
+        limit: u32,
+    ) -> Result<Vec<RunInfo>> {
+        self.list_runs(&project, after.as_ref(), limit)
+    }
+
+    fn beat(&self, id: RunId) -> Result<()> {
+        self.beat_run(&id)
+    }
+
+    fn log(&self, id: RunId, log: RunLog) -> Result<RunInfo> {
+        self.add_to_run(&id, &log)
+    }
+
+    fn rows(&self, id: RunId, from: u64, limit: u32) -> Result<Vec<MetricRow>> {
+        self.rows_of_run(&id, from, limit)
+    }
+
+    fn end_run(&self, id: RunId, state: RunState, exit_code: Option<i32>) -> Result<RunInfo> {
+        self.finish_run(&id, state, exit_code)
+    }
+
+    fn remove_run(&self, id: RunId) -> Result<RunInfo> {
+        self.delete_run(&id)
+    }
+
+    fn lookup_for_run(&self, id: RunId, reference: Reference) -> Result<VersionInfo> {
+        self.resolve_for_run(&id, &reference)
+    }
+
+    fn add_use(
+        &self,
+        id: RunId,
+        path: ArtifactPath,
+        number: VersionNumber,
+        alias: Option<Alias>,
+    ) -> Result<()> {
+        self.add_used(&id, &path, number, alias.as_ref())
+    }
+
+    fn edges(&self, id: RunId, logged: bool) -> Result<Vec<Edge>> {
+        self.edges_of_run(&id, logged)
+    }
+
+    fn logger(&self, path: ArtifactPath, number: VersionNumber) -> Result<Option<RunId>> {
+        self.find_logger(&path, number)
+    }
+
+    fn users(&self, path: ArtifactPath, number: VersionNumber) -> Result<Vec<RunId>> {
+        self.list_users(&path, number)
+    }
+
+    fn create_sweep(&self, sweep: SweepInfo) -> Result<SweepInfo> {
+        self.make_sweep(&sweep)
+    }
+
+    fn sweep(&self, id: SweepId) -> Result<SweepInfo> {
+        self.show_sweep(&id)
+    }
+
+    fn sweeps(&self, project: ProjectName) -> Result<Vec<SweepInfo>> {
+        self.list_sweeps(&project)
+    }
+
+    fn runs_of_sweep(&self, id: SweepId, after: Option<RunId>, limit: u32) -> Result<Vec<RunInfo>> {
+        self.list_runs_of_sweep(&id, after.as_ref(), limit)
     }
 }

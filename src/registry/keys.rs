@@ -2,27 +2,39 @@
 //!
 //! ```text
 //! a <project> 0 <artifact> 0                 artifact
+//! b <sweep> 0 <run> 0                        run of a sweep
 //! c <sequence:8>                             change log
 //! d <digest:32>                              dead object whose children still count it
+//! e <project> 0 <sweep> 0                    sweep of a project
 //! f <pack:16>                                pack with dead bytes in it
+//! g <run> 0 <project> 0 <artifact> 0 <number:8>   version that a run logged
+//! h <project> 0 <artifact> 0 <number:8>      the run that logged a version
+//! i <run> 0 <project> 0 <artifact> 0 <number:8>   version that a run used
+//! j <project> 0 <artifact> 0 <number:8> <run> 0   run that used a version
 //! k <pack:16>                                pack
 //! l <project> 0 <artifact> 0 <alias>         alias
 //! m <name>                                   counters
+//! n <sweep> 0                                sweep
 //! o <digest:32>                              object
 //! p <project> 0                              project
+//! q <project> 0 <created:8> <run> 0          run of a project
+//! r <run> 0                                  run
 //! s <lease:8>                                lease
 //! t <digest:32> <lease:8>                    pin: a lease holds an object that was there before
 //! u <lease:8> <sequence:8>                   the digests a lease pinned, in batches
 //! v <project> 0 <artifact> 0 <number:8>      version
 //! w <lease:8> <pack:16>                      pack under a lease
 //! x <pack:16> <sequence:8>                   the digests of a pack under a lease, in batches
+//! y <run> 0 <sequence:8>                     row of metrics
+//! z <run> 0 <project> 0 <artifact> 0 <alias> what an alias stands for in a run
 //! ```
 //! Numbers are big-endian. Names hold no NUL, so the zeros end them.
 
 use crate::model::digest::{DIGEST_BYTES, Digest};
-use crate::model::name::{Alias, ProjectName, VersionNumber};
+use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::object::{PACK_ID_BYTES, PackId};
 use crate::model::reference::ArtifactPath;
+use crate::model::version::Timestamp;
 
 /// What a key is about: its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +70,28 @@ pub enum Space {
     LeasePack = b'w',
     /// Objects of packs under a lease.
     PackObjects = b'x',
+    /// Runs.
+    Run = b'r',
+    /// Runs by project.
+    RunOfProject = b'q',
+    /// What runs used.
+    Used = b'i',
+    /// Which runs used a version.
+    User = b'j',
+    /// What runs logged.
+    Logged = b'g',
+    /// Which run logged a version.
+    Logger = b'h',
+    /// Aliases as a run sees them.
+    RunAlias = b'z',
+    /// Rows of metrics.
+    Row = b'y',
+    /// Sweeps.
+    Sweep = b'n',
+    /// Sweeps by project.
+    SweepOfProject = b'e',
+    /// Runs by sweep.
+    RunOfSweep = b'b',
 }
 
 /// A key being put together.
@@ -89,6 +123,11 @@ impl Key {
     pub fn fixed<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
         self.0.extend_from_slice(bytes);
         self
+    }
+
+    /// Its length so far in bytes.
+    pub fn length(&self) -> usize {
+        self.0.len()
     }
 
     /// The key.
@@ -182,6 +221,64 @@ pub fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
 /// A lease's record.
 pub fn lease(lease: u64) -> Vec<u8> {
     Key::of(Space::Lease).number(lease).done()
+}
+
+/// A run's record.
+pub fn run(id: &RunId) -> Vec<u8> {
+    Key::of(Space::Run).name(id.as_str()).done()
+}
+
+/// A run among those of its project, by its beginning.
+pub fn run_of_project(project: &ProjectName, created: Timestamp, id: &RunId) -> Vec<u8> {
+    Key::of(Space::RunOfProject).name(project.as_str()).number(created.0).name(id.as_str()).done()
+}
+
+/// A version that a run used or logged.
+pub fn edge(space: Space, id: &RunId, path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
+    let key = Key::of(space).name(id.as_str());
+    key.name(path.project.as_str()).name(path.artifact.as_str()).number(number.0).done()
+}
+
+/// A run that used a version.
+pub fn user(path: &ArtifactPath, number: VersionNumber, id: &RunId) -> Vec<u8> {
+    below(Space::User, path).number(number.0).name(id.as_str()).done()
+}
+
+/// The run that logged a version.
+pub fn logger(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
+    below(Space::Logger, path).number(number.0).done()
+}
+
+/// What an alias stands for in a run.
+pub fn run_alias(id: &RunId, path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
+    let key = Key::of(Space::RunAlias).name(id.as_str());
+    key.name(path.project.as_str()).name(path.artifact.as_str()).name(alias.as_str()).done()
+}
+
+/// A row of metrics.
+pub fn row(id: &RunId, sequence: u64) -> Vec<u8> {
+    Key::of(Space::Row).name(id.as_str()).number(sequence).done()
+}
+
+/// A sweep's record.
+pub fn sweep(id: &SweepId) -> Vec<u8> {
+    Key::of(Space::Sweep).name(id.as_str()).done()
+}
+
+/// A sweep among those of its project.
+pub fn sweep_of_project(project: &ProjectName, id: &SweepId) -> Vec<u8> {
+    Key::of(Space::SweepOfProject).name(project.as_str()).name(id.as_str()).done()
+}
+
+/// A run among those of its sweep.
+pub fn run_of_sweep(sweep: &SweepId, id: &RunId) -> Vec<u8> {
+    Key::of(Space::RunOfSweep).name(sweep.as_str()).name(id.as_str()).done()
+}
+
+/// The name that a key ends with, after `prefix` bytes.
+pub fn name_after(key: &[u8], prefix: usize) -> &[u8] {
+    let name = key.get(prefix..).unwrap_or_default();
+    name.strip_suffix(&[0]).unwrap_or(name)
 }
 
 /// The digest a key of [`Space::Object`] or [`Space::Dead`] ends with.

@@ -18,6 +18,8 @@ mod lease;
 mod naming;
 mod objects;
 mod record;
+mod runs;
+mod sweeps;
 
 pub use api::{
     Added, AliasChange, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER, Fix, LeaseId,

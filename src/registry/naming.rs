@@ -84,7 +84,7 @@ pub(super) fn aliases(view: &dyn View, path: &ArtifactPath) -> Result<Vec<(Alias
 }
 
 /// A name that stands in a key.
-fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
+pub(super) fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
     std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         Error::new(
             Kind::Corrupt,

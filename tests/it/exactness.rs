@@ -107,6 +107,7 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
                 filters: Filters::default(),
                 follow: true,
                 dry_run: false,
+                run: None,
             };
             let before = repository.registry.info().unwrap().live_bytes;
             let report = put(repository, &request, Arc::new(Silent)).unwrap();

@@ -80,6 +80,8 @@ mod tests {
         fn what_was_missed_is_always_fetched_and_in_any_order_all_of_it_soon(
             starts in prop::collection::vec(0u32..SEGMENT_BLOCKS - 8, 60)
         ) {
+            // By so many misses, each counted as it weighs, the window is the segment.
+            let whole = COLD_MISSES + 2 * (SEGMENT_BLOCKS / FIRST_WINDOW).ilog2();
             let mut heat = Heat::default();
             let mut fetched = super::super::super::cache::Blocks::default();
             for start in starts {
@@ -92,7 +94,8 @@ mod tests {
                 prop_assert!(got.end <= SEGMENT_BLOCKS);
                 fetched.add(got);
             }
-            prop_assert!(heat.misses < 24 || fetched.count() == u64::from(SEGMENT_BLOCKS));
+            prop_assert!(heat.misses <= whole + NEXT_WEIGHT, "{} misses", heat.misses);
+            prop_assert!(heat.misses < whole || fetched.count() == u64::from(SEGMENT_BLOCKS));
         }
     }
 }

@@ -73,6 +73,7 @@ impl DraftDesk {
             description: request.description.clone().or_else(|| said.description.clone()),
             metadata: request.metadata.clone().or_else(|| said.metadata.clone()),
             expect: request.expect,
+            run: request.run.clone(),
         };
         let work = self.drafts.work_folder();
         put_draft(&self.repository, &source, version, &work, |report, ledger| {

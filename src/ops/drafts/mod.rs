@@ -19,7 +19,7 @@ use super::repository::{Layout, Repository};
 use crate::content::directory::resolve;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, EntryName, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, EntryName, RunId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::Metadata;
 use crate::registry::Committed;
@@ -60,6 +60,8 @@ pub struct CommitDraft {
     pub external_symlinks: bool,
     /// How long to wait for writers to close their files; `None`: only for what is closed already.
     pub wait_milliseconds: Option<u64>,
+    /// The run that logs it.
+    pub run: Option<RunId>,
 }
 
 impl CommitDraft {
@@ -76,6 +78,7 @@ impl CommitDraft {
             strict: false,
             external_symlinks: false,
             wait_milliseconds: None,
+            run: None,
         }
     }
 }

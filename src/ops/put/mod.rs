@@ -29,7 +29,7 @@ use super::holder;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{CommitRequest, Committed, LeaseId};
@@ -60,6 +60,8 @@ pub struct PutRequest {
     pub follow: bool,
     /// Only say what would be stored.
     pub dry_run: bool,
+    /// The run that logs it.
+    pub run: Option<RunId>,
 }
 
 /// Told how far it is.
@@ -157,6 +159,7 @@ fn put_under(
         description: request.description.clone(),
         metadata: request.metadata.clone(),
         expect: None,
+        run: request.run.clone(),
     };
     report.committed = Some(version.commit(repository, lease, &report)?);
     if let Ledger::Index(index, _) = ledger {
@@ -180,6 +183,8 @@ pub struct NewVersion {
     pub metadata: Option<Metadata>,
     /// The version that must be the newest.
     pub expect: Option<VersionNumber>,
+    /// The run that logs it.
+    pub run: Option<RunId>,
 }
 
 impl NewVersion {
@@ -200,6 +205,7 @@ impl NewVersion {
                 description: self.description,
                 metadata: self.metadata,
                 expect: self.expect,
+                run: self.run,
             },
         )
     }

@@ -1,0 +1,346 @@
+//! Runs and sweeps: what executed, with which settings and results, and what it used and logged.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::name::{Alias, GroupName, ProjectName, RunId, SweepId};
+use super::version::{Metadata, Timestamp};
+use crate::error::{Error, Kind, Result};
+
+/// A run that nobody heard of for so long has crashed, in milliseconds.
+pub const SILENCE_MILLISECONDS: u64 = 5 * 60 * 1000;
+/// The same for one that no process keeps alive (`run start`).
+pub const SCRIPT_SILENCE_MILLISECONDS: u64 = 24 * 3600 * 1000;
+/// The longest name, job type or command line that is kept, in bytes.
+pub const TEXT_MAX_BYTES: usize = 4096;
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// It goes on.
+    Running,
+    /// It ended well.
+    Finished,
+    /// It said that it failed.
+    Failed,
+    /// It was killed, or not heard of any more.
+    Crashed,
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Crashed => "crashed",
+        })
+    }
+}
+
+/// What a run is begun with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStart {
+    /// Its id.
+    pub id: RunId,
+    /// Its project.
+    pub project: ProjectName,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The runs it belongs to.
+    pub group: Option<GroupName>,
+    /// What it does: `train`, `evaluate`, …
+    pub job_type: Option<String>,
+    /// The sweep it is part of.
+    pub sweep: Option<SweepId>,
+    /// Its settings.
+    pub config: Metadata,
+    /// The process that keeps it alive, if one does.
+    pub holder: Option<String>,
+    /// The command line.
+    pub command: Vec<String>,
+    /// A random number: who asks twice because no answer came is recognised by it.
+    pub token: u64,
+}
+
+/// What to do when the id is there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resume {
+    /// Refuse.
+    #[default]
+    Never,
+    /// Go on with it; begin it when it is not there.
+    Allow,
+    /// Go on with it; refuse when it is not there.
+    Must,
+}
+
+/// A run and everything the registry says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// What it was begun with; a run that was gone on with has the newest of each.
+    pub start: RunStart,
+    /// How far it is.
+    pub state: RunState,
+    /// When it was begun.
+    pub created: Timestamp,
+    /// When it was last heard of.
+    pub heard: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// What its command gave to the shell.
+    pub exit_code: Option<i32>,
+    /// Its results.
+    pub summary: Metadata,
+    /// Rows of metrics so far.
+    pub rows: u64,
+    /// The token of what was logged last.
+    pub last_log: u64,
+}
+
+impl RunInfo {
+    /// A run that begins.
+    pub fn new(start: RunStart, now: Timestamp) -> Self {
+        Self {
+            start,
+            state: RunState::Running,
+            created: now,
+            heard: now,
+            ended: None,
+            exit_code: None,
+            summary: Metadata::default(),
+            rows: 0,
+            last_log: 0,
+        }
+    }
+
+    /// The same as it stands now: one that has been silent for too long has crashed.
+    #[must_use]
+    pub fn seen_at(mut self, now: Timestamp) -> Self {
+        let patience = match self.start.holder {
+            Some(_) => SILENCE_MILLISECONDS,
+            None => SCRIPT_SILENCE_MILLISECONDS,
+        };
+        if self.state == RunState::Running && now.0 > self.heard.0.saturating_add(patience) {
+            (self.state, self.ended) = (RunState::Crashed, Some(self.heard));
+        }
+        self
+    }
+
+    /// A value by its path: `summary.val_acc`, `config.optimizer.lr`, `state`, `name`, `group`, …
+    pub fn value(&self, path: &str) -> Option<Value> {
+        let text = |text: &Option<String>| text.clone().map(Value::String);
+        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+        let inside =
+            |metadata: &Metadata| find(&Value::Object(metadata.to_object()), rest).cloned();
+        match first {
+            "summary" => inside(&self.summary),
+            "config" => inside(&self.start.config),
+            "id" => Some(self.start.id.as_str().into()),
+            "state" => Some(self.state.to_string().into()),
+            "name" => text(&self.start.name),
+            "job_type" => text(&self.start.job_type),
+            "group" => self.start.group.as_ref().map(|group| group.as_str().into()),
+            "sweep" => self.start.sweep.as_ref().map(|sweep| sweep.as_str().into()),
+            "created" => Some(self.created.0.into()),
+            _ => None,
+        }
+    }
+}
+
+/// The value at `path`, whose steps are parted by dots; a key that has dots is found as well.
+fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    if path.is_empty() {
+        return Some(value);
+    }
+    let object = value.as_object()?;
+    if let Some(found) = object.get(path) {
+        return Some(found);
+    }
+    path.match_indices('.').find_map(|(dot, _)| find(object.get(&path[..dot])?, &path[dot + 1..]))
+}
+
+/// The order in which runs are sorted by a value: numbers, then text, then what is not there or is no
+/// number; the last stays last in either direction.
+pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) -> Ordering {
+    let rank = |value: Option<&Value>| match value {
+        Some(Value::Number(_)) => 0,
+        Some(Value::String(text)) if !NOT_FINITE.contains(&text.as_str()) => 1,
+        Some(Value::Bool(_)) => 1,
+        _ => 2,
+    };
+    let turned = |order: Ordering| if descending { order.reverse() } else { order };
+    rank(left).cmp(&rank(right)).then_with(|| match (left, right) {
+        (Some(Value::Number(left)), Some(Value::Number(right))) => {
+            let (left, right) = (left.as_f64().unwrap_or(0.0), right.as_f64().unwrap_or(0.0));
+            turned(left.total_cmp(&right))
+        }
+        (Some(Value::String(left)), Some(Value::String(right))) => turned(left.cmp(right)),
+        (Some(Value::Bool(left)), Some(Value::Bool(right))) => turned(left.cmp(right)),
+        _ => Ordering::Equal,
+    })
+}
+
+/// How numbers that JSON does not have are written, as W&B does.
+const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// A number as JSON; NaN and the infinities as text.
+pub fn number(value: f64) -> Value {
+    match serde_json::Number::from_f64(value) {
+        Some(number) => Value::Number(number),
+        None if value.is_nan() => NOT_FINITE[0].into(),
+        None if value > 0.0 => NOT_FINITE[1].into(),
+        None => NOT_FINITE[2].into(),
+    }
+}
+
+/// `key=value`: the value as JSON if it is some, a number that JSON does not have, or text.
+///
+/// # Errors
+/// [`Kind::Usage`] without `=` or a key.
+pub fn parse_setting(text: &str) -> Result<(String, Value)> {
+    let (key, value) = split(text)?;
+    let parsed = serde_json::from_str(value).ok();
+    let parsed = parsed.or_else(|| value.parse::<f64>().ok().map(number));
+    Ok((key, parsed.unwrap_or_else(|| Value::String(value.to_owned()))))
+}
+
+/// `key=number`; NaN and infinities are numbers.
+///
+/// # Errors
+/// [`Kind::Usage`] for anything else.
+pub fn parse_metric(text: &str) -> Result<(String, f64)> {
+    let (key, value) = split(text)?;
+    let number = value.parse().map_err(|_| {
+        Error::new(Kind::Usage, format!("the metric {key} is \"{value}\", which is no number"))
+            .hint("metrics are numbers; --summary takes any JSON")
+    })?;
+    Ok((key, number))
+}
+
+fn split(text: &str) -> Result<(String, &str)> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim())),
+        _ => Err(Error::new(Kind::Usage, format!("\"{text}\" is no KEY=VALUE"))
+            .hint("write it as val_acc=0.93")),
+    }
+}
+
+/// Metrics of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricRow {
+    /// The step.
+    pub step: u64,
+    /// When it was logged.
+    pub at: Timestamp,
+    /// Names and values.
+    pub values: Vec<(String, f64)>,
+}
+
+/// What is to be added to a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunLog {
+    /// Settings to set, with values as JSON.
+    pub config: Vec<(String, String)>,
+    /// Results to set, with values as JSON.
+    pub summary: Vec<(String, String)>,
+    /// Metrics of one step; the newest of each is a result too.
+    pub metrics: Vec<(String, f64)>,
+    /// The step; otherwise the next.
+    pub step: Option<u64>,
+    /// A random number: who asks twice because no answer came is recognised by it.
+    pub token: u64,
+}
+
+/// A version that a run used or logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The artifact.
+    pub path: super::reference::ArtifactPath,
+    /// The version.
+    pub number: super::name::VersionNumber,
+    /// When it was first used, or logged.
+    pub at: Timestamp,
+    /// The alias it was first used by.
+    pub alias: Option<Alias>,
+    /// Whether it was deleted since.
+    pub deleted: bool,
+}
+
+/// Which way of a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// More.
+    Maximize,
+    /// Less.
+    Minimize,
+}
+
+/// A sweep: runs that are tried for the best value of one metric.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepInfo {
+    /// Its id.
+    pub id: SweepId,
+    /// Its project.
+    pub project: ProjectName,
+    /// The key of the runs' summaries that counts.
+    pub metric: String,
+    /// Which way is better.
+    pub goal: Goal,
+    /// What was to be tried, as people wrote it.
+    pub config: Metadata,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn settings_are_json_numbers_or_text() {
+        let of = |text: &str| parse_setting(text).unwrap().1;
+        assert_eq!(of("a=1e-3"), json("0.001"));
+        assert_eq!(of("a={\"b\":[1]}"), json("{\"b\":[1]}"));
+        assert_eq!(of("a=adam"), json("\"adam\""));
+        assert_eq!(of("a=nan"), json("\"NaN\""));
+        assert_eq!(of("a=-inf"), json("\"-Infinity\""));
+        assert_eq!(of("a=x=y"), json("\"x=y\""));
+        assert!(parse_setting("=1").is_err() && parse_setting("a").is_err());
+        assert!(parse_metric("a=much").is_err());
+        assert!(parse_metric("a=NaN").unwrap().1.is_nan());
+    }
+
+    #[test]
+    fn what_is_no_number_is_last_either_way() {
+        let values: Vec<Option<Value>> =
+            ["2", "\"NaN\"", "10", "\"Infinity\"", "\"b\"", "-1"].map(|v| Some(json(v))).into();
+        let sorted = |descending| {
+            let mut all = values.clone();
+            all.push(None);
+            all.sort_by(|a, b| compare(a.as_ref(), b.as_ref(), descending));
+            let shown = all.iter().map(|v| v.as_ref().map_or("-".into(), Value::to_string));
+            shown.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(sorted(false), "-1 2 10 \"b\" \"NaN\" \"Infinity\" -");
+        assert_eq!(sorted(true), "10 2 -1 \"b\" \"NaN\" \"Infinity\" -");
+    }
+
+    #[test]
+    fn values_are_found_by_path_also_when_keys_have_dots() {
+        let value = json("{\"a\": {\"b.c\": 1, \"d\": {\"e\": 2}}, \"f.g\": 3}");
+        assert_eq!(find(&value, "a.b.c"), Some(&json("1")));
+        assert_eq!(find(&value, "a.d.e"), Some(&json("2")));
+        assert_eq!(find(&value, "f.g"), Some(&json("3")));
+        assert_eq!(find(&value, "a.x"), None);
+    }
+}

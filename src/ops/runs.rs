@@ -1,0 +1,194 @@
+//! Runs: beginning them, finding those that died, listing them by what they were and gave.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::holder::is_dead;
+use crate::config::RUN_VARIABLE;
+use crate::error::{Error, Kind, Result};
+use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
+use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::run::{Goal, Resume, RunInfo, RunStart, RunState, compare};
+use crate::model::version::VersionInfo;
+use crate::registry::Registry;
+
+/// Runs asked for at once.
+const PAGE: u32 = 500;
+/// The longest environment of a process that is looked through, in bytes.
+const ENVIRONMENT_MAX_BYTES: u64 = 4 << 20;
+
+/// A new id: eight letters and digits.
+pub fn new_id() -> RunId {
+    const DIGITS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let id: String =
+        (0..8).map(|_| char::from(DIGITS[rand::random_range(0..DIGITS.len())])).collect();
+    id.parse().expect("letters and digits are an id")
+}
+
+/// A run as it is: one whose process is known to be dead has crashed, which is recorded.
+///
+/// # Errors
+/// When the registry fails.
+pub fn settled(registry: &dyn Registry, run: RunInfo) -> Result<RunInfo> {
+    let dead = run.start.holder.as_deref().is_some_and(is_dead);
+    if run.state != RunState::Running || !dead {
+        return Ok(run);
+    }
+    match registry.end_run(run.start.id.clone(), RunState::Crashed, None) {
+        // Somebody else has seen it, or somebody goes on with it.
+        Err(e) if e.kind() == Kind::Conflict => registry.run(run.start.id),
+        ended => ended,
+    }
+}
+
+/// A run.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is none.
+pub fn find(registry: &dyn Registry, id: &RunId) -> Result<RunInfo> {
+    settled(registry, registry.run(id.clone())?)
+}
+
+/// Begins a run, or goes on with it.
+///
+/// # Errors
+/// [`Kind::Conflict`] and [`Kind::NotFound`], as `resume` says.
+pub fn begin(registry: &dyn Registry, start: RunStart, resume: Resume) -> Result<RunInfo> {
+    match find(registry, &start.id) {
+        Err(e) if e.kind() != Kind::NotFound => return Err(e),
+        _ => {}
+    }
+    registry.begin_run(start, resume)
+}
+
+/// Calls `each` with every run of a project, oldest first.
+///
+/// # Errors
+/// When the registry fails, and what `each` says.
+pub fn each_run(
+    registry: &dyn Registry,
+    project: &ProjectName,
+    each: &mut dyn FnMut(RunInfo) -> Result<()>,
+) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = registry.runs(project.clone(), after.take(), PAGE)?;
+        let full = page.len() == PAGE as usize;
+        after = page.last().map(|run| (run.created, run.start.id.clone()));
+        page.into_iter().try_for_each(&mut *each)?;
+        if !full {
+            return Ok(());
+        }
+    }
+}
+
+/// All runs of a sweep.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such sweep.
+pub fn of_sweep(registry: &dyn Registry, id: &SweepId) -> Result<Vec<RunInfo>> {
+    let mut all: Vec<RunInfo> = Vec::new();
+    loop {
+        let after = all.last().map(|run| run.start.id.clone());
+        let page = registry.runs_of_sweep(id.clone(), after, PAGE)?;
+        let full = page.len() == PAGE as usize;
+        for run in page {
+            all.push(settled(registry, run)?);
+        }
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+/// Whether a run has the value `wanted` under `path`; a name that is no field's is looked for in config,
+/// then summary.
+pub fn matches(run: &RunInfo, path: &str, wanted: &Value) -> bool {
+    let found = run.value(path).or_else(|| {
+        let inside = |place: &str| run.value(&format!("{place}.{path}"));
+        inside("config").or_else(|| inside("summary"))
+    });
+    match (&found, wanted) {
+        (Some(Value::Number(found)), Value::Number(wanted)) => found.as_f64() == wanted.as_f64(),
+        // An id or name of digits is given as a number.
+        (Some(Value::String(found)), Value::Number(wanted)) => *found == wanted.to_string(),
+        (found, wanted) => found.as_ref() == Some(wanted),
+    }
+}
+
+/// Sorts by the value under `path`; what has none, or NaN or infinity, comes last either way.
+pub fn sort(runs: &mut [RunInfo], path: &str, descending: bool) {
+    runs.sort_by_cached_key(|run| run.created);
+    let mut keyed: Vec<_> = runs.iter().map(|run| (run.value(path), run.clone())).collect();
+    keyed.sort_by(|(a, _), (b, _)| compare(a.as_ref(), b.as_ref(), descending));
+    for (place, (_, run)) in runs.iter_mut().zip(keyed) {
+        *place = run;
+    }
+}
+
+/// The run of a sweep whose summary is best.
+///
+/// # Errors
+/// [`Kind::NotFound`] when no run has a number there.
+pub fn best(registry: &dyn Registry, id: &SweepId) -> Result<RunInfo> {
+    let sweep = registry.sweep(id.clone())?;
+    let path = format!("summary.{}", sweep.metric);
+    let mut runs = of_sweep(registry, id)?;
+    runs.retain(|run| run.value(&path).is_some_and(|value| value.is_number()));
+    sort(&mut runs, &path, sweep.goal == Goal::Maximize);
+    runs.into_iter().next().ok_or_else(|| {
+        let what = format!("no run of sweep {id} has a number {} in its summary", sweep.metric);
+        let hint = format!("`artifactfs run log RUN --summary {}=0.93` gives it one", sweep.metric);
+        Error::new(Kind::NotFound, what).hint(hint)
+    })
+}
+
+/// Records that a run uses a version, found by `alias` if by one. What outlives its run goes on reading.
+///
+/// # Errors
+/// When the registry fails.
+pub fn tell_use(
+    registry: &dyn Registry,
+    run: &RunId,
+    (path, number): (&ArtifactPath, VersionNumber),
+    alias: Option<Alias>,
+) -> Result<()> {
+    match registry.add_use(run.clone(), path.clone(), number, alias) {
+        Err(e) if matches!(e.kind(), Kind::Conflict | Kind::NotFound) => {
+            tracing::info!("{path}:{number} is read after run {run}: {e}");
+            Ok(())
+        }
+        told => told,
+    }
+}
+
+/// The version that a reference stands for in a run, which uses it from now on.
+///
+/// # Errors
+/// [`Kind::NotFound`] for a run or a version that is not there.
+pub fn use_version(
+    registry: &dyn Registry,
+    run: &RunId,
+    reference: Reference,
+) -> Result<VersionInfo> {
+    let alias = match &reference.selector {
+        Selector::Alias(alias) => Some(alias.clone()),
+        Selector::Version(_) => None,
+    };
+    let info = registry.lookup_for_run(run.clone(), reference)?;
+    tell_use(registry, run, (&info.path, info.number), alias)?;
+    Ok(info)
+}
+
+/// The run that a process was started in, by its environment.
+pub fn of_process(pid: u32) -> Option<RunId> {
+    use std::io::Read;
+    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+    let mut environment = Vec::new();
+    file.take(ENVIRONMENT_MAX_BYTES).read_to_end(&mut environment).ok()?;
+    let variable = format!("{RUN_VARIABLE}=");
+    let mut lines = environment.split(|byte| *byte == 0);
+    let value = lines.find_map(|line| line.strip_prefix(variable.as_bytes()))?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}

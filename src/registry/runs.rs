@@ -1,0 +1,403 @@
+//! Runs: what executed, what it used and logged, and what its aliases stand for.
+//!
+//! A version that is deleted keeps its place: edges hold names and numbers, which are never used
+//! twice.
+
+use super::embedded::{Embedded, each_below};
+use super::engine::{Durability, Transaction, View};
+use super::keys::{self, Key, Space};
+use super::naming::{lookup, name_in};
+use super::record;
+use crate::error::{Error, Kind, Result};
+use crate::model::name::{Alias, ArtifactName, ProjectName, RunId, VersionNumber};
+use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::run::{
+    Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
+};
+use crate::model::version::{Metadata, Timestamp, VersionInfo};
+
+/// Rows of metrics that are kept of a run.
+const ROWS_MAX: u64 = 10_000_000;
+
+/// A run as it is recorded.
+pub(super) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
+    view.get(&keys::run(id))?.map(|bytes| record::decode(&bytes)).transpose()
+}
+
+fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
+    find_run(view, id)?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("no run {id}"))
+            .hint("`artifactfs runs ls PROJECT` lists the runs of a project")
+    })
+}
+
+/// A run that things can be logged to.
+pub(super) fn open_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
+    let run = known_run(view, id)?;
+    match run.clone().seen_at(now).state {
+        // One that was only silent is heard again.
+        RunState::Running | RunState::Crashed if run.state == RunState::Running => Ok(run),
+        state => Err(Error::new(Kind::Conflict, format!("run {id} has ended: it is {state}"))
+            .hint(format!("go on with it by `artifactfs run --id {id} --resume allow`"))),
+    }
+}
+
+fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
+    transaction.put(&keys::run(&run.start.id), &record::encode(run))
+}
+
+/// Refuses what no listing could show.
+fn check(start: &RunStart) -> Result<()> {
+    let command: usize = start.command.iter().map(String::len).sum();
+    let texts = [start.name.as_ref(), start.job_type.as_ref()];
+    let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or_default();
+    if longest.max(command) <= TEXT_MAX_BYTES {
+        return Ok(());
+    }
+    let what = format!("name, job type and command of a run have at most {TEXT_MAX_BYTES} bytes");
+    Err(Error::new(Kind::Usage, what).hint("put what is longer in --config"))
+}
+
+/// Newer settings over older ones.
+fn merge(older: &Metadata, newer: &Metadata) -> Result<Metadata> {
+    let mut merged = older.to_object();
+    merged.extend(newer.to_object());
+    Metadata::from_object(merged)
+}
+
+/// Sets keys, whose values are JSON.
+fn set(metadata: &Metadata, values: &[(String, String)]) -> Result<Metadata> {
+    let mut object = metadata.to_object();
+    for (key, value) in values {
+        let value = serde_json::from_str(value)
+            .map_err(|e| Error::new(Kind::Usage, format!("{key} is no JSON")).because(e))?;
+        object.insert(key.clone(), value);
+    }
+    Metadata::from_object(object)
+}
+
+/// A run that is gone on with.
+fn reopen(transaction: &mut dyn Transaction, mut run: RunInfo, start: RunStart) -> Result<RunInfo> {
+    if start.sweep.is_some() && start.sweep != run.start.sweep {
+        let what = format!("run {} is not of another sweep", start.id);
+        return Err(Error::new(Kind::Conflict, what).hint("leave out --sweep"));
+    }
+    run.start = RunStart {
+        name: start.name.or(run.start.name),
+        group: start.group.or(run.start.group),
+        job_type: start.job_type.or(run.start.job_type),
+        sweep: run.start.sweep,
+        config: merge(&run.start.config, &start.config)?,
+        ..start
+    };
+    (run.state, run.ended, run.exit_code) = (RunState::Running, None, None);
+    put_run(transaction, &run)?;
+    Ok(run)
+}
+
+/// The version a key ends with, after `prefix`.
+fn version_in(key: &[u8], prefix: usize) -> Result<(ArtifactPath, VersionNumber)> {
+    let damaged = || Error::new(Kind::Corrupt, "a key of the registry is damaged");
+    let names = key.get(prefix..key.len().saturating_sub(8)).ok_or_else(damaged)?;
+    let mut parts = names.split(|b| *b == 0);
+    let project: ProjectName = name_in(parts.next().ok_or_else(damaged)?)?;
+    let artifact: ArtifactName = name_in(parts.next().ok_or_else(damaged)?)?;
+    let number = keys::number_of(key).ok_or_else(damaged)?;
+    Ok((ArtifactPath { project, artifact }, VersionNumber(number)))
+}
+
+/// What is kept of an edge.
+type EdgeRecord = (Timestamp, Option<Alias>);
+
+fn edges(view: &dyn View, space: Space, id: &RunId) -> Result<Vec<Edge>> {
+    let below = Key::of(space).name(id.as_str());
+    let prefix = below.length();
+    let mut found = Vec::new();
+    each_below(view, below, &mut |key, value| {
+        let (path, number) = version_in(key, prefix)?;
+        let (at, alias): EdgeRecord = record::decode(value)?;
+        let deleted = view.get(&keys::version(&path, number))?.is_none();
+        found.push(Edge { path, number, at, alias, deleted });
+        Ok(())
+    })?;
+    found.sort_by_key(|edge| edge.at);
+    Ok(found)
+}
+
+/// `run` has made a version, in the transaction that makes it.
+pub(super) fn add_logged(
+    transaction: &mut dyn Transaction,
+    id: &RunId,
+    path: &ArtifactPath,
+    number: VersionNumber,
+    now: Timestamp,
+) -> Result<()> {
+    let edge: EdgeRecord = (now, None);
+    transaction.put(&keys::edge(Space::Logged, id, path, number), &record::encode(&edge))?;
+    transaction.put(&keys::logger(path, number), &record::encode(id))
+}
+
+impl Embedded {
+    pub(super) fn open_or_begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
+        check(start)?;
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            let id = &start.id;
+            if let Some(run) = find_run(&*transaction, id)? {
+                if run.start.project != start.project {
+                    let what = format!("run {id} belongs to project {}", run.start.project);
+                    return Err(Error::new(Kind::Conflict, what)
+                        .hint("an id is one run in the whole repository: choose another"));
+                }
+                // Asked twice, by who heard no answer.
+                if run.start.token == start.token {
+                    return Ok(run);
+                }
+                let seen = run.seen_at(now);
+                let refused = match (resume, seen.state) {
+                    (Resume::Never, _) => "is there already",
+                    (_, RunState::Running) => "is running",
+                    _ => return reopen(transaction, RunInfo { heard: now, ..seen }, start.clone()),
+                };
+                return Err(Error::new(Kind::Conflict, format!("run {id} {refused}")).hint(
+                    "--resume allow goes on with a run that has ended; or choose another id",
+                ));
+            }
+            if resume == Resume::Must {
+                let what = format!("no run {id} to go on with");
+                return Err(Error::new(Kind::NotFound, what)
+                    .hint("--resume allow begins it when it is not there"));
+            }
+            if let Some(sweep) = &start.sweep {
+                Self::join_sweep(transaction, sweep, start)?;
+            }
+            let run = RunInfo::new(start.clone(), now);
+            super::commit::open_project(transaction, &start.project, now)?;
+            transaction.put(&keys::run_of_project(&start.project, now, id), &[])?;
+            put_run(transaction, &run)?;
+            Ok(run)
+        })
+    }
+
+    pub(super) fn show_run(&self, id: &RunId) -> Result<RunInfo> {
+        let now = (self.clock)();
+        self.read(|view| Ok(known_run(view, id)?.seen_at(now)))
+    }
+
+    pub(super) fn list_runs(
+        &self,
+        project: &ProjectName,
+        after: Option<&(Timestamp, RunId)>,
+        limit: u32,
+    ) -> Result<Vec<RunInfo>> {
+        let now = (self.clock)();
+        self.read(|view| {
+            let (first, to) = Key::of(Space::RunOfProject).name(project.as_str()).range();
+            let from = after.map_or(first, |(created, id)| {
+                keys::next(&keys::run_of_project(project, *created, id))
+            });
+            let page = view.scan(&from, &to, limit as usize)?;
+            let prefix = Key::of(Space::RunOfProject).name(project.as_str()).number(0).length();
+            let ids = page.iter().map(|(key, _)| name_in::<RunId>(keys::name_after(key, prefix)));
+            ids.map(|id| Ok(known_run(view, &id?)?.seen_at(now))).collect()
+        })
+    }
+
+    /// Changes a run that is open.
+    fn change_run(
+        &self,
+        id: &RunId,
+        durability: Durability,
+        mut change: impl FnMut(&mut dyn Transaction, &mut RunInfo) -> Result<()>,
+    ) -> Result<RunInfo> {
+        let now = (self.clock)();
+        self.write(durability, |transaction| {
+            let mut run = open_run(&*transaction, id, now)?;
+            run.heard = now;
+            change(transaction, &mut run)?;
+            put_run(transaction, &run)?;
+            Ok(run)
+        })
+    }
+
+    pub(super) fn beat_run(&self, id: &RunId) -> Result<()> {
+        self.change_run(id, Durability::Eventual, |_, _| Ok(())).map(drop)
+    }
+
+    pub(super) fn add_to_run(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
+        let now = (self.clock)();
+        self.change_run(id, Durability::Immediate, |transaction, run| {
+            // Asked twice, by who heard no answer.
+            if run.last_log == log.token {
+                return Ok(());
+            }
+            run.last_log = log.token;
+            run.start.config = set(&run.start.config, &log.config)?;
+            let results =
+                log.metrics.iter().map(|(key, value)| (key.clone(), number(*value).to_string()));
+            let results: Vec<_> = results.chain(log.summary.iter().cloned()).collect();
+            run.summary = set(&run.summary, &results)?;
+            if log.metrics.is_empty() {
+                return Ok(());
+            }
+            if run.rows >= ROWS_MAX {
+                let what = format!("run {id} has {ROWS_MAX} rows of metrics already");
+                return Err(Error::new(Kind::Full, what).hint("log fewer steps"));
+            }
+            let step = log.step.unwrap_or(run.rows);
+            let row = MetricRow { step, at: now, values: log.metrics.clone() };
+            transaction.put(&keys::row(id, run.rows), &record::encode(&row))?;
+            run.rows += 1;
+            Ok(())
+        })
+    }
+
+    pub(super) fn rows_of_run(&self, id: &RunId, from: u64, limit: u32) -> Result<Vec<MetricRow>> {
+        self.read(|view| {
+            known_run(view, id)?;
+            let (_, to) = Key::of(Space::Row).name(id.as_str()).range();
+            let page = view.scan(&keys::row(id, from), &to, limit as usize)?;
+            page.iter().map(|(_, value)| record::decode(value)).collect()
+        })
+    }
+
+    pub(super) fn finish_run(
+        &self,
+        id: &RunId,
+        state: RunState,
+        exit_code: Option<i32>,
+    ) -> Result<RunInfo> {
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            let mut run = known_run(&*transaction, id)?;
+            // Told twice, by who asked again: it has ended.
+            if (run.state, run.exit_code) == (state, exit_code) {
+                return Ok(run);
+            }
+            run = open_run(&*transaction, id, now)?;
+            (run.state, run.exit_code, run.ended) = (state, exit_code, Some(now));
+            put_run(transaction, &run)?;
+            Ok(run)
+        })
+    }
+
+    pub(super) fn delete_run(&self, id: &RunId) -> Result<RunInfo> {
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            let run = known_run(&*transaction, id)?.seen_at(now);
+            if run.state == RunState::Running {
+                return Err(Error::new(Kind::Conflict, format!("run {id} is running"))
+                    .hint(format!("`artifactfs run finish {id}` ends it")));
+            }
+            for edge in edges(&*transaction, Space::Used, id)? {
+                transaction.delete(&keys::user(&edge.path, edge.number, id))?;
+            }
+            for edge in edges(&*transaction, Space::Logged, id)? {
+                transaction.delete(&keys::logger(&edge.path, edge.number))?;
+            }
+            for space in [Space::Used, Space::Logged, Space::RunAlias, Space::Row] {
+                let mut gone = Vec::new();
+                each_below(&*transaction, Key::of(space).name(id.as_str()), &mut |key, _| {
+                    gone.push(key.to_vec());
+                    Ok(())
+                })?;
+                gone.iter().try_for_each(|key| transaction.delete(key))?;
+            }
+            if let Some(sweep) = &run.start.sweep {
+                transaction.delete(&keys::run_of_sweep(sweep, id))?;
+            }
+            transaction.delete(&keys::run_of_project(&run.start.project, run.created, id))?;
+            transaction.delete(&keys::run(id))?;
+            Ok(run)
+        })
+    }
+
+    /// What a reference is for a run: aliases stay what they were when it first looked.
+    pub(super) fn resolve_for_run(&self, id: &RunId, reference: &Reference) -> Result<VersionInfo> {
+        let Selector::Alias(alias) = &reference.selector else {
+            return self.read(|view| lookup(view, reference));
+        };
+        let key = keys::run_alias(id, &reference.path, alias);
+        let pinned = self.read(|view| {
+            known_run(view, id)?;
+            view.get(&key)?.map(|bytes| record::decode(&bytes)).transpose()
+        })?;
+        let by_number = |number| Reference {
+            path: reference.path.clone(),
+            selector: Selector::Version(number),
+        };
+        if let Some(number) = pinned {
+            return self.read(|view| lookup(view, &by_number(number)));
+        }
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            if let Some(bytes) = transaction.get(&key)? {
+                return lookup(&*transaction, &by_number(record::decode(&bytes)?));
+            }
+            if open_run(&*transaction, id, now).is_err() {
+                return lookup(&*transaction, reference);
+            }
+            let found = lookup(&*transaction, reference)?;
+            transaction.put(&key, &record::encode(&found.number))?;
+            Ok(found)
+        })
+    }
+
+    pub(super) fn add_used(
+        &self,
+        id: &RunId,
+        path: &ArtifactPath,
+        number: VersionNumber,
+        alias: Option<&Alias>,
+    ) -> Result<()> {
+        let now = (self.clock)();
+        let key = keys::edge(Space::Used, id, path, number);
+        if self.read(|view| view.get(&key))?.is_some() {
+            return Ok(());
+        }
+        self.write(Durability::Immediate, |transaction| {
+            open_run(&*transaction, id, now)?;
+            if transaction.get(&key)?.is_some() {
+                return Ok(());
+            }
+            let edge: EdgeRecord = (now, alias.cloned());
+            transaction.put(&key, &record::encode(&edge))?;
+            transaction.put(&keys::user(path, number, id), &[])
+        })
+    }
+
+    pub(super) fn edges_of_run(&self, id: &RunId, logged: bool) -> Result<Vec<Edge>> {
+        self.read(|view| {
+            known_run(view, id)?;
+            edges(view, if logged { Space::Logged } else { Space::Used }, id)
+        })
+    }
+
+    pub(super) fn find_logger(
+        &self,
+        path: &ArtifactPath,
+        number: VersionNumber,
+    ) -> Result<Option<RunId>> {
+        self.read(|view| {
+            let found = view.get(&keys::logger(path, number))?;
+            found.map(|bytes| record::decode(&bytes)).transpose()
+        })
+    }
+
+    pub(super) fn list_users(
+        &self,
+        path: &ArtifactPath,
+        number: VersionNumber,
+    ) -> Result<Vec<RunId>> {
+        self.read(|view| {
+            let mut users = Vec::new();
+            let below = keys::below(Space::User, path).number(number.0);
+            let prefix = below.length();
+            each_below(view, below, &mut |key, _| {
+                users.push(name_in(keys::name_after(key, prefix))?);
+                Ok(())
+            })?;
+            Ok(users)
+        })
+    }
+}
