@@ -10,8 +10,8 @@ pub const REPO_VARIABLE: &str = "ARTIFACTFS_REPO";
 pub const CACHE_DIR_VARIABLE: &str = "ARTIFACTFS_CACHE_DIR";
 /// The environment variable that says how many.
 pub const CACHE_SIZE_VARIABLE: &str = "ARTIFACTFS_CACHE_SIZE";
-/// The environment variable that names the run a command belongs to.
-pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
+/// The environment variable that names the project of runs.
+pub const PROJECT_VARIABLE: &str = "ARTIFACTFS_PROJECT";
 /// The environment variable that says where a run sees versions.
 pub const ROOT_VARIABLE: &str = "ARTIFACTFS_ROOT";
 

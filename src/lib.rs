@@ -22,3 +22,5 @@ pub mod server;
 pub mod staging;
 pub mod telemetry;
 mod wire;
+
+pub use registry::Registry;

@@ -12,6 +12,7 @@ mod draft;
 mod edit;
 mod exit;
 mod get;
+mod lineage;
 mod list;
 mod mount;
 mod output;
@@ -19,8 +20,10 @@ mod properties;
 mod put;
 mod remove;
 mod repo;
+mod run;
 mod runs;
 mod stats;
+mod sweep;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -32,6 +35,7 @@ use crate::config::{self, Setting};
 use crate::content::store::Access;
 use crate::error::Result;
 use crate::model::name::RunId;
+use crate::ops::runs::RUN_VARIABLE;
 use output::Output;
 
 /// Versions of datasets and models as read-only directories.
@@ -105,6 +109,23 @@ enum Verb {
     CopyStore(copy_store::CopyStore),
     /// Show what mounts do with a remote store, live
     Stats(stats::StatsVerb),
+    /// Run a command as a run: what it reads and logs is recorded
+    Run(run::Run),
+    /// List, show or forget runs
+    #[command(subcommand)]
+    Runs(runs::Runs),
+    /// Show the run that logged a version
+    LoggedBy(lineage::Of),
+    /// List the runs that used a version
+    UsedBy(lineage::Of),
+    /// Show what a version came from and what came of it
+    Lineage(lineage::Lineage),
+    /// Make and show sweeps, and get what the best run of one logged
+    #[command(subcommand)]
+    Sweep(sweep::Sweep),
+    /// Becomes a command that sees a run's view
+    #[command(hide = true)]
+    Enter(run::Enter),
     /// Ends mounts that do not answer
     #[command(hide = true)]
     Watchdog(watchdog::Watchdog),
@@ -117,12 +138,14 @@ struct Context {
     repo: Setting<PathBuf>,
     access: Access,
     output: Output,
+    /// How often `-v` was given.
+    verbose: u8,
 }
 
 impl Context {
     /// The run that this command belongs to, by the environment.
     fn run(&self) -> Result<Option<RunId>> {
-        match std::env::var(config::RUN_VARIABLE) {
+        match std::env::var(RUN_VARIABLE) {
             Ok(text) if !text.is_empty() => parse(&text).map(Some),
             _ => Ok(None),
         }
@@ -158,7 +181,7 @@ fn path_variable(name: &str) -> Option<PathBuf> {
 fn run_verb(cli: Cli) -> Result<u8> {
     let repo = config::repository(cli.repo, path_variable)?;
     let access = access::access(cli.cache_dir, cli.cache_size.as_deref(), path_variable)?;
-    let context = Context { repo, access, output: Output { json: cli.json } };
+    let context = Context { repo, access, output: Output { json: cli.json }, verbose: cli.verbose };
     match cli.verb {
         Verb::Init(verb) => repo::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
@@ -182,6 +205,13 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Gc(verb) => remove::gc(&context, verb),
         Verb::CopyStore(verb) => copy_store::copy_store(&context, verb),
         Verb::Stats(verb) => stats::stats(&context, &verb),
+        Verb::Run(verb) => run::run(&context, verb),
+        Verb::Runs(verb) => runs::runs(&context, verb),
+        Verb::LoggedBy(verb) => lineage::logged_by(&context, &verb),
+        Verb::UsedBy(verb) => lineage::used_by(&context, &verb),
+        Verb::Lineage(verb) => lineage::lineage(&context, &verb),
+        Verb::Sweep(verb) => sweep::sweep(&context, verb),
+        Verb::Enter(verb) => run::enter(verb),
         Verb::Watchdog(verb) => watchdog::watch(&verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }

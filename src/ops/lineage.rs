@@ -2,7 +2,7 @@
 //!
 //! A version is logged once, by a run that used versions that were there before: no cycles.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{RunId, VersionNumber};
@@ -83,6 +83,7 @@ struct Walk<'a> {
     registry: &'a dyn Registry,
     graph: Graph,
     seen: HashMap<Thing, usize>,
+    drawn: HashSet<(usize, usize, Relation)>,
     waiting: VecDeque<(usize, Way, usize)>,
     depth: usize,
 }
@@ -123,7 +124,7 @@ impl Walk<'_> {
         let known = self.seen.contains_key(&thing);
         let Some(to) = self.node(thing, gone)? else { return Ok(()) };
         let edge = if way == Way::Up { (to, from, relation) } else { (from, to, relation) };
-        if !self.graph.edges.contains(&edge) {
+        if self.drawn.insert(edge) {
             self.graph.edges.push(edge);
         }
         if !known {
@@ -168,6 +169,7 @@ pub fn around(registry: &dyn Registry, reference: &Reference, depth: usize) -> R
         registry,
         graph: Graph::default(),
         seen: HashMap::new(),
+        drawn: HashSet::new(),
         waiting: VecDeque::new(),
         depth,
     };

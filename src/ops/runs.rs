@@ -5,7 +5,6 @@ use std::fs;
 use serde_json::Value;
 
 use super::holder::is_dead;
-use crate::config::RUN_VARIABLE;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
@@ -13,6 +12,8 @@ use crate::model::run::{Goal, Resume, RunInfo, RunStart, RunState, compare};
 use crate::model::version::VersionInfo;
 use crate::registry::Registry;
 
+/// The environment variable that names the run a process belongs to.
+pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
 /// Runs asked for at once.
 const PAGE: u32 = 500;
 /// The longest environment of a process that is looked through, in bytes.

@@ -67,7 +67,6 @@ impl Embedded {
                     let number = artifact.next;
                     add_version(transaction, request, artifact, now)?;
                     if let Some(run) = &request.run {
-                        super::runs::open_run(&*transaction, run, now)?;
                         super::runs::add_logged(transaction, run, &request.path, number, now)?;
                     }
                     Committed { path: request.path.clone(), number, new: true }

@@ -31,14 +31,17 @@ fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
     })
 }
 
-/// A run that things can be logged to.
-pub(super) fn open_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
+/// A run that things can be logged to. One that was taken for crashed is heard again: what outlived the
+/// process that kept it alive loses nothing.
+pub(super) fn open_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
     let run = known_run(view, id)?;
-    match run.clone().seen_at(now).state {
-        // One that was only silent is heard again.
-        RunState::Running | RunState::Crashed if run.state == RunState::Running => Ok(run),
-        state => Err(Error::new(Kind::Conflict, format!("run {id} has ended: it is {state}"))
-            .hint(format!("go on with it by `artifactfs run --id {id} --resume allow`"))),
+    match run.state {
+        RunState::Running => Ok(run),
+        RunState::Crashed => Ok(RunInfo { state: RunState::Running, ended: None, ..run }),
+        state @ (RunState::Finished | RunState::Failed) => {
+            Err(Error::new(Kind::Conflict, format!("run {id} has ended: it is {state}"))
+                .hint(format!("go on with it by `artifactfs run --id {id} --resume allow`")))
+        }
     }
 }
 
@@ -124,7 +127,10 @@ fn edges(view: &dyn View, space: Space, id: &RunId) -> Result<Vec<Edge>> {
     Ok(found)
 }
 
-/// `run` has made a version, in the transaction that makes it.
+/// A run makes a version, in the transaction that makes it.
+///
+/// # Errors
+/// [`Kind::Conflict`] for a run that has ended.
 pub(super) fn add_logged(
     transaction: &mut dyn Transaction,
     id: &RunId,
@@ -132,6 +138,8 @@ pub(super) fn add_logged(
     number: VersionNumber,
     now: Timestamp,
 ) -> Result<()> {
+    let run = open_run(&*transaction, id)?;
+    put_run(transaction, &RunInfo { heard: now, ..run })?;
     let edge: EdgeRecord = (now, None);
     transaction.put(&keys::edge(Space::Logged, id, path, number), &record::encode(&edge))?;
     transaction.put(&keys::logger(path, number), &record::encode(id))
@@ -212,7 +220,7 @@ impl Embedded {
     ) -> Result<RunInfo> {
         let now = (self.clock)();
         self.write(durability, |transaction| {
-            let mut run = open_run(&*transaction, id, now)?;
+            let mut run = open_run(&*transaction, id)?;
             run.heard = now;
             change(transaction, &mut run)?;
             put_run(transaction, &run)?;
@@ -274,7 +282,7 @@ impl Embedded {
             if (run.state, run.exit_code) == (state, exit_code) {
                 return Ok(run);
             }
-            run = open_run(&*transaction, id, now)?;
+            run = open_run(&*transaction, id)?;
             (run.state, run.exit_code, run.ended) = (state, exit_code, Some(now));
             put_run(transaction, &run)?;
             Ok(run)
@@ -329,12 +337,11 @@ impl Embedded {
         if let Some(number) = pinned {
             return self.read(|view| lookup(view, &by_number(number)));
         }
-        let now = (self.clock)();
         self.write(Durability::Immediate, |transaction| {
             if let Some(bytes) = transaction.get(&key)? {
                 return lookup(&*transaction, &by_number(record::decode(&bytes)?));
             }
-            if open_run(&*transaction, id, now).is_err() {
+            if open_run(&*transaction, id).is_err() {
                 return lookup(&*transaction, reference);
             }
             let found = lookup(&*transaction, reference)?;
@@ -356,7 +363,7 @@ impl Embedded {
             return Ok(());
         }
         self.write(Durability::Immediate, |transaction| {
-            open_run(&*transaction, id, now)?;
+            open_run(&*transaction, id)?;
             if transaction.get(&key)?.is_some() {
                 return Ok(());
             }

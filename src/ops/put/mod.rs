@@ -30,7 +30,7 @@ use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{Alias, ArtifactType, RunId, VersionNumber};
-use crate::model::reference::ArtifactPath;
+use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{CommitRequest, Committed, LeaseId};
 use assemble::{Built, Walk};
@@ -109,7 +109,8 @@ pub fn put(
     request: &PutRequest,
     progress: Arc<dyn Progress>,
 ) -> Result<PutReport> {
-    let source = source::Source::open(&request.source, &request.filters, request.follow)?;
+    let source = source::Source::open(&request.source, &request.filters, request.follow)?
+        .as_code(is_code(repository, request)?);
     if request.dry_run {
         let walk = Walk::Source(&source, OldIndex::open(&index_path(repository, source.root())));
         return assemble::run(repository, walk, None, Ledger::None, progress)
@@ -127,6 +128,22 @@ pub fn put(
         tracing::warn!("the lease of a finished put could not be released: {e}");
     }
     Ok(report)
+}
+
+/// The type of artifacts that are code.
+pub const CODE_TYPE: &str = "code";
+
+/// Whether what is put is code, because it is said to be or the artifact is.
+fn is_code(repository: &Repository, request: &PutRequest) -> Result<bool> {
+    if let Some(artifact_type) = &request.artifact_type {
+        return Ok(artifact_type.as_str() == CODE_TYPE);
+    }
+    let selector = Selector::Alias(Alias::latest());
+    let newest = Reference { path: request.path.clone(), selector };
+    match repository.registry.lookup(newest) {
+        Err(e) if e.kind() == Kind::NotFound => Ok(false),
+        found => Ok(found?.artifact_type.as_str() == CODE_TYPE),
+    }
 }
 
 fn put_under(

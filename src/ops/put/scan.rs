@@ -139,7 +139,10 @@ impl<'a> Scan<'a> {
                 let meta = fs::metadata(root).at("read", root)?;
                 self.file(name.clone(), Path::new(name.as_os_str()), root.to_owned(), &meta)?;
             }
-            None => self.directory(Path::new(""))?,
+            None => {
+                self.ignores = self.source.ignores()?;
+                self.directory(Path::new(""))?;
+            }
         }
         self.feed.flush()
     }

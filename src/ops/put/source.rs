@@ -13,6 +13,8 @@ use crate::model::name::EntryName;
 
 /// Lists, in a directory, patterns of what below it is left out; the syntax of `.gitignore`.
 pub const IGNORE_FILE: &str = ".artifactfsignore";
+/// What git leaves out is left out of code.
+const GIT_IGNORE_FILE: &str = ".gitignore";
 
 /// What the command line leaves out.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +80,8 @@ pub struct Source {
     single: Option<EntryName>,
     filters: Filters,
     follow: bool,
+    /// Whether it is code, of which less is taken.
+    code: bool,
 }
 
 /// Where a symlink leads.
@@ -107,7 +111,21 @@ impl Source {
                 return Err(Error::new(Kind::Usage, what).hint("put a file or a directory"));
             }
         };
-        Ok(Self { root, single, filters: filters.clone(), follow })
+        Ok(Self { root, single, filters: filters.clone(), follow, code: false })
+    }
+
+    /// The same, as code if it is.
+    #[must_use]
+    pub fn as_code(self, code: bool) -> Self {
+        Self { code, ..self }
+    }
+
+    /// What its ignore files leave out.
+    ///
+    /// # Errors
+    /// As [`IgnoreStack::new`].
+    pub fn ignores(&self) -> Result<IgnoreStack> {
+        IgnoreStack::new(&self.root, self.code)
     }
 
     /// Where it is, without symlinks.
@@ -166,40 +184,81 @@ pub fn stays_inside(relative: &Path, target: &Path) -> bool {
     !target.as_os_str().is_empty()
 }
 
-/// The ignore files from the root down to the current directory.
+/// The ignore files from the root down to the current directory; of code also those of git, from its work
+/// tree down.
 #[derive(Default)]
-pub struct IgnoreStack(Vec<Option<Gitignore>>);
+pub struct IgnoreStack {
+    levels: Vec<Vec<Gitignore>>,
+    code: bool,
+}
 
 impl IgnoreStack {
+    /// For a walk of `root`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for an ignore file that cannot be understood.
+    pub fn new(root: &Path, code: bool) -> Result<Self> {
+        let mut stack = Self { levels: Vec::new(), code };
+        let tree = root.ancestors().find(|folder| folder.join(".git").exists());
+        if let Some(tree) = tree.filter(|_| code) {
+            stack.levels.push(read_ignored(tree, &[".git/info/exclude"])?);
+            let between = root.ancestors().skip(1).take_while(|folder| folder.starts_with(tree));
+            let between: Vec<_> = between.collect();
+            for folder in between.into_iter().rev() {
+                stack.enter(folder)?;
+            }
+        }
+        Ok(stack)
+    }
+
     /// Enters the directory at `full`.
     ///
     /// # Errors
     /// [`Kind::Usage`] for an ignore file that cannot be understood.
     pub fn enter(&mut self, full: &Path) -> Result<()> {
-        let file = full.join(IGNORE_FILE);
-        if !file.is_file() {
-            self.0.push(None);
-            return Ok(());
-        }
-        let bad = |e| Error::new(Kind::Usage, format!("cannot use {}", file.display())).because(e);
-        let mut builder = GitignoreBuilder::new(full);
-        match builder.add(&file) {
-            Some(e) => return Err(bad(e)),
-            None => self.0.push(Some(builder.build().map_err(bad)?)),
-        }
+        let names: &[&str] =
+            if self.code { &[GIT_IGNORE_FILE, IGNORE_FILE] } else { &[IGNORE_FILE] };
+        self.levels.push(read_ignored(full, names)?);
         Ok(())
     }
 
     /// Leaves it.
     pub fn leave(&mut self) {
-        self.0.pop();
+        self.levels.pop();
     }
 
     /// Whether the deepest file that speaks of `full` leaves it out.
     pub fn ignores(&self, full: &Path, is_directory: bool) -> bool {
-        let mut verdicts = self.0.iter().rev().flatten().map(|g| g.matched(full, is_directory));
+        if self.code && full.file_name().is_some_and(is_version_control) {
+            return true;
+        }
+        let files = self.levels.iter().rev().flat_map(|level| level.iter().rev());
+        let mut verdicts = files.map(|file| file.matched(full, is_directory));
         verdicts.find(|verdict| !verdict.is_none()).is_some_and(|verdict| verdict.is_ignore())
     }
+}
+
+/// The ignore files of `folder` among `names`; the later beat the earlier.
+fn read_ignored(folder: &Path, names: &[&str]) -> Result<Vec<Gitignore>> {
+    let files = names.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
+    let read = |file: PathBuf| {
+        let bad = |e| Error::new(Kind::Usage, format!("cannot use {}", file.display())).because(e);
+        let mut builder = GitignoreBuilder::new(folder);
+        match builder.add(&file) {
+            Some(e) if file.ends_with(IGNORE_FILE) => return Err(bad(e)),
+            // Git leaves a pattern that it does not understand aside.
+            Some(e) => tracing::warn!("in {}: {e}", file.display()),
+            None => {}
+        }
+        builder.build().map_err(bad)
+    };
+    files.map(read).collect()
+}
+
+/// Whether version control keeps its own under this name.
+fn is_version_control(name: &OsStr) -> bool {
+    const FOLDERS: [&str; 8] = [".git", ".hg", ".svn", ".bzr", ".jj", ".pijul", "CVS", "_darcs"];
+    FOLDERS.iter().any(|folder| name == *folder)
 }
 
 /// `relative` as the put index keeps it: components separated by NUL, so that the order of bytes

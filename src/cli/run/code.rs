@@ -1,0 +1,47 @@
+//! `run --save-code`.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use super::super::Context;
+use crate::error::{Error, Result};
+use crate::model::reference::ArtifactPath;
+use crate::model::run::RunInfo;
+use crate::ops::code::Code;
+use crate::ops::put::{CODE_TYPE, Filters, PutRequest, Silent, put};
+use crate::ops::repository::Repository;
+
+/// Logs the code of a command as its run begins.
+pub fn save(
+    context: &Context,
+    repository: &Arc<Repository>,
+    run: &RunInfo,
+    command: &[OsString],
+) -> Result<()> {
+    let here = std::env::current_dir().map_err(|e| Error::io("cannot find this directory", e))?;
+    let code = Code::of(command, &here);
+    if code.is_nothing() {
+        context.output.note("artifactfs: no code to save: the command names no script or notebook");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+    let project = &run.start.project;
+    let gathered = code.gather(folder.path(), project, command)?;
+    let request = PutRequest {
+        source: folder.path().to_owned(),
+        path: ArtifactPath { project: project.clone(), artifact: gathered.artifact },
+        artifact_type: Some(CODE_TYPE.parse()?),
+        aliases: Vec::new(),
+        description: None,
+        metadata: Some(gathered.metadata),
+        filters: Filters::default(),
+        follow: true,
+        dry_run: false,
+        run: Some(run.start.id.clone()),
+    };
+    let report = put(repository, &request, Arc::new(Silent))?;
+    if let Some(committed) = report.committed {
+        tracing::info!("code: {}:{}", committed.path, committed.number);
+    }
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! `run`: a command as a run, or the steps of one for scripts.
+
+mod code;
+mod supervise;
+mod view;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::Map;
+
+use super::mount::daemons;
+use super::runs::{edge_lines, edges_json, run_json};
+use super::{Context, connect, exit, parse};
+use crate::config;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::name::{ProjectName, RunId};
+use crate::model::run::{Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting};
+use crate::model::version::Metadata;
+use crate::ops::holder::this_process;
+use crate::ops::runs::{self, RUN_VARIABLE};
+use crate::registry::Registry;
+use supervise::Signals;
+pub use view::{Enter, enter};
+
+/// How often a run says that it goes on.
+const BEAT_EVERY: Duration = Duration::from_secs(60);
+/// The project of runs that name none, as W&B's.
+const NO_PROJECT: &str = "uncategorized";
+/// What a shell adds to the number of the signal that ended a command.
+const BY_SIGNAL: i32 = 128;
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Run {
+    #[command(subcommand)]
+    step: Option<Step>,
+    #[command(flatten)]
+    begin: Begin,
+    /// Log the main script or notebook of COMMAND, and the state of its git work tree, as an artifact of type
+    /// code
+    #[arg(long)]
+    save_code: bool,
+    /// What to run
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Begin {
+    /// The project [default: $ARTIFACTFS_PROJECT, or uncategorized]
+    #[arg(short, long, env = config::PROJECT_VARIABLE)]
+    project: Option<String>,
+    /// Its id [default: eight random letters and digits]
+    #[arg(long)]
+    id: Option<String>,
+    /// Go on with the run of this id that has ended
+    #[arg(long, requires = "id", value_name = "WHEN")]
+    resume: Option<WhenThere>,
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// The runs it belongs to
+    #[arg(long)]
+    group: Option<String>,
+    /// What it does: train, evaluate …
+    #[arg(long, value_name = "TYPE")]
+    job_type: Option<String>,
+    /// A setting; VALUE is JSON, or else text; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    config: Vec<String>,
+    /// The sweep it is part of
+    #[arg(long, value_name = "ID")]
+    sweep: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhenThere {
+    /// Begin it when it is not there
+    Allow,
+    /// Refuse when it is not there
+    Must,
+    /// Refuse when it is there
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Step {
+    /// Begin a run and print its id, to be put in $ARTIFACTFS_RUN
+    Start(Begin),
+    /// Add results, metrics or settings to a run
+    Log(Log),
+    /// End a run
+    Finish(Finish),
+    /// List the versions a run logged
+    Logged(Which),
+    /// List the versions a run used
+    Used(Which),
+}
+
+#[derive(Args)]
+struct Log {
+    #[command(flatten)]
+    which: Which,
+    /// A result; VALUE is JSON, or else text; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    summary: Vec<String>,
+    /// A metric of this step; the last of each is a result too; may be given several times
+    #[arg(long, value_name = "KEY=NUMBER")]
+    metric: Vec<String>,
+    /// A setting; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    config: Vec<String>,
+    /// The step [default: one more]
+    #[arg(long, requires = "metric")]
+    step: Option<u64>,
+}
+
+#[derive(Args)]
+struct Finish {
+    #[command(flatten)]
+    which: Which,
+    /// What its command gave to the shell: 0 is finished, anything else failed
+    #[arg(long, value_name = "CODE", default_value_t = 0)]
+    exit_code: i32,
+}
+
+#[derive(Args)]
+struct Which {
+    /// The run [default: $ARTIFACTFS_RUN]
+    id: Option<String>,
+}
+
+impl Which {
+    fn parse(&self, context: &Context) -> Result<RunId> {
+        which(context, self.id.as_deref())
+    }
+}
+
+/// The run that is meant.
+pub fn which(context: &Context, id: Option<&str>) -> Result<RunId> {
+    match id {
+        Some(id) => parse(id),
+        None => context.run()?.ok_or_else(|| {
+            Error::new(Kind::Usage, "which run? neither an id nor $ARTIFACTFS_RUN is given")
+                .hint("`artifactfs runs ls PROJECT` lists the runs of a project")
+        }),
+    }
+}
+
+impl Begin {
+    /// What a run is begun with; `holder` keeps it alive.
+    fn parse(
+        &self,
+        context: &Context,
+        registry: &dyn Registry,
+        holder: Option<String>,
+        command: &[OsString],
+    ) -> Result<(RunStart, Resume)> {
+        let id = self.id.as_deref().map(parse).transpose()?;
+        let resume = match self.resume {
+            None | Some(WhenThere::Never) => Resume::Never,
+            Some(WhenThere::Allow) => Resume::Allow,
+            Some(WhenThere::Must) => Resume::Must,
+        };
+        let start = RunStart {
+            project: self.project(context, registry, id.as_ref())?,
+            id: id.unwrap_or_else(runs::new_id),
+            name: self.name.clone(),
+            group: self.group.as_deref().map(parse).transpose()?,
+            job_type: self.job_type.clone(),
+            sweep: self.sweep.as_deref().map(parse).transpose()?,
+            config: settings(&self.config)?,
+            holder,
+            command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            token: rand::random(),
+        };
+        Ok((start, resume))
+    }
+
+    fn project(
+        &self,
+        context: &Context,
+        registry: &dyn Registry,
+        id: Option<&RunId>,
+    ) -> Result<ProjectName> {
+        if let Some(project) = &self.project {
+            return parse(project);
+        }
+        if let Some(sweep) = &self.sweep {
+            return Ok(registry.sweep(parse(sweep)?)?.project);
+        }
+        for known in [id.cloned(), context.run()?].into_iter().flatten() {
+            match registry.run(known) {
+                Err(e) if e.kind() == Kind::NotFound => {}
+                run => return Ok(run?.start.project),
+            }
+        }
+        parse(NO_PROJECT)
+    }
+}
+
+fn settings(texts: &[String]) -> Result<Metadata> {
+    Metadata::from_object(
+        texts.iter().map(|text| parse_setting(text)).collect::<Result<Map<_, _>>>()?,
+    )
+}
+
+/// The same, each value as JSON text.
+fn values(texts: &[String]) -> Result<Vec<(String, String)>> {
+    let value = |text: &String| parse_setting(text).map(|(key, value)| (key, value.to_string()));
+    texts.iter().map(value).collect()
+}
+
+pub fn run(context: &Context, verb: Run) -> Result<u8> {
+    match verb.step {
+        None if verb.command.is_empty() => Err(Error::new(Kind::Usage, "run wants a command")
+            .hint("artifactfs run -- COMMAND…, or one of start, log, finish, logged, used")),
+        None => run_command(context, &verb),
+        Some(Step::Start(begin)) => start(context, &begin),
+        Some(Step::Log(verb)) => log(context, &verb),
+        Some(Step::Finish(verb)) => finish(context, &verb),
+        Some(Step::Logged(which)) => edges(context, &which, true),
+        Some(Step::Used(which)) => edges(context, &which, false),
+    }
+}
+
+fn start(context: &Context, begin: &Begin) -> Result<u8> {
+    let repository = connect::open_repository(context)?;
+    let (start, resume) = begin.parse(context, &*repository.registry, None, &[])?;
+    let run = runs::begin(&*repository.registry, start, resume)?;
+    context.output.print(run_json(&run), || vec![run.start.id.to_string()]);
+    Ok(exit::DONE)
+}
+
+fn log(context: &Context, verb: &Log) -> Result<u8> {
+    let log = RunLog {
+        config: values(&verb.config)?,
+        summary: values(&verb.summary)?,
+        metrics: verb.metric.iter().map(|text| parse_metric(text)).collect::<Result<_>>()?,
+        step: verb.step,
+        token: rand::random(),
+    };
+    if log.config.is_empty() && log.summary.is_empty() && log.metrics.is_empty() {
+        return Err(Error::new(Kind::Usage, "nothing to log")
+            .hint("give --summary, --metric or --config; `put` logs files"));
+    }
+    let id = verb.which.parse(context)?;
+    let repository = connect::open_repository(context)?;
+    let run = repository.registry.log(id, log)?;
+    context.output.print(run_json(&run), Vec::new);
+    Ok(exit::DONE)
+}
+
+fn finish(context: &Context, verb: &Finish) -> Result<u8> {
+    let id = verb.which.parse(context)?;
+    let repository = connect::open_repository(context)?;
+    let state = if verb.exit_code == 0 { RunState::Finished } else { RunState::Failed };
+    let run = repository.registry.end_run(id, state, Some(verb.exit_code))?;
+    context.output.print(run_json(&run), || vec![format!("{}  {}", run.start.id, run.state)]);
+    Ok(exit::DONE)
+}
+
+fn edges(context: &Context, which: &Which, logged: bool) -> Result<u8> {
+    let id = which.parse(context)?;
+    let repository = connect::open_repository(context)?;
+    let edges = repository.registry.edges(id, logged)?;
+    context.output.print(edges_json(&edges), || edge_lines(&edges));
+    Ok(exit::DONE)
+}
+
+fn run_command(context: &Context, verb: &Run) -> Result<u8> {
+    // Before there is another thread, so that none of them is ended by what the command should hear.
+    let signals = Signals::hold().map_err(|e| Error::io("cannot hold signals back", e))?;
+    let repository = Arc::new(connect::open_repository(context)?);
+    let registry = &repository.registry;
+    let (start, resume) =
+        verb.begin.parse(context, &**registry, Some(this_process()), &verb.command)?;
+    let run = runs::begin(&**registry, start, resume)?;
+    let id = run.start.id.clone();
+    let ended = run_begun(context, verb, &signals, &repository, &run);
+    let (state, code) = match &ended {
+        Ok(status) => outcome(*status),
+        Err(_) => (RunState::Failed, i32::from(view::NO_COMMAND)),
+    };
+    let told = registry.end_run(id.clone(), state, Some(code));
+    ended?;
+    if let Err(e) = told {
+        // What the command gave to the shell is not to be hidden by it.
+        context.output.note(&format!("artifactfs: run {id} was not ended: {e}"));
+    }
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+fn run_begun(
+    context: &Context,
+    verb: &Run,
+    signals: &Signals,
+    repository: &Arc<crate::ops::repository::Repository>,
+    run: &RunInfo,
+) -> Result<ExitStatus> {
+    let id = &run.start.id;
+    tracing::info!("run {id} of project {}", run.start.project);
+    if verb.save_code {
+        code::save(context, repository, run, &verb.command)?;
+    }
+    let layout = &repository.layout;
+    let mounts: Vec<_> = daemons(layout)?.into_iter().map(|daemon| daemon.mount).collect();
+    if mounts.is_empty() {
+        tracing::info!("nothing is mounted: what the command gets by `get` is recorded");
+    }
+    // A mount that is looked at is not unmounted without --lazy.
+    let held = mounts.iter().map(|mount| File::open(mount).at("open", mount));
+    let _held = held.collect::<Result<Vec<_>>>()?;
+    let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
+    let mut command = Command::new(program);
+    command.args((0..context.verbose).map(|_| "-v")).arg("enter");
+    for mount in &mounts {
+        command.arg("--view").arg(mount.join(".runs").join(id.as_str())).arg("--at").arg(mount);
+    }
+    command.arg("--").args(&verb.command);
+    command.env(RUN_VARIABLE, id.as_str()).env(config::REPO_VARIABLE, &layout.root);
+    command.env(config::PROJECT_VARIABLE, run.start.project.as_str());
+    let mut child = command.spawn().map_err(|e| Error::io("cannot start the command", e))?;
+    let (stop, stopped) = channel::<()>();
+    let (registry, beaten) = (Arc::clone(&repository.registry), id.clone());
+    std::thread::spawn(move || {
+        while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
+            if let Err(e) = registry.beat(beaten.clone()) {
+                tracing::warn!("run {beaten} could not say that it goes on: {e}");
+            }
+        }
+    });
+    let status = signals.watch(&mut child).map_err(|e| Error::io("cannot wait for the command", e));
+    drop(stop);
+    status
+}
+
+/// What a run is after its command ended so, and what its shell is given.
+fn outcome(status: ExitStatus) -> (RunState, i32) {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => (RunState::Finished, 0),
+        (Some(code), _) => (RunState::Failed, code),
+        (None, signal) => (RunState::Crashed, BY_SIGNAL + signal.unwrap_or_default()),
+    }
+}

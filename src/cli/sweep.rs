@@ -1,0 +1,235 @@
+//! `sweep`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::output::{Bar, age, table};
+use super::runs::{edge_lines, edges_json, run_json, run_row};
+use super::{Context, connect, exit, parse};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::name::{ProjectName, SweepId};
+use crate::model::reference::{Reference, Selector};
+use crate::model::run::{Edge, Goal, SweepInfo};
+use crate::model::version::{Metadata, Timestamp};
+use crate::ops::put::Filters;
+use crate::ops::repository::Repository;
+use crate::ops::runs;
+
+#[derive(Subcommand)]
+pub enum Sweep {
+    /// Make a sweep and print its id, for `run --sweep`
+    Create(Create),
+    /// List the sweeps of a project
+    Ls(Ls),
+    /// Show a sweep and its runs, the best first
+    Show(Which),
+    /// The best run of a sweep, by its summary
+    Best(Best),
+}
+
+#[derive(Args)]
+pub struct Create {
+    /// project
+    project: String,
+    /// The key of the runs' summaries that counts [default: metric.name of --config]
+    #[arg(long)]
+    metric: Option<String>,
+    /// Which way is better [default: metric.goal of --config]
+    #[arg(long, value_enum)]
+    goal: Option<Way>,
+    /// What is to be tried: a YAML or JSON file, such as W&B's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its id [default: eight random letters and digits]
+    #[arg(long)]
+    id: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Way {
+    /// More is better
+    Maximize,
+    /// Less is better
+    Minimize,
+}
+
+#[derive(Args)]
+pub struct Ls {
+    /// project
+    project: String,
+}
+
+#[derive(Args)]
+pub struct Which {
+    /// The sweep
+    id: String,
+}
+
+#[derive(Args)]
+pub struct Best {
+    /// The sweep
+    id: String,
+    /// List the versions it logged
+    #[arg(long)]
+    artifacts: bool,
+    /// Write these versions out, below DIR
+    #[arg(long, value_name = "DIR")]
+    get: Option<PathBuf>,
+}
+
+pub fn sweep(context: &Context, verb: Sweep) -> Result<u8> {
+    match verb {
+        Sweep::Create(verb) => create(context, &verb),
+        Sweep::Ls(verb) => ls(context, &verb),
+        Sweep::Show(verb) => show(context, &verb),
+        Sweep::Best(verb) => best(context, &verb),
+    }
+}
+
+/// The settings in a file.
+fn read_config(file: &PathBuf) -> Result<Metadata> {
+    let text = std::fs::read_to_string(file).at("read", file)?;
+    let bad = |e| {
+        Error::new(Kind::Usage, format!("{} is neither YAML nor JSON", file.display())).because(e)
+    };
+    let value: Value = serde_yaml_ng::from_str(&text).map_err(bad)?;
+    match value {
+        Value::Object(object) => Metadata::from_object(object),
+        _ => Err(Error::new(Kind::Usage, format!("{} is no mapping of keys", file.display()))),
+    }
+}
+
+fn create(context: &Context, verb: &Create) -> Result<u8> {
+    let config = verb.config.as_ref().map(read_config).transpose()?.unwrap_or_default();
+    let said = config.to_object();
+    let said = |key: &str| {
+        said.get("metric").and_then(|metric| metric.get(key)?.as_str().map(str::to_owned))
+    };
+    let metric = verb.metric.clone().or_else(|| said("name")).ok_or_else(|| {
+        Error::new(
+            Kind::Usage,
+            "which metric? neither --metric nor metric.name of --config is given",
+        )
+        .hint("--metric val_acc --goal maximize")
+    })?;
+    let goal = match (verb.goal, said("goal").as_deref()) {
+        (Some(Way::Maximize), _) | (None, Some("maximize")) => Goal::Maximize,
+        (Some(Way::Minimize), _) | (None, Some("minimize")) => Goal::Minimize,
+        (None, other) => {
+            let what = format!("which way is better? goal is {}", other.unwrap_or("not given"));
+            return Err(Error::new(Kind::Usage, what).hint("--goal maximize, or minimize"));
+        }
+    };
+    let sweep = SweepInfo {
+        id: match &verb.id {
+            Some(id) => parse(id)?,
+            None => runs::new_id().as_str().parse()?,
+        },
+        project: parse(&verb.project)?,
+        metric,
+        goal,
+        config,
+        created: Timestamp(0),
+    };
+    let repository = connect::open_repository(context)?;
+    let sweep = repository.registry.create_sweep(sweep)?;
+    context.output.print(sweep_json(&sweep), || vec![sweep.id.to_string()]);
+    Ok(exit::DONE)
+}
+
+fn sweep_json(sweep: &SweepInfo) -> Value {
+    json!({
+        "id": sweep.id,
+        "project": sweep.project,
+        "metric": sweep.metric,
+        "goal": sweep.goal,
+        "config": sweep.config.to_object(),
+        "created": sweep.created.to_string(),
+    })
+}
+
+fn goal(sweep: &SweepInfo) -> String {
+    let way = match sweep.goal {
+        Goal::Maximize => "maximize",
+        Goal::Minimize => "minimize",
+    };
+    format!("{way} {}", sweep.metric)
+}
+
+fn ls(context: &Context, verb: &Ls) -> Result<u8> {
+    let project: ProjectName = parse(&verb.project)?;
+    let repository = connect::open_repository(context)?;
+    let sweeps = repository.registry.sweeps(project)?;
+    context.output.print(sweeps.iter().map(sweep_json).collect(), || {
+        let row = |sweep: &SweepInfo| {
+            vec![sweep.id.to_string(), goal(sweep), format!("{} ago", age(sweep.created))]
+        };
+        table(&sweeps.iter().map(row).collect::<Vec<_>>())
+    });
+    Ok(exit::DONE)
+}
+
+fn show(context: &Context, verb: &Which) -> Result<u8> {
+    let id: SweepId = parse(&verb.id)?;
+    let repository = connect::open_repository(context)?;
+    let registry = &*repository.registry;
+    let sweep = registry.sweep(id.clone())?;
+    let mut found = runs::of_sweep(registry, &id)?;
+    runs::sort(&mut found, &format!("summary.{}", sweep.metric), sweep.goal == Goal::Maximize);
+    let mut document = sweep_json(&sweep);
+    document["runs"] = found.iter().map(run_json).collect();
+    context.output.print(document, || {
+        let mut lines = vec![format!("{}  {}  {}", sweep.id, sweep.project, goal(&sweep))];
+        lines.extend(table(&found.iter().map(run_row).collect::<Vec<_>>()));
+        lines
+    });
+    Ok(exit::DONE)
+}
+
+fn best(context: &Context, verb: &Best) -> Result<u8> {
+    let id: SweepId = parse(&verb.id)?;
+    let repository = connect::open_repository(context)?;
+    let registry = &*repository.registry;
+    let run = runs::best(registry, &id)?;
+    let wanted = verb.artifacts || verb.get.is_some();
+    let logged = if wanted { registry.edges(run.start.id.clone(), true)? } else { Vec::new() };
+    let mut document = run_json(&run);
+    let mut written = Vec::new();
+    if let Some(folder) = &verb.get {
+        for edge in &logged {
+            written.extend(write_out(context, &repository, edge, folder)?);
+        }
+        document["paths"] = written.iter().map(|path| path.to_string_lossy()).collect();
+    }
+    if wanted {
+        document["artifacts"] = edges_json(&logged);
+    }
+    context.output.print(document, || {
+        let mut lines = vec![run_row(&run).join("  ")];
+        lines.extend(edge_lines(&logged));
+        lines.extend(written.iter().map(|path| path.display().to_string()));
+        lines
+    });
+    Ok(exit::DONE)
+}
+
+/// Writes a version out as `<artifact>:<version>` below `folder`; `None` for one that was deleted.
+fn write_out(
+    context: &Context,
+    repository: &Repository,
+    edge: &Edge,
+    folder: &std::path::Path,
+) -> Result<Option<PathBuf>> {
+    let reference = Reference { path: edge.path.clone(), selector: Selector::Version(edge.number) };
+    if edge.deleted {
+        context.output.note(&format!("artifactfs: {reference} was deleted"));
+        return Ok(None);
+    }
+    let info = super::runs::used(context, &*repository.registry, reference)?;
+    let target = folder.join(format!("{}:{}", edge.path.artifact, edge.number));
+    let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
+    crate::ops::get::get(repository, info.root, &target, &Filters::default(), &bar)?;
+    Ok(Some(target))
+}
