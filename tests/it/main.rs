@@ -6,6 +6,7 @@ mod contracts;
 mod disasters;
 mod errors;
 mod exactness;
+mod faq;
 mod journeys;
 mod model;
 mod overlay;

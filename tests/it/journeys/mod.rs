@@ -1,8 +1,10 @@
 mod delete;
 mod get;
+mod lineage;
 mod publish;
 mod put;
 mod read;
 mod remote;
+mod runs;
 mod stage;
 mod version_drafts;
