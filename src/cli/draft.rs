@@ -271,6 +271,8 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
         (None, Some(reference)) => {
             let reference: Reference = parse(&reference)?;
             let repository = Arc::new(connect::open_repository(context)?);
+            let reference =
+                super::runs::used(context, &*repository.registry, reference)?.reference();
             let DraftAnswer::Begun(path) = desk(repository)?.call(DraftCall::Begin(reference))?
             else {
                 return Err(unexpected());

@@ -165,9 +165,11 @@ pub struct ArtifactInfo {
 
 /// Something that names moved: what a mount has to forget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// The artifact whose versions, aliases or properties changed.
-    pub path: ArtifactPath,
+pub enum Change {
+    /// Versions, aliases or properties of this artifact.
+    Artifact(ArtifactPath),
+    /// Which runs go on.
+    Runs,
 }
 
 /// A description, bounded.

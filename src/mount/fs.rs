@@ -478,6 +478,11 @@ impl ReadFs {
     pub fn touched(&self, path: &ArtifactPath) -> Touched {
         self.paths().touched(path)
     }
+
+    /// The directories that the kernel has to list anew when a run begins or ends.
+    pub fn run_lists(&self) -> Vec<u64> {
+        self.paths().run_lists()
+    }
 }
 
 fn version_node(info: &VersionInfo, run: Option<(RunId, Selector)>) -> Node {

@@ -1,7 +1,7 @@
 //! Inodes of everything that is not a file: numbered by path, because the kernel keeps one dentry
 //! for a directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -92,6 +92,8 @@ struct Known {
 pub struct PathTable {
     known: HashMap<u64, Known>,
     by_key: HashMap<Arc<Key>, u64>,
+    /// Those that list runs: they change often, and are few.
+    runs: BTreeSet<u64>,
     counted: u64,
 }
 
@@ -111,6 +113,9 @@ impl PathTable {
         }
         self.counted += 1;
         let ino = self.counted << COUNT_SHIFT | TABLE_BIT;
+        if matches!(node, Node::Runs) {
+            self.runs.insert(ino);
+        }
         let key = Arc::new(key);
         self.by_key.insert(Arc::clone(&key), ino);
         self.known.insert(ino, Known { node, key, lookups: 1 });
@@ -140,7 +145,13 @@ impl PathTable {
             && let Some(known) = self.known.remove(&ino)
         {
             self.by_key.remove(&known.key);
+            self.runs.remove(&ino);
         }
+    }
+
+    /// The directories that list runs.
+    pub fn run_lists(&self) -> Vec<u64> {
+        self.runs.iter().copied().collect()
     }
 
     /// Every inode that a change of an artifact touches: the entries of the versions in their

@@ -387,7 +387,17 @@ fn wait_for_registry(error: &Error) {
 /// The kernel answers ENOENT when it does not know the inode or entry: then there is nothing to
 /// forget.
 fn forget(fs: &ReadFs, notifier: &Notifier, change: &Change) {
-    let touched = fs.touched(&change.path);
+    let path = match change {
+        Change::Artifact(path) => path,
+        Change::Runs => {
+            // A run may have been the first thing of its project.
+            for ino in fs.run_lists().into_iter().chain([ROOT]) {
+                let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
+            }
+            return;
+        }
+    };
+    let touched = fs.touched(path);
     for (parent, name) in touched.versions {
         let _ = notifier.inval_entry(fuser::INodeNo(parent), std::ffi::OsStr::from_bytes(&name));
     }

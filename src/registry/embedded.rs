@@ -81,13 +81,22 @@ impl Embedded {
     pub(super) fn write_names<T>(
         &self,
         path: &ArtifactPath,
+        body: impl FnMut(&mut dyn Transaction) -> Result<T>,
+    ) -> Result<T> {
+        self.write_change(&Change::Artifact(path.clone()), body)
+    }
+
+    /// The same, for any change that a mount has to hear of.
+    pub(super) fn write_change<T>(
+        &self,
+        change: &Change,
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
         let (value, sequence) = self.write(Durability::Immediate, |transaction| {
             let value = body(transaction)?;
             let sequence = next_counter(transaction, "change")?;
             let key = Key::of(Space::Change).number(sequence).done();
-            transaction.put(&key, &record::encode(&Change { path: path.clone() }))?;
+            transaction.put(&key, &record::encode(change))?;
             if let Some(old) = sequence.checked_sub(CHANGES_KEPT) {
                 transaction.delete(&Key::of(Space::Change).number(old).done())?;
             }

@@ -14,7 +14,7 @@ use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::{
     Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
 };
-use crate::model::version::{Metadata, Timestamp, VersionInfo};
+use crate::model::version::{Change, Metadata, Timestamp, VersionInfo};
 
 /// Rows of metrics that are kept of a run.
 const ROWS_MAX: u64 = 10_000_000;
@@ -149,7 +149,7 @@ impl Embedded {
     pub(super) fn open_or_begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
         check(start)?;
         let now = (self.clock)();
-        self.write(Durability::Immediate, |transaction| {
+        self.write_change(&Change::Runs, |transaction| {
             let id = &start.id;
             if let Some(run) = find_run(&*transaction, id)? {
                 if run.start.project != start.project {
@@ -276,7 +276,7 @@ impl Embedded {
         exit_code: Option<i32>,
     ) -> Result<RunInfo> {
         let now = (self.clock)();
-        self.write(Durability::Immediate, |transaction| {
+        self.write_change(&Change::Runs, |transaction| {
             let mut run = known_run(&*transaction, id)?;
             // Told twice, by who asked again: it has ended.
             if (run.state, run.exit_code) == (state, exit_code) {
@@ -291,7 +291,7 @@ impl Embedded {
 
     pub(super) fn delete_run(&self, id: &RunId) -> Result<RunInfo> {
         let now = (self.clock)();
-        self.write(Durability::Immediate, |transaction| {
+        self.write_change(&Change::Runs, |transaction| {
             let run = known_run(&*transaction, id)?.seen_at(now);
             if run.state == RunState::Running {
                 return Err(Error::new(Kind::Conflict, format!("run {id} is running"))

@@ -153,8 +153,10 @@ fn how_do_i_save_code() {
     let logged = world.json(&["run", "logged", "r"]);
     let [code] = references(&logged)[..] else { panic!("{logged}") };
     world.ok(&["get", code, "--root", "saved"]);
-    assert_eq!(fs::read(world.path("saved/train.sh")).unwrap(), b"echo trained\n");
-    assert_eq!(world.json(&["show", code])["type"], "code");
+    let shown = world.json(&["show", code]);
+    assert_eq!(shown["type"], "code");
+    let program = shown["metadata"]["program"].as_str().unwrap();
+    assert_eq!(fs::read(world.path("saved").join(program)).unwrap(), b"echo trained\n");
 }
 
 #[test]

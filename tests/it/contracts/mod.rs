@@ -1,3 +1,4 @@
 mod directory;
 mod engine;
+mod runs;
 mod store;

@@ -11,7 +11,7 @@ use artifactfs::Registry;
 use artifactfs::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{World, until};
+use crate::world::{World, host, until};
 
 const ARTIFACTFS: &str = env!("CARGO_BIN_EXE_artifactfs");
 
@@ -267,23 +267,21 @@ fn the_view_comes_by_namespace_or_by_variable() {
     let mut world = world();
     put(&world, "data", "one");
     let script = r#"cat "$ARTIFACTFS_ROOT/p/data/x"; echo " $ARTIFACTFS_ROOT""#;
-    world.env.push(("ID", "by-namespace".into()));
     let mount = world.path("mnt").display().to_string();
     let ran = world.run(&["-v", "run", "-p", "p", "--id", "root", "--", "sh", "-ec", script]);
     assert_eq!(ran.out, format!("one {mount}\n"), "{}", ran.err);
     assert!(ran.err.contains("through a mount namespace"), "{}", ran.err);
-    // Without the right to make one, but with that to a user namespace.
-    let drop =
-        "exec setpriv --bounding-set -all --inh-caps -all --ambient-caps -all --no-new-privs -- ";
-    let command =
-        format!("{drop} sh -ec 'exec \"$A\" -v run -p p --id user -- sh -ec \"$SCRIPT\"'");
-    let mut shell = Command::new("sh");
-    shell.args(["-ec", &command]).env("SCRIPT", script).envs(world.env.iter().cloned());
-    let ran = crate::world::ran(shell.env("ARTIFACTFS_REPO", world.repo()).output().unwrap());
+    // A user has the right to one in a user namespace only.
+    host("chmod", &[Path::new("755"), world.dir.path()]);
+    host("chmod", &[Path::new("-R"), Path::new("a+rwX"), &world.repo()]);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", ARTIFACTFS, "-v"]);
+    command.args(["run", "-p", "p", "--id", "user", "--", "sh", "-ec", script]);
+    command.envs(world.env.iter().cloned()).env("ARTIFACTFS_REPO", world.repo());
+    let ran = crate::world::ran(command.env("HOME", "/tmp").output().unwrap());
     assert_eq!(ran.out, format!("one {mount}\n"), "{}", ran.err);
     assert!(ran.err.contains("through a user and mount namespace"), "{}", ran.err);
     // With neither.
-    world.env.retain(|(name, _)| *name != "ID");
     world.env.push(("ID", "variable".into()));
     let none = "for kind in user mnt; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done";
     let ran = shell_as_user(&world, none, script);
@@ -367,7 +365,7 @@ fn bad_input_is_told() {
         (&["run", "log", "r", "--metric", "loss=much"], 1, "no number"),
         (&["run", "log", "r", "--summary", "=1"], 1, "KEY=VALUE"),
         (&["run", "log", "r"], 1, "nothing to log"),
-        (&["run", "log"], 1, "which run?"),
+        (&["run", "log", "--summary", "a=1"], 1, "which run?"),
         (&["run"], 1, "wants a command"),
         (&["runs", "rm", "gone"], 10, "no run gone"),
         (&["sweep", "best", "gone"], 10, "no sweep gone"),
