@@ -201,10 +201,10 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     if let Some(seconds) = verb.autocommit {
         command.args(["--autocommit", &seconds.to_string()]);
     }
-    command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
     if let Some(address) = verb.metrics_listen {
         command.args(["--metrics-listen", &address.to_string()]);
     }
+    command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().map_err(|e| Error::io("cannot start the daemon", e))?;
     let deadline = Instant::now() + READY_DEADLINE;

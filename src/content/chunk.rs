@@ -91,7 +91,6 @@ impl Cutter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn cuts(cutter: &Cutter, mut data: &[u8]) -> Vec<usize> {
         let mut lengths = Vec::new();
@@ -120,19 +119,19 @@ mod tests {
         assert_eq!(cuts(&cutter, &data), expected);
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(8))]
-        #[test]
-        fn an_insertion_moves_only_the_cuts_around_it(at in 0usize..3_000_000, seed: u64) {
-            let cutter = Cutter::new(ChunkerSettings::default()).unwrap();
-            let mut data = vec![0u8; 4_000_000];
+    #[test]
+    fn an_insertion_moves_only_the_cuts_around_it() {
+        let cutter = Cutter::new(ChunkerSettings::default()).unwrap();
+        // How soon cuts meet again depends on the bytes: the same ones each time.
+        for (seed, at) in (0u64..).zip([0, 1, 70_000, 500_000, 1_234_567, 2_999_999]) {
+            let mut data = vec![0u8; 6_000_000];
             blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut data);
             let before = cuts(&cutter, &data);
             data.splice(at..at, *b"inserted");
             let after = cuts(&cutter, &data);
             let same_tail = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b);
             let tail: usize = same_tail.map(|(a, _)| a).sum();
-            prop_assert!(tail + at + 3 * cutter.max_bytes() >= 4_000_000);
+            assert!(tail + at + 2 * cutter.max_bytes() >= 6_000_000, "{seed}: {tail}");
         }
     }
 }

@@ -164,17 +164,19 @@ fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.match_indices('.').find_map(|(dot, _)| find(object.get(&path[..dot])?, &path[dot + 1..]))
 }
 
-/// The order in which runs are sorted by a value: numbers, then text, then what is not there or is no
-/// number; the last stays last in either direction.
+/// The order in which runs are sorted by a value: numbers, then truth values, then text, then what is
+/// not there or is no number; the last stays last in either direction, as it came.
 pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) -> Ordering {
     let rank = |value: Option<&Value>| match value {
         Some(Value::Number(_)) => 0,
-        Some(Value::String(text)) if !NOT_FINITE.contains(&text.as_str()) => 1,
         Some(Value::Bool(_)) => 1,
-        _ => 2,
+        Some(Value::String(text)) if !NOT_FINITE.contains(&text.as_str()) => 2,
+        _ => LAST,
     };
     let turned = |order: Ordering| if descending { order.reverse() } else { order };
-    rank(left).cmp(&rank(right)).then_with(|| match (left, right) {
+    let (left_rank, right_rank) = (rank(left), rank(right));
+    left_rank.cmp(&right_rank).then_with(|| match (left, right) {
+        _ if left_rank == LAST => Ordering::Equal,
         (Some(Value::Number(left)), Some(Value::Number(right))) => {
             let (left, right) = (left.as_f64().unwrap_or(0.0), right.as_f64().unwrap_or(0.0));
             turned(left.total_cmp(&right))
@@ -184,6 +186,9 @@ pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) ->
         _ => Ordering::Equal,
     })
 }
+
+/// The rank of what is last in either direction.
+const LAST: u8 = 3;
 
 /// How numbers that JSON does not have are written, as W&B does.
 const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
@@ -322,8 +327,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_last_either_way() {
-        let values: Vec<Option<Value>> =
-            ["2", "\"NaN\"", "10", "\"Infinity\"", "\"b\"", "-1"].map(|v| Some(json(v))).into();
+        let told = ["2", "\"NaN\"", "10", "\"Infinity\"", "\"b\"", "true", "\"a\"", "-1", "false"];
+        let values: Vec<Option<Value>> = told.map(|v| Some(json(v))).into();
         let sorted = |descending| {
             let mut all = values.clone();
             all.push(None);
@@ -331,8 +336,8 @@ mod tests {
             let shown = all.iter().map(|v| v.as_ref().map_or("-".into(), Value::to_string));
             shown.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(sorted(false), "-1 2 10 \"b\" \"NaN\" \"Infinity\" -");
-        assert_eq!(sorted(true), "10 2 -1 \"b\" \"NaN\" \"Infinity\" -");
+        assert_eq!(sorted(false), "-1 2 10 false true \"a\" \"b\" \"NaN\" \"Infinity\" -");
+        assert_eq!(sorted(true), "10 2 -1 true false \"b\" \"a\" \"NaN\" \"Infinity\" -");
     }
 
     #[test]

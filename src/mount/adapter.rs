@@ -110,10 +110,10 @@ pub fn read_file(
 }
 
 /// Answers what is in a file.
-pub fn reply_read(read: Result<Vec<u8>>, reply: ReplyData) {
+pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
     match read {
         Ok(bytes) => reply.data(&bytes),
-        Err(e) => reply.error(errno::told("read", &e)),
+        Err(e) => reply.error(e),
     }
 }
 
@@ -315,18 +315,23 @@ impl Filesystem for ReadOnly {
         reply: ReplyData,
     ) {
         self.prefetcher.read();
+        let told = |e| errno::told("read", &e);
         match read_file(&self.fs, &self.at_once, ino.0, offset, size) {
             Err(e) if e.kind() == Kind::Later => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
+                let errands = self.errands.clone();
                 self.errands.run(Waits::Data, move || {
                     if let Some(tree) = fs.tree_of_small_file(ino.0) {
                         prefetcher.missed(tree);
                     }
                     let reader = &fs.repository().reader;
-                    reply_read(read_file(&fs, reader, ino.0, offset, size), reply);
+                    let read = errands.lately().read(ino.0, offset, size, || {
+                        read_file(&fs, reader, ino.0, offset, size).map_err(told)
+                    });
+                    reply_read(read, reply);
                 });
             }
-            read => reply_read(read, reply),
+            read => reply_read(read.map_err(told), reply),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::lately::Lately;
 use crate::error::{Error, Result};
 
 /// Threads that may wait for listings and look-ups.
@@ -28,6 +29,7 @@ pub enum Waits {
 #[derive(Clone)]
 pub struct Errands {
     pools: Option<Arc<[Pool; 2]>>,
+    lately: Arc<Lately>,
 }
 
 struct Pool {
@@ -63,12 +65,18 @@ impl Errands {
             let metadata = Pool::new(METADATA_THREADS, "metadata")?;
             Ok(Arc::new([metadata, Pool::new(DATA_THREADS, "data")?]))
         };
-        Ok(Self { pools: if needed { Some(pools()?) } else { None } })
+        let pools = if needed { Some(pools()?) } else { None };
+        Ok(Self { pools, lately: Arc::default() })
     }
 
     /// Whether there is anything to wait for.
     pub fn are_needed(&self) -> bool {
         self.pools.is_some()
+    }
+
+    /// What was waited for in vain just now.
+    pub fn lately(&self) -> &Lately {
+        &self.lately
     }
 
     /// Does `errand` in a thread that may wait, or at once when there is nothing to wait for.

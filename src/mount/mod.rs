@@ -15,6 +15,7 @@ mod errands;
 mod errno;
 mod fs;
 mod inode;
+mod lately;
 mod session;
 mod staging_adapter;
 mod staging_files;

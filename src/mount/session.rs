@@ -99,7 +99,8 @@ pub fn detach(target: &Path) {
     }
 }
 
-/// Unmounts `target` if nobody uses it; with `lazy`, in any case.
+/// Unmounts `target` if nobody uses it; with `lazy`, in any case. What is not mounted any more is done:
+/// a daemon that loses one of its mounts takes the other away by itself, and may be faster.
 ///
 /// # Errors
 /// [`Kind::Conflict`] when it is in use.
@@ -111,13 +112,14 @@ pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
         io::ErrorKind::PermissionDenied => fusermount(target, helper),
         _ => Err(e),
     });
-    done.map_err(|e| match e.kind() {
+    done.or_else(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => {
             let what = format!("{} is in use", target.display());
-            Error::new(Kind::Conflict, what)
-                .hint("end what uses it (`fuser -vm` lists them), or unmount with --lazy")
+            Err(Error::new(Kind::Conflict, what)
+                .hint("end what uses it (`fuser -vm` lists them), or unmount with --lazy"))
         }
-        _ => Error::io(format!("cannot unmount {}", target.display()), e),
+        _ if !mounts().iter().any(|(_, point)| point == target) => Ok(()),
+        _ => Err(Error::io(format!("cannot unmount {}", target.display()), e)),
     })
 }
 
@@ -404,5 +406,19 @@ fn forget(fs: &ReadFs, notifier: &Notifier, change: &Change) {
     let inodes = touched.projects.into_iter().chain(touched.descriptions).chain([ROOT]);
     for ino in inodes {
         let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_mounted_any_more_is_unmounted() {
+        let folder = tempfile::tempdir().unwrap();
+        for lazy in [false, true] {
+            unmount_if_idle(folder.path(), lazy).unwrap();
+        }
+        assert!(unmount_if_idle(Path::new("/proc"), false).is_err());
     }
 }

@@ -304,15 +304,17 @@ impl Filesystem for Staging {
         reply: ReplyData,
     ) {
         self.serve(Waits::Data, move |it| {
-            if !is_draft(ino.0) {
+            let read = it.errands.lately().read(ino.0, offset, size, || {
+                if is_draft(ino.0) {
+                    let mut buffer = vec![0; size as usize];
+                    let count = it.fs.drafts().read(fh.0, offset, &mut buffer).map_err(host)?;
+                    buffer.truncate(count);
+                    return Ok(buffer);
+                }
                 let read = read_file(&it.fs.read, it.fs.reader(), ino.0, offset, size);
-                return reply_read(read, reply);
-            }
-            let mut buffer = vec![0; size as usize];
-            match it.fs.drafts().read(fh.0, offset, &mut buffer) {
-                Ok(count) => reply.data(&buffer[..count]),
-                Err(e) => reply.error(host(e)),
-            }
+                read.map_err(|e| errno::told("read", &e))
+            });
+            reply_read(read, reply);
         });
     }
 

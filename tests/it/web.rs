@@ -231,8 +231,9 @@ fn send(state: &State, stream: &mut impl Write, mut body: Vec<u8>) -> Option<()>
         _ => {}
     }
     for part in body.chunks(64 << 10) {
-        stream.write_all(part).ok()?;
+        // Before who reads it can have all of it and look at the count.
         state.sent.fetch_add(part.len() as u64, Ordering::SeqCst);
+        stream.write_all(part).ok()?;
     }
     stream.flush().ok()?;
     if matches!(fault, Fault::Cut(_)) { None } else { Some(()) }

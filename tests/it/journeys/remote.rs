@@ -221,13 +221,33 @@ fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
         let eio = rustix::io::Errno::IO.raw_os_error();
         let late = rustix::io::Errno::TIMEDOUT.raw_os_error();
         assert!(errno == eio || errno == late, "{fault:?}: {errno}");
-        assert!(begun.elapsed() < Duration::from_secs(12), "{fault:?}: {:?}", begun.elapsed());
+        // The kernel asks twice; one read(2) is not to take twice as long.
+        assert!(begun.elapsed() < Duration::from_secs(7), "{fault:?}: {:?}", begun.elapsed());
         it.web.set(Fault::None);
         let back = Instant::now();
         until("the store is read again", || read(&cold, 0, 20_480).is_ok());
         assert!(back.elapsed() < Duration::from_secs(5), "{fault:?}: {:?}", back.elapsed());
     }
     it.is_right(&root);
+}
+
+#[test]
+fn listings_and_look_ups_end_in_time_and_are_never_told_to_be_empty() {
+    for fault in [Fault::Refuse, Fault::Hang, Fault::Status(500)] {
+        let mut it = remote(1_000_000);
+        let root = it.mount("data_timeout=20,metadata_timeout=2");
+        it.web.set(fault);
+        let late = [rustix::io::Errno::IO, rustix::io::Errno::TIMEDOUT];
+        let is_late =
+            |error: io::Error| late.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()));
+        let list = |folder: &Path| fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>();
+        assert!(is_late(list(&root).unwrap_err()), "{fault:?}");
+        assert!(is_late(fs::metadata(root.join("d/0001")).unwrap_err()), "{fault:?}");
+        it.web.set(Fault::None);
+        until("names are read again", || list(&root).is_ok_and(|names| names.len() == 3));
+        assert_eq!(fs::metadata(root.join("d/0001")).unwrap().len(), 20_480);
+        assert!(fs::metadata(root.join("none")).is_err());
+    }
 }
 
 #[test]
@@ -287,6 +307,72 @@ fn a_cache_that_is_taken_away_costs_only_time() {
     fs::write(&cache, "in the way").unwrap();
     let root = it.mount("");
     it.is_right(&root);
+}
+
+/// A disk for a cache, unmounted with the test.
+struct Disk(PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_cache_on_a_disk_that_is_full_or_read_only_is_read_through() {
+    let mut it = remote(20_000_000);
+    let disk = Disk(it.world.tree("disk", &[]));
+    let mount = |how: &str| {
+        crate::world::host(
+            "mount",
+            &[
+                Path::new("-o"),
+                Path::new(how),
+                Path::new("-t"),
+                Path::new("tmpfs"),
+                Path::new("none"),
+                &disk.0,
+            ],
+        );
+    };
+    mount("size=8m");
+    it.world.env.push(("ARTIFACTFS_CACHE_DIR", disk.0.join("cache").into_os_string()));
+    let root = it.mount("");
+    it.is_right(&root);
+    // Somebody else takes what is left.
+    fs::write(disk.0.join("ballast"), noise(3, 8 << 20)).unwrap_err();
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    it.is_right(&root);
+    it.world.umount();
+    let root = it.mount("");
+    it.is_right(&root);
+    it.world.umount();
+    mount("remount,ro");
+    let root = it.mount("");
+    it.is_right(&root);
+    it.world.umount();
+}
+
+#[test]
+fn a_part_of_a_version_is_fetched_before_it_is_read() {
+    let mut it = remote(10_000_000);
+    let told = it.world.json(&["prefetch", "p/a", "--include", "d/*"]);
+    assert_eq!(told["files"], SMALL, "{told}");
+    let root = it.mount("prefetch=none");
+    let before = it.web.counts();
+    same(&it.source.join("d"), &root.join("d"));
+    assert_eq!(it.web.counts(), before, "{:?}", it.web.log());
+    read(&root.join("big"), 0, 10).unwrap();
+    assert!(it.web.counts().0 > before.0, "the rest is not");
+}
+
+#[test]
+fn all_of_a_version_that_is_looked_up_is_fetched_when_that_is_asked_for() {
+    let mut it = remote(10_000_000);
+    let root = it.mount("prefetch=all");
+    fs::metadata(&root).unwrap();
+    let held = || it.world.json(&["cache", "status"])["bytes"].as_u64().unwrap();
+    until("it is near", || held() > 10_000_000 + SMALL * 20_480);
 }
 
 #[test]
@@ -402,11 +488,35 @@ fn numbers_are_told_to_people_and_to_prometheus() {
     let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     io::Write::write_all(&mut stream, request).unwrap();
     let text = io::read_to_string(stream).unwrap();
+    has_metrics(&text);
+}
+
+fn has_metrics(text: &str) {
     for name in ["store_bytes_total", "reads_near_total", "wrong_objects_total", "cache_bytes"] {
         let line = text.lines().find(|line| line.starts_with(&format!("artifactfs_{name} ")));
         let number = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         assert!(number.is_some(), "{name}: {text}");
     }
+}
+
+#[test]
+fn prometheus_may_ask_over_the_network_and_a_port_that_is_taken_is_told() {
+    let mut world = World::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let target = world.tree("mnt", &[]);
+    let mount = ["mount", "--metrics-listen", &address, target.to_str().unwrap()];
+    let refused = world.run(&mount);
+    assert!(refused.code != 0 && refused.err.contains("--metrics-listen"), "{}", refused.err);
+    assert_eq!(world.json(&["status"])["mounts"], serde_json::json!([]));
+    drop(taken);
+    world.ok(&mount);
+    world.mounts.push(target);
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    io::Write::write_all(&mut stream, request).unwrap();
+    has_metrics(&io::read_to_string(stream).unwrap());
+    world.umount();
 }
 
 #[test]

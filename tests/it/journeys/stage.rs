@@ -136,7 +136,13 @@ fn a_program_that_runs_in_a_draft_is_not_written_to() {
         let program = staging.join("p/a/sleep");
         fs::copy("/bin/sleep", &program).unwrap();
         let size = program.metadata().unwrap().len();
-        let mut running = Command::new(&program).arg("60").spawn().unwrap();
+        // Another thread's child has the file open for writing between its fork and its exec.
+        let mut started = None;
+        until("it runs", || {
+            started = Command::new(&program).arg("60").spawn().ok();
+            started.is_some()
+        });
+        let mut running = started.unwrap();
         let access = [OFlags::WRONLY, OFlags::RDWR, OFlags::WRONLY | OFlags::TRUNC, OFlags::TRUNC];
         for flags in access {
             let opened = rustix::fs::open(&program, flags, Mode::empty());

@@ -1,0 +1,92 @@
+//! What was waited for in vain a moment ago. The kernel reads ahead, and when that fails asks again by itself for
+//! the page its reader wants: one read(2) would wait twice as long as it may.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fuser::Errno;
+
+/// The kernel asks again at once; whoever tries again later is served anew.
+const SINCE: Duration = Duration::from_millis(500);
+/// Reads that are remembered: more cannot have been under way at once.
+const READS_MAX: usize = 1024;
+
+struct Late {
+    ino: u64,
+    bytes: Range<u64>,
+    ended: Instant,
+}
+
+/// Reads that have just ended because the store did not answer in time.
+#[derive(Default)]
+pub struct Lately {
+    late: Mutex<VecDeque<Late>>,
+}
+
+impl Lately {
+    /// Does `read`, unless what it begins with was waited for in vain just now.
+    ///
+    /// # Errors
+    /// Those of `read`; ETIMEDOUT.
+    pub fn read<T>(
+        &self,
+        ino: u64,
+        offset: u64,
+        size: u32,
+        read: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if self.was_late(ino, offset, Instant::now()) {
+            return Err(Errno::ETIMEDOUT);
+        }
+        let done = read();
+        if done.as_ref().is_err_and(|errno| *errno == Errno::ETIMEDOUT) {
+            self.note(ino, offset..offset.saturating_add(size.into()), Instant::now());
+        }
+        done
+    }
+
+    fn was_late(&self, ino: u64, at: u64, now: Instant) -> bool {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.iter().any(|one| {
+            one.ino == ino && one.bytes.contains(&at) && now.duration_since(one.ended) < SINCE
+        })
+    }
+
+    fn note(&self, ino: u64, bytes: Range<u64>, now: Instant) {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.retain(|one| now.duration_since(one.ended) < SINCE);
+        if late.len() == READS_MAX {
+            late.pop_front();
+        }
+        late.push_back(Late { ino, bytes, ended: now });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_late_is_not_waited_for_at_once_again_and_then_it_is() {
+        let lately = Lately::default();
+        let now = Instant::now();
+        lately.note(1, 100..200, now);
+        assert!(lately.was_late(1, 100, now) && lately.was_late(1, 199, now + SINCE / 2));
+        assert!(!lately.was_late(2, 100, now) && !lately.was_late(1, 200, now));
+        assert!(!lately.was_late(1, 100, now + SINCE));
+        lately.note(2, 0..1, now + SINCE);
+        assert_eq!(lately.late.lock().unwrap().len(), 1, "what is over is forgotten");
+    }
+
+    #[test]
+    fn only_what_took_too_long_is_remembered() {
+        let lately = Lately::default();
+        for (errno, tried_again) in [(Errno::EIO, true), (Errno::ETIMEDOUT, false)] {
+            assert!(lately.read(1, 0, 10, || Err::<(), _>(errno)).is_err());
+            assert_eq!(lately.read(1, 5, 5, || Ok(())).is_ok(), tried_again);
+        }
+        assert!(lately.read(1, 10, 10, || Ok(())).is_ok());
+    }
+}
