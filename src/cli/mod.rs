@@ -21,6 +21,7 @@ mod remove;
 mod repo;
 mod runs;
 mod stats;
+mod table;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -103,6 +104,9 @@ enum Verb {
     Gc(remove::Gc),
     /// Copy every pack of one store to another, verified; goes on where it was interrupted
     CopyStore(copy_store::CopyStore),
+    /// Print tables that W&B's library wrote, and join their parts
+    #[command(subcommand)]
+    Table(table::TableVerb),
     /// Show what mounts do with a remote store, live
     Stats(stats::StatsVerb),
     /// Ends mounts that do not answer
@@ -181,6 +185,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Cache(verb) => cache::cache(&context, verb),
         Verb::Gc(verb) => remove::gc(&context, verb),
         Verb::CopyStore(verb) => copy_store::copy_store(&context, verb),
+        Verb::Table(verb) => table::table(&context, verb),
         Verb::Stats(verb) => stats::stats(&context, &verb),
         Verb::Watchdog(verb) => watchdog::watch(&verb),
         Verb::Status(verb) => repo::status(&context, verb),
