@@ -5,4 +5,5 @@ mod put;
 mod read;
 mod remote;
 mod stage;
+mod tables;
 mod version_drafts;
