@@ -230,6 +230,10 @@ fn take_head(reader: &Reader, part: &Part) -> Result<Head> {
 /// What is at `path`, and its name.
 fn find(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<(String, Target)> {
     let name = path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
+    if name.is_empty() {
+        return Err(Error::new(Kind::Usage, "a path in the version is wanted, and none was given")
+            .hint("`artifactfs ls` lists what there is"));
+    }
     match resolve(reader, root, path)? {
         Some(entry) => Ok((name, entry.target)),
         None => Err(Error::new(Kind::NotFound, format!("the version has no {name}"))

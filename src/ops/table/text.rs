@@ -6,6 +6,8 @@ use super::cell::Cell;
 
 /// Rows by which the widths are decided; those behind them may stick out.
 const ALIGNED_ROWS: usize = 1_000;
+/// The same, when so many bytes of cells wait: rows may have many.
+const ALIGNED_BYTES: usize = 4 << 20;
 /// The longest cell that is shown whole, in characters.
 const CELL_CHARACTERS: usize = 60;
 
@@ -13,6 +15,7 @@ const CELL_CHARACTERS: usize = 60;
 pub struct Lines<W> {
     to: W,
     waiting: Vec<Vec<String>>,
+    waiting_bytes: usize,
     widths: Option<Vec<usize>>,
 }
 
@@ -20,7 +23,7 @@ impl<W: Write> Lines<W> {
     /// Begins with a line of names.
     pub fn new(to: W, names: &[String]) -> Self {
         let names = names.iter().map(|name| shortened(name)).collect();
-        Self { to, waiting: vec![names], widths: None }
+        Self { to, waiting: vec![names], waiting_bytes: 0, widths: None }
     }
 
     /// One more row.
@@ -29,8 +32,11 @@ impl<W: Write> Lines<W> {
         if let Some(widths) = &self.widths {
             return write_line(&mut self.to, &row, widths);
         }
+        self.waiting_bytes +=
+            row.iter().map(|cell| size_of::<String>() + cell.len()).sum::<usize>();
         self.waiting.push(row);
-        if self.waiting.len() > ALIGNED_ROWS { self.write_waiting() } else { Ok(()) }
+        let enough = self.waiting.len() > ALIGNED_ROWS || self.waiting_bytes > ALIGNED_BYTES;
+        if enough { self.write_waiting() } else { Ok(()) }
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {

@@ -15,7 +15,7 @@ use super::{Format, Rows, Table};
 use crate::error::{Error, Kind, Result};
 
 /// A row group of a Parquet file is closed with so many bytes, encoded.
-const ROW_GROUP_BYTES: usize = 32 << 20;
+const ROW_GROUP_BYTES: usize = 16 << 20;
 /// Tables up to this length are read to their end to say how many rows they have.
 const COUNTED_BYTES: u64 = 64 << 20;
 
@@ -24,9 +24,9 @@ const COUNTED_BYTES: u64 = 64 << 20;
 pub struct Shown {
     /// Rows.
     pub rows: u64,
-    /// Whether there are more.
+    /// Whether there are more; only looked for by text.
     pub more: bool,
-    /// Rows of the table, where they were all seen.
+    /// Rows of the table, where text has seen them all.
     pub all: Option<u64>,
 }
 
@@ -51,7 +51,10 @@ pub fn show(
             parquet(table, &types, &mut rows, to)?;
         }
     }
-    rows.shown(table.size_bytes)
+    match format {
+        Format::Text => rows.shown(table.size_bytes),
+        _ => Ok(Shown { rows: rows.done, more: false, all: None }),
+    }
 }
 
 /// So many rows of a table.

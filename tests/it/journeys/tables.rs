@@ -80,14 +80,19 @@ fn a_table_of_pythons_is_shown_in_every_format() {
     let path = "p/a:v0/eval/t.table.json";
     let ran = world.run(&["table", "show", path]);
     assert_eq!(ran.code, 0, "{}", ran.err);
+    let image = |number| format!("{{\"_type\": \"image-file\", \"path\": \"media/{number}.png\"}}");
+    let wanted = [
+        ["id", "loss", "label", "good", "box", "image", "empty", "mixed"],
+        ["0", "0.5", "k\u{e4}se", "true", "[1, 2, \"NaN\"]", &image(0), "-", "1"],
+        ["1", "NaN", "a, \"b\"\\nc", "false", "[]", "-", "-", "one"],
+        ["2", "-Infinity", "", "-", "[3]", &image(1), "-", "-"],
+    ];
     let lines: Vec<_> = ran.out.lines().collect();
-    assert_eq!(lines.len(), 4, "{}", ran.out);
-    assert!(lines[0].starts_with("id  loss       label        good   box  "), "{}", lines[0]);
-    assert!(
-        lines[1].starts_with("0   0.5        k\u{e4}se         true   [1, 2, \"NaN\"]  {\"_type\"")
-    );
-    assert!(lines[2].starts_with("1   NaN        a, \"b\"\\nc  false  []  "), "{}", lines[2]);
-    assert!(lines[3].starts_with("2   -Infinity               -      [3] "), "{}", lines[3]);
+    assert_eq!(lines.len(), wanted.len(), "{}", ran.out);
+    for (line, [a, b, c, d, e, f, g, h]) in lines.iter().zip(wanted) {
+        let aligned = format!("{a:2}  {b:9}  {c:9}  {d:5}  {e:13}  {f:46}  {g:5}  {h}");
+        assert_eq!(*line, aligned);
+    }
     assert_eq!(ran.err, "3 rows\n");
 
     let document = world.json(&["table", "show", "p/a/eval/t.table.json"]);
@@ -252,7 +257,7 @@ fn what_is_no_table_is_told_with_its_place() {
         (
             "p/a/torn.table.json",
             13,
-            "torn.table.json: ',' or ']' was expected and the end found at byte",
+            "torn.table.json: the rest of a value was expected and the end found at byte 53",
         ),
         (
             "p/a/short.table.json",
@@ -267,7 +272,7 @@ fn what_is_no_table_is_told_with_its_place() {
         ("p/a:v7/x.table.json", 10, "v7"),
         ("p/b/x.table.json", 10, "p/b"),
         ("p/a", 1, "names no table"),
-        ("p", 2, "p/"),
+        ("p", 2, "no artifact name"),
         ("p/a/../x.table.json", 2, "file name"),
     ];
     for (path, code, words) in cases {
@@ -300,14 +305,14 @@ fn a_pointer_is_written_into_the_next_version_and_nothing_is_copied() {
     assert!(made["stored_bytes"].as_u64().unwrap() < 2_000, "{made}");
     let show = ["table", "show", "p/a:joined/t.partitioned-table.json", "--format", "csv"];
     assert_eq!(world.ok(&show), "x\nx0\nx1\nx2\n");
-    assert_eq!(world.run(&["diff", "p/a:v0", "p/a:v1"]).out, "+ t.partitioned-table.json  53 B\n");
+    assert_eq!(world.run(&["diff", "p/a:v0", "p/a:v1"]).out, "+ t.partitioned-table.json  50 B\n");
     let totals = |reference: &str| {
         let show = world.json(&["show", reference]);
         let of = |key: &str| show[key].as_u64().unwrap();
         (of("files"), of("directories"), of("size_bytes"))
     };
     let before = totals("p/a:v0");
-    assert_eq!(totals("p/a:v1"), (before.0 + 1, before.1, before.2 + 53));
+    assert_eq!(totals("p/a:v1"), (before.0 + 1, before.1, before.2 + 50));
     // A tree is what it is, however it was made.
     let out = world.path("out");
     world.ok(&["get", "p/a:v1", "--root", out.to_str().unwrap()]);
@@ -318,7 +323,7 @@ fn a_pointer_is_written_into_the_next_version_and_nothing_is_copied() {
     assert_eq!((&again["reference"], &again["new_version"]), (&json!("p/a:v1"), &json!(false)));
     let deep = world.json(&["table", "partition", "p/a", "parts/", "tables/deep/u"]);
     assert_eq!(deep["path"], "tables/deep/u.partitioned-table.json");
-    assert_eq!(totals("p/a:v2"), (before.0 + 2, before.1 + 2, before.2 + 106));
+    assert_eq!(totals("p/a:v2"), (before.0 + 2, before.1 + 2, before.2 + 100));
     let deep = world.ok(&["table", "show", "p/a/tables/deep/u.partitioned-table.json"]);
     assert_eq!(deep, "x\nx0\nx1\nx2\n");
     world.sound();
@@ -423,9 +428,9 @@ fn write_long_table(path: &Path, bytes: usize) -> u64 {
 
 #[test]
 fn memory_does_not_grow_with_a_table() {
-    const TABLE_BYTES: usize = 160 << 20;
+    const TABLE_BYTES: usize = 256 << 20;
     /// What is kept near of a store (32 MiB of chunks), a row group, a batch, and the program itself.
-    const PEAK_BYTES: u64 = 128 << 20;
+    const PEAK_BYTES: u64 = 112 << 20;
     let world = World::new();
     let source = world.tree("src", &[]);
     let rows = write_long_table(&source.join("t.table.json"), TABLE_BYTES);
@@ -453,6 +458,7 @@ fn memory_does_not_grow_with_a_table() {
             _ => {}
         }
         assert!(peak > 8 << 20, "{format}: the peak was not seen: {peak}");
+        println!("{format}: at most {} MiB", peak >> 20);
         assert!(peak < PEAK_BYTES, "{format}: {} MiB", peak >> 20);
     }
 }
@@ -621,7 +627,11 @@ fn random_tables_come_back_from_every_format() {
     let repository = world.open();
     let file = world.path("t.table.json");
     let strategy = (random_table(), any::<bool>());
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(64));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
     let ran = runner.run(&strategy, |(columns, pretty)| {
         let names: Vec<_> = (0..columns.len()).map(|index| format!("c{index}")).collect();
         write(&file, document_of(&columns, &names, pretty).as_bytes());
