@@ -24,6 +24,7 @@ mod run;
 mod runs;
 mod stats;
 mod sweep;
+mod table;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -107,6 +108,9 @@ enum Verb {
     Gc(remove::Gc),
     /// Copy every pack of one store to another, verified; goes on where it was interrupted
     CopyStore(copy_store::CopyStore),
+    /// Print tables that W&B's library wrote, and join their parts
+    #[command(subcommand)]
+    Table(table::TableVerb),
     /// Show what mounts do with a remote store, live
     Stats(stats::StatsVerb),
     /// Run a command as a run: what it reads and logs is recorded
@@ -204,6 +208,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Cache(verb) => cache::cache(&context, verb),
         Verb::Gc(verb) => remove::gc(&context, verb),
         Verb::CopyStore(verb) => copy_store::copy_store(&context, verb),
+        Verb::Table(verb) => table::table(&context, verb),
         Verb::Stats(verb) => stats::stats(&context, &verb),
         Verb::Run(verb) => run::run(&context, verb),
         Verb::Runs(verb) => runs::runs(&context, verb),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::model::version::{Timestamp, VersionInfo};
 use crate::ops::put::Progress;
 use crate::registry::system_clock;
@@ -47,6 +47,28 @@ fn end_quietly(printed: std::io::Result<()>) {
             std::process::exit(i32::from(super::exit::USAGE_OR_DIFFERS));
         }
         Ok(()) => {}
+    }
+}
+
+/// Standard output for what is written bit by bit: as it is, past the standard library's lines.
+pub fn standard_output() -> Result<impl Write + Send> {
+    use std::os::fd::AsFd;
+    let copy = std::io::stdout().as_fd().try_clone_to_owned();
+    copy.map(|copy| Stream(copy.into())).map_err(|e| Error::io("cannot write to stdout", e))
+}
+
+struct Stream(std::fs::File);
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -23,5 +23,6 @@ pub mod repository;
 pub mod runs;
 pub mod share;
 pub mod stats;
+pub mod table;
 pub mod totals;
 pub mod verify;

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::feed::Feed;
+use super::graft::{Graft, GraftScan};
 use super::hash::hash;
 use super::index::OldIndex;
 use super::ledger::Ledger;
@@ -46,6 +47,8 @@ pub enum Walk<'a> {
     Source(&'a Source, OldIndex),
     /// A draft.
     Draft(&'a DraftSource<'a>),
+    /// A tree that gets one more file.
+    Graft(&'a Graft<'a>),
 }
 
 /// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
@@ -64,6 +67,7 @@ pub fn run(
     match &walked {
         Walk::Source(source, _) => assembly.drop_empty = source.filters().chooses(),
         Walk::Draft(draft) => assembly.draft = Some(draft),
+        Walk::Graft(_) => {}
     }
     let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
     let (work, work_queue) = channel::<(u64, Unit)>();
@@ -120,6 +124,7 @@ fn walk(
     let walked = match walked {
         Walk::Source(source, old) => Scan::new(source, old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
+        Walk::Graft(graft) => GraftScan::new(graft, &repository.reader, feed).run(),
     };
     // The last "unit" says how the walk ended; nobody may be left to hear it.
     let _ = done.send((number, walked.map(|()| None)));

@@ -28,7 +28,7 @@ const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
 const RECORD_MAX_BYTES: u64 = 8_192;
 
 /// What tells whether a file is still the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     size_bytes: u64,
     modified: (i64, i64),

@@ -12,6 +12,7 @@
 mod assemble;
 mod feed;
 mod file;
+mod graft;
 mod hash;
 mod index;
 mod ledger;
@@ -34,6 +35,7 @@ use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{CommitRequest, Committed, LeaseId};
 use assemble::{Built, Walk};
+pub use graft::{Graft, graft};
 use index::{NewIndex, OldIndex};
 use ledger::Ledger;
 pub use ledger::{DraftLedger, Line, content_of};

@@ -7,4 +7,5 @@ mod read;
 mod remote;
 mod runs;
 mod stage;
+mod tables;
 mod version_drafts;

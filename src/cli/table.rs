@@ -1,0 +1,147 @@
+//! `table`.
+
+use std::io::{BufWriter, IsTerminal};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::list::path_within;
+use super::output::standard_output;
+use super::properties::Properties;
+use super::{Context, connect, exit, parse};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::EntryName;
+use crate::model::reference::Reference;
+use crate::ops::put::NewVersion;
+use crate::ops::table::{self, Format, Shown, Table};
+
+/// Rows that text has unless told.
+const TEXT_ROWS: u64 = 50;
+
+#[derive(Subcommand)]
+pub enum TableVerb {
+    /// Print a table: as text, JSON, CSV or Parquet
+    Show(Show),
+    /// Make a folder of tables one table, in the next version of the artifact
+    Partition(Partition),
+}
+
+#[derive(Args)]
+pub struct Show {
+    /// project/artifact:alias/path: a *.table.json or *.partitioned-table.json
+    path: String,
+    /// At most so many rows [default: 50 for text, otherwise all]
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// text, json, csv or parquet [default: text]
+    #[arg(long)]
+    format: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Partition {
+    /// The version that has the tables: project/artifact:alias
+    reference: String,
+    /// The folder they are in
+    parts_path: String,
+    /// The new table's name, without .partitioned-table.json
+    name: String,
+    #[command(flatten)]
+    properties: Properties,
+}
+
+pub fn table(context: &Context, verb: TableVerb) -> Result<u8> {
+    match verb {
+        TableVerb::Show(verb) => show(context, &verb),
+        TableVerb::Partition(verb) => partition(context, &verb),
+    }
+}
+
+/// `project/artifact:alias/path`.
+fn parse_path(text: &str) -> Result<(Reference, Vec<EntryName>)> {
+    let mut parts = text.splitn(3, '/');
+    let (project, artifact) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let reference = parse(&format!("{project}/{artifact}"))?;
+    let path = path_within(parts.next().unwrap_or(""))?;
+    if path.is_empty() {
+        return Err(Error::new(Kind::Usage, format!("\"{text}\" names no table in a version"))
+            .hint("write it as project/artifact:alias/path; `artifactfs ls` lists paths"));
+    }
+    Ok((reference, path))
+}
+
+fn format(context: &Context, verb: &Show) -> Result<Format> {
+    let said: Option<Format> = verb.format.as_deref().map(parse).transpose()?;
+    match said {
+        Some(format) if context.output.json && format != Format::Json => {
+            Err(Error::new(Kind::Usage, "--json is a format of its own").hint("leave one out"))
+        }
+        None if context.output.json => Ok(Format::Json),
+        said => Ok(said.unwrap_or(Format::Text)),
+    }
+}
+
+fn show(context: &Context, verb: &Show) -> Result<u8> {
+    let format = format(context, verb)?;
+    let (reference, path) = parse_path(&verb.path)?;
+    if format == Format::Parquet && std::io::stdout().is_terminal() {
+        return Err(Error::new(Kind::Usage, "Parquet is for programs, and this is a terminal")
+            .hint("write it to a file: … > table.parquet"));
+    }
+    let limit = verb.limit.or((format == Format::Text).then_some(TEXT_ROWS));
+    let repository = connect::open_repository(context)?;
+    let info = super::runs::used(context, &*repository.registry, reference)?;
+    let table = Table::open(&repository.reader, info.root, &path)?;
+    if table.parts == 0 {
+        context.output.note("artifactfs: the folder of parts has no tables");
+    }
+    let to = BufWriter::new(standard_output()?);
+    let shown = table::show(&table, format, limit, to)?;
+    if format == Format::Text {
+        context.output.note(&told(&shown));
+    }
+    Ok(exit::DONE)
+}
+
+fn told(shown: &Shown) -> String {
+    let rows = shown.rows;
+    match shown.all {
+        Some(all) if shown.more => format!("{rows} of {all} rows; --limit shows more"),
+        _ if shown.more => format!("the first {rows} rows; --limit shows more"),
+        _ => format!("{rows} rows"),
+    }
+}
+
+fn partition(context: &Context, verb: &Partition) -> Result<u8> {
+    let reference: Reference = parse(&verb.reference)?;
+    let folder = path_within(&verb.parts_path)?;
+    let name = path_within(&verb.name)?;
+    let said = verb.properties.parse()?;
+    let repository = connect::open_repository(context)?;
+    let base = super::runs::used(context, &*repository.registry, reference)?;
+    let version = NewVersion {
+        path: base.path.clone(),
+        artifact_type: said.artifact_type,
+        aliases: said.aliases,
+        description: said.description,
+        metadata: said.metadata,
+        expect: None,
+        run: context.run()?,
+    };
+    let pointer = table::partition(&repository, &base, &folder, &name, version)?;
+    let committed = pointer.report.committed.as_ref();
+    let reference = committed.map(|c| format!("{}:{}", c.path, c.number)).unwrap_or_default();
+    let new = committed.is_some_and(|c| c.new);
+    let document = json!({
+        "reference": reference,
+        "new_version": new,
+        "path": pointer.path,
+        "parts": pointer.parts,
+        "stored_bytes": pointer.report.stored_bytes,
+    });
+    context.output.print(document, || {
+        let what = if new { "" } else { "  was there already: no new version" };
+        vec![format!("{reference}/{}  {} parts{what}", pointer.path, pointer.parts)]
+    });
+    Ok(exit::DONE)
+}

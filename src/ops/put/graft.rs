@@ -1,0 +1,195 @@
+//! The walk of a tree that gets one more file: only the nodes around it are read, and made anew.
+
+use std::path::PathBuf;
+
+use super::assemble::{self, Walk};
+use super::feed::Feed;
+use super::hash::cut_all;
+use super::index::Stamp;
+use super::ledger::Ledger;
+use super::scan::{Event, FileMeta};
+use super::{NewVersion, PutReport, Silent};
+use crate::content::reader::Reader;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::tree::{Entry, Target, TreeNode};
+use crate::model::version::Totals;
+use crate::ops::delete::reap;
+use crate::ops::holder;
+use crate::ops::repository::Repository;
+use crate::ops::totals::Difference;
+
+/// A tree, and the file that comes into it or takes another file's place.
+pub struct Graft<'a> {
+    /// The root of the tree.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// Where the file comes, at least one name; directories that are not there are made.
+    pub path: &'a [EntryName],
+    /// What is in it: short, since it is held in memory.
+    pub bytes: &'a [u8],
+}
+
+/// Makes `graft` a version.
+///
+/// # Errors
+/// [`Kind::Conflict`] when a directory is where the file comes, or a file where a directory must be; and as
+/// [`put`](super::put).
+pub fn graft(repository: &Repository, graft: &Graft<'_>, version: NewVersion) -> Result<PutReport> {
+    let registry = &repository.registry;
+    let purpose = format!("graft {} {}", version.path, shown(graft.path));
+    let orphan = holder::orphan_for(&**registry, &purpose)?;
+    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
+    let done: Result<PutReport> = (|| {
+        let progress = std::sync::Arc::new(Silent);
+        let walk = Walk::Graft(graft);
+        let built = assemble::run(repository, walk, Some(lease), Ledger::None, progress)?;
+        let mut report = built.report;
+        report.committed = Some(version.commit(repository, lease, &report)?);
+        Ok(report)
+    })();
+    let released = registry.release(lease).and_then(|()| reap(repository));
+    let report = done?;
+    if let Err(e) = released {
+        tracing::warn!("the lease of a finished graft could not be released: {e}");
+    }
+    Ok(report)
+}
+
+fn shown(path: &[EntryName]) -> String {
+    path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
+}
+
+/// The walk.
+pub struct GraftScan<'a> {
+    graft: &'a Graft<'a>,
+    reader: &'a Reader,
+    feed: Feed<'a>,
+}
+
+/// What still comes into a directory: a name, and the path below it.
+type Coming<'p> = Option<(&'p EntryName, &'p [EntryName])>;
+
+impl<'a> GraftScan<'a> {
+    /// A walk of `graft` that feeds `feed`.
+    pub fn new(graft: &'a Graft<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
+        Self { graft, reader, feed }
+    }
+
+    /// Walks to the end.
+    ///
+    /// # Errors
+    /// As [`graft`], and what the feed says.
+    pub fn run(mut self) -> Result<()> {
+        self.feed.push(Event::Adjust(self.graft.totals.into()), 0)?;
+        self.directory(Some(self.graft.root), self.graft.path)?;
+        self.feed.flush()
+    }
+
+    fn directory(&mut self, tree: Option<Digest>, path: &[EntryName]) -> Result<()> {
+        let mut coming = path.split_first();
+        if let Some(tree) = tree {
+            self.node(&mut coming, tree, None)?;
+        }
+        self.come(&mut coming, None)
+    }
+
+    /// A node of the tree; what follows it begins with `bound`.
+    fn node(
+        &mut self,
+        coming: &mut Coming<'_>,
+        digest: Digest,
+        bound: Option<&EntryName>,
+    ) -> Result<()> {
+        match &*self.reader.tree(digest)? {
+            TreeNode::Inner(children) => {
+                let leaves = match children.first() {
+                    Some(first) => matches!(*self.reader.tree(first.digest)?, TreeNode::Leaf(_)),
+                    None => false,
+                };
+                for (index, child) in children.iter().enumerate() {
+                    let bound = children.get(index + 1).map(|next| &next.first).or(bound);
+                    // Where a directory ends says nothing about where a longer one is cut.
+                    let touched =
+                        bound.is_none_or(|bound| coming.is_some_and(|(name, _)| name < bound));
+                    if leaves && !touched {
+                        self.feed.push(Event::Run(child.clone()), 0)?;
+                    } else {
+                        self.node(coming, child.digest, bound)?;
+                    }
+                }
+                Ok(())
+            }
+            TreeNode::Leaf(entries) => {
+                entries.iter().try_for_each(|entry| self.entry(coming, entry))?;
+                match bound {
+                    Some(bound) if coming.is_some_and(|(name, _)| name < bound) => {
+                        self.come(coming, None)
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// An entry of the tree, and what comes before it.
+    fn entry(&mut self, coming: &mut Coming<'_>, entry: &Entry) -> Result<()> {
+        match *coming {
+            Some((name, _)) if *name == entry.name => self.come(coming, Some(&entry.target)),
+            Some((name, _)) if *name < entry.name => {
+                self.come(coming, None)?;
+                self.feed.push(Event::Unchanged(entry.clone()), 0)
+            }
+            _ => self.feed.push(Event::Unchanged(entry.clone()), 0),
+        }
+    }
+
+    /// What comes, if it has not come, takes the place of `old`.
+    fn come(&mut self, coming: &mut Coming<'_>, old: Option<&Target>) -> Result<()> {
+        let Some((name, below)) = coming.take() else { return Ok(()) };
+        let in_the_way = |what: &str| {
+            let what = format!("{what} {name} is in the way of {}", shown(self.graft.path));
+            Err(Error::new(Kind::Conflict, what).hint("choose another name"))
+        };
+        match old {
+            Some(Target::Directory(_)) if below.is_empty() => in_the_way("the directory"),
+            Some(Target::Directory(tree)) => {
+                // It is counted when it is left.
+                self.feed.push(Event::Adjust(Difference::DIRECTORY.negated()), 0)?;
+                self.below(name, Some(*tree), below)
+            }
+            Some(_) if !below.is_empty() => in_the_way("the file"),
+            None if !below.is_empty() => self.below(name, None, below),
+            Some(old) => {
+                let lost = Difference::of(self.reader, old)?.negated();
+                self.feed.push(Event::Adjust(lost), 0)?;
+                self.file(name)
+            }
+            None => self.file(name),
+        }
+    }
+
+    fn below(&mut self, name: &EntryName, tree: Option<Digest>, path: &[EntryName]) -> Result<()> {
+        self.feed.push(Event::Enter(name.clone()), 0)?;
+        self.directory(tree, path)?;
+        self.feed.push(Event::Leave, 0)
+    }
+
+    fn file(&mut self, name: &EntryName) -> Result<()> {
+        let buffer = self.graft.bytes.to_vec();
+        let cuts = cut_all(&buffer, 0, self.feed.cutter);
+        let file = FileMeta {
+            name: name.clone(),
+            key: Vec::new(),
+            path: PathBuf::new(),
+            executable: false,
+            stamp: Stamp::default(),
+            size_bytes: buffer.len() as u64,
+            share: false,
+            linked: false,
+        };
+        self.feed.whole(Event::File(file, cuts), buffer)
+    }
+}

@@ -1,0 +1,111 @@
+//! Batches: so many rows, column by column.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+
+use super::cell::{Cell, ColumnType};
+
+/// A batch is full with so many rows …
+const BATCH_ROWS: usize = 8_192;
+/// … or so many bytes of rows.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// The columns under their names.
+pub fn schema(names: &[String], types: &[ColumnType]) -> SchemaRef {
+    let field = |(name, column): (&String, &ColumnType)| {
+        let data_type = match column {
+            ColumnType::Boolean => DataType::Boolean,
+            ColumnType::Whole => DataType::Int64,
+            ColumnType::Number => DataType::Float64,
+            ColumnType::Text | ColumnType::Json => DataType::Utf8,
+        };
+        Field::new(name, data_type, true)
+    };
+    Arc::new(Schema::new(names.iter().zip(types).map(field).collect::<Vec<_>>()))
+}
+
+enum Column {
+    Boolean(BooleanBuilder),
+    Whole(Int64Builder),
+    Number(Float64Builder),
+    Text(StringBuilder),
+    Json(StringBuilder),
+}
+
+impl Column {
+    fn new(column: ColumnType) -> Self {
+        match column {
+            ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
+            ColumnType::Whole => Self::Whole(Int64Builder::new()),
+            ColumnType::Number => Self::Number(Float64Builder::new()),
+            ColumnType::Text => Self::Text(StringBuilder::new()),
+            ColumnType::Json => Self::Json(StringBuilder::new()),
+        }
+    }
+
+    fn push(&mut self, cell: &Cell<'_>) {
+        match self {
+            Self::Boolean(builder) => builder.append_option(match cell {
+                Cell::Boolean(value) => Some(*value),
+                _ => None,
+            }),
+            Self::Whole(builder) => builder.append_option(cell.whole()),
+            Self::Number(builder) => builder.append_option(cell.number()),
+            Self::Text(builder) => builder.append_option(cell.shown()),
+            Self::Json(builder) => builder.append_option(cell.json().as_deref()),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Boolean(builder) => Arc::new(builder.finish()),
+            Self::Whole(builder) => Arc::new(builder.finish()),
+            Self::Number(builder) => Arc::new(builder.finish()),
+            Self::Text(builder) | Self::Json(builder) => Arc::new(builder.finish()),
+        }
+    }
+}
+
+/// Rows that are not written yet.
+pub struct Batch {
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    rows: usize,
+    size_bytes: usize,
+}
+
+impl Batch {
+    /// No rows.
+    pub fn new(names: &[String], types: &[ColumnType]) -> Self {
+        let columns = types.iter().map(|column| Column::new(*column)).collect();
+        Self { schema: schema(names, types), columns, rows: 0, size_bytes: 0 }
+    }
+
+    /// Its columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// One more row, of `size_bytes` as it is written.
+    pub fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>, size_bytes: usize) {
+        self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.push(&cell));
+        self.rows += 1;
+        self.size_bytes += size_bytes;
+    }
+
+    /// Whether it is to be written.
+    pub fn is_full(&self) -> bool {
+        self.rows >= BATCH_ROWS || self.size_bytes >= BATCH_BYTES
+    }
+
+    /// What is in it; afterwards there is nothing.
+    pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
+        let columns = self.columns.iter_mut().map(Column::finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        (self.rows, self.size_bytes) = (0, 0);
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+    }
+}

@@ -1,0 +1,212 @@
+//! Cells: what is in one, and what all of a column have in common.
+
+use std::borrow::Cow;
+
+use super::json::as_json;
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell<'a> {
+    /// Nothing.
+    Null,
+    /// Yes or no.
+    Boolean(bool),
+    /// A number, as it is written.
+    Number(&'a str),
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A list or an object, as JSON.
+    Nested(Cow<'a, str>),
+}
+
+impl<'a> Cell<'a> {
+    /// The cell that `json` is, a value that was checked.
+    pub fn of(json: &'a str) -> Self {
+        match json.as_bytes().first() {
+            None | Some(b'n') => Self::Null,
+            Some(b't') => Self::Boolean(true),
+            Some(b'f') => Self::Boolean(false),
+            Some(b'[' | b'{') => Self::Nested(as_json(json)),
+            Some(b'"') => Self::Text(text_of(json)),
+            Some(_) => Self::Number(json),
+        }
+    }
+
+    /// What a person reads; nothing for nothing.
+    pub fn shown(&self) -> Option<&str> {
+        match self {
+            Self::Null => None,
+            Self::Boolean(true) => Some("true"),
+            Self::Boolean(false) => Some("false"),
+            Self::Number(text) => Some(text),
+            Self::Text(text) | Self::Nested(text) => Some(text),
+        }
+    }
+
+    /// The cell as JSON; nothing for nothing.
+    pub fn json(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Owned(serde_json::Value::from(&**text).to_string())),
+            Self::Number(text) => Some(as_json(text)),
+            other => other.shown().map(Cow::Borrowed),
+        }
+    }
+
+    /// The number it is.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(text) => text.parse().ok(),
+            Self::Text(text) => not_finite(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number of 64 bits it is.
+    pub fn whole(&self) -> Option<i64> {
+        match self {
+            Self::Number(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Null => 0,
+            Self::Boolean(_) => BOOLEAN,
+            Self::Number(_) if self.whole().is_some() => WHOLE,
+            Self::Number(_) => NUMBER,
+            Self::Text(text) if not_finite(text).is_some() => NOT_FINITE_TEXT,
+            Self::Text(_) => TEXT,
+            Self::Nested(_) => NESTED,
+        }
+    }
+}
+
+/// The text that a JSON string stands for. Half of a surrogate pair, which Python writes and is no
+/// text, leaves the string as it is written.
+fn text_of(json: &str) -> Cow<'_, str> {
+    let inside = &json[1..json.len() - 1];
+    if !inside.contains('\\') {
+        return Cow::Borrowed(inside);
+    }
+    serde_json::from_str(json).map_or(Cow::Borrowed(inside), Cow::Owned)
+}
+
+/// Numbers that JSON does not have, as W&B writes them as text.
+fn not_finite(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+const BOOLEAN: u8 = 1;
+const WHOLE: u8 = 2;
+const NUMBER: u8 = 4;
+const NOT_FINITE_TEXT: u8 = 8;
+const TEXT: u8 = 16;
+const NESTED: u8 = 32;
+
+/// What the cells of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// Yes or no.
+    Boolean,
+    /// Whole numbers of 64 bits.
+    Whole,
+    /// Numbers.
+    Number,
+    /// Text.
+    Text,
+    /// Anything: each cell as JSON.
+    Json,
+}
+
+/// The kinds of cells a column was seen to have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// One more cell.
+    pub fn see(&mut self, cell: &Cell<'_>) {
+        self.0 |= cell.kind();
+    }
+
+    /// What the column is; what the table says of it decides only what no cell does.
+    pub fn column(self, said: Option<ColumnType>) -> ColumnType {
+        let only = |kinds: u8| self.0 & !kinds == 0;
+        match self.0 {
+            0 => said.unwrap_or(ColumnType::Text),
+            NOT_FINITE_TEXT if said == Some(ColumnType::Number) => ColumnType::Number,
+            _ if only(BOOLEAN) => ColumnType::Boolean,
+            _ if only(WHOLE) => ColumnType::Whole,
+            _ if only(TEXT | NOT_FINITE_TEXT) => ColumnType::Text,
+            _ if only(WHOLE | NUMBER | NOT_FINITE_TEXT) => ColumnType::Number,
+            _ => ColumnType::Json,
+        }
+    }
+}
+
+/// What W&B's description of a column says; a type that may also be missing is that type.
+pub fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
+    match description["wb_type"].as_str()? {
+        "boolean" => Some(ColumnType::Boolean),
+        "number" => Some(ColumnType::Number),
+        "string" => Some(ColumnType::Text),
+        "union" => {
+            let allowed = description["params"]["allowed_types"].as_array()?;
+            let mut some = allowed.iter().filter(|one| one["wb_type"] != "none");
+            let only = some.next()?;
+            if some.next().is_none() { said_type(only) } else { None }
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(cells: &[&str], said: Option<ColumnType>) -> ColumnType {
+        let mut kinds = Kinds::default();
+        cells.iter().for_each(|cell| kinds.see(&Cell::of(cell)));
+        kinds.column(said)
+    }
+
+    #[test]
+    fn a_column_is_what_its_cells_are() {
+        use ColumnType::{Boolean, Json, Number, Text, Whole};
+        assert_eq!(column(&["1", "null", "-5"], None), Whole);
+        assert_eq!(column(&["1", "2.5"], None), Number);
+        assert_eq!(column(&["1", "NaN", "-Infinity", "\"NaN\""], None), Number);
+        assert_eq!(column(&["9223372036854775807", "9223372036854775808"], None), Number);
+        assert_eq!(column(&["true", "false"], None), Boolean);
+        assert_eq!(column(&["\"a\"", "\"NaN\"", "null"], None), Text);
+        assert_eq!(column(&["\"a\"", "1"], None), Json);
+        assert_eq!(column(&["true", "1"], None), Json);
+        assert_eq!(column(&["[1]"], Some(Number)), Json);
+        assert_eq!(column(&["null"], Some(Number)), Number);
+        assert_eq!(column(&["\"NaN\""], Some(Number)), Number);
+        assert_eq!(column(&[], None), Text);
+        assert_eq!(column(&["\"1\""], Some(Number)), Text, "cells know better");
+    }
+
+    #[test]
+    fn text_is_what_was_written() {
+        assert_eq!(Cell::of("\"a\\u00e4\\n\\\"\"").shown(), Some("a\u{e4}\n\""));
+        assert_eq!(Cell::of("\"\\ud800\"").shown(), Some("\\ud800"));
+        assert_eq!(Cell::of("{\"a\": NaN}").shown(), Some("{\"a\": \"NaN\"}"));
+        assert_eq!(Cell::of("null").shown(), None);
+    }
+
+    #[test]
+    fn what_wandb_says_of_columns() {
+        let said = |text: &str| said_type(&serde_json::from_str(text).unwrap());
+        assert_eq!(said(r#"{"wb_type":"number"}"#), Some(ColumnType::Number));
+        let optional = r#"{"wb_type":"union","params":{"allowed_types":[{"wb_type":"none"},{"wb_type":"string"}]}}"#;
+        assert_eq!(said(optional), Some(ColumnType::Text));
+        assert_eq!(said(r#"{"wb_type":"image-file"}"#), None);
+    }
+}

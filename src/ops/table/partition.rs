@@ -1,0 +1,55 @@
+//! Writing the pointer that makes a folder of tables one.
+
+use serde_json::json;
+
+use super::{POINTER_SUFFIX, Table, no_table};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::EntryName;
+use crate::model::version::VersionInfo;
+use crate::ops::put::{Graft, NewVersion, PutReport, graft};
+use crate::ops::repository::Repository;
+
+/// A pointer that was written.
+pub struct Pointer {
+    /// Where it is in the new version.
+    pub path: String,
+    /// Tables it points to.
+    pub parts: u64,
+    /// The version.
+    pub report: PutReport,
+}
+
+/// Makes the tree of `base`, with a pointer to the tables in `folder`, a version; `name` is the pointer's
+/// path, with or without what such names end in. No content is read but the heads of the tables.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such folder, or no table in it; as [`Table::open`] when the tables are
+/// not one; as [`graft`].
+pub fn partition(
+    repository: &Repository,
+    base: &VersionInfo,
+    folder: &[EntryName],
+    name: &[EntryName],
+    version: NewVersion,
+) -> Result<Pointer> {
+    let shown =
+        |path: &[EntryName]| path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
+    let Some((last, above)) = name.split_last() else {
+        return Err(no_table("", "no name"));
+    };
+    let mut path = above.to_vec();
+    path.push(match last.as_bytes().ends_with(POINTER_SUFFIX.as_bytes()) {
+        true => last.clone(),
+        false => EntryName::try_from([last.as_bytes(), POINTER_SUFFIX.as_bytes()].concat())?,
+    });
+    let table = Table::of_folder(&repository.reader, base.root, folder)?;
+    if table.parts == 0 {
+        let what = format!("{} has no tables in {}", base.reference(), shown(folder));
+        return Err(Error::new(Kind::NotFound, what).hint("parts are files named *.table.json"));
+    }
+    let pointer = json!({ "_type": "partitioned-table", "parts_path": shown(folder) }).to_string();
+    let (root, totals) = (base.root, base.totals);
+    let with_pointer = Graft { root, totals, path: &path, bytes: pointer.as_bytes() };
+    let report = graft(repository, &with_pointer, version)?;
+    Ok(Pointer { path: shown(&path), parts: table.parts, report })
+}

@@ -1,0 +1,188 @@
+//! A table as text, JSON, CSV or Parquet, written as it is read.
+
+use std::error::Error as StdError;
+use std::io::{self, Write};
+
+use arrow_csv::WriterBuilder;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::batch::Batch;
+use super::cell::ColumnType;
+use super::text::Lines;
+use super::{Format, Rows, Table};
+use crate::error::{Error, Kind, Result};
+
+/// A row group of a Parquet file is closed with so many bytes, encoded.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+/// Tables up to this length are read to their end to say how many rows they have.
+const COUNTED_BYTES: u64 = 64 << 20;
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Rows.
+    pub rows: u64,
+    /// Whether there are more; only looked for by text.
+    pub more: bool,
+    /// Rows of the table, where text has seen them all.
+    pub all: Option<u64>,
+}
+
+/// Writes the first `limit` rows of `table`, or all, to `to`.
+///
+/// # Errors
+/// What reading and writing say; what was read before that is written then.
+pub fn show(
+    table: &Table<'_>,
+    format: Format,
+    limit: Option<u64>,
+    to: impl Write + Send,
+) -> Result<Shown> {
+    let limit = limit.unwrap_or(u64::MAX);
+    let mut rows = Limited { rows: table.rows(), left: limit, done: 0 };
+    match format {
+        Format::Text => text(table, &mut rows, to)?,
+        Format::Json => json(table, &mut rows, to)?,
+        Format::Csv => csv(table, &mut rows, to)?,
+        Format::Parquet => {
+            let types = table.column_types(limit)?;
+            parquet(table, &types, &mut rows, to)?;
+        }
+    }
+    match format {
+        Format::Text => rows.shown(table.size_bytes),
+        _ => Ok(Shown { rows: rows.done, more: false, all: None }),
+    }
+}
+
+/// So many rows of a table.
+struct Limited<'a> {
+    rows: Rows<'a>,
+    left: u64,
+    done: u64,
+}
+
+impl Limited<'_> {
+    fn advance(&mut self) -> Result<bool> {
+        if self.left == 0 || !self.rows.advance()? {
+            return Ok(false);
+        }
+        self.left -= 1;
+        self.done += 1;
+        Ok(true)
+    }
+
+    /// What was done; a short table is read to its end for that.
+    fn shown(mut self, size_bytes: u64) -> Result<Shown> {
+        let rows = self.done;
+        if self.left > 0 {
+            return Ok(Shown { rows, more: false, all: Some(rows) });
+        }
+        let more = self.rows.advance()?;
+        let mut all = rows + u64::from(more);
+        if more && size_bytes > COUNTED_BYTES {
+            return Ok(Shown { rows, more, all: None });
+        }
+        while more && self.rows.advance()? {
+            all += 1;
+        }
+        Ok(Shown { rows, more, all: Some(all) })
+    }
+}
+
+fn text(table: &Table<'_>, rows: &mut Limited<'_>, to: impl Write) -> Result<()> {
+    let mut lines = Lines::new(to, table.columns());
+    while rows.advance()? {
+        lines.push(rows.rows.row().cells()).map_err(cannot_write)?;
+    }
+    lines.finish().map_err(cannot_write)
+}
+
+fn json(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result<()> {
+    let names = serde_json::to_string(table.columns())
+        .map_err(|e| Error::new(Kind::Unavailable, "cannot write the columns").because(e))?;
+    write!(to, "{{\n  \"columns\": {names},\n  \"data\": [").map_err(cannot_write)?;
+    let mut before = "\n    ";
+    while rows.advance()? {
+        write!(to, "{before}{}", rows.rows.row().json()).map_err(cannot_write)?;
+        before = ",\n    ";
+    }
+    let end = if rows.done == 0 { "]\n}" } else { "\n  ]\n}" };
+    writeln!(to, "{end}").and_then(|()| to.flush()).map_err(cannot_write)
+}
+
+/// Every cell as it is written in the table, text without its quotes.
+fn csv(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result<()> {
+    if table.columns().is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new(table.columns(), &vec![ColumnType::Text; table.columns().len()]);
+    let mut writer = WriterBuilder::new().with_header(true).build(&mut to);
+    loop {
+        let more = rows.advance()?;
+        if more {
+            let row = rows.rows.row();
+            batch.push(row.cells(), row.size_bytes());
+        }
+        if !more || batch.is_full() {
+            // The names come with the first batch, also when there is nothing in it.
+            let taken = batch.take().map_err(not_written)?;
+            writer.write(&taken).map_err(not_written)?;
+        }
+        if !more {
+            drop(writer);
+            return to.flush().map_err(cannot_write);
+        }
+    }
+}
+
+fn parquet(
+    table: &Table<'_>,
+    types: &[ColumnType],
+    rows: &mut Limited<'_>,
+    to: impl Write + Send,
+) -> Result<()> {
+    let mut batch = Batch::new(table.columns(), types);
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("artifactfs ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    let schema = std::sync::Arc::clone(batch.schema());
+    let mut writer = ArrowWriter::try_new(to, schema, Some(properties)).map_err(not_written)?;
+    loop {
+        let more = rows.advance()?;
+        if more {
+            let row = rows.rows.row();
+            batch.push(row.cells(), row.size_bytes());
+        }
+        if !more || batch.is_full() {
+            let taken = batch.take().map_err(not_written)?;
+            writer.write(&taken).map_err(not_written)?;
+            if writer.memory_size() >= ROW_GROUP_BYTES {
+                writer.flush().map_err(not_written)?;
+            }
+        }
+        if !more {
+            let mut to = writer.into_inner().map_err(not_written)?;
+            return to.flush().map_err(cannot_write);
+        }
+    }
+}
+
+fn cannot_write(error: io::Error) -> Error {
+    Error::io("cannot write the table", error)
+}
+
+/// The crates wrap what the host says: a full disk is to be told as one.
+fn not_written(error: impl StdError + Send + Sync + 'static) -> Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    while let Some(at) = cause {
+        if let Some(io) = at.downcast_ref::<io::Error>() {
+            return Error::io("cannot write the table", io::Error::new(io.kind(), io.to_string()));
+        }
+        cause = at.source();
+    }
+    Error::new(Kind::Unavailable, "cannot write the table").because(error)
+}
