@@ -172,6 +172,8 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
         strict: verb.strict,
         external_symlinks: verb.allow_external_symlinks,
         run: context.run()?,
+        ttl: said.ttl,
+        tags: said.tags,
         ..CommitDraft::plain(path)
     };
     let repository = Arc::new(connect::open_repository(context)?);

@@ -20,6 +20,7 @@ mod put;
 mod remove;
 mod repo;
 mod runs;
+mod select;
 mod stats;
 mod watchdog;
 
@@ -69,14 +70,14 @@ enum Verb {
     Ls(list::Ls),
     /// Show everything about a version
     Show(list::Show),
-    /// Change the description or metadata of a version
+    /// Change what is said about versions or artifacts
     Update(edit::Update),
-    /// Add, remove or set the aliases of a version
+    /// Add, remove, set, list or protect aliases
     #[command(subcommand)]
     Alias(edit::Alias),
     /// Delete a version and free what only it had
     Delete(remove::Delete),
-    /// Delete all versions that have no alias
+    /// Delete all versions that have no alias, or whose time is over
     Prune(remove::Prune),
     /// Compare two versions; exit 1 when they differ
     Diff(check::Diff),

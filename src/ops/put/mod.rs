@@ -29,7 +29,8 @@ use super::holder;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, RunId, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
+use crate::model::properties::Ttl;
 use crate::model::reference::ArtifactPath;
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{CommitRequest, Committed, LeaseId};
@@ -62,6 +63,10 @@ pub struct PutRequest {
     pub dry_run: bool,
     /// The run that logs it.
     pub run: Option<RunId>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 /// Told how far it is.
@@ -160,6 +165,8 @@ fn put_under(
         metadata: request.metadata.clone(),
         expect: None,
         run: request.run.clone(),
+        ttl: request.ttl,
+        tags: request.tags.clone(),
     };
     report.committed = Some(version.commit(repository, lease, &report)?);
     if let Ledger::Index(index, _) = ledger {
@@ -185,6 +192,10 @@ pub struct NewVersion {
     pub expect: Option<VersionNumber>,
     /// The run that logs it.
     pub run: Option<RunId>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 impl NewVersion {
@@ -206,6 +217,8 @@ impl NewVersion {
                 metadata: self.metadata,
                 expect: self.expect,
                 run: self.run,
+                ttl: self.ttl,
+                tags: self.tags,
             },
         )
     }

@@ -1,5 +1,6 @@
 mod delete;
 mod get;
+mod properties;
 mod publish;
 mod put;
 mod read;
