@@ -25,7 +25,7 @@ pub struct Properties {
     /// A tag; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// How long it lives from now on: 30d, 12h; never; inherit, as its artifact says [default]
+    /// How long it lives, from its creation on: 30d, 12h; never; inherit, as its artifact says [default]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     ttl: Option<String>,
 }

@@ -16,7 +16,7 @@ use crate::ops::prune::{self, PruneRequest};
 pub struct Delete {
     /// project/artifact:alias
     reference: String,
-    /// Also when it has aliases, which go with it
+    /// Also when it has aliases, which go with it; never with a protected one
     #[arg(long)]
     delete_aliases: bool,
     /// When dead bytes between living ones go; `later` leaves them to `gc`

@@ -39,6 +39,7 @@ impl Embedded {
     ) -> Result<VersionInfo> {
         self.write_names(&reference.path, |transaction| {
             let info = lookup(&*transaction, reference)?;
+            keep_protected(&info)?;
             if !info.aliases.is_empty() && !delete_aliases {
                 let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
                 let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
@@ -46,7 +47,6 @@ impl Embedded {
                     Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
                 );
             }
-            keep_protected(&info)?;
             take_away(transaction, &info)?;
             Ok(info)
         })

@@ -96,7 +96,7 @@ pub enum DraftCall {
     /// All drafts.
     List,
     /// Commits one.
-    Commit(CommitDraft),
+    Commit(Box<CommitDraft>),
     /// Begins one from a version.
     Begin(Reference),
     /// Throws one away.
