@@ -172,13 +172,15 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
         strict: verb.strict,
         external_symlinks: verb.allow_external_symlinks,
         run: context.run()?,
+        ttl: said.ttl,
+        tags: said.tags,
         ..CommitDraft::plain(path)
     };
     let repository = Arc::new(connect::open_repository(context)?);
     let desk = desk(repository)?;
     let answer = match verb.wait {
         Some(seconds) => commit_when_quiet(&*desk, &request, Duration::from_secs(seconds))?,
-        None => desk.call(DraftCall::Commit(request))?,
+        None => desk.call(DraftCall::Commit(Box::new(request)))?,
     };
     let DraftAnswer::Committed { committed, warnings, stored_bytes, files_read } = answer else {
         return Err(unexpected());
@@ -213,7 +215,8 @@ fn commit_when_quiet(
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(WAIT_STEP);
         let wait_milliseconds = u64::try_from(left.as_millis()).ok();
-        let call = DraftCall::Commit(CommitDraft { wait_milliseconds, ..request.clone() });
+        let request = CommitDraft { wait_milliseconds, ..request.clone() };
+        let call = DraftCall::Commit(Box::new(request));
         match desk.call(call) {
             Err(e) if e.kind() == Kind::Conflict && is_busy(&e) && Instant::now() < deadline => {}
             answer => return answer,

@@ -3,16 +3,18 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{age, bytes, table, version};
-use super::{Context, connect, exit, parse};
+use super::output::{age, artifact, bytes, joined, remarks, table, version};
+use super::{Context, connect, exit, parse, parse_all};
 use crate::content::directory::{each_entry, resolve};
 use crate::error::{Error, Kind, Result};
-use crate::model::name::{EntryName, ProjectName};
+use crate::model::name::{EntryName, ProjectName, Tag};
+use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::tree::{Entry, Target};
 use crate::model::version::VersionInfo;
 use crate::ops::repository::Repository;
-use crate::ops::{listing, share};
+use crate::ops::select::{Filter, Selection, each_selected};
+use crate::ops::share;
 
 #[derive(Args)]
 pub struct Ls {
@@ -21,12 +23,23 @@ pub struct Ls {
     /// More about each
     #[arg(short, long)]
     long: bool,
+    /// Only versions, or artifacts of a project, that have this tag; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Versions, of all artifacts there, for which this holds: type=model, tag=x, alias=best, name=GLOB,
+    /// metadata.key>0.9, created>30d, expires<7d; may be given several times
+    #[arg(long = "filter", value_name = "EXPR")]
+    filters: Vec<String>,
 }
 
 #[derive(Args)]
 pub struct Show {
     /// project/artifact:alias
-    reference: String,
+    #[arg(required_unless_present = "artifact")]
+    reference: Option<String>,
+    /// Show what is said about an artifact itself
+    #[arg(long, value_name = "PROJECT/ARTIFACT", conflicts_with = "reference")]
+    artifact: Option<String>,
 }
 
 pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
@@ -34,17 +47,37 @@ pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
     let what = what.trim_end_matches('/');
     let mut parts = what.splitn(3, '/');
     let (project, artifact, path) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+    let tags: Vec<Tag> = parse_all(&verb.tags)?;
+    let filters: Vec<Filter> = parse_all(&verb.filters)?;
+    let filtered = !filters.is_empty();
+    let with_tags = filters.into_iter().chain(tags.iter().cloned().map(Filter::tag)).collect();
+    let mut selection = Selection { filters: with_tags, ..Selection::default() };
     match artifact {
-        None if project.is_empty() => projects(context),
-        None => artifacts(context, parse(project)?),
-        Some(artifact) if path.is_none() && !artifact.contains([':', '@']) => {
-            versions(context, parse(&format!("{project}/{artifact}"))?, verb.long)
+        None if project.is_empty() && !filtered => match tags.is_empty() {
+            true => projects(context),
+            false => Err(unfiltered("projects have no tags")),
+        },
+        None if project.is_empty() => versions(context, &selection, verb.long),
+        None if !filtered => artifacts(context, parse(project)?, &tags),
+        None => {
+            selection.project = Some(parse(project)?);
+            versions(context, &selection, verb.long)
         }
+        Some(artifact) if path.is_none() && !artifact.contains([':', '@']) => {
+            selection.project = Some(parse(project)?);
+            selection.artifact = Some(parse(artifact)?);
+            versions(context, &selection, verb.long)
+        }
+        Some(_) if !selection.filters.is_empty() => Err(unfiltered("files have no tags")),
         Some(artifact) => {
             let reference = parse(&format!("{project}/{artifact}"))?;
             files(context, reference, path.unwrap_or(""), verb.long)
         }
     }
+}
+
+fn unfiltered(what: &str) -> Error {
+    Error::new(Kind::Usage, what).hint("--tag and --filter are for artifacts and versions")
 }
 
 fn projects(context: &Context) -> Result<u8> {
@@ -60,43 +93,40 @@ fn projects(context: &Context) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn artifacts(context: &Context, project: ProjectName) -> Result<u8> {
+fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let artifacts = repository.registry.artifacts(project)?;
-    let document = artifacts.iter().map(|a| {
-        json!({
-            "artifact": a.path.to_string(),
-            "type": a.artifact_type,
-            "versions": a.versions,
-            "newest": a.newest.map(|n| n.to_string()),
-            "newest_created": a.newest_created.map(|at| at.to_string()),
-        })
-    });
-    context.output.print(document.collect(), || {
+    let mut artifacts = repository.registry.artifacts(project)?;
+    artifacts.retain(|artifact| tags.iter().all(|tag| artifact.tags.contains(tag)));
+    context.output.print(artifacts.iter().map(artifact).collect(), || {
         let mut rows = Vec::new();
         for a in &artifacts {
             let newest = a.newest.map_or_else(|| "-".to_owned(), |n| n.to_string());
             let age = a.newest_created.map_or_else(String::new, |t| format!("{} ago", age(t)));
             let versions = format!("{} versions", a.versions);
-            rows.push(vec![a.path.to_string(), a.artifact_type.to_string(), newest, versions, age]);
+            let mut row = vec![a.path.to_string(), a.artifact_type.to_string(), newest];
+            row.extend([versions, age]);
+            if !a.tags.is_empty() {
+                row.push(format!("tags {}", joined(&a.tags)));
+            }
+            rows.push(row);
         }
         table(&rows)
     });
     Ok(exit::DONE)
 }
 
-fn aliases(info: &VersionInfo) -> String {
-    info.aliases.iter().map(|alias| alias.as_str()).collect::<Vec<_>>().join(",")
-}
-
-fn versions(context: &Context, path: ArtifactPath, long: bool) -> Result<u8> {
+fn versions(context: &Context, selection: &Selection, long: bool) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let versions = listing::versions(&*repository.registry, &path)?;
+    let mut versions = Vec::new();
+    each_selected(&*repository.registry, selection, &mut |version| {
+        versions.push(version);
+        Ok(())
+    })?;
     context.output.print(versions.iter().map(version).collect(), || {
         let row = |info: &VersionInfo| {
             let mut row = vec![
                 info.reference().to_string(),
-                aliases(info),
+                joined(&info.aliases),
                 bytes(info.totals.size_bytes),
                 format!("{} files", info.totals.files),
                 format!("{} ago", age(info.created)),
@@ -104,6 +134,7 @@ fn versions(context: &Context, path: ArtifactPath, long: bool) -> Result<u8> {
             if long {
                 row.extend([info.root.to_string(), info.description.clone()]);
             }
+            row.push(remarks(info));
             row
         };
         table(&versions.iter().map(row).collect::<Vec<_>>())
@@ -192,8 +223,40 @@ fn long_row(entry: &Entry) -> Vec<String> {
     vec![mode.to_owned(), format!("{size:>12}"), format!("{}{rest}", entry.name)]
 }
 
+/// How long a version lives, and until when that is.
+fn time_to_live(info: &VersionInfo) -> String {
+    match (info.expires, info.protected.is_empty()) {
+        (Some(at), _) => format!("{}, until {at}", info.ttl),
+        (None, true) => format!("{}, no end", info.ttl),
+        (None, false) => format!("{}, no end while it is protected", info.ttl),
+    }
+}
+
+fn show_artifact(context: &Context, path: ArtifactPath) -> Result<u8> {
+    let repository = connect::open_repository(context)?;
+    let info = repository.registry.artifact(path)?;
+    context.output.print(artifact(&info), || {
+        let ttl = info.ttl_milliseconds.map_or(Ttl::Never, Ttl::After);
+        let rows = [
+            ("artifact", info.path.to_string()),
+            ("type", info.artifact_type.to_string()),
+            ("versions", info.versions.to_string()),
+            ("newest", info.newest.map_or_else(String::new, |number| number.to_string())),
+            ("description", info.description.clone()),
+            ("tags", joined(&info.tags)),
+            ("time to live", ttl.to_string()),
+            ("protected", joined(&info.protected)),
+        ];
+        table(&rows.map(|(key, value)| vec![key.to_owned(), value]))
+    });
+    Ok(exit::DONE)
+}
+
 pub fn show(context: &Context, verb: Show) -> Result<u8> {
-    let reference: Reference = parse(&verb.reference)?;
+    if let Some(path) = verb.artifact {
+        return show_artifact(context, parse(&path)?);
+    }
+    let reference: Reference = parse(&verb.reference.unwrap_or_default())?;
     let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
     let stored = share::stored_bytes(&repository, info.root)?;
@@ -212,7 +275,10 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
         let rows = [
             ("reference", info.reference().to_string()),
             ("type", info.artifact_type.to_string()),
-            ("aliases", aliases(&info)),
+            ("aliases", joined(&info.aliases)),
+            ("protected", joined(&info.protected)),
+            ("tags", joined(&info.tags)),
+            ("time to live", time_to_live(&info)),
             ("digest", info.root.to_string()),
             ("created", info.created.to_string()),
             ("description", info.description.clone()),

@@ -22,6 +22,7 @@ mod remove;
 mod repo;
 mod run;
 mod runs;
+mod select;
 mod stats;
 mod sweep;
 mod table;
@@ -74,14 +75,14 @@ enum Verb {
     Ls(list::Ls),
     /// Show everything about a version
     Show(list::Show),
-    /// Change the description or metadata of a version
+    /// Change what is said about versions or artifacts
     Update(edit::Update),
-    /// Add, remove or set the aliases of a version
+    /// Add, remove, set, list or protect aliases
     #[command(subcommand)]
     Alias(edit::Alias),
     /// Delete a version and free what only it had
     Delete(remove::Delete),
-    /// Delete all versions that have no alias
+    /// Delete all versions that have no alias, or whose time is over
     Prune(remove::Prune),
     /// Compare two versions; exit 1 when they differ
     Diff(check::Diff),

@@ -3,11 +3,12 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::model::version::{Timestamp, VersionInfo};
+use crate::model::properties::Ttl;
+use crate::model::version::{ArtifactInfo, Timestamp, VersionInfo};
 use crate::ops::put::Progress;
 use crate::registry::system_clock;
 
@@ -94,7 +95,7 @@ pub fn bytes(count: u64) -> String {
 pub fn age(since: Timestamp) -> String {
     let now = system_clock()().0;
     let passed = Duration::from_millis(now.saturating_sub(since.0));
-    indicatif::HumanDuration(passed).to_string()
+    HumanDuration(passed).to_string()
 }
 
 /// Columns, each as wide as its widest cell; the last is not padded.
@@ -124,12 +125,55 @@ pub fn version(info: &VersionInfo) -> Value {
         "aliases": info.aliases,
         "description": info.description,
         "metadata": info.metadata.to_object(),
+        "tags": info.tags,
+        "ttl": info.ttl.to_string(),
+        "expires": info.expires.map(|at| at.to_string()),
+        "protected": info.protected,
         "created": info.created.to_string(),
         "files": info.totals.files,
         "directories": info.totals.directories,
         "symlinks": info.totals.symlinks,
         "size_bytes": info.totals.size_bytes,
     })
+}
+
+/// An artifact as JSON.
+pub fn artifact(info: &ArtifactInfo) -> Value {
+    json!({
+        "artifact": info.path.to_string(),
+        "type": info.artifact_type,
+        "versions": info.versions,
+        "newest": info.newest.map(|number| number.to_string()),
+        "newest_created": info.newest_created.map(|at| at.to_string()),
+        "description": info.description,
+        "tags": info.tags,
+        "ttl": info.ttl_milliseconds.map_or(Ttl::Never, Ttl::After).to_string(),
+        "protected": info.protected,
+    })
+}
+
+/// Names in one word.
+pub fn joined<T: ToString>(names: &[T]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What is to be known of a version beside its numbers: tags, its end, what keeps it.
+pub fn remarks(info: &VersionInfo) -> String {
+    let mut parts = Vec::new();
+    if !info.tags.is_empty() {
+        parts.push(format!("tags {}", joined(&info.tags)));
+    }
+    if let Some(at) = info.expires {
+        let left = at.0.saturating_sub(system_clock()().0);
+        parts.push(match left {
+            0 => "expired".to_owned(),
+            left => format!("expires in {}", HumanDuration(Duration::from_millis(left))),
+        });
+    }
+    if !info.protected.is_empty() {
+        parts.push(format!("protected by {}", joined(&info.protected)));
+    }
+    parts.join("; ")
 }
 
 /// A progress bar on a terminal, nothing in a pipe.

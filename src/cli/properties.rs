@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::{parse, parse_all};
 use crate::error::{IoContext, Result};
-use crate::model::name::{Alias, ArtifactType};
+use crate::model::name::{Alias, ArtifactType, Tag};
+use crate::model::properties::Ttl;
 use crate::model::version::{Description, Metadata};
 
 #[derive(Args)]
@@ -21,6 +22,12 @@ pub struct Properties {
     /// A JSON object, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     metadata: Option<String>,
+    /// A tag; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// How long it lives, from its creation on: 30d, 12h; never; inherit, as its artifact says [default]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    ttl: Option<String>,
 }
 
 /// The same, parsed.
@@ -29,6 +36,8 @@ pub struct Parsed {
     pub artifact_type: Option<ArtifactType>,
     pub description: Option<String>,
     pub metadata: Option<Metadata>,
+    pub tags: Vec<Tag>,
+    pub ttl: Option<Ttl>,
 }
 
 impl Properties {
@@ -38,6 +47,8 @@ impl Properties {
             artifact_type: self.artifact_type.as_deref().map(parse).transpose()?,
             description: self.description.as_deref().map(description).transpose()?,
             metadata: self.metadata.as_deref().map(metadata).transpose()?,
+            tags: parse_all(&self.tags)?,
+            ttl: self.ttl.as_deref().map(parse).transpose()?,
         })
     }
 }

@@ -56,6 +56,8 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         follow: !verb.no_follow,
         dry_run: verb.dry_run,
         run: context.run()?,
+        ttl: said.ttl,
+        tags: said.tags,
     };
     let repository = connect::open_repository(context)?;
     let bar = Arc::new(Bar::new("putting", None, context.output));

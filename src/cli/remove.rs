@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::output::{bytes, table};
+use super::select::place;
 use super::{Context, connect, exit, parse};
 use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
@@ -15,7 +16,7 @@ use crate::ops::prune::{self, PruneRequest};
 pub struct Delete {
     /// project/artifact:alias
     reference: String,
-    /// Also when it has aliases, which go with it
+    /// Also when it has aliases, which go with it; never with a protected one
     #[arg(long)]
     delete_aliases: bool,
     /// When dead bytes between living ones go; `later` leaves them to `gc`
@@ -72,6 +73,9 @@ pub struct Prune {
     /// Keep so many of the newest versions of each artifact
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_last: usize,
+    /// Those whose time is over (--ttl), also when they have aliases that are not protected
+    #[arg(long)]
+    expired: bool,
     /// Only versions older than this: 30d, 12h, 2 weeks
     #[arg(long, value_name = "DURATION")]
     older_than: Option<String>,
@@ -111,16 +115,14 @@ fn before(text: &str) -> Result<Timestamp> {
 }
 
 pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
-    let (project, artifact) = match verb.what.split_once('/') {
-        Some((project, artifact)) => (parse(project)?, Some(parse(artifact)?)),
-        None => (parse(&verb.what)?, None),
-    };
+    let (project, artifact) = place(&verb.what)?;
     let request = PruneRequest {
         project,
         artifact,
         artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
         keep_last: verb.keep_last,
         before: verb.older_than.as_deref().map(before).transpose()?,
+        expired: verb.expired,
     };
     let repository = connect::open_repository(context)?;
     let doomed = prune::plan(&repository, &request)?;
@@ -128,7 +130,7 @@ pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
         let bytes = prune::bytes_of(&repository, &doomed)?;
         (doomed, bytes)
     } else {
-        prune::prune(&repository, doomed, verb.purge.into())?
+        prune::prune(&repository, doomed, request.expired, verb.purge.into())?
     };
     tell(context, &gone, freed, verb.dry_run);
     Ok(exit::DONE)

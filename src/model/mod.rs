@@ -8,6 +8,7 @@ pub mod digest;
 pub mod merkle;
 pub mod name;
 pub mod object;
+pub mod properties;
 pub mod recipe;
 pub mod reference;
 pub mod run;

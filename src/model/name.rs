@@ -129,6 +129,14 @@ text_name!(
 );
 
 text_name!(
+    /// A word by which versions and artifacts are found; any number of them may share it.
+    Tag,
+    "tag",
+    "1 to 128 bytes without / : and control characters",
+    |text| !text.chars().any(|c| c.is_control() || "/:".contains(c))
+);
+
+text_name!(
     /// What an artifact is: `dataset`, `model`, …
     ArtifactType,
     "artifact type",

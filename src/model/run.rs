@@ -153,7 +153,7 @@ impl RunInfo {
 }
 
 /// The value at `path`, whose steps are parted by dots; a key that has dots is found as well.
-fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+pub fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() {
         return Some(value);
     }
@@ -189,6 +189,15 @@ pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) ->
 
 /// The rank of what is last in either direction.
 const LAST: u8 = 3;
+/// Whether a value is the one that somebody asked for.
+pub fn is_value(found: Option<&Value>, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Some(Value::Number(found)), Value::Number(wanted)) => found.as_f64() == wanted.as_f64(),
+        // An id or name of digits is given as a number.
+        (Some(Value::String(found)), Value::Number(wanted)) => *found == wanted.to_string(),
+        (found, wanted) => found == Some(wanted),
+    }
+}
 
 /// How numbers that JSON does not have are written, as W&B does.
 const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
@@ -209,9 +218,14 @@ pub fn number(value: f64) -> Value {
 /// [`Kind::Usage`] without `=` or a key.
 pub fn parse_setting(text: &str) -> Result<(String, Value)> {
     let (key, value) = split(text)?;
-    let parsed = serde_json::from_str(value).ok();
-    let parsed = parsed.or_else(|| value.parse::<f64>().ok().map(number));
-    Ok((key, parsed.unwrap_or_else(|| Value::String(value.to_owned()))))
+    Ok((key, parse_value(value)))
+}
+
+/// A value as JSON if it is some, a number that JSON does not have, or text.
+pub fn parse_value(text: &str) -> Value {
+    let parsed = serde_json::from_str(text).ok();
+    let parsed = parsed.or_else(|| text.parse::<f64>().ok().map(number));
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 /// `key=number`; NaN and infinities are numbers.

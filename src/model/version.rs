@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::name::{Alias, ArtifactType, NameError, ProjectName, VersionNumber};
+use super::name::{Alias, ArtifactType, NameError, ProjectName, Tag, VersionNumber};
+use super::properties::Ttl;
 use super::reference::{ArtifactPath, Reference, Selector};
 use crate::error::{Error, Kind};
 
@@ -130,6 +131,14 @@ pub struct VersionInfo {
     pub description: String,
     /// What programs wrote about it.
     pub metadata: Metadata,
+    /// Its tags, sorted.
+    pub tags: Vec<Tag>,
+    /// How long it lives.
+    pub ttl: Ttl,
+    /// When its time is over; `None`: never, also because an alias protects it.
+    pub expires: Option<Timestamp>,
+    /// Those of its aliases that are protected.
+    pub protected: Vec<Alias>,
 }
 
 impl VersionInfo {
@@ -161,6 +170,14 @@ pub struct ArtifactInfo {
     pub newest: Option<VersionNumber>,
     /// When that was committed.
     pub newest_created: Option<Timestamp>,
+    /// What people wrote about it.
+    pub description: String,
+    /// Its tags, sorted.
+    pub tags: Vec<Tag>,
+    /// How long versions live that do not say otherwise, in milliseconds; `None`: for ever.
+    pub ttl_milliseconds: Option<u64>,
+    /// Its protected aliases, sorted, whether they stand for a version or not.
+    pub protected: Vec<Alias>,
 }
 
 /// Something that names moved: what a mount has to forget.

@@ -326,6 +326,10 @@ impl ReadFs {
             "digest": info.root.to_string(),
             "description": info.description,
             "metadata": info.metadata.to_object(),
+            "tags": info.tags,
+            "ttl": info.ttl.to_string(),
+            "expires": info.expires.map(|at| at.to_string()),
+            "protected": info.protected,
             "size": info.totals.size_bytes,
             "created": info.created.to_string(),
         });

@@ -32,7 +32,7 @@ pub enum Purge {
 /// byte that nothing else needs is left in the store. Returns the version and the bytes that died.
 ///
 /// # Errors
-/// [`Kind::Conflict`] when it has aliases and `delete_aliases` is not set. After any other
+/// [`Kind::Conflict`] when it has aliases and `delete_aliases` is not set, or a protected one. After any other
 /// error the version may be gone already; the bytes then go with the next call of [`reap`].
 pub fn delete(
     repository: &Repository,
@@ -45,6 +45,24 @@ pub fn delete(
     let freed = bury(repository)?;
     purge(repository, when)?;
     Ok((info, freed))
+}
+
+/// The same for a version whose time is over by the registry's clock, with its aliases; `None` when it is
+/// not over, or an alias protects the version.
+///
+/// # Errors
+/// As [`delete`].
+pub fn expire(
+    repository: &Repository,
+    version: &VersionInfo,
+    when: Purge,
+) -> Result<Option<(VersionInfo, u64)>> {
+    super::holder::release_orphans(repository)?;
+    let gone = repository.registry.expire(version.path.clone(), version.number)?;
+    let Some(info) = gone else { return Ok(None) };
+    let freed = bury(repository)?;
+    purge(repository, when)?;
+    Ok(Some((info, freed)))
 }
 
 /// Takes every dead object out of the registry, then frees its bytes. Goes on where an

@@ -13,14 +13,31 @@ const PAGE: u32 = 500;
 /// # Errors
 /// When the registry fails, or there is no such artifact.
 pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<VersionInfo>> {
-    let mut all: Vec<VersionInfo> = Vec::new();
+    let mut all = Vec::new();
+    each_of_artifact(registry, path, &mut |version| {
+        all.push(version);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Calls `each` with every version of an artifact, ascending.
+///
+/// # Errors
+/// When the registry fails, there is no such artifact, and what `each` says.
+pub fn each_of_artifact(
+    registry: &dyn Registry,
+    path: &ArtifactPath,
+    each: &mut dyn FnMut(VersionInfo) -> Result<()>,
+) -> Result<()> {
+    let mut after = None;
     loop {
-        let after = all.last().map(|version| version.number);
         let page = registry.versions(path.clone(), after, PAGE)?;
-        let done = page.len() < PAGE as usize;
-        all.extend(page);
-        if done {
-            return Ok(all);
+        let full = page.len() == PAGE as usize;
+        after = page.last().map(|version| version.number);
+        page.into_iter().try_for_each(&mut *each)?;
+        if !full {
+            return Ok(());
         }
     }
 }
@@ -35,7 +52,7 @@ pub fn each_version(
 ) -> Result<()> {
     for project in registry.projects()? {
         for artifact in registry.artifacts(project.name)? {
-            versions(registry, &artifact.path)?.into_iter().try_for_each(&mut *each)?;
+            each_of_artifact(registry, &artifact.path, each)?;
         }
     }
     Ok(())

@@ -21,6 +21,7 @@ pub mod prune;
 pub mod put;
 pub mod repository;
 pub mod runs;
+pub mod select;
 pub mod share;
 pub mod stats;
 pub mod table;

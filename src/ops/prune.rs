@@ -1,4 +1,4 @@
-//! Pruning: deleting the versions that no alias keeps.
+//! Pruning: deleting the versions that no alias keeps, or whose time is over.
 
 use super::repository::Repository;
 use super::{delete, listing, share};
@@ -19,6 +19,8 @@ pub struct PruneRequest {
     pub keep_last: usize,
     /// Only versions committed before this.
     pub before: Option<Timestamp>,
+    /// Those whose time is over, with or without aliases; otherwise those without aliases.
+    pub expired: bool,
 }
 
 /// The versions that would go.
@@ -28,6 +30,7 @@ pub struct PruneRequest {
 /// there.
 pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<VersionInfo>> {
     let mut doomed = Vec::new();
+    let now = repository.registry.now()?;
     let artifacts = match &request.artifact {
         Some(artifact) => vec![artifact.clone()],
         None => {
@@ -38,16 +41,20 @@ pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<Versi
     for artifact in artifacts {
         let project = request.project.clone();
         let path = crate::model::reference::ArtifactPath { project, artifact };
-        doomed.extend(choose(listing::versions(&*repository.registry, &path)?, request));
+        doomed.extend(choose(listing::versions(&*repository.registry, &path)?, request, now));
     }
     Ok(doomed)
 }
 
 /// The versions of one artifact, ascending, that would go.
-fn choose(versions: Vec<VersionInfo>, request: &PruneRequest) -> Vec<VersionInfo> {
+fn choose(versions: Vec<VersionInfo>, request: &PruneRequest, now: Timestamp) -> Vec<VersionInfo> {
     let candidates = versions.len().saturating_sub(request.keep_last);
     let goes = |version: &VersionInfo| {
-        version.aliases.is_empty()
+        let unwanted = match request.expired {
+            true => version.expires.is_some_and(|at| at <= now),
+            false => version.aliases.is_empty(),
+        };
+        unwanted
             && request.artifact_type.as_ref().is_none_or(|t| *t == version.artifact_type)
             && request.before.is_none_or(|before| version.created < before)
     };
@@ -63,23 +70,29 @@ pub fn bytes_of(repository: &Repository, doomed: &[VersionInfo]) -> Result<u64> 
     share::exclusive_bytes(repository, &roots)
 }
 
-/// Deletes them; one that got an alias meanwhile stays. Returns those that went and the bytes.
+/// Deletes them; one that got an alias meanwhile, or lives longer now, stays. Returns those that went and the bytes.
 ///
 /// # Errors
 /// As [`delete::delete`]; what was deleted before stays deleted.
 pub fn prune(
     repository: &Repository,
     doomed: Vec<VersionInfo>,
+    expired: bool,
     when: delete::Purge,
 ) -> Result<(Vec<VersionInfo>, u64)> {
     let mut gone = Vec::new();
     let mut freed = 0;
     for version in doomed {
-        match delete::delete(repository, &version.reference(), false, when) {
-            Ok((_, bytes)) => {
+        let deleted = match expired {
+            true => delete::expire(repository, &version, when),
+            false => delete::delete(repository, &version.reference(), false, when).map(Some),
+        };
+        match deleted {
+            Ok(Some((_, bytes))) => {
                 freed += bytes;
                 gone.push(version);
             }
+            Ok(None) => tracing::info!("{} lives on", version.reference()),
             Err(e) if matches!(e.kind(), crate::error::Kind::Conflict) => {
                 tracing::info!("{} stays: {e}", version.reference());
             }

@@ -8,7 +8,7 @@ use super::holder::is_dead;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::model::run::{Goal, Resume, RunInfo, RunStart, RunState, compare};
+use crate::model::run::{Goal, Resume, RunInfo, RunStart, RunState, compare, is_value};
 use crate::model::version::VersionInfo;
 use crate::registry::Registry;
 
@@ -110,12 +110,7 @@ pub fn matches(run: &RunInfo, path: &str, wanted: &Value) -> bool {
         let inside = |place: &str| run.value(&format!("{place}.{path}"));
         inside("config").or_else(|| inside("summary"))
     });
-    match (&found, wanted) {
-        (Some(Value::Number(found)), Value::Number(wanted)) => found.as_f64() == wanted.as_f64(),
-        // An id or name of digits is given as a number.
-        (Some(Value::String(found)), Value::Number(wanted)) => *found == wanted.to_string(),
-        (found, wanted) => found.as_ref() == Some(wanted),
-    }
+    is_value(found.as_ref(), wanted)
 }
 
 /// Sorts by the value under `path`; what has none, or NaN or infinity, comes last either way.

@@ -1,13 +1,15 @@
-//! Aliases, descriptions and metadata: what can be said anew about a version.
+//! Aliases, descriptions, metadata, tags and time to live: what can be said anew about a version.
 
 use super::api::{AliasChange, Update};
 use super::embedded::Embedded;
 use super::engine::Transaction;
 use super::keys;
 use super::naming::{aliases, lookup};
+use super::properties::hold_protected;
 use super::record::{self, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, VersionNumber};
+use crate::model::properties::change_tags;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::{Metadata, VersionInfo};
 
@@ -42,6 +44,10 @@ pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> 
     if let Some(metadata) = &update.metadata {
         version.metadata = metadata.clone();
     }
+    if let Some(ttl) = update.ttl {
+        version.ttl = ttl;
+    }
+    change_tags(&mut version.tags, &update.tag, &update.untag)?;
     if update.set.is_empty() && update.unset.is_empty() {
         return Ok(());
     }
@@ -75,6 +81,18 @@ pub(super) fn rewrite(
     transaction.put(&key, &record::encode(&version))
 }
 
+/// The aliases that a change takes from a version, and those that it gives it.
+fn moves<'a>(info: &VersionInfo, change: &'a AliasChange) -> (Vec<Alias>, &'a [Alias]) {
+    match change {
+        AliasChange::Add(names) => (Vec::new(), names),
+        AliasChange::Remove(names) => (names.clone(), &[]),
+        AliasChange::Set(names) => {
+            let lost = info.aliases.iter().filter(|name| !names.contains(name));
+            (lost.cloned().collect(), names)
+        }
+    }
+}
+
 impl Embedded {
     pub(super) fn update_version(
         &self,
@@ -92,9 +110,15 @@ impl Embedded {
         &self,
         reference: &Reference,
         change: &AliasChange,
+        also_protected: bool,
     ) -> Result<VersionInfo> {
         self.write_names(&reference.path, |transaction| {
             let info = lookup(&*transaction, reference)?;
+            if !also_protected {
+                let (lost, given) = moves(&info, change);
+                hold_protected(&*transaction, &info.path, &lost, None)?;
+                hold_protected(&*transaction, &info.path, given, Some(info.number))?;
+            }
             match change {
                 AliasChange::Add(names) => point(transaction, &info.path, names, info.number)?,
                 AliasChange::Remove(names) => remove(transaction, &info, names)?,

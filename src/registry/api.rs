@@ -7,9 +7,10 @@ use super::record::Committed;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{
-    Alias, ArtifactName, ArtifactType, ProjectName, RunId, SweepId, VersionNumber,
+    Alias, ArtifactName, ArtifactType, ProjectName, RunId, SweepId, Tag, VersionNumber,
 };
 use crate::model::object::{Located, NewObject, PackId};
+use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
 use crate::model::version::{
@@ -90,6 +91,10 @@ pub struct CommitRequest {
     pub expect: Option<VersionNumber>,
     /// The run that logs it, which must be open.
     pub run: Option<RunId>,
+    /// Set when given, also on a version that has this content already.
+    pub ttl: Option<Ttl>,
+    /// Added, also to a version that has this content already.
+    pub tags: Vec<Tag>,
 }
 
 /// What registering objects found.
@@ -112,6 +117,29 @@ pub struct Update {
     pub set: Vec<(String, String)>,
     /// Keys to remove.
     pub unset: Vec<String>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Tags to add.
+    pub tag: Vec<Tag>,
+    /// Tags to remove.
+    pub untag: Vec<Tag>,
+}
+
+/// A change of what is said about an artifact; what is `None` or empty stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactUpdate {
+    /// The whole description.
+    pub description: Option<String>,
+    /// How long versions live that inherit it, in milliseconds; `Some(None)`: for ever.
+    pub ttl_milliseconds: Option<Option<u64>>,
+    /// Tags to add.
+    pub tag: Vec<Tag>,
+    /// Tags to remove.
+    pub untag: Vec<Tag>,
+    /// Aliases to protect, which need not exist yet.
+    pub protect: Vec<Alias>,
+    /// Aliases to protect no longer.
+    pub unprotect: Vec<Alias>,
 }
 
 /// A change of the aliases of a version.
@@ -253,10 +281,18 @@ registry_calls! {
     locate = LocateObjects(digests: Vec<Digest>) -> Vec<Option<Located>>;
     /// Changes what is said about a version.
     update = UpdateVersion(reference: Reference, update: Update) -> VersionInfo;
-    /// Changes the aliases of a version.
-    change_aliases = ChangeAliases(reference: Reference, change: AliasChange) -> VersionInfo;
-    /// Takes a version away; what only it had is dead. With aliases it is refused unless told.
+    /// Changes the aliases of a version. Taking a protected alias off a version is refused unless `also_protected`.
+    change_aliases = ChangeAliases(reference: Reference, change: AliasChange, also_protected: bool) -> VersionInfo;
+    /// An artifact.
+    artifact = FindArtifact(path: ArtifactPath) -> ArtifactInfo;
+    /// Changes what is said about an artifact.
+    update_artifact = UpdateArtifact(path: ArtifactPath, update: ArtifactUpdate) -> ArtifactInfo;
+    /// Takes a version away; what only it had is dead. With aliases it is refused unless told, with a protected one always.
     delete = Delete(reference: Reference, delete_aliases: bool) -> VersionInfo;
+    /// Takes a version away with its aliases if its time is over by now, and no alias protects it.
+    expire = Expire(path: ArtifactPath, number: VersionNumber) -> Option<VersionInfo>;
+    /// The registry's time.
+    now = Now() -> Timestamp;
     /// Dead objects that still count their children, at most `limit`.
     dead = Dead(limit: u32) -> Vec<(Digest, Located)>;
     /// Takes dead objects, given with their children, out of the table; how many bytes died.

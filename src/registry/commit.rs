@@ -8,9 +8,11 @@ use super::keys::{self, Space};
 use super::lease::{live_lease, put_lease};
 use super::naming;
 use super::objects::{PackCounts, add_reference};
+use super::properties::{hold_protected, would_be_over};
 use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ProjectName, VersionNumber};
+use crate::model::properties::{Ttl, change_tags};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Timestamp;
 
@@ -53,11 +55,14 @@ impl Embedded {
                 expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
             }
             let equal = newest.filter(|(_, version)| version.root == request.root);
-            let committed = match equal {
-                Some((number, _)) => {
+            let found = (&request.path, &artifact);
+            let committed = match living(&*transaction, found, equal, request.ttl, now)? {
+                Some(number) => {
                     let update = Update {
                         description: request.description.clone(),
                         metadata: request.metadata.clone(),
+                        ttl: request.ttl,
+                        tag: request.tags.clone(),
                         ..Update::default()
                     };
                     rewrite(transaction, &request.path, number, &update)?;
@@ -72,6 +77,8 @@ impl Embedded {
                     Committed { path: request.path.clone(), number, new: true }
                 }
             };
+            let number = committed.number;
+            hold_protected(&*transaction, &request.path, &request.aliases, Some(number))?;
             point(transaction, &request.path, &[Alias::latest()], committed.number)?;
             point(transaction, &request.path, &request.aliases, committed.number)?;
             held.committed = Some(committed.clone());
@@ -79,6 +86,20 @@ impl Embedded {
             Ok(committed)
         })
     }
+}
+
+/// The version that has the content already, unless its time is over: what is put now is not to go with it.
+fn living(
+    view: &dyn View,
+    artifact: (&ArtifactPath, &ArtifactRecord),
+    equal: Option<(VersionNumber, VersionRecord)>,
+    ttl: Option<Ttl>,
+    now: Timestamp,
+) -> Result<Option<VersionNumber>> {
+    let Some((number, version)) = equal else { return Ok(None) };
+    let ttl = ttl.unwrap_or(version.ttl);
+    let over = would_be_over(view, artifact, (number, &version), ttl, now)?;
+    Ok((!over).then_some(number))
 }
 
 /// Refuses a commit that was to follow another version.
@@ -118,6 +139,10 @@ fn open_artifact(
     let artifact = ArtifactRecord {
         artifact_type: request.artifact_type.clone().unwrap_or_default(),
         next: VersionNumber(0),
+        description: String::new(),
+        tags: Vec::new(),
+        ttl_milliseconds: None,
+        protected: Vec::new(),
     };
     transaction.put(&keys::artifact(path), &record::encode(&artifact))?;
     Ok(artifact)
@@ -149,12 +174,16 @@ fn add_version(
         return Err(Error::new(Kind::Conflict, what).hint("nothing was committed; begin again"));
     }
     counts.store(transaction)?;
+    let mut tags = Vec::new();
+    change_tags(&mut tags, &request.tags, &[])?;
     let version = VersionRecord {
         root: request.root,
         totals: request.totals,
         created: now,
         description: request.description.clone().unwrap_or_default(),
         metadata: request.metadata.clone().unwrap_or_default(),
+        tags,
+        ttl: request.ttl.unwrap_or_default(),
     };
     transaction.put(&keys::version(&request.path, number), &record::encode(&version))?;
     artifact.next = VersionNumber(number.0 + 1);

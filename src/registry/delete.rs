@@ -7,10 +7,11 @@
 
 use super::api::PackInfo;
 use super::embedded::{Embedded, each_below};
-use super::engine::Durability;
+use super::engine::{Durability, Transaction};
 use super::keys::{self, Key, Space};
 use super::naming::lookup;
 use super::objects::{PackCounts, drop_reference, is_pinned, object, pack_info, remove};
+use super::properties::keep_protected;
 use super::record::{self, PackRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -21,6 +22,15 @@ use crate::model::version::VersionInfo;
 /// What stands under the key of a pack whose dead bytes may stay for now.
 const DEFERRED: &[u8] = &[1];
 
+/// Takes a version away with its aliases, and one reference from its root.
+pub(super) fn take_away(transaction: &mut dyn Transaction, info: &VersionInfo) -> Result<()> {
+    Embedded::drop_aliases(transaction, &info.path, info.number)?;
+    transaction.delete(&keys::version(&info.path, info.number))?;
+    let mut counts = PackCounts::default();
+    drop_reference(transaction, &mut counts, &info.root)?;
+    counts.store(transaction)
+}
+
 impl Embedded {
     pub(super) fn delete_version(
         &self,
@@ -29,6 +39,7 @@ impl Embedded {
     ) -> Result<VersionInfo> {
         self.write_names(&reference.path, |transaction| {
             let info = lookup(&*transaction, reference)?;
+            keep_protected(&info)?;
             if !info.aliases.is_empty() && !delete_aliases {
                 let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
                 let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
@@ -36,11 +47,7 @@ impl Embedded {
                     Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
                 );
             }
-            Self::drop_aliases(transaction, &info.path, info.number)?;
-            transaction.delete(&keys::version(&info.path, info.number))?;
-            let mut counts = PackCounts::default();
-            drop_reference(transaction, &mut counts, &info.root)?;
-            counts.store(transaction)?;
+            take_away(transaction, &info)?;
             Ok(info)
         })
     }

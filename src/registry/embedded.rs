@@ -252,8 +252,29 @@ impl Registry for Embedded {
         self.update_version(&reference, &update)
     }
 
-    fn change_aliases(&self, reference: Reference, change: AliasChange) -> Result<VersionInfo> {
-        self.alter_aliases(&reference, &change)
+    fn change_aliases(
+        &self,
+        reference: Reference,
+        change: AliasChange,
+        also_protected: bool,
+    ) -> Result<VersionInfo> {
+        self.alter_aliases(&reference, &change, also_protected)
+    }
+
+    fn artifact(&self, path: ArtifactPath) -> Result<ArtifactInfo> {
+        self.show_artifact(&path)
+    }
+
+    fn update_artifact(&self, path: ArtifactPath, update: ArtifactUpdate) -> Result<ArtifactInfo> {
+        self.alter_artifact(&path, &update)
+    }
+
+    fn expire(&self, path: ArtifactPath, number: VersionNumber) -> Result<Option<VersionInfo>> {
+        self.expire_version(&path, number)
+    }
+
+    fn now(&self) -> Result<Timestamp> {
+        Ok((self.clock)())
     }
 
     fn delete(&self, reference: Reference, delete_aliases: bool) -> Result<VersionInfo> {

@@ -17,13 +17,14 @@ mod keys;
 mod lease;
 mod naming;
 mod objects;
+mod properties;
 mod record;
 mod runs;
 mod sweeps;
 
 pub use api::{
-    Added, AliasChange, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER, Fix, LeaseId,
-    LeaseInfo, Names, PackInfo, Registry, RegistryInfo, Update, dispatch,
+    Added, AliasChange, ArtifactUpdate, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER, Fix,
+    LeaseId, LeaseInfo, Names, PackInfo, Registry, RegistryInfo, Update, dispatch,
 };
 pub use embedded::{Clock, Embedded, system_clock};
 pub use record::Committed;

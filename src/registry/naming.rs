@@ -15,7 +15,7 @@ pub(super) fn artifact(view: &dyn View, path: &ArtifactPath) -> Result<Option<Ar
     view.get(&keys::artifact(path))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
-fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<ArtifactRecord> {
+pub(super) fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<ArtifactRecord> {
     if let Some(record) = artifact(view, path)? {
         return Ok(record);
     }
@@ -59,6 +59,10 @@ fn version_info(
     version: VersionRecord,
 ) -> VersionInfo {
     let mine = aliases.iter().filter(|(_, target)| *target == number);
+    let mine: Vec<_> = mine.map(|(alias, _)| alias.clone()).collect();
+    let protected: Vec<_> =
+        mine.iter().filter(|alias| artifact.protected.contains(alias)).cloned().collect();
+    let expires = version.ttl.expires(version.created, artifact.ttl_milliseconds);
     VersionInfo {
         path: path.clone(),
         artifact_type: artifact.artifact_type.clone(),
@@ -66,10 +70,42 @@ fn version_info(
         root: version.root,
         totals: version.totals,
         created: version.created,
-        aliases: mine.map(|(alias, _)| alias.clone()).collect(),
+        aliases: mine,
         description: version.description,
         metadata: version.metadata,
+        tags: version.tags,
+        ttl: version.ttl,
+        expires: expires.filter(|_| protected.is_empty()),
+        protected,
     }
+}
+
+/// What a listing says of an artifact.
+pub(super) fn artifact_info(
+    view: &dyn View,
+    path: ArtifactPath,
+    artifact: ArtifactRecord,
+) -> Result<ArtifactInfo> {
+    let below = keys::below(Space::Version, &path);
+    let mut info = ArtifactInfo {
+        path,
+        artifact_type: artifact.artifact_type,
+        versions: 0,
+        newest: None,
+        newest_created: None,
+        description: artifact.description,
+        tags: artifact.tags,
+        ttl_milliseconds: artifact.ttl_milliseconds,
+        protected: artifact.protected,
+    };
+    each_below(view, below, &mut |key, value| {
+        info.versions += 1;
+        info.newest = keys::number_of(key).map(VersionNumber);
+        let version: VersionRecord = record::decode(value)?;
+        info.newest_created = Some(version.created);
+        Ok(())
+    })?;
+    Ok(info)
 }
 
 /// The aliases of an artifact, sorted.
@@ -139,21 +175,7 @@ impl Embedded {
         self.read(|view| {
             let mut artifacts = Vec::new();
             Self::each_artifact(view, project, &mut |path, artifact| {
-                let mut info = ArtifactInfo {
-                    path: path.clone(),
-                    artifact_type: artifact.artifact_type,
-                    versions: 0,
-                    newest: None,
-                    newest_created: None,
-                };
-                each_below(view, keys::below(Space::Version, &path), &mut |key, value| {
-                    info.versions += 1;
-                    info.newest = keys::number_of(key).map(VersionNumber);
-                    let version: VersionRecord = record::decode(value)?;
-                    info.newest_created = Some(version.created);
-                    Ok(())
-                })?;
-                artifacts.push(info);
+                artifacts.push(artifact_info(view, path, artifact)?);
                 Ok(())
             })?;
             Ok(artifacts)

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
-use crate::model::name::{ArtifactType, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
 use crate::model::object::{Extent, Located, ObjectKind, PackId};
+use crate::model::properties::Ttl;
 use crate::model::reference::ArtifactPath;
 use crate::model::varint;
 use crate::model::version::{Metadata, Timestamp, Totals};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// A project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +28,14 @@ pub struct ArtifactRecord {
     pub artifact_type: ArtifactType,
     /// The number the next version gets: a number is never used twice.
     pub next: VersionNumber,
+    /// What people wrote.
+    pub description: String,
+    /// Its tags, sorted.
+    pub tags: Vec<Tag>,
+    /// How long versions live that inherit it; `None`: for ever.
+    pub ttl_milliseconds: Option<u64>,
+    /// Aliases that keep the version they stand for, sorted.
+    pub protected: Vec<Alias>,
 }
 
 /// A version.
@@ -42,6 +51,10 @@ pub struct VersionRecord {
     pub description: String,
     /// What programs wrote.
     pub metadata: Metadata,
+    /// Its tags, sorted.
+    pub tags: Vec<Tag>,
+    /// How long it lives.
+    pub ttl: Ttl,
 }
 
 /// A lease: who pins objects and writes packs.
@@ -95,7 +108,7 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 /// A record of its bytes.
 ///
 /// # Errors
-/// [`Kind::Unsupported`] for a newer format, [`Kind::Corrupt`] for anything else.
+/// [`Kind::Unsupported`] for another format, [`Kind::Corrupt`] for anything else.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(body(bytes)?).map_err(|_| damaged())
 }
@@ -103,9 +116,16 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 fn body(bytes: &[u8]) -> Result<&[u8]> {
     match bytes.split_first() {
         Some((&FORMAT, body)) => Ok(body),
-        Some((format, _)) => {
-            Err(Error::new(Kind::Unsupported, format!("a registry record of format {format}"))
-                .hint("it was written by a newer artifactfs: upgrade this one"))
+        Some((&format, _)) => {
+            let what =
+                format!("the registry has records of format {format}; this release reads {FORMAT}");
+            Err(Error::new(Kind::Unsupported, what).hint(match format < FORMAT {
+                true => {
+                    "an older release wrote it: `get` what is in it with that, and `put` it into a \
+                     repository of this one"
+                }
+                false => "a newer release wrote it: use that",
+            }))
         }
         None => Err(damaged()),
     }

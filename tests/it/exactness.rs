@@ -108,6 +108,8 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
                 follow: true,
                 dry_run: false,
                 run: None,
+                ttl: None,
+                tags: Vec::new(),
             };
             let before = repository.registry.info().unwrap().live_bytes;
             let report = put(repository, &request, Arc::new(Silent)).unwrap();

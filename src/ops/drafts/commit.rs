@@ -74,6 +74,8 @@ impl DraftDesk {
             metadata: request.metadata.clone().or_else(|| said.metadata.clone()),
             expect: request.expect,
             run: request.run.clone(),
+            ttl: request.ttl,
+            tags: request.tags.clone(),
         };
         let work = self.drafts.work_folder();
         put_draft(&self.repository, &source, version, &work, |report, ledger| {

@@ -173,7 +173,7 @@ impl DraftDesk {
             }
             "aliases" => {
                 let change = AliasChange::Set(aliases(value)?);
-                return registry.change_aliases(reference.clone(), change).map(drop);
+                return registry.change_aliases(reference.clone(), change, false).map(drop);
             }
             "type" => {
                 let kind = registry.lookup(reference.clone())?.artifact_type;

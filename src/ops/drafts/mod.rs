@@ -19,7 +19,8 @@ use super::repository::{Layout, Repository};
 use crate::content::directory::resolve;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, EntryName, RunId, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, EntryName, RunId, Tag, VersionNumber};
+use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::Metadata;
 use crate::registry::Committed;
@@ -62,6 +63,10 @@ pub struct CommitDraft {
     pub wait_milliseconds: Option<u64>,
     /// The run that logs it.
     pub run: Option<RunId>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 impl CommitDraft {
@@ -79,6 +84,8 @@ impl CommitDraft {
             external_symlinks: false,
             wait_milliseconds: None,
             run: None,
+            ttl: None,
+            tags: Vec::new(),
         }
     }
 }
@@ -89,7 +96,7 @@ pub enum DraftCall {
     /// All drafts.
     List,
     /// Commits one.
-    Commit(CommitDraft),
+    Commit(Box<CommitDraft>),
     /// Begins one from a version.
     Begin(Reference),
     /// Throws one away.

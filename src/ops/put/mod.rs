@@ -30,7 +30,8 @@ use super::holder;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, RunId, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
+use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{CommitRequest, Committed, LeaseId};
@@ -64,6 +65,10 @@ pub struct PutRequest {
     pub dry_run: bool,
     /// The run that logs it.
     pub run: Option<RunId>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 /// Told how far it is.
@@ -179,6 +184,8 @@ fn put_under(
         metadata: request.metadata.clone(),
         expect: None,
         run: request.run.clone(),
+        ttl: request.ttl,
+        tags: request.tags.clone(),
     };
     report.committed = Some(version.commit(repository, lease, &report)?);
     if let Ledger::Index(index, _) = ledger {
@@ -204,6 +211,10 @@ pub struct NewVersion {
     pub expect: Option<VersionNumber>,
     /// The run that logs it.
     pub run: Option<RunId>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 impl NewVersion {
@@ -225,6 +236,8 @@ impl NewVersion {
                 metadata: self.metadata,
                 expect: self.expect,
                 run: self.run,
+                ttl: self.ttl,
+                tags: self.tags,
             },
         )
     }

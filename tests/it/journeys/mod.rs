@@ -1,6 +1,7 @@
 mod delete;
 mod get;
 mod lineage;
+mod properties;
 mod publish;
 mod put;
 mod read;

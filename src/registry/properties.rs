@@ -1,0 +1,122 @@
+//! Protection, time to live and tags.
+//!
+//! A protected alias keeps the version it stands for: that is neither deleted nor does its time end, and
+//! the alias is taken off it only by who says so. All of it is decided in the transaction that
+//! deletes or moves, so nothing comes between the check and the deed.
+
+use super::api::ArtifactUpdate;
+use super::delete::take_away;
+use super::embedded::Embedded;
+use super::engine::View;
+use super::keys;
+use super::naming::{aliases, artifact, artifact_info, known_artifact, lookup};
+use super::record::{self, ArtifactRecord, VersionRecord};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::{Alias, VersionNumber};
+use crate::model::properties::{PROTECTED_MAX, Ttl, change_names, change_tags};
+use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::version::{ArtifactInfo, Timestamp, VersionInfo};
+
+/// Refuses to take protected ones of `names` off the version they stand for; they are to stand for `number`,
+/// or for nothing.
+pub(super) fn hold_protected(
+    view: &dyn View,
+    path: &ArtifactPath,
+    names: &[Alias],
+    number: Option<VersionNumber>,
+) -> Result<()> {
+    let protected = artifact(view, path)?.map(|record| record.protected).unwrap_or_default();
+    for name in names.iter().filter(|name| protected.contains(name)) {
+        let Some(bytes) = view.get(&keys::alias(path, name))? else { continue };
+        let target: VersionNumber = record::decode(&bytes)?;
+        if number != Some(target) {
+            let what = format!("{path}:{name} is protected and stands for {target}");
+            let hint =
+                format!("`artifactfs alias add --protected {path}:VERSION {name}` moves it anyway");
+            return Err(Error::new(Kind::Conflict, what).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to delete a version that a protected alias keeps.
+pub(super) fn keep_protected(info: &VersionInfo) -> Result<()> {
+    let Some(name) = info.protected.first() else { return Ok(()) };
+    let what = format!("{} is kept by its protected alias {name}", info.reference());
+    Err(Error::new(Kind::Conflict, what)
+        .hint(format!("`artifactfs alias unprotect {} {name}` lets it go", info.path)))
+}
+
+/// Whether the time of a version would be over if it lived as long as `ttl` says.
+pub(super) fn would_be_over(
+    view: &dyn View,
+    (path, artifact): (&ArtifactPath, &ArtifactRecord),
+    (number, version): (VersionNumber, &VersionRecord),
+    ttl: Ttl,
+    now: Timestamp,
+) -> Result<bool> {
+    let expires = ttl.expires(version.created, artifact.ttl_milliseconds);
+    if expires.is_none_or(|at| at > now) {
+        return Ok(false);
+    }
+    let all = aliases(view, path)?;
+    Ok(!all.iter().any(|(name, target)| *target == number && artifact.protected.contains(name)))
+}
+
+/// Applies `update` to an artifact's record.
+fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {
+    if update.protect.contains(&Alias::latest()) {
+        return Err(Error::new(Kind::Usage, "latest moves with every new version")
+            .hint("protect an alias of your own, and give it to the version"));
+    }
+    if let Some(description) = &update.description {
+        artifact.description.clone_from(description);
+    }
+    if let Some(ttl) = update.ttl_milliseconds {
+        artifact.ttl_milliseconds = ttl;
+    }
+    change_tags(&mut artifact.tags, &update.tag, &update.untag)?;
+    let change = (&update.protect[..], &update.unprotect[..]);
+    change_names(&mut artifact.protected, change, ("protected aliases", PROTECTED_MAX))
+}
+
+impl Embedded {
+    pub(super) fn show_artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
+        self.read(|view| artifact_info(view, path.clone(), known_artifact(view, path)?))
+    }
+
+    pub(super) fn alter_artifact(
+        &self,
+        path: &ArtifactPath,
+        update: &ArtifactUpdate,
+    ) -> Result<ArtifactInfo> {
+        self.write_names(path, |transaction| {
+            let mut artifact = known_artifact(&*transaction, path)?;
+            apply(&mut artifact, update)?;
+            transaction.put(&keys::artifact(path), &record::encode(&artifact))?;
+            artifact_info(&*transaction, path.clone(), artifact)
+        })
+    }
+
+    pub(super) fn expire_version(
+        &self,
+        path: &ArtifactPath,
+        number: VersionNumber,
+    ) -> Result<Option<VersionInfo>> {
+        let reference = Reference { path: path.clone(), selector: Selector::Version(number) };
+        let now = (self.clock)();
+        let over = |info: &VersionInfo| info.expires.is_some_and(|at| at <= now);
+        // Only what is deleted goes into the change log.
+        if !over(&self.read(|view| lookup(view, &reference))?) {
+            return Ok(None);
+        }
+        self.write_names(path, |transaction| {
+            let info = lookup(&*transaction, &reference)?;
+            if !over(&info) {
+                return Ok(None);
+            }
+            take_away(transaction, &info)?;
+            Ok(Some(info))
+        })
+    }
+}

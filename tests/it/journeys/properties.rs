@@ -1,0 +1,602 @@
+//! Time to live, protected aliases, tags, and changes of many versions at once.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use artifactfs::content::store::Access;
+use artifactfs::error::Kind;
+use artifactfs::model::properties::Ttl;
+use artifactfs::model::version::{Timestamp, VersionInfo};
+use artifactfs::ops::delete::Purge;
+use artifactfs::ops::prune::{self, PruneRequest};
+use artifactfs::ops::put::{Filters, PutRequest, Silent, put};
+use artifactfs::ops::repository::{Layout, Repository};
+use artifactfs::registry::engine::redb::RedbEngine;
+use artifactfs::registry::engine::{self, Durability};
+use artifactfs::registry::{AliasChange, ArtifactUpdate, Embedded, Registry, Update};
+use serde_json::json;
+
+use crate::world::{Ran, World, ran, until, write};
+
+const DAY: u64 = 24 * 3600 * 1000;
+/// When these tests begin.
+const START: u64 = 20_000 * DAY;
+
+/// A repository in this process, whose time is what the test says.
+struct Clocked {
+    world: World,
+    repository: Repository,
+    time: Arc<AtomicU64>,
+}
+
+impl Clocked {
+    fn new() -> Self {
+        let world = World::new();
+        let time = Arc::new(AtomicU64::new(START));
+        let shared = Arc::clone(&time);
+        let layout = Layout::new(&world.repo()).unwrap();
+        let engine = RedbEngine::open(&layout.registry()).unwrap();
+        let clock = Arc::new(move || Timestamp(shared.load(Ordering::SeqCst)));
+        let registry = Embedded::open(Box::new(engine), clock).unwrap();
+        let repository = Repository::new(layout, Arc::new(registry), &Access::default()).unwrap();
+        Self { world, repository, time }
+    }
+
+    fn registry(&self) -> &dyn Registry {
+        &*self.repository.registry
+    }
+
+    fn to_day(&self, day: u64) {
+        self.time.store(START + day * DAY, Ordering::SeqCst);
+    }
+
+    /// Puts a file with this text as `p/a`; the version that has it.
+    fn put(&self, text: &str, ttl: Option<Ttl>) -> u64 {
+        let source = self.world.tree("src", &[("a", text.as_bytes())]);
+        let request = PutRequest {
+            source,
+            path: "p/a".parse().unwrap(),
+            artifact_type: None,
+            aliases: Vec::new(),
+            description: None,
+            metadata: None,
+            filters: Filters::default(),
+            follow: true,
+            dry_run: false,
+            run: None,
+            ttl,
+            tags: Vec::new(),
+        };
+        let report = put(&self.repository, &request, Arc::new(Silent)).unwrap();
+        report.committed.unwrap().number.0
+    }
+
+    fn version(&self, reference: &str) -> VersionInfo {
+        self.registry().lookup(reference.parse().unwrap()).unwrap()
+    }
+
+    fn expires_on(&self, reference: &str) -> Option<u64> {
+        self.version(reference).expires.map(|at| (at.0 - START) / DAY)
+    }
+
+    fn alias(&self, reference: &str, name: &str) {
+        let change = AliasChange::Add(vec![name.parse().unwrap()]);
+        self.registry().change_aliases(reference.parse().unwrap(), change, false).unwrap();
+    }
+
+    fn artifact(&self, update: ArtifactUpdate) {
+        self.registry().update_artifact("p/a".parse().unwrap(), update).unwrap();
+    }
+
+    fn live(&self, reference: &str, ttl: Ttl) {
+        let update = Update { ttl: Some(ttl), ..Update::default() };
+        self.registry().update(reference.parse().unwrap(), update).unwrap();
+    }
+
+    fn plan(&self, keep_last: usize) -> Vec<VersionInfo> {
+        let request = PruneRequest {
+            project: "p".parse().unwrap(),
+            artifact: None,
+            artifact_type: None,
+            keep_last,
+            before: None,
+            expired: true,
+        };
+        prune::plan(&self.repository, &request).unwrap()
+    }
+
+    fn prune(&self, planned: Vec<VersionInfo>) -> Vec<u64> {
+        let (gone, _) = prune::prune(&self.repository, planned, true, Purge::Now).unwrap();
+        gone.iter().map(|version| version.number.0).collect()
+    }
+}
+
+fn days(count: u64) -> Ttl {
+    Ttl::After(count * DAY)
+}
+
+fn protect(name: &str) -> ArtifactUpdate {
+    ArtifactUpdate { protect: vec![name.parse().unwrap()], ..ArtifactUpdate::default() }
+}
+
+#[test]
+fn a_version_lives_from_its_creation_as_long_as_it_or_its_artifact_says() {
+    let world = Clocked::new();
+    world.put("0", None);
+    world.put("1", Some(days(10)));
+    world.to_day(2);
+    world.put("2", Some(Ttl::Never));
+    world.put("3", None);
+    assert_eq!(world.expires_on("p/a:v0"), None);
+    let thirty = ArtifactUpdate { ttl_milliseconds: Some(Some(30 * DAY)), ..Default::default() };
+    world.artifact(thirty.clone());
+    let all = ["p/a:v0", "p/a:v1", "p/a:v2", "p/a:v3"].map(|r| world.expires_on(r));
+    assert_eq!(all, [Some(30), Some(10), None, Some(32)]);
+    // Nothing goes before its time, not even a millisecond.
+    world.time.store(START + 10 * DAY - 1, Ordering::SeqCst);
+    assert!(world.plan(0).is_empty());
+    world.to_day(10);
+    assert_eq!(world.prune(world.plan(0)), [1]);
+    assert_eq!(world.registry().artifact("p/a".parse().unwrap()).unwrap().versions, 3);
+    world.live("p/a:v3", days(10));
+    world.to_day(31);
+    // The newest goes too, with its alias; and the one that is to live for ever stays.
+    assert_eq!(world.version("p/a:latest").number.0, 3);
+    assert_eq!(world.plan(1).len(), 1, "unless it is to be kept as one of the last");
+    assert_eq!(world.prune(world.plan(0)), [0, 3]);
+    let gone = world.registry().lookup("p/a:latest".parse().unwrap()).unwrap_err();
+    assert_eq!(gone.kind(), Kind::NotFound);
+    world.live("p/a:v2", Ttl::Inherit);
+    assert_eq!(world.expires_on("p/a:v2"), Some(32));
+    world.artifact(ArtifactUpdate { ttl_milliseconds: Some(None), ..Default::default() });
+    world.to_day(10_000);
+    assert!(world.plan(0).is_empty());
+}
+
+#[test]
+fn what_is_said_between_the_plan_and_the_deletion_is_heard() {
+    let world = Clocked::new();
+    for text in ["0", "1", "2", "3"] {
+        world.put(text, Some(days(1)));
+    }
+    world.to_day(2);
+    let planned = world.plan(0);
+    assert_eq!(planned.len(), 4);
+    world.live("p/a:v0", Ttl::Never);
+    world.alias("p/a:v1", "production");
+    world.artifact(protect("production"));
+    let gone = world.registry().expire("p/a".parse().unwrap(), "v2".parse().unwrap()).unwrap();
+    assert_eq!(gone.unwrap().number.0, 2, "somebody else was faster");
+    assert_eq!(world.prune(planned), [3]);
+    assert_eq!(world.version("p/a:v0").expires, None);
+    assert_eq!(world.version("p/a:production").expires, None);
+}
+
+#[test]
+fn calls_made_twice_do_what_one_does() {
+    let world = Clocked::new();
+    world.put("0", Some(days(1)));
+    let path = || "p/a".parse().unwrap();
+    let tag = |text: &str| vec![text.parse().unwrap()];
+    let update = ArtifactUpdate {
+        ttl_milliseconds: Some(Some(DAY)),
+        tag: tag("x"),
+        untag: tag("y"),
+        protect: vec!["prod".parse().unwrap()],
+        unprotect: vec!["old".parse().unwrap()],
+        description: Some("said".to_owned()),
+    };
+    let one = world.registry().update_artifact(path(), update.clone()).unwrap();
+    assert_eq!(one, world.registry().update_artifact(path(), update).unwrap());
+    assert_eq!(one, world.registry().artifact(path()).unwrap());
+    let update = Update { ttl: Some(days(3)), tag: tag("b"), untag: tag("c"), ..Update::default() };
+    let reference = || "p/a:v0".parse().unwrap();
+    let one = world.registry().update(reference(), update.clone()).unwrap();
+    assert_eq!(one, world.registry().update(reference(), update).unwrap());
+    assert_eq!((one.ttl, one.tags.len()), (days(3), 1));
+    let number = || "v0".parse().unwrap();
+    assert!(world.registry().expire(path(), number()).unwrap().is_none());
+    world.to_day(3);
+    assert!(world.registry().expire(path(), number()).unwrap().is_some());
+    let again = world.registry().expire(path(), number()).unwrap_err();
+    assert_eq!(again.kind(), Kind::NotFound);
+}
+
+#[test]
+fn equal_content_is_the_same_version_as_long_as_that_lives() {
+    let world = Clocked::new();
+    assert_eq!(world.put("same", Some(days(5))), 0);
+    world.to_day(4);
+    assert_eq!(world.put("same", None), 0);
+    assert_eq!(world.put("same", Some(days(6))), 0);
+    assert_eq!(world.expires_on("p/a:v0"), Some(6));
+    // Its time is over, though nobody has pruned: what is put now does not go with it.
+    world.to_day(6);
+    assert_eq!(world.put("same", None), 1);
+    assert_eq!(world.expires_on("p/a:v1"), None);
+    world.to_day(20);
+    // With the time that is given now it would be over at once.
+    assert_eq!(world.put("same", Some(days(7))), 2);
+    assert_eq!(world.expires_on("p/a:v2"), Some(27));
+    assert_eq!(world.expires_on("p/a:v1"), None, "nothing is said of the older one");
+    world.to_day(27);
+    world.alias("p/a:v2", "production");
+    world.artifact(protect("production"));
+    assert_eq!(world.put("same", None), 2, "what is protected lives on");
+}
+
+#[test]
+fn pruning_what_is_over_frees_it_with_its_aliases_and_says_so_before() {
+    let world = World::new();
+    let source = world.tree("src", &[("a", &crate::world::noise(1, 300_000)), ("b", b"kept")]);
+    let put = ["put", "-n", "p/a", "-a", "best", "--ttl", "1ms", "--tag", "old"];
+    world.ok(&[&put[..], &[source.to_str().unwrap()]].concat());
+    fs::remove_file(source.join("a")).unwrap();
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let plan = || world.json(&["prune", "p", "--expired", "--dry-run"]);
+    until("its time is over", || plan()["versions"] == json!(["p/a:v0"]));
+    assert!(world.ok(&["ls", "p/a"]).contains("tags old; expired"));
+    assert_eq!(world.json(&["prune", "p", "--expired", "-t", "model"])["versions"], json!([]));
+    let expected = plan()["freed_bytes"].as_u64().unwrap();
+    let before = world.json(&["status"])["store_bytes"].as_u64().unwrap();
+    let done = world.json(&["prune", "p/a", "--expired"]);
+    assert_eq!((&done["versions"], &done["freed_bytes"]), (&json!(["p/a:v0"]), &json!(expected)));
+    let after = world.json(&["status"])["store_bytes"].as_u64().unwrap();
+    assert!(expected > 300_000);
+    assert_eq!(before - after, expected);
+    assert_eq!(world.run(&["show", "p/a:best"]).code, 10);
+    assert_eq!(world.json(&["show", "p/a"])["reference"], "p/a:v1");
+    world.sound();
+}
+
+/// Puts a file with this text as a version of an artifact.
+fn put_text(world: &World, artifact: &str, text: &str, more: &[&str]) -> String {
+    let source = world.tree("src", &[("a", text.as_bytes())]);
+    let put = [&["put", "-n", artifact], more, &[source.to_str().unwrap()]].concat();
+    world.json(&put)["reference"].as_str().unwrap().to_owned()
+}
+
+fn refused(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, code, "{}{}", ran.out, ran.err);
+    for word in words {
+        assert!(ran.err.contains(word), "no {word:?} in: {}", ran.err);
+    }
+}
+
+#[test]
+fn what_a_protected_alias_keeps_is_not_deleted_by_any_verb() {
+    let world = World::new();
+    refused(&world.run(&["alias", "protect", "p/a", "production"]), 10, &["no project p"]);
+    put_text(&world, "p/a", "0", &["--ttl", "1ms"]);
+    // The alias need not exist yet; the first version that gets it is kept.
+    world.ok(&["alias", "protect", "p/a", "production", "gold"]);
+    world.ok(&["alias", "protect", "p/a", "production"]);
+    world.ok(&["alias", "add", "p/a:v0", "production"]);
+    put_text(&world, "p/a", "1", &[]);
+    let shown = world.json(&["show", "p/a:v0"]);
+    assert_eq!((&shown["expires"], &shown["ttl"]), (&json!(null), &json!("1ms")));
+    assert_eq!(shown["protected"], json!(["production"]));
+    assert!(world.ok(&["show", "p/a:v0"]).contains("no end while it is protected"));
+    assert!(world.ok(&["ls", "p/a"]).contains("protected by production"));
+    let kept = ["kept by its protected alias production", "alias unprotect p/a production"];
+    refused(&world.run(&["delete", "p/a:v0", "--delete-aliases"]), 11, &kept);
+    refused(&world.run(&["delete", "p/a:v0"]), 11, &kept);
+    for prune in [&["prune", "p/a"][..], &["prune", "p", "--expired"]] {
+        assert_eq!(world.json(prune)["versions"], json!([]), "{prune:?}");
+    }
+    let expected = json!([
+        { "alias": "gold", "version": null, "protected": true },
+        { "alias": "latest", "version": "v1", "protected": false },
+        { "alias": "production", "version": "v0", "protected": true },
+    ]);
+    assert_eq!(world.json(&["alias", "ls", "p/a"]), expected);
+    assert!(world.ok(&["alias", "ls", "p/a"]).contains("production  v0  protected"));
+    world.ok(&["alias", "unprotect", "p/a", "production"]);
+    world.ok(&["alias", "unprotect", "p/a", "production"]);
+    assert_eq!(world.json(&["show", "--artifact", "p/a"])["protected"], json!(["gold"]));
+    assert_eq!(world.json(&["prune", "p", "--expired"])["versions"], json!(["p/a:v0"]));
+    refused(&world.run(&["alias", "protect", "p/a", "latest"]), 1, &["moves with every"]);
+    refused(&world.run(&["alias", "protect", "p/a", "v3"]), 2, &["alias"]);
+}
+
+#[test]
+fn a_protected_alias_is_taken_off_its_version_only_by_who_says_so() {
+    let mut world = World::new();
+    put_text(&world, "p/a", "0", &["-a", "production"]);
+    put_text(&world, "p/a", "1", &["-a", "other"]);
+    world.ok(&["alias", "protect", "p/a", "production"]);
+    let source = world.tree("src", &[("a", b"2")]);
+    let source = source.to_str().unwrap();
+    let words = ["p/a:production is protected and stands for v0", "add --protected"];
+    for moves in [
+        &["alias", "rm", "p/a:v0", "production"][..],
+        &["alias", "set", "p/a:v0", "mine"],
+        &["alias", "set", "p/a:v1", "production"],
+        &["alias", "add", "p/a:v1", "new", "production"],
+        &["alias", "rm", "-r", "p/a:v0", "production"],
+        &["put", "-n", "p/a", "-a", "production", source],
+    ] {
+        refused(&world.run(moves), 11, &words);
+    }
+    // Where it stands it may be given again, with others.
+    world.ok(&["alias", "set", "p/a:v0", "production", "mine"]);
+    world.ok(&["alias", "add", "p/a:v0", "production"]);
+    let (_, staging) = world.mount();
+    let draft = staging.join("p/a");
+    fs::create_dir(&draft).unwrap();
+    write(&draft.join("a"), b"3");
+    refused(&world.run(&["commit", "p/a", "-a", "production"]), 11, &words);
+    let moved = fs::rename(&draft, staging.join("p/a:production")).unwrap_err();
+    assert_eq!(moved.kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(fs::read(draft.join("a")).unwrap(), b"3", "the draft is as it was");
+    let aliases = "user.artifact.aliases";
+    let root = staging.join("p/a:v1");
+    let set = rustix::fs::setxattr(&root, aliases, b"production", rustix::fs::XattrFlags::empty());
+    assert_eq!(set.unwrap_err(), rustix::io::Errno::BUSY);
+    assert_eq!(world.json(&["show", "p/a:production"])["reference"], "p/a:v0");
+    assert_eq!(world.json(&["ls", "p/a"]).as_array().unwrap().len(), 2, "nothing was committed");
+    world.ok(&["alias", "add", "--protected", "p/a:v1", "production"]);
+    assert_eq!(world.json(&["show", "p/a:production"])["reference"], "p/a:v1");
+    refused(&world.run(&["delete", "p/a:v1", "--delete-aliases"]), 11, &["kept by"]);
+    world.ok(&["delete", "p/a:v0", "--delete-aliases"]);
+    world.ok(&["alias", "rm", "--protected", "p/a:v1", "production"]);
+    // It is protected still, and free: the next version may take it.
+    world.ok(&["commit", "p/a", "-a", "production", "--ttl", "30d", "--tag", "x"]);
+    let shown = world.json(&["show", "p/a:production"]);
+    assert_eq!((&shown["version"], &shown["ttl"]), (&json!("v2"), &json!("30d")));
+    assert_eq!((&shown["expires"], &shown["tags"]), (&json!(null), &json!(["x"])));
+    world.umount();
+    world.sound();
+}
+
+#[test]
+fn protecting_and_deleting_at_once_either_keeps_or_deletes() {
+    let world = World::new();
+    for round in 0..8 {
+        let artifact = format!("p/a{round}");
+        put_text(&world, &artifact, "x", &["-a", "keep"]);
+        let start = |args: &[&str]| {
+            let mut command = world.command(args);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let reference = format!("{artifact}:v0");
+        let delete = ["delete", &reference, "--delete-aliases"];
+        let protect = ["alias", "protect", &artifact, "keep"];
+        let both = match round % 2 {
+            0 => [start(&delete), start(&protect)],
+            _ => [start(&protect), start(&delete)],
+        };
+        let mut both = both.map(|child| ran(child.wait_with_output().unwrap()));
+        if round % 2 == 1 {
+            both.swap(0, 1);
+        }
+        let [deleted, protected] = both;
+        assert_eq!(protected.code, 0, "{}", protected.err);
+        let found = world.run(&["show", &format!("{artifact}:keep")]).code;
+        match deleted.code {
+            0 => assert_eq!(found, 10),
+            11 => assert_eq!(found, 0, "{}", deleted.err),
+            code => panic!("{code}: {}", deleted.err),
+        }
+    }
+    world.sound();
+}
+
+#[test]
+fn tags_are_given_found_and_taken() {
+    let mut world = World::new();
+    put_text(&world, "p/a", "0", &["--tag", "b", "--tag", "a", "--tag", "b"]);
+    put_text(&world, "p/a", "1", &["--tag", "b"]);
+    put_text(&world, "p/c", "0", &[]);
+    // Equal content makes no version, and is tagged all the same.
+    assert_eq!(put_text(&world, "p/c", "0", &["--tag", "a", "--ttl", "2h"]), "p/c:v0");
+    let tags = |reference: &str| world.json(&["show", reference])["tags"].clone();
+    assert_eq!((tags("p/a:v0"), tags("p/c")), (json!(["a", "b"]), json!(["a"])));
+    assert_eq!(world.json(&["show", "p/c"])["ttl"], "2h");
+    let listed = |args: &[&str]| -> Vec<String> {
+        let all = world.json(&[&["ls"], args].concat());
+        let key = |one: &serde_json::Value| {
+            let key = if one["reference"].is_null() { "artifact" } else { "reference" };
+            one[key].as_str().unwrap().to_owned()
+        };
+        all.as_array().unwrap().iter().map(key).collect()
+    };
+    assert_eq!(listed(&["p/a", "--tag", "b"]), ["p/a:v0", "p/a:v1"]);
+    assert_eq!(listed(&["p/a", "--tag", "b", "--tag", "a"]), ["p/a:v0"]);
+    world.ok(&["update", "p/a:v0", "--untag", "b", "--untag", "never", "--tag", "c"]);
+    assert_eq!(tags("p/a:v0"), json!(["a", "c"]));
+    let said = ["--tag", "vision", "--ttl", "90d", "-d", "digits"];
+    world.ok(&[&["update", "--artifact", "p/a"], &said[..]].concat());
+    let shown = world.json(&["show", "--artifact", "p/a"]);
+    assert_eq!(shown["tags"], json!(["vision"]));
+    assert_eq!((&shown["ttl"], &shown["description"]), (&json!("90d"), &json!("digits")));
+    assert!(world.ok(&["show", "--artifact", "p/a"]).contains("90d"));
+    assert_eq!(listed(&["p"]), ["p/a", "p/c"]);
+    assert_eq!(listed(&["p", "--tag", "vision"]), ["p/a"]);
+    assert!(world.ok(&["ls", "p"]).contains("tags vision"));
+    let (read, _) = world.mount();
+    let told = || -> serde_json::Value {
+        let text = fs::read(read.join("p/a:v0/.artifact.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    assert_eq!((&told()["tags"], &told()["ttl"]), (&json!(["a", "c"]), &json!("inherit")));
+    assert!(told()["expires"].is_string() && told()["protected"] == json!([]));
+    // What is said of the artifact is seen in the mount, as what is said of the version.
+    world.ok(&["update", "--artifact", "p/a", "--untag", "vision", "--ttl", "never"]);
+    until("it has no end", || told()["expires"].is_null());
+    world.ok(&["update", "p/a:v0", "--tag", "d"]);
+    until("it is tagged", || told()["tags"] == json!(["a", "c", "d"]));
+    assert_eq!(world.json(&["show", "--artifact", "p/a"])["tags"], json!([]));
+    world.umount();
+}
+
+/// Five versions of three artifacts.
+fn several() -> World {
+    let world = World::new();
+    let model = |lr: &str| format!("{{\"lr\": {lr}, \"of\": {{\"run\": \"x\"}}}}");
+    for (n, lr) in ["0.1", "0.01", "0.001"].iter().enumerate() {
+        put_text(&world, "p/net", &n.to_string(), &["-t", "model", "--metadata", &model(lr)]);
+    }
+    put_text(&world, "p/other", "o", &["-t", "model", "-a", "best"]);
+    put_text(&world, "q/data", "d", &["--tag", "raw"]);
+    world
+}
+
+#[test]
+fn filters_choose_versions_everywhere() {
+    let world = several();
+    let listed = |args: &[&str]| -> Vec<String> {
+        let all = world.json(&[&["ls"], args].concat());
+        let all = all.as_array().unwrap().clone();
+        all.iter().map(|one| one["reference"].as_str().unwrap().to_owned()).collect()
+    };
+    let models = ["p/net:v0", "p/net:v1", "p/net:v2", "p/other:v0"];
+    assert_eq!(listed(&["--filter", "type=model"]), models);
+    assert_eq!(listed(&["p", "--filter", "name=*"]), models);
+    assert_eq!(listed(&["p/net", "--filter", "metadata.lr<0.1"]), models[1..3]);
+    let both = ["p", "--filter", "metadata.lr<=0.01", "--filter", "metadata.of.run=x"];
+    assert_eq!(listed(&both), models[1..3]);
+    assert_eq!(listed(&["p", "--filter", "alias=latest", "--filter", "name=n*"]), [models[2]]);
+    assert_eq!(listed(&["--filter", "tag=raw"]), ["q/data:v0"]);
+    assert_eq!(listed(&["--filter", "created<1h"]).len(), 5);
+    assert!(listed(&["--filter", "created>1h"]).is_empty());
+    world.ok(&["update", "p/net:v1", "--ttl", "3d"]);
+    assert_eq!(listed(&["p", "--filter", "expires<4d"]), [models[1]]);
+    assert!(listed(&["p", "--filter", "expires<2d"]).is_empty());
+    refused(&world.run(&["ls", "none", "--filter", "type=model"]), 10, &["no project none"]);
+    for (bad, word) in [("type", "condition"), ("size=3", "do not have"), ("type<a", "= or !=")] {
+        refused(&world.run(&["ls", "p", "--filter", bad]), 1, &[word, "hint"]);
+    }
+    refused(&world.run(&["ls", "p/net:v0", "--tag", "raw"]), 1, &["files have no tags"]);
+    refused(&world.run(&["ls", "--tag", "a/b"]), 2, &["tag"]);
+}
+
+#[test]
+fn many_versions_are_updated_at_once() {
+    let world = several();
+    let tags = |reference: &str| world.json(&["show", reference])["tags"].clone();
+    let done = world.json(&["update", "p/net:v0", "p/other:best", "p/other", "--tag", "t"]);
+    let both = json!(["p/net:v0", "p/other:v0"]);
+    assert_eq!(done, json!({ "changed": both, "left": [], "dry_run": false }));
+    assert_eq!((tags("p/net:v0"), tags("p/net:v1")), (json!(["t"]), json!([])));
+    let chosen = ["--in", "p", "--filter", "type=model", "--filter", "metadata.lr<0.1"];
+    let update = [&["update", "--ttl", "30d", "--set", "k=1"], &chosen[..]].concat();
+    let dry = world.json(&[&update[..], &["--dry-run"]].concat());
+    assert_eq!(dry["changed"], json!(["p/net:v1", "p/net:v2"]));
+    assert_eq!(world.json(&["show", "p/net:v1"])["ttl"], "inherit", "nothing was changed yet");
+    for _ in 0..2 {
+        let mut done = world.json(&update);
+        done["dry_run"] = json!(true);
+        assert_eq!(done, dry);
+    }
+    let shown = world.json(&["show", "p/net:v2"]);
+    assert_eq!((&shown["ttl"], &shown["metadata"]["k"]), (&json!("30d"), &json!(1)));
+    // A name that is not there fails before anything is changed.
+    let unknown = world.run(&["update", "p/net:v1", "p/net:v9", "--tag", "u"]);
+    refused(&unknown, 10, &["no version v9"]);
+    assert_eq!(tags("p/net:v1"), json!([]));
+    // One that cannot be changed stops it, and what was done is told.
+    let many: Vec<_> = (0..100).map(|n| format!("--tag=n{n}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    world.ok(&[&["update", "p/net:v1"], &many[..]].concat());
+    let update = ["--json", "update", "--in", "p/net", "--filter", "name=*", "--tag", "w"];
+    let stopped = world.run(&update);
+    refused(&stopped, 1, &["101 tags; the most is 100"]);
+    let told: serde_json::Value = serde_json::from_str(&stopped.out).unwrap();
+    assert_eq!(told["changed"], json!(["p/net:v0"]));
+    assert_eq!(told["left"], json!(["p/net:v1", "p/net:v2"]));
+    world.ok(&["update", "p/net:v1", "--untag", "n0"]);
+    let again = world.json(&update[1..]);
+    assert_eq!(again["changed"], json!(["p/net:v0", "p/net:v1", "p/net:v2"]));
+    assert_eq!(tags("p/net:v0"), json!(["t", "w"]));
+    let none = world.json(&["update", "--in", "p", "--filter", "tag=none", "--tag", "x"]);
+    assert_eq!(none["changed"], json!([]));
+    let two = world.json(&["update", "--artifact", "p/net", "--artifact", "p/other", "--tag", "y"]);
+    assert_eq!((&two[0]["tags"], &two[1]["artifact"]), (&json!(["y"]), &json!("p/other")));
+}
+
+#[test]
+fn many_versions_get_and_lose_an_alias_at_once() {
+    let world = several();
+    let number = |reference: &str| world.json(&["show", reference])["version"].clone();
+    let bulk = |args: &[&str]| world.json(&[&["alias"], args].concat())["changed"].clone();
+    let done = bulk(&["add", "-r", "p/net:v1", "-r", "q/data", "good", "checked"]);
+    assert_eq!(done, json!(["p/net:v1", "q/data:v0"]));
+    assert_eq!((number("p/net:checked"), number("q/data:good")), (json!("v1"), json!("v0")));
+    // One alias stands for one version: nothing is changed.
+    let two = world.run(&["alias", "add", "-r", "p/other", "-r", "p/net:v0", "-r", "p/net", "z"]);
+    refused(&two, 1, &["more than one version of p/net"]);
+    let two = world.run(&["alias", "set", "--in", "p", "--filter", "type=model", "z"]);
+    refused(&two, 1, &["more than one version of p/net"]);
+    assert_eq!(world.run(&["show", "p/other:z"]).code, 10);
+    let newest = ["--in", "p", "--filter", "alias=latest"];
+    let dry = bulk(&[&["add", "--dry-run"], &newest[..], &["released"]].concat());
+    assert_eq!(world.run(&["show", "p/net:released"]).code, 10);
+    assert_eq!(bulk(&[&["add"], &newest[..], &["released"]].concat()), dry);
+    assert_eq!(dry, json!(["p/net:v2", "p/other:v0"]));
+    assert_eq!(number("p/net:released"), "v2");
+    // Taking away what some have not, and again, is harmless.
+    for _ in 0..2 {
+        bulk(&["rm", "--in", "p", "--filter", "type=model", "good", "released"]);
+        assert_eq!(world.run(&["show", "p/net:good"]).code, 10);
+        assert_eq!(number("p/net:checked"), "v1");
+        assert_eq!(number("q/data:good"), "v0");
+    }
+    world.ok(&["alias", "set", "-r", "p/net:v0", "-r", "p/other:v0", "only"]);
+    assert_eq!(world.json(&["show", "p/other:only"])["aliases"], json!(["only"]));
+    // As ever, with one reference.
+    refused(&world.run(&["alias", "rm", "p/net:v0", "never"]), 10, &["no alias never"]);
+    refused(&world.run(&["alias", "add", "p/net:v0"]), 1, &["no alias is named"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let world = several();
+    let source = world.path("src");
+    let source = source.to_str().unwrap();
+    for bad in ["-1d", "0s", "1d ago", "soon", "101y", "", "30"] {
+        let ran = world.run(&["put", "-n", "p/new", "--ttl", bad, source]);
+        refused(&ran, 1, &["duration", "never, or inherit"]);
+        refused(&world.run(&["update", "p/net", "--ttl", bad]), 1, &["duration"]);
+    }
+    assert_eq!(world.run(&["show", "p/new"]).code, 10, "nothing was put");
+    let inherit = ["update", "--artifact", "p/net", "--ttl", "inherit"];
+    refused(&world.run(&inherit), 1, &["inherits no time"]);
+    refused(&world.run(&["update", "--artifact", "p/net"]), 1, &["nothing to update"]);
+    refused(&world.run(&["update", "--artifact", "p/none", "--tag", "x"]), 10, &["p/none"]);
+    refused(&world.run(&["update", "--tag", "x"]), 1, &["no version is named"]);
+    refused(&world.run(&["update", "--in", "p", "--tag", "x"]), 1, &["--filter"]);
+    refused(&world.run(&["update", "--filter", "tag=y", "--tag", "x"]), 1, &["--in"]);
+    let both = ["update", "p/net", "--in", "p", "--filter", "tag=y", "--tag", "x"];
+    refused(&world.run(&both), 1, &["cannot be used with"]);
+    refused(&world.run(&["put", "-n", "p/net", "--tag", "a:b", source]), 2, &["tag"]);
+}
+
+#[test]
+fn a_registry_of_another_format_says_so_and_what_to_do() {
+    let world = several();
+    let turn = |format: u8| {
+        let path = world.repo().join("registry.redb");
+        let engine = RedbEngine::open(Path::new(&path)).unwrap();
+        engine::write(&engine, Durability::Immediate, |transaction| {
+            for (key, mut value) in transaction.scan(&[0], &[255], usize::MAX)? {
+                if let Some(first) = value.first_mut() {
+                    *first = format;
+                    transaction.put(&key, &value)?;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    };
+    turn(1);
+    refused(&world.run(&["ls", "p"]), 15, &["records of format 1", "older release", "put"]);
+    turn(3);
+    refused(&world.run(&["ls", "p"]), 15, &["records of format 3", "newer release"]);
+    turn(2);
+    assert_eq!(world.json(&["ls", "p"]).as_array().unwrap().len(), 2);
+}
