@@ -10,7 +10,7 @@ use super::naming;
 use super::objects::{PackCounts, add_reference};
 use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionRecord};
 use crate::error::{Error, Kind, Result};
-use crate::model::name::{Alias, ProjectName, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, ProjectName, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Timestamp;
 
@@ -47,39 +47,49 @@ impl Embedded {
             if let Some(committed) = held.committed {
                 return Ok(committed);
             }
-            let artifact = open_artifact(transaction, request, now)?;
-            let newest = newest(&*transaction, &request.path)?;
-            if let Some(expected) = request.expect {
-                expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
-            }
-            let equal = newest.filter(|(_, version)| version.root == request.root);
-            let committed = match equal {
-                Some((number, _)) => {
-                    let update = Update {
-                        description: request.description.clone(),
-                        metadata: request.metadata.clone(),
-                        ..Update::default()
-                    };
-                    rewrite(transaction, &request.path, number, &update)?;
-                    Committed { path: request.path.clone(), number, new: false }
-                }
-                None => {
-                    let number = artifact.next;
-                    add_version(transaction, request, artifact, now)?;
-                    if let Some(run) = &request.run {
-                        super::runs::open_run(&*transaction, run, now)?;
-                        super::runs::add_logged(transaction, run, &request.path, number, now)?;
-                    }
-                    Committed { path: request.path.clone(), number, new: true }
-                }
-            };
-            point(transaction, &request.path, &[Alias::latest()], committed.number)?;
-            point(transaction, &request.path, &request.aliases, committed.number)?;
+            let committed = commit_in(transaction, request, now)?;
             held.committed = Some(committed.clone());
             put_lease(transaction, lease, &held)?;
             Ok(committed)
         })
     }
+}
+
+/// Makes the version, or finds that the newest has this content; moves aliases.
+pub(super) fn commit_in(
+    transaction: &mut dyn Transaction,
+    request: &CommitRequest,
+    now: Timestamp,
+) -> Result<Committed> {
+    let artifact = open_artifact(transaction, request, now)?;
+    let newest = newest(&*transaction, &request.path)?;
+    if let Some(expected) = request.expect {
+        expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
+    }
+    let equal = newest.filter(|(_, version)| version.root == request.root);
+    let committed = match equal {
+        Some((number, _)) => {
+            let update = Update {
+                description: request.description.clone(),
+                metadata: request.metadata.clone(),
+                ..Update::default()
+            };
+            rewrite(transaction, &request.path, number, &update)?;
+            Committed { path: request.path.clone(), number, new: false }
+        }
+        None => {
+            let number = artifact.next;
+            add_version(transaction, request, artifact, now)?;
+            if let Some(run) = &request.run {
+                super::runs::open_run(&*transaction, run, now)?;
+                super::runs::add_logged(transaction, run, &request.path, number, now)?;
+            }
+            Committed { path: request.path.clone(), number, new: true }
+        }
+    };
+    point(transaction, &request.path, &[Alias::latest()], committed.number)?;
+    point(transaction, &request.path, &request.aliases, committed.number)?;
+    Ok(committed)
 }
 
 /// Refuses a commit that was to follow another version.
@@ -98,6 +108,21 @@ fn expect(
     ))
 }
 
+/// Refuses to take `what`, which has a type, for something else.
+pub(super) fn refuse_other_type(
+    what: &str,
+    is: &ArtifactType,
+    wanted: Option<&ArtifactType>,
+) -> Result<()> {
+    match wanted {
+        Some(wanted) if wanted != is => {
+            Err(Error::new(Kind::Conflict, format!("{what} has type {is}, not {wanted}"))
+                .hint("an artifact keeps its type: leave it out, or choose another name"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The artifact's record, made with its project when they are new.
 fn open_artifact(
     transaction: &mut dyn Transaction,
@@ -106,14 +131,9 @@ fn open_artifact(
 ) -> Result<ArtifactRecord> {
     let path = &request.path;
     if let Some(artifact) = naming::artifact(&*transaction, path)? {
-        return match &request.artifact_type {
-            Some(wanted) if *wanted != artifact.artifact_type => {
-                let what = format!("{path} has type {}, not {wanted}", artifact.artifact_type);
-                Err(Error::new(Kind::Conflict, what)
-                    .hint("an artifact keeps its type: leave it out, or choose another name"))
-            }
-            _ => Ok(artifact),
-        };
+        let wanted = request.artifact_type.as_ref();
+        refuse_other_type(&path.to_string(), &artifact.artifact_type, wanted)?;
+        return Ok(artifact);
     }
     open_project(transaction, &path.project, now)?;
     let artifact = ArtifactRecord {

@@ -13,6 +13,7 @@ mod commit;
 mod delete;
 mod embedded;
 pub mod engine;
+mod groups;
 mod keys;
 mod lease;
 mod naming;
@@ -26,4 +27,5 @@ pub use api::{
     LeaseInfo, Names, PackInfo, Registry, RegistryInfo, Update, dispatch,
 };
 pub use embedded::{Clock, Embedded, system_clock};
+pub use groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 pub use record::Committed;
