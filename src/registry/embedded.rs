@@ -6,12 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::api::*;
 use super::engine::{self, Durability, Engine, Transaction, View};
-use super::keys::{self, Key, Space};
 use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
+use super::keys::{self, Key, Space};
 use super::record::{self, Committed};
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, GroupName, ProjectName, RunId, SweepId, VersionNumber};
+use crate::model::name::{
+    Alias, ArtifactType, GroupName, ProjectName, RunId, SweepId, VersionNumber,
+};
 use crate::model::object::{Located, NewObject, PackId};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};

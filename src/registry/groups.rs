@@ -315,12 +315,7 @@ impl Embedded {
                 let what = format!("the parts of group {group} have changed");
                 return Err(Error::new(Kind::Stale, what).hint("merge them again"));
             }
-            check_type(
-                &*transaction,
-                &commit.path,
-                Some(&info),
-                commit.artifact_type.as_ref(),
-            )?;
+            check_type(&*transaction, &commit.path, Some(&info), commit.artifact_type.as_ref())?;
             let artifact_type = commit.artifact_type.clone().or(info.artifact_type.clone());
             let commit = CommitRequest { artifact_type, ..commit.clone() };
             let committed = commit_in(transaction, &commit, now)?;

@@ -108,6 +108,7 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
                 follow: true,
                 dry_run: false,
                 run: None,
+                upsert: None,
             };
             let before = repository.registry.info().unwrap().live_bytes;
             let report = put(repository, &request, Arc::new(Silent)).unwrap();

@@ -9,6 +9,7 @@ use super::feed::Feed;
 use super::hash::hash;
 use super::index::OldIndex;
 use super::ledger::Ledger;
+use super::merge::{Layers, MergeScan};
 use super::overlay::{DraftScan, DraftSource};
 use super::scan::{Cut, Event, FileMeta, Scan, Unit};
 use super::source::Source;
@@ -46,6 +47,8 @@ pub enum Walk<'a> {
     Source(&'a Source, OldIndex),
     /// A draft.
     Draft(&'a DraftSource<'a>),
+    /// Trees that become one.
+    Merge(&'a Layers),
 }
 
 /// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
@@ -64,6 +67,7 @@ pub fn run(
     match &walked {
         Walk::Source(source, _) => assembly.drop_empty = source.filters().chooses(),
         Walk::Draft(draft) => assembly.draft = Some(draft),
+        Walk::Merge(_) => {}
     }
     let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
     let (work, work_queue) = channel::<(u64, Unit)>();
@@ -120,6 +124,7 @@ fn walk(
     let walked = match walked {
         Walk::Source(source, old) => Scan::new(source, old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
+        Walk::Merge(layers) => MergeScan::new(layers, &repository.reader, feed).run(),
     };
     // The last "unit" says how the walk ended; nobody may be left to hear it.
     let _ = done.send((number, walked.map(|()| None)));
@@ -189,6 +194,7 @@ impl<'a> Assembly<'a> {
         let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
         let report = PutReport {
             committed: None,
+            part: None,
             root: Digest::from_bytes([0; 32]),
             totals: Totals::default(),
             stored_bytes: 0,
