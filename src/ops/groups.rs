@@ -328,7 +328,8 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let orphan = holder::orphan_for(&**registry, &purpose)?;
     let lease = registry.begin(purpose, holder::this_process(), orphan)?;
     let done = finish_under(repository, lease, request);
-    let released = registry.release(lease).and_then(|()| reap(repository));
+    // Writers that were killed when they had added their part have left their leases.
+    let released = registry.release(lease).and_then(|()| holder::release_orphans(repository));
     let finished = done?;
     if let Err(e) = released {
         tracing::warn!("the lease of a finished group could not be released: {e}");

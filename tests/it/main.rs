@@ -6,6 +6,7 @@ mod contracts;
 mod disasters;
 mod errors;
 mod exactness;
+mod groups;
 mod journeys;
 mod model;
 mod overlay;

@@ -6,3 +6,4 @@ mod read;
 mod remote;
 mod stage;
 mod version_drafts;
+mod writers;
