@@ -1,10 +1,10 @@
 //! NAMES, and where bytes are.
 //!
-//! Knows projects, artifacts, versions, aliases, leases, and every object's place and reference
+//! Knows projects, artifacts, versions, aliases, leases, groups, and every object's place and reference
 //! count; written once over an [`engine::Engine`]. Must not know files, sockets or what is in a
 //! pack: callers tell it the children of a node. Invariants: a visible version refers only to
-//! live objects; `refs` of an object is exactly the number of nodes and version roots that point
-//! at it; an object goes only when nothing refers to it and no lease pins it.
+//! live objects; `refs` of an object is exactly the number of nodes, versions and parts of open
+//! groups that point at it; an object goes only when nothing refers to it and no lease pins it.
 
 mod alias;
 mod api;

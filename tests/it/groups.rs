@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artifactfs::content::store::Access;
+use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::Totals;
 use artifactfs::ops::delete::{Purge, delete};
 use artifactfs::ops::fsck::{Mode, fsck};
-use artifactfs::ops::groups::{FinishRequest, Upsert, finish};
+use artifactfs::ops::groups::{FinishRequest, Upsert, discard, finish};
+use artifactfs::ops::holder::this_process;
 use artifactfs::ops::put::{Filters, NewVersion, PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::{Embedded, Registry, system_clock};
+use artifactfs::registry::{
+    CommitRequest, Embedded, LeaseId, NewPart, Registry, SealRequest, system_clock,
+};
 use tempfile::TempDir;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,4 +220,119 @@ fn more_parts_than_are_merged_at_once_lie_over_each_other_in_order() {
     let mut random = Random(3);
     let parts: Vec<Tree> = (0..600).map(|_| small(&mut random)).collect();
     bench.check(&parts, "600 parts");
+}
+
+fn new_part(put: &PutReport) -> NewPart {
+    NewPart {
+        path: "p/merged".parse().unwrap(),
+        group: "g".parse().unwrap(),
+        artifact_type: None,
+        root: put.root,
+        totals: put.totals,
+        writer: "somebody".to_owned(),
+        run: None,
+        seen: None,
+    }
+}
+
+/// A lease that is released when what is done under it is done.
+fn leased<T>(registry: &dyn Registry, done: impl FnOnce(LeaseId) -> T) -> T {
+    let lease = registry.begin("test".to_owned(), this_process(), None).unwrap();
+    let value = done(lease);
+    registry.release(lease).unwrap();
+    value
+}
+
+#[test]
+fn a_call_that_is_made_twice_answers_alike_and_does_nothing_more() {
+    let bench = Bench::new();
+    let registry = &*bench.repository.registry;
+    let tree = Tree::from([("a".into(), Thing::File(1, false))]);
+    let put = bench.put("p/other", &tree, None);
+    let new = new_part(&put);
+    let refs = || registry.locate(vec![put.root]).unwrap()[0].unwrap().refs;
+    let parts = || registry.parts(new.path.clone(), new.group.clone(), 0, 10).unwrap().len();
+    let add = |lease, new: &NewPart| {
+        let added = registry.add_part(lease, new.clone()).unwrap();
+        assert_eq!(registry.add_part(lease, new.clone()).unwrap(), added);
+        added.sequence
+    };
+    let first = leased(registry, |lease| add(lease, &new));
+    assert_eq!((parts(), refs()), (1, 2));
+    // Who looked at less than there is must look again.
+    let unseen = NewPart { seen: Some(first - 1), ..new.clone() };
+    let refused = leased(registry, |lease| registry.add_part(lease, unseen).unwrap_err());
+    assert_eq!((refused.kind(), parts()), (Kind::Stale, 1));
+    let seen = NewPart { seen: Some(first), ..new.clone() };
+    let second = leased(registry, |lease| add(lease, &seen));
+    assert_eq!((parts(), refs()), (2, 3));
+
+    let discard = |last| registry.discard_group(new.path.clone(), new.group.clone(), last);
+    discard(first).unwrap();
+    discard(first).unwrap();
+    assert_eq!((parts(), refs()), (1, 2), "what came later stays");
+    let commit = CommitRequest {
+        path: new.path.clone(),
+        artifact_type: None,
+        root: put.root,
+        totals: put.totals,
+        aliases: Vec::new(),
+        description: None,
+        metadata: None,
+        expect: None,
+        run: None,
+    };
+    let group = new.group.clone();
+    let seal =
+        |parts, last| SealRequest { group: group.clone(), parts, last, commit: commit.clone() };
+    for (parts, last) in [(2, second), (1, first)] {
+        let refused =
+            leased(registry, |lease| registry.seal_group(lease, seal(parts, last)).unwrap_err());
+        assert_eq!(refused.kind(), Kind::Stale);
+    }
+    leased(registry, |lease| {
+        let sealed = registry.seal_group(lease, seal(1, second)).unwrap();
+        assert_eq!(registry.seal_group(lease, seal(1, second)).unwrap(), sealed);
+    });
+    assert_eq!((parts(), refs()), (0, 2));
+    discard(second).unwrap();
+    let refused =
+        leased(registry, |lease| registry.seal_group(lease, seal(1, second)).unwrap_err());
+    assert_eq!(refused.kind(), Kind::Conflict);
+    assert_eq!(fsck(&bench.repository, Mode::Check).unwrap().problems, 0);
+}
+
+#[test]
+fn a_group_that_is_full_says_so_and_is_finished_or_discarded_like_any_other() {
+    const PARTS: u64 = 65_536;
+    let bench = Bench::new();
+    let registry = &*bench.repository.registry;
+    let tree = Tree::from([("a".into(), Thing::File(1, false))]);
+    let put = bench.put("p/other", &tree, None);
+    let new = new_part(&put);
+    let fill = || {
+        for _ in 0..PARTS {
+            leased(registry, |lease| registry.add_part(lease, new.clone())).unwrap();
+        }
+        let refused = leased(registry, |lease| registry.add_part(lease, new.clone()).unwrap_err());
+        assert_eq!(refused.kind(), Kind::Full);
+        assert!(refused.hint_text().is_some());
+    };
+    fill();
+    let (info, freed) = discard(&bench.repository, &new.path, &new.group).unwrap();
+    assert_eq!((info.parts, freed), (PARTS, 0));
+    fill();
+    let version = NewVersion {
+        path: new.path.clone(),
+        artifact_type: None,
+        aliases: Vec::new(),
+        description: None,
+        metadata: None,
+        expect: None,
+        run: None,
+    };
+    let request = FinishRequest { group: new.group.clone(), version };
+    let done = finish(&bench.repository, &request).unwrap();
+    assert_eq!((done.parts, done.root, done.totals), (PARTS, put.root, put.totals));
+    assert_eq!(registry.locate(vec![put.root]).unwrap()[0].unwrap().refs, 2);
 }
