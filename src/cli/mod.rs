@@ -12,6 +12,7 @@ mod draft;
 mod edit;
 mod exit;
 mod get;
+mod groups;
 mod lineage;
 mod list;
 mod mount;
@@ -69,6 +70,11 @@ enum Verb {
     Init(repo::Init),
     /// Log a file or directory as the next version of an artifact
     Put(put::Put),
+    /// Make one version of what several writers put into a group
+    Finish(groups::Finish),
+    /// List what several writers are making, or throw it away
+    #[command(subcommand)]
+    Group(groups::GroupVerb),
     /// Write a version out as ordinary files
     Get(get::Get),
     /// List projects, artifacts, versions or files
@@ -190,6 +196,8 @@ fn run_verb(cli: Cli) -> Result<u8> {
     match cli.verb {
         Verb::Init(verb) => repo::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
+        Verb::Finish(verb) => groups::finish(&context, verb),
+        Verb::Group(verb) => groups::group(&context, verb),
         Verb::Get(verb) => get::get(&context, verb),
         Verb::Ls(verb) => list::ls(&context, verb),
         Verb::Show(verb) => list::show(&context, verb),

@@ -7,9 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Bar, bytes};
-use super::properties::Properties;
+use super::properties::{Parsed, Properties};
 use super::{Context, connect, exit, parse};
 use crate::error::{Error, Kind, Result};
+use crate::ops::groups::Upsert;
 use crate::ops::put::{Filters, PutReport, PutRequest};
 
 #[derive(Args)]
@@ -33,6 +34,27 @@ pub struct Put {
     /// Only say what would be stored
     #[arg(long)]
     dry_run: bool,
+    /// Add it to a group, of which `finish` makes one version
+    #[arg(long, requires = "group")]
+    upsert: bool,
+    /// The group, begun when it is not there
+    #[arg(long, requires = "upsert")]
+    group: Option<String>,
+    /// Refuse a path that the group has already with other content
+    #[arg(long, requires = "upsert")]
+    no_overwrite: bool,
+}
+
+/// The group that a put adds to.
+fn upsert(verb: &Put, said: &Parsed) -> Result<Option<Upsert>> {
+    let Some(group) = &verb.group else { return Ok(None) };
+    let named = !said.aliases.is_empty() || !said.tags.is_empty() || said.ttl.is_some();
+    if named || said.description.is_some() || said.metadata.is_some() {
+        let what = "put --upsert makes no version yet that could have an alias, a description, \
+                    metadata, tags or a time to live";
+        return Err(Error::new(Kind::Usage, what).hint("give these to `artifactfs finish`"));
+    }
+    Ok(Some(Upsert { group: parse(group)?, overwrite: !verb.no_overwrite }))
 }
 
 pub fn put(context: &Context, verb: Put) -> Result<u8> {
@@ -45,6 +67,7 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         None => parse(&verb.name)?,
     };
     let said = verb.properties.parse()?;
+    let upsert = upsert(&verb, &said)?;
     let request = PutRequest {
         source: verb.path,
         path,
@@ -58,6 +81,7 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         run: context.run()?,
         ttl: said.ttl,
         tags: said.tags,
+        upsert,
     };
     let repository = connect::open_repository(context)?;
     let bar = Arc::new(Bar::new("putting", None, context.output));
@@ -74,6 +98,14 @@ fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
         let what = format!("artifactfs: followed {} symlinks that lead out", report.followed);
         context.output.note(&what);
     }
+    let group = request.upsert.as_ref().map(|upsert| &upsert.group);
+    let generation = report.part.as_ref().map(|part| part.generation);
+    let begins_after = report.part.as_ref().and_then(|part| part.begins_after);
+    if let (Some(group), Some(sealed)) = (group, begins_after) {
+        let (path, sealed) = (&request.path, sealed.to_string());
+        let what = format!("group {group} was sealed as {path}:{sealed}");
+        context.output.note(&format!("artifactfs: {what}; this begins its next version"));
+    }
     let reference = report.committed.as_ref().map(|c| format!("{}:{}", c.path, c.number));
     let new = report.committed.as_ref().map(|c| c.new);
     let document = json!({
@@ -89,6 +121,9 @@ fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
         "files_read": report.files_read,
         "followed_symlinks": report.followed,
         "warnings": report.warnings,
+        "group": group,
+        "generation": generation,
+        "begins_after": begins_after.map(|version| version.to_string()),
     });
     context.output.print(document, || {
         let size = bytes(report.totals.size_bytes);
@@ -100,6 +135,10 @@ fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
             }
             (Some(reference), _) => {
                 format!("{reference}  has this content already: no new version")
+            }
+            (None, _) if generation.is_some() => {
+                let group = group.map_or("", |group| group.as_str());
+                format!("group {group} of {}  {files} files, {size}, {stored} new", request.path)
             }
             (None, _) => format!("{files} files, {size}; {stored} would be stored"),
         }]

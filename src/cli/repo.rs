@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::mount::daemons;
 use super::output::{bytes, table};
-use super::{Context, connect, draft, exit, parse, stats};
+use super::{Context, connect, draft, exit, groups, parse, stats};
 use crate::content::store::StoreUrl;
 use crate::error::{Error, Kind, Result};
 use crate::ops::repository::Layout;
@@ -65,6 +65,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let repository = Arc::new(connect::open_repository(context)?);
     let daemons = daemons(&repository.layout)?;
     let (drafts, troubles) = draft::list(Arc::clone(&repository))?;
+    let open = crate::ops::groups::open_groups(&*repository.registry, None)?;
     let info = repository.registry.info()?;
     let space = repository.store.space()?;
     let numbers: Vec<_> = daemons
@@ -85,6 +86,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         "mounts": daemons,
         "remote": numbers,
         "drafts": drafts.iter().map(draft::draft_json).collect::<Vec<_>>(),
+        "groups": open.iter().map(groups::group_json).collect::<Vec<_>>(),
         "troubles": troubles,
     });
     context.output.print(document, || {
@@ -101,6 +103,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
             rows.extend(numbers.iter().flat_map(|(_, numbers)| stats::rows(numbers)));
         }
         rows.extend(drafts.iter().map(|draft| ("draft", draft::draft_row(draft).join("  "))));
+        rows.extend(open.iter().map(|info| ("group", groups::group_row(info).join("  "))));
         rows.extend(troubles.iter().map(|trouble| ("trouble", trouble.clone())));
         table(&rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect::<Vec<_>>())
     });

@@ -127,6 +127,8 @@ fn partition(context: &Context, verb: &Partition) -> Result<u8> {
         metadata: said.metadata,
         expect: None,
         run: context.run()?,
+        ttl: said.ttl,
+        tags: said.tags,
     };
     let pointer = table::partition(&repository, &base, &folder, &name, version)?;
     let committed = pointer.report.committed.as_ref();

@@ -1,11 +1,13 @@
 //! Checking that counts, index and store agree, and making them agree.
 //!
 //! The truth about names is in the registry; about bytes, in the store. Reference counts follow
-//! from the nodes: `refs` is the number of nodes and version roots that point at an object.
+//! from the nodes: `refs` is the number of nodes, versions and parts of
+//! open groups that point at an object.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::delete::{reap, unknown_packs};
+use super::groups::each_part;
 use super::holder::release_orphans;
 use super::listing::each_version;
 use super::repository::Repository;
@@ -251,6 +253,12 @@ impl Check<'_> {
             versions += 1;
             if mine(&version.root) {
                 *counts.entry(version.root).or_default() += 1;
+            }
+            Ok(())
+        })?;
+        each_part(&*self.repository.registry, &mut |part| {
+            if mine(&part.root) {
+                *counts.entry(part.root).or_default() += 1;
             }
             Ok(())
         })?;

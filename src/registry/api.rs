@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 use super::record::Committed;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{
-    Alias, ArtifactName, ArtifactType, ProjectName, RunId, SweepId, Tag, VersionNumber,
+    Alias, ArtifactName, ArtifactType, GroupName, ProjectName, RunId, SweepId, Tag, VersionNumber,
 };
 use crate::model::object::{Located, NewObject, PackId};
 use crate::model::properties::Ttl;
@@ -32,7 +33,7 @@ pub struct LeaseInfo {
     pub purpose: String,
     /// Whether its time is over.
     pub expired: bool,
-    /// Whether it has committed: it only waits to be released.
+    /// Whether it has committed, or added its part to a group: it only waits to be released.
     pub committed: bool,
 }
 
@@ -355,6 +356,22 @@ registry_calls! {
     runs_of_sweep = RunsOfSweep(id: SweepId, after: Option<RunId>, limit: u32) -> Vec<RunInfo>;
     /// Forgets the object table, to be made again from the store; refused while somebody writes.
     forget_objects = ForgetObjects() -> ();
+    /// A group; a conflict when a part of type `wanted` could not be added to it.
+    group = FindGroup(path: ArtifactPath, group: GroupName, wanted: Option<ArtifactType>) -> Option<GroupInfo>;
+    /// A group that has open parts; a conflict when it is sealed.
+    open_group = FindOpenGroup(path: ArtifactPath, group: GroupName) -> GroupInfo;
+    /// The open groups of an artifact, or all, after one, at most `limit`.
+    open_groups = OpenGroups(path: Option<ArtifactPath>, after: Option<(ArtifactPath, GroupName)>, limit: u32) -> Vec<GroupInfo>;
+    /// The open parts of a group above `after`, ascending, at most `limit`.
+    parts = Parts(path: ArtifactPath, group: GroupName, after: u64, limit: u32) -> Vec<PartInfo>;
+    /// Adds a part to a group, which it begins when it is not there; stale when parts came that the
+    /// writer wanted to see first.
+    add_part = AddPart(lease: LeaseId, part: NewPart) -> AddedPart;
+    /// Makes a version of a group and takes its parts away, in one transaction; stale when other parts
+    /// are there than those that were merged.
+    seal_group = SealGroup(lease: LeaseId, request: SealRequest) -> Committed;
+    /// Takes the open parts of a group up to `last` away; what only they had is dead.
+    discard_group = DiscardGroup(path: ArtifactPath, group: GroupName, last: u64) -> ();
 }
 
 /// The time a lease lives after it was begun or renewed, in milliseconds.
@@ -367,7 +384,7 @@ impl LeaseInfo {
             holder: record.holder.clone(),
             purpose: record.purpose.clone(),
             expired: record.expires <= now,
-            committed: record.committed.is_some(),
+            committed: record.is_done(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::objects::{PackCounts, add_reference};
 use super::properties::{hold_protected, would_be_over};
 use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionRecord};
 use crate::error::{Error, Kind, Result};
-use crate::model::name::{Alias, ProjectName, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, ProjectName, VersionNumber};
 use crate::model::properties::{Ttl, change_tags};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Timestamp;
@@ -49,43 +49,53 @@ impl Embedded {
             if let Some(committed) = held.committed {
                 return Ok(committed);
             }
-            let artifact = open_artifact(transaction, request, now)?;
-            let newest = newest(&*transaction, &request.path)?;
-            if let Some(expected) = request.expect {
-                expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
-            }
-            let equal = newest.filter(|(_, version)| version.root == request.root);
-            let found = (&request.path, &artifact);
-            let committed = match living(&*transaction, found, equal, request.ttl, now)? {
-                Some(number) => {
-                    let update = Update {
-                        description: request.description.clone(),
-                        metadata: request.metadata.clone(),
-                        ttl: request.ttl,
-                        tag: request.tags.clone(),
-                        ..Update::default()
-                    };
-                    rewrite(transaction, &request.path, number, &update)?;
-                    Committed { path: request.path.clone(), number, new: false }
-                }
-                None => {
-                    let number = artifact.next;
-                    add_version(transaction, request, artifact, now)?;
-                    if let Some(run) = &request.run {
-                        super::runs::add_logged(transaction, run, &request.path, number, now)?;
-                    }
-                    Committed { path: request.path.clone(), number, new: true }
-                }
-            };
-            let number = committed.number;
-            hold_protected(&*transaction, &request.path, &request.aliases, Some(number))?;
-            point(transaction, &request.path, &[Alias::latest()], committed.number)?;
-            point(transaction, &request.path, &request.aliases, committed.number)?;
+            let committed = commit_in(transaction, request, now)?;
             held.committed = Some(committed.clone());
             put_lease(transaction, lease, &held)?;
             Ok(committed)
         })
     }
+}
+
+/// Makes the version, or finds that the newest has this content; moves aliases.
+pub(super) fn commit_in(
+    transaction: &mut dyn Transaction,
+    request: &CommitRequest,
+    now: Timestamp,
+) -> Result<Committed> {
+    let artifact = open_artifact(transaction, request, now)?;
+    let newest = newest(&*transaction, &request.path)?;
+    if let Some(expected) = request.expect {
+        expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
+    }
+    let equal = newest.filter(|(_, version)| version.root == request.root);
+    let found = (&request.path, &artifact);
+    let committed = match living(&*transaction, found, equal, request.ttl, now)? {
+        Some(number) => {
+            let update = Update {
+                description: request.description.clone(),
+                metadata: request.metadata.clone(),
+                ttl: request.ttl,
+                tag: request.tags.clone(),
+                ..Update::default()
+            };
+            rewrite(transaction, &request.path, number, &update)?;
+            Committed { path: request.path.clone(), number, new: false }
+        }
+        None => {
+            let number = artifact.next;
+            add_version(transaction, request, artifact, now)?;
+            if let Some(run) = &request.run {
+                super::runs::add_logged(transaction, run, &request.path, number, now)?;
+            }
+            Committed { path: request.path.clone(), number, new: true }
+        }
+    };
+    let number = committed.number;
+    hold_protected(&*transaction, &request.path, &request.aliases, Some(number))?;
+    point(transaction, &request.path, &[Alias::latest()], committed.number)?;
+    point(transaction, &request.path, &request.aliases, committed.number)?;
+    Ok(committed)
 }
 
 /// The version that has the content already, unless its time is over: what is put now is not to go with it.
@@ -118,6 +128,21 @@ fn expect(
     ))
 }
 
+/// Refuses to take `what`, which has a type, for something else.
+pub(super) fn refuse_other_type(
+    what: &str,
+    is: &ArtifactType,
+    wanted: Option<&ArtifactType>,
+) -> Result<()> {
+    match wanted {
+        Some(wanted) if wanted != is => {
+            Err(Error::new(Kind::Conflict, format!("{what} has type {is}, not {wanted}"))
+                .hint("an artifact keeps its type: leave it out, or choose another name"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The artifact's record, made with its project when they are new.
 fn open_artifact(
     transaction: &mut dyn Transaction,
@@ -126,14 +151,9 @@ fn open_artifact(
 ) -> Result<ArtifactRecord> {
     let path = &request.path;
     if let Some(artifact) = naming::artifact(&*transaction, path)? {
-        return match &request.artifact_type {
-            Some(wanted) if *wanted != artifact.artifact_type => {
-                let what = format!("{path} has type {}, not {wanted}", artifact.artifact_type);
-                Err(Error::new(Kind::Conflict, what)
-                    .hint("an artifact keeps its type: leave it out, or choose another name"))
-            }
-            _ => Ok(artifact),
-        };
+        let wanted = request.artifact_type.as_ref();
+        refuse_other_type(&path.to_string(), &artifact.artifact_type, wanted)?;
+        return Ok(artifact);
     }
     open_project(transaction, &path.project, now)?;
     let artifact = ArtifactRecord {

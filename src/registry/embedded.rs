@@ -6,11 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::api::*;
 use super::engine::{self, Durability, Engine, Transaction, View};
+use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 use super::keys::{self, Key, Space};
 use super::record::{self, Committed};
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
+use crate::model::name::{
+    Alias, ArtifactType, GroupName, ProjectName, RunId, SweepId, VersionNumber,
+};
 use crate::model::object::{Located, NewObject, PackId};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
@@ -416,5 +419,49 @@ impl Registry for Embedded {
 
     fn runs_of_sweep(&self, id: SweepId, after: Option<RunId>, limit: u32) -> Result<Vec<RunInfo>> {
         self.list_runs_of_sweep(&id, after.as_ref(), limit)
+    }
+
+    fn group(
+        &self,
+        path: ArtifactPath,
+        group: GroupName,
+        wanted: Option<ArtifactType>,
+    ) -> Result<Option<GroupInfo>> {
+        self.find_group(&path, &group, wanted.as_ref())
+    }
+
+    fn open_group(&self, path: ArtifactPath, group: GroupName) -> Result<GroupInfo> {
+        self.find_open_group(&path, &group)
+    }
+
+    fn open_groups(
+        &self,
+        path: Option<ArtifactPath>,
+        after: Option<(ArtifactPath, GroupName)>,
+        limit: u32,
+    ) -> Result<Vec<GroupInfo>> {
+        self.list_open_groups(path.as_ref(), after.as_ref(), limit)
+    }
+
+    fn parts(
+        &self,
+        path: ArtifactPath,
+        group: GroupName,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<PartInfo>> {
+        self.list_parts(&path, &group, after, limit)
+    }
+
+    fn add_part(&self, lease: LeaseId, part: NewPart) -> Result<AddedPart> {
+        self.append_part(lease, &part)
+    }
+
+    fn seal_group(&self, lease: LeaseId, request: SealRequest) -> Result<Committed> {
+        self.commit_group(lease, &request)
+    }
+
+    fn discard_group(&self, path: ArtifactPath, group: GroupName, last: u64) -> Result<()> {
+        self.discard_parts(&path, &group, last)
     }
 }

@@ -1,6 +1,8 @@
 //! Keys: tuples whose bytes sort as their parts do.
 //!
 //! ```text
+//! G <project> 0 <artifact> 0 <group> 0       group
+//! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
 //! a <project> 0 <artifact> 0                 artifact
 //! b <sweep> 0 <run> 0                        run of a sweep
 //! c <sequence:8>                             change log
@@ -31,7 +33,7 @@
 //! Numbers are big-endian. Names hold no NUL, so the zeros end them.
 
 use crate::model::digest::{DIGEST_BYTES, Digest};
-use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
+use crate::model::name::{Alias, GroupName, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::object::{PACK_ID_BYTES, PackId};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Timestamp;
@@ -92,6 +94,10 @@ pub enum Space {
     SweepOfProject = b'e',
     /// Runs by sweep.
     RunOfSweep = b'b',
+    /// Groups.
+    Group = b'G',
+    /// Parts of open groups.
+    Part = b'P',
 }
 
 /// A key being put together.
@@ -273,6 +279,21 @@ pub fn sweep_of_project(project: &ProjectName, id: &SweepId) -> Vec<u8> {
 /// A run among those of its sweep.
 pub fn run_of_sweep(sweep: &SweepId, id: &RunId) -> Vec<u8> {
     Key::of(Space::RunOfSweep).name(sweep.as_str()).name(id.as_str()).done()
+}
+
+/// A group's record.
+pub fn group(path: &ArtifactPath, group: &GroupName) -> Vec<u8> {
+    below(Space::Group, path).name(group.as_str()).done()
+}
+
+/// The parts of a group.
+pub fn parts(path: &ArtifactPath, group: &GroupName) -> Key {
+    below(Space::Part, path).name(group.as_str())
+}
+
+/// A part of a group.
+pub fn part(path: &ArtifactPath, group: &GroupName, sequence: u64) -> Vec<u8> {
+    parts(path, group).number(sequence).done()
 }
 
 /// The name that a key ends with, after `prefix` bytes.

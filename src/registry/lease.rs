@@ -18,7 +18,7 @@ fn lease(view: &dyn View, id: LeaseId) -> Result<Option<LeaseRecord>> {
 /// The record of a lease that has not ended.
 pub(super) fn live_lease(view: &dyn View, id: LeaseId, now: Timestamp) -> Result<LeaseRecord> {
     match lease(view, id)? {
-        Some(record) if record.expires > now || record.committed.is_some() => Ok(record),
+        Some(record) if record.expires > now || record.is_done() => Ok(record),
         _ => Err(Error::new(Kind::Conflict, format!("lease {} has ended", id.0))
             .hint("nothing was committed; begin again")),
     }
@@ -46,7 +46,7 @@ impl Embedded {
         self.write(Durability::Immediate, |transaction| {
             let adopted = adopt.map(|id| lease(&*transaction, id)).transpose()?.flatten();
             if let (Some(id), Some(mut record)) = (adopt, adopted)
-                && record.committed.is_none()
+                && !record.is_done()
                 && record.purpose == purpose
             {
                 record.holder.clone_from(&holder);
@@ -56,7 +56,8 @@ impl Embedded {
             }
             let id = LeaseId(next_counter(transaction, "lease")?);
             let (holder, purpose) = (holder.clone(), purpose.clone());
-            let record = LeaseRecord { expires, holder, purpose, committed: None, pin_batches: 0 };
+            let (committed, part, pin_batches) = (None, None, 0);
+            let record = LeaseRecord { expires, holder, purpose, committed, part, pin_batches };
             put_lease(transaction, id, &record)?;
             Ok(id)
         })

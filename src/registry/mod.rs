@@ -1,10 +1,10 @@
 //! NAMES, and where bytes are.
 //!
-//! Knows projects, artifacts, versions, aliases, leases, and every object's place and reference
+//! Knows projects, artifacts, versions, aliases, leases, groups, and every object's place and reference
 //! count; written once over an [`engine::Engine`]. Must not know files, sockets or what is in a
 //! pack: callers tell it the children of a node. Invariants: a visible version refers only to
-//! live objects; `refs` of an object is exactly the number of nodes and version roots that point
-//! at it; an object goes only when nothing refers to it and no lease pins it.
+//! live objects; `refs` of an object is exactly the number of nodes, versions and parts of open
+//! groups that point at it; an object goes only when nothing refers to it and no lease pins it.
 
 mod alias;
 mod api;
@@ -13,6 +13,7 @@ mod commit;
 mod delete;
 mod embedded;
 pub mod engine;
+mod groups;
 mod keys;
 mod lease;
 mod naming;
@@ -27,4 +28,5 @@ pub use api::{
     LeaseId, LeaseInfo, Names, PackInfo, Registry, RegistryInfo, Update, dispatch,
 };
 pub use embedded::{Clock, Embedded, system_clock};
+pub use groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 pub use record::Committed;

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::groups::AddedPart;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
@@ -68,8 +69,17 @@ pub struct LeaseRecord {
     pub purpose: String,
     /// What it committed: a commit that is repeated gives the same answer.
     pub committed: Option<Committed>,
+    /// The part it added to a group: as with a commit.
+    pub part: Option<AddedPart>,
     /// Batches of pins so far.
     pub pin_batches: u64,
+}
+
+impl LeaseRecord {
+    /// Whether what it was for is done.
+    pub fn is_done(&self) -> bool {
+        self.committed.is_some() || self.part.is_some()
+    }
 }
 
 /// What a commit did.

@@ -9,20 +9,27 @@ use artifactfs::model::digest::Digest;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::delete::{Purge, delete};
 use artifactfs::ops::fsck::{Mode, fsck};
+use artifactfs::ops::groups::{FinishRequest, Upsert, discard, each_part, finish, open_groups};
 use artifactfs::ops::listing::each_version;
-use artifactfs::ops::put::{Filters, PutRequest, Silent, put};
+use artifactfs::ops::put::{NewVersion, PutRequest, Silent, put};
 use artifactfs::ops::repository::Repository;
 use artifactfs::ops::share::exclusive_bytes;
+use artifactfs::registry::GroupInfo;
 use proptest::prelude::*;
 
 use crate::world::{World, noise};
 
-/// Every object that a version needs, with its length in the store.
+/// Every object that a version or a part of a group needs, with its length in the store.
 fn oracle(repository: &Repository) -> BTreeMap<Digest, u64> {
     let mut live = BTreeMap::new();
     let mut open = Vec::new();
     each_version(&*repository.registry, &mut |version| {
         open.push(version.root);
+        Ok(())
+    })
+    .unwrap();
+    each_part(&*repository.registry, &mut |part| {
+        open.push(part.root);
         Ok(())
     })
     .unwrap();
@@ -66,13 +73,22 @@ enum Step {
     Put(u8, Vec<(u8, u8)>),
     /// The nth version that is there.
     Delete(u8),
+    /// A part of the group that an artifact has.
+    Upsert(u8, Vec<(u8, u8)>),
+    /// The nth open group becomes a version.
+    Finish(u8),
+    /// The nth open group goes.
+    Discard(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let files = prop::collection::vec((0u8..12, 0u8..10), 0..14);
     let step = prop_oneof![
-        3 => (0u8..3, files).prop_map(|(artifact, files)| Step::Put(artifact, files)),
+        3 => (0u8..3, files.clone()).prop_map(|(artifact, files)| Step::Put(artifact, files)),
         2 => any::<u8>().prop_map(Step::Delete),
+        3 => (0u8..3, files).prop_map(|(artifact, files)| Step::Upsert(artifact, files)),
+        1 => any::<u8>().prop_map(Step::Finish),
+        1 => any::<u8>().prop_map(Step::Discard),
     ];
     prop::collection::vec(step, 1..24)
 }
@@ -86,35 +102,67 @@ fn content(seed: u8) -> Vec<u8> {
     }
 }
 
+fn put_files(
+    world: &World,
+    repository: &Repository,
+    artifact: u8,
+    files: &[(u8, u8)],
+    upsert: Option<Upsert>,
+) {
+    let source = world.path("source");
+    let _ = fs::remove_dir_all(&source);
+    fs::create_dir(&source).unwrap();
+    for (name, seed) in files {
+        let folder = source.join(format!("d{}", name % 3));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name.to_string()), content(*seed)).unwrap();
+    }
+    let request = PutRequest {
+        upsert,
+        ..PutRequest::plain(source, format!("p/a{artifact}").parse().unwrap())
+    };
+    let before = repository.registry.info().unwrap().live_bytes;
+    let report = put(repository, &request, Arc::new(Silent)).unwrap();
+    let after = repository.registry.info().unwrap().live_bytes;
+    assert_eq!(after - before, report.stored_bytes);
+}
+
+fn nth_group(repository: &Repository, index: u8) -> Option<GroupInfo> {
+    let open = open_groups(&*repository.registry, None).unwrap();
+    (!open.is_empty()).then(|| open[usize::from(index) % open.len()].clone())
+}
+
 fn apply(world: &World, repository: &Repository, step: &Step) {
     match step {
-        Step::Put(artifact, files) => {
-            let source = world.path("source");
-            let _ = fs::remove_dir_all(&source);
-            fs::create_dir(&source).unwrap();
-            for (name, seed) in files {
-                let folder = source.join(format!("d{}", name % 3));
-                fs::create_dir_all(&folder).unwrap();
-                fs::write(folder.join(name.to_string()), content(*seed)).unwrap();
-            }
-            let request = PutRequest {
-                source,
-                path: format!("p/a{artifact}").parse().unwrap(),
+        Step::Put(artifact, files) => put_files(world, repository, *artifact, files, None),
+        Step::Upsert(artifact, files) => {
+            let upsert = Upsert { group: "g".parse().unwrap(), overwrite: true };
+            put_files(world, repository, *artifact, files, Some(upsert));
+        }
+        Step::Finish(index) => {
+            let Some(info) = nth_group(repository, *index) else { return };
+            let version = NewVersion {
+                path: info.path,
                 artifact_type: None,
                 aliases: Vec::new(),
                 description: None,
                 metadata: None,
-                filters: Filters::default(),
-                follow: true,
-                dry_run: false,
+                expect: None,
                 run: None,
                 ttl: None,
                 tags: Vec::new(),
             };
-            let before = repository.registry.info().unwrap().live_bytes;
-            let report = put(repository, &request, Arc::new(Silent)).unwrap();
-            let after = repository.registry.info().unwrap().live_bytes;
-            assert_eq!(after - before, report.stored_bytes);
+            finish(repository, &FinishRequest { group: info.group, version }).unwrap();
+        }
+        Step::Discard(index) => {
+            let Some(info) = nth_group(repository, *index) else { return };
+            let (path, group) = (info.path, info.group);
+            let parts = repository.registry.parts(path.clone(), group.clone(), 0, 100).unwrap();
+            let roots: Vec<_> = parts.iter().map(|part| part.root).collect();
+            let promised = exclusive_bytes(repository, &roots).unwrap();
+            let before = agrees(repository);
+            let (_, freed) = discard(repository, &path, &group).unwrap();
+            assert_eq!((freed, before - agrees(repository)), (promised, freed));
         }
         Step::Delete(index) => {
             let mut versions = Vec::new();

@@ -7,6 +7,7 @@ mod disasters;
 mod errors;
 mod exactness;
 mod faq;
+mod groups;
 mod journeys;
 mod model;
 mod overlay;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::reference::ArtifactPath;
 use crate::model::run::RunInfo;
 use crate::ops::code::Code;
-use crate::ops::put::{CODE_TYPE, Filters, PutRequest, Silent, put};
+use crate::ops::put::{CODE_TYPE, PutRequest, Silent, put};
 use crate::ops::repository::Repository;
 
 /// Logs the code of a command as its run begins.
@@ -27,17 +27,12 @@ pub fn save(
     let folder = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
     let project = &run.start.project;
     let gathered = code.gather(folder.path(), project, command)?;
+    let path = ArtifactPath { project: project.clone(), artifact: gathered.artifact };
     let request = PutRequest {
-        source: folder.path().to_owned(),
-        path: ArtifactPath { project: project.clone(), artifact: gathered.artifact },
         artifact_type: Some(CODE_TYPE.parse()?),
-        aliases: Vec::new(),
-        description: None,
         metadata: Some(gathered.metadata),
-        filters: Filters::default(),
-        follow: true,
-        dry_run: false,
         run: Some(run.start.id.clone()),
+        ..PutRequest::plain(folder.path().to_owned(), path)
     };
     let report = put(repository, &request, Arc::new(Silent))?;
     if let Some(committed) = report.committed {

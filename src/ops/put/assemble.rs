@@ -10,6 +10,7 @@ use super::graft::{Graft, GraftScan};
 use super::hash::hash;
 use super::index::OldIndex;
 use super::ledger::Ledger;
+use super::merge::{Layers, MergeScan};
 use super::overlay::{DraftScan, DraftSource};
 use super::scan::{Cut, Event, FileMeta, Scan, Unit};
 use super::source::Source;
@@ -49,6 +50,8 @@ pub enum Walk<'a> {
     Draft(&'a DraftSource<'a>),
     /// A tree that gets one more file.
     Graft(&'a Graft<'a>),
+    /// Trees that become one.
+    Merge(&'a Layers),
 }
 
 /// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
@@ -67,7 +70,7 @@ pub fn run(
     match &walked {
         Walk::Source(source, _) => assembly.drop_empty = source.filters().chooses(),
         Walk::Draft(draft) => assembly.draft = Some(draft),
-        Walk::Graft(_) => {}
+        Walk::Graft(_) | Walk::Merge(_) => {}
     }
     let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
     let (work, work_queue) = channel::<(u64, Unit)>();
@@ -125,6 +128,7 @@ fn walk(
         Walk::Source(source, old) => Scan::new(source, old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
         Walk::Graft(graft) => GraftScan::new(graft, &repository.reader, feed).run(),
+        Walk::Merge(layers) => MergeScan::new(layers, &repository.reader, feed).run(),
     };
     // The last "unit" says how the walk ended; nobody may be left to hear it.
     let _ = done.send((number, walked.map(|()| None)));
@@ -194,6 +198,7 @@ impl<'a> Assembly<'a> {
         let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
         let report = PutReport {
             committed: None,
+            part: None,
             root: Digest::from_bytes([0; 32]),
             totals: Totals::default(),
             stored_bytes: 0,

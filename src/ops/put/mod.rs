@@ -16,6 +16,7 @@ mod graft;
 mod hash;
 mod index;
 mod ledger;
+mod merge;
 mod overlay;
 mod scan;
 mod source;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::delete::reap;
+use super::groups::{self, Upsert};
 use super::holder;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
@@ -34,7 +36,7 @@ use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
 use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::{Metadata, Totals};
-use crate::registry::{CommitRequest, Committed, LeaseId};
+use crate::registry::{AddedPart, CommitRequest, Committed, LeaseId};
 use assemble::{Built, Walk};
 pub use graft::{Graft, graft};
 use index::{NewIndex, OldIndex};
@@ -69,6 +71,29 @@ pub struct PutRequest {
     pub ttl: Option<Ttl>,
     /// Its tags.
     pub tags: Vec<Tag>,
+    /// The group it is added to, instead of becoming a version.
+    pub upsert: Option<Upsert>,
+}
+
+impl PutRequest {
+    /// A put of which nothing else is said.
+    pub fn plain(source: PathBuf, path: ArtifactPath) -> Self {
+        Self {
+            source,
+            path,
+            artifact_type: None,
+            aliases: Vec::new(),
+            description: None,
+            metadata: None,
+            filters: Filters::default(),
+            follow: true,
+            dry_run: false,
+            run: None,
+            ttl: None,
+            tags: Vec::new(),
+            upsert: None,
+        }
+    }
 }
 
 /// Told how far it is.
@@ -87,8 +112,10 @@ impl Progress for Silent {
 /// What a put did.
 #[derive(Debug, Clone)]
 pub struct PutReport {
-    /// The version; `None` for a dry run.
+    /// The version; `None` for a dry run, and for a part of a group.
     pub committed: Option<Committed>,
+    /// The part of a group it became.
+    pub part: Option<AddedPart>,
     /// The root tree.
     pub root: Digest,
     /// What is in it.
@@ -123,8 +150,16 @@ pub fn put(
         return assemble::run(repository, walk, None, Ledger::None, progress)
             .map(|built| built.report);
     }
-    let purpose = format!("put {} {}", request.path, source.root().display());
     let registry = &repository.registry;
+    let (path, shown) = (&request.path, source.root().display());
+    let purpose = match &request.upsert {
+        None => format!("put {path} {shown}"),
+        Some(Upsert { group, .. }) => {
+            // Refused now rather than when everything is stored.
+            registry.group(path.clone(), group.clone(), request.artifact_type.clone())?;
+            format!("put {path} {shown} for group {group}")
+        }
+    };
     let orphan = holder::orphan_for(&**registry, &purpose)?;
     let lease = registry.begin(purpose, holder::this_process(), orphan)?;
     let done = put_under(repository, request, source, lease, progress);
@@ -176,18 +211,22 @@ fn put_under(
         built => built?,
     };
     let Built { mut report, ledger } = built;
-    let version = NewVersion {
-        path: request.path.clone(),
-        artifact_type: request.artifact_type.clone(),
-        aliases: request.aliases.clone(),
-        description: request.description.clone(),
-        metadata: request.metadata.clone(),
-        expect: None,
-        run: request.run.clone(),
-        ttl: request.ttl,
-        tags: request.tags.clone(),
-    };
-    report.committed = Some(version.commit(repository, lease, &report)?);
+    if let Some(upsert) = &request.upsert {
+        report.part = Some(groups::add_part(repository, lease, request, upsert, &report)?);
+    } else {
+        let version = NewVersion {
+            path: request.path.clone(),
+            artifact_type: request.artifact_type.clone(),
+            aliases: request.aliases.clone(),
+            description: request.description.clone(),
+            metadata: request.metadata.clone(),
+            expect: None,
+            run: request.run.clone(),
+            ttl: request.ttl,
+            tags: request.tags.clone(),
+        };
+        report.committed = Some(version.commit(repository, lease, &report)?);
+    }
     if let Ledger::Index(index, _) = ledger {
         index.keep();
     }
@@ -218,29 +257,61 @@ pub struct NewVersion {
 }
 
 impl NewVersion {
+    /// A version of which nothing else is said.
+    pub fn plain(path: ArtifactPath) -> Self {
+        Self {
+            path,
+            artifact_type: None,
+            aliases: Vec::new(),
+            description: None,
+            metadata: None,
+            expect: None,
+            run: None,
+            ttl: None,
+            tags: Vec::new(),
+        }
+    }
+
     fn commit(
         self,
         repository: &Repository,
         lease: LeaseId,
         report: &PutReport,
     ) -> Result<Committed> {
-        repository.registry.commit(
-            lease,
-            CommitRequest {
-                path: self.path,
-                artifact_type: self.artifact_type,
-                root: report.root,
-                totals: report.totals,
-                aliases: self.aliases,
-                description: self.description,
-                metadata: self.metadata,
-                expect: self.expect,
-                run: self.run,
-                ttl: self.ttl,
-                tags: self.tags,
-            },
-        )
+        repository.registry.commit(lease, self.request(report.root, report.totals))
     }
+
+    /// The commit that makes it of a tree.
+    pub(super) fn request(self, root: Digest, totals: Totals) -> CommitRequest {
+        CommitRequest {
+            path: self.path,
+            artifact_type: self.artifact_type,
+            root,
+            totals,
+            aliases: self.aliases,
+            description: self.description,
+            metadata: self.metadata,
+            expect: self.expect,
+            run: self.run,
+            ttl: self.ttl,
+            tags: self.tags,
+        }
+    }
+}
+
+/// Merges trees that lie over each other, in this order, and stores what nodes the one they become
+/// has of its own.
+///
+/// # Errors
+/// [`Kind::Stale`] when one of them went meanwhile; what cannot be read or written.
+pub(super) fn merge(
+    repository: &Repository,
+    lease: LeaseId,
+    layers: &[(Digest, Totals)],
+) -> Result<PutReport> {
+    let walk = Walk::Merge(layers);
+    let built = assemble::run(repository, walk, Some(lease), Ledger::None, Arc::new(Silent))?;
+    Ok(built.report)
 }
 
 /// Puts a draft; what is noted meanwhile lies in `work`. `after` is called when the version is there and everything it stands on is still

@@ -10,3 +10,4 @@ mod runs;
 mod stage;
 mod tables;
 mod version_drafts;
+mod writers;

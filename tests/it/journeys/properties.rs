@@ -13,7 +13,7 @@ use artifactfs::model::properties::Ttl;
 use artifactfs::model::version::{Timestamp, VersionInfo};
 use artifactfs::ops::delete::Purge;
 use artifactfs::ops::prune::{self, PruneRequest};
-use artifactfs::ops::put::{Filters, PutRequest, Silent, put};
+use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::engine::{self, Durability};
@@ -57,20 +57,7 @@ impl Clocked {
     /// Puts a file with this text as `p/a`; the version that has it.
     fn put(&self, text: &str, ttl: Option<Ttl>) -> u64 {
         let source = self.world.tree("src", &[("a", text.as_bytes())]);
-        let request = PutRequest {
-            source,
-            path: "p/a".parse().unwrap(),
-            artifact_type: None,
-            aliases: Vec::new(),
-            description: None,
-            metadata: None,
-            filters: Filters::default(),
-            follow: true,
-            dry_run: false,
-            run: None,
-            ttl,
-            tags: Vec::new(),
-        };
+        let request = PutRequest { ttl, ..PutRequest::plain(source, "p/a".parse().unwrap()) };
         let report = put(&self.repository, &request, Arc::new(Silent)).unwrap();
         report.committed.unwrap().number.0
     }

@@ -14,7 +14,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use artifactfs::model::name::EntryName;
 use artifactfs::model::run::{Resume, RunStart};
-use artifactfs::ops::put::{Filters, PutRequest, Silent, put};
+use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::table::{Format, Table, show};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
@@ -635,18 +635,7 @@ fn random_tables_come_back_from_every_format() {
     let ran = runner.run(&strategy, |(columns, pretty)| {
         let names: Vec<_> = (0..columns.len()).map(|index| format!("c{index}")).collect();
         write(&file, document_of(&columns, &names, pretty).as_bytes());
-        let request = PutRequest {
-            source: file.clone(),
-            path: "p/a".parse().unwrap(),
-            artifact_type: None,
-            aliases: Vec::new(),
-            description: None,
-            metadata: None,
-            filters: Filters::new(&[], &[]).unwrap(),
-            follow: true,
-            dry_run: false,
-            run: None,
-        };
+        let request = PutRequest::plain(file.clone(), "p/a".parse().unwrap());
         let root = put(&repository, &request, Arc::new(Silent)).unwrap().root;
         let path = [EntryName::try_from(&b"t.table.json"[..]).unwrap()];
         let table = Table::open(&repository.reader, root, &path).unwrap();

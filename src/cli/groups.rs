@@ -1,0 +1,161 @@
+//! `finish` and `group`: several writers, one version.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::output::{age, bytes, table};
+use super::properties::Properties;
+use super::{Context, connect, exit, parse};
+use crate::error::{Error, Kind, Result};
+use crate::model::name::GroupName;
+use crate::model::reference::ArtifactPath;
+use crate::ops::groups::{self, FinishRequest};
+use crate::ops::put::NewVersion;
+use crate::ops::repository::Repository;
+use crate::registry::GroupInfo;
+
+#[derive(Args)]
+pub struct Finish {
+    /// The artifact
+    #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
+    name: String,
+    /// The group
+    #[arg(long)]
+    group: String,
+    #[command(flatten)]
+    properties: Properties,
+    /// Only if this is the newest version now
+    #[arg(long, value_name = "VERSION")]
+    expect: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum GroupVerb {
+    /// List open groups
+    Ls {
+        /// project/artifact [default: all]
+        artifact: Option<String>,
+    },
+    /// Throw what was added to a group away, and free it
+    Discard {
+        /// The artifact
+        #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
+        name: String,
+        /// The group
+        #[arg(long)]
+        group: String,
+    },
+}
+
+pub fn finish(context: &Context, verb: Finish) -> Result<u8> {
+    let said = verb.properties.parse()?;
+    let version = NewVersion {
+        path: parse(&verb.name)?,
+        artifact_type: said.artifact_type,
+        aliases: said.aliases,
+        description: said.description,
+        metadata: said.metadata,
+        expect: verb.expect.as_deref().map(parse).transpose()?,
+        run: context.run()?,
+        ttl: said.ttl,
+        tags: said.tags,
+    };
+    let request = FinishRequest { group: parse(&verb.group)?, version };
+    let repository = connect::open_repository(context)?;
+    let done = groups::finish(&repository, &request)?;
+    let reference = format!("{}:{}", done.committed.path, done.committed.number);
+    let document = json!({
+        "reference": reference,
+        "new_version": done.committed.new,
+        "group": request.group,
+        "parts": done.parts,
+        "digest": done.root.to_string(),
+        "files": done.totals.files,
+        "directories": done.totals.directories,
+        "symlinks": done.totals.symlinks,
+        "size_bytes": done.totals.size_bytes,
+    });
+    context.output.print(document, || {
+        let (files, size) = (done.totals.files, bytes(done.totals.size_bytes));
+        vec![match done.committed.new {
+            true => format!("{reference}  {files} files, {size}, of {} parts", done.parts),
+            false => format!("{reference}  has this content already: no new version"),
+        }]
+    });
+    Ok(exit::DONE)
+}
+
+pub fn group(context: &Context, verb: GroupVerb) -> Result<u8> {
+    match verb {
+        GroupVerb::Ls { artifact } => list(context, artifact.as_deref()),
+        GroupVerb::Discard { name, group } => {
+            let (path, group): (ArtifactPath, GroupName) = (parse(&name)?, parse(&group)?);
+            let repository = connect::open_repository(context)?;
+            let (info, freed) = groups::discard(&repository, &path, &group)?;
+            let document = json!({
+                "artifact": path.to_string(),
+                "discarded": group,
+                "parts": info.parts,
+                "freed_bytes": freed,
+            });
+            context.output.print(document, || {
+                let (parts, freed) = (info.parts, bytes(freed));
+                vec![format!("group {group} of {path}  {parts} parts discarded, {freed} freed")]
+            });
+            Ok(exit::DONE)
+        }
+    }
+}
+
+fn list(context: &Context, artifact: Option<&str>) -> Result<u8> {
+    let path: Option<ArtifactPath> = artifact.map(parse).transpose()?;
+    let repository = connect::open_repository(context)?;
+    let open = groups::open_groups(&*repository.registry, path.as_ref())?;
+    if let Some(path) = path.filter(|_| open.is_empty())
+        && !is_artifact(&repository, &path)?
+    {
+        return Err(Error::new(Kind::NotFound, format!("no artifact and no group {path}"))
+            .hint("`artifactfs group ls` lists all open groups"));
+    }
+    context.output.print(open.iter().map(group_json).collect(), || {
+        table(&open.iter().map(group_row).collect::<Vec<_>>())
+    });
+    Ok(exit::DONE)
+}
+
+fn is_artifact(repository: &Repository, path: &ArtifactPath) -> Result<bool> {
+    match repository.registry.versions(path.clone(), None, 1) {
+        Err(e) if e.kind() == Kind::NotFound => Ok(false),
+        found => found.map(|_| true),
+    }
+}
+
+/// An open group as JSON.
+pub fn group_json(info: &GroupInfo) -> Value {
+    json!({
+        "artifact": info.path.to_string(),
+        "group": info.group,
+        "type": info.artifact_type,
+        "generation": info.generation,
+        "begins_after": info.sealed.map(|version| version.to_string()),
+        "parts": info.parts,
+        "files": info.totals.files,
+        "size_bytes": info.totals.size_bytes,
+        "begun": info.begun.to_string(),
+        "updated": info.updated.to_string(),
+        "writer": info.writer,
+    })
+}
+
+/// An open group as a row of a table.
+pub fn group_row(info: &GroupInfo) -> Vec<String> {
+    vec![
+        info.path.to_string(),
+        info.group.to_string(),
+        format!("{} parts", info.parts),
+        format!("{} files", info.totals.files),
+        bytes(info.totals.size_bytes),
+        format!("begun {} ago", age(info.begun)),
+        format!("last by {}, {} ago", info.writer, age(info.updated)),
+    ]
+}

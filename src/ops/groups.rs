@@ -1,0 +1,383 @@
+//! Several writers, one version: parts are added to a group, and merged when it is finished.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::delete::reap;
+use super::holder;
+use super::put::{NewVersion, PutReport, PutRequest, merge};
+use super::repository::Repository;
+use super::together::{Step, Together};
+use crate::content::directory::lookup;
+use crate::content::reader::Reader;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::{EntryName, GroupName};
+use crate::model::reference::ArtifactPath;
+use crate::model::tree::Target;
+use crate::model::version::Totals;
+use crate::registry::{
+    AddedPart, Committed, GroupInfo, LeaseId, NewPart, PartInfo, Registry, SealRequest,
+};
+
+/// Trees merged at once: bounds memory to so many nodes a level, a few MiB.
+const MERGED_AT_ONCE: usize = 256;
+/// How long to try while others go on adding parts.
+const RETRY_DEADLINE: Duration = Duration::from_secs(120);
+/// Groups and parts asked for at once.
+const PAGE: u32 = 1_000;
+
+/// What is put becomes a part of a group.
+#[derive(Debug, Clone)]
+pub struct Upsert {
+    /// The group, which need not be there.
+    pub group: GroupName,
+    /// Whether a path that the group has may be written again, with other content.
+    pub overwrite: bool,
+}
+
+/// What a group is to become.
+pub struct FinishRequest {
+    /// The group.
+    pub group: GroupName,
+    /// The version.
+    pub version: NewVersion,
+}
+
+/// What finishing did.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The version.
+    pub committed: Committed,
+    /// The root tree.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// How many parts it is made of.
+    pub parts: u64,
+}
+
+/// Calls `each` with every part of every open group.
+///
+/// # Errors
+/// When the registry fails, and what `each` says.
+pub fn each_part(
+    registry: &dyn Registry,
+    each: &mut dyn FnMut(PartInfo) -> Result<()>,
+) -> Result<()> {
+    for info in open_groups(registry, None)? {
+        parts_after(registry, &info.path, &info.group, 0)?.into_iter().try_for_each(&mut *each)?;
+    }
+    Ok(())
+}
+
+/// The open groups of an artifact, or all.
+///
+/// # Errors
+/// When the registry fails.
+pub fn open_groups(registry: &dyn Registry, path: Option<&ArtifactPath>) -> Result<Vec<GroupInfo>> {
+    let mut all: Vec<GroupInfo> = Vec::new();
+    loop {
+        let after = all.last().map(|info| (info.path.clone(), info.group.clone()));
+        let page = registry.open_groups(path.cloned(), after, PAGE)?;
+        let done = page.len() < PAGE as usize;
+        all.extend(page);
+        if done {
+            return Ok(all);
+        }
+    }
+}
+
+fn parts_after(
+    registry: &dyn Registry,
+    path: &ArtifactPath,
+    group: &GroupName,
+    after: u64,
+) -> Result<Vec<PartInfo>> {
+    let mut all: Vec<PartInfo> = Vec::new();
+    loop {
+        let after = all.last().map_or(after, |part| part.sequence);
+        let page = registry.parts(path.clone(), group.clone(), after, PAGE)?;
+        let done = page.len() < PAGE as usize;
+        all.extend(page);
+        if done {
+            return Ok(all);
+        }
+    }
+}
+
+/// Who this process is, for people.
+fn writer() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().take(64).collect();
+    format!("process {} on {host}", std::process::id())
+}
+
+/// Whether somebody went on with the group meanwhile, and it is to be tried again.
+fn is_outrun(error: &Error, deadline: Instant) -> bool {
+    error.kind() == Kind::Stale && Instant::now() < deadline
+}
+
+/// What was put becomes a part of a group; nobody waits for anybody.
+///
+/// # Errors
+/// [`Kind::Conflict`] for a path that the group has, when it is not to be written again.
+pub(super) fn add_part(
+    repository: &Repository,
+    lease: LeaseId,
+    request: &PutRequest,
+    upsert: &Upsert,
+    report: &PutReport,
+) -> Result<AddedPart> {
+    let writer = match &request.run {
+        Some(run) => format!("run {run}"),
+        None => writer(),
+    };
+    let mut new = NewPart {
+        path: request.path.clone(),
+        group: upsert.group.clone(),
+        artifact_type: request.artifact_type.clone(),
+        root: report.root,
+        totals: report.totals,
+        writer,
+        run: request.run.clone(),
+        seen: None,
+    };
+    let deadline = Instant::now() + RETRY_DEADLINE;
+    loop {
+        let added = if upsert.overwrite {
+            repository.registry.add_part(lease, new.clone())
+        } else {
+            let looked = refuse_overwriting(repository, lease, &new);
+            looked.and_then(|seen| {
+                new.seen = Some(seen);
+                repository.registry.add_part(lease, new.clone())
+            })
+        };
+        match added {
+            Err(e) if is_outrun(&e, deadline) => tracing::debug!("looking at parts again: {e}"),
+            added => return added,
+        }
+    }
+}
+
+/// Looks for paths that parts behind `new.seen` have and the new one would replace; the last part
+/// that was looked at.
+fn refuse_overwriting(repository: &Repository, lease: LeaseId, new: &NewPart) -> Result<u64> {
+    let (registry, reader) = (&*repository.registry, &*repository.reader);
+    let seen = new.seen.unwrap_or_default();
+    let parts = parts_after(registry, &new.path, &new.group, seen)?;
+    pin(registry, lease, &parts)?;
+    for (index, part) in parts.iter().enumerate() {
+        let mut refuse = |path: &[EntryName]| {
+            for later in &parts[index + 1..] {
+                if hides(reader, later.root, path)? {
+                    return Ok(());
+                }
+            }
+            let shown: Vec<_> = path.iter().map(ToString::to_string).collect();
+            let (group, shown) = (&new.group, shown.join("/"));
+            let what = format!("group {group} of {} has {shown} already", new.path);
+            let hint = "leave out --no-overwrite to replace it, or put it under another name";
+            Err(Error::new(Kind::Conflict, what).hint(hint))
+        };
+        let looked = overwritten(reader, &mut Vec::new(), part.root, new.root, &mut refuse);
+        match looked {
+            // The group was finished or discarded meanwhile: nothing of it is in the way.
+            Err(e) if e.kind() == Kind::Conflict && !is_there(registry, new, part)? => {
+                return Err(went(&new.group));
+            }
+            looked => looked?,
+        }
+    }
+    Ok(parts.last().map_or(seen, |part| part.sequence))
+}
+
+fn is_there(registry: &dyn Registry, new: &NewPart, part: &PartInfo) -> Result<bool> {
+    let before = part.sequence.saturating_sub(1);
+    let found = registry.parts(new.path.clone(), new.group.clone(), before, 1)?;
+    Ok(found.first().is_some_and(|found| found.sequence == part.sequence))
+}
+
+fn went(group: &GroupName) -> Error {
+    Error::new(Kind::Stale, format!("parts of group {group} went")).hint("try again")
+}
+
+/// Sees to it that what parts are made of stays while the lease lives.
+fn pin(registry: &dyn Registry, lease: LeaseId, parts: &[PartInfo]) -> Result<()> {
+    for some in parts.chunks(PAGE as usize) {
+        let roots = some.iter().map(|part| part.root).collect();
+        if !registry.missing(lease, roots)?.is_empty() {
+            return Err(Error::new(Kind::Stale, "parts of the group went").hint("try again"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a tree that lies over another hides what that has at `path`, or is one with it there.
+fn hides(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<bool> {
+    let mut at = root;
+    for name in path {
+        match lookup(reader, at, name)?.map(|entry| entry.target) {
+            None => return Ok(false),
+            Some(Target::Directory(tree)) => at = tree,
+            Some(_) => return Ok(true),
+        }
+    }
+    Ok(true)
+}
+
+/// Calls `each` with the paths that both trees have and that are not the same in them.
+fn overwritten(
+    reader: &Reader,
+    at: &mut Vec<EntryName>,
+    old: Digest,
+    new: Digest,
+    each: &mut dyn FnMut(&[EntryName]) -> Result<()>,
+) -> Result<()> {
+    if old == new {
+        return Ok(());
+    }
+    let mut both = Together::new(reader, &[old, new])?;
+    while let Some(step) = both.next()? {
+        let Step::Name(name, targets) = step else { continue };
+        let [(_, old), (_, new)] = targets.as_slice() else { continue };
+        at.push(name);
+        match (old, new) {
+            (Target::Directory(old), Target::Directory(new)) => {
+                overwritten(reader, at, *old, *new, each)?;
+            }
+            _ if old == new => {}
+            _ => each(at)?,
+        }
+        at.pop();
+    }
+    Ok(())
+}
+
+/// What was merged of a group so far.
+#[derive(Default)]
+struct Merged {
+    parts: u64,
+    last: u64,
+    tree: Option<(Digest, Totals)>,
+}
+
+impl Merged {
+    /// Lays the parts behind the last over what is merged.
+    fn go_on(
+        &mut self,
+        repository: &Repository,
+        lease: LeaseId,
+        request: &FinishRequest,
+    ) -> Result<()> {
+        let registry = &*repository.registry;
+        let (path, group) = (&request.version.path, &request.group);
+        let parts = parts_after(registry, path, group, self.last)?;
+        pin(registry, lease, &parts)?;
+        let mut parts = parts.into_iter().peekable();
+        while parts.peek().is_some() {
+            let room = MERGED_AT_ONCE - usize::from(self.tree.is_some());
+            let some: Vec<PartInfo> = parts.by_ref().take(room).collect();
+            let over = some.iter().map(|part| (part.root, part.totals));
+            let layers: Vec<_> = self.tree.into_iter().chain(over).collect();
+            let trees: HashSet<Digest> = layers.iter().map(|(tree, _)| *tree).collect();
+            self.tree = match layers.last() {
+                Some(only) if trees.len() == 1 => Some(*only),
+                _ => {
+                    let report = merge(repository, lease, &layers)?;
+                    Some((report.root, report.totals))
+                }
+            };
+            self.parts += some.len() as u64;
+            self.last = some.last().map_or(self.last, |part| part.sequence);
+        }
+        Ok(())
+    }
+
+    /// Makes the version, if these are the parts of the group still.
+    fn seal(
+        &mut self,
+        repository: &Repository,
+        lease: LeaseId,
+        request: &FinishRequest,
+    ) -> Result<Finished> {
+        self.go_on(repository, lease, request)?;
+        let Some((root, totals)) = self.tree else { return Err(went(&request.group)) };
+        let seal = SealRequest {
+            group: request.group.clone(),
+            parts: self.parts,
+            last: self.last,
+            commit: request.version.clone().request(root, totals),
+        };
+        let committed = repository.registry.seal_group(lease, seal)?;
+        Ok(Finished { committed, root, totals, parts: self.parts })
+    }
+}
+
+/// Makes one version of the parts of a group.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such group, [`Kind::Conflict`] when it is sealed already or
+/// writers do not stop adding to it; it stays open then, as after any other error.
+pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finished> {
+    let registry = &repository.registry;
+    let (path, group) = (&request.version.path, &request.group);
+    registry.open_group(path.clone(), group.clone())?;
+    let purpose = format!("finish group {group} of {path}");
+    let orphan = holder::orphan_for(&**registry, &purpose)?;
+    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
+    let done = finish_under(repository, lease, request);
+    // Writers that were killed when they had added their part have left their leases.
+    let released = registry.release(lease).and_then(|()| holder::release_orphans(repository));
+    let finished = done?;
+    if let Err(e) = released {
+        tracing::warn!("the lease of a finished group could not be released: {e}");
+    }
+    Ok(finished)
+}
+
+fn finish_under(
+    repository: &Repository,
+    lease: LeaseId,
+    request: &FinishRequest,
+) -> Result<Finished> {
+    let deadline = Instant::now() + RETRY_DEADLINE;
+    let mut merged = Merged::default();
+    loop {
+        match merged.seal(repository, lease, request) {
+            Err(e) if is_outrun(&e, deadline) => tracing::debug!("merging again: {e}"),
+            Err(e) if e.kind() == Kind::Stale => {
+                let what = format!("writers go on adding to group {}", request.group);
+                return Err(Error::new(Kind::Conflict, what)
+                    .hint("finish it when they are done")
+                    .because(e));
+            }
+            done => return done,
+        }
+        let (path, group) = (request.version.path.clone(), request.group.clone());
+        let info = repository.registry.open_group(path, group)?;
+        // Only more may have come; if others went, what was merged has what they had.
+        if info.parts <= merged.parts || info.last <= merged.last {
+            merged = Merged::default();
+        }
+    }
+}
+
+/// Throws the open parts of a group away, and frees what only they had. What the group was, and the
+/// bytes that came free.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such group, [`Kind::Conflict`] when it is sealed.
+pub fn discard(
+    repository: &Repository,
+    path: &ArtifactPath,
+    group: &GroupName,
+) -> Result<(GroupInfo, u64)> {
+    holder::release_orphans(repository)?;
+    let registry = &repository.registry;
+    let info = registry.open_group(path.clone(), group.clone())?;
+    registry.discard_group(path.clone(), group.clone(), info.last)?;
+    let freed = reap(repository)?;
+    Ok((info, freed))
+}

@@ -1,0 +1,123 @@
+//! The walk of trees that become one: of two things with one path the later stands.
+
+use std::collections::{HashMap, HashSet};
+
+use super::feed::Feed;
+use super::scan::Event;
+use crate::content::reader::Reader;
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::tree::{Entry, Target};
+use crate::model::version::Totals;
+use crate::ops::together::{Step, Together};
+use crate::ops::totals::Difference;
+
+/// Trees in the order in which they lie over each other, and what is in each.
+pub type Layers = [(Digest, Totals)];
+
+/// The walk.
+pub struct MergeScan<'a> {
+    layers: &'a Layers,
+    reader: &'a Reader,
+    feed: Feed<'a>,
+    /// What the sum of the layers counts too much.
+    hidden: Difference,
+}
+
+impl<'a> MergeScan<'a> {
+    /// A walk of `layers` that feeds `feed`.
+    pub fn new(layers: &'a Layers, reader: &'a Reader, feed: Feed<'a>) -> Self {
+        Self { layers, reader, feed, hidden: Difference::default() }
+    }
+
+    /// Walks to the end.
+    ///
+    /// # Errors
+    /// What cannot be read, and what the feed says.
+    pub fn run(mut self) -> Result<()> {
+        let totals: HashMap<_, _> = self.layers.iter().copied().collect();
+        let mut sum = Difference::default();
+        totals.into_values().for_each(|inside| sum += inside.into());
+        let trees: Vec<Digest> = self.layers.iter().map(|(tree, _)| *tree).collect();
+        match distinct(&trees).as_slice() {
+            [only] => self.feed.push(Event::Whole(*only), 0)?,
+            trees => self.directory(trees)?,
+        }
+        sum += self.hidden;
+        self.feed.push(Event::Adjust(sum), 0)?;
+        self.feed.flush()
+    }
+
+    fn directory(&mut self, trees: &[Digest]) -> Result<()> {
+        let mut together = Together::new(self.reader, trees)?;
+        while let Some(step) = together.next()? {
+            match step {
+                Step::Run(child, times) => {
+                    if times > 1 {
+                        let inside = Difference::within(self.reader, child.digest)?;
+                        self.hide(inside, times - 1);
+                    }
+                    self.feed.push(Event::Run(child), 0)?;
+                }
+                Step::Name(name, targets) => {
+                    let targets = targets.into_iter().map(|(_, target)| target).collect();
+                    self.name(name, targets)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hide(&mut self, what: Difference, times: u64) {
+        (0..times).for_each(|_| self.hidden += what.negated());
+    }
+
+    /// What one name stands for in some of the trees.
+    fn name(&mut self, name: EntryName, mut targets: Vec<Target>) -> Result<()> {
+        // Directories of one name are one; anything else hides what lies below it.
+        let other = targets.iter().rposition(|target| !matches!(target, Target::Directory(_)));
+        let stands_from = other.map_or(0, |at| if at + 1 == targets.len() { at } else { at + 1 });
+        let mut stands = targets.split_off(stands_from);
+        for target in targets {
+            self.hide(Difference::of(self.reader, &target)?, 1);
+        }
+        let trees: Vec<Digest> = stands.iter().filter_map(directory).collect();
+        let different = distinct(&trees);
+        for tree in &different {
+            let times = trees.iter().filter(|other| *other == tree).count() as u64;
+            if times > 1 {
+                let inside = Difference::of(self.reader, &Target::Directory(*tree))?;
+                self.hide(inside, times - 1);
+            }
+        }
+        match stands.pop() {
+            Some(target) if different.len() < 2 => {
+                self.feed.push(Event::Unchanged(Entry { name, target }), 0)
+            }
+            _ => {
+                // Leaving it counts it.
+                self.hide(Difference::DIRECTORY, different.len() as u64);
+                self.feed.push(Event::Enter(name), 0)?;
+                self.directory(&different)?;
+                self.feed.push(Event::Leave, 0)
+            }
+        }
+    }
+}
+
+fn directory(target: &Target) -> Option<Digest> {
+    match target {
+        Target::Directory(tree) => Some(*tree),
+        _ => None,
+    }
+}
+
+/// Each tree once, where it stands last: what it hides it hides there too.
+fn distinct(trees: &[Digest]) -> Vec<Digest> {
+    let mut seen = HashSet::new();
+    let mut last: Vec<Digest> =
+        trees.iter().rev().filter(|tree| seen.insert(**tree)).copied().collect();
+    last.reverse();
+    last
+}

@@ -1,0 +1,393 @@
+//! Groups: what several writers put into one version before there is one.
+//!
+//! A group of an artifact is a list of parts, each a whole tree that one writer put; later parts lie
+//! over earlier ones. A part holds one reference to its root, like a version. Writers do not wait
+//! for each other and readers see none of it: there is no version, and no artifact if it is new,
+//! until the parts, merged by the caller, are committed and gone in one transaction. A group that
+//! was sealed keeps its name and the version it became; the next part begins its next generation.
+
+use serde::{Deserialize, Serialize};
+
+use super::api::{CommitRequest, LeaseId};
+use super::commit::{commit_in, refuse_other_type};
+use super::embedded::{Embedded, each_below, next_counter};
+use super::engine::{Durability, Transaction, View};
+use super::keys::{self, Key, Space};
+use super::lease::{live_lease, put_lease};
+use super::naming;
+use super::objects::{PackCounts, add_reference, drop_reference};
+use super::record::{self, Committed};
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::{ArtifactType, GroupName, RunId, VersionNumber};
+use crate::model::reference::ArtifactPath;
+use crate::model::version::{Timestamp, Totals};
+
+/// Parts of an open group: they are sealed in one transaction.
+const PARTS_MAX: u64 = 65_536;
+/// The longest name of a writer in bytes.
+const WRITER_MAX_BYTES: usize = 256;
+/// Records looked at in one step.
+const PAGE: usize = 1_000;
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// Its name within the artifact.
+    pub group: GroupName,
+    /// What its writers said the artifact is.
+    pub artifact_type: Option<ArtifactType>,
+    /// Which version of its name it is making, or made last: the first is 1.
+    pub generation: u64,
+    /// Parts that are open; without one it is sealed.
+    pub parts: u64,
+    /// What is in them; what several have counts several times.
+    pub totals: Totals,
+    /// The last of them.
+    pub last: u64,
+    /// When the first of them came.
+    pub begun: Timestamp,
+    /// When the last came.
+    pub updated: Timestamp,
+    /// Whose that was.
+    pub writer: String,
+    /// The version that its last generation became.
+    pub sealed: Option<VersionNumber>,
+}
+
+/// A part of an open group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    /// Its place: of two parts the higher one came later. Never used twice.
+    pub sequence: u64,
+    /// The root tree.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// When it came.
+    pub at: Timestamp,
+    /// Whose it is.
+    pub writer: String,
+}
+
+/// A part that somebody adds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewPart {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// The group, which need not be there.
+    pub group: GroupName,
+    /// The artifact's type, when the writer said one.
+    pub artifact_type: Option<ArtifactType>,
+    /// The root tree, which must be registered.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// Who writes: for people.
+    pub writer: String,
+    /// The run it is written in, which must be open.
+    pub run: Option<RunId>,
+    /// The last part that was looked at for what this one would replace; nothing is added when
+    /// there is a later one.
+    pub seen: Option<u64>,
+}
+
+/// What adding a part did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedPart {
+    /// Its place.
+    pub sequence: u64,
+    /// The generation it is in.
+    pub generation: u64,
+    /// It begins this generation: the one before became this version.
+    pub begins_after: Option<VersionNumber>,
+}
+
+/// The parts of a group, merged, become a version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SealRequest {
+    /// The group.
+    pub group: GroupName,
+    /// How many parts were merged.
+    pub parts: u64,
+    /// The last of them.
+    pub last: u64,
+    /// The version.
+    pub commit: CommitRequest,
+}
+
+fn find(view: &dyn View, path: &ArtifactPath, group: &GroupName) -> Result<Option<GroupInfo>> {
+    view.get(&keys::group(path, group))?.map(|bytes| record::decode(&bytes)).transpose()
+}
+
+fn put(transaction: &mut dyn Transaction, info: &GroupInfo) -> Result<()> {
+    transaction.put(&keys::group(&info.path, &info.group), &record::encode(info))
+}
+
+/// A group with an open part.
+fn open(view: &dyn View, path: &ArtifactPath, group: &GroupName) -> Result<GroupInfo> {
+    match find(view, path, group)? {
+        Some(info) if info.parts > 0 => Ok(info),
+        Some(GroupInfo { sealed: Some(version), .. }) => {
+            let what = format!("group {group} was sealed as {path}:{version}");
+            Err(Error::new(Kind::Conflict, what)
+                .hint("`artifactfs put --upsert` with the same group begins its next version"))
+        }
+        _ => Err(Error::new(Kind::NotFound, format!("{path} has no group {group}"))
+            .hint(format!("`artifactfs group ls {path}` lists what is open"))),
+    }
+}
+
+/// Refuses a part of another type than the artifact or the group.
+fn check_type(
+    view: &dyn View,
+    path: &ArtifactPath,
+    group: Option<&GroupInfo>,
+    wanted: Option<&ArtifactType>,
+) -> Result<()> {
+    if let Some(artifact) = naming::artifact(view, path)? {
+        return refuse_other_type(&path.to_string(), &artifact.artifact_type, wanted);
+    }
+    match group.and_then(|info| Some((info, info.artifact_type.as_ref()?))) {
+        Some((info, is)) => {
+            refuse_other_type(&format!("group {} of {path}", info.group), is, wanted)
+        }
+        None => Ok(()),
+    }
+}
+
+fn add(totals: &mut Totals, more: &Totals) {
+    totals.files = totals.files.saturating_add(more.files);
+    totals.directories = totals.directories.saturating_add(more.directories);
+    totals.symlinks = totals.symlinks.saturating_add(more.symlinks);
+    totals.size_bytes = totals.size_bytes.saturating_add(more.size_bytes);
+}
+
+/// Takes parts up to `last` away, with their references.
+fn remove_parts(
+    transaction: &mut dyn Transaction,
+    path: &ArtifactPath,
+    group: &GroupName,
+    last: u64,
+) -> Result<()> {
+    let mut counts = PackCounts::default();
+    let mut gone = Vec::new();
+    each_below(&*transaction, keys::parts(path, group), &mut |key, value| {
+        let part: PartInfo = record::decode(value)?;
+        if part.sequence <= last {
+            gone.push((key.to_vec(), part.root));
+        }
+        Ok(())
+    })?;
+    for (key, root) in gone {
+        transaction.delete(&key)?;
+        drop_reference(transaction, &mut counts, &root)?;
+    }
+    counts.store(transaction)
+}
+
+impl Embedded {
+    /// Fails with [`Kind::Conflict`] when a part of type `wanted` could not be added.
+    pub(super) fn find_group(
+        &self,
+        path: &ArtifactPath,
+        group: &GroupName,
+        wanted: Option<&ArtifactType>,
+    ) -> Result<Option<GroupInfo>> {
+        self.read(|view| {
+            let found = find(view, path, group)?;
+            check_type(view, path, found.as_ref(), wanted)?;
+            Ok(found)
+        })
+    }
+
+    pub(super) fn find_open_group(
+        &self,
+        path: &ArtifactPath,
+        group: &GroupName,
+    ) -> Result<GroupInfo> {
+        self.read(|view| open(view, path, group))
+    }
+
+    pub(super) fn list_open_groups(
+        &self,
+        path: Option<&ArtifactPath>,
+        after: Option<&(ArtifactPath, GroupName)>,
+        limit: u32,
+    ) -> Result<Vec<GroupInfo>> {
+        let all = || Key::of(Space::Group);
+        let (first, to) = path.map_or_else(all, |path| keys::below(Space::Group, path)).range();
+        let start = after.map_or(first, |(path, group)| keys::next(&keys::group(path, group)));
+        self.read(|view| {
+            let (mut found, mut from): (Vec<GroupInfo>, _) = (Vec::new(), start.clone());
+            loop {
+                let page = view.scan(&from, &to, PAGE)?;
+                for (_, value) in &page {
+                    let info: GroupInfo = record::decode(value)?;
+                    found.extend(Some(info).filter(|info| info.parts > 0));
+                    if found.len() >= limit as usize {
+                        return Ok(found);
+                    }
+                }
+                match page.last() {
+                    Some((key, _)) if page.len() == PAGE => from = keys::next(key),
+                    _ => return Ok(found),
+                }
+            }
+        })
+    }
+
+    pub(super) fn list_parts(
+        &self,
+        path: &ArtifactPath,
+        group: &GroupName,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<PartInfo>> {
+        let (_, to) = keys::parts(path, group).range();
+        let from = keys::part(path, group, after.saturating_add(1));
+        self.read(|view| {
+            let page = view.scan(&from, &to, limit as usize)?;
+            page.iter().map(|(_, value)| record::decode(value)).collect()
+        })
+    }
+
+    pub(super) fn append_part(&self, lease: LeaseId, new: &NewPart) -> Result<AddedPart> {
+        if new.writer.len() > WRITER_MAX_BYTES {
+            let what = format!("a writer's name has at most {WRITER_MAX_BYTES} bytes");
+            return Err(Error::new(Kind::Usage, what));
+        }
+        let NewPart { path, group, root, totals, .. } = new;
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            let mut held = live_lease(&*transaction, lease, now)?;
+            // Asked twice, by who heard no answer.
+            if let Some(added) = held.part {
+                return Ok(added);
+            }
+            let found = find(&*transaction, path, group)?;
+            check_type(&*transaction, path, found.as_ref(), new.artifact_type.as_ref())?;
+            if let Some(run) = &new.run {
+                super::runs::open_run(&*transaction, run)?;
+            }
+            let mut info = found.unwrap_or_else(|| unwritten(new, now));
+            let first = info.parts == 0;
+            refuse_part(&info, new)?;
+            let mut counts = PackCounts::default();
+            if !add_reference(transaction, &mut counts, root)? {
+                let what = format!("the root tree {root} is not in the repository");
+                return Err(Error::new(Kind::Conflict, what).hint("nothing was added; begin again"));
+            }
+            counts.store(transaction)?;
+            let sequence = next_counter(transaction, "part")?;
+            let (totals, writer) = (*totals, new.writer.clone());
+            let part = PartInfo { sequence, root: *root, totals, at: now, writer: writer.clone() };
+            transaction.put(&keys::part(path, group, sequence), &record::encode(&part))?;
+            if first {
+                (info.begun, info.totals) = (now, Totals::default());
+                info.generation += 1;
+            }
+            add(&mut info.totals, &totals);
+            info.parts += 1;
+            (info.last, info.updated, info.writer) = (sequence, now, writer);
+            info.artifact_type = info.artifact_type.or_else(|| new.artifact_type.clone());
+            put(transaction, &info)?;
+            let begins_after = info.sealed.filter(|_| first);
+            let added = AddedPart { sequence, generation: info.generation, begins_after };
+            held.part = Some(added.clone());
+            put_lease(transaction, lease, &held)?;
+            Ok(added)
+        })
+    }
+
+    pub(super) fn commit_group(&self, lease: LeaseId, request: &SealRequest) -> Result<Committed> {
+        let SealRequest { group, commit, .. } = request;
+        let now = (self.clock)();
+        self.write_names(&commit.path, |transaction| {
+            let mut held = live_lease(&*transaction, lease, now)?;
+            if let Some(committed) = held.committed {
+                return Ok(committed);
+            }
+            let mut info = open(&*transaction, &commit.path, group)?;
+            if (info.parts, info.last) != (request.parts, request.last) {
+                let what = format!("the parts of group {group} have changed");
+                return Err(Error::new(Kind::Stale, what).hint("merge them again"));
+            }
+            check_type(&*transaction, &commit.path, Some(&info), commit.artifact_type.as_ref())?;
+            let artifact_type = commit.artifact_type.clone().or(info.artifact_type.clone());
+            let commit = CommitRequest { artifact_type, ..commit.clone() };
+            let committed = commit_in(transaction, &commit, now)?;
+            remove_parts(transaction, &commit.path, group, u64::MAX)?;
+            (info.parts, info.totals) = (0, Totals::default());
+            info.sealed = Some(committed.number);
+            put(transaction, &info)?;
+            held.committed = Some(committed.clone());
+            put_lease(transaction, lease, &held)?;
+            Ok(committed)
+        })
+    }
+
+    /// What came after `last` stays; done already, it does nothing.
+    pub(super) fn discard_parts(
+        &self,
+        path: &ArtifactPath,
+        group: &GroupName,
+        last: u64,
+    ) -> Result<()> {
+        self.write(Durability::Immediate, |transaction| {
+            let Some(mut info) = find(&*transaction, path, group)?.filter(|info| info.parts > 0)
+            else {
+                return Ok(());
+            };
+            remove_parts(transaction, path, group, last)?;
+            (info.parts, info.totals) = (0, Totals::default());
+            each_below(&*transaction, keys::parts(path, group), &mut |_, value| {
+                let part: PartInfo = record::decode(value)?;
+                info.parts += 1;
+                add(&mut info.totals, &part.totals);
+                Ok(())
+            })?;
+            if info.parts == 0 {
+                info.generation -= 1;
+            }
+            match (info.parts, info.sealed) {
+                (0, None) => transaction.delete(&keys::group(path, group)),
+                _ => put(transaction, &info),
+            }
+        })
+    }
+}
+
+/// A group before its first part.
+fn unwritten(new: &NewPart, now: Timestamp) -> GroupInfo {
+    GroupInfo {
+        path: new.path.clone(),
+        group: new.group.clone(),
+        artifact_type: None,
+        generation: 0,
+        parts: 0,
+        totals: Totals::default(),
+        last: 0,
+        begun: now,
+        updated: now,
+        writer: String::new(),
+        sealed: None,
+    }
+}
+
+/// Refuses a part that was not compared with all that are there, and one too many.
+fn refuse_part(info: &GroupInfo, new: &NewPart) -> Result<()> {
+    let GroupInfo { group, path, parts, last, .. } = info;
+    if *parts > 0 && new.seen.is_some_and(|seen| *last > seen) {
+        let what = format!("group {group} of {path} has parts that were not looked at");
+        return Err(Error::new(Kind::Stale, what).hint("look at them and try again"));
+    }
+    if *parts >= PARTS_MAX {
+        let what = format!("group {group} of {path} has {PARTS_MAX} parts already");
+        return Err(Error::new(Kind::Full, what)
+            .hint("finish it and go on with the next; or put more files at once"));
+    }
+    Ok(())
+}
