@@ -153,7 +153,11 @@ impl Drop for Server {
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(END_DEADLINE);
+            // The last to let go may be a task of another runtime, in which no runtime may end.
+            let ending = std::thread::spawn(move || runtime.shutdown_timeout(END_DEADLINE));
+            if ending.join().is_err() {
+                tracing::error!("{} did not end as it should", self.socket.display());
+            }
         }
     }
 }
@@ -273,4 +277,19 @@ fn not_here() -> Error {
 fn unreadable() -> Error {
     Error::new(Kind::Unsupported, "this daemon cannot read the request")
         .hint("daemon and command are of different releases: unmount, and mount again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_may_be_the_last_to_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let server = Server::start(&socket, Services::default()).unwrap();
+        let tasks = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tasks.block_on(async move { drop(server) });
+        assert!(!socket.exists());
+    }
 }
