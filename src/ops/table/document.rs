@@ -77,18 +77,18 @@ impl<'a> Document<'a> {
     /// [`Kind::Corrupt`] when it is no table, and what reading says.
     pub fn open(name: &str, open: &dyn Fn() -> Box<Fetch<'a>>) -> Result<Self> {
         let mut document = Self::begin(name, open());
-        document.to_rows()?;
+        document.reach_rows()?;
         if document.has_columns {
             return Ok(document);
         }
         document.json.skip()?;
-        document.to_end()?;
+        document.reach_end()?;
         if !document.has_columns {
             return Err(document.json.bad("there are no \"columns\"", document.json.offset()));
         }
         let mut again = Self::begin(name, open());
         (again.head, again.has_columns) = (document.head, true);
-        again.to_rows()?;
+        again.reach_rows()?;
         Ok(again)
     }
 
@@ -121,7 +121,7 @@ impl<'a> Document<'a> {
     }
 
     /// Reads up to the list of rows.
-    fn to_rows(&mut self) -> Result<()> {
+    fn reach_rows(&mut self) -> Result<()> {
         self.json.expect(b'{')?;
         while let Some(key) = self.key()? {
             if key == "data" {
@@ -136,7 +136,7 @@ impl<'a> Document<'a> {
     }
 
     /// Reads what comes behind the rows.
-    fn to_end(&mut self) -> Result<()> {
+    fn reach_end(&mut self) -> Result<()> {
         while let Some(key) = self.key()? {
             match key.as_str() {
                 "data" => return Err(self.json.bad("a second \"data\"", self.json.offset())),
@@ -230,7 +230,7 @@ impl<'a> Document<'a> {
             Some(b']') => {
                 self.json.take();
                 self.ended = true;
-                self.to_end()?;
+                self.reach_end()?;
                 return Ok(false);
             }
             Some(b',') if self.rows > 0 => self.json.take(),
