@@ -64,6 +64,7 @@ enum Known {
     Empty,
     Chunk(Digest, u64),
     Recipe(Digest, u64),
+    External(Digest, u64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,6 +109,7 @@ impl OldIndex {
             Known::Empty => Content::Empty,
             Known::Chunk(digest, size_bytes) => Content::Chunk { digest, size_bytes },
             Known::Recipe(digest, size_bytes) => Content::Recipe { digest, size_bytes },
+            Known::External(digest, size_bytes) => Content::External { digest, size_bytes },
         })
     }
 }
@@ -162,6 +164,7 @@ impl NewIndex {
             Content::Empty => Known::Empty,
             Content::Chunk { digest, size_bytes } => Known::Chunk(digest, size_bytes),
             Content::Recipe { digest, size_bytes } => Known::Recipe(digest, size_bytes),
+            Content::External { digest, size_bytes } => Known::External(digest, size_bytes),
         };
         let bytes = postcard::to_stdvec(&Record { key, stamp, content });
         let bytes = bytes.expect("a record has no shape postcard cannot write");
