@@ -13,11 +13,11 @@ use lru::LruCache;
 use super::ahead::Streams;
 use super::near::{Class, Near, Patience};
 use super::store::Store;
-use crate::model::external::External;
 use super::weighted::WeightedLru;
 use super::{Locate, codec};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::external::External;
 use crate::model::object::{Located, ObjectKind, PackId};
 use crate::model::recipe::{Piece, RecipeNode};
 use crate::model::tree::{Content, TreeNode};
@@ -282,7 +282,9 @@ impl Reader {
         if let Some(external) = self.shared.externals.get(&digest) {
             return Ok(external);
         }
-        let body = self.body(digest)?;
+        // The descriptors of a directory lie together, and whoever lists it wants them all.
+        let located = self.locate_one(digest)?;
+        let body = self.body_at(digest, &located, Class::SmallFile)?;
         let external = Arc::new(External::decode(&body).ok_or_else(|| unknown_format(digest))?);
         let weight = body.len() + EXTERNAL_ITEM_BYTES;
         self.shared.externals.put(digest, Arc::clone(&external), weight);

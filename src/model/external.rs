@@ -25,12 +25,23 @@ const FORMAT: u8 = 1;
 /// The longest URL in bytes: what servers take, and so that a descriptor stays small.
 pub const URL_MAX_BYTES: usize = 8 << 10;
 /// How external files are named.
-const KNOWN: &str = "file:///DIR, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH";
+const KNOWN: &str =
+    "file:///DIR, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH";
 /// Names of parameters that grant access, whole ...
 const SECRET_NAMES: &[&str] = &["sig", "auth", "key", "code", "pass", "jwt"];
 /// ... and in part.
-const SECRET_PARTS: &[&str] =
-    &["signature", "token", "secret", "password", "credential", "apikey", "api_key", "api-key", "accesskey", "authorization"];
+const SECRET_PARTS: &[&str] = &[
+    "signature",
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "apikey",
+    "api_key",
+    "api-key",
+    "accesskey",
+    "authorization",
+];
 
 /// Who has an external file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,7 +178,8 @@ impl FromStr for ExternalUrl {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         // What is wrong with it may be a secret in it: the place is told, and no more.
-        let shown: String = text.split(['?', '@']).next().unwrap_or_default().chars().take(80).collect();
+        let shown: String =
+            text.split(['?', '@']).next().unwrap_or_default().chars().take(80).collect();
         let wrong = |what: &str| {
             Error::new(Kind::Usage, format!("\"{shown}\" {what}"))
                 .hint(format!("external files are {KNOWN}"))
@@ -324,7 +336,17 @@ mod tests {
             assert_eq!(error.kind(), Kind::Usage, "{text}");
             assert!(!format!("{error} {:?}", error.hint_text()).contains("hunter2"), "{error}");
         }
-        for text in ["", "x", "ftp://h/x", "file:x", "file://x", "s3://", "s3:///x", "s3://b//x", "s3://b/../x"] {
+        for text in [
+            "",
+            "x",
+            "ftp://h/x",
+            "file:x",
+            "file://x",
+            "s3://",
+            "s3:///x",
+            "s3://b//x",
+            "s3://b/../x",
+        ] {
             assert_eq!(text.parse::<ExternalUrl>().unwrap_err().kind(), Kind::Usage, "{text}");
         }
     }

@@ -292,10 +292,8 @@ impl TreeNode {
 fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
     let code = reader.byte()?;
     let name = EntryName::try_from(reader.bytes()?).ok()?;
-    let executable = matches!(
-        code,
-        ITEM_CHUNK_EXECUTABLE | ITEM_RECIPE_EXECUTABLE | ITEM_EXTERNAL_EXECUTABLE
-    );
+    let executable =
+        matches!(code, ITEM_CHUNK_EXECUTABLE | ITEM_RECIPE_EXECUTABLE | ITEM_EXTERNAL_EXECUTABLE);
     let target = match code {
         ITEM_CHUNK_FILE | ITEM_CHUNK_EXECUTABLE => {
             let content = match reader.number()? {

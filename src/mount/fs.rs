@@ -327,6 +327,7 @@ impl ReadFs {
             "description": info.description,
             "metadata": info.metadata.to_object(),
             "size": info.totals.size_bytes,
+            "external": info.totals.external,
             "created": info.created.to_string(),
         });
         Ok(format!("{document:#}\n"))

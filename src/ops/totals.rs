@@ -39,7 +39,7 @@ impl Difference {
     }
 
     /// A directory, and nothing in it.
-    pub const DIRECTORY: Self = 
+    pub const DIRECTORY: Self =
         Self { files: 0, directories: 1, symlinks: 0, size_bytes: 0, external: 0 };
 
     fn add_target(&mut self, reader: &Reader, target: &Target) -> Result<()> {

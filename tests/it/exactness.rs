@@ -10,7 +10,7 @@ use artifactfs::model::reference::Reference;
 use artifactfs::ops::delete::{Purge, delete};
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::listing::each_version;
-use artifactfs::ops::put::{Filters, PutRequest, Silent, put};
+use artifactfs::ops::put::{Filters, PutRequest, References, Silent, put};
 use artifactfs::ops::repository::Repository;
 use artifactfs::ops::share::exclusive_bytes;
 use proptest::prelude::*;
@@ -98,7 +98,8 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
                 fs::write(folder.join(name.to_string()), content(*seed)).unwrap();
             }
             let request = PutRequest {
-                source,
+                source: Some(source),
+                references: References::default(),
                 path: format!("p/a{artifact}").parse().unwrap(),
                 artifact_type: None,
                 aliases: Vec::new(),

@@ -194,7 +194,7 @@ impl Files {
         let file = open(&path).map_err(failed)?;
         let identity = Identity::of(&file).map_err(failed)?;
         if is_ours(&file).map_err(failed)? {
-            return Err(loops(&external.url.to_string()));
+            return Err(changed(&external.url, "it leads into a mount of artifactfs"));
         }
         if identity.size_bytes != external.size_bytes {
             let (recorded, found) = (external.size_bytes, identity.size_bytes);

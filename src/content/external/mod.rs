@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text, open};
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::cache::Cache;
 use super::near::{Class, Near, Patience};
 use super::store::{Access, Elsewhere, Threads};
@@ -30,6 +32,7 @@ pub struct Externals {
     files: file::Files,
     far: OnceLock<Servers>,
     making: Mutex<()>,
+    read: AtomicBool,
 }
 
 struct Servers {
@@ -41,7 +44,8 @@ impl Externals {
     /// Read as `access` says; what is needed for servers is made when the first is spoken to.
     pub fn new(access: &Access) -> Self {
         let files = file::Files::new(access.deadlines.data);
-        Self { access: access.clone(), files, far: OnceLock::new(), making: Mutex::default() }
+        let (access, making, read) = (access.clone(), Mutex::default(), AtomicBool::new(false));
+        Self { access, files, far: OnceLock::new(), making, read }
     }
 
     /// Through the same cache and within the same bounds as the packs of a remote store.
@@ -66,6 +70,11 @@ impl Externals {
         let near = Near::new(None, Arc::clone(&threads), cache, deadlines, ahead);
         let elsewhere = Elsewhere::new(threads);
         Ok(self.far.get_or_init(|| Servers { near: Arc::new(near), elsewhere }))
+    }
+
+    /// Whether anything was read, so that more may be.
+    pub fn are_read(&self) -> bool {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// Who has external files.
@@ -96,6 +105,9 @@ impl Externals {
         patience: Patience,
     ) -> Result<()> {
         let waits = patience == Patience::Deadline;
+        if waits {
+            self.read.store(true, Ordering::Relaxed);
+        }
         match external.url.scheme() {
             // A file may be on a disk that hangs, or have to be hashed.
             Scheme::File if waits => self.files.read(digest, external, offset, buffer),

@@ -186,13 +186,8 @@ impl Elsewhere {
         let mut failures = 0;
         loop {
             let before = last.clone();
-            let listed = self.threads.wait(list_from(
-                &far,
-                &prefix,
-                &mut last,
-                &mut versioned,
-                &mut *each,
-            ));
+            let listed =
+                self.threads.wait(list_from(&far, &prefix, &mut last, &mut versioned, &mut *each));
             failures = if last == before { failures + 1 } else { 0 };
             match listed {
                 Err(Listing::Broken(e)) if failures < LIST_ATTEMPTS && is_passing(&e) => {
@@ -339,10 +334,9 @@ impl Guest {
     fn gone(&self, error: Error) -> Error {
         match error.kind() {
             Kind::NotFound => changed(&self.external.url, "it is not there any more"),
-            Kind::Conflict => changed(&self.external.url, &format!(
-                "its tag is no longer {}",
-                self.external.etag
-            )),
+            Kind::Conflict => {
+                changed(&self.external.url, &format!("its tag is no longer {}", self.external.etag))
+            }
             _ => error,
         }
     }

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
 const RECORD_MAX_BYTES: u64 = 8_192;
 
 /// What tells whether a file is still the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     size_bytes: u64,
     modified: (i64, i64),
@@ -47,6 +47,18 @@ impl Stamp {
             device: meta.dev(),
             inode: meta.ino(),
         }
+    }
+
+    /// When the file was last changed: seconds since 1970, and nanoseconds.
+    pub fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// How long ago that was; `None` when it is still to come.
+    pub fn since_change(&self, now: SystemTime) -> Option<Duration> {
+        let (seconds, nanoseconds) = self.modified;
+        let at = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        now.duration_since(UNIX_EPOCH + at).ok()
     }
 
     /// Whether the times lie so far back that a later change must show in them.

@@ -127,6 +127,8 @@ impl Ledger {
     ) -> Result<()> {
         match self {
             Self::None => Ok(()),
+            // What is elsewhere is not known by a stamp.
+            Self::Index(..) if file.path.as_os_str().is_empty() => Ok(()),
             Self::Index(index, now) => {
                 index.add(file.key.clone(), file.stamp, content, *now);
                 Ok(())
