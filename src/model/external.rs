@@ -178,8 +178,12 @@ impl FromStr for ExternalUrl {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         // What is wrong with it may be a secret in it: the place is told, and no more.
-        let shown: String =
-            text.split(['?', '@']).next().unwrap_or_default().chars().take(80).collect();
+        let place = text.split('?').next().unwrap_or_default();
+        let place = match (place.rsplit_once('@'), place.split_once(':')) {
+            (Some((_, host)), Some((scheme, _))) => format!("{scheme}://…@{host}"),
+            _ => place.to_owned(),
+        };
+        let shown: String = place.chars().take(80).collect();
         let wrong = |what: &str| {
             Error::new(Kind::Usage, format!("\"{shown}\" {what}"))
                 .hint(format!("external files are {KNOWN}"))
