@@ -9,6 +9,7 @@ use super::output::{Bar, bytes};
 use super::{Context, connect, exit, parse};
 use crate::error::Result;
 use crate::model::reference::Reference;
+use crate::ops::get::{Externals, get_with};
 use crate::ops::put::Filters;
 
 #[derive(Args)]
@@ -21,6 +22,9 @@ pub struct Get {
     /// Only files that match; may be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
+    /// Link external files instead of downloading them: a symlink to one of this machine, a file NAME.url for others
+    #[arg(long)]
+    references_only_links: bool,
 }
 
 pub fn get(context: &Context, verb: Get) -> Result<u8> {
@@ -31,7 +35,11 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let name = format!("{}:{}", info.path.artifact, info.number);
     let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
-    let report = crate::ops::get::get(&repository, info.root, &target, &filters, &bar)?;
+    let externals = match verb.references_only_links {
+        true => Externals::Linked,
+        false => Externals::Downloaded,
+    };
+    let report = get_with(&repository, info.root, &target, &filters, externals, &bar)?;
     drop(bar);
     let document = json!({
         "reference": info.reference().to_string(),

@@ -1,5 +1,7 @@
 //! `ls` and `show`.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -7,10 +9,12 @@ use super::output::{age, artifact, bytes, joined, remarks, table, version};
 use super::{Context, connect, exit, parse, parse_all};
 use crate::content::directory::{each_entry, resolve};
 use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::external::External;
 use crate::model::name::{EntryName, ProjectName, Tag};
 use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::tree::{Entry, Target};
+use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::VersionInfo;
 use crate::ops::repository::Repository;
 use crate::ops::select::{Filter, Selection, each_selected};
@@ -153,9 +157,14 @@ fn files(context: &Context, reference: Reference, path: &str, long: bool) -> Res
     let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
     let entries = entries_at(&repository, &info, &path)?;
-    context.output.print(entries.iter().map(entry_json).collect(), || {
+    // Only those who want more of it read the descriptors.
+    let described = long || context.output.json;
+    let rows = entries.iter().map(|entry| (entry, described.then(|| external(&repository, entry))));
+    let rows = rows.map(|(entry, external)| Ok((entry, external.transpose()?.flatten())));
+    let rows = rows.collect::<Result<Vec<Row<'_>>>>()?;
+    context.output.print(rows.iter().map(entry_json).collect(), || {
         if long {
-            return table(&entries.iter().map(long_row).collect::<Vec<_>>());
+            return table(&rows.iter().map(long_row).collect::<Vec<_>>());
         }
         let mark = |target: &Target| matches!(target, Target::Directory(_)).then_some("/");
         let line = |e: &Entry| format!("{}{}", e.name, mark(&e.target).unwrap_or(""));
@@ -190,7 +199,30 @@ fn entries_at(
     Ok(entries)
 }
 
-fn entry_json(entry: &Entry) -> Value {
+/// An entry, and what is recorded of it if it lives elsewhere.
+type Row<'a> = (&'a Entry, Option<Arc<External>>);
+
+fn external(repository: &Repository, entry: &Entry) -> Result<Option<Arc<External>>> {
+    match entry.target {
+        Target::File { content: Content::External { digest, .. }, .. } => {
+            repository.reader.external(digest).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn external_json(external: &External) -> Value {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "url": external.url.as_str(),
+        "etag": some(&external.etag),
+        "version": some(&external.version),
+        "modified": some(&external.modified),
+        "checksum": external.checksum.map(|sum| Digest::from_bytes(sum).to_string()),
+    })
+}
+
+fn entry_json((entry, external): &Row<'_>) -> Value {
     let name = entry.name.to_string();
     match &entry.target {
         Target::Directory(digest) => {
@@ -205,11 +237,12 @@ fn entry_json(entry: &Entry) -> Value {
             "size_bytes": content.size_bytes(),
             "executable": executable,
             "digest": content.digest().map(|digest| digest.to_string()),
+            "external": external.as_deref().map(external_json),
         }),
     }
 }
 
-fn long_row(entry: &Entry) -> Vec<String> {
+fn long_row((entry, external): &Row<'_>) -> Vec<String> {
     let (mode, size, rest) = match &entry.target {
         Target::Directory(_) => ("dr-xr-xr-x", String::new(), "/".to_owned()),
         Target::Symlink(to) => {
@@ -217,7 +250,8 @@ fn long_row(entry: &Entry) -> Vec<String> {
         }
         Target::File { content, executable } => {
             let mode = if *executable { "-r-xr-xr-x" } else { "-r--r--r--" };
-            (mode, content.size_bytes().to_string(), String::new())
+            let from = external.as_ref().map(|external| format!(" <- {}", external.url));
+            (mode, content.size_bytes().to_string(), from.unwrap_or_default())
         }
     };
     vec![mode.to_owned(), format!("{size:>12}"), format!("{}{rest}", entry.name)]
@@ -268,8 +302,12 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
     context.output.print(document, || {
         let metadata = serde_json::Value::Object(info.metadata.to_object());
         let totals = &info.totals;
+        let external = match totals.external {
+            0 => String::new(),
+            count => format!(" ({count} external)"),
+        };
         let contents = format!(
-            "{} files, {} directories, {} symlinks",
+            "{} files{external}, {} directories, {} symlinks",
             totals.files, totals.directories, totals.symlinks
         );
         let rows = [

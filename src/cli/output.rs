@@ -134,6 +134,7 @@ pub fn version(info: &VersionInfo) -> Value {
         "directories": info.totals.directories,
         "symlinks": info.totals.symlinks,
         "size_bytes": info.totals.size_bytes,
+        "external": info.totals.external,
     })
 }
 

@@ -8,15 +8,16 @@ use serde_json::json;
 
 use super::output::{Bar, bytes};
 use super::properties::{Parsed, Properties};
-use super::{Context, connect, exit, parse};
+use super::{Context, connect, exit, parse, parse_all};
 use crate::error::{Error, Kind, Result};
 use crate::ops::groups::Upsert;
-use crate::ops::put::{Filters, PutReport, PutRequest};
+use crate::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, References};
 
 #[derive(Args)]
 pub struct Put {
     /// A file or directory
-    path: PathBuf,
+    #[arg(required_unless_present = "reference")]
+    path: Option<PathBuf>,
     /// The artifact to log to
     #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
     name: String,
@@ -31,6 +32,16 @@ pub struct Put {
     /// Refuse symlinks that lead out of PATH instead of following them
     #[arg(long)]
     no_follow: bool,
+    /// Record a file or all below a prefix, and leave it where it is: file:///DIR, s3://, gs://, az://,
+    /// https://; may be given several times
+    #[arg(long, value_name = "[NAME=]URL")]
+    reference: Vec<String>,
+    /// The most objects that references may name
+    #[arg(long, value_name = "N", default_value_t = MAX_OBJECTS, requires = "reference")]
+    max_objects: u64,
+    /// Record only where and how long they are, not what proves that they are the same
+    #[arg(long, requires = "reference")]
+    no_checksum: bool,
     /// Only say what would be stored
     #[arg(long)]
     dry_run: bool,
@@ -68,8 +79,14 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
     };
     let said = verb.properties.parse()?;
     let upsert = upsert(&verb, &said)?;
+    let references = References {
+        wanted: parse_all(&verb.reference)?,
+        checksum: !verb.no_checksum,
+        max_objects: verb.max_objects,
+    };
     let request = PutRequest {
         source: verb.path,
+        references,
         path,
         artifact_type: said.artifact_type,
         aliases: said.aliases,
@@ -117,6 +134,7 @@ fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
         "directories": report.totals.directories,
         "symlinks": report.totals.symlinks,
         "size_bytes": report.totals.size_bytes,
+        "external": report.totals.external,
         "stored_bytes": report.stored_bytes,
         "files_read": report.files_read,
         "followed_symlinks": report.followed,

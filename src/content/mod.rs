@@ -9,6 +9,7 @@ pub mod cache;
 pub mod chunk;
 pub mod codec;
 pub mod directory;
+pub mod external;
 pub mod near;
 pub mod pack;
 pub mod reader;

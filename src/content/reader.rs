@@ -17,6 +17,7 @@ use super::weighted::WeightedLru;
 use super::{Locate, codec};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::external::External;
 use crate::model::object::{Located, ObjectKind, PackId};
 use crate::model::recipe::{Piece, RecipeNode};
 use crate::model::tree::{Content, TreeNode};
@@ -25,6 +26,10 @@ use crate::model::tree::{Content, TreeNode};
 const NODE_CACHE_BYTES: usize = 48 << 20;
 /// What a decoded item takes beside its name, roughly: struct, allocation, digest.
 const DECODED_ITEM_BYTES: usize = 96;
+/// Descriptors of external files kept.
+const EXTERNAL_CACHE_BYTES: usize = 8 << 20;
+/// What a descriptor takes beside its texts, roughly.
+const EXTERNAL_ITEM_BYTES: usize = 256;
 /// Chunks kept because only part of them was asked for: a sequential reader takes 128 KiB at a time.
 const CHUNK_CACHE_BYTES: usize = 32 << 20;
 /// Chunks up to this length are always read whole and verified: it costs less than to remember.
@@ -52,6 +57,7 @@ struct Shared {
     trees: WeightedLru<Digest, Arc<TreeNode>>,
     recipes: WeightedLru<Digest, Arc<RecipeNode>>,
     chunks: WeightedLru<Digest, Arc<Vec<u8>>>,
+    externals: WeightedLru<Digest, Arc<External>>,
     /// Chunks that were verified, and in which copy.
     verified: Mutex<LruCache<Digest, u64>>,
     places: Mutex<LruCache<Digest, Located>>,
@@ -70,6 +76,7 @@ impl Reader {
             trees: WeightedLru::new(NODE_CACHE_BYTES),
             recipes: WeightedLru::new(NODE_CACHE_BYTES / 4),
             chunks: WeightedLru::new(CHUNK_CACHE_BYTES),
+            externals: WeightedLru::new(EXTERNAL_CACHE_BYTES),
             verified: Mutex::new(LruCache::new(VERIFIED_CHUNKS)),
             places: Mutex::new(LruCache::new(PLACES)),
             streams: Mutex::default(),
@@ -262,8 +269,42 @@ impl Reader {
                 self.note_stream(digest, &(offset..offset + wanted as u64), size_bytes);
                 self.read_recipe(digest, offset, buffer)?;
             }
+            Content::External { digest, .. } => self.read_external(digest, offset, buffer)?,
         }
         Ok(wanted)
+    }
+
+    /// The external file that an object describes.
+    ///
+    /// # Errors
+    /// As [`Reader::body`].
+    pub fn external(&self, digest: Digest) -> Result<Arc<External>> {
+        if let Some(external) = self.shared.externals.get(&digest) {
+            return Ok(external);
+        }
+        // The descriptors of a directory lie together, and whoever lists it wants them all.
+        let located = self.locate_one(digest)?;
+        let body = self.body_at(digest, &located, Class::SmallFile)?;
+        let external = Arc::new(External::decode(&body).ok_or_else(|| unknown_format(digest))?);
+        let weight = body.len() + EXTERNAL_ITEM_BYTES;
+        self.shared.externals.put(digest, Arc::clone(&external), weight);
+        Ok(external)
+    }
+
+    fn read_external(&self, digest: Digest, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let external = self.external(digest)?;
+        let range = offset..offset + buffer.len() as u64;
+        if range.end > external.size_bytes {
+            return Err(Error::new(Kind::Corrupt, "a descriptor is not that of its file"));
+        }
+        let externals = self.store().externals();
+        if self.patience == Patience::Deadline {
+            let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            let wish = streams.note(digest, &range, external.size_bytes);
+            drop(streams);
+            wish.into_iter().for_each(|range| externals.ahead(digest, &external, &range));
+        }
+        externals.read(digest, &external, offset, buffer, self.patience)
     }
 
     /// The verified body of one piece of a file, at `offset` of it, by one who reads on.
@@ -444,6 +485,9 @@ impl Reader {
             Content::Empty => Ok(()),
             Content::Chunk { digest, size_bytes } => each(Piece { size_bytes, digest }),
             Content::Recipe { digest, .. } => self.each_recipe_piece(digest, each),
+            Content::External { .. } => {
+                Err(Error::new(Kind::Unsupported, "an external file has no chunks"))
+            }
         }
     }
 

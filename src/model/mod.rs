@@ -5,6 +5,7 @@
 //! Invariant: a value that exists is valid; text becomes a value only through its parser.
 
 pub mod digest;
+pub mod external;
 pub mod merkle;
 pub mod name;
 pub mod object;

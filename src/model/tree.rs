@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! node    := format:u8 (1)  level:u8  item*
-//! item    := kind:u8  name:bytes  body       level 0, kind 1–6
+//! item    := kind:u8  name:bytes  body       level 0, kind 1–8
 //!          | 0:u8     first:bytes  count:varint  digest:32    above: a node one level down
 //! body    := size:varint [digest:32 unless size is 0]   1 file of one chunk, 2 executable
 //!          | size:varint digest:32                      3 file with a recipe, 4 executable
 //!          | digest:32                                  5 directory
 //!          | target:bytes                               6 symlink
+//!          | size:varint digest:32                      7 external file, 8 executable: its descriptor
 //! bytes   := length:varint byte*
 //! ```
 
@@ -24,6 +25,8 @@ const ITEM_RECIPE_FILE: u8 = 3;
 const ITEM_RECIPE_EXECUTABLE: u8 = 4;
 const ITEM_DIRECTORY: u8 = 5;
 const ITEM_SYMLINK: u8 = 6;
+const ITEM_EXTERNAL: u8 = 7;
+const ITEM_EXTERNAL_EXECUTABLE: u8 = 8;
 /// Longest target of a symlink in bytes (Linux's PATH_MAX without its NUL).
 pub const SYMLINK_MAX_BYTES: usize = 4095;
 
@@ -46,6 +49,13 @@ pub enum Content {
         /// Bytes of the file.
         size_bytes: u64,
     },
+    /// A file that lives elsewhere.
+    External {
+        /// The object that describes it.
+        digest: Digest,
+        /// Bytes of the file.
+        size_bytes: u64,
+    },
 }
 
 impl Content {
@@ -53,7 +63,9 @@ impl Content {
     pub fn size_bytes(&self) -> u64 {
         match self {
             Self::Empty => 0,
-            Self::Chunk { size_bytes, .. } | Self::Recipe { size_bytes, .. } => *size_bytes,
+            Self::Chunk { size_bytes, .. }
+            | Self::Recipe { size_bytes, .. }
+            | Self::External { size_bytes, .. } => *size_bytes,
         }
     }
 
@@ -61,8 +73,15 @@ impl Content {
     pub fn digest(&self) -> Option<Digest> {
         match self {
             Self::Empty => None,
-            Self::Chunk { digest, .. } | Self::Recipe { digest, .. } => Some(*digest),
+            Self::Chunk { digest, .. }
+            | Self::Recipe { digest, .. }
+            | Self::External { digest, .. } => Some(*digest),
         }
+    }
+
+    /// Whether it lives elsewhere.
+    pub fn is_external(&self) -> bool {
+        matches!(self, Self::External { .. })
     }
 }
 
@@ -192,6 +211,10 @@ fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
         Target::File { content: Content::Recipe { .. }, executable: true } => {
             ITEM_RECIPE_EXECUTABLE
         }
+        Target::File { content: Content::External { .. }, executable: false } => ITEM_EXTERNAL,
+        Target::File { content: Content::External { .. }, executable: true } => {
+            ITEM_EXTERNAL_EXECUTABLE
+        }
         Target::File { executable: false, .. } => ITEM_CHUNK_FILE,
         Target::File { executable: true, .. } => ITEM_CHUNK_EXECUTABLE,
         Target::Directory(_) => ITEM_DIRECTORY,
@@ -269,7 +292,8 @@ impl TreeNode {
 fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
     let code = reader.byte()?;
     let name = EntryName::try_from(reader.bytes()?).ok()?;
-    let executable = matches!(code, ITEM_CHUNK_EXECUTABLE | ITEM_RECIPE_EXECUTABLE);
+    let executable =
+        matches!(code, ITEM_CHUNK_EXECUTABLE | ITEM_RECIPE_EXECUTABLE | ITEM_EXTERNAL_EXECUTABLE);
     let target = match code {
         ITEM_CHUNK_FILE | ITEM_CHUNK_EXECUTABLE => {
             let content = match reader.number()? {
@@ -284,6 +308,11 @@ fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
             let size_bytes = reader.number()?;
             let digest = Digest::from_bytes(reader.array()?);
             Target::File { content: Content::Recipe { digest, size_bytes }, executable }
+        }
+        ITEM_EXTERNAL | ITEM_EXTERNAL_EXECUTABLE => {
+            let size_bytes = reader.number()?;
+            let digest = Digest::from_bytes(reader.array()?);
+            Target::File { content: Content::External { digest, size_bytes }, executable }
         }
         ITEM_DIRECTORY => Target::Directory(Digest::from_bytes(reader.array()?)),
         ITEM_SYMLINK => Target::Symlink(reader.bytes()?.into()),

@@ -108,6 +108,8 @@ pub struct Totals {
     pub symlinks: u64,
     /// The sum of the files' sizes.
     pub size_bytes: u64,
+    /// Files of these that live elsewhere.
+    pub external: u64,
 }
 
 /// A version and everything the registry says of it.

@@ -234,7 +234,7 @@ impl ReadOnly {
     pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Result<Self> {
         let reader = fs.repository().reader.clone();
         let errands = Errands::new(reader.store().is_remote())?;
-        let at_once = if errands.are_needed() { reader.at_once() } else { (*reader).clone() };
+        let at_once = reader.at_once();
         let prefetcher = Arc::new(Prefetcher::new(Arc::clone(fs.repository()), prefetch));
         Ok(Self { fs, at_once, errands, prefetcher })
     }

@@ -28,7 +28,8 @@ pub enum Waits {
 /// Threads that wait for others. Metadata never waits for data: each has its own.
 #[derive(Clone)]
 pub struct Errands {
-    pools: Option<Arc<[Pool; 2]>>,
+    pools: Arc<[Pool; 2]>,
+    needed: bool,
     lately: Arc<Lately>,
 }
 
@@ -56,22 +57,20 @@ impl Drop for Pool {
 }
 
 impl Errands {
-    /// Threads, if anything has to be waited for: a local store never is.
+    /// Threads, made when something has to be waited for: always in a remote store, and for
+    /// external files in any.
     ///
     /// # Errors
     /// When the host gives none.
     pub fn new(needed: bool) -> Result<Self> {
-        let pools = || -> Result<_> {
-            let metadata = Pool::new(METADATA_THREADS, "metadata")?;
-            Ok(Arc::new([metadata, Pool::new(DATA_THREADS, "data")?]))
-        };
-        let pools = if needed { Some(pools()?) } else { None };
-        Ok(Self { pools, lately: Arc::default() })
+        let metadata = Pool::new(METADATA_THREADS, "metadata")?;
+        let pools = Arc::new([metadata, Pool::new(DATA_THREADS, "data")?]);
+        Ok(Self { pools, needed, lately: Arc::default() })
     }
 
-    /// Whether there is anything to wait for.
+    /// Whether whatever touches a version has to be waited for.
     pub fn are_needed(&self) -> bool {
-        self.pools.is_some()
+        self.needed
     }
 
     /// What was waited for in vain just now.
@@ -79,11 +78,9 @@ impl Errands {
         &self.lately
     }
 
-    /// Does `errand` in a thread that may wait, or at once when there is nothing to wait for.
+    /// Does `errand` in a thread that may wait.
     pub fn run(&self, waits: Waits, errand: impl FnOnce() + Send + 'static) {
-        let Some(pools) = &self.pools else {
-            return errand();
-        };
+        let pools = &self.pools;
         let index = usize::from(waits == Waits::Data);
         let pool = &pools[index];
         let Some(runtime) = &pool.runtime else {

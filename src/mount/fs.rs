@@ -331,6 +331,7 @@ impl ReadFs {
             "expires": info.expires.map(|at| at.to_string()),
             "protected": info.protected,
             "size": info.totals.size_bytes,
+            "external": info.totals.external,
             "created": info.created.to_string(),
         });
         Ok(format!("{document:#}\n"))

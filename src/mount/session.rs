@@ -32,7 +32,7 @@ const CHANGES_RETRY: Duration = Duration::from_millis(200);
 /// How long a mount that is there may take to say that its daemon lives.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
-pub const SOURCE_NAME: &str = "artifactfs";
+pub const SOURCE_NAME: &str = crate::content::external::MOUNT_SOURCE;
 
 /// What `-o` can say.
 #[derive(Debug, Clone, Copy)]

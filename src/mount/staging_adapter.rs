@@ -303,7 +303,7 @@ impl Filesystem for Staging {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.serve(Waits::Data, move |it| {
+        let work = move |it: &Self| {
             let read = it.errands.lately().read(ino.0, offset, size, || {
                 if is_draft(ino.0) {
                     let mut buffer = vec![0; size as usize];
@@ -315,13 +315,17 @@ impl Filesystem for Staging {
                 read.map_err(|e| errno::told("read", &e))
             });
             reply_read(read, reply);
-        });
+        };
+        match self.waits_for_bytes(ino.0, fh.0) {
+            true => self.serve_elsewhere(Waits::Data, work),
+            false => work(self),
+        }
     }
 
     fn write(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -334,11 +338,11 @@ impl Filesystem for Staging {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(e) => reply.error(host(e)),
         };
-        if !self.errands.are_needed() {
+        if !self.waits_for_bytes(ino.0, fh.0) {
             return written(self.fs.drafts().write(fh.0, offset, data), reply);
         }
         let data = data.to_owned();
-        self.serve(Waits::Data, move |it| {
+        self.serve_elsewhere(Waits::Data, move |it| {
             written(it.fs.drafts().write(fh.0, offset, &data), reply);
         });
     }

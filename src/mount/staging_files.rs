@@ -47,11 +47,31 @@ impl Staging {
         Ok(Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), errands })
     }
 
+    /// Whether what touches a version has to be waited for: who reads external files may be waited for
+    /// by others.
+    fn waits(&self) -> bool {
+        self.errands.are_needed() || self.fs.reader().store().externals().are_read()
+    }
+
+    /// Whether bytes of an inode, open by a handle, have to be waited for.
+    pub fn waits_for_bytes(&self, ino: u64, handle: u64) -> bool {
+        let external = || match is_draft(ino) {
+            true => self.fs.drafts().stands_on_external(handle),
+            false => self.fs.read.file(ino).is_ok_and(|file| file.content.is_external()),
+        };
+        self.waits() || external()
+    }
+
     /// Does `work` in a thread that may wait, when there is anything to wait for.
     pub fn serve(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
-        if !self.errands.are_needed() {
+        if !self.waits() {
             return work(self);
         }
+        self.serve_elsewhere(waits, work);
+    }
+
+    /// Does `work` in a thread that may wait.
+    pub fn serve_elsewhere(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
         let this = self.clone();
         self.errands.run(waits, move || work(&this));
     }

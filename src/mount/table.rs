@@ -32,8 +32,26 @@ struct Slot {
     /// The directory it was last found in.
     parent: u64,
     generation: u32,
-    recipe: bool,
+    kind: ContentKind,
     executable: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ContentKind {
+    /// Nothing, or a chunk.
+    Plain,
+    Recipe,
+    External,
+}
+
+impl ContentKind {
+    fn of(content: &Content) -> Self {
+        match content {
+            Content::Empty | Content::Chunk { .. } => Self::Plain,
+            Content::Recipe { .. } => Self::Recipe,
+            Content::External { .. } => Self::External,
+        }
+    }
 }
 
 /// The files the kernel knows.
@@ -50,18 +68,19 @@ fn hash(digest: &Digest, executable: bool) -> u64 {
 
 impl Slot {
     fn is(&self, key: &FileKey, digest: &Digest) -> bool {
-        let recipe = matches!(key.content, Content::Recipe { .. });
         self.digest == *digest
             && self.size_bytes == key.content.size_bytes()
-            && (self.recipe, self.executable) == (recipe, key.executable)
+            && self.kind == ContentKind::of(&key.content)
+            && self.executable == key.executable
     }
 
     fn key(&self) -> FileKey {
         let Self { digest, size_bytes, .. } = *self;
-        let content = match (size_bytes, self.recipe) {
-            (0, false) => Content::Empty,
-            (_, false) => Content::Chunk { digest, size_bytes },
-            (_, true) => Content::Recipe { digest, size_bytes },
+        let content = match (size_bytes, self.kind) {
+            (0, ContentKind::Plain) => Content::Empty,
+            (_, ContentKind::Plain) => Content::Chunk { digest, size_bytes },
+            (_, ContentKind::Recipe) => Content::Recipe { digest, size_bytes },
+            (_, ContentKind::External) => Content::External { digest, size_bytes },
         };
         FileKey { content, executable: self.executable }
     }
@@ -85,7 +104,7 @@ impl FileTable {
             lookups: 1,
             parent,
             generation: 1,
-            recipe: matches!(key.content, Content::Recipe { .. }),
+            kind: ContentKind::of(&key.content),
             executable: key.executable,
         };
         let slot = match self.free.pop() {

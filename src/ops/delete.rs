@@ -41,7 +41,13 @@ pub fn delete(
     when: Purge,
 ) -> Result<(VersionInfo, u64)> {
     super::holder::release_orphans(repository)?;
-    let info = repository.registry.delete(reference.clone(), delete_aliases)?;
+    let registry = &repository.registry;
+    let there = registry.lookup(reference.clone())?;
+    let info = match registry.delete(there.reference(), delete_aliases) {
+        // It is gone: somebody else deleted it, or this very call did and its answer was lost.
+        Err(e) if e.kind() == Kind::NotFound => there,
+        deleted => deleted?,
+    };
     let freed = bury(repository)?;
     purge(repository, when)?;
     Ok((info, freed))

@@ -4,6 +4,8 @@
 //! directory, so nothing can be written outside the target. A file appears under its name when it
 //! is complete; a `get` that is repeated leaves alone what is already right.
 
+mod external;
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -18,7 +20,7 @@ use rustix::fs::{symlinkat, unlinkat};
 
 use super::put::{Filters, Progress};
 use super::repository::Repository;
-use crate::content::directory::each_entry;
+use crate::content::directory::{each_entry, lookup};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
@@ -49,16 +51,33 @@ struct Counters {
     bytes: AtomicU64,
 }
 
-/// One file to write.
+/// What becomes of files that live elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Externals {
+    /// Their bytes are written.
+    Downloaded,
+    /// They are linked: by a symlink to a file of this machine, by a file `NAME.url` else.
+    Linked,
+}
+
+/// What became of one file.
+enum Made {
+    Kept,
+    /// So many bytes were written.
+    Written(u64),
+}
+
 /// Threads that write what comes from a remote store: most of them wait for it.
 const REMOTE_THREADS: usize = 16;
 
+/// One file to write.
 struct Job {
     directory: Arc<OwnedFd>,
     shown: PathBuf,
     name: EntryName,
     content: Content,
     executable: bool,
+    externals: Externals,
 }
 
 /// Writes the tree `root` to `target`, which is made if need be.
@@ -70,6 +89,21 @@ pub fn get(
     root: Digest,
     target: &Path,
     filters: &Filters,
+    progress: &dyn Progress,
+) -> Result<GetReport> {
+    get_with(repository, root, target, filters, Externals::Downloaded, progress)
+}
+
+/// The same, with a say in what becomes of files that live elsewhere.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_with(
+    repository: &Repository,
+    root: Digest,
+    target: &Path,
+    filters: &Filters,
+    externals: Externals,
     progress: &dyn Progress,
 ) -> Result<GetReport> {
     fs::create_dir_all(target).at("create", target)?;
@@ -86,7 +120,7 @@ pub fn get(
         let writers: Vec<_> = (0..threads)
             .map(|_| scope.spawn(|| write_files(repository, &queue, &counters, progress)))
             .collect();
-        let mut walk = Walk { repository, filters, jobs, counters: &counters };
+        let mut walk = Walk { repository, filters, externals, jobs, counters: &counters };
         let walked = walk.directory(root, &Arc::new(directory), target, Path::new(""));
         drop(walk);
         let written = writers.into_iter().map(|writer| {
@@ -107,6 +141,7 @@ pub fn get(
 struct Walk<'a> {
     repository: &'a Repository,
     filters: &'a Filters,
+    externals: Externals,
     jobs: SyncSender<Job>,
     counters: &'a Counters,
 }
@@ -120,7 +155,10 @@ impl Walk<'_> {
         relative: &Path,
     ) -> Result<()> {
         let reader = Arc::clone(&self.repository.reader);
-        each_entry(&reader, tree, &mut |entry| self.entry(entry, directory, shown, relative))
+        each_entry(&reader, tree, &mut |entry| {
+            self.refuse_two_names(tree, entry, shown)?;
+            self.entry(entry, directory, shown, relative)
+        })
     }
 
     fn entry(
@@ -149,9 +187,29 @@ impl Walk<'_> {
                     name: entry.name.clone(),
                     content: *content,
                     executable: *executable,
+                    externals: self.externals,
                 };
                 let nobody = || Error::new(Kind::Unavailable, "writing stopped");
                 self.jobs.send(job).map_err(|_| nobody())
+            }
+        }
+    }
+
+    /// The file that holds an external file's URL may have no name that something else has.
+    fn refuse_two_names(&self, tree: Digest, entry: &Entry, shown: &Path) -> Result<()> {
+        let linked = self.externals == Externals::Linked;
+        let is_external =
+            matches!(&entry.target, Target::File { content, .. } if content.is_external());
+        if !linked || !is_external {
+            return Ok(());
+        }
+        let name = [entry.name.as_bytes(), external::URL_SUFFIX.as_bytes()].concat();
+        let Ok(name) = EntryName::try_from(&*name) else { return Ok(()) };
+        match lookup(&self.repository.reader, tree, &name)? {
+            None => Ok(()),
+            Some(_) => {
+                let what = format!("{} is another file", shown.join(name.as_os_str()).display());
+                Err(Error::new(Kind::Conflict, what).hint("get it without --references-only-links"))
             }
         }
     }
@@ -244,10 +302,18 @@ fn write_files(
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return Ok(()) };
-        let done = write_file(repository, &job, counters);
-        if done.is_err() {
+        let made = write_file(repository, &job);
+        if made.is_err() {
             drain(queue);
-            return done;
+        }
+        match made? {
+            Made::Kept => {
+                counters.kept.fetch_add(1, Ordering::Relaxed);
+            }
+            Made::Written(bytes) => {
+                counters.written.fetch_add(1, Ordering::Relaxed);
+                counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
         }
         progress.advance(1, job.content.size_bytes());
     }
@@ -258,10 +324,12 @@ fn drain(queue: &Mutex<Receiver<Job>>) {
     while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
 }
 
-fn write_file(repository: &Repository, job: &Job, counters: &Counters) -> Result<()> {
+fn write_file(repository: &Repository, job: &Job) -> Result<Made> {
+    if let (Content::External { digest, .. }, Externals::Linked) = (job.content, job.externals) {
+        return external::link(repository, job, digest);
+    }
     if is_there(repository, job)? {
-        counters.kept.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
+        return Ok(Made::Kept);
     }
     let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -274,13 +342,14 @@ fn write_file(repository: &Repository, job: &Job, counters: &Counters) -> Result
         return Err(e);
     }
     place(&job.directory, &temporary, &job.name, &job.shown)?;
-    counters.written.fetch_add(1, Ordering::Relaxed);
-    counters.bytes.fetch_add(job.content.size_bytes(), Ordering::Relaxed);
-    Ok(())
+    Ok(Made::Written(job.content.size_bytes()))
 }
 
 /// Writes the content; runs of zeros that are whole chunks become holes.
 fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
+    if let Content::External { digest, .. } = job.content {
+        return external::fill(repository, file, job, digest);
+    }
     let reader = &repository.reader;
     let size = job.content.size_bytes();
     let shared = size >= REFLINK_MIN_BYTES && reflink(repository, file, &job.content)?;
@@ -351,6 +420,9 @@ fn is_there(repository: &Repository, job: &Job) -> Result<bool> {
 }
 
 fn same_content(repository: &Repository, file: &mut File, content: &Content) -> Result<bool> {
+    if let Content::External { digest, .. } = *content {
+        return external::is_same(repository, file, digest);
+    }
     let mut same = true;
     repository.reader.each_piece(content, &mut |piece| {
         if same {

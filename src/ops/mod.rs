@@ -11,6 +11,7 @@ pub mod copy_store;
 pub mod delete;
 pub mod diff;
 pub mod drafts;
+pub mod external;
 pub mod fsck;
 pub mod get;
 pub mod groups;

@@ -123,7 +123,30 @@ impl Walk<'_> {
             Content::Empty => Ok(()),
             Content::Chunk { digest, size_bytes } => self.want(digest, size_bytes),
             Content::Recipe { digest, .. } => self.recipe(digest),
+            Content::External { digest, size_bytes } => self.external(digest, size_bytes),
         }
+    }
+
+    /// What is on another server comes from there, one after the other.
+    fn external(&mut self, digest: Digest, size_bytes: u64) -> Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
+        self.want(digest, 0)?;
+        self.flush()?;
+        let external = self.repository.reader.external(digest)?;
+        for start in (0..size_bytes).step_by(STEP_BYTES as usize) {
+            self.stopped = self.stopped || !(self.goes_on)(self.done.bytes);
+            if self.stopped {
+                return Ok(());
+            }
+            let range = start..size_bytes.min(start + STEP_BYTES);
+            let bytes = range.end - range.start;
+            self.repository.store.externals().bring(digest, &external, &range)?;
+            self.done.bytes += bytes;
+            self.progress.advance(0, bytes);
+        }
+        Ok(())
     }
 
     fn recipe(&mut self, node: Digest) -> Result<()> {

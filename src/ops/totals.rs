@@ -14,6 +14,7 @@ pub struct Difference {
     directories: i64,
     symlinks: i64,
     size_bytes: i64,
+    external: i64,
 }
 
 impl Difference {
@@ -38,12 +39,14 @@ impl Difference {
     }
 
     /// A directory, and nothing in it.
-    pub const DIRECTORY: Self = Self { files: 0, directories: 1, symlinks: 0, size_bytes: 0 };
+    pub const DIRECTORY: Self =
+        Self { files: 0, directories: 1, symlinks: 0, size_bytes: 0, external: 0 };
 
     fn add_target(&mut self, reader: &Reader, target: &Target) -> Result<()> {
         match target {
             Target::File { content, .. } => {
                 self.files += 1;
+                self.external += i64::from(content.is_external());
                 self.size_bytes += signed(content.size_bytes());
             }
             Target::Symlink(_) => self.symlinks += 1,
@@ -78,6 +81,7 @@ impl Difference {
             directories: -self.directories,
             symlinks: -self.symlinks,
             size_bytes: -self.size_bytes,
+            external: -self.external,
         }
     }
 
@@ -87,6 +91,7 @@ impl Difference {
         totals.directories = totals.directories.saturating_add_signed(self.directories);
         totals.symlinks = totals.symlinks.saturating_add_signed(self.symlinks);
         totals.size_bytes = totals.size_bytes.saturating_add_signed(self.size_bytes);
+        totals.external = totals.external.saturating_add_signed(self.external);
     }
 }
 
@@ -97,6 +102,7 @@ impl From<Totals> for Difference {
             directories: signed(totals.directories),
             symlinks: signed(totals.symlinks),
             size_bytes: signed(totals.size_bytes),
+            external: signed(totals.external),
         }
     }
 }
@@ -111,5 +117,6 @@ impl std::ops::AddAssign for Difference {
         self.directories += other.directories;
         self.symlinks += other.symlinks;
         self.size_bytes += other.size_bytes;
+        self.external += other.external;
     }
 }

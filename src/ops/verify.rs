@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::external;
 use super::put::Progress;
 use super::repository::Repository;
 use crate::content::directory::each_entry;
@@ -14,6 +15,9 @@ use crate::model::version::VersionInfo;
 
 /// Damage that is told; more is only counted.
 pub const DAMAGE_MAX: usize = 1_000;
+
+/// External files that are checked together.
+const EXTERNAL_BATCH: usize = 512;
 
 /// A path that is hurt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +50,16 @@ pub struct Verifier<'a> {
     repository: &'a Repository,
     progress: &'a dyn Progress,
     good: HashSet<Digest>,
+    /// External files of the directory that are to be checked.
+    external: Vec<(Digest, PathBuf)>,
     report: VerifyReport,
 }
 
 impl<'a> Verifier<'a> {
     /// A verifier that has seen nothing yet.
     pub fn new(repository: &'a Repository, progress: &'a dyn Progress) -> Self {
-        Self { repository, progress, good: HashSet::new(), report: VerifyReport::default() }
+        let (good, external) = (HashSet::new(), Vec::new());
+        Self { repository, progress, good, external, report: VerifyReport::default() }
     }
 
     /// Reads a version.
@@ -89,16 +96,35 @@ impl<'a> Verifier<'a> {
             match entry.target {
                 Target::Directory(below) => self.directory(version, below, &path)?,
                 Target::File { content, .. } => {
-                    if let Err(e) = self.file(&content) {
-                        self.damaged(version, &path, e)?;
+                    match (content, self.file(&content)) {
+                        (_, Err(e)) => self.damaged(version, &path, e)?,
+                        (Content::External { digest, .. }, Ok(())) => {
+                            self.external.push((digest, path));
+                        }
+                        (_, Ok(())) => {}
+                    }
+                    if self.external.len() >= EXTERNAL_BATCH {
+                        self.check_external(version)?;
                     }
                     self.progress.advance(1, content.size_bytes());
                 }
                 Target::Symlink(_) => {}
             }
         }
+        self.check_external(version)?;
         if self.report.damaged_paths == before {
             self.good.insert(tree);
+        }
+        Ok(())
+    }
+
+    /// What cannot be found out is told like what has changed: nobody can rely on it.
+    fn check_external(&mut self, version: &VersionInfo) -> Result<()> {
+        let files = std::mem::take(&mut self.external);
+        let digests: Vec<_> = files.iter().map(|(digest, _)| *digest).collect();
+        for (index, error) in external::check(self.repository, &digests)? {
+            let told = Error::new(Kind::Corrupt, error.message());
+            self.damaged(version, &files[index].1, told)?;
         }
         Ok(())
     }
@@ -109,6 +135,10 @@ impl<'a> Verifier<'a> {
         };
         if self.good.contains(&digest) {
             return Ok(());
+        }
+        if content.is_external() {
+            // The descriptor; what it describes is asked for with others.
+            return self.object(digest).map(drop);
         }
         let mut length = 0;
         let reader = std::sync::Arc::clone(&self.repository.reader);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -57,6 +59,15 @@ impl OpenInode {
     /// Held while bytes are read or written that stand on nothing.
     pub fn read(&self) -> RwLockReadGuard<'_, Inode> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, for one who does not wait.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Inode>> {
+        match self.0.try_read() {
+            Ok(held) => Some(held),
+            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Held while it changes what a file stands on.

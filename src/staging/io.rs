@@ -39,6 +39,14 @@ impl Drafts {
         }
     }
 
+    /// Whether an open file stands on one that lives elsewhere, or may be waiting for such a one now.
+    pub fn stands_on_external(&self, handle: u64) -> bool {
+        self.handles.file(handle).is_ok_and(|open| {
+            let stands = |mark: Option<ContentMark>| mark.is_some_and(|m| m.content.is_external());
+            open.inode.try_read().is_none_or(|inode| stands(inode.mark))
+        })
+    }
+
     /// Writes all of `data` at `offset`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! user.artifactfs.content   on a regular file: format:u8 (1)  flags:u8  kind:u8
 //!                                              visible:u64le  size:u64le  digest:32
 //! flags   1: clean, nothing below (or in it) differs from the tree (or content)
-//! kind    1 chunk, 2 recipe
+//! kind    1 chunk, 2 recipe, 3 external
 //! ```
 //! A directory without a mark stands on nothing. Of a file with one, the first `visible` bytes
 //! are the content's, except where the host's file has data of its own: its holes are
@@ -105,6 +105,7 @@ impl ContentMark {
         let content = match bytes[2] {
             1 => Content::Chunk { digest, size_bytes },
             2 => Content::Recipe { digest, size_bytes },
+            3 => Content::External { digest, size_bytes },
             _ => return None,
         };
         Some(Self { content, visible_bytes, clean: bytes[1] & CLEAN != 0 })
@@ -115,6 +116,7 @@ impl ContentMark {
             Content::Empty => return None,
             Content::Chunk { digest, .. } => (1, digest),
             Content::Recipe { digest, .. } => (2, digest),
+            Content::External { digest, .. } => (3, digest),
         };
         let mut bytes = [0; CONTENT_BYTES];
         bytes[..3].copy_from_slice(&[FORMAT, if self.clean { CLEAN } else { 0 }, kind]);

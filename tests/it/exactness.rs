@@ -141,17 +141,7 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
         }
         Step::Finish(index) => {
             let Some(info) = nth_group(repository, *index) else { return };
-            let version = NewVersion {
-                path: info.path,
-                artifact_type: None,
-                aliases: Vec::new(),
-                description: None,
-                metadata: None,
-                expect: None,
-                run: None,
-                ttl: None,
-                tags: Vec::new(),
-            };
+            let version = NewVersion::plain(info.path);
             finish(repository, &FinishRequest { group: info.group, version }).unwrap();
         }
         Step::Discard(index) => {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,8 @@ pub enum Fault {
     Status(u16),
     /// A byte in the middle of each body is another; only so many times.
     Flip(u64),
+    /// HEAD is refused, and no condition is heeded.
+    Careless,
 }
 
 struct State {
@@ -129,6 +132,7 @@ struct Asked {
     method: String,
     path: String,
     range: Option<(u64, u64)>,
+    if_match: Option<String>,
 }
 
 fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
@@ -136,13 +140,16 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut range = None;
+    let (mut range, mut if_match) = (None, None);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok().filter(|n| *n > 0)?;
         let header = header.trim().to_ascii_lowercase();
         if header.is_empty() {
-            return Some(Asked { method, path, range });
+            return Some(Asked { method, path, range, if_match });
+        }
+        if let Some(tag) = header.strip_prefix("if-match: ") {
+            if_match = Some(tag.to_owned());
         }
         if let Some(bytes) = header.strip_prefix("range: bytes=") {
             let (from, to) = bytes.split_once('-')?;
@@ -184,15 +191,25 @@ fn answer(state: &State, stream: &mut impl Write, asked: &Asked) -> Option<()> {
         _ => {}
     }
     let path = state.root.join(asked.path.trim_start_matches('/'));
-    let Ok(mut file) = fs::File::open(&path).and_then(|f| Ok((f.metadata()?.len(), f))) else {
+    let Ok(file) = fs::File::open(&path).and_then(|f| Ok((f.metadata()?, f))) else {
         return head(stream, "404 Not Found", "content-length: 0\r\n");
     };
+    let etag = format!("\"{:x}-{:x}\"", file.0.len(), file.0.mtime_nsec());
+    if state.fault() == Fault::Careless {
+        if asked.method == "HEAD" {
+            return head(stream, "405 Method Not Allowed", "content-length: 0\r\n");
+        }
+    } else if asked.if_match.as_ref().is_some_and(|wanted| *wanted != etag) {
+        return head(stream, "412 Precondition Failed", "content-length: 0\r\n");
+    }
+    let mut file = (file.0.len(), file.1);
     let size = file.0;
     let (from, to) = asked.range.map_or((0, size), |(from, to)| (from, to.min(size)));
     if from >= to && size > 0 {
         return head(stream, "416 Range Not Satisfiable", "content-length: 0\r\n");
     }
-    let common = format!("content-length: {}\r\naccept-ranges: bytes\r\n", to - from);
+    let common =
+        format!("content-length: {}\r\naccept-ranges: bytes\r\netag: {etag}\r\n", to - from);
     match asked.range {
         Some(_) => {
             let last = to.saturating_sub(1);

@@ -4,6 +4,7 @@
 
 #[path = "../it/contracts/store.rs"]
 mod contract;
+mod external;
 mod journeys;
 #[allow(dead_code)]
 #[path = "../it/world.rs"]

@@ -79,6 +79,13 @@ pub struct CacheUse {
 }
 
 impl Cache {
+    /// The one that `access` names, if it can be used.
+    pub fn of(access: &super::store::Access) -> Option<Self> {
+        let opened = Self::open(access.cache.as_ref()?, access.cache_bytes);
+        // Without a cache everything is read through: slow, and right.
+        opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
+    }
+
     /// Opens the cache in `root`, made if it is not there, bounded to `limit_bytes`.
     ///
     /// # Errors

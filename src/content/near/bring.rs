@@ -23,7 +23,7 @@ impl Near {
             return;
         }
         let near = Arc::clone(self);
-        self.far.handle().spawn(async move {
+        self.threads.handle().spawn(async move {
             if let Err(e) = near.bring(pack, range).await {
                 tracing::debug!(%pack, "not read ahead: {e}");
             }
@@ -88,6 +88,6 @@ impl Near {
             async move { near.bring(pack, range).await }
         });
         let all = stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
-        self.far.wait(all.try_for_each(|()| async { Ok(()) }))
+        self.threads.wait(all.try_for_each(|()| async { Ok(()) }))
     }
 }

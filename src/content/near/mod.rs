@@ -31,7 +31,8 @@ use segment::{Segment, State};
 use super::Locate;
 use super::cache::{BLOCK_BYTES, Blocks, Cache, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey};
 use super::cache::{blocks_of, part_of};
-use super::store::far::Far;
+use super::store::far::{Far, Threads};
+use super::store::guest::Guest;
 use crate::error::{Error, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
@@ -39,6 +40,8 @@ use crate::model::object::{Extent, PackId};
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
 /// Packs whose length is remembered.
 const LENGTHS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
+/// External files that may be read at a time: some 10 MiB.
+const GUESTS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 /// The longest request: several in parallel are faster than one.
 const FLIGHT_BYTES: u64 = 4 << 20;
 /// Nodes lie together: the aligned piece of this length around one is fetched with it.
@@ -93,9 +96,13 @@ pub enum Patience {
     Deadline,
 }
 
-/// Packs of a remote store, near at hand.
+/// Packs of a remote store, and external files, near at hand.
 pub struct Near {
-    far: Arc<Far>,
+    /// The store; a directory is no such thing.
+    far: Option<Arc<Far>>,
+    threads: Arc<Threads>,
+    /// External files, by the pack each passes for.
+    guests: Mutex<LruCache<PackId, Arc<Guest>>>,
     cache: Option<Cache>,
     deadlines: Deadlines,
     /// Whether more than what is asked for is fetched.
@@ -120,13 +127,16 @@ fn seconds_now() -> u64 {
 impl Near {
     /// `far` through `cache`; without one everything is read through.
     pub fn new(
-        far: Arc<Far>,
+        far: Option<Arc<Far>>,
+        threads: Arc<Threads>,
         cache: Option<Cache>,
         deadlines: Deadlines,
         looks_ahead: bool,
     ) -> Self {
         Self {
             far,
+            threads,
+            guests: Mutex::new(LruCache::new(GUESTS)),
             cache,
             deadlines,
             looks_ahead,
@@ -158,6 +168,18 @@ impl Near {
             self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
         }
         Ok(())
+    }
+
+    /// Takes an external file in: from now on it can be read like a pack.
+    pub fn welcome(&self, guest: &Arc<Guest>) {
+        let (pack, length) = (guest.pack(), guest.pack_bytes());
+        self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner).put(pack, Arc::clone(guest));
+    }
+
+    fn guest(&self, pack: PackId) -> Option<Arc<Guest>> {
+        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        guests.get(&pack).cloned()
     }
 
     /// The cache, if there is one.
@@ -282,7 +304,7 @@ impl Near {
             };
             waited = true;
             let flight = flight.ok_or_else(|| ends_early(key, at))?;
-            let bytes = self.far.wait(flight.outcome(deadline))?;
+            let bytes = self.threads.wait(flight.outcome(deadline))?;
             let from = u64::from(flight.blocks.start) * BLOCK_BYTES;
             let until = end.min(from + bytes.len() as u64);
             if until <= at {
@@ -398,7 +420,7 @@ impl Near {
             let flight = Arc::new(Flight::new(start..blocks.end.min(start + step as u32)));
             state.flights.push(Arc::clone(&flight));
             let (near, segment) = (Arc::clone(self), Arc::clone(segment));
-            self.far.handle().spawn(async move { near.fly(segment, flight, class).await });
+            self.threads.handle().spawn(async move { near.fly(segment, flight, class).await });
         }
     }
 
@@ -445,9 +467,12 @@ impl Near {
         let key = pack_key(pack, "pack");
         let length = self.length(pack).unwrap_or(u64::MAX);
         let range = range.start..range.end.min(length);
-        let fetched = match range == (0..length) {
-            true => self.far.get_whole(&key, deadline).await,
-            false => self.far.get(&key, range, deadline).await,
+        let whole = range == (0..length);
+        let fetched = match (self.guest(pack), &self.far) {
+            (Some(guest), _) => guest.fetch(range, deadline).await,
+            (None, Some(far)) if whole => far.get_whole(&key, deadline).await,
+            (None, Some(far)) => far.get(&key, range, deadline).await,
+            (None, None) => Err(Error::new(Kind::NotFound, format!("pack {pack} is not there"))),
         };
         watch.end(&fetched);
         let fetched = fetched?;
@@ -501,7 +526,7 @@ impl Near {
     /// As [`Near::read`].
     pub fn refetch(&self, extent: Extent, class: Class) -> Result<Bytes> {
         let range = extent.offset..extent.offset + u64::from(extent.stored_bytes);
-        self.far.wait(self.fetch(extent.pack, range, self.deadline(class)))
+        self.threads.wait(self.fetch(extent.pack, range, self.deadline(class)))
     }
 
     /// What the cache has of `extent` is wrong: it is dropped, and not trusted again.

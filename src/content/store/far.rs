@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{
     GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
@@ -23,7 +23,7 @@ use super::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 
 /// How long an answer may take to begin.
-const FIRST_BYTE: Duration = Duration::from_secs(4);
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(4);
 /// In each such time ...
 const PROGRESS_TIME: Duration = Duration::from_secs(3);
 /// ... at least so many bytes must come, else the attempt is given up: 8 KiB/s.
@@ -49,12 +49,49 @@ const PARTS_AT_ONCE: usize = 4;
 /// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
 pub const PART_BYTES: usize = 8 << 20;
 
+/// The threads that move bytes; those who share them share a few.
+pub struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// When the host gives none.
+    pub fn start() -> Result<Arc<Self>> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .thread_name("store")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("cannot start the threads that move bytes", e))?;
+        Ok(Arc::new(Self(Some(runtime))))
+    }
+
+    /// What tasks run on.
+    pub fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it is there until the last user is gone").handle()
+    }
+
+    /// Waits for `task`; only for threads that are not these.
+    pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
+        self.handle().block_on(task)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A remote store.
 pub struct Far {
     store: Arc<dyn ObjectStore>,
     name: String,
     writable: bool,
-    runtime: Option<Runtime>,
+    threads: Arc<Threads>,
 }
 
 /// What came of a request that was made as often as its deadline allowed.
@@ -73,20 +110,28 @@ impl Far {
     ///
     /// # Errors
     /// [`Kind::Usage`] for options that make no sense.
-    pub fn open(url: &StoreUrl, options: &[(String, String)]) -> Result<Self> {
+    pub fn open(
+        url: &StoreUrl,
+        options: &[(String, String)],
+        threads: Arc<Threads>,
+    ) -> Result<Self> {
         let (store, writable) = connect::connect(url, options)?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .thread_name("store")
-            .enable_all()
-            .build()
-            .map_err(|e| Error::io("cannot start the threads that move bytes", e))?;
-        Ok(Self { store, name: url.to_string(), writable, runtime: Some(runtime) })
+        Ok(Self { store, name: url.to_string(), writable, threads })
+    }
+
+    /// The threads it works with.
+    pub fn threads(&self) -> &Arc<Threads> {
+        &self.threads
     }
 
     /// What tasks run on.
     pub fn handle(&self) -> &Handle {
-        self.runtime.as_ref().expect("it is there until the store is dropped").handle()
+        self.threads.handle()
+    }
+
+    /// Who answers.
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
     }
 
     /// Its URL.
@@ -135,87 +180,42 @@ impl Far {
         let range = range.map(GetRange::Bounded);
         let options = GetOptions { range, ..GetOptions::default() };
         let key = Key::from(key);
-        let answer = timeout(FIRST_BYTE, self.store.get_opts(&key, options)).await;
-        let answer = answer.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))?;
-        let object_bytes = answer.meta.size;
-        let mut body = answer.into_stream();
-        let mut bytes = BytesMut::with_capacity(held);
-        let (mut since, mut counted) = (Instant::now(), 0);
-        loop {
-            let part = timeout(PROGRESS_TIME, body.next()).await.map_err(|_| self.stalled())?;
-            let Some(part) = part else {
-                return Ok((bytes.freeze(), object_bytes));
-            };
-            let part = part.map_err(|e| self.failed(e))?;
-            if bytes.len() + part.len() > length {
-                let what = format!("{} sends more than it was asked for", self.name);
-                return Err(Error::new(Kind::Unavailable, what));
-            }
-            bytes.extend_from_slice(&part);
-            counted += part.len();
-            if since.elapsed() > PROGRESS_TIME {
-                if counted < PROGRESS_BYTES && bytes.len() < length {
-                    return Err(self.stalled());
-                }
-                (since, counted) = (Instant::now(), 0);
-            }
-        }
+        let (answer, object) = self.ask(&key, options).await?;
+        let bytes = collect(&self.name, answer, held, length).await?;
+        Ok((bytes, object.size))
     }
 
-    /// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
+    /// Makes one request for an object; what it is, and its bytes as they come.
+    pub(super) async fn ask(
+        &self,
+        key: &Key,
+        options: GetOptions,
+    ) -> Result<(impl Stream<Item = Result<Bytes>> + Unpin, ObjectMeta)> {
+        let answer = timeout(FIRST_BYTE, self.store.get_opts(key, options)).await;
+        let answer = answer.map_err(|_| stalled(&self.name))?.map_err(|e| self.failed(e))?;
+        let object = answer.meta.clone();
+        Ok((answer.into_stream().map_err(|e| self.failed(e)), object))
+    }
+
+    /// Makes attempts, as [`persist`].
     async fn persist<T, F: Future<Output = Result<T>>>(
         &self,
         key: &str,
         deadline: Instant,
-        mut attempt: impl FnMut() -> F,
+        attempt: impl FnMut() -> F,
     ) -> Result<(T, u32)> {
-        let mut waits = ExponentialBuilder::default()
-            .with_min_delay(BACKOFF_MIN)
-            .with_max_delay(BACKOFF_MAX)
-            .without_max_times()
-            .with_jitter()
-            .build();
-        let mut failures = 0;
-        loop {
-            let error = match timeout_at(deadline, attempt()).await {
-                Ok(Ok(done)) => return Ok((done, failures)),
-                Ok(Err(error)) => error,
-                Err(_) => return Err(self.too_late(None)),
-            };
-            failures += 1;
-            let hopeless = match error.kind() {
-                Kind::NotFound | Kind::ReadOnly | Kind::Usage | Kind::Unsupported => true,
-                Kind::Denied => failures as usize >= DENIED_ATTEMPTS,
-                _ => false,
-            };
-            if hopeless {
-                return Err(error);
-            }
-            tracing::debug!(%key, failures, "a request is made again: {error}");
-            let wait = waits.next().unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX);
-            if Instant::now() + wait >= deadline {
-                return Err(self.too_late(Some(error)));
-            }
-            tokio::time::sleep(wait).await;
-        }
+        persist(&self.name, key, deadline, attempt).await
     }
 
     fn stalled(&self) -> Error {
-        Error::new(Kind::TimedOut, format!("{} does not answer", self.name))
+        stalled(&self.name)
     }
 
     fn too_late(&self, last: Option<Error>) -> Error {
-        let error = match last {
-            Some(last) => {
-                let kind = if last.kind() == Kind::Denied { Kind::Denied } else { Kind::TimedOut };
-                Error::new(kind, format!("no answer from {} in time", self.name)).because(last)
-            }
-            None => Error::new(Kind::TimedOut, format!("no answer from {} in time", self.name)),
-        };
-        error.hint("try again when the store can be reached")
+        too_late(&self.name, last)
     }
 
-    fn failed(&self, error: object_store::Error) -> Error {
+    pub(super) fn failed(&self, error: object_store::Error) -> Error {
         use object_store::Error as Failure;
         let kind = match &error {
             Failure::NotFound { .. } => Kind::NotFound,
@@ -328,12 +328,89 @@ impl Far {
     }
 }
 
-impl Drop for Far {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+/// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
+pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
+    name: &str,
+    key: &str,
+    deadline: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<(T, u32)> {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(BACKOFF_MIN)
+        .with_max_delay(BACKOFF_MAX)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    let mut failures = 0;
+    loop {
+        let error = match timeout_at(deadline, attempt()).await {
+            Ok(Ok(done)) => return Ok((done, failures)),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(too_late(name, None)),
+        };
+        failures += 1;
+        let hopeless = match error.kind() {
+            Kind::NotFound | Kind::ReadOnly | Kind::Usage | Kind::Unsupported | Kind::Corrupt => {
+                true
+            }
+            Kind::Denied => failures as usize >= DENIED_ATTEMPTS,
+            _ => false,
+        };
+        if hopeless {
+            return Err(error);
+        }
+        tracing::debug!(%key, failures, "a request is made again: {error}");
+        let wait = waits.next().unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX);
+        if Instant::now() + wait >= deadline {
+            return Err(too_late(name, Some(error)));
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// The bytes of `body`, `length` at most, unless they come too slowly.
+pub(super) async fn collect(
+    name: &str,
+    mut body: impl Stream<Item = Result<Bytes>> + Unpin,
+    held: usize,
+    length: usize,
+) -> Result<Bytes> {
+    let mut bytes = BytesMut::with_capacity(held);
+    let (mut since, mut counted) = (Instant::now(), 0);
+    loop {
+        let part = timeout(PROGRESS_TIME, body.next()).await.map_err(|_| stalled(name))?;
+        let Some(part) = part else {
+            return Ok(bytes.freeze());
+        };
+        let part = part?;
+        if bytes.len() + part.len() > length {
+            let what = format!("{name} sends more than it was asked for");
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        bytes.extend_from_slice(&part);
+        counted += part.len();
+        if since.elapsed() > PROGRESS_TIME {
+            if counted < PROGRESS_BYTES && bytes.len() < length {
+                return Err(stalled(name));
+            }
+            (since, counted) = (Instant::now(), 0);
         }
     }
+}
+
+pub(super) fn stalled(name: &str) -> Error {
+    Error::new(Kind::TimedOut, format!("{name} does not answer"))
+}
+
+fn too_late(name: &str, last: Option<Error>) -> Error {
+    let error = match last {
+        Some(last) => {
+            let kind = if last.kind() == Kind::Denied { Kind::Denied } else { Kind::TimedOut };
+            Error::new(kind, format!("no answer from {name} in time")).because(last)
+        }
+        None => Error::new(Kind::TimedOut, format!("no answer from {name} in time")),
+    };
+    error.hint("try again when the store can be reached")
 }
 
 fn upload_time(bytes: usize) -> Duration {
@@ -415,8 +492,8 @@ impl Parts {
 }
 
 /// Whether the other side could not prove who it is.
-fn is_untrusted(error: &object_store::Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+pub(super) fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return true;

@@ -6,6 +6,7 @@
 
 mod connect;
 pub(super) mod far;
+pub(super) mod guest;
 mod local;
 mod profile;
 mod url;
@@ -21,11 +22,14 @@ use rustix::fs::statvfs;
 use tokio::time::Instant;
 
 use super::cache::{Cache, DEFAULT_CACHE_BYTES};
+use super::external::Externals;
 use super::near::{Class, Deadlines, Near, Patience, pack_key};
 use super::pack::{IndexEntry, decode_index, encode_index};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::{Extent, PackId};
 use far::Far;
+pub use far::Threads;
+pub use guest::{Elsewhere, Seen, changed};
 use local::LocalStore;
 pub use url::{STORE_URLS, StoreUrl};
 pub use writer::PackWriter;
@@ -69,6 +73,7 @@ impl Default for Access {
 /// Packs.
 pub struct Store {
     place: Place,
+    externals: Externals,
 }
 
 enum Place {
@@ -97,16 +102,21 @@ impl Store {
                 let what = format!("a directory takes no option \"{key}\"");
                 return Err(Error::new(Kind::Usage, what).hint("leave --store-option out"));
             }
-            return Ok(Self { place: Place::Local(LocalStore::open(&base.join(path))?) });
+            let place = Place::Local(LocalStore::open(&base.join(path))?);
+            return Ok(Self { place, externals: Externals::new(access) });
         }
-        let far = Arc::new(Far::open(url, options)?);
-        let cache = access.cache.as_ref().and_then(|root| {
-            let opened = Cache::open(root, access.cache_bytes);
-            // Without a cache everything is read through: slow, and right.
-            opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
-        });
-        let near = Near::new(Arc::clone(&far), cache, access.deadlines, access.looks_ahead);
-        Ok(Self { place: Place::Remote(Remote { far, near: Arc::new(near) }) })
+        let far = Arc::new(Far::open(url, options, Threads::start()?)?);
+        let (store, threads) = (Some(Arc::clone(&far)), Arc::clone(far.threads()));
+        let cache = Cache::of(access);
+        let near = Near::new(store, threads, cache, access.deadlines, access.looks_ahead);
+        let near = Arc::new(near);
+        let externals = Externals::beside(access, &near, far.threads());
+        Ok(Self { place: Place::Remote(Remote { far, near }), externals })
+    }
+
+    /// Files that live elsewhere.
+    pub fn externals(&self) -> &Externals {
+        &self.externals
     }
 
     /// What reads a remote store.

@@ -12,6 +12,7 @@ use super::index::OldIndex;
 use super::ledger::Ledger;
 use super::merge::{Layers, MergeScan};
 use super::overlay::{DraftScan, DraftSource};
+use super::referred::Referred;
 use super::scan::{Cut, Event, FileMeta, Scan, Unit};
 use super::source::Source;
 use super::upload::{Lane, Uploader};
@@ -44,8 +45,8 @@ pub struct Built {
 
 /// What is walked.
 pub enum Walk<'a> {
-    /// A file or directory of the host, of which the last put knew this.
-    Source(&'a Source, OldIndex),
+    /// A file or directory of the host, of which the last put knew this, and what references name.
+    Source(Option<&'a Source>, Option<Referred>, OldIndex),
     /// A draft.
     Draft(&'a DraftSource<'a>),
     /// A tree that gets one more file.
@@ -68,7 +69,9 @@ pub fn run(
     let uploader = lease.map(|lease| Uploader::new(repository, lease));
     let mut assembly = Assembly::new(repository, uploader, ledger, progress);
     match &walked {
-        Walk::Source(source, _) => assembly.drop_empty = source.filters().chooses(),
+        Walk::Source(source, ..) => {
+            assembly.drop_empty = source.is_some_and(|source| source.filters().chooses());
+        }
         Walk::Draft(draft) => assembly.draft = Some(draft),
         Walk::Graft(_) | Walk::Merge(_) => {}
     }
@@ -125,7 +128,7 @@ fn walk(
     };
     let feed = Feed::new(&repository.cutter, &mut emit);
     let walked = match walked {
-        Walk::Source(source, old) => Scan::new(source, old, feed).run(),
+        Walk::Source(source, referred, old) => Scan::new(source, referred, old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
         Walk::Graft(graft) => GraftScan::new(graft, &repository.reader, feed).run(),
         Walk::Merge(layers) => MergeScan::new(layers, &repository.reader, feed).run(),
@@ -269,6 +272,15 @@ impl<'a> Assembly<'a> {
                 self.file(file, content, true, None)?;
                 self.between_files()?;
             }
+            Event::Referred(file, content, body) => {
+                let digest = content.digest().filter(|digest| missing.contains(digest));
+                if let Some(digest) = digest {
+                    self.chunk(Lane::Shared, digest, &body)?;
+                }
+                self.progress.advance(1, content.size_bytes());
+                self.file(file, content, true, None)?;
+                self.between_files()?;
+            }
             Event::Begin(meta) => self.begin(meta),
             Event::Pieces(cuts) => self.pieces(&cuts, buffer, missing)?,
             Event::Zeros(chunks) => self.zeros(chunks)?,
@@ -291,7 +303,7 @@ impl<'a> Assembly<'a> {
                     self.report.warnings.push(text);
                 }
             }
-            Event::Small(_) | Event::Segment(_) | Event::Guess { .. } => {
+            Event::Small(_) | Event::Refer(..) | Event::Segment(_) | Event::Guess { .. } => {
                 unreachable!("hashing replaced it")
             }
         }
@@ -355,6 +367,7 @@ impl<'a> Assembly<'a> {
     ) -> Result<()> {
         self.ledger.file(&file, content, read, shared)?;
         let FileMeta { name, executable, .. } = file;
+        self.report.totals.external += u64::from(content.is_external());
         self.report.totals.files += 1;
         self.report.totals.size_bytes += content.size_bytes();
         self.entry(name, Target::File { content, executable });
@@ -551,6 +564,7 @@ impl<'a> Assembly<'a> {
 fn digests_of(event: &Event) -> Vec<Digest> {
     match event {
         Event::File(_, cuts) | Event::Pieces(cuts) => cuts.iter().map(|cut| cut.digest).collect(),
+        Event::Referred(_, content, _) => content.digest().into_iter().collect(),
         _ => Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ use rustix::fs::{SeekFrom, seek};
 
 use super::index::Stamp;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::digest::DIGEST_BYTES;
 
 /// How often a file that changes while it is read is read again before it is refused.
 pub const CHANGED_RETRIES: u32 = 3;
@@ -57,6 +58,14 @@ impl OpenFile {
             }
         }
         Ok(done)
+    }
+
+    /// The BLAKE3 of all of it.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn hash(&self) -> io::Result<[u8; DIGEST_BYTES]> {
+        crate::content::external::hash(&self.file)
     }
 
     /// Where the hole that contains `offset` ends; `offset` itself when data is there.

@@ -1,12 +1,20 @@
 //! Hashing: what a thread does to a unit.
 
+use std::time::{Duration, SystemTime};
+
 use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
 use super::scan::{Cut, Event, FileMeta, SMALL_MAX_BYTES, Unit};
 use crate::content::chunk::Cutter;
+use crate::content::external;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::external::External;
 use crate::model::object::ObjectKind;
 use crate::model::recipe::Piece;
+use crate::model::tree::Content;
+
+/// A change within one tick of the host's clock does not show in a file's times (at most 10 ms).
+const TICKS: Duration = Duration::from_millis(25);
 
 /// Reads the small files of a unit, cuts and hashes them, and hashes segments.
 ///
@@ -19,6 +27,7 @@ pub fn hash(mut unit: Unit, cutter: &Cutter) -> Result<Unit> {
     unit.events.reserve(events.len());
     for event in events {
         let event = match event {
+            Event::Refer(file, external) => describe(file, external)?,
             Event::Small(file) => read_small(file, &mut unit.buffer, cutter)?,
             Event::Segment(ranges) => {
                 let cuts = ranges.into_iter().map(|range| cut(&unit.buffer, range));
@@ -52,6 +61,38 @@ fn confirm(file: &OpenFile, at: u64, pieces: &[Piece], buffer: &mut Vec<u8>) -> 
         if cut.digest == piece.digest { Ok(cut) } else { Err(wrong()) }
     });
     cuts.collect()
+}
+
+/// What a reader needs to know of an external file; one of this machine is read and hashed.
+fn describe(mut file: FileMeta, mut external: External) -> Result<Event> {
+    if !file.path.as_os_str().is_empty() {
+        prove(&mut file, &mut external)?;
+    }
+    let (body, size_bytes) = (external.encode(), external.size_bytes);
+    let content = Content::External { digest: External::digest_of(&body), size_bytes };
+    Ok(Event::Referred(file, content, body))
+}
+
+fn prove(file: &mut FileMeta, external: &mut External) -> Result<()> {
+    for _ in 0..=CHANGED_RETRIES {
+        let open = OpenFile::open(&file.path)?;
+        // From now on every change shows.
+        if let Some(left) =
+            open.stamp.since_change(SystemTime::now()).and_then(|since| TICKS.checked_sub(since))
+        {
+            std::thread::sleep(left);
+        }
+        let checksum = open.hash().at("read", &file.path)?;
+        if open.is_unchanged().at("read", &file.path)? {
+            (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
+            file.executable = open.executable;
+            external.size_bytes = open.size_bytes;
+            external.modified = external::modified_text(open.stamp.modified());
+            external.checksum = Some(checksum);
+            return Ok(());
+        }
+    }
+    Err(keeps_changing(&file.path))
 }
 
 fn small_bytes(event: &Event) -> u64 {

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,18 @@ impl Stamp {
         }
     }
 
+    /// When the file was last changed: seconds since 1970, and nanoseconds.
+    pub fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// How long ago that was; `None` when it is still to come.
+    pub fn since_change(&self, now: SystemTime) -> Option<Duration> {
+        let (seconds, nanoseconds) = self.modified;
+        let at = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        now.duration_since(UNIX_EPOCH + at).ok()
+    }
+
     /// Whether the times lie so far back that a later change must show in them.
     pub fn is_settled(&self, now: SystemTime) -> bool {
         let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
@@ -64,6 +76,7 @@ enum Known {
     Empty,
     Chunk(Digest, u64),
     Recipe(Digest, u64),
+    External(Digest, u64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,6 +121,7 @@ impl OldIndex {
             Known::Empty => Content::Empty,
             Known::Chunk(digest, size_bytes) => Content::Chunk { digest, size_bytes },
             Known::Recipe(digest, size_bytes) => Content::Recipe { digest, size_bytes },
+            Known::External(digest, size_bytes) => Content::External { digest, size_bytes },
         })
     }
 }
@@ -162,6 +176,7 @@ impl NewIndex {
             Content::Empty => Known::Empty,
             Content::Chunk { digest, size_bytes } => Known::Chunk(digest, size_bytes),
             Content::Recipe { digest, size_bytes } => Known::Recipe(digest, size_bytes),
+            Content::External { digest, size_bytes } => Known::External(digest, size_bytes),
         };
         let bytes = postcard::to_stdvec(&Record { key, stamp, content });
         let bytes = bytes.expect("a record has no shape postcard cannot write");

@@ -24,7 +24,7 @@ pub enum Line {
     File {
         /// Where.
         path: Vec<u8>,
-        /// What is in it, by kind (0 nothing, 1 chunk, 2 recipe), digest and size.
+        /// What is in it, by kind (0 nothing, 1 chunk, 2 recipe, 3 external), digest and size.
         content: (u8, Option<Digest>, u64),
         /// The pack's file, if it is the same inode.
         shared: Option<PathBuf>,
@@ -43,6 +43,7 @@ pub fn content_of(told: &(u8, Option<Digest>, u64)) -> Content {
     match *told {
         (1, Some(digest), size_bytes) => Content::Chunk { digest, size_bytes },
         (2, Some(digest), size_bytes) => Content::Recipe { digest, size_bytes },
+        (3, Some(digest), size_bytes) => Content::External { digest, size_bytes },
         _ => Content::Empty,
     }
 }
@@ -52,6 +53,7 @@ fn told(content: Content) -> (u8, Option<Digest>, u64) {
         Content::Empty => 0,
         Content::Chunk { .. } => 1,
         Content::Recipe { .. } => 2,
+        Content::External { .. } => 3,
     };
     (kind, content.digest(), content.size_bytes())
 }
@@ -125,6 +127,8 @@ impl Ledger {
     ) -> Result<()> {
         match self {
             Self::None => Ok(()),
+            // What is elsewhere is not known by a stamp.
+            Self::Index(..) if file.path.as_os_str().is_empty() => Ok(()),
             Self::Index(index, now) => {
                 index.add(file.key.clone(), file.stamp, content, *now);
                 Ok(())

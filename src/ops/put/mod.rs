@@ -18,10 +18,14 @@ mod index;
 mod ledger;
 mod merge;
 mod overlay;
+mod reference;
+mod referred;
 mod scan;
 mod source;
+mod spool;
 mod upload;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,7 +38,7 @@ use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
 use crate::model::properties::Ttl;
-use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::reference::{ArtifactPath, Selector};
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{AddedPart, CommitRequest, Committed, LeaseId};
 use assemble::{Built, Walk};
@@ -43,12 +47,16 @@ use index::{NewIndex, OldIndex};
 use ledger::Ledger;
 pub use ledger::{DraftLedger, Line, content_of};
 pub use overlay::DraftSource;
+pub use reference::{MAX_OBJECTS, Reference, References};
+use referred::Referred;
 pub use source::Filters;
 
 /// What to put, and as what.
 pub struct PutRequest {
-    /// A file or a directory.
-    pub source: PathBuf,
+    /// A file or a directory, if anything is stored.
+    pub source: Option<PathBuf>,
+    /// What is recorded and stays where it is.
+    pub references: References,
     /// The artifact.
     pub path: ArtifactPath,
     /// Its type, when the caller said one.
@@ -79,7 +87,8 @@ impl PutRequest {
     /// A put of which nothing else is said.
     pub fn plain(source: PathBuf, path: ArtifactPath) -> Self {
         Self {
-            source,
+            source: Some(source),
+            references: References::default(),
             path,
             artifact_type: None,
             aliases: Vec::new(),
@@ -143,15 +152,21 @@ pub fn put(
     request: &PutRequest,
     progress: Arc<dyn Progress>,
 ) -> Result<PutReport> {
-    let source = source::Source::open(&request.source, &request.filters, request.follow)?
-        .as_code(is_code(repository, request)?);
+    let code = is_code(repository, request)?;
+    let open = |path: &PathBuf| -> Result<_> {
+        Ok(source::Source::open(path, &request.filters, request.follow)?.as_code(code))
+    };
+    let source = request.source.as_ref().map(open).transpose()?;
+    let identity = identity(source.as_ref(), &request.references);
+    let index = index_path(repository, &identity);
     if request.dry_run {
-        let walk = Walk::Source(&source, OldIndex::open(&index_path(repository, source.root())));
-        return assemble::run(repository, walk, None, Ledger::None, progress)
-            .map(|built| built.report);
+        let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index)?;
+        let built = assemble::run(repository, walk, None, Ledger::None, progress)?;
+        return Ok(warned(built.report, warnings));
     }
+    let shown = identity.to_string_lossy().replace('\0', " ");
     let registry = &repository.registry;
-    let (path, shown) = (&request.path, source.root().display());
+    let path = &request.path;
     let purpose = match &request.upsert {
         None => format!("put {path} {shown}"),
         Some(Upsert { group, .. }) => {
@@ -162,7 +177,7 @@ pub fn put(
     };
     let orphan = holder::orphan_for(&**registry, &purpose)?;
     let lease = registry.begin(purpose, holder::this_process(), orphan)?;
-    let done = put_under(repository, request, source, lease, progress);
+    let done = put_under(repository, request, source.as_ref(), &index, lease, progress);
     let released = registry.release(lease).and_then(|()| reap(repository));
     let report = done?;
     // The version is there and durable; what could not be freed is freed by whoever comes next.
@@ -181,7 +196,7 @@ fn is_code(repository: &Repository, request: &PutRequest) -> Result<bool> {
         return Ok(artifact_type.as_str() == CODE_TYPE);
     }
     let selector = Selector::Alias(Alias::latest());
-    let newest = Reference { path: request.path.clone(), selector };
+    let newest = crate::model::reference::Reference { path: request.path.clone(), selector };
     match repository.registry.lookup(newest) {
         Err(e) if e.kind() == Kind::NotFound => Ok(false),
         found => Ok(found?.artifact_type.as_str() == CODE_TYPE),
@@ -191,21 +206,22 @@ fn is_code(repository: &Repository, request: &PutRequest) -> Result<bool> {
 fn put_under(
     repository: &Repository,
     request: &PutRequest,
-    source: source::Source,
+    source: Option<&source::Source>,
+    index: &Path,
     lease: LeaseId,
     progress: Arc<dyn Progress>,
 ) -> Result<PutReport> {
-    let index = index_path(repository, source.root());
-    let build = || {
-        let ledger = Ledger::Index(NewIndex::create(&index)?, SystemTime::now());
-        let walk = Walk::Source(&source, OldIndex::open(&index));
-        assemble::run(repository, walk, Some(lease), ledger, Arc::clone(&progress))
+    let build = || -> Result<Built> {
+        let (walk, warnings) = walk_of(repository, request, source, index)?;
+        let ledger = Ledger::Index(NewIndex::create(index)?, SystemTime::now());
+        let built = assemble::run(repository, walk, Some(lease), ledger, Arc::clone(&progress))?;
+        Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {
         // The index knew files whose content was deleted since: read everything.
         Err(e) if e.kind() == Kind::Stale => {
             tracing::info!("reading every file again: {e}");
-            index::forget(&index);
+            index::forget(index);
             build()?
         }
         built => built?,
@@ -358,9 +374,40 @@ pub fn put_draft(
     Ok(report)
 }
 
-/// Where the index of the last put of `source` is.
-fn index_path(repository: &Repository, source: &Path) -> PathBuf {
+/// What a put goes through: the source, and what its references name now; what they leave out.
+fn walk_of<'a>(
+    repository: &Repository,
+    request: &PutRequest,
+    source: Option<&'a source::Source>,
+    index: &Path,
+) -> Result<(Walk<'a>, Vec<String>)> {
+    let references = &request.references;
+    let (mut referred, mut warnings) = (None, Vec::new());
+    if !references.wanted.is_empty() {
+        let (externals, folder) = (repository.store.externals(), repository.layout.puts());
+        let (sorted, left_out) = references.gather(externals, &request.filters, &folder)?;
+        warnings = left_out;
+        referred = Some(Referred::new(sorted, references.checksum));
+    }
+    Ok((Walk::Source(source, referred, OldIndex::open(index)), warnings))
+}
+
+fn warned(mut report: PutReport, warnings: Vec<String>) -> PutReport {
+    report.warnings.extend(warnings);
+    report.warnings.truncate(WARNINGS_MAX);
+    report
+}
+
+/// What tells this put's source from others.
+fn identity(source: Option<&source::Source>, references: &References) -> OsString {
+    let mut identity = source.map_or_else(OsString::new, |source| source.root().into());
+    identity.push(references.identity());
+    identity
+}
+
+/// Where the index of the last put of a source is.
+fn index_path(repository: &Repository, identity: &OsString) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
-    let name = blake3::hash(source.as_os_str().as_bytes()).to_hex();
+    let name = blake3::hash(identity.as_bytes()).to_hex();
     repository.layout.puts().join(&name.as_str()[..32])
 }

@@ -310,6 +310,10 @@ impl Recut<'_, '_> {
     fn run(mut self) -> Result<()> {
         let content = self.open.mark.content;
         let (reader, mut start) = (self.scan.reader, 0);
+        if content.is_external() {
+            // Nothing of it is there: the changed file is stored whole.
+            return self.cut_to(self.open.size_bytes);
+        }
         reader.each_piece(&content, &mut |piece| {
             let (begin, end) = (start, start + piece.size_bytes);
             start = end;

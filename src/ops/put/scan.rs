@@ -10,9 +10,11 @@ use std::sync::Arc;
 use super::feed::Feed;
 use super::file::OpenFile;
 use super::index::{OldIndex, Stamp};
+use super::referred::Referred;
 use super::source::{IgnoreStack, Link, Source, index_key};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::external::External;
 use crate::model::name::EntryName;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Child, Content, Entry, SYMLINK_MAX_BYTES};
@@ -64,6 +66,10 @@ pub enum Event {
     Known(FileMeta, Content),
     /// A file to be read by a hashing thread.
     Small(FileMeta),
+    /// An external file; one with a path is to be read and hashed.
+    Refer(FileMeta, External),
+    /// An external file, and the body of the object that describes it.
+    Referred(FileMeta, Content, Vec<u8>),
     /// A file that was read: all its chunks.
     File(FileMeta, Vec<Cut>),
     /// A big file begins.
@@ -114,18 +120,25 @@ pub struct Unit {
 
 /// The walk.
 pub struct Scan<'a> {
-    source: &'a Source,
-    old: OldIndex,
+    source: Option<&'a Source>,
+    pub(super) referred: Option<Referred>,
+    pub(super) old: OldIndex,
     ignores: IgnoreStack,
     /// Directories from the root down to here, by device and inode: a symlink back up is a loop.
     above: HashSet<(u64, u64)>,
-    feed: Feed<'a>,
+    pub(super) feed: Feed<'a>,
 }
 
 impl<'a> Scan<'a> {
-    /// A walk of `source` that feeds `feed`.
-    pub fn new(source: &'a Source, old: OldIndex, feed: Feed<'a>) -> Self {
-        Self { source, old, ignores: IgnoreStack::default(), above: HashSet::new(), feed }
+    /// A walk of `source` and what references name, that feeds `feed`.
+    pub fn new(
+        source: Option<&'a Source>,
+        referred: Option<Referred>,
+        old: OldIndex,
+        feed: Feed<'a>,
+    ) -> Self {
+        let (ignores, above) = (IgnoreStack::default(), HashSet::new());
+        Self { source, referred, old, ignores, above, feed }
     }
 
     /// Walks to the end.
@@ -133,23 +146,28 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// What cannot be read, and what `emit` says.
     pub fn run(mut self) -> Result<()> {
-        match self.source.single().cloned() {
-            Some(name) => {
-                let root = self.source.root();
+        let top = Path::new("");
+        match self.source.map(|source| (source, source.single().cloned())) {
+            None => self.referred_before(top, None)?,
+            Some((source, Some(name))) => {
+                let (root, path) = (source.root(), Path::new(name.as_os_str()));
                 let meta = fs::metadata(root).at("read", root)?;
-                self.file(name.clone(), Path::new(name.as_os_str()), root.to_owned(), &meta)?;
+                self.referred_before(top, Some(&name))?;
+                self.file(name.clone(), path, root.to_owned(), &meta)?;
+                self.referred_after(path, name.clone(), true)?;
+                self.referred_before(top, None)?;
             }
-            None => {
-                self.ignores = self.source.ignores()?;
-                self.directory(Path::new(""))?;
+            Some((source, None)) => {
+                self.ignores = source.ignores()?;
+                self.directory(source, top)?;
             }
         }
         self.feed.flush()
     }
 
     /// The contents of the directory at `relative`.
-    fn directory(&mut self, relative: &Path) -> Result<()> {
-        let full = self.source.root().join(relative);
+    fn directory(&mut self, source: &Source, relative: &Path) -> Result<()> {
+        let full = source.root().join(relative);
         let meta = fs::metadata(&full).at("read", &full)?;
         let identity = (meta.dev(), meta.ino());
         if !self.above.insert(identity) {
@@ -158,28 +176,32 @@ impl<'a> Scan<'a> {
         }
         self.ignores.enter(&full)?;
         for name in sorted_names(&full)? {
-            let relative = relative.join(name.as_os_str());
-            self.entry(name, &relative)?;
+            self.referred_before(relative, Some(&name))?;
+            let path = relative.join(name.as_os_str());
+            let told = self.entry(source, name.clone(), &path)?;
+            self.referred_after(&path, name, told)?;
         }
+        self.referred_before(relative, None)?;
         self.ignores.leave();
         self.above.remove(&identity);
         Ok(())
     }
 
-    fn entry(&mut self, name: EntryName, relative: &Path) -> Result<()> {
-        let full = self.source.root().join(relative);
+    /// `false` when it is left out.
+    fn entry(&mut self, source: &Source, name: EntryName, relative: &Path) -> Result<bool> {
+        let full = source.root().join(relative);
         let mut meta = fs::symlink_metadata(&full).at("read", &full)?;
         let left_out = match meta.is_dir() {
-            true => !self.source.filters().enters(relative),
-            false => !self.source.filters().takes(relative),
+            true => !source.filters().enters(relative),
+            false => !source.filters().takes(relative),
         };
         if left_out || self.ignores.ignores(&full, meta.is_dir()) {
-            return Ok(());
+            return Ok(false);
         }
         if meta.is_symlink() {
-            match self.source.link(relative)? {
+            match source.link(relative)? {
                 Link::Inside(target) if target.len() <= SYMLINK_MAX_BYTES => {
-                    return self.feed.push(Event::Symlink(name, target), 0);
+                    return self.feed.push(Event::Symlink(name, target), 0).map(|()| true);
                 }
                 Link::Inside(_) | Link::Outside => {
                     self.feed.push(Event::Followed, 0)?;
@@ -189,14 +211,15 @@ impl<'a> Scan<'a> {
         }
         if meta.is_dir() {
             self.feed.push(Event::Enter(name), 0)?;
-            self.directory(relative)?;
-            return self.feed.push(Event::Leave, 0);
+            self.directory(source, relative)?;
+            return self.feed.push(Event::Leave, 0).map(|()| true);
         }
         if meta.is_file() {
-            return self.file(name, relative, full, &meta);
+            return self.file(name, relative, full, &meta).map(|()| true);
         }
         let kind = special_kind(&meta);
-        self.feed.push(Event::Warning(format!("{} is {kind}: left out", full.display())), 0)
+        let what = format!("{} is {kind}: left out", full.display());
+        self.feed.push(Event::Warning(what), 0).map(|()| false)
     }
 
     fn file(
@@ -208,7 +231,7 @@ impl<'a> Scan<'a> {
     ) -> Result<()> {
         let stamp = Stamp::of(meta);
         let key = index_key(relative);
-        let known = self.old.find(&key, &stamp);
+        let known = self.old.find(&key, &stamp).filter(|known| !known.is_external());
         let executable = meta.mode() & 0o111 != 0;
         let size_bytes = meta.len();
         let file = FileMeta {

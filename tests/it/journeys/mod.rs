@@ -1,4 +1,5 @@
 mod delete;
+mod external;
 mod get;
 mod lineage;
 mod properties;

@@ -1,0 +1,210 @@
+//! External entries: the bytes of files that live elsewhere, if they are what was recorded.
+//!
+//! A file on a server passes for a pack: it is fetched in ranges, through the cache and within the bounds
+//! of packs, as [`frame`] lays it out. A file of this machine is read where it is.
+
+mod file;
+pub mod frame;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::time::Instant;
+
+pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text, open};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::cache::Cache;
+use super::near::{Class, Near, Patience};
+use super::store::{Access, Elsewhere, Threads};
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::external::{External, Scheme};
+use crate::model::object::Extent;
+
+/// What is fetched around what is missed: so much that the round trip is worth it.
+const WINDOW_BLOCKS: u64 = 64;
+
+/// External files, as they are read.
+pub struct Externals {
+    access: Access,
+    files: file::Files,
+    far: OnceLock<Servers>,
+    making: Mutex<()>,
+    read: AtomicBool,
+}
+
+struct Servers {
+    near: Arc<Near>,
+    elsewhere: Elsewhere,
+}
+
+impl Externals {
+    /// Read as `access` says; what is needed for servers is made when the first is spoken to.
+    pub fn new(access: &Access) -> Self {
+        let files = file::Files::new(access.deadlines.data);
+        let (access, making, read) = (access.clone(), Mutex::default(), AtomicBool::new(false));
+        Self { access, files, far: OnceLock::new(), making, read }
+    }
+
+    /// Through the same cache and within the same bounds as the packs of a remote store.
+    pub fn beside(access: &Access, near: &Arc<Near>, threads: &Arc<Threads>) -> Self {
+        let this = Self::new(access);
+        let elsewhere = Elsewhere::new(Arc::clone(threads));
+        this.far.get_or_init(|| Servers { near: Arc::clone(near), elsewhere });
+        this
+    }
+
+    fn servers(&self) -> Result<&Servers> {
+        if let Some(servers) = self.far.get() {
+            return Ok(servers);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(servers) = self.far.get() {
+            return Ok(servers);
+        }
+        let threads = Threads::start()?;
+        let cache = Cache::of(&self.access);
+        let (deadlines, ahead) = (self.access.deadlines, self.access.looks_ahead);
+        let near = Near::new(None, Arc::clone(&threads), cache, deadlines, ahead);
+        let elsewhere = Elsewhere::new(threads);
+        Ok(self.far.get_or_init(|| Servers { near: Arc::new(near), elsewhere }))
+    }
+
+    /// Whether anything was read, so that more may be.
+    pub fn are_read(&self) -> bool {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Who has external files.
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn elsewhere(&self) -> Result<&Elsewhere> {
+        Ok(&self.servers()?.elsewhere)
+    }
+
+    /// Where a server is asked at the latest: from now on.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.access.deadlines.data
+    }
+
+    /// Fills `buffer` from byte `offset` on, which must be there, of the file that `external`, an object
+    /// named `digest`, describes.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when it is not what was recorded, [`Kind::Later`] for who does not wait, and
+    /// what its server or the host says.
+    pub fn read(
+        &self,
+        digest: Digest,
+        external: &Arc<External>,
+        offset: u64,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<()> {
+        let waits = patience == Patience::Deadline;
+        if waits {
+            self.read.store(true, Ordering::Relaxed);
+        }
+        match external.url.scheme() {
+            // A file may be on a disk that hangs, or have to be hashed.
+            Scheme::File if waits => self.files.read(digest, external, offset, buffer),
+            Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web
+                if waits || self.far.get().is_some() =>
+            {
+                self.read_far(digest, external, offset, buffer, patience)
+            }
+            _ => Err(Error::new(Kind::Later, "not at hand: an external file is read")),
+        }
+    }
+
+    fn read_far(
+        &self,
+        digest: Digest,
+        external: &Arc<External>,
+        offset: u64,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<()> {
+        let Servers { near, elsewhere } = self.servers()?;
+        let guest = elsewhere.guest(digest, external)?;
+        let pack = guest.pack();
+        if patience == Patience::Deadline {
+            near.welcome(&Arc::new(guest));
+        }
+        let size = external.size_bytes;
+        let blocks = frame::blocks_of(&(offset..offset + buffer.len() as u64));
+        let place = frame::place_of(&blocks, size);
+        let window = blocks.start / WINDOW_BLOCKS * WINDOW_BLOCKS
+            ..blocks.end.div_ceil(WINDOW_BLOCKS) * WINDOW_BLOCKS;
+        let window = frame::place_of(&window, size);
+        let stored_bytes = u32::try_from(window.end - window.start)
+            .map_err(|_| Error::new(Kind::Unsupported, "so much is not read at once"))?;
+        let extent = Extent { pack, offset: window.start, stored_bytes };
+        let mut framed = vec![0; (place.end - place.start) as usize];
+        near.read(extent, place.start - window.start, &mut framed, Class::Piece, patience)?;
+        if frame::unframe(&digest, blocks.start, &framed, offset, buffer) {
+            return Ok(());
+        }
+        if patience == Patience::Now {
+            return Err(Error::new(Kind::Later, "what is cached is damaged"));
+        }
+        // The cache's disk: what came over the network was framed as it came.
+        near.counters.wrong();
+        near.distrust(extent);
+        let stored_bytes = framed.len() as u32;
+        let extent = Extent { pack, offset: place.start, stored_bytes };
+        let framed = near.refetch(extent, Class::Piece)?;
+        if frame::unframe(&digest, blocks.start, &framed, offset, buffer) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unavailable, format!("{} did not come whole", external.url)))
+    }
+
+    /// Wishes for bytes `range` that somebody may want soon. Never waits.
+    pub fn ahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
+        let Some(Servers { near, elsewhere }) = self.far.get() else { return };
+        let Ok(guest) = elsewhere.guest(digest, external) else { return };
+        let place = frame::place_of(&frame::blocks_of(range), external.size_bytes);
+        let pack = guest.pack();
+        near.welcome(&Arc::new(guest));
+        near.ahead(pack, place);
+    }
+
+    /// Brings bytes `range` of a file that is on a server near.
+    ///
+    /// # Errors
+    /// As [`Externals::read`].
+    pub fn bring(
+        &self,
+        digest: Digest,
+        external: &Arc<External>,
+        range: &Range<u64>,
+    ) -> Result<()> {
+        if external.url.scheme() == Scheme::File {
+            return Ok(());
+        }
+        let Servers { near, elsewhere } = self.servers()?;
+        let guest = elsewhere.guest(digest, external)?;
+        let pack = guest.pack();
+        let place = frame::place_of(&frame::blocks_of(range), external.size_bytes);
+        near.welcome(&Arc::new(guest));
+        near.bring_all(vec![(pack, place)])
+    }
+
+    /// Whether a file is still what was recorded: one of this machine is read and hashed, others are
+    /// asked for.
+    ///
+    /// # Errors
+    /// As [`Externals::read`].
+    pub fn verify(&self, digest: Digest, external: &Arc<External>) -> Result<()> {
+        if external.url.scheme() == Scheme::File {
+            return self.files.verify(external);
+        }
+        let elsewhere = self.elsewhere()?;
+        let guest = elsewhere.guest(digest, external)?;
+        elsewhere.threads().wait(guest.look(self.deadline()))
+    }
+}

@@ -1,0 +1,543 @@
+//! External files in clouds and on web servers: what they are, and their bytes, never other bytes.
+//!
+//! Each request says which file it wants (version, tag), and each answer is compared with what was
+//! recorded, since not every server heeds what it is told.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::try_unfold;
+use futures_util::{Stream, StreamExt, TryStreamExt, pin_mut};
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, LAST_MODIFIED, RANGE,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use tokio::time::{Instant, timeout};
+
+use super::super::external::frame;
+use super::far::{FIRST_BYTE, Far, Fetched, Threads, collect, is_untrusted, persist, stalled};
+use super::url::StoreUrl;
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::external::{External, ExternalUrl, Scheme};
+use crate::model::object::{PACK_ID_BYTES, PackId};
+
+/// Buckets that are spoken to at a time.
+const BUCKETS: usize = 64;
+/// How long a connection to a web server may take to be made.
+const CONNECT_TIME: Duration = Duration::from_secs(4);
+/// How often a listing that breaks off is taken up again without a step forward.
+const LIST_ATTEMPTS: u32 = 5;
+/// How long the next part of a listing may take.
+const LIST_TIME: Duration = Duration::from_secs(60);
+/// Objects of a listing that are asked for their versions at a time.
+const LOOKS_AT_ONCE: usize = 32;
+/// The context in which the pack that an external file passes for gets its id.
+const PACK_CONTEXT: &str = "artifactfs 2026-11 external";
+
+/// What a server says of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its length.
+    pub size_bytes: u64,
+    /// Its tag, if it has one.
+    pub etag: String,
+    /// The id of its version, if it has one.
+    pub version: String,
+    /// When it was changed, in the server's words.
+    pub modified: String,
+}
+
+impl From<ObjectMeta> for Seen {
+    fn from(object: ObjectMeta) -> Self {
+        let (etag, version) =
+            (object.e_tag.unwrap_or_default(), object.version.unwrap_or_default());
+        // A bucket that kept no versions once calls those "null".
+        let version = if version == "null" { String::new() } else { version };
+        Self { size_bytes: object.size, etag, version, modified: String::new() }
+    }
+}
+
+/// All who have external files, as far as this process speaks to them.
+pub struct Elsewhere {
+    threads: Arc<Threads>,
+    buckets: Mutex<HashMap<(Scheme, String), Arc<Far>>>,
+    web: OnceLock<reqwest::Client>,
+}
+
+/// An external file that is read like a pack.
+pub struct Guest {
+    digest: Digest,
+    external: Arc<External>,
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Cloud(Arc<Far>, Key),
+    Web(reqwest::Client),
+}
+
+impl Elsewhere {
+    /// Nobody is spoken to yet.
+    pub fn new(threads: Arc<Threads>) -> Self {
+        Self { threads, buckets: Mutex::default(), web: OnceLock::new() }
+    }
+
+    /// The threads that wait.
+    pub fn threads(&self) -> &Arc<Threads> {
+        &self.threads
+    }
+
+    /// The file that `external`, an object named `digest`, describes.
+    ///
+    /// # Errors
+    /// When its server cannot be spoken to at all.
+    pub fn guest(&self, digest: Digest, external: &Arc<External>) -> Result<Guest> {
+        let place = self.place(&external.url)?;
+        Ok(Guest { digest, external: Arc::clone(external), place })
+    }
+
+    fn place(&self, url: &ExternalUrl) -> Result<Place> {
+        match url.bucket_and_key() {
+            Some((bucket, key)) => {
+                let key = Key::parse(key)
+                    .map_err(|e| Error::new(Kind::Usage, format!("{url} is no key")).because(e))?;
+                Ok(Place::Cloud(self.far(url.scheme(), bucket)?, key))
+            }
+            None if url.scheme() == Scheme::Web => Ok(Place::Web(self.web()?)),
+            None => Err(Error::new(Kind::Unsupported, format!("{url} is not on a server"))),
+        }
+    }
+
+    fn far(&self, scheme: Scheme, bucket: &str) -> Result<Arc<Far>> {
+        let name = match scheme {
+            Scheme::S3 => "s3",
+            Scheme::Google => "gs",
+            Scheme::Azure => "az",
+            Scheme::File | Scheme::Web => {
+                return Err(Error::new(Kind::Unsupported, "only clouds have buckets"));
+            }
+        };
+        let key = (scheme, bucket.to_owned());
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(far) = buckets.get(&key) {
+            return Ok(Arc::clone(far));
+        }
+        let url: StoreUrl = format!("{name}://{bucket}").parse()?;
+        let far = Arc::new(Far::open(&url, &[], Arc::clone(&self.threads))?);
+        if buckets.len() >= BUCKETS {
+            buckets.clear();
+        }
+        buckets.insert(key, Arc::clone(&far));
+        Ok(far)
+    }
+
+    fn web(&self) -> Result<reqwest::Client> {
+        if let Some(client) = self.web.get() {
+            return Ok(client.clone());
+        }
+        // Another provider may have been chosen already; either serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIME)
+            .user_agent(concat!("artifactfs/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::new(Kind::Unavailable, "cannot speak HTTP").because(e))?;
+        Ok(self.web.get_or_init(|| client).clone())
+    }
+
+    /// What is at `url`; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When its server does not say.
+    pub fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
+        let place = self.place(url)?;
+        let attempt = || place.look_once(url, "");
+        let looked = self.threads.wait(persist(url.as_str(), url.as_str(), deadline, attempt));
+        match looked {
+            Ok((seen, _)) => Ok(Some(seen)),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Calls `each` with every object below `url` in a cloud: its path below that, and what it is. Where
+    /// versions are kept, each object is asked for its own.
+    ///
+    /// # Errors
+    /// When the listing breaks off for good, and what `each` says.
+    pub fn list(
+        &self,
+        url: &ExternalUrl,
+        each: &mut dyn FnMut(String, Seen) -> Result<()>,
+    ) -> Result<()> {
+        let Place::Cloud(far, prefix) = self.place(url)? else {
+            return Err(Error::new(Kind::Unsupported, format!("{url} cannot be listed"))
+                .hint("a web server lists nothing: give the URL of each file"));
+        };
+        let mut versioned = None;
+        let mut last: Option<Key> = None;
+        let mut failures = 0;
+        loop {
+            let before = last.clone();
+            let listed =
+                self.threads.wait(list_from(&far, &prefix, &mut last, &mut versioned, &mut *each));
+            failures = if last == before { failures + 1 } else { 0 };
+            match listed {
+                Err(Listing::Broken(e)) if failures < LIST_ATTEMPTS && is_passing(&e) => {
+                    tracing::debug!("a listing is taken up again: {e}");
+                }
+                Err(Listing::Broken(e) | Listing::Stopped(e)) => return Err(e),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+}
+
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::TimedOut)
+}
+
+/// Why a listing ended early.
+enum Listing {
+    /// The server; it may be asked to go on.
+    Broken(Error),
+    /// Who listens.
+    Stopped(Error),
+}
+
+/// Lists what comes behind `last`.
+async fn list_from(
+    far: &Arc<Far>,
+    prefix: &Key,
+    last: &mut Option<Key>,
+    versioned: &mut Option<bool>,
+    each: &mut dyn FnMut(String, Seen) -> Result<()>,
+) -> std::result::Result<(), Listing> {
+    let listing = match last {
+        Some(last) => far.store().list_with_offset(Some(prefix), last),
+        None => far.store().list(Some(prefix)),
+    };
+    let listing = listing.map_err(|e| Listing::Broken(far.failed(e)));
+    pin_mut!(listing);
+    // The first tells whether versions are kept.
+    let mut first = None;
+    if versioned.is_none() {
+        let Some(object) = next(far, &mut listing).await? else { return Ok(()) };
+        let object = head(far, object).await.map_err(Listing::Broken)?;
+        *versioned = Some(Seen::from(object.clone()).version != "");
+        first = Some(Ok(object));
+    }
+    let looks = *versioned == Some(true);
+    let rest = try_unfold(listing, |mut listing| async {
+        Ok(next(far, &mut listing).await?.map(|object| (object, listing)))
+    });
+    let asked = futures_util::stream::iter(first).chain(rest).map(|object| async {
+        match object {
+            Ok(object) if looks && object.version.is_none() => {
+                head(far, object).await.map_err(Listing::Broken)
+            }
+            listed => listed,
+        }
+    });
+    let asked = asked.buffered(LOOKS_AT_ONCE);
+    pin_mut!(asked);
+    while let Some(object) = asked.try_next().await? {
+        let key = object.location.clone();
+        let below = key.as_ref().strip_prefix(prefix.as_ref()).unwrap_or_default();
+        let below = below.trim_start_matches('/').to_owned();
+        // The prefix itself may be an object of no bytes, made by who thinks in folders.
+        if !below.is_empty() {
+            each(below, Seen::from(object)).map_err(Listing::Stopped)?;
+        }
+        *last = Some(key);
+    }
+    Ok(())
+}
+
+async fn next(
+    far: &Far,
+    listing: &mut (impl Stream<Item = std::result::Result<ObjectMeta, Listing>> + Unpin),
+) -> std::result::Result<Option<ObjectMeta>, Listing> {
+    let next = timeout(LIST_TIME, listing.try_next()).await;
+    next.map_err(|_| Listing::Broken(stalled(far.name())))?
+}
+
+async fn head(far: &Far, object: ObjectMeta) -> Result<ObjectMeta> {
+    let asked = timeout(LIST_TIME, far.store().head(&object.location)).await;
+    asked.map_err(|_| stalled(far.name()))?.map_err(|e| far.failed(e))
+}
+
+impl Guest {
+    /// The pack it passes for.
+    pub fn pack(&self) -> PackId {
+        let hash = blake3::derive_key(PACK_CONTEXT, self.digest.as_bytes());
+        let mut id = [0; PACK_ID_BYTES];
+        id.copy_from_slice(&hash[..PACK_ID_BYTES]);
+        PackId(id)
+    }
+
+    /// How long that is.
+    pub fn pack_bytes(&self) -> u64 {
+        frame::pack_bytes(self.external.size_bytes)
+    }
+
+    /// Bytes `place` of that pack; tried again until `deadline`.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when the file is not what was recorded, which is not tried again;
+    /// [`Kind::TimedOut`] and [`Kind::Unavailable`] when its server does not answer.
+    pub async fn fetch(&self, place: Range<u64>, deadline: Instant) -> Result<Fetched> {
+        let (size, url) = (self.external.size_bytes, self.external.url.as_str());
+        let wanted = frame::source_of(&place, size);
+        let attempt = || self.fetch_once(wanted.clone());
+        let fetched = persist(url, url, deadline, attempt).await;
+        let (bytes, retries) = fetched.map_err(|e| self.told(e))?;
+        let first = place.start / super::super::cache::BLOCK_BYTES;
+        let bytes = Bytes::from(frame::frame(&self.digest, first, &bytes));
+        Ok(Fetched { bytes, object_bytes: self.pack_bytes(), retries })
+    }
+
+    /// Whether it is still what was recorded, as far as its server says.
+    ///
+    /// # Errors
+    /// As [`Guest::fetch`].
+    pub async fn look(&self, deadline: Instant) -> Result<()> {
+        let url = &self.external.url;
+        let attempt = || async {
+            let seen = self.place.look_once(url, &self.external.version).await;
+            self.compare(&seen.map_err(|e| self.gone(e))?)
+        };
+        let looked = persist(url.as_str(), url.as_str(), deadline, attempt).await;
+        looked.map(|((), _)| ()).map_err(|e| self.told(e))
+    }
+
+    /// To a reader it is a file that cannot be read now, never one that is closed to him.
+    fn told(&self, error: Error) -> Error {
+        let url = &self.external.url;
+        match error.kind() {
+            Kind::Corrupt => error,
+            Kind::Denied => Error::new(Kind::Unavailable, format!("{url} may not be read"))
+                .because(error)
+                .hint("the credentials are missing, wrong, or have ended"),
+            kind => Error::new(kind, format!("cannot read {url}")).because(error),
+        }
+    }
+
+    /// What is not there any more has changed.
+    fn gone(&self, error: Error) -> Error {
+        match error.kind() {
+            Kind::NotFound => changed(&self.external.url, "it is not there any more"),
+            Kind::Conflict => {
+                changed(&self.external.url, &format!("its tag is no longer {}", self.external.etag))
+            }
+            _ => error,
+        }
+    }
+
+    async fn fetch_once(&self, wanted: Range<u64>) -> Result<Bytes> {
+        let length = (wanted.end - wanted.start) as usize;
+        let name = self.external.url.as_str();
+        let fetched: Result<Bytes> = async {
+            match &self.place {
+                Place::Cloud(far, key) => {
+                    let (body, object) = far.ask(key, self.options(&wanted)).await?;
+                    self.compare(&Seen::from(object))?;
+                    collect(name, body, length, length).await
+                }
+                Place::Web(client) => {
+                    let answer = self.ask_web(client, &wanted).await?;
+                    let partial = answer.status() == StatusCode::PARTIAL_CONTENT;
+                    let skip = if partial { 0 } else { wanted.start };
+                    let body = part_of_body(answer, skip, length as u64, name.to_owned());
+                    pin_mut!(body);
+                    collect(name, body, length, length).await
+                }
+            }
+        }
+        .await;
+        match fetched {
+            Ok(bytes) if bytes.len() == length => Ok(bytes),
+            Ok(_) => Err(Error::new(Kind::Unavailable, format!("{name} ended early"))),
+            // A file that is shorter now may be refused in many ways: what it is decides.
+            Err(e) if e.kind() == Kind::Unavailable => {
+                let seen = self.place.look_once(&self.external.url, &self.external.version).await;
+                match seen.map_err(|e| self.gone(e)) {
+                    Ok(seen) => self.compare(&seen).and(Err(e)),
+                    Err(other) if other.kind() == Kind::Corrupt => Err(other),
+                    Err(_) => Err(e),
+                }
+            }
+            Err(e) => Err(self.gone(e)),
+        }
+    }
+
+    fn options(&self, wanted: &Range<u64>) -> GetOptions {
+        let External { etag, version, size_bytes, .. } = &*self.external;
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        // Not every server calls all of it a range.
+        let range = (*wanted != (0..*size_bytes)).then(|| GetRange::Bounded(wanted.clone()));
+        // Tags that are weak never match here.
+        let if_match = some(etag).filter(|etag| !etag.starts_with("W/"));
+        GetOptions { range, if_match, version: some(version), ..GetOptions::default() }
+    }
+
+    async fn ask_web(&self, client: &reqwest::Client, wanted: &Range<u64>) -> Result<Response> {
+        let External { url, etag, .. } = &*self.external;
+        let range = format!("bytes={}-{}", wanted.start, wanted.end - 1);
+        let mut request = web_request(client, Method::GET, url).header(RANGE, range);
+        if !etag.is_empty() && !etag.starts_with("W/") {
+            request = request.header(IF_MATCH, etag);
+        }
+        let answer = send(request, url).await?;
+        let seen = seen_by(url, answer.status(), answer.headers(), answer.content_length())?;
+        self.compare(&seen)?;
+        Ok(answer)
+    }
+
+    /// Whether what a server says of it is what was recorded.
+    fn compare(&self, seen: &Seen) -> Result<()> {
+        let External { url, size_bytes, etag, version, modified, .. } = &*self.external;
+        let differs = |what: &str, recorded: &str, found: &str| {
+            let found = if found.is_empty() { "none" } else { found };
+            Err(changed(url, &format!("{what} {recorded} was recorded, and {found} is found")))
+        };
+        let strong = |etag: &str| etag.trim_start_matches("W/").to_owned();
+        if *size_bytes != seen.size_bytes {
+            return differs("size", &size_bytes.to_string(), &seen.size_bytes.to_string());
+        }
+        if !etag.is_empty() && strong(etag) != strong(&seen.etag) {
+            return differs("tag", etag, &seen.etag);
+        }
+        if !version.is_empty() && !seen.version.is_empty() && *version != seen.version {
+            return differs("version", version, &seen.version);
+        }
+        if etag.is_empty() && !modified.is_empty() && *modified != seen.modified {
+            return differs("time of change", modified, &seen.modified);
+        }
+        Ok(())
+    }
+}
+
+/// The error of a thing that is not what was recorded.
+pub fn changed(url: &ExternalUrl, how: &str) -> Error {
+    Error::new(Kind::Corrupt, format!("{url} is not what was recorded: {how}"))
+        .hint("bring back what was there, or record what is there now as a new version")
+}
+
+impl Place {
+    /// What a file is now; of `version`, if that is some.
+    async fn look_once(&self, url: &ExternalUrl, version: &str) -> Result<Seen> {
+        match self {
+            Self::Cloud(far, key) => {
+                let version = (!version.is_empty()).then(|| version.to_owned());
+                let options = GetOptions { head: true, version, ..GetOptions::default() };
+                Ok(far.ask(key, options).await?.1.into())
+            }
+            Self::Web(client) => {
+                let answer = send(web_request(client, Method::HEAD, url), url).await?;
+                let length = answer.headers().get(CONTENT_LENGTH);
+                let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+                if answer.status().is_success() && length.is_some() {
+                    return seen_by(url, answer.status(), answer.headers(), length);
+                }
+                // Some serve files and do not say what they are.
+                let request = web_request(client, Method::GET, url).header(RANGE, "bytes=0-0");
+                let answer = send(request, url).await?;
+                // An empty file has no first byte.
+                if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+                    let answer = send(web_request(client, Method::GET, url), url).await?;
+                    let length = answer.content_length();
+                    return seen_by(url, answer.status(), answer.headers(), length);
+                }
+                seen_by(url, answer.status(), answer.headers(), answer.content_length())
+            }
+        }
+    }
+}
+
+fn web_request(client: &reqwest::Client, method: Method, url: &ExternalUrl) -> RequestBuilder {
+    client.request(method, url.as_str()).header(ACCEPT_ENCODING, "identity")
+}
+
+async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
+    let answer = timeout(FIRST_BYTE, request.send()).await.map_err(|_| stalled(url.as_str()))?;
+    answer.map_err(|e| web_failed(url.as_str(), e))
+}
+
+fn web_failed(name: &str, error: reqwest::Error) -> Error {
+    let untrusted = is_untrusted(&error);
+    let kind = if untrusted { Kind::Denied } else { Kind::Unavailable };
+    // Redirects may lead to URLs that grant access: only ours is told.
+    let told = Error::new(kind, name.to_owned()).because(error.without_url());
+    if untrusted {
+        return told.hint(
+            "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
+        );
+    }
+    told
+}
+
+/// What the head of an answer says; `length` is that of its body.
+fn seen_by(
+    url: &ExternalUrl,
+    status: StatusCode,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> Result<Seen> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = match status {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => None,
+        StatusCode::NOT_FOUND | StatusCode::GONE => Some(Kind::NotFound),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Kind::Denied),
+        StatusCode::PRECONDITION_FAILED => Some(Kind::Conflict),
+        _ => Some(Kind::Unavailable),
+    };
+    if let Some(kind) = kind {
+        return Err(Error::new(kind, format!("{url}: {status}")));
+    }
+    let whole = match status {
+        StatusCode::PARTIAL_CONTENT => {
+            text(CONTENT_RANGE).rsplit_once('/').and_then(|(_, whole)| whole.parse().ok())
+        }
+        _ => length,
+    };
+    let size_bytes = whole.ok_or_else(|| {
+        Error::new(Kind::Unsupported, format!("{url} does not say how long it is"))
+    })?;
+    let (etag, modified) = (text(ETAG).to_owned(), text(LAST_MODIFIED).to_owned());
+    Ok(Seen { size_bytes, etag, version: String::new(), modified })
+}
+
+/// The body of an answer as it comes, without its first `skip` bytes, and `length` of them at most.
+fn part_of_body(
+    answer: Response,
+    skip: u64,
+    length: u64,
+    name: String,
+) -> impl Stream<Item = Result<Bytes>> {
+    try_unfold((answer, skip, length), move |(mut answer, mut skip, left)| {
+        let name = name.clone();
+        async move {
+            while left > 0 {
+                let part = answer.chunk().await.map_err(|e| web_failed(&name, e))?;
+                let Some(mut part) = part else { return Ok(None) };
+                let passed = (part.len() as u64).min(skip);
+                skip -= passed;
+                part = part.slice(passed as usize..);
+                part.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                if !part.is_empty() {
+                    let left = left - part.len() as u64;
+                    return Ok(Some((part, (answer, skip, left))));
+                }
+            }
+            Ok(None)
+        }
+    })
+}

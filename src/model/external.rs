@@ -1,0 +1,378 @@
+//! External entries: files that live elsewhere, each described by an object of its own.
+//!
+//! ```text
+//! descriptor := format:u8 (1)  size:varint  url:bytes  etag:bytes  version:bytes  modified:bytes
+//!               checksum:bytes
+//! bytes      := length:varint byte*          what is not known is empty
+//! checksum   := the BLAKE3 of all bytes, 32 of them
+//! ```
+//! A descriptor is stored as a chunk: it points at nothing of the repository. It holds what proves
+//! that the file is still the same and nothing that grants access to it, and it depends on nothing
+//! but the file, so recording the same files again gives the same version.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use url::Url;
+
+use super::digest::{DIGEST_BYTES, Digest};
+use super::object::ObjectKind;
+use super::varint;
+use crate::error::{Error, Kind};
+
+const FORMAT: u8 = 1;
+/// The longest URL in bytes: what servers take, and so that a descriptor stays small.
+pub const URL_MAX_BYTES: usize = 8 << 10;
+/// How external files are named.
+const KNOWN: &str =
+    "file:///DIR, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH";
+/// Names of parameters that grant access, whole ...
+const SECRET_NAMES: &[&str] = &["sig", "auth", "key", "code", "pass", "jwt"];
+/// ... and in part.
+const SECRET_PARTS: &[&str] = &[
+    "signature",
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "apikey",
+    "api_key",
+    "api-key",
+    "accesskey",
+    "authorization",
+];
+
+/// Who has an external file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    /// The reader's own file system.
+    File,
+    /// Amazon S3, and what speaks its protocol.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage.
+    Azure,
+    /// A web server.
+    Web,
+}
+
+/// Where an external file is: of a known scheme, without anything that grants access.
+///
+/// In `s3://`, `gs://` and `az://` what follows the bucket is the key as it is; the others are URLs
+/// as everywhere, with percent signs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExternalUrl {
+    scheme: Scheme,
+    text: Box<str>,
+}
+
+impl ExternalUrl {
+    /// Who has it.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The URL of a file of this machine; the path is absolute.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a path that is not.
+    pub fn of_path(path: &Path) -> Result<Self, Error> {
+        let url = Url::from_file_path(path).map_err(|()| {
+            Error::new(Kind::Usage, format!("{} is no absolute path", path.display()))
+        })?;
+        Ok(Self { scheme: Scheme::File, text: url.as_str().into() })
+    }
+
+    /// The path of a file of this machine.
+    pub fn path(&self) -> Option<PathBuf> {
+        if self.scheme != Scheme::File {
+            return None;
+        }
+        Url::parse(&self.text).ok()?.to_file_path().ok()
+    }
+
+    /// Bucket (or container) and key of what is in a cloud.
+    pub fn bucket_and_key(&self) -> Option<(&str, &str)> {
+        match self.scheme {
+            Scheme::S3 | Scheme::Google | Scheme::Azure => {
+                let rest = self.text.split_once("://")?.1;
+                Some(rest.split_once('/').unwrap_or((rest, "")))
+            }
+            Scheme::File | Scheme::Web => None,
+        }
+    }
+
+    /// What lies at `path` below it, in a cloud.
+    #[must_use]
+    pub fn below(&self, path: &str) -> Self {
+        let text = format!("{}/{path}", self.text.trim_end_matches('/'));
+        Self { scheme: self.scheme, text: text.into() }
+    }
+
+    /// The last part of its path, decoded; empty when there is none.
+    pub fn last_part(&self) -> Vec<u8> {
+        match self.scheme {
+            Scheme::File => {
+                let path = self.path().unwrap_or_default();
+                let name = path.file_name().unwrap_or_default();
+                std::os::unix::ffi::OsStrExt::as_bytes(name).to_vec()
+            }
+            Scheme::Web => {
+                let url = Url::parse(&self.text).ok();
+                let path = url.as_ref().map_or("", Url::path);
+                let last = path.rsplit('/').next().unwrap_or_default();
+                percent_decoded(last)
+            }
+            Scheme::S3 | Scheme::Google | Scheme::Azure => {
+                let key = self.bucket_and_key().map_or("", |(_, key)| key);
+                key.rsplit('/').next().unwrap_or_default().as_bytes().to_vec()
+            }
+        }
+    }
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (byte, code) {
+            (b'%', Some(code)) => {
+                bytes.push(code);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+impl fmt::Display for ExternalUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether a query (`a=b&c=d`) has a parameter that grants access.
+fn grants(query: &str) -> Option<&str> {
+    let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    names.into_iter().find(|name| {
+        let name = name.to_ascii_lowercase();
+        SECRET_NAMES.contains(&name.as_str()) || SECRET_PARTS.iter().any(|part| name.contains(part))
+    })
+}
+
+impl FromStr for ExternalUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // What is wrong with it may be a secret in it: the place is told, and no more.
+        let place = text.split('?').next().unwrap_or_default();
+        let place = match (place.rsplit_once('@'), place.split_once(':')) {
+            (Some((_, host)), Some((scheme, _))) => format!("{scheme}://…@{host}"),
+            _ => place.to_owned(),
+        };
+        let shown: String = place.chars().take(80).collect();
+        let wrong = |what: &str| {
+            Error::new(Kind::Usage, format!("\"{shown}\" {what}"))
+                .hint(format!("external files are {KNOWN}"))
+        };
+        if text.len() > URL_MAX_BYTES || text.chars().any(char::is_control) {
+            return Err(wrong("is too long or holds control characters"));
+        }
+        let (scheme, rest) = text.split_once(':').ok_or_else(|| wrong("is no URL"))?;
+        let (scheme, name) = match scheme.to_ascii_lowercase().as_str() {
+            "file" => (Scheme::File, "file"),
+            "s3" | "s3a" => (Scheme::S3, "s3"),
+            "gs" | "gcs" => (Scheme::Google, "gs"),
+            "az" | "azure" => (Scheme::Azure, "az"),
+            "http" | "https" => (Scheme::Web, ""),
+            _ => return Err(wrong("is of a scheme that is not known")),
+        };
+        let secret = |what: &str| {
+            wrong(what).hint(
+                "what grants access stays with who reads: give it by the environment, and the plain URL here",
+            )
+        };
+        if let Some(name) = text.split_once('?').and_then(|(_, query)| grants(query)) {
+            return Err(secret(&format!("holds a credential (\"{name}\")")));
+        }
+        if matches!(scheme, Scheme::File | Scheme::Web) {
+            let mut url = Url::parse(text).map_err(|e| wrong("is no URL").because(e))?;
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(secret("holds a user's name or password"));
+            }
+            url.set_fragment(None);
+            let absolute = scheme == Scheme::Web || url.to_file_path().is_ok();
+            if !absolute || !rest.starts_with("//") {
+                return Err(wrong("names no absolute path: write file:///DIR"));
+            }
+            return Ok(Self { scheme, text: url.as_str().into() });
+        }
+        let place = rest.strip_prefix("//").ok_or_else(|| wrong("is no URL"))?;
+        let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
+        if bucket.contains('@') {
+            return Err(secret("holds a user's name or password"));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-$".contains(c);
+        if bucket.is_empty() || !bucket.chars().all(plain) {
+            return Err(wrong("names no bucket or container"));
+        }
+        let parts = key.strip_suffix('/').unwrap_or(key);
+        if !parts.is_empty() && parts.split('/').any(|part| ["", ".", ".."].contains(&part)) {
+            return Err(wrong("has an empty part, \".\" or \"..\" in its key"));
+        }
+        Ok(Self { scheme, text: format!("{name}://{bucket}/{key}").into() })
+    }
+}
+
+/// An external file, as it was recorded. What is not known is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// Where it is.
+    pub url: ExternalUrl,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The tag its server gave it.
+    pub etag: String,
+    /// The id of its version, where a server keeps several.
+    pub version: String,
+    /// When it was changed, where that can prove anything: nanoseconds since 1970 of a file, and what a web
+    /// server says that gives no tag.
+    pub modified: String,
+    /// The BLAKE3 of its bytes.
+    pub checksum: Option<[u8; DIGEST_BYTES]>,
+}
+
+impl External {
+    /// One of which nothing but place and length is known.
+    pub fn unproven(url: ExternalUrl, size_bytes: u64) -> Self {
+        let none = String::new;
+        Self { url, size_bytes, etag: none(), version: none(), modified: none(), checksum: None }
+    }
+
+    /// The body of the object that describes it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        varint::put(&mut out, self.size_bytes);
+        for text in [self.url.as_str(), &self.etag, &self.version, &self.modified] {
+            varint::put_bytes(&mut out, text.as_bytes());
+        }
+        varint::put_bytes(&mut out, self.checksum.as_ref().map_or(&[], |sum| &sum[..]));
+        out
+    }
+
+    /// The descriptor in a body whose digest was checked; `None` for a format this release does not know.
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        let mut reader = varint::Reader::new(body);
+        if reader.byte()? != FORMAT {
+            return None;
+        }
+        let size_bytes = reader.number()?;
+        let mut text = || String::from_utf8(reader.bytes()?.to_vec()).ok();
+        let url = text()?.parse().ok()?;
+        let (etag, version, modified) = (text()?, text()?, text()?);
+        let checksum = match reader.bytes()? {
+            [] => None,
+            bytes => Some(bytes.try_into().ok()?),
+        };
+        let found = Self { url, size_bytes, etag, version, modified, checksum };
+        reader.is_empty().then_some(found)
+    }
+
+    /// The digest of a descriptor's body.
+    pub fn digest_of(body: &[u8]) -> Digest {
+        Digest::of(ObjectKind::Chunk, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_come_back_as_they_are_meant() {
+        for (text, shown) in [
+            ("s3://bucket/a key?#%", "s3://bucket/a key?#%"),
+            ("s3a://bucket/a/", "s3://bucket/a/"),
+            ("gcs://b", "gs://b/"),
+            ("az://box/x", "az://box/x"),
+            ("file:///a/../b c", "file:///b%20c"),
+            ("HTTPS://Host/x?y=1#z", "https://host/x?y=1"),
+        ] {
+            let url: ExternalUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(url.to_string().parse::<ExternalUrl>().unwrap(), url);
+        }
+        let file: ExternalUrl = "file:///b%20c/d%FF".parse().unwrap();
+        assert_eq!(file.last_part(), b"d\xff");
+        assert_eq!(ExternalUrl::of_path(&file.path().unwrap()).unwrap(), file);
+        let key: ExternalUrl = "s3://bucket/a/b.c".parse().unwrap();
+        assert_eq!(key.bucket_and_key(), Some(("bucket", "a/b.c")));
+        assert_eq!(key.last_part(), b"b.c");
+        assert_eq!(key.below("d").as_str(), "s3://bucket/a/b.c/d");
+        let web: ExternalUrl = "https://h/a/b%20c?d".parse().unwrap();
+        assert_eq!(web.last_part(), b"b c");
+    }
+
+    #[test]
+    fn what_grants_access_is_refused_and_not_repeated() {
+        for text in [
+            "https://user:hunter2@host/x",
+            "s3://AKIA:hunter2@bucket/x",
+            "https://host/x?X-Amz-Signature=hunter2",
+            "https://host/x?a=1&sig=hunter2",
+            "https://host/x?access_token=hunter2",
+            "s3://bucket/x?X-Amz-Security-Token=hunter2",
+        ] {
+            let error = text.parse::<ExternalUrl>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{text}");
+            assert!(!format!("{error} {:?}", error.hint_text()).contains("hunter2"), "{error}");
+        }
+        for text in [
+            "",
+            "x",
+            "ftp://h/x",
+            "file:x",
+            "file://x",
+            "s3://",
+            "s3:///x",
+            "s3://b//x",
+            "s3://b/../x",
+        ] {
+            assert_eq!(text.parse::<ExternalUrl>().unwrap_err().kind(), Kind::Usage, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_comes_back_whole_or_not_at_all() {
+        let url: ExternalUrl = "s3://bucket/x".parse().unwrap();
+        let full = External {
+            etag: "\"abc\"".into(),
+            version: "7".into(),
+            modified: "1".into(),
+            checksum: Some([7; 32]),
+            ..External::unproven(url.clone(), 1 << 40)
+        };
+        for external in [full, External::unproven(url, 0)] {
+            let body = external.encode();
+            assert_eq!(External::decode(&body), Some(external));
+            for cut in 0..body.len() {
+                assert_eq!(External::decode(&body[..cut]), None, "{cut}");
+            }
+            assert_eq!(External::decode(&[&body[..], b"x"].concat()), None);
+        }
+        assert_eq!(External::decode(b"\x02"), None);
+    }
+}

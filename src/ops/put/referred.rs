@@ -1,0 +1,160 @@
+//! What references name, merged into the walk of a source, or walked alone.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::index::Stamp;
+use super::reference::{Mounts, shown};
+use super::scan::{Event, FileMeta, Scan};
+use super::source::index_key;
+use super::spool::Sorted;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::external::{External, Scheme};
+use crate::model::name::EntryName;
+
+/// What references name, as far as it is still to come.
+pub struct Referred {
+    sorted: Sorted,
+    mounts: Mounts,
+    /// Whether the bytes of files of this machine are hashed.
+    checksum: bool,
+}
+
+/// Where a walk stands to what references name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// Not at the path, nor below it.
+    Elsewhere,
+    /// The path is that of an external file.
+    At,
+    /// External files lie below it.
+    Below,
+}
+
+impl Referred {
+    /// Of `sorted`; files of this machine are hashed if `checksum`.
+    pub fn new(sorted: Sorted, checksum: bool) -> Self {
+        Self { sorted, mounts: Mounts::default(), checksum }
+    }
+
+    /// The name in directory `relative` of what comes next, if that is there or below.
+    fn next_name(&self, relative: &Path) -> Result<Option<EntryName>> {
+        let prefix = index_key(relative);
+        let Some(key) = self.sorted.peek() else { return Ok(None) };
+        let rest = match (prefix.is_empty(), key.strip_prefix(prefix.as_slice())) {
+            (true, _) => key,
+            (false, Some([0, rest @ ..])) => rest,
+            _ => return Ok(None),
+        };
+        let name = rest.split(|b| *b == 0).next().unwrap_or_default();
+        Ok(Some(EntryName::try_from(name)?))
+    }
+
+    fn stand(&self, path: &Path) -> Stand {
+        let wanted = index_key(path);
+        match self.sorted.peek().and_then(|key| key.strip_prefix(wanted.as_slice())) {
+            Some([]) => Stand::At,
+            Some([0, ..]) => Stand::Below,
+            _ => Stand::Elsewhere,
+        }
+    }
+}
+
+fn twice(path: &Path) -> Error {
+    let what = format!("{} is named twice", path.display());
+    Error::new(Kind::Conflict, what).hint("--reference NAME=URL gives one of them another name")
+}
+
+impl Scan<'_> {
+    /// What references name in directory `relative` before `bound`, or to the end.
+    pub(super) fn referred_before(
+        &mut self,
+        relative: &Path,
+        bound: Option<&EntryName>,
+    ) -> Result<()> {
+        loop {
+            let Some(referred) = &self.referred else { return Ok(()) };
+            let Some(name) = referred.next_name(relative)? else { return Ok(()) };
+            if bound.is_some_and(|bound| name >= *bound) {
+                return Ok(());
+            }
+            self.referred_entry(name, relative)?;
+        }
+    }
+
+    /// The host's entry at `path` was walked, if `told`: nothing may be left that references name there.
+    pub(super) fn referred_after(
+        &mut self,
+        path: &Path,
+        name: EntryName,
+        told: bool,
+    ) -> Result<()> {
+        let Some(referred) = &self.referred else { return Ok(()) };
+        match referred.stand(path) {
+            Stand::Elsewhere => Ok(()),
+            Stand::At | Stand::Below if told => Err(twice(path)),
+            Stand::At | Stand::Below => {
+                self.referred_entry(name, path.parent().unwrap_or(Path::new("")))
+            }
+        }
+    }
+
+    fn referred_entry(&mut self, name: EntryName, relative: &Path) -> Result<()> {
+        let path = relative.join(name.as_os_str());
+        let Some(referred) = &mut self.referred else { return Ok(()) };
+        if referred.stand(&path) == Stand::Below {
+            self.feed.push(Event::Enter(name), 0)?;
+            self.referred_before(&path, None)?;
+            return self.feed.push(Event::Leave, 0);
+        }
+        let Some(record) = referred.sorted.take()? else { return Ok(()) };
+        let external = External::decode(&record.body).ok_or_else(|| {
+            Error::new(Kind::Corrupt, format!("what was noted of {} is lost", shown(&record.key)))
+        })?;
+        match referred.stand(&path) {
+            Stand::Elsewhere => {}
+            // Who thinks in folders makes objects of no bytes for them.
+            Stand::Below if external.size_bytes == 0 && external.url.scheme() != Scheme::File => {
+                return Ok(());
+            }
+            Stand::At | Stand::Below => return Err(twice(&path)),
+        }
+        self.referred_file(name, record.key, external)
+    }
+
+    fn referred_file(
+        &mut self,
+        name: EntryName,
+        key: Vec<u8>,
+        mut external: External,
+    ) -> Result<()> {
+        let Some(referred) = &mut self.referred else { return Ok(()) };
+        let Some(path) = external.url.path() else {
+            let size_bytes = external.size_bytes;
+            let (path, stamp) = (PathBuf::new(), Stamp::default());
+            let (executable, share, linked) = (false, false, false);
+            let file = FileMeta { name, key, path, executable, stamp, size_bytes, share, linked };
+            return self.feed.push(Event::Refer(file, external), 0);
+        };
+        let meta = fs::metadata(&path).at("read", &path)?;
+        if !meta.is_file() {
+            let what = format!("{} is no file any more", path.display());
+            return Err(Error::new(Kind::Conflict, what).hint("put again"));
+        }
+        referred.mounts.refuse_ours(&path, &meta)?;
+        let (stamp, size_bytes) = (Stamp::of(&meta), meta.len());
+        let (executable, share, linked) = (meta.mode() & 0o111 != 0, false, false);
+        let hashed = referred.checksum;
+        let known = self.old.find(&key, &stamp).filter(|known| hashed && known.is_external());
+        let path = if hashed { path } else { PathBuf::new() };
+        external.size_bytes = size_bytes;
+        let file = FileMeta { name, key, path, executable, stamp, size_bytes, share, linked };
+        match known {
+            Some(content) => self.feed.push(Event::Known(file, content), 0),
+            None => {
+                self.feed.push(Event::Refer(file, external), if hashed { size_bytes } else { 0 })
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! External files in the order in which a walk meets paths, however many and in whatever order they
+//! come: sorted in memory, in runs on the disk beyond that.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, IoContext, Kind, Result};
+
+/// What is sorted in memory at a time.
+const RUN_BYTES: usize = 64 << 20;
+/// What a record takes beside its bytes, roughly.
+const RECORD_BYTES: usize = 64;
+/// No record is longer: a path, a URL and a few tags.
+const RECORD_MAX_BYTES: usize = 64 << 10;
+
+/// An external file of a version to be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Record {
+    /// Its path in the version, components separated by NUL: the order of bytes is that of a walk.
+    pub key: Vec<u8>,
+    /// What it is, as a descriptor has it; of a file of this machine only where.
+    pub body: Vec<u8>,
+}
+
+/// Takes records in any order.
+pub struct Spool {
+    folder: PathBuf,
+    held: Vec<Record>,
+    held_bytes: usize,
+    runs: Vec<File>,
+    count: u64,
+    most: u64,
+}
+
+impl Spool {
+    /// One for `most` records, with its runs in `folder`.
+    pub fn new(folder: &Path, most: u64) -> Self {
+        let folder = folder.to_owned();
+        Self { folder, held: Vec::new(), held_bytes: 0, runs: Vec::new(), count: 0, most }
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when there are more than allowed, and when the disk fails.
+    pub fn push(&mut self, record: Record) -> Result<()> {
+        self.count += 1;
+        if self.count > self.most {
+            let what = format!("the references name more than {} objects", self.most);
+            return Err(Error::new(Kind::Usage, what)
+                .hint("--max-objects allows more; a longer prefix names fewer"));
+        }
+        self.held_bytes += record.key.len() + record.body.len() + RECORD_BYTES;
+        self.held.push(record);
+        if self.held_bytes >= RUN_BYTES { self.spill() } else { Ok(()) }
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        self.held_bytes = 0;
+        self.held.sort_unstable();
+        let file = tempfile::tempfile_in(&self.folder).at("write in", &self.folder)?;
+        let mut out = BufWriter::new(file);
+        for record in self.held.drain(..) {
+            let bytes =
+                postcard::to_stdvec(&record).expect("a record has a shape that can be written");
+            let length = (bytes.len() as u32).to_le_bytes();
+            let written = out.write_all(&length).and_then(|()| out.write_all(&bytes));
+            written.at("write in", &self.folder)?;
+        }
+        let mut file = out.into_inner().map_err(|e| e.into_error()).at("write in", &self.folder)?;
+        file.rewind().at("read in", &self.folder)?;
+        self.runs.push(file);
+        Ok(())
+    }
+
+    /// All of them, sorted.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sorted(mut self) -> Result<Sorted> {
+        self.held.sort_unstable();
+        let mut sorted = Sorted { runs: Vec::new(), next: BinaryHeap::new() };
+        sorted.runs.extend(self.runs.into_iter().map(|file| Run::Disk(BufReader::new(file))));
+        sorted.runs.push(Run::Memory(self.held.into_iter()));
+        for index in 0..sorted.runs.len() {
+            sorted.advance(index)?;
+        }
+        Ok(sorted)
+    }
+}
+
+enum Run {
+    Disk(BufReader<File>),
+    Memory(IntoIter<Record>),
+}
+
+impl Run {
+    fn next(&mut self) -> Result<Option<Record>> {
+        let file = match self {
+            Self::Memory(records) => return Ok(records.next()),
+            Self::Disk(file) => file,
+        };
+        let failed = |e| Error::io("cannot read a list of references", e);
+        let mut length = [0; 4];
+        match file.read_exact(&mut length) {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read.map_err(failed)?,
+        }
+        let mut bytes = vec![0; (u32::from_le_bytes(length) as usize).min(RECORD_MAX_BYTES)];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        postcard::from_bytes(&bytes).map(Some).map_err(|e| {
+            Error::new(Kind::Corrupt, "a list of references cannot be read").because(e)
+        })
+    }
+}
+
+/// Records in the order of their keys.
+pub struct Sorted {
+    runs: Vec<Run>,
+    next: BinaryHeap<Reverse<(Record, usize)>>,
+}
+
+impl Sorted {
+    fn advance(&mut self, run: usize) -> Result<()> {
+        if let Some(record) = self.runs[run].next()? {
+            self.next.push(Reverse((record, run)));
+        }
+        Ok(())
+    }
+
+    /// The key of the next.
+    pub fn peek(&self) -> Option<&[u8]> {
+        self.next.peek().map(|Reverse((record, _))| record.key.as_slice())
+    }
+
+    /// Takes the next.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn take(&mut self) -> Result<Option<Record>> {
+        let Some(Reverse((record, run))) = self.next.pop() else { return Ok(None) };
+        self.advance(run)?;
+        Ok(Some(record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_sorted_from_memory_and_disk_and_too_many_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(folder.path(), 1_000);
+        for number in 0..1_000u32 {
+            let key = (number.wrapping_mul(2_654_435_761)).to_be_bytes().to_vec();
+            spool.push(Record { key, body: vec![1; 20] }).unwrap();
+            if number % 300 == 299 {
+                spool.spill().unwrap();
+            }
+        }
+        let over = spool.push(Record { key: vec![0], body: Vec::new() }).unwrap_err();
+        assert!(over.message().contains("1000"), "{over}");
+        let mut sorted = spool.sorted().unwrap();
+        let (mut last, mut count) = (Vec::new(), 0);
+        while let Some(peeked) = sorted.peek().map(<[u8]>::to_vec) {
+            let record = sorted.take().unwrap().unwrap();
+            assert_eq!(record.key, peeked);
+            assert!(last < record.key);
+            (last, count) = (record.key, count + 1);
+        }
+        assert_eq!(count, 1_000);
+    }
+}

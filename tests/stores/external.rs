@@ -1,0 +1,144 @@
+//! Files in clouds that a version refers to.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use artifactfs::content::store::{Access, Store};
+use artifactfs::model::object::PackId;
+
+use crate::world::{World, noise, until};
+use crate::{Place, places};
+
+/// Writes an object below `url`, in the way packs are named; its path there.
+fn write(place: &Place, url: &str, number: u8, bytes: &[u8]) -> String {
+    let store =
+        Store::open(&url.parse().unwrap(), &place.options, Path::new("/"), &Access::default());
+    let id = PackId([number; 16]);
+    let mut writer = store.unwrap().create(id).unwrap();
+    writer.append(bytes).unwrap();
+    writer.finish().unwrap();
+    format!("packs/{number:02x}/{id}.pack")
+}
+
+fn remove(place: &Place, url: &str, number: u8) {
+    let store =
+        Store::open(&url.parse().unwrap(), &place.options, Path::new("/"), &Access::default());
+    store.unwrap().remove(PackId([number; 16])).unwrap();
+}
+
+fn endpoint(place: &Place) -> Option<String> {
+    place.options.iter().find(|(key, _)| key == "endpoint").map(|(_, value)| value.clone())
+}
+
+/// A repository on the disk; its commands find the cloud by the environment.
+fn world(place: &Place) -> World {
+    let mut world = World::new();
+    if let Some(endpoint) = endpoint(place) {
+        world.env.push(("AWS_ENDPOINT_URL_S3", endpoint.into()));
+    }
+    world
+}
+
+fn is_eio(path: &Path) {
+    let error = fs::read(path).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+}
+
+fn drop_caches() {
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+}
+
+#[test]
+fn objects_are_recorded_read_once_and_refused_when_they_changed() {
+    for place in places() {
+        eprintln!("{}", place.name);
+        let mut world = world(&place);
+        let url = place.below("external");
+        let big = noise(1, 9_000_000);
+        let paths: Vec<_> = [(1, &big[..]), (2, b"two"), (3, b"three")]
+            .map(|(n, b)| write(&place, &url, n, b))
+            .into();
+        let put = world.json(&["put", "-n", "p/a", "--reference", &url]);
+        assert_eq!((&put["external"], &put["size_bytes"]), (&3.into(), &9_000_008.into()), "{put}");
+        assert!(put["stored_bytes"].as_u64().unwrap() < 2_000, "{put}");
+        assert_eq!(world.json(&["put", "-n", "p/a", "--reference", &url])["new_version"], false);
+        let one = format!("x/one={url}/{}", paths[1]);
+        world.ok(&["put", "-n", "p/one", "--reference", &one]);
+        let few = world.run(&["put", "-n", "p/b", "--reference", &url, "--max-objects", "2"]);
+        assert_eq!(few.code, 1, "{}", few.err);
+        let nothing = world.run(&["put", "-n", "p/b", "--reference", &format!("{url}/nothing")]);
+        assert_eq!(nothing.code, 10, "{}", nothing.err);
+        let listed = world.json(&["ls", &format!("p/a:v0/{}", paths[0])]);
+        assert_eq!(listed[0]["external"]["url"], format!("{url}/{}", paths[0]), "{listed}");
+        assert!(listed[0]["external"]["etag"].is_string(), "{listed}");
+        assert_eq!(world.run(&["verify"]).code, 0);
+
+        let (read, _) = world.mount();
+        let root = read.join("p/a:v0");
+        assert_eq!(fs::read(root.join(&paths[0])).unwrap(), big);
+        assert_eq!(fs::read(read.join("p/one:v0/x/one")).unwrap(), b"two");
+        world.ok(&["get", "p/a:v0", "--root", "out"]);
+        assert_eq!(fs::read(world.path("out").join(&paths[0])).unwrap(), big);
+        // What was read is near: nobody is asked.
+        remove(&place, &url, 1);
+        drop_caches();
+        assert_eq!(fs::read(root.join(&paths[0])).unwrap(), big);
+        world.umount();
+        fs::remove_dir_all(world.path("cache")).unwrap();
+        write(&place, &url, 2, b"owt");
+        let (read, _) = world.mount();
+        let root = read.join("p/a:v0");
+        is_eio(&root.join(&paths[0]));
+        is_eio(&root.join(&paths[1]));
+        assert_eq!(fs::read(root.join(&paths[2])).unwrap(), b"three");
+        for path in &paths[..2] {
+            let line = format!("{url}/{path} is not what was recorded");
+            let log = || fs::read_to_string(world.repo().join("daemon.log")).unwrap_or_default();
+            until("it is in the log", || log().contains(&line));
+        }
+        let found = world.run(&["verify", "p/a:v0"]);
+        assert_eq!(found.code, 13, "{}", found.err);
+        assert_eq!(found.out.lines().count(), 2, "{}", found.out);
+        let write_back = write(&place, &url, 1, &big);
+        assert_eq!(write_back, paths[0]);
+        world.sound();
+    }
+}
+
+/// A request without a signature, which this server takes.
+fn ask(endpoint: &str, path: &str, body: &str) {
+    let host = endpoint.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("PUT {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn where_versions_are_kept_the_recorded_one_is_read() {
+    let place = places().into_iter().find(|place| endpoint(place).is_some()).unwrap();
+    let at = endpoint(&place).unwrap();
+    ask(&at, "/versioned", "");
+    ask(
+        &at,
+        "/versioned?versioning",
+        "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+    );
+    let place = Place { url: "s3://versioned".to_owned(), ..place };
+    let mut world = world(&place);
+    let url = place.below("external");
+    let path = write(&place, &url, 1, &noise(1, 600_000));
+    world.ok(&["put", "-n", "p/a", "--reference", &url]);
+    let listed = world.json(&["ls", &format!("p/a:v0/{path}")]);
+    assert!(listed[0]["external"]["version"].is_string(), "{listed}");
+    write(&place, &url, 1, &noise(2, 700_000));
+    assert_eq!(world.json(&["put", "-n", "p/a", "--reference", &url])["new_version"], true);
+    let (read, _) = world.mount();
+    assert_eq!(fs::read(read.join("p/a:v0").join(&path)).unwrap(), noise(1, 600_000));
+    assert_eq!(fs::read(read.join("p/a:v1").join(&path)).unwrap(), noise(2, 700_000));
+    assert_eq!(world.run(&["verify"]).code, 0);
+}
