@@ -9,6 +9,8 @@ use artifactfs::model::name::RunId;
 use artifactfs::model::run::{Resume, RunStart};
 use artifactfs::model::version::Metadata;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::world::{World, noise, ran, same_tree, until};
 
 const WRITERS: u64 = 16;
@@ -76,7 +78,9 @@ fn sixteen_writers_of_a_thousand_files_some_killed_make_one_version() {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, &bytes).unwrap();
         }
-        fs::write(source.join("last"), format!("{writer}/{put}")).unwrap();
+        if number < WRITERS * PUTS * 2 {
+            fs::write(source.join("last"), format!("{writer}/{put}")).unwrap();
+        }
     }
     let kills: u64 = std::thread::scope(|scope| {
         let write = |writer: u64| {
@@ -426,6 +430,35 @@ fn what_is_added_while_a_group_is_finished_is_in_this_version_or_the_next() {
     assert_eq!((found.len(), files), (14, 25), "{found:?}");
     assert_eq!(leases(&world), Vec::<String>::new());
     world.sound();
+}
+
+#[test]
+fn writers_outlive_the_daemon_they_write_through() {
+    let mut world = World::new();
+    world.mount();
+    let daemon = Pid::from_raw(world.daemon()).unwrap();
+    let mut puts: Vec<Child> = Vec::new();
+    for writer in 0..8u64 {
+        let name = format!("w{writer}");
+        let root = world.tree(&name, &[]);
+        for number in 0..50 {
+            let at = root.join(format!("{writer}-{number}"));
+            fs::write(at, noise(writer * 50 + number, 20_000)).unwrap();
+        }
+        let mut put = world.command(&upsert("g", &name));
+        puts.push(put.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    }
+    until("a part is there", || world.json(&["group", "ls"])[0]["parts"].as_u64() > Some(0));
+    kill_process(daemon, Signal::KILL).unwrap();
+    for put in puts {
+        let ran = ran(put.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    assert_eq!(world.json(&["group", "ls"])[0]["parts"], 8);
+    assert_eq!(world.json(&finish("g"))["files"], 400);
+    assert_eq!(leases(&world), Vec::<String>::new());
+    world.sound();
+    assert_eq!(world.run(&["verify"]).code, 0);
 }
 
 #[test]
