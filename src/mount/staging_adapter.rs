@@ -314,10 +314,7 @@ impl Filesystem for Staging {
                 Err(e) => reply.error(host(e)),
             }
         };
-        match self.waits_for_bytes(ino.0, fh.0) {
-            true => self.serve_elsewhere(Waits::Data, work),
-            false => work(self),
-        }
+        self.serve_bytes(ino.0, fh.0, work);
     }
 
     fn write(

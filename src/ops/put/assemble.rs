@@ -44,7 +44,7 @@ pub struct Built {
 /// What is walked.
 pub enum Walk<'a> {
     /// A file or directory of the host, of which the last put knew this, and what references name.
-    Source(Option<&'a Source>, Option<Referred>, OldIndex),
+    Source(Option<&'a Source>, Option<Referred>, Box<OldIndex>),
     /// A draft.
     Draft(&'a DraftSource<'a>),
 }
@@ -121,7 +121,7 @@ fn walk(
     };
     let feed = Feed::new(&repository.cutter, &mut emit);
     let walked = match walked {
-        Walk::Source(source, referred, old) => Scan::new(source, referred, old, feed).run(),
+        Walk::Source(source, referred, old) => Scan::new(source, referred, *old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
     };
     // The last "unit" says how the walk ended; nobody may be left to hear it.
