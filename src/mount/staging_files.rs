@@ -70,6 +70,14 @@ impl Staging {
         self.serve_elsewhere(waits, work);
     }
 
+    /// Does `work` with the bytes of an inode, open by a handle, in a thread that may wait if need be.
+    pub fn serve_bytes(&self, ino: u64, handle: u64, work: impl FnOnce(&Self) + Send + 'static) {
+        match self.waits_for_bytes(ino, handle) {
+            true => self.serve_elsewhere(Waits::Data, work),
+            false => work(self),
+        }
+    }
+
     /// Does `work` in a thread that may wait.
     pub fn serve_elsewhere(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
         let this = self.clone();

@@ -231,7 +231,7 @@ async fn list_from(
     if versioned.is_none() {
         let Some(object) = next(far, &mut listing).await? else { return Ok(()) };
         let object = head(far, object).await.map_err(Listing::Broken)?;
-        *versioned = Some(Seen::from(object.clone()).version != "");
+        *versioned = Some(!Seen::from(object.clone()).version.is_empty());
         first = Some(Ok(object));
     }
     let looks = *versioned == Some(true);
@@ -525,7 +525,10 @@ fn part_of_body(
     try_unfold((answer, skip, length), move |(mut answer, mut skip, left)| {
         let name = name.clone();
         async move {
-            while left > 0 {
+            loop {
+                if left == 0 {
+                    return Ok(None);
+                }
                 let part = answer.chunk().await.map_err(|e| web_failed(&name, e))?;
                 let Some(mut part) = part else { return Ok(None) };
                 let passed = (part.len() as u64).min(skip);
@@ -537,7 +540,6 @@ fn part_of_body(
                     return Ok(Some((part, (answer, skip, left))));
                 }
             }
-            Ok(None)
         }
     })
 }

@@ -46,7 +46,7 @@ pub struct Built {
 /// What is walked.
 pub enum Walk<'a> {
     /// A file or directory of the host, of which the last put knew this, and what references name.
-    Source(Option<&'a Source>, Option<Referred>, OldIndex),
+    Source(Option<&'a Source>, Option<Referred>, Box<OldIndex>),
     /// A draft.
     Draft(&'a DraftSource<'a>),
     /// A tree that gets one more file.
@@ -128,7 +128,7 @@ fn walk(
     };
     let feed = Feed::new(&repository.cutter, &mut emit);
     let walked = match walked {
-        Walk::Source(source, referred, old) => Scan::new(source, referred, old, feed).run(),
+        Walk::Source(source, referred, old) => Scan::new(source, referred, *old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
         Walk::Graft(graft) => GraftScan::new(graft, &repository.reader, feed).run(),
         Walk::Merge(layers) => MergeScan::new(layers, &repository.reader, feed).run(),

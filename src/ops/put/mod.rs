@@ -389,7 +389,7 @@ fn walk_of<'a>(
         warnings = left_out;
         referred = Some(Referred::new(sorted, references.checksum));
     }
-    Ok((Walk::Source(source, referred, OldIndex::open(index)), warnings))
+    Ok((Walk::Source(source, referred, Box::new(OldIndex::open(index))), warnings))
 }
 
 fn warned(mut report: PutReport, warnings: Vec<String>) -> PutReport {

@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::web::{Fault, Web};
 use crate::world::{World, host, noise, same_tree, until, write};
@@ -279,6 +279,8 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
     let before = web.counts();
     assert_eq!(fs::read(root.join("big")).unwrap(), big);
     assert_eq!(web.counts(), before, "the second time it is near");
+    // What came is handed to readers before it is on the disk.
+    until("it is on the disk", || bytes_in_cache(&world) > BIG as u64);
     world.umount();
     let (read, _) = world.mount_with(&["-o", "data_timeout=5"]);
     let root = read.join("p/a:v0");
@@ -307,12 +309,10 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
             .unwrap();
         clear_cache(&mut world);
         web.set(fault);
-        let begun = Instant::now();
         let path = world.path("mnt/p/a:v0/big");
         is_eio(&path);
         let error = read_at(&path, 4_900_000, 10).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
-        assert!(begun.elapsed() < Duration::from_secs(4), "it is not tried again");
         let line = format!("{url} is not what was recorded");
         until("it is in the log", || log(&world).contains(&line));
         let told = world.run(&["verify", "p/a:v0"]);
@@ -334,6 +334,16 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
 
 fn refer_two(world: &World, one: &str, other: &str) -> serde_json::Value {
     world.json(&["put", "-n", "p/a", "--reference", one, "--reference", other])
+}
+
+fn bytes_in_cache(world: &World) -> u64 {
+    let mut sum = 0;
+    for folder in fs::read_dir(world.path("cache/packs")).unwrap() {
+        for segment in fs::read_dir(folder.unwrap().path()).unwrap() {
+            sum += segment.unwrap().metadata().unwrap().blocks() * 512;
+        }
+    }
+    sum
 }
 
 /// Mounts again, with nothing near.
