@@ -16,8 +16,7 @@ use fuser::{
 use rustix::fs::{OFlags, SeekFrom};
 
 use super::adapter::{
-    DOTS, GENERATION, add_dots, configure, dot, read_file, reply_entry, reply_found, reply_read,
-    reply_statfs,
+    DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
 };
 use super::convert::{caller, done, empty, entry, time, xattr};
 use super::drafts::{DRAFT_TTL, file_attr, file_type, found, host, is_draft};
@@ -304,16 +303,8 @@ impl Filesystem for Staging {
         reply: ReplyData,
     ) {
         let work = move |it: &Self| {
-            let read = it.errands.lately().read(ino.0, offset, size, || {
-                if is_draft(ino.0) {
-                    let mut buffer = vec![0; size as usize];
-                    let count = it.fs.drafts().read(fh.0, offset, &mut buffer).map_err(host)?;
-                    buffer.truncate(count);
-                    return Ok(buffer);
-                }
-                let read = read_file(&it.fs.read, it.fs.reader(), ino.0, offset, size);
-                read.map_err(|e| errno::told("read", &e))
-            });
+            let read = || it.read_bytes(ino.0, fh.0, offset, size);
+            let read = it.errands.lately().read(ino.0, offset, size, read);
             reply_read(read, reply);
         };
         self.serve_bytes(ino.0, fh.0, work);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fuser::{Errno, FileHandle, FopenFlags, ReplyCreate, ReplyEntry, ReplyOpen, ReplyWrite};
 use rustix::fs::OFlags;
 
-use super::adapter::GENERATION;
+use super::adapter::{GENERATION, read_file};
 use super::backing::{Backings, Way};
 use super::convert::entry;
 use super::drafts::{DRAFT_TTL, StagingFs, file_attr, host, is_draft};
@@ -185,6 +185,27 @@ impl Staging {
         root: Digest,
     ) -> Result<(), Errno> {
         self.fs.desk.pin(&draft, root).map_err(|e| errno::told("copy", &e))
+    }
+
+    /// What is in an open file of a draft, or in a file of a version.
+    ///
+    /// # Errors
+    /// Those of the host, of the store, and of the registry.
+    pub fn read_bytes(
+        &self,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        size: u32,
+    ) -> Result<Vec<u8>, Errno> {
+        if !is_draft(ino) {
+            let read = read_file(&self.fs.read, self.fs.reader(), ino, offset, size);
+            return read.map_err(|e| errno::told("read", &e));
+        }
+        let mut buffer = vec![0; size as usize];
+        let count = self.fs.drafts().read(handle, offset, &mut buffer).map_err(host)?;
+        buffer.truncate(count);
+        Ok(buffer)
     }
 
     /// Answers copy_file_range(2): from a version, without reading it; EOPNOTSUPP makes the kernel

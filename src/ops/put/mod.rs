@@ -154,7 +154,7 @@ pub fn put(
 ) -> Result<PutReport> {
     let code = is_code(repository, request)?;
     let open = |path: &PathBuf| -> Result<_> {
-        Ok(source::Source::open(path, &request.filters, request.follow)?.as_code(code))
+        Ok(source::Source::open(path, &request.filters, request.follow)?.with_code(code))
     };
     let source = request.source.as_ref().map(open).transpose()?;
     let identity = identity(source.as_ref(), &request.references);

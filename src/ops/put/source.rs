@@ -116,7 +116,7 @@ impl Source {
 
     /// The same, as code if it is.
     #[must_use]
-    pub fn as_code(self, code: bool) -> Self {
+    pub fn with_code(self, code: bool) -> Self {
         Self { code, ..self }
     }
 
