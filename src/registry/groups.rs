@@ -162,6 +162,7 @@ fn add(totals: &mut Totals, more: &Totals) {
     totals.files = totals.files.saturating_add(more.files);
     totals.directories = totals.directories.saturating_add(more.directories);
     totals.symlinks = totals.symlinks.saturating_add(more.symlinks);
+    totals.external = totals.external.saturating_add(more.external);
     totals.size_bytes = totals.size_bytes.saturating_add(more.size_bytes);
 }
 

@@ -18,6 +18,8 @@ use crate::model::version::{Change, Metadata, Timestamp, VersionInfo};
 
 /// Rows of metrics that are kept of a run.
 const ROWS_MAX: u64 = 10_000_000;
+/// Rows that go in one transaction.
+const ROWS_BATCH: usize = 10_000;
 
 /// A run as it is recorded.
 pub(super) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
@@ -43,6 +45,16 @@ pub(super) fn open_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
                 .hint(format!("go on with it by `artifactfs run --id {id} --resume allow`")))
         }
     }
+}
+
+/// A run that may be forgotten.
+fn ended_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
+    let run = known_run(view, id)?.seen_at(now);
+    if run.state != RunState::Running {
+        return Ok(run);
+    }
+    Err(Error::new(Kind::Conflict, format!("run {id} is running"))
+        .hint(format!("`artifactfs run finish {id}` ends it")))
 }
 
 fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
@@ -289,14 +301,23 @@ impl Embedded {
         })
     }
 
+    /// Takes a batch of rows of a run that has ended away; whether there may be more.
+    fn delete_rows(&self, id: &RunId) -> Result<bool> {
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            ended_run(&*transaction, id, now)?;
+            let (from, to) = Key::of(Space::Row).name(id.as_str()).range();
+            let page = transaction.scan(&from, &to, ROWS_BATCH)?;
+            page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
+            Ok(page.len() == ROWS_BATCH)
+        })
+    }
+
     pub(super) fn delete_run(&self, id: &RunId) -> Result<RunInfo> {
+        while self.delete_rows(id)? {}
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
-            let run = known_run(&*transaction, id)?.seen_at(now);
-            if run.state == RunState::Running {
-                return Err(Error::new(Kind::Conflict, format!("run {id} is running"))
-                    .hint(format!("`artifactfs run finish {id}` ends it")));
-            }
+            let run = ended_run(&*transaction, id, now)?;
             for edge in edges(&*transaction, Space::Used, id)? {
                 transaction.delete(&keys::user(&edge.path, edge.number, id))?;
             }

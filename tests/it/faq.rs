@@ -127,6 +127,33 @@ fn how_do_i_clean_the_cache() {
 }
 
 #[test]
+fn how_do_many_processes_log_one_artifact() {
+    let world = World::new();
+    let mut expected = Vec::new();
+    let writers: Vec<_> = (0..6)
+        .map(|writer| {
+            let name = format!("part-{writer}");
+            let parts = world.tree(&name, &[(name.as_str(), name.as_bytes())]);
+            expected.push(name.clone());
+            let parts = parts.to_str().unwrap();
+            world.start(&["put", "--upsert", "--group", "g", "-n", "p/parallel-artifact", parts])
+        })
+        .collect();
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    // Nobody sees it before it is finished, once.
+    assert_eq!(world.run(&["show", "p/parallel-artifact"]).code, 10);
+    let finish = ["finish", "-n", "p/parallel-artifact", "--group", "g", "-a", "whole"];
+    assert_eq!(world.json(&finish)["reference"], "p/parallel-artifact:v0");
+    assert_eq!(world.run(&finish).code, 11);
+    world.ok(&["get", "p/parallel-artifact:whole", "--root", "got"]);
+    for name in expected {
+        assert_eq!(fs::read(world.path("got").join(&name)).unwrap(), name.as_bytes());
+    }
+}
+
+#[test]
 fn how_do_i_find_the_best_run_of_a_sweep_and_what_it_logged() {
     let world = World::new();
     let sweep = world.ok(&["sweep", "create", "p", "--metric", "val_acc", "--goal", "maximize"]);

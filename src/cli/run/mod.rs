@@ -291,9 +291,12 @@ fn run_command(context: &Context, verb: &Run) -> Result<u8> {
     };
     let told = registry.end_run(id.clone(), state, Some(code));
     ended?;
-    if let Err(e) = told {
+    match told {
+        // The command has ended it itself.
+        Err(e) if e.kind() == Kind::Conflict => tracing::info!("{e}"),
         // What the command gave to the shell is not to be hidden by it.
-        context.output.note(&format!("artifactfs: run {id} was not ended: {e}"));
+        Err(e) => context.output.note(&format!("artifactfs: run {id} was not ended: {e}")),
+        Ok(_) => {}
     }
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
