@@ -6,6 +6,7 @@ mod view;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -309,6 +310,10 @@ fn run_begun(
     run: &RunInfo,
 ) -> Result<ExitStatus> {
     let id = &run.start.id;
+    // A person wants to know its id; what the command says to a pipe is the command's alone.
+    if std::io::stderr().is_terminal() {
+        context.output.note(&format!("artifactfs: run {id} of project {}", run.start.project));
+    }
     tracing::info!("run {id} of project {}", run.start.project);
     if verb.save_code {
         code::save(context, repository, run, &verb.command)?;
