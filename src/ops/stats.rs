@@ -66,7 +66,7 @@ pub fn stats(repository: &Repository) -> Stats {
         fetched_bytes: get(&counters.fetched_bytes),
         requests: get(&counters.requests),
         in_flight: get(&counters.in_flight),
-        retries: get(&counters.retries),
+        retries: near.threads().retries(),
         failures: get(&counters.failures),
         wrong_objects: get(&counters.wrong_objects),
         evictions: get(&counters.evictions),

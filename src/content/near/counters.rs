@@ -27,8 +27,6 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Bytes that came.
     pub fetched_bytes: AtomicU64,
-    /// Attempts that failed and were made again.
-    pub retries: AtomicU64,
     /// Requests that failed.
     pub failures: AtomicU64,
     /// Objects whose bytes were wrong, in the cache or from the store.
@@ -112,7 +110,6 @@ impl Watch<'_> {
         match fetched {
             Ok(fetched) => {
                 add(&counters.fetched_bytes, fetched.bytes.len() as u64);
-                add(&counters.retries, u64::from(fetched.retries));
             }
             Err(_) => add(&counters.failures, 1),
         }

@@ -182,6 +182,11 @@ impl Near {
         guests.get(&pack).cloned()
     }
 
+    /// The threads that bring what is not near.
+    pub fn threads(&self) -> &Arc<Threads> {
+        &self.threads
+    }
+
     /// The cache, if there is one.
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -50,7 +51,10 @@ const PARTS_AT_ONCE: usize = 4;
 pub const PART_BYTES: usize = 8 << 20;
 
 /// The threads that move bytes; those who share them share a few.
-pub struct Threads(Option<Runtime>);
+pub struct Threads {
+    runtime: Option<Runtime>,
+    retries: AtomicU64,
+}
 
 impl Threads {
     /// Starts them.
@@ -64,23 +68,28 @@ impl Threads {
             .enable_all()
             .build()
             .map_err(|e| Error::io("cannot start the threads that move bytes", e))?;
-        Ok(Arc::new(Self(Some(runtime))))
+        Ok(Arc::new(Self { runtime: Some(runtime), retries: AtomicU64::new(0) }))
     }
 
     /// What tasks run on.
     pub fn handle(&self) -> &Handle {
-        self.0.as_ref().expect("it is there until the last user is gone").handle()
+        self.runtime.as_ref().expect("it is there until the last user is gone").handle()
     }
 
     /// Waits for `task`; only for threads that are not these.
     pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
         self.handle().block_on(task)
     }
+
+    /// Attempts that failed and were made again.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
@@ -101,8 +110,6 @@ pub struct Fetched {
     pub bytes: Bytes,
     /// Length of the whole object.
     pub object_bytes: u64,
-    /// Attempts that failed before.
-    pub retries: u32,
 }
 
 impl Far {
@@ -159,8 +166,8 @@ impl Far {
     /// [`Kind::Unavailable`] when the store did not answer.
     pub async fn get(&self, key: &str, range: Range<u64>, deadline: Instant) -> Result<Fetched> {
         let attempt = || self.get_once(key, Some(range.clone()));
-        let ((bytes, object_bytes), retries) = self.persist(key, deadline, attempt).await?;
-        Ok(Fetched { bytes, object_bytes, retries })
+        let (bytes, object_bytes) = self.persist(key, deadline, attempt).await?;
+        Ok(Fetched { bytes, object_bytes })
     }
 
     /// A whole object; tried again until `deadline`. Not every server calls all of it a range.
@@ -168,9 +175,9 @@ impl Far {
     /// # Errors
     /// As [`Far::get`]; [`Kind::Unavailable`] for one longer than [`WHOLE_BYTES_MAX`].
     pub async fn get_whole(&self, key: &str, deadline: Instant) -> Result<Fetched> {
-        let ((bytes, object_bytes), retries) =
+        let (bytes, object_bytes) =
             self.persist(key, deadline, || self.get_once(key, None)).await?;
-        Ok(Fetched { bytes, object_bytes, retries })
+        Ok(Fetched { bytes, object_bytes })
     }
 
     async fn get_once(&self, key: &str, range: Option<Range<u64>>) -> Result<(Bytes, u64)> {
@@ -203,8 +210,8 @@ impl Far {
         key: &str,
         deadline: Instant,
         attempt: impl FnMut() -> F,
-    ) -> Result<(T, u32)> {
-        persist(&self.name, key, deadline, attempt).await
+    ) -> Result<T> {
+        persist(&self.threads, &self.name, key, deadline, attempt).await
     }
 
     fn stalled(&self) -> Error {
@@ -251,7 +258,7 @@ impl Far {
             put.map(drop).map_err(|e| self.failed(e))
         };
         let deadline = Instant::now() + WRITE_DEADLINE;
-        self.persist(key, deadline, attempt).await.map(drop)
+        self.persist(key, deadline, attempt).await
     }
 
     /// Begins an object that is written in parts.
@@ -266,7 +273,7 @@ impl Far {
             let begun = timeout(UPLOAD_TIME, self.store.put_multipart(&path)).await;
             begun.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
         };
-        let (upload, _) = self.persist(key, deadline, attempt).await?;
+        let upload = self.persist(key, deadline, attempt).await?;
         Ok(Parts {
             far: Arc::clone(self),
             key: key.to_owned(),
@@ -287,7 +294,7 @@ impl Far {
             head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
         };
         match self.persist(key, deadline, attempt).await {
-            Ok((ObjectMeta { size, .. }, _)) => Ok(Some(size)),
+            Ok(ObjectMeta { size, .. }) => Ok(Some(size)),
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -306,7 +313,7 @@ impl Far {
         };
         match self.persist(key, Instant::now() + WRITE_DEADLINE, attempt).await {
             Err(e) if e.kind() == Kind::NotFound => Ok(()),
-            done => done.map(drop),
+            done => done,
         }
     }
 
@@ -330,11 +337,12 @@ impl Far {
 
 /// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
 pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
+    threads: &Threads,
     name: &str,
     key: &str,
     deadline: Instant,
     mut attempt: impl FnMut() -> F,
-) -> Result<(T, u32)> {
+) -> Result<T> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(BACKOFF_MIN)
         .with_max_delay(BACKOFF_MAX)
@@ -344,7 +352,7 @@ pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
     let mut failures = 0;
     loop {
         let error = match timeout_at(deadline, attempt()).await {
-            Ok(Ok(done)) => return Ok((done, failures)),
+            Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error,
             Err(_) => return Err(too_late(name, None)),
         };
@@ -365,6 +373,7 @@ pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
             return Err(too_late(name, Some(error)));
         }
         tokio::time::sleep(wait).await;
+        threads.retries.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -72,6 +72,7 @@ pub struct Elsewhere {
 
 /// An external file that is read like a pack.
 pub struct Guest {
+    threads: Arc<Threads>,
     digest: Digest,
     external: Arc<External>,
     place: Place,
@@ -100,7 +101,12 @@ impl Elsewhere {
     /// When its server cannot be spoken to at all.
     pub fn guest(&self, digest: Digest, external: &Arc<External>) -> Result<Guest> {
         let place = self.place(&external.url)?;
-        Ok(Guest { digest, external: Arc::clone(external), place })
+        Ok(Guest {
+            threads: Arc::clone(&self.threads),
+            digest,
+            external: Arc::clone(external),
+            place,
+        })
     }
 
     fn place(&self, url: &ExternalUrl) -> Result<Place> {
@@ -159,9 +165,15 @@ impl Elsewhere {
     pub fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
         let place = self.place(url)?;
         let attempt = || place.look_once(url, "");
-        let looked = self.threads.wait(persist(url.as_str(), url.as_str(), deadline, attempt));
+        let looked = self.threads.wait(persist(
+            &self.threads,
+            url.as_str(),
+            url.as_str(),
+            deadline,
+            attempt,
+        ));
         match looked {
-            Ok((seen, _)) => Ok(Some(seen)),
+            Ok(seen) => Ok(Some(seen)),
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -297,11 +309,11 @@ impl Guest {
         let (size, url) = (self.external.size_bytes, self.external.url.as_str());
         let wanted = frame::source_of(&place, size);
         let attempt = || self.fetch_once(wanted.clone());
-        let fetched = persist(url, url, deadline, attempt).await;
-        let (bytes, retries) = fetched.map_err(|e| self.told(e))?;
+        let fetched = persist(&self.threads, url, url, deadline, attempt).await;
+        let bytes = fetched.map_err(|e| self.told(e))?;
         let first = place.start / super::super::cache::BLOCK_BYTES;
         let bytes = Bytes::from(frame::frame(&self.digest, first, &bytes));
-        Ok(Fetched { bytes, object_bytes: self.pack_bytes(), retries })
+        Ok(Fetched { bytes, object_bytes: self.pack_bytes() })
     }
 
     /// Whether it is still what was recorded, as far as its server says.
@@ -314,8 +326,8 @@ impl Guest {
             let seen = self.place.look_once(url, &self.external.version).await;
             self.compare(&seen.map_err(|e| self.gone(e))?)
         };
-        let looked = persist(url.as_str(), url.as_str(), deadline, attempt).await;
-        looked.map(|((), _)| ()).map_err(|e| self.told(e))
+        let looked = persist(&self.threads, url.as_str(), url.as_str(), deadline, attempt).await;
+        looked.map_err(|e| self.told(e))
     }
 
     /// To a reader it is a file that cannot be read now, never one that is closed to him.

@@ -229,6 +229,9 @@ fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
         assert!(back.elapsed() < Duration::from_secs(5), "{fault:?}: {:?}", back.elapsed());
     }
     it.is_right(&root);
+    // Also those of requests that never ended well.
+    let retries = it.world.json(&["stats", "--once"])[0]["stats"]["retries"].as_u64().unwrap();
+    assert!(retries >= 7, "{retries} attempts were made again");
 }
 
 #[test]
