@@ -59,6 +59,9 @@ impl From<ObjectMeta> for Seen {
             (object.e_tag.unwrap_or_default(), object.version.unwrap_or_default());
         // A bucket that kept no versions once calls those "null".
         let version = if version == "null" { String::new() } else { version };
+        // Azure's listings leave out the quotes that its headers, and what they are asked for, have (RFC 9110, 8.8.3).
+        let bare = !etag.is_empty() && !etag.ends_with('"');
+        let etag = if bare { format!("\"{etag}\"") } else { etag };
         Self { size_bytes: object.size, etag, version, modified: String::new() }
     }
 }
