@@ -37,10 +37,10 @@ mkdir mnt
 "$bin" init repo >/dev/null
 "$bin" put -n p/data src >/dev/null
 "$bin" mount mnt >/dev/null
-python3 epoch.py "$work/mnt/p/data" "$files" >/dev/null
+python3 epoch.py "$work/mnt/p/data:latest" "$files" >/dev/null
 for round in $(seq "$rounds"); do
-  python3 epoch.py "$work/mnt/p/data" "$files" >>outside
-  "$bin" run -p p -- python3 epoch.py "$work/mnt/p/data" "$files" >>inside
+  python3 epoch.py "$work/mnt/p/data:latest" "$files" >>outside
+  "$bin" run -p p -- python3 epoch.py "$work/mnt/p/data:latest" "$files" >>inside
   begun=$(date +%s.%N)
   "$bin" run -p p -- true
   echo "$begun $(date +%s.%N)" >>empty

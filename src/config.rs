@@ -10,6 +10,8 @@ pub const REPO_VARIABLE: &str = "ARTIFACTFS_REPO";
 pub const CACHE_DIR_VARIABLE: &str = "ARTIFACTFS_CACHE_DIR";
 /// The environment variable that says how many.
 pub const CACHE_SIZE_VARIABLE: &str = "ARTIFACTFS_CACHE_SIZE";
+/// The environment variable that says which folders external files of this machine may be in.
+pub const EXTERNAL_DIRS_VARIABLE: &str = "ARTIFACTFS_EXTERNAL_DIRS";
 /// The environment variable that names the project of runs.
 pub const PROJECT_VARIABLE: &str = "ARTIFACTFS_PROJECT";
 /// The environment variable that says where a run sees versions.

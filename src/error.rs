@@ -110,6 +110,11 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// Whether it is what somebody answered, and no silence.
+    pub fn is_answer(&self) -> bool {
+        self.kind != Kind::TimedOut && self.source.is_none()
+    }
+
     /// What crosses a socket.
     pub fn to_wire(&self) -> WireError {
         WireError { kind: self.kind, message: self.message(), hint: self.hint.clone() }

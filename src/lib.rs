@@ -21,6 +21,6 @@ pub mod registry;
 pub mod server;
 pub mod staging;
 pub mod telemetry;
-mod wire;
+pub mod wire;
 
 pub use registry::Registry;

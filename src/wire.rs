@@ -1,7 +1,7 @@
 //! What client and server agree on.
 
 /// The version of what crosses the socket; both sides must speak the same.
-pub const PROTOCOL: &str = "5";
+pub const PROTOCOL: &str = "6";
 /// The header that says it.
 pub const PROTOCOL_HEADER: &str = "artifactfs-protocol";
 /// The path of a daemon's numbers.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 
+use crate::config::EXTERNAL_DIRS_VARIABLE;
 use crate::content::store::Access;
 use crate::error::{Error, Kind, Result};
 
@@ -31,5 +32,18 @@ pub fn access(
     let home = || Some(variable("HOME")?.join(".cache"));
     let caches = || variable("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(home);
     access.cache = directory.or_else(|| Some(caches()?.join("artifactfs")));
+    access.external_folders = external_folders(variable(EXTERNAL_DIRS_VARIABLE))?;
     Ok(access)
+}
+
+/// The folders that external files may be in, parted by colons; none of them may be relative.
+fn external_folders(text: Option<PathBuf>) -> Result<Option<Vec<PathBuf>>> {
+    let Some(text) = text else { return Ok(None) };
+    let folders = std::env::split_paths(&text).filter(|folder| !folder.as_os_str().is_empty());
+    let folders: Vec<PathBuf> = folders.collect();
+    if let Some(folder) = folders.iter().find(|folder| !folder.is_absolute()) {
+        let what = format!("{EXTERNAL_DIRS_VARIABLE}: {} is no absolute path", folder.display());
+        return Err(Error::new(Kind::Usage, what).hint("write DIR:DIR, each from / on"));
+    }
+    Ok(Some(folders))
 }

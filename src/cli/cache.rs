@@ -13,6 +13,7 @@ use crate::model::reference::Reference;
 use crate::ops::cache::{CacheCheck, check};
 use crate::ops::prefetch::prefetch as bring;
 use crate::ops::put::{Filters, Silent};
+use crate::ops::repository::Layout;
 
 #[derive(Subcommand)]
 pub enum CacheVerb {
@@ -55,7 +56,18 @@ pub struct Prefetch {
     include: Vec<String>,
 }
 
+/// The cache that is named, or else that of a mount that runs, or else that which a mount would have.
 fn open(context: &Context) -> Result<Cache> {
+    if !context.cache_named {
+        let running = super::daemon::daemons(&Layout::new(&context.repo.value)?)?;
+        let held =
+            running.into_iter().find_map(|one| Some((one.cache?, one.cache_bytes, one.mount)));
+        if let Some((root, limit_bytes, mount)) = held {
+            let (root_shown, mount) = (root.display(), mount.display());
+            context.output.note(&format!("artifactfs: {root_shown}, the cache of {mount}"));
+            return Cache::open(&root, limit_bytes);
+        }
+    }
     let root = context.access.cache.as_deref().ok_or_else(|| {
         Error::new(Kind::Usage, "no cache: neither --cache-dir nor $HOME is set")
             .hint("say where it is with --cache-dir DIR")
@@ -105,7 +117,8 @@ fn cleanup(context: &Context, verb: &Cleanup) -> Result<u8> {
     let cache = open(context)?;
     let freed = cache.shrink_to(size)?;
     let left = cache.usage()?.bytes;
-    let document = json!({ "freed_bytes": freed, "bytes": left });
+    let root = cache.root().display().to_string();
+    let document = json!({ "directory": root, "freed_bytes": freed, "bytes": left });
     context
         .output
         .print(document, || vec![format!("{} freed, {} left", bytes(freed), bytes(left))]);

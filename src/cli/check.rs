@@ -1,15 +1,19 @@
 //! `diff`, `verify` and `fsck`.
 
+use std::os::unix::ffi::OsStrExt;
+
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Bar, bytes};
+use super::stream::{Stream, name_in_json};
 use super::{Context, connect, exit, parse};
 use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
 use crate::ops::diff::{Change, Difference};
-use crate::ops::fsck::{FsckReport, Mode};
+use crate::ops::fsck::{FsckReport, Mode, UnknownPack};
 use crate::ops::listing::each_version;
+use crate::ops::repository::Repository;
 use crate::ops::verify::{Verifier, VerifyReport};
 
 #[derive(Args)]
@@ -39,36 +43,47 @@ pub struct Fsck {
     /// Make the object table again from the indexes in the store
     #[arg(long)]
     rebuild: bool,
+    /// Remove packs that are in the store, that the registry does not know, and that are older than a day
+    #[arg(long, conflicts_with_all = ["repair", "rebuild"])]
+    remove_unknown: bool,
 }
 
 pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
-    let found = match (&verb.draft, &verb.before, &verb.after) {
+    let mut stream = Stream::new(context.output);
+    let mut differ = false;
+    let mut print = |difference: &Difference| {
+        differ = true;
+        stream.print(|| difference_json(difference), || difference_line(difference));
+    };
+    match (&verb.draft, &verb.before, &verb.after) {
         (Some(draft), ..) => {
             let (found, count) = super::draft::differences(context, draft)?;
             if count > found.len() as u64 {
                 context.output.note(&format!("artifactfs: {count} differences, not all shown"));
             }
-            found
+            found.iter().for_each(print);
         }
-        (None, Some(before), Some(after)) => versions(context, before, after)?,
+        (None, Some(before), Some(after)) => versions(context, before, after, &mut print)?,
         _ => return Err(Error::new(Kind::Usage, "two versions are compared, or a draft")),
-    };
-    let document = found.iter().map(difference_json).collect();
-    context.output.print(document, || found.iter().map(difference_line).collect());
-    Ok(if found.is_empty() { exit::DONE } else { exit::USAGE_OR_DIFFERS })
+    }
+    stream.finish();
+    Ok(if differ { exit::USAGE_OR_DIFFERS } else { exit::DONE })
 }
 
-fn versions(context: &Context, before: &str, after: &str) -> Result<Vec<Difference>> {
+fn versions(
+    context: &Context,
+    before: &str,
+    after: &str,
+    each: &mut dyn FnMut(&Difference),
+) -> Result<()> {
     let (before, after): (Reference, Reference) = (parse(before)?, parse(after)?);
     let repository = connect::open_repository(context)?;
     let before = repository.registry.lookup(before)?.root;
     let after = repository.registry.lookup(after)?.root;
-    let mut found = Vec::new();
     crate::ops::diff::diff(&repository.reader, before, after, &mut |difference| {
-        found.push(difference);
+        each(&difference);
         Ok(())
-    })?;
-    Ok(found)
+    })
 }
 
 fn difference_json(difference: &Difference) -> Value {
@@ -77,20 +92,21 @@ fn difference_json(difference: &Difference) -> Value {
         Change::Removed => "removed",
         Change::Changed => "changed",
     };
-    json!({
-        "path": difference.path.to_string_lossy(),
+    let mut document = json!({
         "change": change,
         "before_bytes": difference.before_bytes,
         "after_bytes": difference.after_bytes,
         "directory": difference.directory,
-    })
+    });
+    name_in_json(&mut document, "path", difference.path.as_os_str().as_bytes());
+    document
 }
 
-fn difference_line(difference: &Difference) -> String {
+fn difference_line(difference: &Difference) -> Vec<u8> {
     let mark = match difference.change {
-        Change::Added => '+',
-        Change::Removed => '-',
-        Change::Changed => '~',
+        Change::Added => "+ ",
+        Change::Removed => "- ",
+        Change::Changed => "~ ",
     };
     let slash = if difference.directory { "/" } else { "" };
     let size = match (difference.before_bytes, difference.after_bytes) {
@@ -100,7 +116,8 @@ fn difference_line(difference: &Difference) -> String {
         (_, Some(size)) | (Some(size), _) => format!("  {}", bytes(size)),
         (None, None) => String::new(),
     };
-    format!("{mark} {}{slash}{size}", difference.path.display())
+    let path = difference.path.as_os_str().as_bytes();
+    [mark.as_bytes(), path, slash.as_bytes(), size.as_bytes()].concat()
 }
 
 pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
@@ -122,17 +139,17 @@ pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
 
 fn tell_verified(context: &Context, report: &VerifyReport) {
     let damage = report.damage.iter().map(|damage| {
-        json!({
-            "version": damage.version.to_string(),
-            "path": damage.path.to_string_lossy(),
-            "reason": damage.reason,
-        })
+        let mut document =
+            json!({ "version": damage.version.to_string(), "reason": damage.reason });
+        name_in_json(&mut document, "path", damage.path.as_os_str().as_bytes());
+        document
     });
     let document = json!({
         "versions": report.versions,
         "objects": report.objects,
         "bytes": report.bytes,
         "damaged_paths": report.damaged_paths,
+        "external_unproven": report.unproven,
         "damage": damage.collect::<Vec<_>>(),
     });
     context.output.print(document, || {
@@ -147,6 +164,12 @@ fn tell_verified(context: &Context, report: &VerifyReport) {
         report.versions, report.damaged_paths
     );
     context.output.note(&told);
+    if report.unproven > 0 {
+        let count = report.unproven;
+        context.output.note(&format!(
+            "{count} external files have no proof: other bytes of the same length would not be noticed"
+        ));
+    }
 }
 
 pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
@@ -156,13 +179,36 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
         (false, false) => Mode::Check,
     };
     let repository = connect::open_repository(context)?;
+    if verb.remove_unknown {
+        return remove_unknown(context, &repository);
+    }
     let report = crate::ops::fsck::fsck(&repository, mode)?;
     tell_checked(context, &report);
     let sound = match mode {
         Mode::Check => report.problems == 0,
         Mode::Repair | Mode::Rebuild => report.missing_objects == 0,
     };
+    if report.unknown_packs > 0 {
+        context.output.note(
+            "packs that nobody knows stay; `artifactfs fsck --remove-unknown` removes those older than a day",
+        );
+    }
     Ok(if sound { exit::DONE } else { exit::code(Kind::Corrupt) })
+}
+
+fn remove_unknown(context: &Context, repository: &Repository) -> Result<u8> {
+    let (removed, young) = crate::ops::fsck::remove_unknown(repository)?;
+    let ids = |packs: &[UnknownPack]| packs.iter().map(|p| p.id.to_string()).collect::<Vec<_>>();
+    let freed: u64 = removed.iter().map(|pack| pack.length_bytes).sum();
+    let document =
+        json!({ "removed": ids(&removed), "too_young": ids(&young), "freed_bytes": freed });
+    context.output.print(document, || ids(&removed));
+    let (gone, left) = (removed.len(), young.len());
+    context.output.note(&format!(
+        "{gone} packs removed, {} freed; {left} are younger than a day and stay",
+        bytes(freed)
+    ));
+    Ok(exit::DONE)
 }
 
 fn tell_checked(context: &Context, report: &FsckReport) {
@@ -173,6 +219,7 @@ fn tell_checked(context: &Context, report: &FsckReport) {
         "problems": report.problems,
         "repaired": report.repaired,
         "missing_objects": report.missing_objects,
+        "unknown_packs": report.unknown_packs,
         "findings": report.findings,
     });
     context.output.print(document, || report.findings.clone());

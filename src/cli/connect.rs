@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Context;
-use crate::client::Client;
+use crate::client::{Bytes, Client, Failure};
 use crate::config::{Origin, Setting};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ops::repository::{Layout, Repository};
@@ -27,7 +27,9 @@ use crate::wire::REGISTRY_PATH;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long closing waits for calls that are under way.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long to wait between tries.
+/// The pause before an unanswered call is repeated.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// The pause between two attempts to connect.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// The registry of a repository, wherever it is open.
@@ -129,16 +131,18 @@ impl Carrier for Connection {
         };
         let body = postcard::to_stdvec(&call)
             .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
+        let body = Bytes::from(body);
         let deadline = Instant::now() + CONNECT_DEADLINE;
         let mut client = client;
         loop {
-            match client.post(REGISTRY_PATH, body.clone()) {
-                Err(e) if e.kind() == Kind::Unavailable && Instant::now() < deadline => {
+            match client.ask(REGISTRY_PATH, body.clone()) {
+                Err(Failure::Silence(e)) if Instant::now() < deadline => {
                     tracing::debug!("looking for the registry again: {e}");
                     self.lose(&client);
                 }
-                done => return done,
+                done => return Ok(done?),
             }
+            std::thread::sleep(ASK_AGAIN_AFTER);
             client = match self.route()? {
                 Route::Here(registry) => return dispatch(&*registry, call),
                 Route::There(client) => client,
@@ -194,7 +198,8 @@ fn own(layout: &Layout, lock: File) -> Result<Link> {
     let engine = RedbEngine::open(&layout.registry())?;
     let registry = Arc::new(Embedded::open(Box::new(engine), system_clock())?);
     let shared: Arc<dyn Registry> = Arc::<Embedded>::clone(&registry);
-    let services = Services { registry: Some(shared), ..Services::default() };
+    let changed = Some(registry.changed());
+    let services = Services { registry: Some(shared), changed, ..Services::default() };
     let server = Server::start(&layout.socket(), services)?;
     Ok(Link::Owner(Owner { server: Some(server), registry, _lock: lock }))
 }

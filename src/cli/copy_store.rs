@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
-use super::mount::daemons;
+use super::daemon::daemons;
 use super::output::{Bar, bytes};
 use super::repo::store_options;
 use super::{Context, connect, exit, parse};
-use crate::content::store::{Access, Store, StoreUrl};
+use crate::content::store::{Access, Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, Kind, Result};
-use crate::ops::copy_store::{copy, packs_of};
+use crate::ops::copy_store::{copy, move_to, packs_of};
 use crate::ops::repository::{Repository, Settings};
 
 #[derive(Args)]
@@ -43,6 +43,7 @@ fn open(
 pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
     let (from, to): (StoreUrl, StoreUrl) = (parse(&verb.from)?, parse(&verb.to)?);
     let to_options = store_options(&verb.store_options)?;
+    refuse_secrets(&to, &to_options.clone().into_iter().collect::<Vec<_>>())?;
     let repository = connect::open_repository(context)?;
     let own: StoreUrl = repository.settings.store.parse()?;
     let is_own = own == from;
@@ -52,9 +53,13 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
             Error::new(Kind::Usage, what).hint("--use goes with the repository's own store")
         );
     }
-    if verb.uses && !daemons(&repository.layout)?.is_empty() {
-        return Err(Error::new(Kind::Conflict, "the repository is mounted")
-            .hint("`artifactfs umount` first: a daemon goes on with the store it began with"));
+    let in_use = || match daemons(&repository.layout)?.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Conflict, "the repository is mounted")
+            .hint("`artifactfs umount` first: a daemon goes on with the store it began with")),
+    };
+    if verb.uses {
+        in_use()?;
     }
     let from_options = match is_own {
         true => repository.settings.store_options.clone(),
@@ -62,18 +67,25 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
     };
     let source = open(&repository, &from, &from_options)?;
     let target = open(&repository, &to, &to_options)?;
-    let packs = if is_own { packs_of(&repository)? } else { source.list()? };
+    let packs = if is_own { packs_of(&repository, false)? } else { source.list()? };
     let bar = Bar::new("copying", None, context.output);
-    let copied = copy(&source, &target, &packs, &bar)?;
-    drop(bar);
+    if let Some(owner) = target.owner()?.filter(|owner| *owner != repository.settings.id) {
+        let what = format!("{to} is the store of another repository ({owner})");
+        return Err(Error::new(Kind::Conflict, what).hint("copy to a place of its own"));
+    }
+    let mut copied = copy(&source, &target, &packs, &bar)?;
     if verb.uses {
         let settings = Settings {
             store: to.to_string(),
             store_options: to_options,
             ..repository.settings.clone()
         };
-        repository.layout.write_settings(&settings)?;
+        let rest = move_to(&repository, (&source, &target), &settings, &in_use, &bar)?;
+        // All of the first round were there in the second.
+        copied.packs += rest.packs;
+        copied.bytes += rest.bytes;
     }
+    drop(bar);
     let document = json!({
         "from": from.to_string(),
         "to": to.to_string(),

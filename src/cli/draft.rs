@@ -1,17 +1,20 @@
 //! `commit` and `draft`.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::list::{Place, path_within};
 use super::output::{bytes, table};
 use super::properties::Properties;
+use super::stream::name_in_json;
 use super::{Context, connect, exit, parse};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
-use crate::model::name::EntryName;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::ops::diff::Difference;
 use crate::ops::drafts::{
@@ -51,7 +54,7 @@ pub struct Commit {
 #[derive(Args)]
 pub struct Restore {
     /// project/artifact/path
-    path: String,
+    path: OsString,
 }
 
 #[derive(Args)]
@@ -230,19 +233,18 @@ fn is_busy(error: &Error) -> bool {
 }
 
 pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
-    let mut parts = verb.path.trim_end_matches('/').splitn(3, '/');
-    let (project, artifact, path) = (parts.next(), parts.next(), parts.next());
-    let (Some(project), Some(artifact), Some(path)) = (project, artifact, path) else {
-        return Err(Error::new(Kind::Usage, format!("\"{}\" names no path in a draft", verb.path))
+    let Place { project, artifact: Some(artifact), path: Some(path) } = Place::of(&verb.path)?
+    else {
+        return Err(Error::new(Kind::Usage, format!("{:?} names no path in a draft", verb.path))
             .hint("write it as project/artifact/path"));
     };
     let draft: ArtifactPath = parse(&format!("{project}/{artifact}"))?;
-    let names = path.split('/').filter(|name| !name.is_empty());
-    let names = names.map(|name| EntryName::try_from(std::ffi::OsStr::new(name)));
-    let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
+    let names = path_within(path)?;
     let repository = Arc::new(connect::open_repository(context)?);
     desk(repository)?.call(DraftCall::Restore(draft, names))?;
-    context.output.print(json!({ "restored": verb.path }), Vec::new);
+    let mut document = json!({});
+    name_in_json(&mut document, "restored", verb.path.as_bytes());
+    context.output.print(document, Vec::new);
     Ok(exit::DONE)
 }
 

@@ -8,13 +8,14 @@ use super::properties::{description, metadata};
 use super::select::{Where, change, references};
 use super::{Context, connect, exit, parse, parse_all};
 use crate::error::{Error, Kind, Result};
+use crate::model::json::parse_or_text;
 use crate::model::name::{self, VersionNumber};
 use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::VersionInfo;
 use crate::ops::listing;
 use crate::ops::select::{remove_aliases, targets};
-use crate::registry::{self, AliasChange, ArtifactUpdate};
+use crate::registry::{self, AliasChange, ArtifactUpdate, Detail};
 
 #[derive(Args)]
 pub struct Update {
@@ -97,9 +98,7 @@ fn key_and_value(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::new(Kind::Usage, format!("--set wants KEY=VALUE and found {text:?}"))
     })?;
-    let is_json = serde_json::from_str::<serde_json::Value>(value).is_ok();
-    let value = if is_json { value.to_owned() } else { serde_json::json!(value).to_string() };
-    Ok((key.to_owned(), value))
+    Ok((key.to_owned(), parse_or_text(value)?.to_string()))
 }
 
 fn nothing() -> Error {
@@ -219,6 +218,14 @@ fn change_aliases(
     let repository = connect::open_repository(context)?;
     let registry = &repository.registry;
     if let ([reference], false, false) = (&references[..], bulk, dry_run) {
+        if let AliasChange::Remove(names) = kind(names.clone()) {
+            let info = registry.lookup(reference.clone())?;
+            // Once it was seen to have them, their absence is no error: an answer may have been lost.
+            if names.iter().all(|name| info.aliases.contains(name)) {
+                tell(context, &remove_aliases(&**registry, info.reference(), &names, also)?);
+                return Ok(exit::DONE);
+            }
+        }
         tell(context, &registry.change_aliases(reference.clone(), kind(names), also)?);
         return Ok(exit::DONE);
     }
@@ -238,7 +245,7 @@ fn list_aliases(context: &Context, path: &ArtifactPath) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let info = repository.registry.artifact(path.clone())?;
     let mut found = std::collections::BTreeMap::new();
-    listing::each_of_artifact(&*repository.registry, path, &mut |version| {
+    listing::each_of_artifact(&*repository.registry, path, Detail::Brief, &mut |version| {
         found.extend(version.aliases.into_iter().map(|alias| (alias, Some(version.number))));
         Ok(())
     })?;

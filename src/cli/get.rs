@@ -16,7 +16,7 @@ use crate::ops::put::Filters;
 pub struct Get {
     /// project/artifact:alias
     reference: String,
-    /// Where to write it [default: ./artifacts/<artifact>:<version>]
+    /// Where to write it [default: ./artifacts/<artifact>@<version>]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Only files that match; may be given several times
@@ -32,7 +32,8 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let filters = Filters::new(&verb.include, &[])?;
     let repository = connect::open_repository(context)?;
     let info = super::runs::used(context, &*repository.registry, reference)?;
-    let name = format!("{}:{}", info.path.artifact, info.number);
+    // No colon: the folder may become part of PYTHONPATH or of another list that colons part.
+    let name = format!("{}@{}", info.path.artifact, info.number);
     let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
     let externals = match verb.references_only_links {

@@ -124,7 +124,7 @@ fn list(context: &Context, artifact: Option<&str>) -> Result<u8> {
 }
 
 fn is_artifact(repository: &Repository, path: &ArtifactPath) -> Result<bool> {
-    match repository.registry.versions(path.clone(), None, 1) {
+    match repository.registry.artifact(path.clone()) {
         Err(e) if e.kind() == Kind::NotFound => Ok(false),
         found => found.map(|_| true),
     }

@@ -66,7 +66,7 @@ pub fn used_by(context: &Context, verb: &Of) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let registry = &*repository.registry;
     let (path, number, _) = lineage::resolve(registry, &reference)?;
-    let ids = registry.users(path, number)?;
+    let ids = runs::users(registry, &path, number)?;
     let found: Vec<RunInfo> =
         ids.iter().map(|id| runs::find(registry, id)).collect::<Result<_>>()?;
     context.output.print(found.iter().map(run_json).collect(), || {

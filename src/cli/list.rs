@@ -1,11 +1,14 @@
 //! `ls` and `show`.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{age, artifact, bytes, joined, remarks, table, version};
+use super::stream::{Stream, name_in_json};
 use super::{Context, connect, exit, parse, parse_all};
 use crate::content::directory::{each_entry, resolve};
 use crate::error::{Error, Kind, Result};
@@ -16,14 +19,17 @@ use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::VersionInfo;
+use crate::ops::external::count_unproven;
+use crate::ops::listing;
 use crate::ops::repository::Repository;
 use crate::ops::select::{Filter, Selection, each_selected};
 use crate::ops::share;
+use crate::registry::Detail;
 
 #[derive(Args)]
 pub struct Ls {
     /// project, project/artifact, or project/artifact:alias/path
-    what: Option<String>,
+    what: Option<OsString>,
     /// More about each
     #[arg(short, long)]
     long: bool,
@@ -48,9 +54,7 @@ pub struct Show {
 
 pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
     let what = verb.what.unwrap_or_default();
-    let what = what.trim_end_matches('/');
-    let mut parts = what.splitn(3, '/');
-    let (project, artifact, path) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+    let Place { project, artifact, path } = Place::of(&what)?;
     let tags: Vec<Tag> = parse_all(&verb.tags)?;
     let filters: Vec<Filter> = parse_all(&verb.filters)?;
     let filtered = !filters.is_empty();
@@ -75,7 +79,7 @@ pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
         Some(_) if !selection.filters.is_empty() => Err(unfiltered("files have no tags")),
         Some(artifact) => {
             let reference = parse(&format!("{project}/{artifact}"))?;
-            files(context, reference, path.unwrap_or(""), verb.long)
+            files(context, reference, path.unwrap_or_default(), verb.long)
         }
     }
 }
@@ -99,7 +103,7 @@ fn projects(context: &Context) -> Result<u8> {
 
 fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let mut artifacts = repository.registry.artifacts(project)?;
+    let mut artifacts = listing::artifacts(&*repository.registry, &project)?;
     artifacts.retain(|artifact| tags.iter().all(|tag| artifact.tags.contains(tag)));
     context.output.print(artifacts.iter().map(artifact).collect(), || {
         let mut rows = Vec::new();
@@ -121,64 +125,96 @@ fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8
 
 fn versions(context: &Context, selection: &Selection, long: bool) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let mut versions = Vec::new();
-    each_selected(&*repository.registry, selection, &mut |version| {
-        versions.push(version);
+    let registry = &*repository.registry;
+    if context.output.json {
+        let selection = Selection { detail: Detail::Full, ..selection.clone() };
+        let mut stream = Stream::new(context.output);
+        each_selected(registry, &selection, &mut |info| {
+            stream.print(|| version(&info), Vec::new);
+            Ok(())
+        })?;
+        stream.finish();
+        return Ok(exit::DONE);
+    }
+    let mut rows = Vec::new();
+    each_selected(registry, selection, &mut |info| {
+        rows.push(version_row(&info, long));
         Ok(())
     })?;
-    context.output.print(versions.iter().map(version).collect(), || {
-        let row = |info: &VersionInfo| {
-            let mut row = vec![
-                info.reference().to_string(),
-                joined(&info.aliases),
-                bytes(info.totals.size_bytes),
-                format!("{} files", info.totals.files),
-                format!("{} ago", age(info.created)),
-            ];
-            if long {
-                row.extend([info.root.to_string(), info.description.clone()]);
-            }
-            row.push(remarks(info));
-            row
-        };
-        table(&versions.iter().map(row).collect::<Vec<_>>())
-    });
+    context.output.print(Value::Null, || table(&rows));
     Ok(exit::DONE)
+}
+
+fn version_row(info: &VersionInfo, long: bool) -> Vec<String> {
+    let mut row = vec![
+        info.reference().to_string(),
+        joined(&info.aliases),
+        bytes(info.totals.size_bytes),
+        format!("{} files", info.totals.files),
+        format!("{} ago", age(info.created)),
+    ];
+    if long {
+        row.extend([info.root.to_string(), info.description.clone()]);
+    }
+    row.push(remarks(info));
+    row
+}
+
+/// `project/artifact/path`, of which some may be left out: names, and then a path of any bytes.
+pub struct Place<'a> {
+    pub project: &'a str,
+    pub artifact: Option<&'a str>,
+    pub path: Option<&'a [u8]>,
+}
+
+impl<'a> Place<'a> {
+    pub fn of(text: &'a OsStr) -> Result<Self> {
+        let mut rest = text.as_bytes();
+        while let Some(shorter) = rest.strip_suffix(b"/") {
+            rest = shorter;
+        }
+        let mut parts = rest.splitn(3, |byte| *byte == b'/');
+        let mut name = || parts.next().map(std::str::from_utf8).transpose();
+        let names = name().and_then(|project| Ok((project.unwrap_or(""), name()?)));
+        let (project, artifact) = names.map_err(|_| {
+            Error::new(Kind::Usage, format!("{text:?} begins with a name that is no text"))
+        })?;
+        Ok(Self { project, artifact, path: parts.next() })
+    }
 }
 
 /// The parts of a path within a version.
-pub fn path_within(text: &str) -> Result<Vec<EntryName>> {
-    let parts = text.split('/').filter(|part| !part.is_empty());
-    parts.map(|part| Ok(EntryName::try_from(part.as_bytes())?)).collect()
+pub fn path_within(text: &[u8]) -> Result<Vec<EntryName>> {
+    let parts = text.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    parts.map(|part| Ok(EntryName::try_from(part)?)).collect()
 }
 
-fn files(context: &Context, reference: Reference, path: &str, long: bool) -> Result<u8> {
+fn files(context: &Context, reference: Reference, path: &[u8], long: bool) -> Result<u8> {
     let path = path_within(path)?;
     let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
-    let entries = entries_at(&repository, &info, &path)?;
+    let mut stream = Stream::new(context.output);
     // Only those who want more of it read the descriptors.
     let described = long || context.output.json;
-    let rows = entries.iter().map(|entry| (entry, described.then(|| external(&repository, entry))));
-    let rows = rows.map(|(entry, external)| Ok((entry, external.transpose()?.flatten())));
-    let rows = rows.collect::<Result<Vec<Row<'_>>>>()?;
-    context.output.print(rows.iter().map(entry_json).collect(), || {
-        if long {
-            return table(&rows.iter().map(long_row).collect::<Vec<_>>());
-        }
-        let mark = |target: &Target| matches!(target, Target::Directory(_)).then_some("/");
-        let line = |e: &Entry| format!("{}{}", e.name, mark(&e.target).unwrap_or(""));
-        entries.iter().map(line).collect()
-    });
+    each_at(&repository, &info, &path, &mut |entry| {
+        let external = if described { external(&repository, entry)? } else { None };
+        stream.print(
+            || entry_json(entry, external.as_deref()),
+            || if long { long_line(entry, external.as_deref()) } else { short_line(entry) },
+        );
+        Ok(())
+    })?;
+    stream.finish();
     Ok(exit::DONE)
 }
 
-/// The entries of the directory at `path`, or the one file there.
-fn entries_at(
+/// Calls `each` with the entries of the directory at `path`, or with the one file there.
+fn each_at(
     repository: &Repository,
     info: &VersionInfo,
     path: &[EntryName],
-) -> Result<Vec<Entry>> {
+    each: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
     let mut tree = info.root;
     if !path.is_empty() {
         let entry = resolve(&repository.reader, info.root, path)?.ok_or_else(|| {
@@ -188,19 +224,11 @@ fn entries_at(
         })?;
         match entry.target {
             Target::Directory(digest) => tree = digest,
-            _ => return Ok(vec![entry]),
+            _ => return each(&entry),
         }
     }
-    let mut entries = Vec::new();
-    each_entry(&repository.reader, tree, &mut |entry| {
-        entries.push(entry.clone());
-        Ok(())
-    })?;
-    Ok(entries)
+    each_entry(&repository.reader, tree, each)
 }
-
-/// An entry, and what is recorded of it if it lives elsewhere.
-type Row<'a> = (&'a Entry, Option<Arc<External>>);
 
 fn external(repository: &Repository, entry: &Entry) -> Result<Option<Arc<External>>> {
     match entry.target {
@@ -219,42 +247,59 @@ fn external_json(external: &External) -> Value {
         "version": some(&external.version),
         "modified": some(&external.modified),
         "checksum": external.checksum.map(|sum| Digest::from_bytes(sum).to_string()),
+        "proven": external.is_proven(),
     })
 }
 
-fn entry_json((entry, external): &Row<'_>) -> Value {
-    let name = entry.name.to_string();
-    match &entry.target {
+fn entry_json(entry: &Entry, external: Option<&External>) -> Value {
+    let mut document = match &entry.target {
         Target::Directory(digest) => {
-            json!({ "name": name, "kind": "directory", "digest": digest.to_string() })
+            json!({ "kind": "directory", "digest": digest.to_string() })
         }
         Target::Symlink(target) => {
-            json!({ "name": name, "kind": "symlink", "target": String::from_utf8_lossy(target) })
+            let mut document = json!({ "kind": "symlink" });
+            name_in_json(&mut document, "target", target);
+            document
         }
         Target::File { content, executable } => json!({
-            "name": name,
             "kind": "file",
             "size_bytes": content.size_bytes(),
             "executable": executable,
             "digest": content.digest().map(|digest| digest.to_string()),
-            "external": external.as_deref().map(external_json),
+            "external": external.map(external_json),
         }),
-    }
+    };
+    name_in_json(&mut document, "name", entry.name.as_bytes());
+    document
 }
 
-fn long_row((entry, external): &Row<'_>) -> Vec<String> {
-    let (mode, size, rest) = match &entry.target {
-        Target::Directory(_) => ("dr-xr-xr-x", String::new(), "/".to_owned()),
-        Target::Symlink(to) => {
-            ("lrwxrwxrwx", String::new(), format!(" -> {}", String::from_utf8_lossy(to)))
-        }
+fn short_line(entry: &Entry) -> Vec<u8> {
+    let mut line = entry.name.as_bytes().to_vec();
+    if matches!(entry.target, Target::Directory(_)) {
+        line.push(b'/');
+    }
+    line
+}
+
+fn long_line(entry: &Entry, external: Option<&External>) -> Vec<u8> {
+    let (mode, size) = match &entry.target {
+        Target::Directory(_) => ("dr-xr-xr-x", String::new()),
+        Target::Symlink(_) => ("lrwxrwxrwx", String::new()),
         Target::File { content, executable } => {
             let mode = if *executable { "-r-xr-xr-x" } else { "-r--r--r--" };
-            let from = external.as_ref().map(|external| format!(" <- {}", external.url));
-            (mode, content.size_bytes().to_string(), from.unwrap_or_default())
+            (mode, content.size_bytes().to_string())
         }
     };
-    vec![mode.to_owned(), format!("{size:>12}"), format!("{}{rest}", entry.name)]
+    let mut line = format!("{mode}  {size:>12}  ").into_bytes();
+    line.extend(short_line(entry));
+    if let Target::Symlink(to) = &entry.target {
+        line.extend(b" -> ".iter().chain(to.iter()));
+    }
+    if let Some(external) = external {
+        let mark = if external.is_proven() { "" } else { " (no proof)" };
+        line.extend(format!(" <- {}{mark}", external.url).into_bytes());
+    }
+    line
 }
 
 /// How long a version lives, and until when that is.
@@ -295,16 +340,24 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
     let info = repository.registry.lookup(reference)?;
     let stored = share::stored_bytes(&repository, info.root)?;
     let exclusive = share::exclusive_bytes(&repository, &[info.root])?;
+    let unproven = match info.totals.external {
+        0 => 0,
+        _ => count_unproven(&repository, info.root)?,
+    };
     let mut document = version(&info);
+    document["external_unproven"] = json!(unproven);
     document["stored_bytes"] = json!(stored);
     document["exclusive_bytes"] = json!(exclusive);
-    document["shared_bytes"] = json!(stored - exclusive);
+    // The two were counted one after the other, and others go on meanwhile.
+    let shared = stored.saturating_sub(exclusive);
+    document["shared_bytes"] = json!(shared);
     context.output.print(document, || {
         let metadata = serde_json::Value::Object(info.metadata.to_object());
         let totals = &info.totals;
         let external = match totals.external {
             0 => String::new(),
-            count => format!(" ({count} external)"),
+            count if unproven == 0 => format!(" ({count} external)"),
+            count => format!(" ({count} external, {unproven} without proof)"),
         };
         let contents = format!(
             "{} files{external}, {} directories, {} symlinks",
@@ -324,7 +377,7 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
             ("contents", contents),
             ("size", bytes(totals.size_bytes)),
             ("stored", bytes(stored)),
-            ("shared", format!("{} with other versions", bytes(stored - exclusive))),
+            ("shared", format!("{} with other versions", bytes(shared))),
             ("exclusive", format!("{} that deleting it would free", bytes(exclusive))),
         ];
         table(&rows.map(|(key, value)| vec![key.to_owned(), value]))

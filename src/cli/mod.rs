@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod connect;
 mod copy_store;
+mod daemon;
 mod draft;
 mod edit;
 mod exit;
@@ -15,6 +16,7 @@ mod get;
 mod groups;
 mod lineage;
 mod list;
+mod manners;
 mod mount;
 mod output;
 mod properties;
@@ -25,8 +27,10 @@ mod run;
 mod runs;
 mod select;
 mod stats;
+mod stream;
 mod sweep;
 mod table;
+mod umount;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -60,6 +64,9 @@ struct Cli {
     /// Say more on stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -99,7 +106,7 @@ enum Verb {
     /// Mount every version as a read-only directory
     Mount(mount::Mount),
     /// Unmount, and end the daemon behind it
-    Umount(mount::Umount),
+    Umount(umount::Umount),
     /// Make a draft the next version of its artifact
     Commit(draft::Commit),
     /// Begin a draft from a version, list drafts, or throw one away
@@ -148,6 +155,8 @@ enum Verb {
 struct Context {
     repo: Setting<PathBuf>,
     access: Access,
+    /// Whether somebody said where the cache is.
+    cache_named: bool,
     output: Output,
     /// How often `-v` was given.
     verbose: u8,
@@ -165,6 +174,7 @@ impl Context {
 
 /// Runs the command line; every error ends here.
 pub fn run() -> ExitCode {
+    manners::settle();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -186,13 +196,24 @@ pub fn run() -> ExitCode {
 }
 
 fn path_variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).map(PathBuf::from)
+    // One that is empty is as good as none.
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn run_verb(cli: Cli) -> Result<u8> {
+    // What these write is the user's own, beside the repository, and bears the modes that the user wants.
+    let own = matches!(
+        cli.verb,
+        Verb::Get(_) | Verb::Run(_) | Verb::Enter(_) | Verb::Table(_) | Verb::Sweep(_)
+    );
+    if !own {
+        manners::protect();
+    }
     let repo = config::repository(cli.repo, path_variable)?;
+    let cache_named = cli.cache_dir.is_some();
     let access = access::access(cli.cache_dir, cli.cache_size.as_deref(), path_variable)?;
-    let context = Context { repo, access, output: Output { json: cli.json }, verbose: cli.verbose };
+    let output = Output { json: cli.json, quiet: cli.quiet };
+    let context = Context { repo, access, cache_named, output, verbose: cli.verbose };
     match cli.verb {
         Verb::Init(verb) => repo::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
@@ -209,7 +230,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Verify(verb) => check::verify(&context, verb),
         Verb::Fsck(verb) => check::fsck(&context, verb),
         Verb::Mount(verb) => mount::mount(&context, verb),
-        Verb::Umount(verb) => mount::umount(&context, verb),
+        Verb::Umount(verb) => umount::umount(&context, verb),
         Verb::Commit(verb) => draft::commit(&context, verb),
         Verb::Draft(verb) => draft::draft(&context, verb),
         Verb::Restore(verb) => draft::restore(&context, verb),

@@ -1,91 +1,52 @@
-//! `mount` and `umount`, and the daemon between them.
-//!
-//! `mount` starts the daemon as a process of its own and waits until it says that it is ready, or
-//! why not. The daemon writes what it serves into a file of its own, by which `umount` and
-//! `status` find it.
+//! `mount`: starts the daemon as a process of its own and waits until it says that it is ready, or why not.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::draft::open_desk as open_drafts;
-use super::{Context, connect, exit, watchdog};
+use super::daemon::Daemon;
+use super::{Context, connect, exit, manners};
+use crate::content::cache::Cache;
 use crate::content::store::Access;
 use crate::error::{Error, IoContext, Kind, Result, WireError};
-use crate::mount::{
-    MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
-    unmount_if_idle,
-};
-use crate::ops::drafts::{DraftDesk, DraftService};
-use crate::ops::holder;
+use crate::mount::MountOptions;
 use crate::ops::prefetch::Mode;
-use crate::ops::repository::{Layout, Repository};
-use crate::registry::Registry;
-use crate::server::{Server, Services, serve_metrics};
+use crate::ops::repository::Layout;
 
 /// How long the daemon may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// How long it may take to end.
-const END_DEADLINE: Duration = Duration::from_secs(30);
-/// How often to look whether it has.
-const POLL_EVERY: Duration = Duration::from_millis(20);
-/// How often the daemon frees what dead writers left.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub struct Mount {
     /// An empty directory
-    directory: PathBuf,
+    pub directory: PathBuf,
     /// Also mount drafts, to be written to, on this empty directory
     #[arg(long, value_name = "DIR")]
-    staging: Option<PathBuf>,
+    pub staging: Option<PathBuf>,
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
     /// Commit a draft that was quiet for so long, and that nobody has open for writing
     #[arg(long, value_name = "SECONDS", requires = "staging", value_parser = clap::value_parser!(u64).range(1..))]
-    autocommit: Option<u64>,
+    pub autocommit: Option<u64>,
     /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec,
     /// prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS, watchdog=SECONDS (0: none)
     #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
-    options: Vec<String>,
+    pub options: Vec<String>,
     /// Also answer `GET /metrics` on this address and port
     #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics_listen: Option<SocketAddr>,
-    /// Where the daemon says that it is ready
-    #[arg(long, hide = true)]
-    ready_file: Option<PathBuf>,
-}
-
-#[derive(Args)]
-pub struct Umount {
-    /// Where it is mounted
-    directory: PathBuf,
-    /// Also when it is in use: it goes when its last user does
-    #[arg(short, long)]
-    lazy: bool,
-}
-
-/// What a daemon serves, as its file in the repository says.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct DaemonRecord {
-    /// Its process.
-    pub pid: u32,
-    /// Its process, so that a reused id does not pass for it.
-    pub holder: String,
-    /// The read-only mount.
-    pub mount: PathBuf,
-    /// The staging mount.
-    pub staging: Option<PathBuf>,
+    pub metrics_listen: Option<SocketAddr>,
+    /// Say on standard output whether it is ready, and nothing more there
+    #[arg(long, hide = true, requires = "foreground")]
+    started: bool,
 }
 
 /// What the daemon tells the command that started it.
@@ -96,7 +57,7 @@ enum Ready {
 }
 
 /// What `-o` says: how to mount, and how a remote store is read.
-fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> {
+pub fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> {
     let root = rustix::process::geteuid().is_root();
     let mut options = MountOptions {
         allow_other: root,
@@ -131,6 +92,9 @@ fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> 
         }
     }
     access.looks_ahead = options.prefetch != Mode::None;
+    if access.cache.is_some() {
+        Cache::check_limit(access.cache_bytes)?;
+    }
     Ok((options, access))
 }
 
@@ -155,16 +119,28 @@ pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
     if !verb.foreground {
         return start_daemon(context, &layout, &verb);
     }
-    let started = Daemon::start(context, &layout, &verb);
-    if let Some(path) = &verb.ready_file {
-        tell_starter(path, &started)?;
+    manners::raise_descriptors();
+    if verb.started {
+        crate::telemetry::keep(&log_of(&layout));
     }
+    let started = Daemon::start(context, &layout, &verb);
+    let told = if verb.started { tell_starter(&started) } else { Ok(()) };
     let daemon = started?;
-    if verb.ready_file.is_none() {
+    if let Err(e) = told {
+        // Nobody knows of the mounts: who asked for them is gone.
+        daemon.end();
+        return Err(e);
+    }
+    if !verb.started {
         tell_mounted(context, &verb);
     }
     daemon.serve()?;
     Ok(exit::DONE)
+}
+
+/// What a daemon says when nobody listens.
+fn log_of(layout: &Layout) -> PathBuf {
+    layout.root.join("daemon.log")
 }
 
 fn tell_mounted(context: &Context, verb: &Mount) {
@@ -180,18 +156,15 @@ fn tell_mounted(context: &Context, verb: &Mount) {
 
 /// Starts this program again as a daemon, and waits for its word.
 fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> {
-    let word = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
-    let ready_file = word.path().join("ready");
-    let log_path = layout.root.join("daemon.log");
+    let log_path = log_of(layout);
     let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
     let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
     let mut command = Command::new(program);
-    command.arg("--repo").arg(&layout.root).arg("mount").arg("--foreground");
+    command.arg("--repo").arg(&layout.root).args(["mount", "--foreground", "--started"]);
     if let Some(cache) = &context.access.cache {
         command.arg("--cache-dir").arg(std::path::absolute(cache).at("find", cache)?);
     }
     command.arg("--cache-size").arg(context.access.cache_bytes.to_string());
-    command.arg("--ready-file").arg(&ready_file);
     if let Some(staging) = &verb.staging {
         command.arg("--staging").arg(std::path::absolute(staging).at("find", staging)?);
     }
@@ -205,297 +178,53 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
         command.args(["--metrics-listen", &address.to_string()]);
     }
     command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    manners::detach(&mut command);
     let mut child = command.spawn().map_err(|e| Error::io("cannot start the daemon", e))?;
-    let deadline = Instant::now() + READY_DEADLINE;
-    loop {
-        if let Ok(text) = fs::read(&ready_file) {
-            return match serde_json::from_slice(&text) {
-                Ok(Ready::Up) => {
-                    tell_mounted(context, verb);
-                    Ok(exit::DONE)
-                }
-                Ok(Ready::Failed(error)) => Err(error.into()),
-                Err(e) => Err(Error::new(Kind::Unavailable, "the daemon is not clear").because(e)),
-            };
+    let why = || format!("its last words are in {}", log_path.display());
+    let Some(word) = word_of(&mut child) else {
+        // It is of no use, and must not go on by itself.
+        let _ = child.kill();
+        let what = format!("the daemon was not ready in {} s", READY_DEADLINE.as_secs());
+        return Err(Error::new(Kind::Unavailable, what).hint(why()));
+    };
+    if word.is_empty() {
+        let status = child.wait().map_err(|e| Error::io("cannot wait for the daemon", e))?;
+        let what = format!("the daemon ended before it was ready: {status}");
+        return Err(Error::new(Kind::Unavailable, what).hint(why()));
+    }
+    match serde_json::from_slice(&word) {
+        Ok(Ready::Up) => {
+            tell_mounted(context, verb);
+            Ok(exit::DONE)
         }
-        let ended = child.try_wait().map_err(|e| Error::io("cannot wait for the daemon", e))?;
-        if let Some(status) = ended {
-            let what = format!("the daemon ended before it was ready: {status}");
-            return Err(Error::new(Kind::Unavailable, what)
-                .hint(format!("its last words are in {}", log_path.display())));
-        }
-        if Instant::now() > deadline {
-            // It is of no use, and must not go on by itself.
-            let _ = child.kill();
-            let what = format!("the daemon was not ready in {} s", READY_DEADLINE.as_secs());
-            return Err(Error::new(Kind::Unavailable, what)
-                .hint(format!("its last words are in {}", log_path.display())));
-        }
-        std::thread::sleep(POLL_EVERY);
+        Ok(Ready::Failed(error)) => Err(error.into()),
+        Err(e) => Err(Error::new(Kind::Unavailable, "the daemon is not clear").because(e)),
     }
 }
 
-/// Tells whoever started the daemon; the file appears whole.
-fn tell_starter(path: &Path, started: &Result<Daemon>) -> Result<()> {
+/// Reads what a daemon says until it closes its output; `None` when it does not in time.
+fn word_of(child: &mut Child) -> Option<Vec<u8>> {
+    let mut output = child.stdout.take()?;
+    let (told, word) = channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        // What broke off is not JSON.
+        let _ = output.read_to_end(&mut text);
+        told.send(text)
+    });
+    word.recv_timeout(READY_DEADLINE).ok()
+}
+
+/// Tells whoever started the daemon, and lets go of the pipe to it.
+fn tell_starter(started: &Result<Daemon>) -> Result<()> {
     let word = match started {
         Ok(_) => Ready::Up,
         Err(error) => Ready::Failed(error.to_wire()),
     };
     let text = serde_json::to_vec(&word).expect("a word is plain text");
-    let part = path.with_extension("part");
-    fs::write(&part, text).and_then(|()| fs::rename(&part, path)).at("write", path)
-}
-
-/// A process that serves mounts.
-struct Daemon {
-    repository: Arc<Repository>,
-    connection: Arc<connect::Connection>,
-    mounts: Vec<Mounted>,
-    watchers: Vec<Watcher>,
-    record: PathBuf,
-    /// Answer for the drafts, and for what it did.
-    servers: Vec<Server>,
-    /// Ends the mounts if this process hangs.
-    watchdog: Option<Child>,
-    /// The drafts that are committed when they were quiet, and for how long.
-    autocommit: Option<(Arc<DraftDesk>, Duration)>,
-}
-
-/// Opens the drafts, and answers for them.
-fn open_desk(repository: &Arc<Repository>) -> Result<(Arc<DraftDesk>, Server)> {
-    let desk = Arc::new(open_drafts(repository)?);
-    desk.hash_ahead();
-    let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&desk);
-    let services = Services { drafts: Some(service), ..Services::default() };
-    let server = Server::start(&repository.layout.staging_socket(), services)?;
-    Ok((desk, server))
-}
-
-/// How often drafts are looked at that may have been quiet long enough.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-impl Daemon {
-    fn start(context: &Context, layout: &Layout, verb: &Mount) -> Result<Self> {
-        let (options, access) = options(&verb.options, &context.access)?;
-        // Its own session: a terminal that closes does not end it.
-        if verb.ready_file.is_some() {
-            rustix::process::setsid()
-                .map_err(|e| Error::io("cannot leave the session", e.into()))?;
-        }
-        let connection = Arc::new(connect::Connection::open(layout)?);
-        let registry: Arc<dyn Registry> = Arc::<connect::Connection>::clone(&connection);
-        let repository = Arc::new(Repository::new(layout.clone(), registry, &access)?);
-        if let Err(e) = holder::release_orphans(&repository) {
-            tracing::warn!("what dead writers left is not freed yet: {e}");
-        }
-        // Everything that can be refused comes before the first mount.
-        let desk = verb.staging.is_some().then(|| open_desk(&repository)).transpose()?;
-        let (mounted, watcher) =
-            mount_read_only(Arc::clone(&repository), &verb.directory, options)?;
-        let mut record = DaemonRecord {
-            pid: std::process::id(),
-            holder: holder::this_process(),
-            mount: mounted.target().to_owned(),
-            staging: None,
-        };
-        let (mut mounts, mut watchers) = (vec![mounted], vec![watcher]);
-        if let (Some(target), Some((desk, _))) = (&verb.staging, &desk) {
-            match mount_staging(Arc::clone(&repository), Arc::clone(desk), target, options) {
-                Ok((mounted, watcher)) => {
-                    record.staging = Some(mounted.target().to_owned());
-                    mounts.push(mounted);
-                    watchers.push(watcher);
-                }
-                Err(e) => {
-                    mounts.into_iter().for_each(Mounted::unmount);
-                    return Err(e);
-                }
-            }
-        }
-        let quiet = verb.autocommit.map(Duration::from_secs);
-        let autocommit = desk.as_ref().map(|(desk, _)| Arc::clone(desk)).zip(quiet);
-        let mut servers: Vec<_> = desk.into_iter().map(|(_, server)| server).collect();
-        let record = write_record(layout, &record)?;
-        let stats = Services { stats: Some(Arc::clone(&repository)), ..Services::default() };
-        servers.push(Server::start(&layout.daemon_socket(std::process::id()), stats)?);
-        if let Some(address) = verb.metrics_listen {
-            serve_metrics(address, Arc::clone(&repository))?;
-        }
-        let targets: Vec<_> = mounts.iter().map(|mounted| mounted.target().to_owned()).collect();
-        let seconds = options.watchdog_seconds;
-        let watchdog = (seconds > 0).then(|| watchdog::start(seconds, &targets)).transpose()?;
-        Ok(Self { repository, connection, mounts, watchers, record, servers, watchdog, autocommit })
-    }
-
-    /// Serves until it is told to end or its mounts are gone.
-    fn serve(self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
-        let waited = runtime.block_on(self.wait());
-        for watcher in self.watchers {
-            watcher.stop();
-        }
-        for mounted in self.mounts {
-            mounted.unmount();
-        }
-        drop(self.servers);
-        if let Some(mut watchdog) = self.watchdog {
-            drop(watchdog.stdin.take());
-            // It ends when its input does.
-            let _ = watchdog.wait();
-        }
-        self.connection.close();
-        if let Err(e) = fs::remove_file(&self.record) {
-            tracing::debug!("{} was not removed: {e}", self.record.display());
-        }
-        waited
-    }
-
-    async fn wait(&self) -> Result<()> {
-        let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", e));
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut hang_up = listen(SignalKind::hangup())?;
-        let mut swept = Instant::now();
-        let mut committing: Option<tokio::task::JoinHandle<()>> = None;
-        let mut looked = Instant::now();
-        let mut tick = tokio::time::interval(POLL_EVERY);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => return Ok(()),
-                _ = tick.tick() => {}
-            }
-            if self.mounts.iter().any(Mounted::has_ended) {
-                return Ok(());
-            }
-            let idle = committing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
-            if let (Some((desk, quiet)), true) = (&self.autocommit, idle)
-                && looked.elapsed() > LOOK_EVERY
-            {
-                looked = Instant::now();
-                let (desk, quiet) = (Arc::clone(desk), *quiet);
-                committing = Some(tokio::task::spawn_blocking(move || desk.autocommit(quiet)));
-            }
-            if swept.elapsed() > SWEEP_EVERY {
-                swept = Instant::now();
-                let repository = Arc::clone(&self.repository);
-                tokio::task::spawn_blocking(move || {
-                    if let Err(e) = holder::release_orphans(&repository) {
-                        tracing::warn!("what dead writers left is not freed yet: {e}");
-                    }
-                });
-            }
-        }
-    }
-}
-
-fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<PathBuf> {
-    let folder = layout.daemons();
-    fs::create_dir_all(&folder).at("create", &folder)?;
-    let path = folder.join(record.pid.to_string());
-    let text = serde_json::to_vec(record).expect("a record is plain text");
-    let part = folder.join(format!(".{}", record.pid));
-    fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)?;
-    Ok(path)
-}
-
-/// The daemons of a repository that run; files of dead ones are removed.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
-    let folder = layout.daemons();
-    let mut running = Vec::new();
-    let entries = match fs::read_dir(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(running),
-        entries => entries.at("list", &folder)?,
-    };
-    for entry in entries {
-        let path = entry.at("list", &folder)?.path();
-        let Ok(text) = fs::read(&path) else { continue };
-        let Ok(record) = serde_json::from_slice::<DaemonRecord>(&text) else {
-            continue;
-        };
-        if holder::is_dead(&record.holder) {
-            // Another command may have removed it at the same moment.
-            let _ = fs::remove_file(&path);
-            let _ = fs::remove_file(layout.daemon_socket(record.pid));
-        } else {
-            running.push(record);
-        }
-    }
-    Ok(running)
-}
-
-pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
-    // A dead mount cannot be canonicalized; its name can be used as it is.
-    let absolute = std::path::absolute(&verb.directory).at("find", &verb.directory)?;
-    let target = fs::canonicalize(&absolute).unwrap_or(absolute);
-    let found = mounts().into_iter().rfind(|(_, point)| *point == target);
-    if let Some((source, _)) = found.as_ref().filter(|(source, _)| source != SOURCE_NAME) {
-        let what = format!("{} is a mount of {source}, not ours", target.display());
-        return Err(Error::new(Kind::Conflict, what).hint("`umount` unmounts it"));
-    }
-    if found.is_none() {
-        let what = format!("{} is not mounted", target.display());
-        return Err(Error::new(Kind::NotFound, what).hint("`artifactfs status` lists the mounts"));
-    }
-    let layout = connect::layout_of(&context.repo)?;
-    let daemon = daemons(&layout)?.into_iter().find(|daemon| {
-        daemon.mount == target || daemon.staging.as_ref().is_some_and(|path| *path == target)
-    });
-    // One that is in use stays as it is, and everything with it.
-    unmount_if_idle(&target, verb.lazy)?;
-    if let Some(daemon) = &daemon
-        && unmount_others(context, daemon, &target)?
-    {
-        wait_for_end(daemon)?;
-    }
-    let shown = target.display().to_string();
-    context.output.print(json!({ "unmounted": shown }), Vec::new);
-    Ok(exit::DONE)
-}
-
-/// Unmounts what else the daemon serves; `false` when that is in use, and goes with its last user.
-fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Result<bool> {
-    let mut idle = true;
-    for other in daemon.staging.iter().chain([&daemon.mount]).filter(|path| *path != done) {
-        if !mounts().iter().any(|(_, at)| at == other) {
-            continue;
-        }
-        match unmount_if_idle(other, false) {
-            Err(e) if e.kind() == Kind::Conflict => {
-                unmount_if_idle(other, true)?;
-                let what = format!("{}: it goes when its last user does", e.message());
-                context.output.note(&format!("artifactfs: {what}"));
-                idle = false;
-            }
-            unmounted => unmounted?,
-        }
-    }
-    Ok(idle)
-}
-
-/// The daemon ends by itself when its mounts are gone; one that does not is told to.
-fn wait_for_end(daemon: &DaemonRecord) -> Result<()> {
-    let start = Instant::now();
-    let mut told = false;
-    while !holder::is_dead(&daemon.holder) {
-        if start.elapsed() > END_DEADLINE {
-            let what = format!("the daemon, process {}, does not end", daemon.pid);
-            return Err(Error::new(Kind::Unavailable, what)
-                .hint(format!("`kill -9 {}`: nothing committed is lost", daemon.pid)));
-        }
-        if start.elapsed() > END_DEADLINE / 10 && !told {
-            told = true;
-            let pid = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw);
-            // It may just have ended.
-            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
-        }
-        std::thread::sleep(POLL_EVERY);
-    }
-    Ok(())
+    let mut output = std::io::stdout();
+    let told = output.write_all(&text).and_then(|()| output.flush());
+    manners::close_output().map_err(|e| Error::io("cannot close standard output", e))?;
+    told.map_err(|e| Error::io("who started the daemon is gone", e))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::stream::harmless;
 use crate::error::{Error, Result};
 use crate::model::properties::Ttl;
 use crate::model::version::{ArtifactInfo, Timestamp, VersionInfo};
@@ -17,6 +18,8 @@ use crate::registry::system_clock;
 pub struct Output {
     /// One JSON document instead of text.
     pub json: bool,
+    /// Nothing but errors beside the data.
+    pub quiet: bool,
 }
 
 impl Output {
@@ -26,21 +29,34 @@ impl Output {
         let printed = if self.json {
             writeln!(out, "{document:#}")
         } else {
-            text().iter().try_for_each(|line| writeln!(out, "{line}"))
+            let terminal = out.is_terminal();
+            let shown = |line: &String| if terminal { on_terminal(line) } else { line.clone() };
+            text().iter().try_for_each(|line| writeln!(out, "{}", shown(line)))
         };
         end_quietly(printed.and_then(|()| out.flush()));
     }
 
     /// Says something beside the data.
     pub fn note(self, text: &str) {
-        if !self.json {
-            eprintln!("{text}");
+        if !self.json && !self.quiet {
+            eprintln!("{}", on_stderr(text));
         }
     }
 }
 
+/// Names come from others, and a terminal obeys control characters: they are written out, but for the ends of
+/// lines.
+fn on_terminal(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(|line| harmless(line.as_bytes())).collect();
+    lines.join("\n")
+}
+
+fn on_stderr(text: &str) -> String {
+    if std::io::stderr().is_terminal() { on_terminal(text) } else { text.to_owned() }
+}
+
 /// A reader that has seen enough (`| head`) is no error.
-fn end_quietly(printed: std::io::Result<()>) {
+pub fn end_quietly(printed: std::io::Result<()>) {
     match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
@@ -80,9 +96,9 @@ pub fn tell(error: &Error, json: bool) {
         eprintln!("{document:#}");
         return;
     }
-    eprintln!("artifactfs: {}", error.message());
+    eprintln!("artifactfs: {}", on_stderr(&error.message()));
     if let Some(hint) = error.hint_text() {
-        eprintln!("  hint: {hint}");
+        eprintln!("  hint: {}", on_stderr(hint));
     }
 }
 
@@ -183,7 +199,7 @@ pub struct Bar(ProgressBar);
 impl Bar {
     /// A bar for `what`; `total_bytes` when that is known.
     pub fn new(what: &'static str, total_bytes: Option<u64>, output: Output) -> Self {
-        if output.json || !std::io::stderr().is_terminal() {
+        if output.json || output.quiet || !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
         let bar = total_bytes.map_or_else(ProgressBar::no_length, ProgressBar::new);

@@ -42,6 +42,9 @@ pub struct Put {
     /// Record only where and how long they are, not what proves that they are the same
     #[arg(long, requires = "reference")]
     no_checksum: bool,
+    /// Read every file, also one whose size, times and inode are what they were at the last put
+    #[arg(long)]
+    reread: bool,
     /// Only say what would be stored
     #[arg(long)]
     dry_run: bool,
@@ -95,6 +98,7 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         filters: Filters::new(&verb.include, &verb.exclude)?,
         follow: !verb.no_follow,
         dry_run: verb.dry_run,
+        reread: verb.reread,
         run: context.run()?,
         ttl: said.ttl,
         tags: said.tags,

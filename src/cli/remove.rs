@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
 use crate::model::version::{Timestamp, VersionInfo};
 use crate::ops::delete::{Collected, Purge};
+use crate::ops::holder::release_unfinished;
 use crate::ops::prune::{self, PruneRequest};
 
 #[derive(Args)]
@@ -48,10 +49,16 @@ pub struct Gc {
     /// Leave no more than this share of a pack dead
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100))]
     garbage: u64,
+    /// Also free what puts that were killed or failed had stored, which is kept a day for them to go on with
+    #[arg(long)]
+    unfinished: bool,
 }
 
 pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
     let repository = connect::open_repository(context)?;
+    if verb.unfinished {
+        release_unfinished(&repository)?;
+    }
     let collected = crate::ops::delete::collect(&repository, verb.garbage)?;
     let Collected { packs, freed_bytes, left_bytes } = collected;
     let document =
@@ -79,6 +86,9 @@ pub struct Prune {
     /// Only versions older than this: 30d, 12h, 2 weeks
     #[arg(long, value_name = "DURATION")]
     older_than: Option<String>,
+    /// The clock is right, though it is far beyond when the repository was used last
+    #[arg(long, requires = "expired")]
+    trust_clock: bool,
     /// Only list what would go, and the bytes that would come free
     #[arg(long)]
     dry_run: bool,
@@ -101,30 +111,35 @@ pub fn delete(context: &Context, verb: Delete) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// The moment that lies `text` back from now.
-fn before(text: &str) -> Result<Timestamp> {
+/// The moment that lies `text` back from now, which is the registry's time: versions bear that.
+fn before(text: &str, now: Timestamp) -> Result<Timestamp> {
     let bad = |e: jiff::Error| {
         Error::new(Kind::Usage, format!("{text:?} is no duration"))
             .because(e)
             .hint("write 30d, 12h")
     };
     let span: jiff::Span = text.parse().map_err(bad)?;
-    let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC);
+    let now = jiff::Timestamp::from_millisecond(i64::try_from(now.0).unwrap_or(i64::MAX));
+    let now = now.map_err(bad)?.to_zoned_datetime(jiff::tz::TimeZone::UTC);
     let then = now.checked_sub(span.abs()).map_err(bad)?.timestamp().as_millisecond();
     Ok(Timestamp(u64::try_from(then).unwrap_or_default()))
 }
 
 pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
     let (project, artifact) = place(&verb.what)?;
+    let repository = connect::open_repository(context)?;
+    let now = repository.registry.now()?;
     let request = PruneRequest {
         project,
         artifact,
         artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
         keep_last: verb.keep_last,
-        before: verb.older_than.as_deref().map(before).transpose()?,
+        before: verb.older_than.as_deref().map(|text| before(text, now)).transpose()?,
         expired: verb.expired,
     };
-    let repository = connect::open_repository(context)?;
+    if verb.expired && !verb.dry_run {
+        repository.registry.time_to_expire(verb.trust_clock)?;
+    }
     let doomed = prune::plan(&repository, &request)?;
     let (gone, freed) = if verb.dry_run {
         let bytes = prune::bytes_of(&repository, &doomed)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::mount::daemons;
+use super::daemon::{DaemonRecord, daemons};
 use super::output::{bytes, table};
 use super::{Context, connect, draft, exit, groups, parse, stats};
 use crate::content::store::StoreUrl;
@@ -64,6 +64,7 @@ pub fn store_options(texts: &[String]) -> Result<BTreeMap<String, String>> {
 pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let repository = Arc::new(connect::open_repository(context)?);
     let daemons = daemons(&repository.layout)?;
+    let (here, left): (Vec<_>, Vec<_>) = daemons.iter().partition(|daemon| daemon.is_in_place());
     let (drafts, troubles) = draft::list(Arc::clone(&repository))?;
     let open = crate::ops::groups::open_groups(&*repository.registry, None)?;
     let info = repository.registry.info()?;
@@ -83,7 +84,9 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         "packs": info.packs,
         "free_bytes": space.free_bytes,
         "total_bytes": space.total_bytes,
-        "mounts": daemons,
+        "mounts": here,
+        "left": left,
+        "elsewhere": daemons.iter().flat_map(DaemonRecord::elsewhere).collect::<Vec<_>>(),
         "remote": numbers,
         "drafts": drafts.iter().map(draft::draft_json).collect::<Vec<_>>(),
         "groups": open.iter().map(groups::group_json).collect::<Vec<_>>(),
@@ -94,13 +97,20 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         let objects = format!("{store} in {} objects, {} packs", info.objects, info.packs);
         let free = format!("{} of {}", bytes(space.free_bytes), bytes(space.total_bytes));
         let mut rows = vec![("repository", root), ("store", objects), ("free", free)];
-        for daemon in &daemons {
+        for daemon in here {
             let staging = daemon.staging.as_ref();
             let staging = staging.map(|path| format!(", staging {}", path.display()));
             let (mount, staging) = (daemon.mount.display(), staging.unwrap_or_default());
             rows.push(("mount", format!("{mount}{staging} (process {})", daemon.pid)));
             let numbers = numbers.iter().find(|(pid, _)| *pid == daemon.pid);
             rows.extend(numbers.iter().flat_map(|(_, numbers)| stats::rows(numbers)));
+            rows.extend(daemon.elsewhere().iter().map(|place| ("also at", place.to_string())));
+        }
+        for daemon in left {
+            let places: Vec<_> = daemon.elsewhere().iter().map(ToString::to_string).collect();
+            let users = if places.is_empty() { "open files".to_owned() } else { places.join(", ") };
+            let (mount, pid) = (daemon.mount.display(), daemon.pid);
+            rows.push(("left", format!("{mount}, still used: {users} (process {pid})")));
         }
         rows.extend(drafts.iter().map(|draft| ("draft", draft::draft_row(draft).join("  "))));
         rows.extend(open.iter().map(|info| ("group", groups::group_row(info).join("  "))));

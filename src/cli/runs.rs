@@ -5,16 +5,13 @@ use serde_json::{Value, json};
 
 use super::output::{age, table};
 use super::{Context, connect, exit, parse, parse_all};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::model::name::{ProjectName, RunId};
 use crate::model::reference::Reference;
 use crate::model::run::{Edge, MetricRow, RunInfo, number, parse_setting};
 use crate::model::version::VersionInfo;
 use crate::ops::runs::{self, use_version};
 use crate::registry::Registry;
-
-/// Rows of metrics asked for at once.
-const ROWS_PAGE: u32 = 10_000;
 
 #[derive(Subcommand)]
 pub enum Runs {
@@ -109,11 +106,11 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let registry = &*repository.registry;
     let run = runs::find(registry, &id)?;
-    let (used, logged) = (registry.edges(id.clone(), false)?, registry.edges(id.clone(), true)?);
+    let (used, logged) = (runs::edges(registry, &id, false)?, runs::edges(registry, &id, true)?);
     let mut document = run_json(&run);
     document["used"] = edges_json(&used);
     document["logged"] = edges_json(&logged);
-    let rows = if verb.metrics { rows(registry, &id)? } else { Vec::new() };
+    let rows = if verb.metrics { runs::rows(registry, &id)? } else { Vec::new() };
     if verb.metrics {
         document["metrics"] = rows.iter().map(row_json).collect();
     }
@@ -128,25 +125,17 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn rows(registry: &dyn Registry, id: &RunId) -> Result<Vec<MetricRow>> {
-    let mut all = Vec::new();
-    loop {
-        let page = registry.rows(id.clone(), all.len() as u64, ROWS_PAGE)?;
-        let full = page.len() == ROWS_PAGE as usize;
-        all.extend(page);
-        if !full {
-            return Ok(all);
-        }
-    }
-}
-
 fn rm(context: &Context, verb: &Rm) -> Result<u8> {
     let ids: Vec<RunId> = parse_all(&verb.ids)?;
     let repository = connect::open_repository(context)?;
     for id in &ids {
         // One whose process is dead has ended, whether or not somebody looked since.
         runs::find(&*repository.registry, id)?;
-        repository.registry.remove_run(id.clone())?;
+        match repository.registry.remove_run(id.clone()) {
+            // It was there: somebody else removed it, or this very call did and its answer was lost.
+            Err(e) if e.kind() == Kind::NotFound => {}
+            removed => drop(removed?),
+        }
     }
     context.output.print(json!({ "removed": ids }), Vec::new);
     Ok(exit::DONE)

@@ -41,7 +41,8 @@ pub fn place(text: &str) -> Result<(ProjectName, Option<ArtifactName>)> {
 
 fn selection(text: &str, filters: &[String]) -> Result<Selection> {
     let (project, artifact) = place(text)?;
-    Ok(Selection { project: Some(project), artifact, filters: parse_all(filters)? })
+    let filters = parse_all(filters)?;
+    Ok(Selection { project: Some(project), artifact, filters, ..Selection::default() })
 }
 
 /// References from the command line.

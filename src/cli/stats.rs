@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::mount::daemons;
+use super::daemon::daemons;
 use super::output::{bytes, table};
 use super::{Context, connect, exit};
 use crate::client::Client;

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use serde_yaml_ng::Value as Yaml;
 
 use super::output::{Bar, age, table};
 use super::runs::{edge_lines, edges_json, run_json, run_row};
 use super::{Context, connect, exit, parse};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::json::{number, parse_if_json, refuse_large};
 use crate::model::name::{ProjectName, SweepId};
 use crate::model::reference::{Reference, Selector};
 use crate::model::run::{Edge, Goal, SweepInfo};
@@ -94,11 +96,46 @@ fn read_config(file: &PathBuf) -> Result<Metadata> {
     let bad = |e| {
         Error::new(Kind::Usage, format!("{} is neither YAML nor JSON", file.display())).because(e)
     };
-    let value: Value = serde_yaml_ng::from_str(&text).map_err(bad)?;
+    let value = match parse_if_json(&text)? {
+        Some(value) => value,
+        None => plain(serde_yaml_ng::from_str(&text).map_err(bad)?, &text)?,
+    };
     match value {
         Value::Object(object) => Metadata::from_object(object),
         _ => Err(Error::new(Kind::Usage, format!("{} is no mapping of keys", file.display()))),
     }
+}
+
+/// YAML, read of `text`, as JSON; numbers that JSON does not have as text, as everywhere.
+fn plain(value: Yaml, text: &str) -> Result<Value> {
+    Ok(match value {
+        Yaml::Number(found) => match (found.as_i64(), found.as_u64(), found.as_f64()) {
+            (Some(whole), ..) => whole.into(),
+            (_, Some(whole), _) => whole.into(),
+            (.., Some(fraction)) => {
+                refuse_large(text, fraction)?;
+                number(fraction)
+            }
+            (None, None, None) => Value::Null,
+        },
+        Yaml::Sequence(items) => {
+            items.into_iter().map(|item| plain(item, text)).collect::<Result<_>>()?
+        }
+        Yaml::Mapping(pairs) => {
+            let pair = |(key, value): (Yaml, Yaml)| {
+                let key = match plain(key, text)? {
+                    Value::String(key) => key,
+                    key => key.to_string(),
+                };
+                Ok((key, plain(value, text)?))
+            };
+            Value::Object(pairs.into_iter().map(pair).collect::<Result<_>>()?)
+        }
+        Yaml::Tagged(tagged) => plain(tagged.value, text)?,
+        Yaml::Null => Value::Null,
+        Yaml::Bool(truth) => truth.into(),
+        Yaml::String(text) => text.into(),
+    })
 }
 
 fn create(context: &Context, verb: &Create) -> Result<u8> {
@@ -161,7 +198,7 @@ fn goal(sweep: &SweepInfo) -> String {
 fn ls(context: &Context, verb: &Ls) -> Result<u8> {
     let project: ProjectName = parse(&verb.project)?;
     let repository = connect::open_repository(context)?;
-    let sweeps = repository.registry.sweeps(project)?;
+    let sweeps = runs::sweeps(&*repository.registry, &project)?;
     context.output.print(sweeps.iter().map(sweep_json).collect(), || {
         let row = |sweep: &SweepInfo| {
             vec![sweep.id.to_string(), goal(sweep), format!("{} ago", age(sweep.created))]
@@ -194,7 +231,7 @@ fn best(context: &Context, verb: &Best) -> Result<u8> {
     let registry = &*repository.registry;
     let run = runs::best(registry, &id)?;
     let wanted = verb.artifacts || verb.get.is_some();
-    let logged = if wanted { registry.edges(run.start.id.clone(), true)? } else { Vec::new() };
+    let logged = if wanted { runs::edges(registry, &run.start.id, true)? } else { Vec::new() };
     let mut document = run_json(&run);
     let mut written = Vec::new();
     if let Some(folder) = &verb.get {

@@ -1,11 +1,13 @@
 //! `table`.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufWriter, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::list::path_within;
+use super::list::{Place, path_within};
 use super::output::standard_output;
 use super::properties::Properties;
 use super::{Context, connect, exit, parse};
@@ -29,7 +31,7 @@ pub enum TableVerb {
 #[derive(Args)]
 pub struct Show {
     /// project/artifact:alias/path: a *.table.json or *.partitioned-table.json
-    path: String,
+    path: OsString,
     /// At most so many rows [default: 50 for text, otherwise all]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -43,7 +45,7 @@ pub struct Partition {
     /// The version that has the tables: project/artifact:alias
     reference: String,
     /// The folder they are in
-    parts_path: String,
+    parts_path: OsString,
     /// The new table's name, without .partitioned-table.json
     name: String,
     #[command(flatten)]
@@ -58,13 +60,12 @@ pub fn table(context: &Context, verb: TableVerb) -> Result<u8> {
 }
 
 /// `project/artifact:alias/path`.
-fn parse_path(text: &str) -> Result<(Reference, Vec<EntryName>)> {
-    let mut parts = text.splitn(3, '/');
-    let (project, artifact) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let reference = parse(&format!("{project}/{artifact}"))?;
-    let path = path_within(parts.next().unwrap_or(""))?;
+fn parse_path(text: &OsStr) -> Result<(Reference, Vec<EntryName>)> {
+    let Place { project, artifact, path } = Place::of(text)?;
+    let reference = parse(&format!("{project}/{}", artifact.unwrap_or_default()))?;
+    let path = path_within(path.unwrap_or_default())?;
     if path.is_empty() {
-        return Err(Error::new(Kind::Usage, format!("\"{text}\" names no table in a version"))
+        return Err(Error::new(Kind::Usage, format!("{text:?} names no table in a version"))
             .hint("write it as project/artifact:alias/path; `artifactfs ls` lists paths"));
     }
     Ok((reference, path))
@@ -114,8 +115,8 @@ fn told(shown: &Shown) -> String {
 
 fn partition(context: &Context, verb: &Partition) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
-    let folder = path_within(&verb.parts_path)?;
-    let name = path_within(&verb.name)?;
+    let folder = path_within(verb.parts_path.as_bytes())?;
+    let name = path_within(verb.name.as_bytes())?;
     let said = verb.properties.parse()?;
     let repository = connect::open_repository(context)?;
     let base = super::runs::used(context, &*repository.registry, reference)?;

@@ -12,7 +12,7 @@ use clap::Args;
 use rustix::mount::MountFlags;
 use rustix::process::{Signal, kill_process};
 
-use super::exit;
+use super::{exit, manners};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::mount::{SOURCE_NAME, mounts_with_devices};
 
@@ -40,6 +40,8 @@ pub fn start(seconds: u64, targets: &[PathBuf]) -> Result<Child> {
         command.arg("--mount").arg(format!("{number}:{}", target.display()));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
+    // A terminal that stops or interrupts a daemon in the foreground does not reach it.
+    manners::detach(&mut command);
     command.spawn().map_err(|e| Error::io("cannot start the watchdog", e))
 }
 
@@ -58,19 +60,51 @@ pub fn watch(verb: &Watchdog) -> Result<u8> {
         drop(ended);
     });
     let limit = Duration::from_secs(verb.seconds);
+    let mut slow = 0;
     while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(limit / 2) {
-        for (number, target) in &mounts {
-            if is_ours(*number, target) && !answers(target, limit) {
-                tracing::error!(
-                    "{} has not answered for {} s: it is ended",
-                    target.display(),
-                    limit.as_secs()
-                );
-                abort(*number, target);
-            }
+        let silent = |(number, target): &&(u32, PathBuf)| {
+            is_ours(*number, target) && !answers(target, limit)
+        };
+        let silent: Vec<_> = mounts.iter().filter(silent).collect();
+        if !silent.is_empty() && slow < SLOW_MAX && waits_for_disk() {
+            slow += 1;
+            tracing::warn!(
+                "the daemon waits for its disk: it is given more time ({slow} of {SLOW_MAX})"
+            );
+            continue;
+        }
+        for (number, target) in &silent {
+            tracing::error!(
+                "{} has not answered for {} s: it is ended",
+                target.display(),
+                limit.as_secs()
+            );
+            abort(*number, target);
+        }
+        if silent.is_empty() {
+            slow = 0;
         }
     }
     Ok(exit::DONE)
+}
+
+/// How often a daemon that waits for its disk is given the time again: one that hangs in the kernel for
+/// another reason cannot be told from it.
+const SLOW_MAX: u32 = 10;
+/// What a process that waits for an answer of FUSE hangs in: its own mount, so nobody will answer.
+const FUSE_WAITS: [&str; 2] = ["request_wait_answer", "fuse"];
+
+/// Whether a thread of the daemon is in an uninterruptible wait (proc_pid_stat(5), state `D`) for something but
+/// a mount: a disk that is slow is not a daemon that is dead.
+fn waits_for_disk() -> bool {
+    let Some(daemon) = rustix::process::getppid() else { return false };
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.as_raw_nonzero()));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let state = stat.rsplit_once(')').map_or("", |(_, after)| after.trim_start());
+        state.starts_with('D') && !FUSE_WAITS.iter().any(|name| read("wchan").starts_with(name))
+    })
 }
 
 /// Room is what the kernel never answers by itself.

@@ -4,11 +4,12 @@
 //! call ends within its deadline, with the other side's answer or with `Unavailable`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+pub use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -29,9 +30,33 @@ const IDLE_CONNECTIONS: usize = 8;
 /// The longest answer: a page of everything is far shorter.
 const ANSWER_MAX_BYTES: usize = 256 << 20;
 
+/// How long the process that answers may be suspended before a call ends with an error.
+const SUSPENDED_DEADLINE: Duration = Duration::from_secs(3);
+/// How often to look whether it is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nobody answered: the call may be made again, to whoever answers then.
+    Silence(Error),
+    /// This was the answer: asking again would only repeat it.
+    Answer(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Silence(error) | Failure::Answer(error) => error,
+        }
+    }
+}
+
 /// A connection to the process that answers on a socket.
 pub struct Client {
     socket: PathBuf,
+    /// The process that answers; 0 when it is in a namespace that cannot be looked into.
+    peer: AtomicI32,
     runtime: Arc<Runtime>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
@@ -42,8 +67,12 @@ impl Client {
     /// # Errors
     /// [`Kind::Unavailable`] when nobody does.
     pub fn connect(socket: &Path) -> Result<Self> {
-        let client =
-            Self { socket: socket.to_owned(), runtime: runtime()?, idle: Mutex::new(Vec::new()) };
+        let client = Self {
+            socket: socket.to_owned(),
+            peer: AtomicI32::new(0),
+            runtime: runtime()?,
+            idle: Mutex::new(Vec::new()),
+        };
         let sender = client.runtime.block_on(client.dial())?;
         client.keep(sender);
         Ok(client)
@@ -54,44 +83,74 @@ impl Client {
     /// # Errors
     /// The other side's error, or [`Kind::Unavailable`].
     pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(self.ask(path, Bytes::from(body))?)
+    }
+
+    /// The same, for those who may have to ask somebody else.
+    ///
+    /// # Errors
+    /// As [`Failure`] tells apart.
+    pub fn ask(&self, path: &str, body: Bytes) -> Result<Vec<u8>, Failure> {
         let answer = async {
-            let exchange = self.exchange(path, Bytes::from(body));
-            tokio::time::timeout(CALL_DEADLINE, exchange).await.unwrap_or_else(|_| {
-                let what = format!("{} did not answer in time", self.socket.display());
-                Err(Error::new(Kind::Unavailable, what))
-            })
+            tokio::select! {
+                answer = self.exchange(path, body) => answer,
+                error = self.suspended() => Err(Failure::Answer(error)),
+                () = tokio::time::sleep(CALL_DEADLINE) => {
+                    let what = format!("{} did not answer in time", self.socket.display());
+                    Err(Failure::Silence(Error::new(Kind::Unavailable, what)))
+                }
+            }
         };
         self.runtime.block_on(answer)
     }
 
-    async fn exchange(&self, path: &str, body: Bytes) -> Result<Vec<u8>> {
-        let mut sender = self.sender().await?;
+    /// Returns when the other side is suspended (Ctrl-Z, a debugger): it holds what it has open, so nobody can
+    /// take its place, and it answers nobody.
+    async fn suspended(&self) -> Error {
+        let mut since = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let pid = self.peer.load(Ordering::Relaxed);
+            let Some(command) = stopped(pid) else {
+                since = None;
+                continue;
+            };
+            if since.get_or_insert_with(Instant::now).elapsed() >= SUSPENDED_DEADLINE {
+                let what =
+                    format!("process {pid} ({command}) has the repository open and is suspended");
+                return Error::new(Kind::Unavailable, what).hint(format!(
+                    "let it go on (`fg`, `kill -CONT {pid}`) or end it (`kill -KILL {pid}`: nothing committed is lost)"
+                ));
+            }
+        }
+    }
+
+    async fn exchange(&self, path: &str, body: Bytes) -> Result<Vec<u8>, Failure> {
+        let mut sender = self.sender().await.map_err(Failure::Silence)?;
+        let unwritten = |e| Error::new(Kind::Usage, "a request cannot be written").because(e);
         let request = Request::post(path)
             .header("host", "artifactfs")
             .header(PROTOCOL_HEADER, PROTOCOL)
             .body(Full::new(body))
-            .map_err(|e| Error::new(Kind::Usage, "a request cannot be written").because(e))?;
-        let response = sender.send_request(request).await.map_err(|e| self.lost(e))?;
+            .map_err(|e| Failure::Answer(unwritten(e)))?;
+        let sent = sender.send_request(request).await;
+        let response = sent.map_err(|e| Failure::Silence(self.lost(e)))?;
         let status = response.status();
         let spoken = response.headers().get(PROTOCOL_HEADER).cloned();
         let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
-        let body = body
-            .collect()
-            .await
-            .map_err(|e| Error::new(Kind::Unavailable, format!("the answer broke off: {e}")))?;
-        let body = body.to_bytes().to_vec();
+        let body = body.collect().await.map_err(broken_off)?.to_bytes().to_vec();
         if spoken.is_none_or(|version| version != PROTOCOL) {
-            return Err(other_release());
+            return Err(Failure::Answer(other_release()));
         }
         self.keep(sender);
         if status == StatusCode::OK {
             return Ok(body);
         }
         let told: Result<WireError, _> = serde_json::from_slice(&body);
-        Err(told.map_or_else(
+        Err(Failure::Answer(told.map_or_else(
             |_| Error::new(Kind::Unavailable, format!("the daemon answered {status}")),
             Error::from,
-        ))
+        )))
     }
 
     async fn sender(&self) -> Result<SendRequest<Full<Bytes>>> {
@@ -111,6 +170,8 @@ impl Client {
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>> {
         let dial = async {
             let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.lost(e))?;
+            let peer = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
+            self.peer.store(peer.unwrap_or(0), Ordering::Relaxed);
             handshake(TokioIo::new(stream)).await.map_err(|e| self.lost(e))
         };
         let dialled = tokio::time::timeout(CONNECT_DEADLINE, dial).await;
@@ -134,6 +195,23 @@ impl Client {
         Error::new(Kind::Unavailable, format!("nobody answers on {}", self.socket.display()))
             .because(error)
     }
+}
+
+/// An answer that did not come whole. One that is too long will not be shorter the next time.
+fn broken_off(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
+    let told = Error::new(Kind::Unavailable, format!("the answer broke off: {error}"));
+    match error.is::<LengthLimitError>() {
+        true => Failure::Answer(told),
+        false => Failure::Silence(told),
+    }
+}
+
+/// The name of a process that is stopped (proc_pid_stat(5): states `T` and `t`).
+fn stopped(pid: i32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, after) = stat.rsplit_once(')')?;
+    let name = name.split_once('(')?.1;
+    after.trim_start().starts_with(['T', 't']).then(|| name.to_owned())
 }
 
 fn other_release() -> Error {

@@ -7,7 +7,7 @@ use super::reader::Reader;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
-use crate::model::tree::{Child, Entry, TreeNode};
+use crate::model::tree::{Entry, TreeNode};
 
 /// A run of entries and where it stands in its directory.
 pub struct Run {
@@ -32,24 +32,29 @@ impl Run {
 /// # Errors
 /// As [`Reader::body`].
 pub fn lookup(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<Entry>> {
-    let mut at = root;
+    Ok(find(reader, root, name)?.map(|(_, entry)| entry))
+}
+
+/// The same, with its position in the directory.
+///
+/// # Errors
+/// As [`Reader::body`].
+pub fn find(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<(u64, Entry)>> {
+    let (mut at, mut before) = (root, 0);
     loop {
         match &*reader.tree(at)? {
             TreeNode::Leaf(entries) => {
-                let found = entries.binary_search_by(|entry| entry.name.cmp(name));
-                return Ok(found.ok().map(|index| entries[index].clone()));
+                let found = entries.binary_search_by(|entry| entry.name.cmp(name)).ok();
+                return Ok(found.map(|index| (before + index as u64, entries[index].clone())));
             }
-            TreeNode::Inner(children) => match child_for(children, name) {
-                Some(child) => at = child.digest,
-                None => return Ok(None),
-            },
+            TreeNode::Inner(children) => {
+                let after = children.partition_point(|child| child.first <= *name);
+                let Some(index) = after.checked_sub(1) else { return Ok(None) };
+                before += children[..index].iter().map(|child| child.count).sum::<u64>();
+                at = children[index].digest;
+            }
         }
     }
-}
-
-fn child_for<'a>(children: &'a [Child], name: &EntryName) -> Option<&'a Child> {
-    let after = children.partition_point(|child| child.first <= *name);
-    children.get(after.checked_sub(1)?)
 }
 
 /// The entry at `path` below `root`; `None` when a part of it does not exist. The root itself has

@@ -12,13 +12,14 @@ pub mod directory;
 pub mod external;
 pub mod near;
 pub mod pack;
+mod pieces;
 pub mod reader;
 pub mod store;
 mod weighted;
 
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::object::{Located, PackId};
+use crate::model::object::{Extent, Located, PackId};
 
 /// Who knows where objects are.
 pub trait Locate: Send + Sync {
@@ -33,4 +34,8 @@ pub trait Locate: Send + Sync {
     /// # Errors
     /// When that cannot be found out now.
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>>;
+
+    /// Notes that the bytes of an object at this place are not what its digest says, so that they are stored anew when
+    /// somebody brings them.
+    fn doubt(&self, digest: Digest, extent: Extent);
 }

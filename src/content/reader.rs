@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use lru::LruCache;
 
 use super::ahead::Streams;
+use super::external::Requester;
 use super::near::{Class, Near, Patience};
 use super::store::Store;
 use super::weighted::WeightedLru;
@@ -39,16 +40,18 @@ const VERIFIED_CHUNKS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is
 
 /// Objects of a remote store whose places are remembered: some 16 MiB.
 const PLACES: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
+/// Damaged objects remembered as reported: a program that reads a damaged file in a loop costs one report.
+const DOUBTED: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
 /// Streams that wait to be read ahead; more are forgotten.
 const AHEAD_QUEUE: usize = 256;
-/// Pieces of a file that lie so near each other in a pack are asked for as one.
-const NEAR_BYTES: u64 = 64 << 10;
 
 /// Reads objects of one store. Cheap to clone: all clones share what they know.
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
     patience: Patience,
+    /// Who reads, if not this process for itself.
+    requester: Option<Requester>,
 }
 
 struct Shared {
@@ -58,9 +61,10 @@ struct Shared {
     recipes: WeightedLru<Digest, Arc<RecipeNode>>,
     chunks: WeightedLru<Digest, Arc<Vec<u8>>>,
     externals: WeightedLru<Digest, Arc<External>>,
-    /// Chunks that were verified, and in which copy.
+    /// Chunks that were verified, and in which copy: the instance of a cache's segment, or the state of a local pack.
     verified: Mutex<LruCache<Digest, u64>>,
     places: Mutex<LruCache<Digest, Located>>,
+    doubted: Mutex<LruCache<(Digest, PackId), ()>>,
     streams: Mutex<Streams>,
     ahead: Option<SyncSender<(Digest, Range<u64>)>>,
 }
@@ -79,14 +83,18 @@ impl Reader {
             externals: WeightedLru::new(EXTERNAL_CACHE_BYTES),
             verified: Mutex::new(LruCache::new(VERIFIED_CHUNKS)),
             places: Mutex::new(LruCache::new(PLACES)),
+            doubted: Mutex::new(LruCache::new(DOUBTED)),
             streams: Mutex::default(),
             ahead,
         });
         if let Some(wishes) = wishes {
             let weak = Arc::downgrade(&shared);
-            std::thread::spawn(move || read_ahead(&weak, &wishes));
+            let reads = std::thread::Builder::new().name("ahead".to_owned());
+            if let Err(e) = reads.spawn(move || read_ahead(&weak, &wishes)) {
+                tracing::warn!("nothing is read ahead: {e}");
+            }
         }
-        Self { shared, patience: Patience::Deadline }
+        Self { shared, patience: Patience::Deadline, requester: None }
     }
 
     /// The store below.
@@ -98,7 +106,21 @@ impl Reader {
     /// [`Kind::Later`].
     #[must_use]
     pub fn at_once(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), patience: Patience::Now }
+        Self {
+            shared: Arc::clone(&self.shared),
+            patience: Patience::Now,
+            requester: self.requester,
+        }
+    }
+
+    /// The same reader, for somebody else than this process, whose right to read external files is asked for.
+    #[must_use]
+    pub fn on_behalf_of(&self, requester: Requester) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            patience: self.patience,
+            requester: Some(requester),
+        }
     }
 
     /// Where objects are, as far as they are; a remote store's places are remembered.
@@ -160,9 +182,58 @@ impl Reader {
         if now.extent != located.extent {
             return self.read_and_verify(digest, &now, class);
         }
-        match self.store().near() {
+        let again = match self.store().near() {
             Some(near) => self.fetch_again(near, digest, &now, class),
-            None => read,
+            None => self.read_and_verify(digest, &now, class),
+        };
+        if again.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
+            self.doubt(digest, &now);
+        }
+        again
+    }
+
+    /// Reports an object whose bytes were wrong twice.
+    fn doubt(&self, digest: Digest, located: &Located) {
+        let key = (digest, located.extent.pack);
+        let mut doubted = self.shared.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = doubted.put(key, ()).is_none();
+        drop(doubted);
+        if new && !located.is_absent() {
+            self.shared.locate.doubt(digest, located.extent);
+        }
+    }
+
+    /// The objects that the node stored at `located` points at, each once. Nothing of it is taken from or kept in
+    /// memory, and the registry is not asked.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for a node that is damaged or not there, or what the store says.
+    pub fn children_at(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        if located.kind == ObjectKind::Chunk {
+            return Ok(Vec::new());
+        }
+        let body = self.check_at(digest, located)?;
+        match located.kind {
+            ObjectKind::Tree => TreeNode::decode(&body).map(|node| node.children()),
+            _ => RecipeNode::decode(&body).map(|node| node.children()),
+        }
+        .ok_or_else(|| unknown_format(digest))
+    }
+
+    /// The body of the object stored at `located`, verified.
+    ///
+    /// # Errors
+    /// As [`Reader::children_at`].
+    pub fn check_at(&self, digest: Digest, located: &Located) -> Result<Vec<u8>> {
+        if located.extent.pack == PackId::NONE {
+            return Err(lost(digest));
+        }
+        let read = self.read_and_verify(digest, located, Class::Piece);
+        match (read, self.store().near()) {
+            (Err(e), Some(near)) if e.kind() == Kind::Corrupt => {
+                self.fetch_again(near, digest, located, Class::Piece)
+            }
+            (read, _) => read,
         }
     }
 
@@ -184,6 +255,9 @@ impl Reader {
     }
 
     fn read_and_verify(&self, digest: Digest, located: &Located, class: Class) -> Result<Vec<u8>> {
+        if located.extent.pack == PackId::NONE {
+            return Err(lost(digest));
+        }
         let mut stored = vec![0; located.extent.stored_bytes as usize];
         self.read_store(located, 0, &mut stored, class)?;
         verify(digest, located, stored)
@@ -241,13 +315,7 @@ impl Reader {
         match kind {
             ObjectKind::Chunk => Ok(Vec::new()),
             ObjectKind::Tree => Ok(self.tree(digest)?.children()),
-            ObjectKind::Recipe => {
-                let recipe = self.recipe(digest)?;
-                let mut children: Vec<_> = recipe.pieces.iter().map(|p| p.digest).collect();
-                children.sort_unstable();
-                children.dedup();
-                Ok(children)
-            }
+            ObjectKind::Recipe => Ok(self.recipe(digest)?.children()),
         }
     }
 
@@ -304,7 +372,7 @@ impl Reader {
             drop(streams);
             wish.into_iter().for_each(|range| externals.ahead(digest, &external, &range));
         }
-        externals.read(digest, &external, offset, buffer, self.patience)
+        externals.read(digest, &external, offset, buffer, self.patience, self.requester)
     }
 
     /// The verified body of one piece of a file, at `offset` of it, by one who reads on.
@@ -376,17 +444,18 @@ impl Reader {
         }
         let located = self.locate_one(digest)?;
         let whole = buffer.len() as u64 == piece.size_bytes;
-        if !whole && located.codec == codec::CODEC_RAW && self.is_verified(&digest, &located) {
+        if !whole && located.codec == codec::CODEC_RAW && self.was_verified(&digest, &located) {
             self.read_store(&located, offset, buffer, class)?;
             if self.still_verified(&digest, &located)? {
                 return Ok(());
             }
         }
+        let remembers = located.body_bytes > ALWAYS_VERIFIED_BYTES;
+        // Taken before the read, so that a change during the read is noticed later.
+        let state = remembers.then(|| self.store().local_state(located.extent.pack)).flatten();
         let body = self.body_at(digest, &located, class)?;
         copy_part(&body, offset, buffer)?;
-        if located.body_bytes > ALWAYS_VERIFIED_BYTES
-            && let Some(copy) = self.copy_of(&located)
-        {
+        if remembers && let Some(copy) = state.or_else(|| self.cached_copy(&located)) {
             self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner).put(digest, copy);
         }
         if !whole {
@@ -396,114 +465,35 @@ impl Reader {
         Ok(())
     }
 
-    /// Which copy of an object is read: a local store has one.
-    fn copy_of(&self, located: &Located) -> Option<u64> {
-        self.store().near().map_or(Some(0), |near| near.instance(located.extent))
+    /// Returns the number of the cached copy of a remote object.
+    fn cached_copy(&self, located: &Located) -> Option<u64> {
+        self.store().near().and_then(|near| near.instance(located.extent))
     }
 
-    fn is_verified(&self, digest: &Digest, located: &Located) -> bool {
-        let copy = self.copy_of(located);
-        let mut verified = self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        copy.is_some() && verified.get(digest).copied() == copy
+    /// Returns the number of the copy in which a chunk was verified.
+    fn verified_copy(&self, digest: &Digest) -> Option<u64> {
+        self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
     }
 
-    /// Whether what was just read without being verified is what was verified before. Deletion takes
-    /// an object out of the registry before its bytes go: if it is still there and where it was, it
-    /// was not being freed. The cache only gives up whole copies.
+    /// Returns whether this copy was verified before. For a local store it does not look at the pack:
+    /// [`Reader::still_verified`] does, after the read.
+    fn was_verified(&self, digest: &Digest, located: &Located) -> bool {
+        let copy = self.verified_copy(digest);
+        copy.is_some() && (!self.store().is_remote() || copy == self.cached_copy(located))
+    }
+
+    /// Returns whether the bytes just read came from the copy that was verified. A cache evicts whole copies only. A
+    /// local pack must have its old ctime, and the object its old place: deletion unregisters an object before it
+    /// frees the bytes.
     fn still_verified(&self, digest: &Digest, located: &Located) -> Result<bool> {
-        if self.store().is_remote() {
-            return Ok(self.is_verified(digest, located));
+        let store = self.store();
+        if store.is_remote() {
+            return Ok(self.was_verified(digest, located));
         }
-        Ok(self.locate_one(*digest)?.extent == located.extent)
-    }
-
-    /// The pieces of a file that lie in bytes `range` of it.
-    ///
-    /// # Errors
-    /// As [`Reader::body`].
-    pub fn pieces_in(&self, node: Digest, range: &Range<u64>) -> Result<Vec<Piece>> {
-        let mut found = Vec::new();
-        self.add_pieces(node, 0, range, &mut found)?;
-        Ok(found)
-    }
-
-    fn add_pieces(
-        &self,
-        node: Digest,
-        mut start: u64,
-        range: &Range<u64>,
-        found: &mut Vec<Piece>,
-    ) -> Result<()> {
-        let node = self.recipe(node)?;
-        for piece in &node.pieces {
-            let end = start + piece.size_bytes;
-            if end > range.start && start < range.end {
-                match node.level {
-                    0 => found.push(*piece),
-                    _ => self.add_pieces(piece.digest, start, range, found)?,
-                }
-            }
-            start = end;
-        }
-        Ok(())
-    }
-
-    /// The bytes of packs that hold `digests`, those near each other as one range.
-    ///
-    /// # Errors
-    /// What the registry says.
-    pub fn extents(&self, digests: &[Digest]) -> Result<Vec<(PackId, Range<u64>)>> {
-        let located = self.locate(digests)?;
-        let mut ranges: Vec<_> = located
-            .into_iter()
-            .flatten()
-            .map(|Located { extent, .. }| {
-                (extent.pack, extent.offset..extent.offset + u64::from(extent.stored_bytes))
-            })
-            .collect();
-        ranges.sort_unstable_by_key(|(pack, range)| (*pack, range.start));
-        ranges.dedup_by(|(pack, range), (before, joined)| {
-            let joins = pack == before && range.start <= joined.end + NEAR_BYTES;
-            if joins {
-                joined.end = joined.end.max(range.end);
-            }
-            joins
-        });
-        Ok(ranges)
-    }
-
-    /// Calls `each` with every chunk of a file in order; stops at the first error.
-    ///
-    /// # Errors
-    /// As [`Reader::body`], and those of `each`.
-    pub fn each_piece(
-        &self,
-        content: &Content,
-        each: &mut dyn FnMut(Piece) -> Result<()>,
-    ) -> Result<()> {
-        match *content {
-            Content::Empty => Ok(()),
-            Content::Chunk { digest, size_bytes } => each(Piece { size_bytes, digest }),
-            Content::Recipe { digest, .. } => self.each_recipe_piece(digest, each),
-            Content::External { .. } => {
-                Err(Error::new(Kind::Unsupported, "an external file has no chunks"))
-            }
-        }
-    }
-
-    fn each_recipe_piece(
-        &self,
-        node: Digest,
-        each: &mut dyn FnMut(Piece) -> Result<()>,
-    ) -> Result<()> {
-        let node = self.recipe(node)?;
-        for piece in &node.pieces {
-            match node.level {
-                0 => each(*piece)?,
-                _ => self.each_recipe_piece(piece.digest, each)?,
-            }
-        }
-        Ok(())
+        let state = store.local_state(located.extent.pack);
+        Ok(state.is_some()
+            && state == self.verified_copy(digest)
+            && self.locate_one(*digest)?.extent == located.extent)
     }
 }
 
@@ -511,7 +501,7 @@ impl Reader {
 fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
     for (file, range) in wishes {
         let Some(shared) = reader.upgrade() else { return };
-        let reader = Reader { shared, patience: Patience::Deadline };
+        let reader = Reader { shared, patience: Patience::Deadline, requester: None };
         let wish = || -> Result<()> {
             let digests: Vec<_> =
                 reader.pieces_in(file, &range)?.iter().map(|piece| piece.digest).collect();
@@ -539,8 +529,15 @@ fn verify(digest: Digest, located: &Located, stored: Vec<u8>) -> Result<Vec<u8>>
     }
     let what = format!("{kind} {digest} in pack {} at {} is damaged", extent.pack, extent.offset);
     tracing::error!(%digest, pack = %extent.pack, offset = extent.offset, "damaged {kind}");
-    Err(Error::new(Kind::Corrupt, what)
-        .hint("`artifactfs verify` names the files and versions that are hurt"))
+    Err(Error::new(Kind::Corrupt, what).hint(
+        "`artifactfs verify` names the files and versions that are hurt; `put` of a good copy mends them",
+    ))
+}
+
+fn lost(digest: Digest) -> Error {
+    Error::new(Kind::Corrupt, format!("object {digest} is lost")).hint(
+        "`put` a good copy of the files it belongs to: that mends every version that needs it",
+    )
 }
 
 fn copy_part(chunk: &[u8], offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -554,7 +551,8 @@ fn short_recipe() -> Error {
     Error::new(Kind::Corrupt, "a file's chunks are shorter than the file")
 }
 
-fn unknown_format(digest: Digest) -> Error {
+/// An object of a format that a newer release may read.
+pub fn unknown_format(digest: Digest) -> Error {
     Error::new(Kind::Unsupported, format!("object {digest} has a format this release cannot read"))
         .hint("it was written by a newer artifactfs: upgrade this one")
 }

@@ -3,8 +3,11 @@
 //! ```text
 //! descriptor := format:u8 (1)  size:varint  url:bytes  etag:bytes  version:bytes  modified:bytes
 //!               checksum:bytes
+//!             | format:u8 (2)  the same  depth:varint
 //! bytes      := length:varint byte*          what is not known is empty
 //! checksum   := the BLAKE3 of all bytes, 32 of them
+//! depth      := how many names of the path are below the folder that was recorded: what no symlink may lead
+//!               out of. Files of this machine have it; those that earlier releases recorded do not
 //! ```
 //! A descriptor is stored as a chunk: it points at nothing of the repository. It holds what proves
 //! that the file is still the same and nothing that grants access to it, and it depends on nothing
@@ -22,6 +25,8 @@ use super::varint;
 use crate::error::{Error, Kind};
 
 const FORMAT: u8 = 1;
+/// The format of descriptors with a depth.
+const FORMAT_DEPTH: u8 = 2;
 /// The longest URL in bytes: what servers take, and so that a descriptor stays small.
 pub const URL_MAX_BYTES: usize = 8 << 10;
 /// How external files are named.
@@ -138,7 +143,8 @@ impl ExternalUrl {
     }
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
+/// Returns the bytes of a text with percent signs (RFC 3986, 2.1).
+pub fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -253,30 +259,43 @@ pub struct External {
     pub modified: String,
     /// The BLAKE3 of its bytes.
     pub checksum: Option<[u8; DIGEST_BYTES]>,
+    /// How many names of its path are below the folder that was recorded; 0 where that is not known.
+    pub depth: u32,
 }
 
 impl External {
     /// One of which nothing but place and length is known.
     pub fn unproven(url: ExternalUrl, size_bytes: u64) -> Self {
         let none = String::new;
-        Self { url, size_bytes, etag: none(), version: none(), modified: none(), checksum: None }
+        let (etag, version, modified) = (none(), none(), none());
+        Self { url, size_bytes, etag, version, modified, checksum: None, depth: 0 }
+    }
+
+    /// Whether anything but its length can tell it from another. A file of no bytes needs no proof.
+    pub fn is_proven(&self) -> bool {
+        let said = [&self.etag, &self.version, &self.modified];
+        self.size_bytes == 0 || self.checksum.is_some() || said.iter().any(|text| !text.is_empty())
     }
 
     /// The body of the object that describes it.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT];
+        let mut out = vec![if self.depth == 0 { FORMAT } else { FORMAT_DEPTH }];
         varint::put(&mut out, self.size_bytes);
         for text in [self.url.as_str(), &self.etag, &self.version, &self.modified] {
             varint::put_bytes(&mut out, text.as_bytes());
         }
         varint::put_bytes(&mut out, self.checksum.as_ref().map_or(&[], |sum| &sum[..]));
+        if self.depth > 0 {
+            varint::put(&mut out, u64::from(self.depth));
+        }
         out
     }
 
     /// The descriptor in a body whose digest was checked; `None` for a format this release does not know.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
-        if reader.byte()? != FORMAT {
+        let format = reader.byte()?;
+        if ![FORMAT, FORMAT_DEPTH].contains(&format) {
             return None;
         }
         let size_bytes = reader.number()?;
@@ -287,7 +306,11 @@ impl External {
             [] => None,
             bytes => Some(bytes.try_into().ok()?),
         };
-        let found = Self { url, size_bytes, etag, version, modified, checksum };
+        let depth = match format {
+            FORMAT => 0,
+            _ => u32::try_from(reader.number()?).ok().filter(|depth| *depth > 0)?,
+        };
+        let found = Self { url, size_bytes, etag, version, modified, checksum, depth };
         reader.is_empty().then_some(found)
     }
 
@@ -365,7 +388,8 @@ mod tests {
             checksum: Some([7; 32]),
             ..External::unproven(url.clone(), 1 << 40)
         };
-        for external in [full, External::unproven(url, 0)] {
+        let deep = External { depth: 300, ..full.clone() };
+        for external in [full, deep, External::unproven(url, 0)] {
             let body = external.encode();
             assert_eq!(External::decode(&body), Some(external));
             for cut in 0..body.len() {
@@ -373,6 +397,6 @@ mod tests {
             }
             assert_eq!(External::decode(&[&body[..], b"x"].concat()), None);
         }
-        assert_eq!(External::decode(b"\x02"), None);
+        assert_eq!(External::decode(b"\x03"), None);
     }
 }

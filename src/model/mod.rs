@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod external;
+pub mod json;
 pub mod merkle;
 pub mod name;
 pub mod object;

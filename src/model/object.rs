@@ -92,6 +92,43 @@ pub struct Extent {
     pub stored_bytes: u32,
 }
 
+impl PackId {
+    /// The pack that is never in a store: the place of an object that nobody has.
+    pub const NONE: Self = Self([0; PACK_ID_BYTES]);
+}
+
+/// Whether the good bytes of an object are in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// They are, as far as anybody knows.
+    Present,
+    /// They are damaged or lost, and counted as before: its children still bear its reference.
+    Absent,
+    /// They are damaged or lost, and its children were never counted, since nobody could read it.
+    AbsentUncounted,
+}
+
+impl Presence {
+    /// The byte that stands for it in records.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Present => 0,
+            Self::Absent => 1,
+            Self::AbsentUncounted => 2,
+        }
+    }
+
+    /// The presence of a byte, if it is one.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Present),
+            1 => Some(Self::Absent),
+            2 => Some(Self::AbsentUncounted),
+            _ => None,
+        }
+    }
+}
+
 /// An object as the registry knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located {
@@ -105,6 +142,16 @@ pub struct Located {
     pub extent: Extent,
     /// How many parents (trees, recipes, version roots) point at it.
     pub refs: u64,
+    /// Whether its bytes are good. An absent object keeps its last place, or has [`PackId::NONE`]; reading it there
+    /// is harmless, since every byte is verified. The next `put` that brings the object stores it anew.
+    pub presence: Presence,
+}
+
+impl Located {
+    /// Whether its bytes have to be stored again.
+    pub fn is_absent(&self) -> bool {
+        self.presence != Presence::Present
+    }
 }
 
 /// An object that was written to a pack and is to be registered.

@@ -69,4 +69,12 @@ impl RecipeNode {
         }
         Some(Self { level, pieces })
     }
+
+    /// The objects it points at, each once, sorted.
+    pub fn children(&self) -> Vec<Digest> {
+        let mut children: Vec<_> = self.pieces.iter().map(|piece| piece.digest).collect();
+        children.sort_unstable();
+        children.dedup();
+        children
+    }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use super::json::number;
+use super::json::{NOT_FINITE, parse_or_text};
 use super::name::{Alias, GroupName, ProjectName, RunId, SweepId};
 use super::version::{Metadata, Timestamp};
 use crate::error::{Error, Kind, Result};
@@ -199,33 +201,13 @@ pub fn is_value(found: Option<&Value>, wanted: &Value) -> bool {
     }
 }
 
-/// How numbers that JSON does not have are written, as W&B does.
-const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
-
-/// A number as JSON; NaN and the infinities as text.
-pub fn number(value: f64) -> Value {
-    match serde_json::Number::from_f64(value) {
-        Some(number) => Value::Number(number),
-        None if value.is_nan() => NOT_FINITE[0].into(),
-        None if value > 0.0 => NOT_FINITE[1].into(),
-        None => NOT_FINITE[2].into(),
-    }
-}
-
 /// `key=value`: the value as JSON if it is some, a number that JSON does not have, or text.
 ///
 /// # Errors
-/// [`Kind::Usage`] without `=` or a key.
+/// [`Kind::Usage`] without `=` or a key, and as [`parse_or_text`].
 pub fn parse_setting(text: &str) -> Result<(String, Value)> {
     let (key, value) = split(text)?;
-    Ok((key, parse_value(value)))
-}
-
-/// A value as JSON if it is some, a number that JSON does not have, or text.
-pub fn parse_value(text: &str) -> Value {
-    let parsed = serde_json::from_str(text).ok();
-    let parsed = parsed.or_else(|| text.parse::<f64>().ok().map(number));
-    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+    Ok((key, parse_or_text(value)?))
 }
 
 /// `key=number`; NaN and infinities are numbers.

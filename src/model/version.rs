@@ -1,8 +1,10 @@
 //! What is told of projects, artifacts and versions.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
@@ -15,6 +17,9 @@ use crate::error::{Error, Kind};
 pub const METADATA_MAX_BYTES: usize = 1 << 20;
 /// The longest description in bytes.
 pub const DESCRIPTION_MAX_BYTES: usize = 1 << 16;
+
+/// The name in the root of every version under which a mount shows what the registry says of it.
+pub const DESCRIPTION_FILE: &str = ".artifact.json";
 
 /// Metadata: a JSON object of any depth, at most 1 MiB, kept as compact text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +37,20 @@ impl Metadata {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
+    /// Refuses what no parser made: it came over a socket.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for what is too long or no object.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.0.len() <= METADATA_MAX_BYTES {
+            let object: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_str(&self.0);
+            return object
+                .map(drop)
+                .map_err(|e| Error::new(Kind::Usage, "metadata is no JSON object").because(e));
+        }
+        Err(too_long(self.0.len()))
+    }
+
     /// From an object; too large a one is refused.
     ///
     /// # Errors
@@ -39,14 +58,15 @@ impl Metadata {
     pub fn from_object(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
         let text = serde_json::Value::Object(object).to_string();
         if text.len() > METADATA_MAX_BYTES {
-            let found =
-                format!("metadata of {} bytes; the most is {METADATA_MAX_BYTES}", text.len());
-            return Err(
-                Error::new(Kind::Usage, found).hint("put large values in a file of the version")
-            );
+            return Err(too_long(text.len()));
         }
         Ok(Self(text))
     }
+}
+
+fn too_long(found_bytes: usize) -> Error {
+    let found = format!("metadata of {found_bytes} bytes; the most is {METADATA_MAX_BYTES}");
+    Error::new(Kind::Usage, found).hint("put large values in a file of the version")
 }
 
 impl fmt::Display for Metadata {
@@ -63,10 +83,10 @@ impl FromStr for Metadata {
             Error::new(Kind::Usage, format!("metadata is no JSON object: {found}"))
                 .hint("write it as {\"key\": value}, or @FILE to read it from a file")
         };
-        match serde_json::from_str(text) {
+        match super::json::parse(text) {
             Ok(serde_json::Value::Object(object)) => Self::from_object(object),
             Ok(other) => Err(bad(format!("found {}", json_type(&other)))),
-            Err(e) => Err(bad(e.to_string())),
+            Err(e) => Err(bad(e.message())),
         }
     }
 }
@@ -85,6 +105,13 @@ fn json_type(value: &serde_json::Value) -> &'static str {
 /// Milliseconds since 1970 by the registry's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Whole seconds since 1970.
+    pub fn seconds(self) -> u64 {
+        self.0 / 1_000
+    }
+}
 
 impl fmt::Display for Timestamp {
     /// RFC 3339, in UTC.
@@ -127,6 +154,9 @@ pub struct VersionInfo {
     pub totals: Totals,
     /// When it was committed.
     pub created: Timestamp,
+    /// The time that everything in it bears where it is mounted, in seconds since 1970; later than
+    /// that of the version before it.
+    pub time_seconds: u64,
     /// The aliases it has now, sorted.
     pub aliases: Vec<Alias>,
     /// What people wrote about it.
@@ -189,6 +219,17 @@ pub enum Change {
     Artifact(ArtifactPath),
     /// Which runs go on.
     Runs,
+}
+
+/// Refuses a description that is too long, wherever it comes from.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub fn check_description(text: &str) -> Result<(), Error> {
+    match text.parse::<Description>() {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Error::new(Kind::Usage, e.to_string())),
+    }
 }
 
 /// A description, bounded.

@@ -20,6 +20,7 @@ use super::attr::FOR_EVER;
 use super::errands::{Errands, Waits};
 use super::errno;
 use super::fs::{Found, Line, ReadFs};
+use crate::content::external::Requester;
 use crate::content::reader::Reader;
 use crate::content::store::Space;
 use crate::error::{Kind, Result};
@@ -92,6 +93,11 @@ fn nothing() -> FileAttr {
     }
 }
 
+/// Returns who makes a request.
+pub fn requester(request: &Request) -> Requester {
+    Requester { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
 /// What is in a file, of a length that the kernel may ask for.
 ///
 /// # Errors
@@ -125,24 +131,17 @@ pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
     }
 }
 
-/// Answers room on the disk.
-pub fn reply_statfs(space: Result<Space>, reply: ReplyStatfs) {
-    /// Files are not counted; a number that no program takes for "none left".
+/// Answers room on the disk, and for how many files, in all and free, if that is known.
+pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: ReplyStatfs) {
+    /// Where files are not counted: a number that no program takes for "none left".
     const FILES: u64 = 1 << 40;
+    let (files, free_files) = files.unwrap_or((FILES, FILES));
     match space {
         Ok(Space { free_bytes, total_bytes }) => {
+            let blocks = total_bytes / STATFS_BLOCK_BYTES;
             let free = free_bytes / STATFS_BLOCK_BYTES;
             let block = STATFS_BLOCK_BYTES as u32;
-            reply.statfs(
-                total_bytes / STATFS_BLOCK_BYTES,
-                free,
-                free,
-                FILES,
-                FILES,
-                block,
-                255,
-                block,
-            );
+            reply.statfs(blocks, free, free, files, free_files, block, 255, block);
         }
         Err(e) => reply.error(errno::told("statfs", &e)),
     }
@@ -228,15 +227,12 @@ pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
 
 impl ReadOnly {
     /// A mount of `fs`, which fetches by itself what `prefetch` says.
-    ///
-    /// # Errors
-    /// When the host gives no threads.
-    pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Result<Self> {
+    pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
         let reader = fs.repository().reader.clone();
-        let errands = Errands::new(reader.store().is_remote())?;
+        let errands = Errands::new(reader.store().is_remote());
         let at_once = reader.at_once();
         let prefetcher = Arc::new(Prefetcher::new(Arc::clone(fs.repository()), prefetch));
-        Ok(Self { fs, at_once, errands, prefetcher })
+        Self { fs, at_once, errands, prefetcher }
     }
 
     /// Does `job` at once if nothing has to be waited for, else in a thread that may wait.
@@ -305,7 +301,7 @@ impl Filesystem for ReadOnly {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -319,14 +315,14 @@ impl Filesystem for ReadOnly {
         match read_file(&self.fs, &self.at_once, ino.0, offset, size) {
             Err(e) if e.kind() == Kind::Later => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
-                let errands = self.errands.clone();
+                let (errands, requester) = (self.errands.clone(), requester(req));
                 self.errands.run(Waits::Data, move || {
                     if let Some(tree) = fs.tree_of_small_file(ino.0) {
                         prefetcher.missed(tree);
                     }
-                    let reader = &fs.repository().reader;
+                    let reader = fs.repository().reader.on_behalf_of(requester);
                     let read = errands.lately().read(ino.0, offset, size, || {
-                        read_file(&fs, reader, ino.0, offset, size).map_err(told)
+                        read_file(&fs, &reader, ino.0, offset, size).map_err(told)
                     });
                     reply_read(read, reply);
                 });
@@ -399,7 +395,7 @@ impl Filesystem for ReadOnly {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        reply_statfs(self.fs.repository().store.space(), reply);
+        reply_statfs(self.fs.repository().store.space(), None, reply);
     }
 
     fn getxattr(

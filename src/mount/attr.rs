@@ -4,8 +4,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use crate::model::version::Timestamp;
-
 /// Unit of `st_blocks` (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
 /// What `st_blksize` asks programs to read at once: a chunk, in one round trip.
@@ -13,46 +11,45 @@ const PREFERRED_READ_BYTES: u32 = 1 << 20;
 /// A time to live without end: the kernel's clock does not reach it.
 pub const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 
-/// Who owns what is mounted, and the time that files bear.
+/// Who owns what is mounted.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {
     /// The user.
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Files are shared by all versions that have their content: they bear the time of the
-    /// repository.
-    pub created: Timestamp,
+    /// The time that what is in no version bears, in seconds since 1970: the repository's.
+    pub created_seconds: u64,
     /// Whether modes say that the owner may write, so that what is copied can be written. Writing
     /// itself is refused all the same.
     pub writable: bool,
 }
 
 /// A moment as the kernel wants it.
-pub fn system_time(at: Timestamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(at.0)
+fn system_time(seconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
 }
 
 impl Owner {
-    /// The attributes of a file.
-    pub fn file(&self, ino: u64, size: u64, executable: bool) -> FileAttr {
+    /// The attributes of a file; times are in seconds since 1970.
+    pub fn file(&self, ino: u64, size: u64, executable: bool, at: u64) -> FileAttr {
         let perm = if executable { 0o555 } else { 0o444 };
         let perm = if self.writable { perm | 0o200 } else { perm };
-        self.attr(ino, FileType::RegularFile, size, perm, self.created)
+        self.attr(ino, FileType::RegularFile, size, perm, at)
     }
 
     /// The attributes of a directory; `perm` is 0o555 in the read-only mount.
-    pub fn directory(&self, ino: u64, perm: u16, at: Timestamp) -> FileAttr {
+    pub fn directory(&self, ino: u64, perm: u16, at: u64) -> FileAttr {
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::Directory, 0, perm, at)
     }
 
     /// The attributes of a symlink.
-    pub fn symlink(&self, ino: u64, target_bytes: u64) -> FileAttr {
-        self.attr(ino, FileType::Symlink, target_bytes, 0o777, self.created)
+    pub fn symlink(&self, ino: u64, target_bytes: u64, at: u64) -> FileAttr {
+        self.attr(ino, FileType::Symlink, target_bytes, 0o777, at)
     }
 
-    fn attr(&self, ino: u64, kind: FileType, size: u64, perm: u16, at: Timestamp) -> FileAttr {
+    fn attr(&self, ino: u64, kind: FileType, size: u64, perm: u16, at: u64) -> FileAttr {
         let time = system_time(at);
         FileAttr {
             ino: INodeNo(ino),

@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use fuser::{Errno, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow};
+use rustix::fs::SeekFrom;
 
 use super::adapter::GENERATION;
 use super::drafts::{DRAFT_TTL, file_attr, host};
@@ -60,5 +61,17 @@ pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: Reply
         Ok(value) if value.len() <= size as usize => reply.data(&value),
         Ok(_) => reply.error(Errno::ERANGE),
         Err(e) => reply.error(e),
+    }
+}
+
+/// Where a look for data or holes begins (lseek(2)); other ways of seeking never reach a file system.
+pub fn seek(offset: i64, whence: i32) -> Option<SeekFrom> {
+    const SEEK_DATA: i32 = 3;
+    const SEEK_HOLE: i32 = 4;
+    let at = u64::try_from(offset).unwrap_or_default();
+    match whence {
+        SEEK_DATA => Some(SeekFrom::Data(at)),
+        SEEK_HOLE => Some(SeekFrom::Hole(at)),
+        _ => None,
     }
 }

@@ -12,12 +12,12 @@ use rustix::fs::Stat;
 use super::errno;
 use super::fs::{Found, Line, ReadFs};
 use super::inode::{Node, ROOT};
+use super::list;
 use crate::content::reader::Reader;
 use crate::error::Error;
-use crate::model::name::{Alias, ProjectName};
+use crate::model::name::ProjectName;
 use crate::model::reference::{ArtifactPath, Selector, parse_artifact_name};
-use crate::ops::drafts::{CommitDraft, DraftDesk, WRITERS_WAIT};
-use crate::ops::runs;
+use crate::ops::drafts::{DraftDesk, WRITERS_WAIT};
 use crate::staging::{Attr, Caller, Drafts, NODE_BIT};
 
 /// How long the kernel may believe a draft's names and attributes. Only the kernel's own requests
@@ -126,83 +126,83 @@ impl StagingFs {
         found
     }
 
-    /// Calls `each` with the lines of a directory that is no draft's: what is there read-only, then
-    /// drafts and projects that have nothing else.
+    /// Calls `each` with the lines of a directory that is no draft's: what is there read-only, and
+    /// among it drafts and projects that have nothing else.
     pub fn list(
         &self,
         ino: u64,
         position: u64,
         each: &mut dyn FnMut(Line) -> bool,
     ) -> Result<(), Error> {
-        let mut next = 0;
-        let mut full = false;
-        let mut names = Vec::new();
-        let only_here = matches!(self.read.node(ino)?, Node::Root | Node::Project(_, None));
-        if !only_here {
+        if !matches!(self.read.node(ino)?, Node::Root | Node::Project(_, None)) {
             return self.read.list(self.reader(), ino, position, each);
         }
-        self.read.list(self.reader(), ino, 0, &mut |mut line: Line| {
-            next = line.next;
-            names.push(line.name.clone());
-            if line.next <= position {
-                return self.skip(&line);
+        let read = self.read.names(ino, position)?;
+        let first = read.partition_point(|named| named.position <= position);
+        let mut lines: Vec<_> =
+            read[first..].iter().map(|named| (named.position, Some(named), None)).collect();
+        for (name, place) in self.own(ino)? {
+            let at = list::position(&name);
+            let same = read.binary_search_by_key(&at, |named| named.position);
+            if at > position && !same.is_ok_and(|index| read[index].name == name) {
+                lines.push((at, None, Some((name, place))));
             }
-            line.found = match ino {
-                ROOT => self.writable(line.found),
-                _ => line.found,
-            };
-            full = !each(line);
-            !full
-        })?;
-        if full { Ok(()) } else { self.list_own(ino, position, next, &names, each) }
-    }
-
-    /// A line that was listed before: it is not looked up again.
-    fn skip(&self, line: &Line) -> bool {
-        self.read.forget(line.found.attr.ino.0, 1);
-        true
-    }
-
-    fn list_own(
-        &self,
-        ino: u64,
-        position: u64,
-        mut next: u64,
-        names: &[Vec<u8>],
-        each: &mut dyn FnMut(Line) -> bool,
-    ) -> Result<(), Error> {
-        let own: Vec<Place> = match self.read.node(ino)? {
-            Node::Root => self.drafts().projects()?.into_iter().map(Place::Project).collect(),
-            Node::Project(p, None) => {
-                self.drafts().drafts_of(&p)?.into_iter().map(Place::Draft).collect()
-            }
-            _ => Vec::new(),
-        };
-        for place in own {
-            let (name, found) = match &place {
-                Place::Project(project) => {
-                    let name = project.as_str().as_bytes().to_vec();
-                    if names.contains(&name) {
-                        continue;
+        }
+        lines.sort_by_key(|(position, ..)| *position);
+        for line in lines {
+            let taken = match line {
+                (_, Some(named), _) => self.read.offer_named(ino, named, &mut |mut line| {
+                    if ino == ROOT {
+                        line.found = self.writable(line.found);
                     }
-                    (name, self.read.project_node(project).map(|found| self.writable(found)))
-                }
-                Place::Draft(path) => {
-                    (path.artifact.as_str().as_bytes().to_vec(), self.draft(path))
-                }
-                Place::Version(..) => continue,
+                    each(line)
+                })?,
+                (next, _, Some((name, place))) => self.offer_own(next, name, &place, each)?,
+                _ => true,
             };
-            next += 1;
-            let found = found?;
-            let ino = found.attr.ino.0;
-            if next <= position || !each(Line { next, name, found }) {
-                self.forget(ino, 1);
-                if next > position {
-                    return Ok(());
-                }
+            if !taken {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Drafts of a project, and projects that have drafts.
+    fn own(&self, ino: u64) -> Result<Vec<(Vec<u8>, Place)>, Error> {
+        Ok(match self.read.node(ino)? {
+            Node::Root => {
+                let projects = self.drafts().projects()?.into_iter();
+                let name = |project: &ProjectName| project.as_str().as_bytes().to_vec();
+                projects.map(|project| (name(&project), Place::Project(project))).collect()
+            }
+            Node::Project(project, None) => {
+                let drafts = self.drafts().drafts_of(&project)?.into_iter();
+                let name = |draft: &ArtifactPath| draft.artifact.as_str().as_bytes().to_vec();
+                drafts.map(|draft| (name(&draft), Place::Draft(draft))).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    fn offer_own(
+        &self,
+        next: u64,
+        name: Vec<u8>,
+        place: &Place,
+        each: &mut dyn FnMut(Line) -> bool,
+    ) -> Result<bool, Error> {
+        let found = match place {
+            Place::Project(project) => self.read.project_node(project).map(|it| self.writable(it)),
+            Place::Draft(path) if !self.drafts().exists(path)? => return Ok(true),
+            Place::Draft(path) => self.draft(path),
+            Place::Version(..) => return Ok(true),
+        }?;
+        let ino = found.attr.ino.0;
+        let taken = each(Line { next, name, found });
+        if !taken {
+            self.forget(ino, 1);
+        }
+        Ok(taken)
     }
 
     /// The kernel forgets.
@@ -225,7 +225,12 @@ impl StagingFs {
         let io = |e: std::io::Error| Errno::from_i32(e.raw_os_error().unwrap_or(libc_eio()));
         match self.place(parent, name)? {
             Place::Project(project) => {
-                let exists = self.read.repository().registry.names(project.clone()).is_ok();
+                let exists = self
+                    .read
+                    .repository()
+                    .registry
+                    .has_project(project.clone())
+                    .is_ok_and(|there| there);
                 if exists {
                     return Err(Errno::EEXIST);
                 }
@@ -256,29 +261,6 @@ impl StagingFs {
             }
             Place::Version(..) => Err(Errno::EROFS),
         }
-    }
-
-    /// A rename by process `pid`, in the root or in a project: of a draft to a version's name, which
-    /// commits it.
-    pub fn publish(&self, from: Place, to: Place, pid: u32) -> Result<(), Errno> {
-        let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
-            // `mv` then copies.
-            return Err(Errno::EXDEV);
-        };
-        let Selector::Alias(alias) = selector else {
-            self.desk.trouble(format!(
-                "mv {draft}: the registry numbers versions; rename it to an alias"
-            ));
-            return Err(Errno::EINVAL);
-        };
-        let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
-        let run = runs::of_process(pid);
-        let request = CommitDraft { path, aliases, run, ..CommitDraft::plain(draft.clone()) };
-        let done = self.desk.commit(&request, true);
-        done.map(|_| ()).map_err(|e| {
-            self.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));
-            errno::of(e.kind())
-        })
     }
 }
 

@@ -1,13 +1,17 @@
 //! Threads for what would keep the mount's own threads waiting: no request that needs the network is
 //! answered by a thread that the kernel's next request needs.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
+use fuser::{
+    Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite,
+};
 
 use super::lately::Lately;
-use crate::error::{Error, Result};
 
 /// Threads that may wait for listings and look-ups.
 const METADATA_THREADS: usize = 32;
@@ -15,6 +19,8 @@ const METADATA_THREADS: usize = 32;
 const DATA_THREADS: usize = 128;
 /// Errands that wait for a thread; beyond that, who asks waits himself.
 const QUEUE: usize = 4_096;
+/// How long a thread without work stays.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// What an errand waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,33 +31,87 @@ pub enum Waits {
     Data,
 }
 
+type Errand = Box<dyn FnOnce() + Send>;
+
 /// Threads that wait for others. Metadata never waits for data: each has its own.
 #[derive(Clone)]
 pub struct Errands {
-    pools: Arc<[Pool; 2]>,
+    metadata: Arc<Pool>,
+    data: Arc<Pool>,
     needed: bool,
     lately: Arc<Lately>,
 }
 
+/// Threads of one kind: made when needed, gone when idle.
 struct Pool {
-    runtime: Option<Runtime>,
-    waiting: AtomicUsize,
+    name: &'static str,
+    threads_max: usize,
+    inner: Mutex<Inner>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Errand>,
+    threads: usize,
+    idle: usize,
 }
 
 impl Pool {
-    fn new(threads: usize, name: &str) -> Result<Self> {
-        // Only its threads that may block are used: made when needed, gone when idle.
-        let runtime =
-            Builder::new_current_thread().max_blocking_threads(threads).thread_name(name).build();
-        let runtime = runtime.map_err(|e| Error::io("cannot make threads", e))?;
-        Ok(Self { runtime: Some(runtime), waiting: AtomicUsize::new(0) })
+    fn new(name: &'static str, threads_max: usize) -> Arc<Self> {
+        Arc::new(Self { name, threads_max, inner: Mutex::default(), more: Condvar::new() })
     }
-}
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `errand` done; gives it back when nobody can do it.
+    fn take(self: &Arc<Self>, errand: Errand) -> Result<(), Errand> {
+        let mut inner = self.lock();
+        if inner.queue.len() >= QUEUE {
+            return Err(errand);
+        }
+        inner.queue.push_back(errand);
+        if inner.idle < inner.queue.len() && inner.threads < self.threads_max {
+            let pool = Arc::clone(self);
+            let made = Builder::new().name(self.name.to_owned()).spawn(move || pool.work());
+            match made {
+                Ok(_) => inner.threads += 1,
+                Err(e) => {
+                    tracing::warn!("no more threads for {}: {e}", self.name);
+                    // With others about, it waits for one of them.
+                    if let (0, Some(errand)) = (inner.threads, inner.queue.pop_back()) {
+                        return Err(errand);
+                    }
+                }
+            }
+        }
+        self.more.notify_one();
+        Ok(())
+    }
+
+    fn work(&self) {
+        let mut inner = self.lock();
+        loop {
+            if let Some(errand) = inner.queue.pop_front() {
+                drop(inner);
+                // What panics has not answered: that the reply is dropped answers EIO.
+                if catch_unwind(AssertUnwindSafe(errand)).is_err() {
+                    tracing::error!("a request of the kernel panicked");
+                }
+                inner = self.lock();
+                continue;
+            }
+            inner.idle += 1;
+            let (now, waited) =
+                self.more.wait_timeout(inner, IDLE).unwrap_or_else(PoisonError::into_inner);
+            inner = now;
+            inner.idle -= 1;
+            if waited.timed_out() && inner.queue.is_empty() {
+                inner.threads -= 1;
+                return;
+            }
         }
     }
 }
@@ -59,13 +119,10 @@ impl Drop for Pool {
 impl Errands {
     /// Threads, made when something has to be waited for: always in a remote store, and for
     /// external files in any.
-    ///
-    /// # Errors
-    /// When the host gives none.
-    pub fn new(needed: bool) -> Result<Self> {
-        let metadata = Pool::new(METADATA_THREADS, "metadata")?;
-        let pools = Arc::new([metadata, Pool::new(DATA_THREADS, "data")?]);
-        Ok(Self { pools, needed, lately: Arc::default() })
+    pub fn new(needed: bool) -> Self {
+        let metadata = Pool::new("metadata", METADATA_THREADS);
+        let data = Pool::new("data", DATA_THREADS);
+        Self { metadata, data, needed, lately: Arc::default() }
     }
 
     /// Whether whatever touches a version has to be waited for.
@@ -78,24 +135,92 @@ impl Errands {
         &self.lately
     }
 
-    /// Does `errand` in a thread that may wait.
+    /// Does `errand` in a thread that may wait, or here when there can be none.
     pub fn run(&self, waits: Waits, errand: impl FnOnce() + Send + 'static) {
-        let pools = &self.pools;
-        let index = usize::from(waits == Waits::Data);
-        let pool = &pools[index];
-        let Some(runtime) = &pool.runtime else {
-            return errand();
+        let pool = match waits {
+            Waits::Metadata => &self.metadata,
+            Waits::Data => &self.data,
         };
-        if pool.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
-            pool.waiting.fetch_sub(1, Ordering::Relaxed);
-            return errand();
-        }
-        let pools = Arc::downgrade(pools);
-        runtime.spawn_blocking(move || {
+        if let Err(errand) = pool.take(Box::new(errand)) {
             errand();
-            if let Some(pools) = pools.upgrade() {
-                pools[index].waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An answer that can be an error.
+pub trait Refuse: Send + 'static {
+    /// Answers the error.
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
             }
-        });
+        })*
+    };
+}
+
+refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite);
+
+/// Does `work`, which answers, in a thread of its own; EAGAIN when there can be none.
+pub fn apart<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static) {
+    let kept = Arc::new(Mutex::new(Some(reply)));
+    let own = Arc::clone(&kept);
+    let take = |from: &Mutex<Option<R>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let spawned = Builder::new().name("apart".to_owned()).spawn(move || {
+        if let Some(reply) = take(&own) {
+            work(reply);
+        }
+    });
+    if let Err(e) = spawned {
+        tracing::error!("a request cannot be served: no more threads: {e}");
+        if let Some(reply) = take(&kept) {
+            reply.refuse(Errno::EAGAIN);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn an_errand_that_panics_takes_no_thread_along() {
+        let errands = Errands::new(false);
+        for _ in 0..DATA_THREADS * 2 {
+            errands.run(Waits::Data, || panic!("on purpose"));
+        }
+        let (done, all) = channel();
+        for number in 0..DATA_THREADS * 2 {
+            let done = done.clone();
+            errands.run(Waits::Data, move || done.send(number).unwrap());
+        }
+        drop(done);
+        let mut numbers: Vec<_> = all.iter().collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..DATA_THREADS * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn there_are_never_more_threads_than_allowed_and_nothing_is_left_undone() {
+        let pool = Pool::new("few", 2);
+        let (done, all) = channel();
+        let (open, gate) = channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        for number in 0..6 {
+            let (done, gate) = (done.clone(), Arc::clone(&gate));
+            let errand = Box::new(move || {
+                let _closed = gate.lock().unwrap().recv();
+                done.send(number).unwrap();
+            });
+            assert!(pool.take(errand).is_ok());
+        }
+        assert_eq!(pool.lock().threads, 2);
+        drop((open, done));
+        assert_eq!(all.iter().count(), 6);
     }
 }

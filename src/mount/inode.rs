@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::description::Description;
+use super::table::Place;
 use crate::model::digest::Digest;
 use crate::model::name::{Alias, ProjectName, RunId, VersionNumber};
-use crate::model::reference::ArtifactPath;
-use crate::model::version::Timestamp;
+use crate::model::reference::{ArtifactPath, Selector};
 
 /// The root of the mount (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
@@ -36,15 +37,20 @@ pub enum Node {
     Version(Arc<VersionNode>),
     /// A directory of a version.
     Directory {
-        /// The version's time.
-        created: Timestamp,
+        /// Which.
+        place: Arc<Place>,
         /// Its tree.
         tree: Digest,
     },
     /// A symlink of a version.
-    Symlink(Arc<[u8]>),
+    Symlink {
+        /// Where it points.
+        target: Arc<[u8]>,
+        /// The version's time.
+        time_seconds: u64,
+    },
     /// `.artifact.json` of a version.
-    Description(Arc<VersionNode>),
+    Description(Arc<Description>),
 }
 
 /// Who is to be told that a version is used.
@@ -65,10 +71,10 @@ pub struct VersionNode {
     pub path: ArtifactPath,
     /// The number.
     pub number: VersionNumber,
-    /// The root tree.
-    pub tree: Digest,
-    /// When it was committed.
-    pub created: Timestamp,
+    /// What it was asked for by.
+    pub selector: Selector,
+    /// Its root directory.
+    pub place: Arc<Place>,
     /// The run in whose view it is.
     pub used: Option<RunUse>,
 }
@@ -85,6 +91,8 @@ struct Known {
     node: Node,
     key: Arc<Key>,
     lookups: u64,
+    /// When it was last looked up, in look-ups of the table.
+    seen: u64,
 }
 
 /// The inodes the kernel knows.
@@ -95,6 +103,7 @@ pub struct PathTable {
     /// Those that list runs: they change often, and are few.
     runs: BTreeSet<u64>,
     counted: u64,
+    looked_up: u64,
 }
 
 impl PathTable {
@@ -105,9 +114,12 @@ impl PathTable {
             _ => None,
         };
         let key = Key { parent, name: name.into(), number };
+        self.looked_up += 1;
+        let seen = self.looked_up;
         if let Some(&ino) = self.by_key.get(&key) {
             if let Some(known) = self.known.get_mut(&ino) {
                 known.lookups += 1;
+                known.seen = seen;
             }
             return ino;
         }
@@ -118,7 +130,7 @@ impl PathTable {
         }
         let key = Arc::new(key);
         self.by_key.insert(Arc::clone(&key), ino);
-        self.known.insert(ino, Known { node, key, lookups: 1 });
+        self.known.insert(ino, Known { node, key, lookups: 1, seen });
         ino
     }
 
@@ -154,35 +166,75 @@ impl PathTable {
         self.runs.iter().copied().collect()
     }
 
-    /// Every inode that a change of an artifact touches: the entries of the versions in their
-    /// project (parent, name), and the descriptions.
-    pub fn touched(&self, path: &ArtifactPath) -> Touched {
-        let mut touched = Touched::default();
+    /// The directories of a project: as it is, and as runs see it.
+    pub fn projects(&self, name: &ProjectName) -> Vec<u64> {
+        let is_it = |node: &Node| matches!(node, Node::Project(project, _) if project == name);
+        self.known.iter().filter(|(_, known)| is_it(&known.node)).map(|(ino, _)| *ino).collect()
+    }
+
+    /// What the kernel knows that has to do with an artifact.
+    pub fn of_artifact(&self, path: &ArtifactPath) -> OfArtifact {
+        let mut of = OfArtifact { projects: self.projects(&path.project), ..Default::default() };
+        let mut newest: HashMap<(u64, &[u8]), (u64, &VersionNode)> = HashMap::new();
         for (ino, known) in &self.known {
             match &known.node {
-                Node::Project(project, _) if *project == path.project => {
-                    touched.projects.push(*ino)
-                }
                 Node::Version(version) if version.path == *path => {
-                    touched.versions.push((known.key.parent, known.key.name.to_vec()));
+                    let name = (known.key.parent, &*known.key.name);
+                    // One that the name stood for earlier may still be in use.
+                    let last = newest.entry(name).or_insert((known.seen, version));
+                    if known.seen > last.0 {
+                        *last = (known.seen, version);
+                    }
                 }
-                Node::Description(version) if version.path == *path => {
-                    touched.descriptions.push(*ino);
+                Node::Description(description) if description.version.path == *path => {
+                    of.descriptions.push(*ino);
                 }
                 _ => {}
             }
         }
-        touched
+        of.names.extend(newest.into_iter().map(|((parent, name), (_, version))| VersionName {
+            parent,
+            name: name.to_vec(),
+            selector: match version.used {
+                // What a name stands for in a run is settled.
+                Some(_) => Selector::Version(version.number),
+                None => version.selector.clone(),
+            },
+            number: version.number,
+        }));
+        of
+    }
+
+    /// The artifacts of which the kernel knows a version.
+    pub fn artifacts(&self) -> Vec<ArtifactPath> {
+        let paths = self.known.values().filter_map(|known| match &known.node {
+            Node::Version(version) => Some(version.path.clone()),
+            _ => None,
+        });
+        paths.collect::<std::collections::HashSet<_>>().into_iter().collect()
     }
 }
 
-/// What the kernel has to look at anew.
+/// What the kernel knows that has to do with an artifact.
 #[derive(Debug, Default)]
-pub struct Touched {
-    /// Directories whose listing changed.
+pub struct OfArtifact {
+    /// Directories that list it.
     pub projects: Vec<u64>,
-    /// Entries that may stand for something else.
-    pub versions: Vec<(u64, Vec<u8>)>,
-    /// Files whose content changed.
+    /// Names of its versions.
+    pub names: Vec<VersionName>,
+    /// Descriptions of its versions.
     pub descriptions: Vec<u64>,
+}
+
+/// A name of a version, as the kernel knows it.
+#[derive(Debug)]
+pub struct VersionName {
+    /// The directory it is in.
+    pub parent: u64,
+    /// The name.
+    pub name: Vec<u8>,
+    /// What decides which version that is.
+    pub selector: Selector,
+    /// The version it stood for when it was last looked up.
+    pub number: VersionNumber,
 }

@@ -10,18 +10,25 @@ mod attr;
 mod backing;
 mod control;
 mod convert;
+mod description;
 mod drafts;
+mod elsewhere;
 mod errands;
 mod errno;
 mod fs;
+mod guard;
 mod inode;
 mod lately;
+mod list;
+mod moves;
+mod publish;
 mod session;
 mod staging_adapter;
 mod staging_files;
 mod table;
 
+pub use elsewhere::{Elsewhere, elsewhere, mounts_of, mounts_with_devices};
 pub use session::{
     MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
-    mounts_with_devices, unmount_if_idle,
+    unmount_if_idle,
 };

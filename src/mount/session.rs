@@ -14,7 +14,9 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::adapter::ReadOnly;
 use super::drafts::StagingFs;
+use super::elsewhere::mounts_with_devices;
 use super::fs::ReadFs;
+use super::guard::Guarded;
 use super::inode::ROOT;
 use super::staging_files::Staging;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -25,12 +27,18 @@ use crate::ops::repository::Repository;
 
 /// The kernel's readahead for a mount, in KiB: fuser cannot ask for more than 128.
 const READ_AHEAD_KIB: u32 = 1024;
-/// How long one wait for changes takes.
-const CHANGES_WAIT_MILLISECONDS: u64 = 10_000;
+/// How long one wait for changes takes, while nothing changes.
+const CHANGES_WAIT_MILLISECONDS: u64 = 3_000;
+/// The same, after a change: names are gone before bytes, which then go within a moment.
+const SETTLING_WAIT_MILLISECONDS: u64 = 200;
+/// Waits after a change until nothing more is expected of it.
+const SETTLING_WAITS: u32 = 15;
 /// How long to wait before asking again when the registry cannot be reached.
 const CHANGES_RETRY: Duration = Duration::from_millis(200);
 /// How long a mount that is there may take to say that its daemon lives.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// How often to look whether a mount has ended.
+const END_POLL: Duration = Duration::from_millis(5);
 /// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
 pub const SOURCE_NAME: &str = crate::content::external::MOUNT_SOURCE;
 
@@ -53,6 +61,7 @@ pub struct MountOptions {
 /// A mount that is up.
 pub struct Mounted {
     target: PathBuf,
+    device: u32,
     session: Option<BackgroundSession>,
 }
 
@@ -62,9 +71,23 @@ impl Mounted {
         &self.target
     }
 
-    /// Whether somebody unmounted it.
+    /// The minor number of its device, the same wherever it can be reached.
+    pub fn device(&self) -> u32 {
+        self.device
+    }
+
+    /// Whether nobody can reach it any more.
     pub fn has_ended(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
+    /// Whether it can be reached where it was mounted.
+    pub fn is_in_place(&self) -> bool {
+        // Where it cannot be found in the list, nothing is known.
+        self.device == 0
+            || mounts_with_devices().iter().any(|(device, source, point)| {
+                *device == self.device && source == SOURCE_NAME && *point == self.target
+            })
     }
 
     /// What tells the kernel to forget.
@@ -72,17 +95,26 @@ impl Mounted {
         self.session.as_ref().map(BackgroundSession::notifier)
     }
 
-    /// Unmounts. A mount that is in use is detached: it goes when its last user does.
-    pub fn unmount(mut self) {
-        let Some(session) = self.session.take() else {
-            return;
-        };
-        if !session.guard.is_finished() {
+    /// Takes it out of the tree. One that is in use ends when its last user does.
+    pub fn leave(&self) {
+        // Another daemon may have mounted there meanwhile.
+        if !self.has_ended() && self.is_in_place() {
             detach(&self.target);
         }
-        if let Err(e) = session.join() {
-            tracing::warn!("{}: {e}", self.target.display());
+    }
+
+    /// Unmounts, and waits for the last user.
+    pub fn unmount(self) {
+        self.leave();
+        while !self.has_ended() {
+            std::thread::sleep(END_POLL);
         }
+        self.abandon();
+    }
+
+    /// Forgets it without touching its place: `fuser` would unmount what is there by now.
+    pub fn abandon(mut self) {
+        std::mem::forget(self.session.take());
     }
 }
 
@@ -155,10 +187,12 @@ pub fn mount<F: Filesystem>(
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from));
     config.clone_fd = true;
-    let session = Session::new(fs, &target, &config).and_then(Session::spawn);
+    let session = Session::new(Guarded(fs), &target, &config).and_then(Session::spawn);
     let session = session.map_err(|e| mount_error(&target, e))?;
     raise_readahead(&target);
-    Ok(Mounted { target, session: Some(session) })
+    let device = mounts_with_devices().into_iter().rfind(|(_, _, point)| *point == target);
+    let device = device.map_or(0, |(device, ..)| device);
+    Ok(Mounted { target, device, session: Some(session) })
 }
 
 fn mount_error(target: &Path, error: io::Error) -> Error {
@@ -219,7 +253,10 @@ fn is_dead_mount(target: &Path) -> bool {
     let (answer, answered) = mpsc::channel();
     let path = target.to_owned();
     // In a thread of its own: a daemon that hangs does not answer at all.
-    std::thread::spawn(move || answer.send(rustix::fs::statvfs(&path).err()));
+    let asks = std::thread::Builder::new().name("statvfs".to_owned());
+    if let Err(e) = asks.spawn(move || answer.send(rustix::fs::statvfs(&path).err())) {
+        tracing::debug!("{}: nobody can ask whether it lives: {e}", target.display());
+    }
     let error = answered.recv_timeout(ANSWER_DEADLINE).ok().flatten();
     matches!(error, Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED))
 }
@@ -232,49 +269,6 @@ pub fn is_mount_point(target: &Path) -> bool {
 /// Source name and mount point of everything that is mounted.
 pub fn mounts() -> Vec<(String, PathBuf)> {
     mounts_with_devices().into_iter().map(|(_, source, point)| (source, point)).collect()
-}
-
-/// Minor device number, source name and mount point of everything that is mounted
-/// (proc_pid_mountinfo(5)).
-pub fn mounts_with_devices() -> Vec<(u32, String, PathBuf)> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let lines = text.split(|b| *b == b'\n');
-    lines
-        .filter_map(|line| {
-            let mut fields = line.split(|b| *b == b' ');
-            let device = std::str::from_utf8(fields.nth(2)?).ok()?;
-            let (_, minor) = device.split_once(':')?;
-            let minor = minor.parse().ok()?;
-            let point = unescape(fields.nth(1)?);
-            let mut after = fields.skip_while(|field| *field != b"-");
-            let source = after.nth(2)?;
-            let source = String::from_utf8_lossy(source).into_owned();
-            Some((minor, source, PathBuf::from(std::ffi::OsStr::from_bytes(&point))))
-        })
-        .collect()
-}
-
-/// Undoes the octal escapes of mountinfo.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| first == b'\\')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match code {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    out
 }
 
 /// Large readahead makes cold sequential reading a few long requests; only root may set it.
@@ -301,8 +295,8 @@ pub fn mount_read_only(
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false));
-    let mounted = mount(ReadOnly::new(Arc::clone(&fs), options.prefetch)?, target, options, true)?;
-    let watcher = Watcher::start(fs, mounted.notifier());
+    let mounted = mount(ReadOnly::new(Arc::clone(&fs), options.prefetch), target, options, true)?;
+    let watcher = Watcher::start(fs, mounted.notifier())?;
     Ok((mounted, watcher))
 }
 
@@ -318,20 +312,29 @@ pub fn mount_staging(
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), true));
-    let (told, names) = (Arc::clone(&desk), Arc::clone(&read));
+    let (told, names, drafts) = (Arc::clone(&desk), Arc::clone(&read), Arc::clone(desk.drafts()));
     let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
-    let staging = Staging::new(fs, options.passthrough)?;
+    let staging = Staging::new(fs, options.passthrough);
     let mounted = mount(staging, target, options, false)?;
     if let Some(notifier) = mounted.notifier() {
-        told.tell(Box::new(move |draft| {
-            let name = std::ffi::OsStr::new(draft.artifact.as_str());
-            for project in names.touched(draft).projects {
-                // ENOENT: the kernel does not know the name.
-                let _ = notifier.inval_entry(fuser::INodeNo(project), name);
+        // ENOENT: the kernel does not know the name.
+        told.tell(Box::new(move |draft, path| match path.split_last() {
+            Some((name, above)) => {
+                let invalidate = |parent| {
+                    let _ = notifier.inval_entry(fuser::INodeNo(parent), name.as_os_str());
+                };
+                // One that is not there any more has no entries.
+                let _ = drafts.with_directory(draft, above, invalidate);
+            }
+            None => {
+                let name = std::ffi::OsStr::new(draft.artifact.as_str());
+                for project in names.projects(&draft.project) {
+                    let _ = notifier.inval_entry(fuser::INodeNo(project), name);
+                }
             }
         }));
     }
-    let watcher = Watcher::start(read, mounted.notifier());
+    let watcher = Watcher::start(read, mounted.notifier())?;
     Ok((mounted, watcher))
 }
 
@@ -344,17 +347,22 @@ pub struct Watcher {
 
 impl Watcher {
     /// Watches for the mount behind `notifier`.
-    pub fn start(fs: Arc<ReadFs>, notifier: Option<Notifier>) -> Self {
+    ///
+    /// # Errors
+    /// When the host gives no thread.
+    pub fn start(fs: Arc<ReadFs>, notifier: Option<Notifier>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = notifier.map(|notifier| {
-            std::thread::spawn(move || {
+            let watches = std::thread::Builder::new().name("names".to_owned());
+            watches.spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
                     watch(&fs, &notifier, &stopped);
                 }
             })
         });
-        Self { stop, thread }
+        let thread = thread.transpose().map_err(|e| Error::io("cannot watch names", e))?;
+        Ok(Self { stop, thread })
     }
 
     /// Asks it to end; it does when its wait for changes is over.
@@ -370,15 +378,34 @@ fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
         Ok(changes) => changes.last,
         Err(e) => return wait_for_registry(&e),
     };
+    // What moved while nobody watched.
+    let mut watched = forget_moved(fs, notifier, &everything(fs));
+    let mut settling = 0;
     while !stopped.load(Ordering::Relaxed) {
-        match registry.changes(last, CHANGES_WAIT_MILLISECONDS) {
-            Ok(changes) => {
-                last = changes.last;
-                changes.changes.iter().for_each(|change| forget(fs, notifier, change));
-            }
-            Err(e) => return wait_for_registry(&e),
+        if let Err(e) = watched {
+            return wait_for_registry(&e);
         }
+        let wait =
+            if settling > 0 { SETTLING_WAIT_MILLISECONDS } else { CHANGES_WAIT_MILLISECONDS };
+        watched = registry.changes(last, wait).and_then(|changes| {
+            last = changes.last;
+            settling = match changes.lost || !changes.changes.is_empty() {
+                true => SETTLING_WAITS,
+                false => settling.saturating_sub(1),
+            };
+            match changes.lost {
+                true => forget_moved(fs, notifier, &everything(fs)),
+                false => forget_moved(fs, notifier, &changes.changes),
+            }
+        });
+        fs.repository().store.forget_removed();
     }
+}
+
+/// All that may have changed as far as the kernel knows of it.
+fn everything(fs: &ReadFs) -> Vec<Change> {
+    let artifacts = fs.known_artifacts().into_iter().map(Change::Artifact);
+    artifacts.chain([Change::Runs]).collect()
 }
 
 fn wait_for_registry(error: &Error) {
@@ -388,25 +415,34 @@ fn wait_for_registry(error: &Error) {
 
 /// The kernel answers ENOENT when it does not know the inode or entry: then there is nothing to
 /// forget.
-fn forget(fs: &ReadFs, notifier: &Notifier, change: &Change) {
-    let path = match change {
-        Change::Artifact(path) => path,
-        Change::Runs => {
-            // A run may have been the first thing of its project.
-            for ino in fs.run_lists().into_iter().chain([ROOT]) {
-                let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
-            }
-            return;
-        }
-    };
-    let touched = fs.touched(path);
-    for (parent, name) in touched.versions {
-        let _ = notifier.inval_entry(fuser::INodeNo(parent), std::ffi::OsStr::from_bytes(&name));
+fn forget_moved(fs: &ReadFs, notifier: &Notifier, changes: &[Change]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
     }
-    let inodes = touched.projects.into_iter().chain(touched.descriptions).chain([ROOT]);
+    // Projects may have come.
+    let mut inodes = std::collections::BTreeSet::from([ROOT]);
+    // An artifact that changed often meanwhile is looked at once.
+    let mut seen = std::collections::HashSet::new();
+    for change in changes {
+        let path = match change {
+            Change::Artifact(path) if seen.insert(path) => path,
+            Change::Artifact(_) => continue,
+            Change::Runs => {
+                inodes.extend(fs.run_lists());
+                continue;
+            }
+        };
+        let moved = fs.moved(path)?;
+        for (parent, name) in moved.entries {
+            let name = std::ffi::OsStr::from_bytes(&name);
+            let _ = notifier.inval_entry(fuser::INodeNo(parent), name);
+        }
+        inodes.extend(moved.projects.into_iter().chain(moved.descriptions));
+    }
     for ino in inodes {
         let _ = notifier.inval_inode(fuser::INodeNo(ino), 0, 0);
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,16 +13,18 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{OFlags, SeekFrom};
+use rustix::fs::OFlags;
 
 use super::adapter::{
     DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
+    requester,
 };
-use super::convert::{caller, done, empty, entry, time, xattr};
+use super::convert::{caller, done, empty, entry, seek, time, xattr};
 use super::drafts::{DRAFT_TTL, file_attr, file_type, found, host, is_draft};
-use super::errands::Waits;
+use super::errands::{Waits, apart};
 use super::errno;
 use super::fs::{Found, Line};
+use super::publish::publish;
 use super::staging_files::Staging;
 use crate::content::store::Space;
 use crate::staging::{Listed, Result, SetAttr};
@@ -116,9 +118,11 @@ impl Filesystem for Staging {
         }
         let (accessed, modified) = (atime.map(time), mtime.map(time));
         let set = SetAttr { mode, uid, gid, size, accessed, modified };
-        self.change(ino.0, move |it| match it.fs.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
-            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
-            Err(e) => reply.error(host(e)),
+        self.change(ino.0, reply, move |it, reply| {
+            match it.fs.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
+                Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
+                Err(e) => reply.error(host(e)),
+            }
         });
     }
 
@@ -149,7 +153,7 @@ impl Filesystem for Staging {
             return reply.error(Errno::EROFS);
         }
         let (name, caller) = (name.to_owned(), caller(req));
-        self.change(parent.0, move |it| {
+        self.change(parent.0, reply, move |it, reply| {
             entry(it.fs.drafts().mknod(parent.0, &name, caller, mode, rdev.into()), reply);
         });
     }
@@ -165,7 +169,7 @@ impl Filesystem for Staging {
     ) {
         if is_draft(parent.0) {
             let (name, caller) = (name.to_owned(), caller(req));
-            return self.change(parent.0, move |it| {
+            return self.change(parent.0, reply, move |it, reply| {
                 entry(it.fs.drafts().mkdir(parent.0, &name, caller, mode), reply);
             });
         }
@@ -180,7 +184,7 @@ impl Filesystem for Staging {
             return reply.error(Errno::EROFS);
         }
         let name = name.to_owned();
-        self.change(parent.0, move |it| {
+        self.change(parent.0, reply, move |it, reply| {
             empty(it.fs.drafts().unlink(parent.0, &name, false), reply);
         });
     }
@@ -188,13 +192,13 @@ impl Filesystem for Staging {
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if is_draft(parent.0) {
             let name = name.to_owned();
-            return self.change(parent.0, move |it| {
+            return self.change(parent.0, reply, move |it, reply| {
                 empty(it.fs.drafts().unlink(parent.0, &name, true), reply);
             });
         }
         // It waits for files to be closed, of which the mount's own threads hear.
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        std::thread::spawn(move || done(fs.rmdir(parent.0, &name), reply));
+        apart(reply, move |reply| done(fs.rmdir(parent.0, &name), reply));
     }
 
     fn symlink(
@@ -209,7 +213,7 @@ impl Filesystem for Staging {
             return reply.error(Errno::EROFS);
         }
         let (name, target, caller) = (name.to_owned(), target.to_owned(), caller(req));
-        self.change(parent.0, move |it| {
+        self.change(parent.0, reply, move |it, reply| {
             entry(it.fs.drafts().symlink(parent.0, &name, caller, &target), reply);
         });
     }
@@ -228,7 +232,7 @@ impl Filesystem for Staging {
             (true, true) => {
                 let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
                 let (name, newname) = (name.to_owned(), newname.to_owned());
-                self.change(parent.0, move |it| {
+                self.change(parent.0, reply, move |it, reply| {
                     let (from, to) = ((parent.0, &*name), (newparent.0, &*newname));
                     empty(it.fs.drafts().rename(from, to, flags), reply);
                 });
@@ -240,9 +244,7 @@ impl Filesystem for Staging {
                     (Ok(from), Ok(to)) => (from, to),
                     (Err(e), _) | (_, Err(e)) => return reply.error(e),
                 };
-                // A commit reads the whole draft: no thread that serves requests waits for it.
-                let (fs, pid) = (Arc::clone(&self.fs), req.pid());
-                std::thread::spawn(move || done(fs.publish(from, to, pid), reply));
+                publish(Arc::clone(&self.fs), from, to, req.pid(), reply);
             }
             _ => reply.error(Errno::EXDEV),
         }
@@ -257,7 +259,7 @@ impl Filesystem for Staging {
         reply: ReplyEntry,
     ) {
         let (name, caller) = (newname.to_owned(), caller(req));
-        self.change(newparent.0, move |it| {
+        self.change(newparent.0, reply, move |it, reply| {
             Staging::link(it, ino.0, newparent.0, &name, caller, reply);
         });
     }
@@ -266,7 +268,9 @@ impl Filesystem for Staging {
         let flags = OFlags::from_bits_retain(flags.0 as u32);
         let caller = caller(req);
         match flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
-            true => self.change(ino.0, move |it| Staging::open(it, ino.0, caller, flags, reply)),
+            true => self.change(ino.0, reply, move |it, reply| {
+                Staging::open(it, ino.0, caller, flags, reply)
+            }),
             false => Staging::open(self, ino.0, caller, flags, reply),
         }
     }
@@ -286,14 +290,14 @@ impl Filesystem for Staging {
         }
         let flags = OFlags::from_bits_retain(flags as u32);
         let (name, caller) = (name.to_owned(), caller(req));
-        self.change(parent.0, move |it| {
+        self.change(parent.0, reply, move |it, reply| {
             Staging::create(it, (parent.0, &name), caller, mode, flags, reply);
         });
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -302,8 +306,9 @@ impl Filesystem for Staging {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let requester = requester(req);
         let work = move |it: &Self| {
-            let read = || it.read_bytes(ino.0, fh.0, offset, size);
+            let read = || it.read_bytes(ino.0, fh.0, offset, size, requester);
             let read = it.errands.lately().read(ino.0, offset, size, read);
             reply_read(read, reply);
         };
@@ -500,7 +505,10 @@ impl Filesystem for Staging {
             total_bytes: stat.f_blocks * stat.f_frsize,
         });
         let told = |e: rustix::io::Errno| crate::error::Error::io("cannot stat drafts", e.into());
-        reply_statfs(space.map_err(told), reply);
+        // Some hosts make inodes as they are needed, and count none.
+        let counted = self.fs.drafts().statfs().ok().filter(|stat| stat.f_files > 0);
+        let files = counted.map(|stat| (stat.f_files, stat.f_favail));
+        reply_statfs(space.map_err(told), files, reply);
     }
 
     fn setxattr(
@@ -514,7 +522,7 @@ impl Filesystem for Staging {
         reply: ReplyEmpty,
     ) {
         let (name, value) = (name.to_owned(), value.to_owned());
-        self.change(ino.0, move |it| {
+        self.change(ino.0, reply, move |it, reply| {
             done(it.fs.setxattr(ino.0, &name, Some(&value), flags as u32), reply);
         });
     }
@@ -529,7 +537,9 @@ impl Filesystem for Staging {
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(ino.0, move |it| done(it.fs.setxattr(ino.0, &name, None, 0), reply));
+        self.change(ino.0, reply, move |it, reply| {
+            done(it.fs.setxattr(ino.0, &name, None, 0), reply)
+        });
     }
 
     fn fallocate(
@@ -554,15 +564,7 @@ impl Filesystem for Staging {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        /// lseek(2).
-        const SEEK_DATA: i32 = 3;
-        const SEEK_HOLE: i32 = 4;
-        let at = u64::try_from(offset).unwrap_or_default();
-        let to = match whence {
-            SEEK_DATA => SeekFrom::Data(at),
-            SEEK_HOLE => SeekFrom::Hole(at),
-            _ => return reply.error(Errno::EINVAL),
-        };
+        let Some(to) = seek(offset, whence) else { return reply.error(Errno::EINVAL) };
         if !is_draft(ino.0) {
             // The kernel then takes the whole file for data.
             return reply.error(Errno::ENOSYS);

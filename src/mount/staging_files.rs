@@ -10,8 +10,9 @@ use super::adapter::{GENERATION, read_file};
 use super::backing::{Backings, Way};
 use super::convert::entry;
 use super::drafts::{DRAFT_TTL, StagingFs, file_attr, host, is_draft};
-use super::errands::{Errands, Waits};
+use super::errands::{Errands, Refuse, Waits, apart};
 use super::errno;
+use crate::content::external::Requester;
 use crate::model::digest::Digest;
 use crate::staging::{Caller, Opened};
 
@@ -39,12 +40,9 @@ fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
 
 impl Staging {
     /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
-    ///
-    /// # Errors
-    /// When the host gives no threads.
-    pub fn new(fs: StagingFs, passthrough: bool) -> crate::error::Result<Self> {
-        let errands = Errands::new(fs.reader().store().is_remote())?;
-        Ok(Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), errands })
+    pub fn new(fs: StagingFs, passthrough: bool) -> Self {
+        let errands = Errands::new(fs.reader().store().is_remote());
+        Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), errands }
     }
 
     /// Whether what touches a version has to be waited for: who reads external files may be waited for
@@ -86,12 +84,17 @@ impl Staging {
 
     /// Does what changes a draft, by one of its nodes. While the draft is being committed that waits,
     /// in a thread of its own: those of the mount go on serving the others.
-    pub fn change(&self, node: u64, work: impl FnOnce(&Self) + Send + 'static) {
+    pub fn change<R: Refuse>(
+        &self,
+        node: u64,
+        reply: R,
+        work: impl FnOnce(&Self, R) + Send + 'static,
+    ) {
         if !self.fs.drafts().is_frozen(node) {
-            return self.serve(Waits::Data, work);
+            return self.serve(Waits::Data, move |it| work(it, reply));
         }
         let this = self.clone();
-        std::thread::spawn(move || work(&this));
+        apart(reply, move |reply| work(&this, reply));
     }
 
     /// Answers open(2).
@@ -173,8 +176,8 @@ impl Staging {
     ) -> Result<crate::staging::Attr, Errno> {
         let drafts = self.fs.drafts();
         // What is not a file of a version (a symlink, `.artifact.json`) has no content to stand on.
-        let (file, root) = self.fs.read.file_of_version(ino).map_err(|_| Errno::EXDEV)?;
-        self.pin(drafts.draft_of(parent).map_err(host)?, root)?;
+        let file = self.fs.read.file(ino).map_err(|_| Errno::EXDEV)?;
+        self.pin(drafts.draft_of(parent).map_err(host)?, file.place.root)?;
         let made = drafts.link_content((parent, name), caller, file.content, file.executable);
         made.map_err(host)
     }
@@ -197,9 +200,11 @@ impl Staging {
         handle: u64,
         offset: u64,
         size: u32,
+        requester: Requester,
     ) -> Result<Vec<u8>, Errno> {
         if !is_draft(ino) {
-            let read = read_file(&self.fs.read, self.fs.reader(), ino, offset, size);
+            let reader = self.fs.reader().on_behalf_of(requester);
+            let read = read_file(&self.fs.read, &reader, ino, offset, size);
             return read.map_err(|e| errno::told("read", &e));
         }
         let mut buffer = vec![0; size as usize];
@@ -226,9 +231,9 @@ impl Staging {
             }
             // What the kernel writes by itself cannot stand on anything.
             (false, true) if !self.backings.is_through(to_handle) => {
-                let content = self.fs.read.file_of_version(from);
-                content.map_err(|_| Errno::EOPNOTSUPP).and_then(|(file, root)| {
-                    self.pin(drafts.draft_of(to).map_err(host)?, root)?;
+                let file = self.fs.read.file(from);
+                file.map_err(|_| Errno::EOPNOTSUPP).and_then(|file| {
+                    self.pin(drafts.draft_of(to).map_err(host)?, file.place.root)?;
                     let adopted =
                         drafts.adopt(to_handle, file.content, from_offset, to_offset, length);
                     adopted.map_err(host)

@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::delete::{runs, span};
+use super::maintenance;
 use super::put::Progress;
-use super::repository::Repository;
+use super::repository::{Repository, Settings};
 use crate::content::codec;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
+use crate::registry::MaintenanceMode;
 
 /// Packs copied at the same time, each with one run of objects in memory.
 const COPIES_AT_ONCE: usize = 4;
@@ -34,11 +36,11 @@ pub struct Copied {
     pub kept: u64,
 }
 
-/// The packs of a repository that nobody is writing.
+/// The packs of a repository that hold something; without those under a lease unless `also_leased`.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while somebody writes.
-pub fn packs_of(repository: &Repository) -> Result<Vec<PackId>> {
+/// When the registry fails.
+pub fn packs_of(repository: &Repository, also_leased: bool) -> Result<Vec<PackId>> {
     let mut ids = Vec::new();
     let mut after = None;
     loop {
@@ -47,12 +49,35 @@ pub fn packs_of(repository: &Repository) -> Result<Vec<PackId>> {
             return Ok(ids);
         };
         after = Some(last.id);
-        if page.iter().any(|pack| pack.leased) {
-            return Err(Error::new(Kind::Conflict, "somebody is writing to the store")
-                .hint("copy when they have finished"));
-        }
-        ids.extend(page.iter().filter(|pack| pack.live_objects > 0).map(|pack| pack.id));
+        let wanted = page.iter().filter(|pack| also_leased || !pack.leased);
+        ids.extend(wanted.filter(|pack| pack.live_objects > 0).map(|pack| pack.id));
     }
+}
+
+/// Copies what was put, and not yet copied, while nobody can put more, and makes the copy the repository's store.
+///
+/// # Errors
+/// [`Kind::Conflict`] while somebody writes, or `in_use` says so; the repository then keeps its store, and what was copied
+/// stays.
+pub fn move_to(
+    repository: &Repository,
+    (from, to): (&Store, &Store),
+    settings: &Settings,
+    in_use: &dyn Fn() -> Result<()>,
+    progress: &dyn Progress,
+) -> Result<Copied> {
+    let held = maintenance::begin(repository, MaintenanceMode::Copy)?;
+    in_use()?;
+    if to.is_writable() {
+        to.claim(&settings.id)?;
+    }
+    // What a killed put left under its lease too: the put may be taken up again. Nobody writes under it now.
+    let copied = copy(from, to, &packs_of(repository, true)?, progress)?;
+    // A daemon may have begun meanwhile.
+    in_use()?;
+    repository.layout.write_settings(settings)?;
+    held.end()?;
+    Ok(copied)
 }
 
 /// Copies `packs` from one store to another.

@@ -1,12 +1,15 @@
 //! Deleting versions, and freeing the bytes that died.
 
+use super::lease::Lease;
 use super::repository::Repository;
 use crate::content::pack::IndexEntry;
+use crate::content::store::Store;
 use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
-use crate::registry::PackInfo;
+use crate::registry::{LeaseId, PackInfo, Registry};
 
 /// Dead objects taken out in one transaction.
 const BURY_BATCH: u32 = 2_000;
@@ -18,6 +21,8 @@ const RUN_BYTES: u64 = 8 << 20;
 const RUN_GAP_BYTES: u64 = 64 << 10;
 /// Objects of one pack asked about at once.
 const LIVE_BATCH: usize = 4_096;
+/// Objects of the table looked at in one step.
+const TABLE_BATCH: u32 = 8_192;
 
 /// When the dead bytes of packs that hold living ones go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +69,11 @@ pub fn expire(
     when: Purge,
 ) -> Result<Option<(VersionInfo, u64)>> {
     super::holder::release_orphans(repository)?;
-    let gone = repository.registry.expire(version.path.clone(), version.number)?;
+    let gone = match repository.registry.expire(version.path.clone(), version.number) {
+        // It is gone: somebody else deleted it, or this very call did and its answer was lost.
+        Err(e) if e.kind() == Kind::NotFound => Some(version.clone()),
+        gone => gone?,
+    };
     let Some(info) = gone else { return Ok(None) };
     let freed = bury(repository)?;
     purge(repository, when)?;
@@ -93,6 +102,8 @@ fn bury(repository: &Repository) -> Result<u64> {
         let mut batch = Vec::with_capacity(dead.len());
         for (digest, located) in dead {
             let children = match repository.reader.children(digest, located.kind) {
+                // Somebody else took it out since it was listed.
+                Err(e) if e.kind() == Kind::Stale && is_gone(repository, digest)? => continue,
                 // Its children keep a count too many, which only fsck can put right; the dead
                 // node itself must not stop everything else from being freed.
                 Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Stale) => {
@@ -107,20 +118,67 @@ fn bury(repository: &Repository) -> Result<u64> {
     }
 }
 
-/// Frees dead bytes: packs without a live object are removed, the others lose what is dead, or wait.
+fn is_gone(repository: &Repository, digest: Digest) -> Result<bool> {
+    Ok(repository.registry.locate(vec![digest])?.iter().all(Option::is_none))
+}
+
+/// What could not be freed: it stops nothing else, and is told at the end.
+#[derive(Default)]
+struct Failures {
+    packs: u64,
+    first: Option<Error>,
+}
+
+impl Failures {
+    /// Takes the error of one pack; whether it went well.
+    fn note(&mut self, pack: PackId, done: Result<bool>) -> bool {
+        done.unwrap_or_else(|e| {
+            tracing::warn!(%pack, "its dead bytes are not freed yet: {e}");
+            self.packs += 1;
+            self.first.get_or_insert(e);
+            false
+        })
+    }
+
+    fn told(self) -> Result<()> {
+        let Some(first) = self.first else { return Ok(()) };
+        let (packs, kind) = (self.packs, first.kind());
+        let what = format!("dead bytes of {packs} packs could not be freed: {}", first.message());
+        let hint = first.hint_text().unwrap_or("`artifactfs gc` tries again").to_owned();
+        Err(Error::new(kind, what).hint(hint).because(first))
+    }
+}
+
+/// Frees dead bytes: packs without a live object are removed, the others lose what is dead, or wait. It goes
+/// through all of them as long as that frees something: what is written anew may be left with dead bytes.
 fn purge(repository: &Repository, when: Purge) -> Result<()> {
     loop {
-        let packs = repository.registry.purgeable(PURGE_BATCH, false)?;
-        if packs.is_empty() {
-            return Ok(());
-        }
-        for pack in packs {
+        let (mut failures, mut freed) = (Failures::default(), false);
+        each_purgeable(repository, false, &mut |pack, mark| {
             if when == Purge::Later && pack.live_objects > 0 {
-                repository.registry.defer_purge(pack.id)?;
-            } else {
-                purge_pack(repository, &pack)?;
+                return repository.registry.defer_purge(pack.id, mark);
             }
+            freed |= failures.note(pack.id, purge_pack(repository, pack, mark));
+            Ok(())
+        })?;
+        if !freed {
+            return failures.told();
         }
+    }
+}
+
+/// Calls `each` with every pack that may be purged and the number of its mark.
+fn each_purgeable(
+    repository: &Repository,
+    deferred: bool,
+    each: &mut dyn FnMut(&PackInfo, u64) -> Result<()>,
+) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = repository.registry.purgeable(after, PURGE_BATCH, deferred)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        page.iter().try_for_each(|(pack, mark)| each(pack, *mark))?;
     }
 }
 
@@ -142,88 +200,179 @@ pub struct Collected {
 /// When the registry or the store fails; the next call goes on.
 pub fn collect(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
     super::holder::release_orphans(repository)?;
-    let mut collected = Collected::default();
-    let all = repository.registry.purgeable(u32::MAX, true)?;
-    for pack in all {
+    let (mut collected, mut failures) = (Collected::default(), Failures::default());
+    each_purgeable(repository, true, &mut |pack, mark| {
         let dead = pack.length_bytes.saturating_sub(pack.live_bytes);
         if pack.live_objects > 0 && dead * 100 <= pack.length_bytes * garbage_percent {
             collected.left_bytes += dead;
-            continue;
+        } else if failures.note(pack.id, purge_pack(repository, pack, mark)) {
+            collected.packs += 1;
+            collected.freed_bytes += dead;
         }
-        purge_pack(repository, &pack)?;
-        collected.packs += 1;
-        collected.freed_bytes += dead;
-    }
-    Ok(collected)
+        Ok(())
+    })?;
+    failures.told().map(|()| collected)
 }
 
-fn purge_pack(repository: &Repository, pack: &PackInfo) -> Result<()> {
+/// Frees the dead bytes of a pack; `false` when somebody else does.
+fn purge_pack(repository: &Repository, pack: &PackInfo, mark: u64) -> Result<bool> {
     let (store, registry) = (&repository.store, &repository.registry);
     if pack.live_objects == 0 {
         store.remove(pack.id)?;
-        return registry.purged(pack.id, 0);
+        registry.purged(pack.id, 0, mark)?;
+        return Ok(true);
     }
-    let entries = match store.read_index(pack.id) {
-        // Another process saw the rest of it die, and removed it.
-        Err(e) if e.kind() == Kind::NotFound => return registry.purged(pack.id, 0),
+    if store.is_remote() {
+        return claim_and_rewrite(repository, pack.id);
+    }
+    let length = match store.pack_length(pack.id) {
+        Err(e) if e.kind() == Kind::NotFound => return missing(repository, pack.id, mark),
+        length => length?,
+    };
+    let (alive, all) = living(repository, pack.id)?;
+    if alive.len() < all {
+        store.write_index(pack.id, &alive)?;
+        // Another process may have seen the rest of it die, and removed it meanwhile.
+        if store.pack_length(pack.id).is_err_and(|e| e.kind() == Kind::NotFound) {
+            store.remove(pack.id)?;
+            return Ok(false);
+        }
+    }
+    let extents: Vec<_> = alive.iter().map(|e| (e.offset, u64::from(e.stored_bytes))).collect();
+    store.punch(pack.id, &gaps(&extents, length))?;
+    registry.purged(pack.id, length, mark)?;
+    Ok(true)
+}
+
+/// A pack that should be there is not: another process saw the rest of it die and removed it, or it is lost,
+/// and then there is nothing in it to be freed.
+fn missing(repository: &Repository, id: PackId, mark: u64) -> Result<bool> {
+    let registry = &repository.registry;
+    match registry.pack(id)? {
+        None => return Ok(false),
+        Some(pack) if pack.live_objects == 0 => {}
+        Some(pack) => {
+            let objects = pack.live_objects;
+            tracing::warn!(%id, "the pack is missing with {objects} objects; verify tells more");
+        }
+    }
+    registry.purged(id, 0, mark)?;
+    Ok(true)
+}
+
+/// The objects of a pack that live, in the order of their offsets, and how many its index names. The object
+/// table, which knows the same of each, stands in for an index that is damaged or lost.
+fn living(repository: &Repository, id: PackId) -> Result<(Vec<IndexEntry>, usize)> {
+    let entries = match repository.store.read_index(id) {
+        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
+            tracing::warn!(pack = %id, "its index is made again from the registry: {e}");
+            return Ok((from_table(repository, id)?, usize::MAX));
+        }
         entries => entries?,
     };
     let mut alive = Vec::with_capacity(entries.len());
     for batch in entries.chunks(LIVE_BATCH) {
         let digests = batch.iter().map(|entry| entry.digest).collect();
-        let live = registry.live_in(pack.id, digests)?;
+        let live = repository.registry.live_in(id, digests)?;
         alive.extend(batch.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry));
     }
-    if store.is_remote() {
-        return rewrite(repository, pack.id, &alive);
+    let known = repository.registry.pack(id)?.map_or(0, |pack| pack.live_objects);
+    if (alive.len() as u64) < known {
+        tracing::warn!(pack = %id, "its index does not name all that lives in it");
+        return Ok((from_table(repository, id)?, usize::MAX));
     }
-    let length = match store.pack_length(pack.id) {
-        Err(e) if e.kind() == Kind::NotFound => return registry.purged(pack.id, 0),
-        length => length?,
+    Ok((alive, entries.len()))
+}
+
+/// The objects of a pack, of the whole object table.
+fn from_table(repository: &Repository, id: PackId) -> Result<Vec<IndexEntry>> {
+    let (mut entries, mut after) = (Vec::new(), None);
+    loop {
+        let page = repository.registry.scan_objects(after, TABLE_BATCH)?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        let here = page.iter().filter(|(_, located)| located.extent.pack == id);
+        entries.extend(here.map(|(digest, located)| IndexEntry {
+            digest: *digest,
+            offset: located.extent.offset,
+            stored_bytes: located.extent.stored_bytes,
+            body_bytes: located.body_bytes,
+            kind: located.kind,
+            codec: located.codec,
+        }));
+    }
+    entries.sort_unstable_by_key(|entry| entry.offset);
+    Ok(entries)
+}
+
+/// Writes what lives of a remote pack to another, unless somebody else does already.
+fn claim_and_rewrite(repository: &Repository, old: PackId) -> Result<bool> {
+    let lease = Lease::begin(repository, format!("rewrite pack {old}"))?;
+    let done = match repository.registry.claim_purge(lease.id(), old) {
+        Ok(Some(mark)) => rewrite(repository, lease.id(), old, mark),
+        Ok(None) => Ok(false),
+        Err(e) => Err(e),
     };
-    if alive.len() < entries.len() {
-        store.write_index(pack.id, &alive)?;
-    }
-    let extents: Vec<_> = alive.iter().map(|e| (e.offset, u64::from(e.stored_bytes))).collect();
-    store.punch(pack.id, &gaps(&extents, length))?;
-    registry.purged(pack.id, length)
+    lease.release()?;
+    done
 }
 
 /// Writes what lives of a remote pack to another, and removes it. Interrupted, the new pack goes with
 /// its lease, or the old one is found empty.
-fn rewrite(repository: &Repository, old: PackId, alive: &[IndexEntry]) -> Result<()> {
+fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> Result<bool> {
     let (store, registry) = (&repository.store, &repository.registry);
-    let purpose = format!("rewrite pack {old}");
-    let lease = registry.begin(purpose, super::holder::this_process(), None)?;
+    if registry.pack(old)?.is_none_or(|pack| pack.live_objects == 0) {
+        store.remove(old)?;
+        registry.purged(old, 0, mark)?;
+        return Ok(true);
+    }
+    let (alive, _) = living(repository, old)?;
     let new = PackId(rand::random());
-    let write = || -> Result<()> {
-        registry.register_pack(lease, new)?;
-        let mut writer = store.create(new)?;
-        let mut entries = Vec::with_capacity(alive.len());
-        for run in runs(alive) {
-            let (start, end) = span(run);
-            let bytes = store.read_raw(old, start, (end - start) as usize)?;
-            for entry in run {
-                let at = (entry.offset - start) as usize;
-                let object = &bytes[at..at + entry.stored_bytes as usize];
-                entries.push(IndexEntry { offset: writer.append(object)?, ..*entry });
-            }
+    registry.register_pack(lease, new)?;
+    let mut writer = store.create(new)?;
+    let mut entries = Vec::with_capacity(alive.len());
+    for run in runs(&alive) {
+        let (start, end) = span(run);
+        let bytes = match store.read_raw(old, start, (end - start) as usize) {
+            Err(e) if e.kind() == Kind::NotFound => return missing(repository, old, mark),
+            bytes => bytes?,
+        };
+        for entry in run {
+            let at = (entry.offset - start) as usize;
+            let object = &bytes[at..at + entry.stored_bytes as usize];
+            entries.push(IndexEntry { offset: writer.append(object)?, ..*entry });
         }
-        let length = writer.finish()?;
-        store.write_index(new, &entries)?;
-        let moved = entries.iter().map(|entry| (entry.digest, entry.offset)).collect();
-        registry.relocate(lease, old, new, length, moved)?;
-        Ok(())
-    };
-    let written = write();
-    registry.release(lease)?;
-    written?;
+    }
+    let length = writer.finish()?;
+    store.write_index(new, &entries)?;
+    let moved = entries.iter().map(|entry| (entry.digest, entry.offset)).collect();
+    if let Err(e) = registry.relocate(lease, old, new, length, moved) {
+        disown(&**registry, store, new);
+        return Err(e);
+    }
     if registry.pack(old)?.is_some_and(|pack| pack.live_objects > 0) {
         let what = format!("pack {old} holds objects that its index does not name");
         return Err(Error::new(Kind::Corrupt, what).hint("`artifactfs fsck` tells more"));
     }
     store.remove(old)?;
-    registry.purged(old, 0)
+    registry.purged(old, 0, mark)?;
+    Ok(true)
+}
+
+/// Removes a pack that this process wrote and could not register, if nothing can ever need it: the lease it
+/// was written under was ended meanwhile.
+pub(super) fn disown(registry: &dyn Registry, store: &Store, id: PackId) {
+    let given_up = |pack: &Option<PackInfo>| {
+        pack.as_ref().is_none_or(|pack| !pack.leased && pack.live_objects == 0)
+    };
+    let removed = match registry.pack(id) {
+        Ok(pack) if given_up(&pack) => store.remove(id),
+        Ok(_) => Ok(()),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = removed {
+        tracing::warn!(pack = %id, "a pack that nobody needs is left in the store: {e}");
+    }
 }
 
 /// First byte, and the one behind the last, of a run of entries.
@@ -256,21 +405,6 @@ fn gaps(extents: &[(u64, u64)], end: u64) -> Vec<(u64, u64)> {
         at = at.max(offset + length);
     }
     gaps
-}
-
-/// Packs that are on the disk and unknown to the registry: none should exist, since each
-/// is announced before it is written. For `fsck`.
-pub(super) fn unknown_packs(repository: &Repository) -> Result<Vec<PackId>> {
-    let mut unknown = repository.store.list()?;
-    let mut after = None;
-    loop {
-        let page = repository.registry.scan_packs(after, PURGE_BATCH)?;
-        let Some(last) = page.last() else {
-            return Ok(unknown);
-        };
-        after = Some(last.id);
-        unknown.retain(|id| page.binary_search_by_key(id, |pack| pack.id).is_err());
-    }
 }
 
 #[cfg(test)]

@@ -4,21 +4,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::repository::Repository;
+use crate::content::directory::each_entry;
 use crate::error::{Error, Result};
 use crate::model::digest::Digest;
+use crate::model::tree::{Content, Target};
 
 /// How many are asked for at a time: most of the time is spent waiting for servers.
 const CHECKS_AT_ONCE: usize = 16;
 
-/// Checks the files that `digests` describe, several at a time; those that failed, by their index, in order.
+/// What checking files found.
+pub struct Checked {
+    /// Those that failed, by their index, in order.
+    pub failed: Vec<(usize, Error)>,
+    /// How many can be told from others by nothing but their length.
+    pub unproven: u64,
+}
+
+/// Checks the files that `digests` describe, several at a time.
 ///
 /// # Errors
 /// When a descriptor cannot be read.
-pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Vec<(usize, Error)>> {
+pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Checked> {
     let mut described = Vec::with_capacity(digests.len());
     for digest in digests {
         described.push((*digest, repository.reader.external(*digest)?));
     }
+    let unproven = described.iter().filter(|(_, external)| !external.is_proven()).count() as u64;
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let externals = repository.store.externals();
     std::thread::scope(|scope| {
@@ -36,5 +47,26 @@ pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Vec<(usize, 
     });
     let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_unstable_by_key(|(index, _)| *index);
-    Ok(failed)
+    Ok(Checked { failed, unproven })
+}
+
+/// Counts the external files below a tree that can be told from others by nothing but their length.
+///
+/// # Errors
+/// When a directory or a descriptor cannot be read.
+pub fn count_unproven(repository: &Repository, root: Digest) -> Result<u64> {
+    let (mut left, mut count) = (vec![root], 0);
+    while let Some(tree) = left.pop() {
+        each_entry(&repository.reader, tree, &mut |entry| {
+            match entry.target {
+                Target::Directory(below) => left.push(below),
+                Target::File { content: Content::External { digest, .. }, .. } => {
+                    count += u64::from(!repository.reader.external(digest)?.is_proven());
+                }
+                Target::File { .. } | Target::Symlink(_) => {}
+            }
+            Ok(())
+        })?;
+    }
+    Ok(count)
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::delete::reap;
 use super::holder;
+use super::lease::Lease;
 use super::put::{NewVersion, PutReport, PutRequest, merge};
 use super::repository::Repository;
 use super::together::{Step, Together};
@@ -16,9 +17,7 @@ use crate::model::name::{EntryName, GroupName};
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
 use crate::model::version::Totals;
-use crate::registry::{
-    AddedPart, Committed, GroupInfo, LeaseId, NewPart, PartInfo, Registry, SealRequest,
-};
+use crate::registry::{AddedPart, Committed, GroupInfo, NewPart, PartInfo, Registry, SealRequest};
 
 /// Trees merged at once: bounds memory to so many nodes a level, a few MiB.
 const MERGED_AT_ONCE: usize = 256;
@@ -124,7 +123,7 @@ fn is_outrun(error: &Error, deadline: Instant) -> bool {
 /// [`Kind::Conflict`] for a path that the group has, when it is not to be written again.
 pub(super) fn add_part(
     repository: &Repository,
-    lease: LeaseId,
+    lease: &Lease,
     request: &PutRequest,
     upsert: &Upsert,
     report: &PutReport,
@@ -146,12 +145,12 @@ pub(super) fn add_part(
     let deadline = Instant::now() + RETRY_DEADLINE;
     loop {
         let added = if upsert.overwrite {
-            repository.registry.add_part(lease, new.clone())
+            repository.registry.add_part(lease.id(), new.clone())
         } else {
             let looked = refuse_overwriting(repository, lease, &new);
             looked.and_then(|seen| {
                 new.seen = Some(seen);
-                repository.registry.add_part(lease, new.clone())
+                repository.registry.add_part(lease.id(), new.clone())
             })
         };
         match added {
@@ -163,7 +162,7 @@ pub(super) fn add_part(
 
 /// Looks for paths that parts behind `new.seen` have and the new one would replace; the last part
 /// that was looked at.
-fn refuse_overwriting(repository: &Repository, lease: LeaseId, new: &NewPart) -> Result<u64> {
+fn refuse_overwriting(repository: &Repository, lease: &Lease, new: &NewPart) -> Result<u64> {
     let (registry, reader) = (&*repository.registry, &*repository.reader);
     let seen = new.seen.unwrap_or_default();
     let parts = parts_after(registry, &new.path, &new.group, seen)?;
@@ -204,10 +203,10 @@ fn went(group: &GroupName) -> Error {
 }
 
 /// Sees to it that what parts are made of stays while the lease lives.
-fn pin(registry: &dyn Registry, lease: LeaseId, parts: &[PartInfo]) -> Result<()> {
+fn pin(registry: &dyn Registry, lease: &Lease, parts: &[PartInfo]) -> Result<()> {
     for some in parts.chunks(PAGE as usize) {
         let roots = some.iter().map(|part| part.root).collect();
-        if !registry.missing(lease, roots)?.is_empty() {
+        if !registry.missing(lease.id(), roots)?.is_empty() {
             return Err(Error::new(Kind::Stale, "parts of the group went").hint("try again"));
         }
     }
@@ -268,7 +267,7 @@ impl Merged {
     fn go_on(
         &mut self,
         repository: &Repository,
-        lease: LeaseId,
+        lease: &Lease,
         request: &FinishRequest,
     ) -> Result<()> {
         let registry = &*repository.registry;
@@ -299,7 +298,7 @@ impl Merged {
     fn seal(
         &mut self,
         repository: &Repository,
-        lease: LeaseId,
+        lease: &Lease,
         request: &FinishRequest,
     ) -> Result<Finished> {
         self.go_on(repository, lease, request)?;
@@ -310,7 +309,7 @@ impl Merged {
             last: self.last,
             commit: request.version.clone().request(root, totals),
         };
-        let committed = repository.registry.seal_group(lease, seal)?;
+        let committed = repository.registry.seal_group(lease.id(), seal)?;
         Ok(Finished { committed, root, totals, parts: self.parts })
     }
 }
@@ -325,21 +324,19 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let (path, group) = (&request.version.path, &request.group);
     registry.open_group(path.clone(), group.clone())?;
     let purpose = format!("finish group {group} of {path}");
-    let orphan = holder::orphan_for(&**registry, &purpose)?;
-    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
-    let done = finish_under(repository, lease, request);
+    let lease = Lease::begin(repository, purpose)?;
+    let done = finish_under(repository, &lease, request);
+    let finished = lease.end(repository, done)?;
     // Writers that were killed when they had added their part have left their leases.
-    let released = registry.release(lease).and_then(|()| holder::release_orphans(repository));
-    let finished = done?;
-    if let Err(e) = released {
-        tracing::warn!("the lease of a finished group could not be released: {e}");
+    if let Err(e) = holder::release_orphans(repository) {
+        tracing::warn!("what killed writers of a finished group left is not freed yet: {e}");
     }
     Ok(finished)
 }
 
 fn finish_under(
     repository: &Repository,
-    lease: LeaseId,
+    lease: &Lease,
     request: &FinishRequest,
 ) -> Result<Finished> {
     let deadline = Instant::now() + RETRY_DEADLINE;

@@ -1,21 +1,45 @@
 //! Who holds a lease: so that what a killed process left is recognised at once.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use super::repository::Repository;
 use crate::error::Result;
-use crate::registry::{LeaseId, Registry};
+use crate::registry::{Judged, LeaseId, LeaseInfo, Registry};
 
-/// `<boot id>/<pid>/<start time>`: never the same for two processes of one host.
+/// `<boot id>/<pid>/<start time>/<PID namespace>`: never the same for two processes of one host.
 pub fn this_process() -> String {
-    let pid = std::process::id();
-    format!("{}/{pid}/{}", boot_id(), start_time(pid).unwrap_or_default())
+    let boot = boot_id();
+    // A /proc of another namespace says nothing about this process: nobody can judge it then.
+    let known = fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&own_pid()));
+    match (known, pid_namespace()) {
+        (true, Some(namespace)) => {
+            let started = start_time(std::process::id()).unwrap_or_default();
+            format!("{boot}/{}/{started}/{namespace}", own_pid())
+        }
+        _ => format!("{boot}/?/?/{}", own_pid()),
+    }
+}
+
+/// The same with a number of its own: the holder of one lease.
+pub(super) fn new_holder() -> String {
+    format!("{}/{:016x}", this_process(), rand::random::<u64>())
+}
+
+fn own_pid() -> String {
+    std::process::id().to_string()
 }
 
 fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
+}
+
+/// The inode of this process' PID namespace (pid_namespaces(7)): in another, the same number is another
+/// process.
+fn pid_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid").ok().map(|meta| meta.ino())
 }
 
 /// When a process started, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). `None` for one
@@ -30,43 +54,107 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Whether `holder` certainly runs no more. A process of another host is never certainly dead.
-pub fn is_dead(holder: &str) -> bool {
-    let mut parts = holder.split('/');
-    let (Some(boot), Some(pid), Some(started)) = (parts.next(), parts.next(), parts.next()) else {
-        return false;
-    };
-    let (Ok(pid), Ok(started)) = (pid.parse::<u32>(), started.parse::<u64>()) else {
-        return false;
-    };
-    boot == boot_id() && start_time(pid) != Some(started)
+/// What is known of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It runs.
+    Alive,
+    /// It certainly runs no more.
+    Dead,
+    /// It is, or was, on another host or in another PID namespace: its silence has to tell.
+    Unknown,
 }
 
-/// The lease that a dead process left for the same purpose: what it wrote need not be written again.
+fn life(holder: &str) -> Life {
+    let parsed = || {
+        let mut parts = holder.split('/');
+        let (boot, pid, started) = (parts.next()?, parts.next()?, parts.next()?);
+        let namespace = match parts.next() {
+            Some(namespace) => Some(namespace.parse::<u64>().ok()?),
+            // Of an older release, which did not tell.
+            None => pid_namespace(),
+        };
+        Some((boot, pid.parse::<u32>().ok()?, started.parse::<u64>().ok()?, namespace?))
+    };
+    match parsed() {
+        Some((boot, pid, started, namespace))
+            if boot == boot_id() && Some(namespace) == pid_namespace() =>
+        {
+            if start_time(pid) == Some(started) { Life::Alive } else { Life::Dead }
+        }
+        _ => Life::Unknown,
+    }
+}
+
+/// Whether `holder` certainly runs no more. A process of another host or PID namespace is never certainly
+/// dead.
+pub fn is_dead(holder: &str) -> bool {
+    life(holder) == Life::Dead
+}
+
+/// What is found about a lease whose writer is gone, or `None` while it may go on.
+fn judge(lease: &LeaseInfo) -> Option<Judged> {
+    let judged = |dead| Judged { lease: lease.id, holder: lease.holder.clone(), dead };
+    if !lease.writes() {
+        return None;
+    }
+    if lease.is_left() || lease.is_ending() {
+        return Some(judged(false));
+    }
+    match life(&lease.holder) {
+        Life::Dead => Some(judged(true)),
+        // Its clock may have jumped, or it was suspended; it is there.
+        Life::Alive => None,
+        Life::Unknown => lease.expired.then(|| judged(false)),
+    }
+}
+
+/// The lease that a writer which is gone left for the same purpose: what it wrote need not be written again.
 ///
 /// # Errors
 /// When the registry fails.
-pub fn orphan_for(registry: &dyn Registry, purpose: &str) -> Result<Option<LeaseId>> {
+pub(super) fn orphan_for(registry: &dyn Registry, purpose: &str) -> Result<Option<Judged>> {
     let leases = registry.leases()?;
-    let orphan = leases.iter().find(|lease| {
-        lease.purpose == purpose && !lease.committed && !lease.expired && is_dead(&lease.holder)
-    });
-    Ok(orphan.map(|lease| lease.id))
+    let same = leases
+        .iter()
+        .filter(|lease| lease.purpose == purpose && !lease.committed && !lease.is_ending());
+    Ok(same.filter_map(judge).next())
 }
 
-/// Ends leases whose holder is dead or whose time is over, and frees what only they held.
-/// Returns how many there were.
+/// Ends leases whose writer is gone, and frees what only they held; packs that such a writer had finished
+/// are kept for a day, so that it can be run again and goes on. Returns how many there were.
 ///
 /// # Errors
 /// When the registry or the store fails; the next call goes on.
 pub fn release_orphans(repository: &Repository) -> Result<usize> {
+    super::maintenance::settle(repository)?;
+    end_orphans(repository, false)
+}
+
+/// The same, and keeps nothing.
+///
+/// # Errors
+/// As [`release_orphans`].
+pub fn release_unfinished(repository: &Repository) -> Result<usize> {
+    release_orphans(repository)?;
+    // Those whose writer was only now found to be gone are left first.
+    end_orphans(repository, true)
+}
+
+/// Leases under which nobody writes any more.
+///
+/// # Errors
+/// When the registry fails.
+pub(super) fn idle_leases(registry: &dyn Registry) -> Result<Vec<LeaseId>> {
+    Ok(registry.leases()?.iter().filter_map(judge).map(|judged| judged.lease).collect())
+}
+
+fn end_orphans(repository: &Repository, wholly: bool) -> Result<usize> {
     let registry = Arc::clone(&repository.registry);
     let mut released = 0;
-    for lease in registry.leases()? {
-        if lease.expired || is_dead(&lease.holder) {
-            registry.release(lease.id)?;
-            released += 1;
-        }
+    for judged in registry.leases()?.iter().filter_map(judge) {
+        registry.end_lease(judged, wholly)?;
+        released += 1;
     }
     super::delete::reap(repository)?;
     Ok(released)
@@ -80,7 +168,8 @@ mod tests {
     fn a_process_that_waits_to_be_reaped_is_dead() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let started = start_time(child.id()).unwrap();
-        let holder = format!("{}/{}/{started}", boot_id(), child.id());
+        let namespace = pid_namespace().unwrap();
+        let holder = format!("{}/{}/{started}/{namespace}", boot_id(), child.id());
         assert!(!is_dead(&holder));
         child.kill().unwrap();
         let start = std::time::Instant::now();
@@ -94,9 +183,12 @@ mod tests {
     fn this_process_lives_and_a_reused_pid_does_not_pass_for_it() {
         let me = this_process();
         assert!(!is_dead(&me));
-        let (rest, started) = me.rsplit_once('/').unwrap();
-        let earlier = started.parse::<u64>().unwrap() - 1;
-        assert!(is_dead(&format!("{rest}/{earlier}")));
+        assert_eq!(life(&new_holder()), Life::Alive);
+        let parts: Vec<_> = me.split('/').collect();
+        let earlier = parts[2].parse::<u64>().unwrap() - 1;
+        let reused = |namespace: &str| format!("{}/{}/{earlier}/{namespace}", parts[0], parts[1]);
+        assert!(is_dead(&reused(parts[3])));
+        assert_eq!(life(&reused("1")), Life::Unknown, "another namespace has other numbers");
         assert!(!is_dead("another-boot/1/1"));
         assert!(!is_dead(""));
     }

@@ -65,7 +65,7 @@ pub fn resolve(
         (Err(e), Selector::Version(number)) if e.kind() == Kind::NotFound => {
             let path = reference.path.clone();
             let known = registry.logger(path.clone(), *number)?.is_some()
-                || !registry.users(path.clone(), *number)?.is_empty();
+                || !registry.users(path.clone(), *number, None, 1)?.items.is_empty();
             if known { Ok((path, *number, true)) } else { Err(e) }
         }
         (found, _) => found.map(|info| (info.path, info.number, false)),
@@ -139,14 +139,13 @@ impl Walk<'_> {
             let neighbours: Vec<(Thing, bool)> = match self.graph.nodes[index].thing.clone() {
                 Thing::Version(path, number) => match way {
                     Way::Up => registry.logger(path, number)?.into_iter().collect(),
-                    Way::Down => registry.users(path, number)?,
+                    Way::Down => super::runs::users(registry, &path, number)?,
                 }
                 .into_iter()
                 .map(|run| (Thing::Run(run), false))
                 .collect(),
                 Thing::Run(_) if self.graph.nodes[index].run.is_none() => Vec::new(),
-                Thing::Run(id) => registry
-                    .edges(id, way == Way::Down)?
+                Thing::Run(id) => super::runs::edges(registry, &id, way == Way::Down)?
                     .into_iter()
                     .map(|edge| (Thing::Version(edge.path, edge.number), edge.deleted))
                     .collect(),

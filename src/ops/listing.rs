@@ -1,20 +1,38 @@
 //! Listing everything there is, in pages.
 
 use crate::error::Result;
+use crate::model::name::ProjectName;
 use crate::model::reference::ArtifactPath;
-use crate::model::version::VersionInfo;
-use crate::registry::Registry;
+use crate::model::version::{ArtifactInfo, VersionInfo};
+use crate::registry::{Detail, Registry};
 
-/// Versions asked for at once.
+/// Versions or artifacts asked for at once.
 const PAGE: u32 = 500;
 
-/// All versions of an artifact, ascending.
+/// The artifacts of a project, in the order of names.
+///
+/// # Errors
+/// When the registry fails, or there is no such project.
+pub fn artifacts(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<ArtifactInfo>> {
+    let mut all: Vec<ArtifactInfo> = Vec::new();
+    loop {
+        let after = all.last().map(|info| info.path.artifact.clone());
+        let page = registry.artifacts(project.clone(), after, PAGE)?;
+        let done = page.items.is_empty() || !page.more;
+        all.extend(page.items);
+        if done {
+            return Ok(all);
+        }
+    }
+}
+
+/// All versions of an artifact without their metadata, ascending.
 ///
 /// # Errors
 /// When the registry fails, or there is no such artifact.
 pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<VersionInfo>> {
     let mut all = Vec::new();
-    each_of_artifact(registry, path, &mut |version| {
+    each_of_artifact(registry, path, Detail::Brief, &mut |version| {
         all.push(version);
         Ok(())
     })?;
@@ -28,21 +46,21 @@ pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<Vers
 pub fn each_of_artifact(
     registry: &dyn Registry,
     path: &ArtifactPath,
+    detail: Detail,
     each: &mut dyn FnMut(VersionInfo) -> Result<()>,
 ) -> Result<()> {
     let mut after = None;
     loop {
-        let page = registry.versions(path.clone(), after, PAGE)?;
-        let full = page.len() == PAGE as usize;
-        after = page.last().map(|version| version.number);
-        page.into_iter().try_for_each(&mut *each)?;
-        if !full {
+        let page = registry.versions(path.clone(), after, PAGE, detail)?;
+        after = page.items.last().map(|version| version.number);
+        page.items.into_iter().try_for_each(&mut *each)?;
+        if after.is_none() || !page.more {
             return Ok(());
         }
     }
 }
 
-/// Calls `each` with every version of the repository.
+/// Calls `each` with every version of the repository, without its metadata.
 ///
 /// # Errors
 /// When the registry fails, and what `each` says.
@@ -51,8 +69,8 @@ pub fn each_version(
     each: &mut dyn FnMut(VersionInfo) -> Result<()>,
 ) -> Result<()> {
     for project in registry.projects()? {
-        for artifact in registry.artifacts(project.name)? {
-            each_of_artifact(registry, &artifact.path, each)?;
+        for artifact in artifacts(registry, &project.name)? {
+            each_of_artifact(registry, &artifact.path, Detail::Brief, each)?;
         }
     }
     Ok(())

@@ -265,7 +265,10 @@ impl Prefetcher {
         watched.started = true;
         drop(versions);
         let this = Arc::clone(self);
-        std::thread::spawn(move || this.go_through(root));
+        let goes = std::thread::Builder::new().name("prefetch".to_owned());
+        if let Err(e) = goes.spawn(move || this.go_through(root)) {
+            tracing::warn!("a version is not fetched before it is read: {e}");
+        }
     }
 
     fn go_through(&self, root: Digest) {

@@ -34,7 +34,7 @@ pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<Versi
     let artifacts = match &request.artifact {
         Some(artifact) => vec![artifact.clone()],
         None => {
-            let all = repository.registry.artifacts(request.project.clone())?;
+            let all = listing::artifacts(&*repository.registry, &request.project)?;
             all.into_iter().map(|info| info.path.artifact).collect()
         }
     };

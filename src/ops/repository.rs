@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -21,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::content::Locate;
 use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::reader::Reader;
-use crate::content::store::{Access, Store, StoreUrl};
+use crate::content::store::{Access, Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Located, ObjectKind, PackId};
+use crate::model::object::{Extent, Located, ObjectKind, PackId};
 use crate::model::version::Timestamp;
 use crate::registry::Registry;
 
@@ -47,9 +48,19 @@ pub struct Settings {
     pub chunker: ChunkerSettings,
     /// Where the store is: a URL; a relative directory is below the repository.
     pub store: String,
+    /// Whether a prefix in that URL is the keys' own text. Earlier releases wrote it with percent signs.
+    #[serde(default)]
+    pub literal_prefix: bool,
     /// What else is needed to reach it; no secrets.
     #[serde(default)]
     pub store_options: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Returns where the store is, and what else is needed to reach it.
+    fn store_url(&self) -> Result<(StoreUrl, Vec<(String, String)>)> {
+        Ok((self.store.parse()?, self.store_options.clone().into_iter().collect()))
+    }
 }
 
 /// Only the format, which every release must be able to read.
@@ -139,12 +150,36 @@ impl Layout {
             created: now,
             chunker: ChunkerSettings::default(),
             store,
+            literal_prefix: true,
             store_options: options,
         };
-        self.open_store(&settings, &Access::default())?;
-        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        let (url, options) = settings.store_url()?;
+        refuse_secrets(&url, &options)?;
+        let made = self.make_root()?;
+        let claimed = || {
+            let store = self.open_store(&settings, &Access::default())?;
+            store.probe()?;
+            if store.is_writable() { store.claim(&settings.id) } else { Ok(()) }
+        };
+        if let Err(e) = claimed() {
+            // Only what is empty goes.
+            let _ = made.then(|| fs::remove_dir(&self.root));
+            return Err(e);
+        }
         self.write_settings(&settings)?;
         Ok(settings)
+    }
+
+    /// Makes the repository's directory, for its owner only, whatever the umask; one that is there keeps its mode.
+    /// Returns whether it was made.
+    fn make_root(&self) -> Result<bool> {
+        if let Some(parent) = self.root.parent() {
+            fs::create_dir_all(parent).at("create", parent)?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(&self.root) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            made => made.map(|()| true).at("create", &self.root),
+        }
     }
 
     /// Replaces the settings of the repository that is there.
@@ -185,17 +220,21 @@ impl Layout {
             return Err(Error::new(Kind::Unsupported, what)
                 .hint("use the release of artifactfs that made it, or a newer one"));
         }
-        serde_json::from_slice(&text).map_err(damaged)
+        let mut settings: Settings = serde_json::from_slice(&text).map_err(damaged)?;
+        if !settings.literal_prefix {
+            settings.store = StoreUrl::of_encoded(&settings.store);
+            settings.literal_prefix = true;
+        }
+        Ok(settings)
     }
 
-    /// The store that `settings` name.
+    /// The store that `settings` name; it is changed only if it belongs to this repository.
     ///
     /// # Errors
     /// When a directory cannot be made or the settings make no sense.
     pub fn open_store(&self, settings: &Settings, access: &Access) -> Result<Store> {
-        let url: StoreUrl = settings.store.parse()?;
-        let options: Vec<_> = settings.store_options.clone().into_iter().collect();
-        Store::open(&url, &options, &self.root, access)
+        let (url, options) = settings.store_url()?;
+        Ok(Store::open(&url, &options, &self.root, access)?.belonging_to(&settings.id))
     }
 }
 
@@ -225,6 +264,9 @@ impl Repository {
         let settings = layout.settings()?;
         let cutter = Cutter::new(settings.chunker.clone())?;
         let store = Arc::new(layout.open_store(&settings, access)?);
+        if !store.is_remote() {
+            check_owner(&store, &settings, &*registry)?;
+        }
         let locate: Arc<dyn Locate> = Arc::new(RegistryLocator(Arc::clone(&registry)));
         if let Some(near) = store.near() {
             near.learn_from(Arc::clone(&locate));
@@ -233,12 +275,49 @@ impl Repository {
         Ok(Self { layout, settings, cutter, registry, store, reader, zero_chunk: OnceLock::new() })
     }
 
+    /// Refuses to go on with the store this repository was opened with when it has moved to another meanwhile. Under a
+    /// lease the answer stays true: a store moves only while nobody holds one.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it moved.
+    pub fn refuse_moved(&self) -> Result<()> {
+        if self.layout.settings()?.store == self.settings.store {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Conflict, "the repository moved to another store meanwhile")
+            .hint("nothing was changed; run it again"))
+    }
+
     /// The chunk that a run of zeros is cut into.
     pub fn zero_chunk(&self) -> Digest {
         *self.zero_chunk.get_or_init(|| {
             let window = vec![0; self.cutter.max_bytes()];
             Digest::of(ObjectKind::Chunk, &window[..self.cutter.cut(&window)])
         })
+    }
+}
+
+/// Refuses a directory that is another repository's, or that is empty while the registry knows packs: then the store
+/// is elsewhere, on a disk that is not mounted. A remote store is asked before the first change.
+fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> Result<()> {
+    match store.owner()? {
+        Some(owner) if owner == settings.id => return Ok(()),
+        Some(_) => return store.claim(&settings.id),
+        None => {}
+    }
+    let packs = registry.info()?.packs;
+    if packs > 0 && store.list()?.is_empty() {
+        let what = format!("the store {} is empty, and should hold {packs} packs", settings.store);
+        return Err(
+            Error::new(Kind::Unavailable, what).hint("is its disk mounted? nothing was changed")
+        );
+    }
+    match store.claim(&settings.id) {
+        Err(e) if matches!(e.kind(), Kind::ReadOnly | Kind::Denied | Kind::Full) => {
+            tracing::debug!("the store does not bear the repository's id yet: {e}");
+            Ok(())
+        }
+        claimed => claimed,
     }
 }
 
@@ -252,5 +331,11 @@ impl Locate for RegistryLocator {
 
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>> {
         Ok(self.0.pack(pack)?.map(|pack| pack.length_bytes))
+    }
+
+    fn doubt(&self, digest: Digest, extent: Extent) {
+        if let Err(e) = self.0.doubt(vec![(digest, extent)]) {
+            tracing::warn!(%digest, "the damage could not be noted: {e}");
+        }
     }
 }

@@ -8,7 +8,9 @@ use super::holder::is_dead;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::model::run::{Goal, Resume, RunInfo, RunStart, RunState, compare, is_value};
+use crate::model::run::{
+    Edge, Goal, MetricRow, Resume, RunInfo, RunStart, RunState, SweepInfo, compare, is_value,
+};
 use crate::model::version::VersionInfo;
 use crate::registry::Registry;
 
@@ -16,6 +18,8 @@ use crate::registry::Registry;
 pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
 /// Runs asked for at once.
 const PAGE: u32 = 500;
+/// Rows of metrics asked for at once.
+const ROWS_PAGE: u32 = 10_000;
 /// The longest environment of a process that is looked through, in bytes.
 const ENVIRONMENT_MAX_BYTES: u64 = 4 << 20;
 
@@ -32,14 +36,11 @@ pub fn new_id() -> RunId {
 /// # Errors
 /// When the registry fails.
 pub fn settled(registry: &dyn Registry, run: RunInfo) -> Result<RunInfo> {
-    let dead = run.start.holder.as_deref().is_some_and(is_dead);
-    if run.state != RunState::Running || !dead {
-        return Ok(run);
-    }
-    match registry.end_run(run.start.id.clone(), RunState::Crashed, None) {
-        // Somebody else has seen it, or somebody goes on with it.
-        Err(e) if e.kind() == Kind::Conflict => registry.run(run.start.id),
-        ended => ended,
+    match &run.start.holder {
+        Some(holder) if run.state == RunState::Running && is_dead(holder) => {
+            registry.crash_run(run.start.id.clone(), holder.clone())
+        }
+        _ => Ok(run),
     }
 }
 
@@ -75,10 +76,9 @@ pub fn each_run(
     let mut after = None;
     loop {
         let page = registry.runs(project.clone(), after.take(), PAGE)?;
-        let full = page.len() == PAGE as usize;
-        after = page.last().map(|run| (run.created, run.start.id.clone()));
-        page.into_iter().try_for_each(&mut *each)?;
-        if !full {
+        after = page.items.last().map(|run| (run.created, run.start.id.clone()));
+        page.items.into_iter().try_for_each(&mut *each)?;
+        if after.is_none() || !page.more {
             return Ok(());
         }
     }
@@ -93,11 +93,83 @@ pub fn of_sweep(registry: &dyn Registry, id: &SweepId) -> Result<Vec<RunInfo>> {
     loop {
         let after = all.last().map(|run| run.start.id.clone());
         let page = registry.runs_of_sweep(id.clone(), after, PAGE)?;
-        let full = page.len() == PAGE as usize;
-        for run in page {
+        let done = page.items.is_empty() || !page.more;
+        for run in page.items {
             all.push(settled(registry, run)?);
         }
-        if !full {
+        if done {
+            return Ok(all);
+        }
+    }
+}
+
+/// The versions that a run used, or logged, oldest first.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such run.
+pub fn edges(registry: &dyn Registry, id: &RunId, logged: bool) -> Result<Vec<Edge>> {
+    let mut all: Vec<Edge> = Vec::new();
+    loop {
+        let after = all.last().map(|edge| (edge.path.clone(), edge.number));
+        let page = registry.edges(id.clone(), logged, after, PAGE)?;
+        let done = page.items.is_empty() || !page.more;
+        all.extend(page.items);
+        if done {
+            all.sort_by_key(|edge| edge.at);
+            return Ok(all);
+        }
+    }
+}
+
+/// The runs that used a version, in the order of ids.
+///
+/// # Errors
+/// When the registry fails.
+pub fn users(
+    registry: &dyn Registry,
+    path: &ArtifactPath,
+    number: VersionNumber,
+) -> Result<Vec<RunId>> {
+    let mut all: Vec<RunId> = Vec::new();
+    loop {
+        let after = all.last().cloned();
+        let page = registry.users(path.clone(), number, after, PAGE)?;
+        let done = page.items.is_empty() || !page.more;
+        all.extend(page.items);
+        if done {
+            return Ok(all);
+        }
+    }
+}
+
+/// The sweeps of a project, in the order of ids.
+///
+/// # Errors
+/// When the registry fails.
+pub fn sweeps(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<SweepInfo>> {
+    let mut all: Vec<SweepInfo> = Vec::new();
+    loop {
+        let after = all.last().map(|sweep| sweep.id.clone());
+        let page = registry.sweeps(project.clone(), after, PAGE)?;
+        let done = page.items.is_empty() || !page.more;
+        all.extend(page.items);
+        if done {
+            return Ok(all);
+        }
+    }
+}
+
+/// The rows of metrics of a run, in their order.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such run.
+pub fn rows(registry: &dyn Registry, id: &RunId) -> Result<Vec<MetricRow>> {
+    let mut all: Vec<MetricRow> = Vec::new();
+    loop {
+        let page = registry.rows(id.clone(), all.len() as u64, ROWS_PAGE)?;
+        let done = page.items.is_empty() || !page.more;
+        all.extend(page.items);
+        if done {
             return Ok(all);
         }
     }

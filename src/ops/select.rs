@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::listing;
 use crate::error::{Error, Kind, Result};
+use crate::model::json::parse_or_text;
 use crate::model::name::{Alias, ArtifactName, ArtifactType, ProjectName, Tag};
 use crate::model::properties::parse_duration;
 use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::run::{find, is_value, parse_value};
+use crate::model::run::{find, is_value};
 use crate::model::version::{Timestamp, VersionInfo};
-use crate::registry::{AliasChange, Registry};
+use crate::registry::{AliasChange, Detail, Registry};
 
 const HINT: &str = "write type=model, tag=x, alias=best, name='mnist-*', metadata.lr<=0.1, \
                     created>30d or expires<7d; != negates";
@@ -101,7 +102,7 @@ impl FromStr for Filter {
             "created" => Test::Created(parse_duration(value)?),
             "expires" => Test::Expires(parse_duration(value)?),
             key => match key.strip_prefix("metadata.") {
-                Some(path) => Test::Metadata(path.to_owned(), parse_value(value)),
+                Some(path) => Test::Metadata(path.to_owned(), parse_or_text(value)?),
                 None => return Err(bad("asks for something that versions do not have")),
             },
         };
@@ -122,6 +123,11 @@ impl Filter {
     /// That a version has this tag.
     pub fn tag(tag: Tag) -> Self {
         Self { test: Test::Tag(tag), operator: Operator::Is }
+    }
+
+    /// Whether it asks for what only a full listing tells.
+    fn reads_metadata(&self) -> bool {
+        matches!(self.test, Test::Metadata(..))
     }
 
     /// Whether it holds for a version; `now` by the registry's clock.
@@ -161,6 +167,8 @@ pub struct Selection {
     pub artifact: Option<ArtifactName>,
     /// What holds for them.
     pub filters: Vec<Filter>,
+    /// What is told of each.
+    pub detail: Detail,
 }
 
 /// Calls `each` with every version of a selection: by project, artifact and number.
@@ -174,8 +182,12 @@ pub fn each_selected(
     each: &mut dyn FnMut(VersionInfo) -> Result<()>,
 ) -> Result<()> {
     let now = registry.now()?;
+    let detail = match selection.filters.iter().any(Filter::reads_metadata) {
+        true => Detail::Full,
+        false => selection.detail,
+    };
     let mut of_artifact = |path: &ArtifactPath| {
-        listing::each_of_artifact(registry, path, &mut |version| match selection
+        listing::each_of_artifact(registry, path, detail, &mut |version| match selection
             .filters
             .iter()
             .all(|filter| filter.holds(&version, now))
@@ -192,7 +204,7 @@ pub fn each_selected(
         None => registry.projects()?.into_iter().map(|project| project.name).collect(),
     };
     for project in projects {
-        for artifact in registry.artifacts(project)? {
+        for artifact in listing::artifacts(registry, &project)? {
             of_artifact(&artifact.path)?;
         }
     }
@@ -325,6 +337,7 @@ mod tests {
             root: Digest::from_bytes([0; 32]),
             totals: Totals::default(),
             created: Timestamp(100 * 86_400_000),
+            time_seconds: 0,
             aliases: vec!["best".parse().unwrap()],
             description: String::new(),
             metadata: r#"{"a": {"b": 3}, "name": "x", "n": "7", "lr": 1e-3}"#.parse().unwrap(),

@@ -1,36 +1,29 @@
 //! What would go if versions went: a deletion tried out on paper.
+//!
+//! Nodes are walked once each. Chunks, of which there may be many millions, point at nothing: those that
+//! several nodes point at are put aside and counted at the end, sorted, on the disk when they are many. Memory
+//! follows the nodes that are shared, not the files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::put::spool::{Record, Spool};
 use super::repository::Repository;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::Located;
+use crate::model::object::{Located, ObjectKind};
 
-/// Dead nodes expanded at once.
+/// Objects looked at together.
 const BATCH: usize = 1_024;
 
 /// Bytes in the store that deleting versions with these roots would free: exactly what
-/// [`super::delete::delete`] frees. Memory follows the objects that lose a reference and stay.
+/// [`super::delete::delete`] frees.
 ///
 /// # Errors
 /// What reading a node says.
 pub fn exclusive_bytes(repository: &Repository, roots: &[Digest]) -> Result<u64> {
     let mut lost: HashMap<Digest, u64> = HashMap::new();
-    let mut freed = 0;
-    let mut dropped: Vec<Digest> = roots.to_vec();
-    while !dropped.is_empty() {
-        let batch = dropped.split_off(dropped.len().saturating_sub(BATCH));
-        let located = repository.registry.locate(batch.clone())?;
-        for (digest, at) in batch.into_iter().zip(located) {
-            let Some(at) = at else { continue };
-            if loses_last(&mut lost, digest, &at) {
-                freed += u64::from(at.extent.stored_bytes);
-                dropped.extend(repository.reader.children(digest, at.kind)?);
-            }
-        }
-    }
-    Ok(freed)
+    let mut goes = |digest: Digest, at: &Located| loses_last(&mut lost, digest, at);
+    walk(repository, roots.to_vec(), &mut goes, &|found, refs| found >= refs)
 }
 
 /// Takes one reference; whether it was the last.
@@ -52,18 +45,66 @@ fn loses_last(lost: &mut HashMap<Digest, u64>, digest: Digest, at: &Located) -> 
 /// # Errors
 /// What reading a node says.
 pub fn stored_bytes(repository: &Repository, root: Digest) -> Result<u64> {
-    let mut seen = std::collections::HashSet::from([root]);
-    let mut open = vec![root];
+    let mut seen = HashSet::new();
+    // What one node points at is met once.
+    let mut first = |digest: Digest, at: &Located| at.refs <= 1 || seen.insert(digest);
+    walk(repository, vec![root], &mut first, &|_, _| true)
+}
+
+/// Goes from the roots to all that they are made of. `enters` says of a node that is met whether it counts and is
+/// gone through; `counts` of a chunk that is met so often, and has so many references.
+fn walk(
+    repository: &Repository,
+    mut open: Vec<Digest>,
+    enters: &mut dyn FnMut(Digest, &Located) -> bool,
+    counts: &dyn Fn(u64, u64) -> bool,
+) -> Result<u64> {
+    let mut aside = Spool::new(&repository.layout.puts(), u64::MAX);
     let mut total = 0;
     while !open.is_empty() {
         let batch = open.split_off(open.len().saturating_sub(BATCH));
         let located = repository.registry.locate(batch.clone())?;
         for (digest, at) in batch.into_iter().zip(located) {
             let Some(at) = at else { continue };
-            total += u64::from(at.extent.stored_bytes);
-            let children = repository.reader.children(digest, at.kind)?;
-            open.extend(children.into_iter().filter(|child| seen.insert(*child)));
+            if at.kind == ObjectKind::Chunk && at.refs > 1 {
+                aside.push(chunk(&digest, &at))?;
+            } else if at.kind == ObjectKind::Chunk || enters(digest, &at) {
+                total += u64::from(at.extent.stored_bytes);
+                open.extend(repository.reader.children(digest, at.kind)?);
+            }
+        }
+    }
+    Ok(total + count(aside, counts)?)
+}
+
+fn chunk(digest: &Digest, at: &Located) -> Record {
+    let stored = u64::from(at.extent.stored_bytes).to_le_bytes();
+    let body = [at.refs.to_le_bytes(), stored].concat();
+    Record { key: digest.as_bytes().to_vec(), body }
+}
+
+/// The bytes of the chunks that were put aside and count.
+fn count(aside: Spool, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
+    let mut sorted = aside.sorted()?;
+    let mut total = 0;
+    while let Some(Record { key, body }) = sorted.take()? {
+        let mut found = 1;
+        while sorted.peek() == Some(&key[..]) {
+            sorted.take()?;
+            found += 1;
+        }
+        let (refs, stored) = numbers(&body).ok_or_else(|| {
+            Error::new(Kind::Corrupt, "what was put aside on the disk is not what was written")
+        })?;
+        if counts(found, refs) {
+            total += stored;
         }
     }
     Ok(total)
+}
+
+fn numbers(body: &[u8]) -> Option<(u64, u64)> {
+    let (refs, rest) = body.split_first_chunk()?;
+    let (stored, _) = rest.split_first_chunk()?;
+    Some((u64::from_le_bytes(*refs), u64::from_le_bytes(*stored)))
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::external;
 use super::put::Progress;
 use super::repository::Repository;
-use crate::content::directory::each_entry;
+use crate::content::reader::unknown_format;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::reference::Reference;
-use crate::model::tree::{Content, Target};
+use crate::model::tree::{Content, Entry, Target, TreeNode};
 use crate::model::version::VersionInfo;
 
 /// Damage that is told; more is only counted.
@@ -39,27 +39,75 @@ pub struct VerifyReport {
     pub objects: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// External files of which nothing but the length is known: other bytes would not be noticed.
+    pub unproven: u64,
     /// What is hurt, at most [`DAMAGE_MAX`].
     pub damage: Vec<Damage>,
     /// Hurt paths in all.
     pub damaged_paths: u64,
 }
 
-/// Verifies versions; an object is read once, however many share it.
+/// Digests that are remembered of one kind, in each of two halves. More are forgotten, the oldest first.
+const SEEN_MAX: usize = 900_000;
+/// Bytes of a digest that are remembered: no two of a repository have these in common.
+const SEEN_BYTES: usize = 16;
+
+/// What was found sound lately: a set of bounded size.
+#[derive(Default)]
+struct Seen {
+    newer: HashSet<[u8; SEEN_BYTES]>,
+    older: HashSet<[u8; SEEN_BYTES]>,
+}
+
+impl Seen {
+    fn key(digest: &Digest) -> [u8; SEEN_BYTES] {
+        let (key, _) = digest.as_bytes().split_first_chunk().expect("a digest is longer");
+        *key
+    }
+
+    fn contains(&self, digest: &Digest) -> bool {
+        let key = Self::key(digest);
+        self.newer.contains(&key) || self.older.contains(&key)
+    }
+
+    fn insert(&mut self, digest: &Digest) {
+        if self.newer.len() >= SEEN_MAX {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(Self::key(digest));
+    }
+}
+
+/// Verifies versions. An object that many share is read once, unless so many others were read since that it is
+/// forgotten: memory does not follow the number of files.
 pub struct Verifier<'a> {
     repository: &'a Repository,
     progress: &'a dyn Progress,
-    good: HashSet<Digest>,
+    /// Trees and recipes with all they are made of: what versions share is mostly found here.
+    nodes: Seen,
+    chunks: Seen,
     /// External files of the directory that are to be checked.
     external: Vec<(Digest, PathBuf)>,
+    /// External files met so far.
+    met: u64,
+    /// Paths that were not found sound so far.
+    troubles: u64,
     report: VerifyReport,
 }
 
 impl<'a> Verifier<'a> {
     /// A verifier that has seen nothing yet.
     pub fn new(repository: &'a Repository, progress: &'a dyn Progress) -> Self {
-        let (good, external) = (HashSet::new(), Vec::new());
-        Self { repository, progress, good, external, report: VerifyReport::default() }
+        Self {
+            repository,
+            progress,
+            nodes: Seen::default(),
+            chunks: Seen::default(),
+            external: Vec::new(),
+            met: 0,
+            troubles: 0,
+            report: VerifyReport::default(),
+        }
     }
 
     /// Reads a version.
@@ -77,43 +125,66 @@ impl<'a> Verifier<'a> {
     }
 
     fn directory(&mut self, version: &VersionInfo, tree: Digest, path: &Path) -> Result<()> {
-        if self.good.contains(&tree) {
+        let before = self.troubles;
+        self.node(version, tree, path)?;
+        self.check_external(version)?;
+        if self.troubles == before {
+            self.nodes.insert(&tree);
+        }
+        Ok(())
+    }
+
+    /// Reads one node of a directory and all that is below it.
+    fn node(&mut self, version: &VersionInfo, digest: Digest, path: &Path) -> Result<()> {
+        if self.nodes.contains(&digest) {
             return Ok(());
         }
-        let before = self.report.damaged_paths;
-        let mut entries = Vec::new();
-        let listed = each_entry(&self.repository.reader, tree, &mut |entry| {
-            entries.push(entry.clone());
-            Ok(())
-        });
-        // The reader keeps decoded nodes: the root's bytes are read once more from the disk.
-        let listed = listed.and_then(|()| self.object(tree));
-        if let Err(e) = listed {
-            self.damaged(version, path, e)?;
-        }
-        for entry in entries {
-            let path = path.join(entry.name.as_os_str());
-            match entry.target {
-                Target::Directory(below) => self.directory(version, below, &path)?,
-                Target::File { content, .. } => {
-                    match (content, self.file(&content)) {
-                        (_, Err(e)) => self.damaged(version, &path, e)?,
-                        (Content::External { digest, .. }, Ok(())) => {
-                            self.external.push((digest, path));
-                        }
-                        (_, Ok(())) => {}
-                    }
-                    if self.external.len() >= EXTERNAL_BATCH {
-                        self.check_external(version)?;
-                    }
-                    self.progress.advance(1, content.size_bytes());
+        let before = (self.troubles, self.met);
+        match self.tree(digest) {
+            Err(e) => self.damaged(version, path, e)?,
+            Ok(TreeNode::Inner(children)) => {
+                for child in children {
+                    self.node(version, child.digest, path)?;
                 }
-                Target::Symlink(_) => {}
+            }
+            Ok(TreeNode::Leaf(entries)) => {
+                for entry in entries {
+                    self.entry(version, &entry, path)?;
+                }
             }
         }
-        self.check_external(version)?;
-        if self.report.damaged_paths == before {
-            self.good.insert(tree);
+        // What lives elsewhere is asked for with others, later.
+        if (self.troubles, self.met) == before {
+            self.nodes.insert(&digest);
+        }
+        Ok(())
+    }
+
+    /// A node as it is in the store: the reader keeps decoded ones.
+    fn tree(&mut self, digest: Digest) -> Result<TreeNode> {
+        let body = self.body(digest)?;
+        TreeNode::decode(&body).ok_or_else(|| unknown_format(digest))
+    }
+
+    fn entry(&mut self, version: &VersionInfo, entry: &Entry, path: &Path) -> Result<()> {
+        let path = path.join(entry.name.as_os_str());
+        match &entry.target {
+            Target::Directory(below) => self.directory(version, *below, &path)?,
+            Target::File { content, .. } => {
+                match (content, self.file(content)) {
+                    (_, Err(e)) => self.damaged(version, &path, e)?,
+                    (Content::External { digest, .. }, Ok(())) => {
+                        self.met += 1;
+                        self.external.push((*digest, path));
+                    }
+                    (_, Ok(())) => {}
+                }
+                if self.external.len() >= EXTERNAL_BATCH {
+                    self.check_external(version)?;
+                }
+                self.progress.advance(1, content.size_bytes());
+            }
+            Target::Symlink(_) => {}
         }
         Ok(())
     }
@@ -122,7 +193,9 @@ impl<'a> Verifier<'a> {
     fn check_external(&mut self, version: &VersionInfo) -> Result<()> {
         let files = std::mem::take(&mut self.external);
         let digests: Vec<_> = files.iter().map(|(digest, _)| *digest).collect();
-        for (index, error) in external::check(self.repository, &digests)? {
+        let checked = external::check(self.repository, &digests)?;
+        self.report.unproven += checked.unproven;
+        for (index, error) in checked.failed {
             let told = Error::new(Kind::Corrupt, error.message());
             self.damaged(version, &files[index].1, told)?;
         }
@@ -133,40 +206,56 @@ impl<'a> Verifier<'a> {
         let Some(digest) = content.digest() else {
             return Ok(());
         };
-        if self.good.contains(&digest) {
-            return Ok(());
-        }
         if content.is_external() {
             // The descriptor; what it describes is asked for with others.
-            return self.object(digest).map(drop);
+            return self.object(digest);
         }
-        let mut length = 0;
+        if self.chunks.contains(&digest) || self.nodes.contains(&digest) {
+            return Ok(());
+        }
+        let (mut length, mut damage) = (0, None);
         let reader = std::sync::Arc::clone(&self.repository.reader);
         reader.each_piece(content, &mut |piece| {
             length += piece.size_bytes;
-            if self.good.contains(&piece.digest) {
+            if self.chunks.contains(&piece.digest) {
                 return Ok(());
             }
-            let bytes = self.object(piece.digest)?;
-            if bytes != piece.size_bytes {
-                return Err(Error::new(Kind::Corrupt, "a chunk is not as long as it should be"));
+            // All of the file is looked at, so that all that is damaged is known, and stored anew by the next put.
+            match self.body(piece.digest) {
+                Ok(body) if body.len() as u64 == piece.size_bytes => {
+                    self.chunks.insert(&piece.digest);
+                }
+                Ok(_) => {
+                    let what = "a chunk is not as long as it should be";
+                    damage = Some(Error::new(Kind::Corrupt, what));
+                }
+                Err(e) if e.kind() == Kind::Corrupt => damage = Some(e),
+                Err(e) => return Err(e),
             }
-            self.good.insert(piece.digest);
             Ok(())
         })?;
+        if let Some(damage) = damage {
+            return Err(damage);
+        }
         if length != content.size_bytes() {
             return Err(Error::new(Kind::Corrupt, "the file is not as long as it should be"));
         }
-        self.good.insert(digest);
+        if matches!(content, Content::Recipe { .. }) {
+            self.nodes.insert(&digest);
+        }
         Ok(())
     }
 
-    /// Reads and hashes one object; its length.
-    fn object(&mut self, digest: Digest) -> Result<u64> {
+    fn object(&mut self, digest: Digest) -> Result<()> {
+        self.body(digest).map(drop)
+    }
+
+    /// Reads and hashes one object.
+    fn body(&mut self, digest: Digest) -> Result<Vec<u8>> {
         let body = self.repository.reader.body(digest)?;
         self.report.objects += 1;
         self.report.bytes += body.len() as u64;
-        Ok(body.len() as u64)
+        Ok(body)
     }
 
     /// Whether the version was deleted while it was read.
@@ -178,6 +267,7 @@ impl<'a> Verifier<'a> {
     }
 
     fn damaged(&mut self, version: &VersionInfo, path: &Path, error: Error) -> Result<()> {
+        self.troubles += 1;
         match error.kind() {
             Kind::Stale if self.is_gone(version)? => return Ok(()),
             Kind::Corrupt | Kind::Stale | Kind::Unsupported => {}

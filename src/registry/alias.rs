@@ -5,9 +5,10 @@ use super::embedded::Embedded;
 use super::engine::Transaction;
 use super::keys;
 use super::naming::{aliases, lookup};
-use super::properties::hold_protected;
+use super::properties::{check_said, hold_protected};
 use super::record::{self, VersionRecord};
 use crate::error::{Error, Kind, Result};
+use crate::model::json;
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::change_tags;
 use crate::model::reference::{ArtifactPath, Reference};
@@ -38,6 +39,7 @@ fn remove(transaction: &mut dyn Transaction, info: &VersionInfo, names: &[Alias]
 
 /// Applies `update` to a version's record.
 pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> {
+    check_said(update.description.as_deref(), update.metadata.as_ref())?;
     if let Some(description) = &update.description {
         version.description.clone_from(description);
     }
@@ -56,8 +58,9 @@ pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> 
         object.remove(key);
     }
     for (key, value) in &update.set {
-        let value = serde_json::from_str(value).map_err(|e| {
-            Error::new(Kind::Usage, format!("the value of {key} is no JSON")).because(e)
+        let value = json::parse(value).map_err(|e| {
+            let what = format!("the value of {key} is no JSON: {}", e.message());
+            Error::new(Kind::Usage, what)
         })?;
         object.insert(key.clone(), value);
     }
@@ -76,9 +79,9 @@ pub(super) fn rewrite(
     let bytes = transaction
         .get(&key)?
         .ok_or_else(|| Error::new(Kind::NotFound, format!("{path} has no version {number}")))?;
-    let mut version: VersionRecord = record::decode(&bytes)?;
+    let mut version = record::decode_version(&bytes)?;
     apply(&mut version, update)?;
-    transaction.put(&key, &record::encode(&version))
+    transaction.put(&key, &record::encode_version(&version))
 }
 
 /// The aliases that a change takes from a version, and those that it gives it.

@@ -4,13 +4,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
-use super::record::Committed;
+use super::record::{Committed, Maintenance, MaintenanceMode};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{
     Alias, ArtifactName, ArtifactType, GroupName, ProjectName, RunId, SweepId, Tag, VersionNumber,
 };
-use crate::model::object::{Located, NewObject, PackId};
+use crate::model::object::{Extent, Located, NewObject, PackId};
 use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
@@ -39,11 +39,38 @@ pub struct LeaseInfo {
 
 /// The holder of a lease that ends only by release: a draft, which pins what it stands on.
 pub const DRAFT_HOLDER: &str = "draft";
+/// The holder of a lease whose writer is gone: packs it had finished are kept for a day, for the next
+/// that begins the same.
+pub(super) const LEFT_HOLDER: &str = "left";
+/// The holder of a lease that is being taken apart; whoever comes goes on with that.
+pub(super) const ENDING_HOLDER: &str = "ending";
+
+/// A lease as it was when somebody found that its writer is gone. What follows is done only if the same
+/// writer still has it then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Who held it.
+    pub holder: String,
+    /// Whether that process certainly runs no more; otherwise the lease's time must be over.
+    pub dead: bool,
+}
 
 impl LeaseInfo {
     /// Whether somebody may be writing under it.
     pub fn writes(&self) -> bool {
         self.holder != DRAFT_HOLDER
+    }
+
+    /// Whether its writer is gone and only what it had stored is kept, so that another goes on there.
+    pub fn is_left(&self) -> bool {
+        self.holder == LEFT_HOLDER
+    }
+
+    /// Whether it is being taken apart.
+    pub fn is_ending(&self) -> bool {
+        self.holder == ENDING_HOLDER
     }
 }
 
@@ -60,15 +87,23 @@ pub struct RegistryInfo {
     pub pack_bytes: u64,
 }
 
-/// The names below an artifact, as a directory listing wants them.
+/// A part of a listing: as many as were asked for, or fewer when they are large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
-    /// The artifact.
-    pub artifact: ArtifactName,
-    /// Its versions, ascending.
-    pub versions: Vec<VersionNumber>,
-    /// Its aliases and what they stand for now.
-    pub aliases: Vec<(Alias, VersionNumber)>,
+pub struct Page<T> {
+    /// What is in it.
+    pub items: Vec<T>,
+    /// Whether there may be more behind it.
+    pub more: bool,
+}
+
+/// How much is told of each version in a listing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detail {
+    /// All but the metadata, which stands as an empty object.
+    #[default]
+    Brief,
+    /// All.
+    Full,
 }
 
 /// A commit.
@@ -180,18 +215,31 @@ pub struct PackInfo {
     pub length_bytes: u64,
 }
 
-/// One correction of the object table.
+/// One correction of the object table, made only if what was `seen` is still there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Fix {
-    /// The object is there, with this many references (0: it is dead).
-    Put(Digest, Located),
-    /// The object is not there.
-    Remove(Digest),
-    /// The pack is there, with these counts.
-    Pack(PackInfo),
-    /// The pack is not there.
-    RemovePack(PackId),
+    /// An object's record. With no references it is dead, unless a lease holds it.
+    Object {
+        /// The object.
+        digest: Digest,
+        /// The record this was computed from; `None`: there was none.
+        seen: Option<Located>,
+        /// What is right. The same as `seen`: only the mark of a dead object is put right.
+        now: Located,
+    },
+    /// A pack's counts and length.
+    Pack {
+        /// The record this was computed from; `None`: there was none.
+        seen: Option<PackInfo>,
+        /// What is right.
+        now: PackInfo,
+    },
+    /// The dead bytes of this pack wait to be freed.
+    Free(PackId),
 }
+
+/// An object of a table that is being made anew; `None`: it is not in it after all.
+pub type Rebuilt = (Digest, Option<Located>);
 
 macro_rules! registry_calls {
     ($($(#[$doc:meta])* $name:ident = $call:ident ($($arg:ident: $type:ty),*) -> $ret:ty;)*) => {
@@ -256,20 +304,27 @@ registry_calls! {
     lookup = Lookup(reference: Reference) -> VersionInfo;
     /// All projects.
     projects = Projects() -> Vec<ProjectInfo>;
-    /// The artifacts of a project.
-    artifacts = Artifacts(project: ProjectName) -> Vec<ArtifactInfo>;
+    /// The artifacts of a project above `after`, in the order of names, at most `limit`.
+    artifacts = Artifacts(project: ProjectName, after: Option<ArtifactName>, limit: u32) -> Page<ArtifactInfo>;
     /// The versions of an artifact above `after`, ascending, at most `limit`.
-    versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32) -> Vec<VersionInfo>;
-    /// The names below a project.
-    names = Listing(project: ProjectName) -> Vec<Names>;
-    /// Begins a lease, or takes over the lease `adopt` of a dead holder.
-    begin = Begin(purpose: String, holder: String, adopt: Option<LeaseId>) -> LeaseId;
+    versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32, detail: Detail) -> Page<VersionInfo>;
+    /// Whether there is such a project.
+    has_project = HasProject(project: ProjectName) -> bool;
+    /// Begins a lease. What a writer that is gone had stored for the same purpose goes over to it. The same
+    /// holder and purpose are the same lease, unless it is a draft's.
+    begin = Begin(purpose: String, holder: String, adopt: Option<Judged>) -> LeaseId;
     /// Moves a lease's end.
     renew = Renew(lease: LeaseId) -> ();
     /// All leases.
     leases = Leases() -> Vec<LeaseInfo>;
     /// Ends a lease: what it pinned and wrote and nothing refers to is dead.
     release = Release(lease: LeaseId) -> ();
+    /// Ends a lease but keeps finished packs with objects nothing refers to yet, for a day and for whoever
+    /// begins the same; the bytes of their objects.
+    leave = Leave(lease: LeaseId) -> u64;
+    /// Leaves or goes on ending the lease of a writer that is gone, if it still has it; `wholly` also takes
+    /// what is kept of a lease that was left before. The bytes that are kept.
+    end_lease = EndLease(judged: Judged, wholly: bool) -> u64;
     /// Which of `digests` are not there; the others are pinned for the lease.
     missing = Missing(lease: LeaseId, digests: Vec<Digest>) -> Vec<Digest>;
     /// Announces a pack before it is written.
@@ -294,15 +349,22 @@ registry_calls! {
     expire = Expire(path: ArtifactPath, number: VersionNumber) -> Option<VersionInfo>;
     /// The registry's time.
     now = Now() -> Timestamp;
+    /// The registry's time, for those who delete what is over by it: refused when it is far beyond the last time
+    /// that the registry was changed, unless `trusted`.
+    time_to_expire = TimeToExpire(trusted: bool) -> Timestamp;
     /// Dead objects that still count their children, at most `limit`.
     dead = Dead(limit: u32) -> Vec<(Digest, Located)>;
     /// Takes dead objects, given with their children, out of the table; how many bytes died.
     bury = Bury(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
-    /// Packs with dead bytes that nobody writes, at most `limit`; with `deferred` also those whose dead
-    /// bytes may stay for now.
-    purgeable = Purgeable(limit: u32, deferred: bool) -> Vec<PackInfo>;
-    /// The dead bytes of a pack stay until garbage is collected, or until more of it dies.
-    defer_purge = DeferPurge(pack: PackId) -> ();
+    /// Packs above `after` with dead bytes, that nobody writes or purges, in the order of ids, at most
+    /// `limit`, each with the number of its mark; with `deferred` also those whose dead bytes may stay.
+    purgeable = Purgeable(after: Option<PackId>, limit: u32, deferred: bool) -> Vec<(PackInfo, u64)>;
+    /// The dead bytes of a pack stay until garbage is collected, or until more of it dies; nothing happens
+    /// when that was so since the mark had the number `mark`.
+    defer_purge = DeferPurge(pack: PackId, mark: u64) -> ();
+    /// Keeps others from purging a pack while the lease lives; the number of its mark, or `None` when
+    /// there is nothing to purge or somebody else does.
+    claim_purge = ClaimPurge(lease: LeaseId, pack: PackId) -> Option<u64>;
     /// Objects of pack `from` were written to pack `to`, at the offsets given: they are there now. How
     /// many were still alive.
     relocate = Relocate(lease: LeaseId, from: PackId, to: PackId, length_bytes: u64, moved: Vec<(Digest, u64)>) -> u64;
@@ -310,28 +372,55 @@ registry_calls! {
     pack = FindPack(pack: PackId) -> Option<PackInfo>;
     /// Which of `digests` are alive in this pack.
     live_in = LiveIn(pack: PackId, digests: Vec<Digest>) -> Vec<bool>;
-    /// The dead bytes of a pack are gone; `length_bytes` is what is left (0: the pack is gone).
-    purged = Purged(pack: PackId, length_bytes: u64) -> ();
+    /// The dead bytes that a pack had when its mark had the number `mark` are gone; `length_bytes` is what
+    /// is left (0: the pack is gone).
+    purged = Purged(pack: PackId, length_bytes: u64, mark: u64) -> ();
     /// What changed after `after`; waits up to `wait_milliseconds` for something to change.
     changes = ChangesAfter(after: u64, wait_milliseconds: u64) -> Changes;
     /// Objects above `after` in the order of digests, at most `limit`.
     scan_objects = ScanObjects(after: Option<Digest>, limit: u32) -> Vec<(Digest, Located)>;
     /// Packs above `after`, at most `limit`.
     scan_packs = ScanPacks(after: Option<PackId>, limit: u32) -> Vec<PackInfo>;
-    /// Corrects the object table; refused while somebody writes.
-    repair = Repair(fixes: Vec<Fix>) -> ();
+    /// The maintenance that is under way, or was interrupted.
+    maintenance = FindMaintenance() -> Option<Maintenance>;
+    /// Sets the maintenance mark, or takes it over from the holder that was `seen` and is gone; a conflict while
+    /// somebody else holds it, or while a lease other than those in `idle` writes. A swap that was interrupted stays one.
+    begin_maintenance = BeginMaintenance(mode: MaintenanceMode, holder: String, seen: Option<Maintenance>, idle: Vec<LeaseId>) -> ();
+    /// Maintenance goes on.
+    renew_maintenance = RenewMaintenance(holder: String) -> ();
+    /// Takes the mark away; refused in the middle of a swap.
+    end_maintenance = EndMaintenance(holder: String) -> ();
+    /// Corrects the object table under maintenance; how many corrections changed something.
+    repair = Repair(holder: String, fixes: Vec<Fix>) -> u64;
+    /// Bytes of these objects were found wrong there: whoever brings them next stores them anew. How many are
+    /// absent by this.
+    doubt = Doubt(found: Vec<(Digest, Extent)>) -> u64;
+    /// How many objects are absent.
+    absent = CountAbsent() -> u64;
+    /// Begins an empty object table beside the one in use.
+    begin_rebuild = BeginRebuild(holder: String) -> ();
+    /// Puts objects and packs into the new table; a pack keeps its lease.
+    put_rebuilt = PutRebuilt(holder: String, objects: Vec<Rebuilt>, packs: Vec<PackInfo>) -> ();
+    /// Objects of the new table above `after`, at most `limit`.
+    scan_rebuilt = ScanRebuilt(after: Option<Digest>, limit: u32) -> Vec<(Digest, Located)>;
+    /// What the new table has of these.
+    locate_rebuilt = LocateRebuilt(digests: Vec<Digest>) -> Vec<Option<Located>>;
+    /// Goes a step in putting the new table in the place of the old; whether it was the last.
+    swap_rebuilt = SwapRebuilt(holder: String) -> bool;
     /// Begins a run, or goes on with one that has ended.
     begin_run = BeginRun(start: RunStart, resume: Resume) -> RunInfo;
     /// A run as it stands now.
     run = FindRun(id: RunId) -> RunInfo;
     /// The runs of a project after one, in the order of their beginning, at most `limit`.
-    runs = Runs(project: ProjectName, after: Option<(Timestamp, RunId)>, limit: u32) -> Vec<RunInfo>;
+    runs = Runs(project: ProjectName, after: Option<(Timestamp, RunId)>, limit: u32) -> Page<RunInfo>;
     /// The run goes on.
     beat = Beat(id: RunId) -> ();
     /// Adds to an open run.
     log = Log(id: RunId, log: RunLog) -> RunInfo;
     /// Rows of metrics from row `from` on, at most `limit`.
-    rows = Rows(id: RunId, from: u64, limit: u32) -> Vec<MetricRow>;
+    rows = Rows(id: RunId, from: u64, limit: u32) -> Page<MetricRow>;
+    /// Ends a run whose process, `holder`, is dead, if it is still that process' run.
+    crash_run = CrashRun(id: RunId, holder: String) -> RunInfo;
     /// Ends an open run.
     end_run = EndRun(id: RunId, state: RunState, exit_code: Option<i32>) -> RunInfo;
     /// Takes a run that has ended away, with its place among the users of versions.
@@ -340,22 +429,20 @@ registry_calls! {
     lookup_for_run = LookupForRun(id: RunId, reference: Reference) -> VersionInfo;
     /// The run uses a version, found by `alias` if by one.
     add_use = AddUse(id: RunId, path: ArtifactPath, number: VersionNumber, alias: Option<Alias>) -> ();
-    /// The versions that a run used, or logged, oldest first.
-    edges = Edges(id: RunId, logged: bool) -> Vec<Edge>;
+    /// The versions that a run used, or logged, above `after` in the order of names, at most `limit`.
+    edges = Edges(id: RunId, logged: bool, after: Option<(ArtifactPath, VersionNumber)>, limit: u32) -> Page<Edge>;
     /// The run that logged a version.
     logger = Logger(path: ArtifactPath, number: VersionNumber) -> Option<RunId>;
-    /// The runs that used a version.
-    users = Users(path: ArtifactPath, number: VersionNumber) -> Vec<RunId>;
+    /// The runs that used a version, above `after` in the order of ids, at most `limit`.
+    users = Users(path: ArtifactPath, number: VersionNumber, after: Option<RunId>, limit: u32) -> Page<RunId>;
     /// Makes a sweep.
     create_sweep = CreateSweep(sweep: SweepInfo) -> SweepInfo;
     /// A sweep.
     sweep = FindSweep(id: SweepId) -> SweepInfo;
-    /// The sweeps of a project.
-    sweeps = Sweeps(project: ProjectName) -> Vec<SweepInfo>;
+    /// The sweeps of a project above `after`, in the order of ids, at most `limit`.
+    sweeps = Sweeps(project: ProjectName, after: Option<SweepId>, limit: u32) -> Page<SweepInfo>;
     /// The runs of a sweep above `after`, in the order of ids, at most `limit`.
-    runs_of_sweep = RunsOfSweep(id: SweepId, after: Option<RunId>, limit: u32) -> Vec<RunInfo>;
-    /// Forgets the object table, to be made again from the store; refused while somebody writes.
-    forget_objects = ForgetObjects() -> ();
+    runs_of_sweep = RunsOfSweep(id: SweepId, after: Option<RunId>, limit: u32) -> Page<RunInfo>;
     /// A group; a conflict when a part of type `wanted` could not be added to it.
     group = FindGroup(path: ArtifactPath, group: GroupName, wanted: Option<ArtifactType>) -> Option<GroupInfo>;
     /// A group that has open parts; a conflict when it is sealed.
@@ -374,8 +461,10 @@ registry_calls! {
     discard_group = DiscardGroup(path: ArtifactPath, group: GroupName, last: u64) -> ();
 }
 
-/// The time a lease lives after it was begun or renewed, in milliseconds.
+/// The time after which a lease that was not renewed may be ended by others, in milliseconds.
 pub(super) const LEASE_MILLISECONDS: u64 = 10 * 60 * 1000;
+/// How long finished packs of a writer that is gone are kept, in milliseconds: a day.
+pub(super) const LEFT_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
 
 impl LeaseInfo {
     pub(super) fn new(id: u64, record: &super::record::LeaseRecord, now: Timestamp) -> Self {

@@ -1,113 +1,139 @@
-//! Correcting the object table, for `fsck`.
+//! Correcting the object table, for `fsck`. Every correction bears what it was computed from, and is made only if that
+//! is still there. Nothing is ever taken out of the table here.
 
-use super::api::{DRAFT_HOLDER, Fix, PackInfo};
-use super::embedded::{Embedded, each_below};
-use super::engine::{Durability, Transaction};
-use super::keys::{self, Key, Space};
-use super::objects::object;
+use super::api::{Fix, PackInfo};
+use super::delete::mark_purge;
+use super::embedded::Embedded;
+use super::engine::{Durability, Transaction, View};
+use super::keys;
+use super::maintenance::held_mark;
+use super::objects::{PackCounts, count_absent, object, pack_info};
+use super::pins::Pins;
 use super::record::{self, PackRecord, encode_object};
-use crate::error::{Error, Kind, Result};
-use crate::model::object::Located;
-
-/// Keys forgotten in one transaction.
-const FORGET_BATCH: usize = 10_000;
-
-fn refuse_writers(transaction: &dyn Transaction) -> Result<()> {
-    let mut writers = Vec::new();
-    each_below(transaction, Key::of(Space::Lease), &mut |_, value| {
-        let lease: record::LeaseRecord = record::decode(value)?;
-        if lease.holder != DRAFT_HOLDER {
-            writers.push(lease.purpose);
-        }
-        Ok(())
-    })?;
-    if writers.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Conflict, format!("somebody is writing: {}", writers.join(", ")))
-        .hint("repair when they have finished"))
-}
-
-/// Counts `object` into or out of the record of its pack.
-fn count(transaction: &mut dyn Transaction, located: &Located, sign: i64) -> Result<()> {
-    let key = keys::pack(located.extent.pack);
-    let bytes = transaction.get(&key)?;
-    let mut pack: PackRecord = bytes.map_or(Ok(PackRecord::default()), |b| record::decode(&b))?;
-    let stored = i64::from(located.extent.stored_bytes);
-    pack.live_objects = pack.live_objects.saturating_add_signed(sign);
-    pack.live_bytes = pack.live_bytes.saturating_add_signed(sign * stored);
-    transaction.put(&key, &record::encode(&pack))
-}
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::object::{Extent, Located, PackId, Presence};
 
 impl Embedded {
-    pub(super) fn apply_fixes(&self, fixes: &[Fix]) -> Result<()> {
-        self.write(Durability::Immediate, |transaction| {
-            refuse_writers(&*transaction)?;
-            fixes.iter().try_for_each(|fix| apply(transaction, fix))
+    pub(super) fn apply_fixes(&self, holder: &str, fixes: &[Fix]) -> Result<u64> {
+        self.write_aside(Durability::Immediate, |transaction| {
+            held_mark(&*transaction, holder)?;
+            let (mut applied, mut pins) = (0, Pins::default());
+            for fix in fixes {
+                applied += u64::from(apply(transaction, &mut pins, fix)?);
+            }
+            Ok(applied)
         })
     }
 
-    /// Packs, objects, dead: everything that can be made again from the store. Pins stay: they are
-    /// those of drafts.
-    pub(super) fn forget_object_table(&self) -> Result<()> {
-        self.write(Durability::Eventual, |transaction| refuse_writers(&*transaction))?;
-        let spaces = [Space::Object, Space::Pack, Space::Dead, Space::Purge];
-        for space in spaces {
-            let (from, to) = Key::of(space).range();
-            loop {
-                let gone = self.write(Durability::Immediate, |transaction| {
-                    let page = transaction.scan(&from, &to, FORGET_BATCH)?;
-                    page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
-                    Ok(page.len())
-                })?;
-                if gone < FORGET_BATCH {
-                    break;
+    /// Marks objects absent that are still where their bytes were found wrong. Allowed under maintenance: it takes
+    /// nothing away.
+    pub(super) fn doubt_objects(&self, found: &[(Digest, Extent)]) -> Result<u64> {
+        self.write_aside(Durability::Immediate, |transaction| {
+            let mut marked = 0;
+            for (digest, extent) in found {
+                let Some(old) = object(&*transaction, digest)? else { continue };
+                if old.is_absent() || old.extent != *extent {
+                    continue;
                 }
+                let absent = Located { presence: Presence::Absent, ..old };
+                transaction.put(&keys::object(digest), &encode_object(&absent))?;
+                marked += 1;
             }
-        }
-        Ok(())
+            count_absent(transaction, marked)?;
+            Ok(marked as u64)
+        })
     }
 }
 
-fn apply(transaction: &mut dyn Transaction, fix: &Fix) -> Result<()> {
+/// Whether anything was changed.
+fn apply(transaction: &mut dyn Transaction, pins: &mut Pins, fix: &Fix) -> Result<bool> {
     match fix {
-        Fix::Put(digest, located) => {
-            if let Some(old) = object(&*transaction, digest)? {
-                count(transaction, &old, -1)?;
-            }
-            count(transaction, located, 1)?;
-            transaction.put(&keys::object(digest), &encode_object(located))?;
-            match located.refs {
-                0 => transaction.put(&keys::dead(digest), &[]),
-                _ => transaction.delete(&keys::dead(digest)),
-            }
+        Fix::Object { digest, seen, now } => {
+            fix_object(transaction, pins, digest, (seen.as_ref(), now))
         }
-        Fix::Remove(digest) => {
-            if let Some(old) = object(&*transaction, digest)? {
-                count(transaction, &old, -1)?;
-                transaction.put(&keys::purge(old.extent.pack), &[])?;
-            }
-            transaction.delete(&keys::object(digest))?;
-            transaction.delete(&keys::dead(digest))
-        }
-        Fix::Pack(info) => fix_pack(transaction, info),
-        Fix::RemovePack(id) => {
-            transaction.delete(&keys::pack(*id))?;
-            transaction.delete(&keys::purge(*id))
-        }
+        Fix::Pack { seen, now } => fix_pack(transaction, seen.as_ref(), now),
+        Fix::Free(id) => free_pack(transaction, *id),
     }
 }
 
-fn fix_pack(transaction: &mut dyn Transaction, info: &PackInfo) -> Result<()> {
-    let pack = PackRecord {
-        live_objects: info.live_objects,
-        live_bytes: info.live_bytes,
-        length_bytes: info.length_bytes,
-        ..PackRecord::default()
-    };
-    transaction.put(&keys::pack(info.id), &record::encode(&pack))?;
-    if pack.live_bytes < pack.length_bytes || pack.live_objects == 0 {
-        transaction.put(&keys::purge(info.id), &[])?;
+fn fix_object(
+    transaction: &mut dyn Transaction,
+    pins: &mut Pins,
+    digest: &Digest,
+    (seen, now): (Option<&Located>, &Located),
+) -> Result<bool> {
+    let old = object(&*transaction, digest)?;
+    if old.as_ref() != seen {
+        return Ok(false);
     }
-    Ok(())
+    let changed = old.as_ref() != Some(now);
+    if changed {
+        let mut counts = PackCounts::default();
+        if let Some(old) = &old {
+            counts.count(&*transaction, old, -1)?;
+            count_absent(transaction, -i64::from(old.is_absent()))?;
+        }
+        counts.count(&*transaction, now, 1)?;
+        counts.store(transaction)?;
+        count_absent(transaction, i64::from(now.is_absent()))?;
+        transaction.put(&keys::object(digest), &encode_object(now))?;
+    }
+    let dead = keys::dead(digest);
+    let marked = transaction.get(&dead)?.is_some();
+    let is_dead = now.refs == 0 && !is_held(&*transaction, pins, digest, now)?;
+    match is_dead {
+        true if !marked => transaction.put(&dead, &[])?,
+        false if marked => transaction.delete(&dead)?,
+        _ => {}
+    }
+    Ok(changed || is_dead != marked)
+}
+
+/// Whether a lease keeps an object to which nothing refers.
+pub(super) fn is_held(
+    view: &dyn View,
+    pins: &mut Pins,
+    digest: &Digest,
+    located: &Located,
+) -> Result<bool> {
+    let bytes = view.get(&keys::pack(located.extent.pack))?;
+    let pack: Option<PackRecord> = bytes.map(|bytes| record::decode(&bytes)).transpose()?;
+    let leased = pack.is_some_and(|pack| pack.lease.is_some());
+    Ok(leased || pins.hold(view, digest)?)
+}
+
+fn fix_pack(
+    transaction: &mut dyn Transaction,
+    seen: Option<&PackInfo>,
+    now: &PackInfo,
+) -> Result<bool> {
+    let key = keys::pack(now.id);
+    let bytes = transaction.get(&key)?;
+    let found = bytes.as_ref().map(|bytes| pack_info(&key, bytes)).transpose()?;
+    if found.as_ref() != seen || seen == Some(now) {
+        return Ok(false);
+    }
+    let old: PackRecord = bytes.map_or(Ok(PackRecord::default()), |b| record::decode(&b))?;
+    let pack = PackRecord {
+        live_objects: now.live_objects,
+        live_bytes: now.live_bytes,
+        length_bytes: now.length_bytes,
+        ..old
+    };
+    transaction.put(&key, &record::encode(&pack))?;
+    Ok(true)
+}
+
+/// Queues a pack with dead bytes, so that they are freed.
+fn free_pack(transaction: &mut dyn Transaction, id: PackId) -> Result<bool> {
+    let Some(bytes) = transaction.get(&keys::pack(id))? else { return Ok(false) };
+    let pack: PackRecord = record::decode(&bytes)?;
+    let dead = pack.lease.is_none()
+        && (pack.live_objects == 0 || pack.live_bytes < pack.length_bytes)
+        && transaction.get(&keys::purge(id))?.is_none();
+    if dead {
+        mark_purge(transaction, id)?;
+    }
+    Ok(dead)
 }

@@ -4,12 +4,12 @@ use super::alias::{point, rewrite};
 use super::api::{CommitRequest, LeaseId, Update};
 use super::embedded::Embedded;
 use super::engine::{Transaction, View};
-use super::keys::{self, Space};
-use super::lease::{live_lease, put_lease};
+use super::keys;
+use super::lease::{answer, fingerprint, has_answered, live_lease};
 use super::naming;
 use super::objects::{PackCounts, add_reference};
-use super::properties::{hold_protected, would_be_over};
-use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionRecord};
+use super::properties::{check_said, hold_protected, would_be_over};
+use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionCount, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactType, ProjectName, VersionNumber};
 use crate::model::properties::{Ttl, change_tags};
@@ -18,23 +18,15 @@ use crate::model::version::Timestamp;
 
 /// The highest version that exists.
 fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {
-    let artifact = naming::artifact(view, path)?;
-    let Some(mut number) = artifact.map(|record| record.next.0) else {
-        return Ok(None);
+    let Some(artifact) = naming::artifact(view, path)? else { return Ok(None) };
+    let above = match artifact.count {
+        Some(count) => match count.newest {
+            Some((newest, _)) => VersionNumber(newest.0.saturating_add(1)),
+            None => return Ok(None),
+        },
+        None => artifact.next,
     };
-    // Numbers of deleted versions are gaps; the newest that is left is found from above.
-    while let Some(below) = number.checked_sub(1) {
-        let found = view.get(&keys::version(path, VersionNumber(below)))?;
-        if let Some(bytes) = found {
-            return Ok(Some((VersionNumber(below), record::decode(&bytes)?)));
-        }
-        let (from, _) = keys::below(Space::Version, path).range();
-        if view.scan(&from, &keys::version(path, VersionNumber(below)), 1)?.is_empty() {
-            return Ok(None);
-        }
-        number = below;
-    }
-    Ok(None)
+    naming::newest_below(view, path, above)
 }
 
 impl Embedded {
@@ -43,15 +35,17 @@ impl Embedded {
         lease: LeaseId,
         request: &CommitRequest,
     ) -> Result<Committed> {
-        let now = (self.clock)();
+        let (now, asked) = ((self.clock)(), fingerprint(request));
         self.write_names(&request.path, |transaction| {
-            let mut held = live_lease(&*transaction, lease, now)?;
-            if let Some(committed) = held.committed {
-                return Ok(committed);
+            let mut held = live_lease(&*transaction, lease)?;
+            if let Some(committed) = &held.committed
+                && has_answered(&*transaction, lease, &asked)?
+            {
+                return Ok(committed.clone());
             }
             let committed = commit_in(transaction, request, now)?;
             held.committed = Some(committed.clone());
-            put_lease(transaction, lease, &held)?;
+            answer(transaction, lease, &held, &asked)?;
             Ok(committed)
         })
     }
@@ -63,11 +57,13 @@ pub(super) fn commit_in(
     request: &CommitRequest,
     now: Timestamp,
 ) -> Result<Committed> {
+    check_said(request.description.as_deref(), request.metadata.as_ref())?;
     let artifact = open_artifact(transaction, request, now)?;
     let newest = newest(&*transaction, &request.path)?;
     if let Some(expected) = request.expect {
         expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
     }
+    let before = newest.as_ref().map(|(number, version)| (*number, version.time_seconds));
     let equal = newest.filter(|(_, version)| version.root == request.root);
     let found = (&request.path, &artifact);
     let committed = match living(&*transaction, found, equal, request.ttl, now)? {
@@ -84,7 +80,8 @@ pub(super) fn commit_in(
         }
         None => {
             let number = artifact.next;
-            add_version(transaction, request, artifact, now)?;
+            let time_seconds = time_after(&*transaction, &request.path, &artifact, before, now)?;
+            add_version(transaction, request, artifact, now, time_seconds)?;
             if let Some(run) = &request.run {
                 super::runs::add_logged(transaction, run, &request.path, number, now)?;
             }
@@ -163,8 +160,9 @@ fn open_artifact(
         tags: Vec::new(),
         ttl_milliseconds: None,
         protected: Vec::new(),
+        count: Some(VersionCount::default()),
     };
-    transaction.put(&keys::artifact(path), &record::encode(&artifact))?;
+    transaction.put(&keys::artifact(path), &record::encode_artifact(&artifact))?;
     Ok(artifact)
 }
 
@@ -181,11 +179,31 @@ pub(super) fn open_project(
     Ok(())
 }
 
+/// The time that the next version bears: later than that of every version the artifact ever had, so
+/// that whoever compares paths, sizes and times sees each change. Now, unless that is too early.
+fn time_after(
+    view: &dyn View,
+    path: &ArtifactPath,
+    artifact: &ArtifactRecord,
+    newest: Option<(VersionNumber, u64)>,
+    now: Timestamp,
+) -> Result<u64> {
+    let given: Option<u64> =
+        view.get(&keys::last_time(path))?.map(|bytes| record::decode(&bytes)).transpose()?;
+    let now = now.seconds();
+    // Older releases did not keep the time of what was deleted: it was at most that of its commit.
+    let deleted = newest.is_none_or(|(number, _)| number.0 + 1 < artifact.next.0);
+    let unknown = (given.is_none() && artifact.next.0 > 0 && deleted).then_some(now);
+    let last = [given, newest.map(|(_, time)| time), unknown].into_iter().flatten().max();
+    Ok(last.map_or(now, |last| now.max(last.saturating_add(1))))
+}
+
 fn add_version(
     transaction: &mut dyn Transaction,
     request: &CommitRequest,
     mut artifact: ArtifactRecord,
     now: Timestamp,
+    time_seconds: u64,
 ) -> Result<()> {
     let number = artifact.next;
     let mut counts = PackCounts::default();
@@ -200,12 +218,17 @@ fn add_version(
         root: request.root,
         totals: request.totals,
         created: now,
+        time_seconds,
         description: request.description.clone().unwrap_or_default(),
         metadata: request.metadata.clone().unwrap_or_default(),
         tags,
         ttl: request.ttl.unwrap_or_default(),
     };
-    transaction.put(&keys::version(&request.path, number), &record::encode(&version))?;
+    let mut count = naming::count(&*transaction, &request.path, &artifact)?;
+    transaction.put(&keys::version(&request.path, number), &record::encode_version(&version))?;
+    transaction.put(&keys::last_time(&request.path), &record::encode(&time_seconds))?;
+    (count.versions, count.newest) = (count.versions + 1, Some((number, now)));
+    artifact.count = Some(count);
     artifact.next = VersionNumber(number.0 + 1);
-    transaction.put(&keys::artifact(&request.path), &record::encode(&artifact))
+    transaction.put(&keys::artifact(&request.path), &record::encode_artifact(&artifact))
 }

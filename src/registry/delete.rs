@@ -5,12 +5,13 @@
 //! children. Packs that lost objects wait to be purged. Each step is one transaction; whoever
 //! comes next goes on where an interrupted deletion stopped.
 
-use super::api::PackInfo;
-use super::embedded::{Embedded, each_below};
-use super::engine::{Durability, Transaction};
+use super::api::{LeaseId, PackInfo};
+use super::embedded::{Embedded, next_counter};
+use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
-use super::naming::lookup;
-use super::objects::{PackCounts, drop_reference, is_pinned, object, pack_info, remove};
+use super::lease::{is_live, live_lease};
+use super::naming::{count_one_less, lookup};
+use super::objects::{PackCounts, drop_reference, object, pack_info, remove};
 use super::properties::keep_protected;
 use super::record::{self, PackRecord};
 use crate::error::{Error, Kind, Result};
@@ -19,13 +20,14 @@ use crate::model::object::{Located, PackId};
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
 
-/// What stands under the key of a pack whose dead bytes may stay for now.
-const DEFERRED: &[u8] = &[1];
+/// Marks read at once.
+const PAGE: usize = 1_000;
 
 /// Takes a version away with its aliases, and one reference from its root.
 pub(super) fn take_away(transaction: &mut dyn Transaction, info: &VersionInfo) -> Result<()> {
     Embedded::drop_aliases(transaction, &info.path, info.number)?;
     transaction.delete(&keys::version(&info.path, info.number))?;
+    count_one_less(transaction, &info.path, info.number)?;
     let mut counts = PackCounts::default();
     drop_reference(transaction, &mut counts, &info.root)?;
     counts.store(transaction)
@@ -78,7 +80,8 @@ impl Embedded {
                     continue;
                 };
                 // Somebody may have taken it up again since it died.
-                if !known_dead || located.refs > 0 || is_pinned(&*transaction, digest, None)? {
+                let held = located.refs > 0 || counts.pins.hold(&*transaction, digest)?;
+                if !known_dead || held {
                     continue;
                 }
                 freed += remove(transaction, &mut counts, digest, &located)?;
@@ -91,47 +94,153 @@ impl Embedded {
         })
     }
 
-    pub(super) fn list_purgeable(&self, limit: u32, deferred: bool) -> Result<Vec<PackInfo>> {
+    pub(super) fn list_purgeable(
+        &self,
+        after: Option<PackId>,
+        limit: u32,
+        deferred: bool,
+    ) -> Result<Vec<(PackInfo, u64)>> {
         self.read(|view| {
-            let mut packs = Vec::new();
-            each_below(view, Key::of(Space::Purge), &mut |key, value| {
-                let Some(id) = keys::pack_of(key).filter(|_| packs.len() < limit as usize) else {
-                    return Ok(());
-                };
-                let waits = value == DEFERRED && !deferred;
-                let pack_key = keys::pack(id);
-                if let Some(value) = view.get(&pack_key)? {
-                    let pack = pack_info(&pack_key, &value)?;
-                    let dead = pack.live_objects == 0;
-                    packs.extend(Some(pack).filter(|pack| !pack.leased && (dead || !waits)));
+            let (mut found, mut after) = (Vec::new(), after);
+            loop {
+                let mut page = marked(view, Space::Purge, after)?;
+                if deferred {
+                    page.extend(marked(view, Space::Deferred, after)?);
+                    page.sort_unstable_by_key(|(id, _)| *id);
                 }
-                Ok(())
-            })?;
-            Ok(packs)
-        })
-    }
-
-    pub(super) fn mark_deferred(&self, id: PackId) -> Result<()> {
-        self.write(Durability::Immediate, |transaction| {
-            match transaction.get(&keys::purge(id))? {
-                Some(_) => transaction.put(&keys::purge(id), DEFERRED),
-                None => Ok(()),
+                page.truncate(PAGE);
+                let Some((last, _)) = page.last() else { return Ok(found) };
+                after = Some(*last);
+                for (id, value) in page {
+                    found.extend(purgeable(view, id, &value, deferred)?);
+                    if found.len() >= limit as usize {
+                        return Ok(found);
+                    }
+                }
             }
         })
     }
 
-    pub(super) fn mark_purged(&self, id: PackId, length_bytes: u64) -> Result<()> {
+    pub(super) fn mark_deferred(&self, id: PackId, number: u64) -> Result<()> {
+        self.write(Durability::Immediate, |transaction| match mark(&*transaction, id)? {
+            Some(mark) if mark.number == number => {
+                transaction.delete(&keys::purge(id))?;
+                transaction.put(&keys::deferred(id), &[])
+            }
+            _ => Ok(()),
+        })
+    }
+
+    pub(super) fn claim_pack(&self, lease: LeaseId, id: PackId) -> Result<Option<u64>> {
+        self.write(Durability::Immediate, |transaction| {
+            live_lease(&*transaction, lease)?;
+            if mark(&*transaction, id)?.is_none() {
+                if transaction.get(&keys::deferred(id))?.is_none() {
+                    return Ok(None);
+                }
+                mark_purge(transaction, id)?;
+            }
+            let Some(mut mark) = mark(&*transaction, id)? else { return Ok(None) };
+            if mark.claim != lease.0 && is_live(&*transaction, mark.claim)? {
+                return Ok(None);
+            }
+            mark.claim = lease.0;
+            transaction.put(&keys::purge(id), &mark.encode())?;
+            Ok(Some(mark.number))
+        })
+    }
+
+    pub(super) fn mark_purged(&self, id: PackId, length_bytes: u64, number: u64) -> Result<()> {
         self.write(Durability::Eventual, |transaction| {
-            transaction.delete(&keys::purge(id))?;
             let Some(bytes) = transaction.get(&keys::pack(id))? else {
-                return Ok(());
+                return forget_marks(transaction, id);
             };
             let mut pack: PackRecord = record::decode(&bytes)?;
             if length_bytes == 0 && pack.live_objects == 0 {
+                forget_marks(transaction, id)?;
                 return transaction.delete(&keys::pack(id));
             }
-            pack.length_bytes = length_bytes;
+            // What died since the mark was read is still to be freed.
+            if mark(&*transaction, id)?.is_none_or(|mark| mark.number == number) {
+                forget_marks(transaction, id)?;
+            }
+            if length_bytes > 0 {
+                pack.length_bytes = length_bytes;
+            }
             transaction.put(&keys::pack(id), &record::encode(&pack))
         })
     }
+}
+
+/// What stands under the key of a pack with dead bytes: a number that no other mark ever has, and the lease
+/// of who purges it (0: nobody).
+///
+/// ```text
+/// 2:u8  number:u64be  claim:u64be      empty, or 1:u8 for one that was put off: of an older release
+/// ```
+struct Mark {
+    number: u64,
+    claim: u64,
+}
+
+const MARK_FORMAT: u8 = 2;
+/// What an older release wrote for a pack whose dead bytes may stay for now.
+const OLD_DEFERRED: &[u8] = &[1];
+
+impl Mark {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![MARK_FORMAT];
+        bytes.extend(self.number.to_be_bytes());
+        bytes.extend(self.claim.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let number = |from: usize| -> Option<u64> {
+            Some(u64::from_be_bytes(bytes.get(from..from + 8)?.try_into().ok()?))
+        };
+        Self { number: number(1).unwrap_or_default(), claim: number(9).unwrap_or_default() }
+    }
+}
+
+fn mark(view: &dyn View, id: PackId) -> Result<Option<Mark>> {
+    Ok(view.get(&keys::purge(id))?.map(|bytes| Mark::decode(&bytes)))
+}
+
+/// Notes that a pack has dead bytes, in a mark with a new number: who purges it now does not know of them.
+pub(super) fn mark_purge(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
+    let claim = mark(&*transaction, id)?.map_or(0, |mark| mark.claim);
+    let number = next_counter(transaction, "purge")?;
+    transaction.delete(&keys::deferred(id))?;
+    transaction.put(&keys::purge(id), &Mark { number, claim }.encode())
+}
+
+fn forget_marks(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
+    transaction.delete(&keys::purge(id))?;
+    transaction.delete(&keys::deferred(id))
+}
+
+/// A page of marks behind a pack.
+fn marked(view: &dyn View, space: Space, after: Option<PackId>) -> Result<Vec<(PackId, Vec<u8>)>> {
+    let (start, to) = Key::of(space).range();
+    let from = after.map_or(start, |id| keys::next(&Key::of(space).fixed(&id.0).done()));
+    let page = view.scan(&from, &to, PAGE)?.into_iter();
+    Ok(page.filter_map(|(key, value)| Some((keys::pack_of(&key)?, value))).collect())
+}
+
+/// A marked pack, if it may be purged now.
+fn purgeable(
+    view: &dyn View,
+    id: PackId,
+    value: &[u8],
+    deferred: bool,
+) -> Result<Option<(PackInfo, u64)>> {
+    let key = keys::pack(id);
+    let Some(bytes) = view.get(&key)? else { return Ok(None) };
+    let (pack, mark) = (pack_info(&key, &bytes)?, Mark::decode(value));
+    let waits = value == OLD_DEFERRED && !deferred && pack.live_objects > 0;
+    if pack.leased || waits || (mark.claim > 0 && is_live(view, mark.claim)?) {
+        return Ok(None);
+    }
+    Ok(Some((pack, mark.number)))
 }

@@ -1,20 +1,26 @@
 //! The registry over an engine in this process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use super::api::*;
+use super::clock::Clock;
+pub(super) use super::counter::{next_counter, read_counter};
 use super::engine::{self, Durability, Engine, Transaction, View};
 use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 use super::keys::{self, Key, Space};
-use super::record::{self, Committed};
+use super::maintenance::refuse_under_maintenance;
+use super::paging::page;
+use super::record::{self, Committed, Maintenance, MaintenanceMode};
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::name::{
-    Alias, ArtifactType, GroupName, ProjectName, RunId, SweepId, VersionNumber,
+    Alias, ArtifactName, ArtifactType, GroupName, ProjectName, RunId, SweepId, VersionNumber,
 };
-use crate::model::object::{Located, NewObject, PackId};
+use crate::model::object::{Extent, Located, NewObject, PackId};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
 use crate::model::version::{ArtifactInfo, Change, ProjectInfo, Timestamp, VersionInfo};
@@ -24,17 +30,22 @@ const CHANGES_KEPT: u64 = 10_000;
 /// Entries handed out at once.
 const CHANGES_PAGE: usize = 1_000;
 /// The longest wait for a change in milliseconds, whatever was asked.
-const CHANGES_WAIT_MAX: u64 = 60_000;
+pub const CHANGES_WAIT_MAX: u64 = 60_000;
 
-/// Where the time comes from.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+/// How far the change log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastChange {
+    /// The newest entry.
+    pub last: u64,
+    /// Whether nobody is to wait any more.
+    pub ending: bool,
+}
 
-/// The host's clock.
-pub fn system_clock() -> Clock {
-    Arc::new(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    })
+impl LastChange {
+    /// Whether who has seen everything up to `after` waits no longer.
+    pub fn is_news(&self, after: u64) -> bool {
+        self.last > after || self.ending
+    }
 }
 
 /// A registry in this process.
@@ -43,6 +54,7 @@ pub struct Embedded {
     pub(super) clock: Clock,
     changed: (Mutex<u64>, Condvar),
     ending: AtomicBool,
+    told: watch::Sender<LastChange>,
 }
 
 impl Embedded {
@@ -57,7 +69,13 @@ impl Embedded {
             clock,
             changed: (Mutex::new(last), Condvar::new()),
             ending: AtomicBool::new(false),
+            told: watch::Sender::new(LastChange { last, ending: false }),
         })
+    }
+
+    /// The newest change, for those who wait without a thread.
+    pub fn changed(&self) -> watch::Receiver<LastChange> {
+        self.told.subscribe()
     }
 
     /// Nobody waits for changes any more: this process is about to close the registry.
@@ -65,13 +83,27 @@ impl Embedded {
         self.ending.store(true, Ordering::SeqCst);
         let _last = self.changed.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.changed.1.notify_all();
+        self.told.send_modify(|told| told.ending = true);
     }
 
     pub(super) fn read<T>(&self, body: impl FnMut(&dyn View) -> Result<T>) -> Result<T> {
         engine::read(&*self.engine, body)
     }
 
+    /// A transaction, refused while the repository is under maintenance.
     pub(super) fn write<T>(
+        &self,
+        durability: Durability,
+        mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
+    ) -> Result<T> {
+        engine::write(&*self.engine, durability, |transaction| {
+            refuse_under_maintenance(&*transaction)?;
+            body(transaction)
+        })
+    }
+
+    /// A transaction that touches neither versions nor counts nor parts, or belongs to maintenance itself.
+    pub(super) fn write_aside<T>(
         &self,
         durability: Durability,
         body: impl FnMut(&mut dyn Transaction) -> Result<T>,
@@ -95,8 +127,13 @@ impl Embedded {
         change: &Change,
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
-        let (value, sequence) = self.write(Durability::Immediate, |transaction| {
+        let (value, sequence) = self.write_aside(Durability::Immediate, |transaction| {
+            // What a training run says of itself waits for nothing.
+            if !matches!(change, Change::Runs) {
+                refuse_under_maintenance(&*transaction)?;
+            }
             let value = body(transaction)?;
+            super::properties::note_time(transaction, (self.clock)())?;
             let sequence = next_counter(transaction, "change")?;
             let key = Key::of(Space::Change).number(sequence).done();
             transaction.put(&key, &record::encode(change))?;
@@ -109,6 +146,7 @@ impl Embedded {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (*last).max(sequence);
         waiters.notify_all();
+        self.told.send_modify(|told| told.last = *last);
         Ok(value)
     }
 
@@ -143,33 +181,20 @@ impl Embedded {
     }
 }
 
-/// The value of a counter; 0 before its first use.
-pub(super) fn read_counter(view: &dyn View, name: &str) -> Result<u64> {
-    let value = view.get(&Key::of(Space::Counter).name(name).done())?;
-    value.map_or(Ok(0), |bytes| record::decode(&bytes))
-}
-
-/// Counts one up; the first value is 1.
-pub(super) fn next_counter(transaction: &mut dyn Transaction, name: &str) -> Result<u64> {
-    let value = read_counter(&*transaction, name)? + 1;
-    transaction.put(&Key::of(Space::Counter).name(name).done(), &record::encode(&value))?;
-    Ok(value)
-}
-
 /// What is done with a key and its value.
 type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
-/// All pairs below a key, in pages, so that memory does not depend on how many there are.
+/// All pairs below a key, in pages, so that memory does not depend on how many and how long they are.
 pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) -> Result<()> {
     const PAGE: usize = 1_000;
     let (mut from, to) = prefix.range();
     loop {
-        let page = view.scan(&from, &to, PAGE)?;
-        for (key, value) in &page {
+        let page = page(view, &from, &to, PAGE)?;
+        for (key, value) in &page.items {
             each(key, value)?;
         }
-        match page.last() {
-            Some((key, _)) if page.len() == PAGE => from = keys::next(key),
+        match page.items.last() {
+            Some((key, _)) if page.more => from = keys::next(key),
             _ => return Ok(()),
         }
     }
@@ -188,8 +213,13 @@ impl Registry for Embedded {
         self.list_projects()
     }
 
-    fn artifacts(&self, project: ProjectName) -> Result<Vec<ArtifactInfo>> {
-        self.list_artifacts(&project)
+    fn artifacts(
+        &self,
+        project: ProjectName,
+        after: Option<ArtifactName>,
+        limit: u32,
+    ) -> Result<Page<ArtifactInfo>> {
+        self.list_artifacts(&project, after.as_ref(), limit)
     }
 
     fn versions(
@@ -197,16 +227,17 @@ impl Registry for Embedded {
         path: ArtifactPath,
         after: Option<VersionNumber>,
         limit: u32,
-    ) -> Result<Vec<VersionInfo>> {
-        self.list_versions(&path, after, limit)
+        detail: Detail,
+    ) -> Result<Page<VersionInfo>> {
+        self.list_versions(&path, after, limit, detail)
     }
 
-    fn names(&self, project: ProjectName) -> Result<Vec<Names>> {
-        self.list_names(&project)
+    fn has_project(&self, project: ProjectName) -> Result<bool> {
+        self.read(|view| Ok(view.get(&keys::project(&project))?.is_some()))
     }
 
-    fn begin(&self, purpose: String, holder: String, adopt: Option<LeaseId>) -> Result<LeaseId> {
-        self.begin_lease(purpose, holder, adopt)
+    fn begin(&self, purpose: String, holder: String, adopt: Option<Judged>) -> Result<LeaseId> {
+        self.begin_lease(&purpose, &holder, adopt.as_ref())
     }
 
     fn renew(&self, lease: LeaseId) -> Result<()> {
@@ -219,6 +250,14 @@ impl Registry for Embedded {
 
     fn release(&self, lease: LeaseId) -> Result<()> {
         self.release_lease(lease)
+    }
+
+    fn leave(&self, lease: LeaseId) -> Result<u64> {
+        self.leave_lease(lease)
+    }
+
+    fn end_lease(&self, judged: Judged, wholly: bool) -> Result<u64> {
+        self.end_judged_lease(&judged, wholly)
     }
 
     fn missing(&self, lease: LeaseId, digests: Vec<Digest>) -> Result<Vec<Digest>> {
@@ -280,6 +319,10 @@ impl Registry for Embedded {
         Ok((self.clock)())
     }
 
+    fn time_to_expire(&self, trusted: bool) -> Result<Timestamp> {
+        self.check_time(trusted)
+    }
+
     fn delete(&self, reference: Reference, delete_aliases: bool) -> Result<VersionInfo> {
         self.delete_version(&reference, delete_aliases)
     }
@@ -292,8 +335,13 @@ impl Registry for Embedded {
         self.bury_objects(&objects)
     }
 
-    fn purgeable(&self, limit: u32, deferred: bool) -> Result<Vec<PackInfo>> {
-        self.list_purgeable(limit, deferred)
+    fn purgeable(
+        &self,
+        after: Option<PackId>,
+        limit: u32,
+        deferred: bool,
+    ) -> Result<Vec<(PackInfo, u64)>> {
+        self.list_purgeable(after, limit, deferred)
     }
 
     fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {
@@ -301,8 +349,12 @@ impl Registry for Embedded {
         Ok(found.iter().map(|at| at.is_some_and(|l| l.extent.pack == pack)).collect())
     }
 
-    fn defer_purge(&self, pack: PackId) -> Result<()> {
-        self.mark_deferred(pack)
+    fn defer_purge(&self, pack: PackId, mark: u64) -> Result<()> {
+        self.mark_deferred(pack, mark)
+    }
+
+    fn claim_purge(&self, lease: LeaseId, pack: PackId) -> Result<Option<u64>> {
+        self.claim_pack(lease, pack)
     }
 
     fn relocate(
@@ -316,8 +368,8 @@ impl Registry for Embedded {
         self.relocate_objects(lease, (from, to), length_bytes, moved)
     }
 
-    fn purged(&self, pack: PackId, length_bytes: u64) -> Result<()> {
-        self.mark_purged(pack, length_bytes)
+    fn purged(&self, pack: PackId, length_bytes: u64, mark: u64) -> Result<()> {
+        self.mark_purged(pack, length_bytes, mark)
     }
 
     fn changes(&self, after: u64, wait_milliseconds: u64) -> Result<Changes> {
@@ -327,19 +379,70 @@ impl Registry for Embedded {
     }
 
     fn scan_objects(&self, after: Option<Digest>, limit: u32) -> Result<Vec<(Digest, Located)>> {
-        self.page_of_objects(after, limit)
+        self.page_of_objects(Space::Object, after, limit)
     }
 
     fn scan_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
         self.page_of_packs(after, limit)
     }
 
-    fn repair(&self, fixes: Vec<Fix>) -> Result<()> {
-        self.apply_fixes(&fixes)
+    fn maintenance(&self) -> Result<Option<Maintenance>> {
+        self.find_mark()
     }
 
-    fn forget_objects(&self) -> Result<()> {
-        self.forget_object_table()
+    fn begin_maintenance(
+        &self,
+        mode: MaintenanceMode,
+        holder: String,
+        seen: Option<Maintenance>,
+        idle: Vec<LeaseId>,
+    ) -> Result<()> {
+        self.set_mark(mode, &holder, seen.as_ref(), &idle)
+    }
+
+    fn renew_maintenance(&self, holder: String) -> Result<()> {
+        self.renew_mark(&holder)
+    }
+
+    fn end_maintenance(&self, holder: String) -> Result<()> {
+        self.remove_mark(&holder)
+    }
+
+    fn repair(&self, holder: String, fixes: Vec<Fix>) -> Result<u64> {
+        self.apply_fixes(&holder, &fixes)
+    }
+
+    fn doubt(&self, found: Vec<(Digest, Extent)>) -> Result<u64> {
+        self.doubt_objects(&found)
+    }
+
+    fn absent(&self) -> Result<u64> {
+        self.absent_objects()
+    }
+
+    fn begin_rebuild(&self, holder: String) -> Result<()> {
+        self.clear_rebuilt(&holder)
+    }
+
+    fn put_rebuilt(
+        &self,
+        holder: String,
+        objects: Vec<Rebuilt>,
+        packs: Vec<PackInfo>,
+    ) -> Result<()> {
+        self.write_rebuilt(&holder, &objects, &packs)
+    }
+
+    fn scan_rebuilt(&self, after: Option<Digest>, limit: u32) -> Result<Vec<(Digest, Located)>> {
+        self.page_of_objects(Space::RebuiltObject, after, limit)
+    }
+
+    fn locate_rebuilt(&self, digests: Vec<Digest>) -> Result<Vec<Option<Located>>> {
+        self.find_rebuilt(&digests)
+    }
+
+    fn swap_rebuilt(&self, holder: String) -> Result<bool> {
+        self.swap_step(&holder)
     }
 
     fn begin_run(&self, start: RunStart, resume: Resume) -> Result<RunInfo> {
@@ -355,7 +458,7 @@ impl Registry for Embedded {
         project: ProjectName,
         after: Option<(Timestamp, RunId)>,
         limit: u32,
-    ) -> Result<Vec<RunInfo>> {
+    ) -> Result<Page<RunInfo>> {
         self.list_runs(&project, after.as_ref(), limit)
     }
 
@@ -367,8 +470,12 @@ impl Registry for Embedded {
         self.add_to_run(&id, &log)
     }
 
-    fn rows(&self, id: RunId, from: u64, limit: u32) -> Result<Vec<MetricRow>> {
+    fn rows(&self, id: RunId, from: u64, limit: u32) -> Result<Page<MetricRow>> {
         self.rows_of_run(&id, from, limit)
+    }
+
+    fn crash_run(&self, id: RunId, holder: String) -> Result<RunInfo> {
+        self.end_crashed_run(&id, &holder)
     }
 
     fn end_run(&self, id: RunId, state: RunState, exit_code: Option<i32>) -> Result<RunInfo> {
@@ -393,16 +500,28 @@ impl Registry for Embedded {
         self.add_used(&id, &path, number, alias.as_ref())
     }
 
-    fn edges(&self, id: RunId, logged: bool) -> Result<Vec<Edge>> {
-        self.edges_of_run(&id, logged)
+    fn edges(
+        &self,
+        id: RunId,
+        logged: bool,
+        after: Option<(ArtifactPath, VersionNumber)>,
+        limit: u32,
+    ) -> Result<Page<Edge>> {
+        self.edges_of_run(&id, logged, after.as_ref(), limit)
     }
 
     fn logger(&self, path: ArtifactPath, number: VersionNumber) -> Result<Option<RunId>> {
         self.find_logger(&path, number)
     }
 
-    fn users(&self, path: ArtifactPath, number: VersionNumber) -> Result<Vec<RunId>> {
-        self.list_users(&path, number)
+    fn users(
+        &self,
+        path: ArtifactPath,
+        number: VersionNumber,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> Result<Page<RunId>> {
+        self.list_users(&path, number, after.as_ref(), limit)
     }
 
     fn create_sweep(&self, sweep: SweepInfo) -> Result<SweepInfo> {
@@ -413,11 +532,21 @@ impl Registry for Embedded {
         self.show_sweep(&id)
     }
 
-    fn sweeps(&self, project: ProjectName) -> Result<Vec<SweepInfo>> {
-        self.list_sweeps(&project)
+    fn sweeps(
+        &self,
+        project: ProjectName,
+        after: Option<SweepId>,
+        limit: u32,
+    ) -> Result<Page<SweepInfo>> {
+        self.list_sweeps(&project, after.as_ref(), limit)
     }
 
-    fn runs_of_sweep(&self, id: SweepId, after: Option<RunId>, limit: u32) -> Result<Vec<RunInfo>> {
+    fn runs_of_sweep(
+        &self,
+        id: SweepId,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> Result<Page<RunInfo>> {
         self.list_runs_of_sweep(&id, after.as_ref(), limit)
     }
 

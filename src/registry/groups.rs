@@ -13,7 +13,7 @@ use super::commit::{commit_in, refuse_other_type};
 use super::embedded::{Embedded, each_below, next_counter};
 use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
-use super::lease::{live_lease, put_lease};
+use super::lease::{answer, fingerprint, has_answered, live_lease};
 use super::naming;
 use super::objects::{PackCounts, add_reference, drop_reference};
 use super::record::{self, Committed};
@@ -261,12 +261,14 @@ impl Embedded {
             return Err(Error::new(Kind::Usage, what));
         }
         let NewPart { path, group, root, totals, .. } = new;
-        let now = (self.clock)();
+        let (now, asked) = ((self.clock)(), fingerprint(new));
         self.write(Durability::Immediate, |transaction| {
-            let mut held = live_lease(&*transaction, lease, now)?;
+            let mut held = live_lease(&*transaction, lease)?;
             // Asked twice, by who heard no answer.
-            if let Some(added) = held.part {
-                return Ok(added);
+            if let Some(added) = &held.part
+                && has_answered(&*transaction, lease, &asked)?
+            {
+                return Ok(added.clone());
             }
             let found = find(&*transaction, path, group)?;
             check_type(&*transaction, path, found.as_ref(), new.artifact_type.as_ref())?;
@@ -298,18 +300,20 @@ impl Embedded {
             let begins_after = info.sealed.filter(|_| first);
             let added = AddedPart { sequence, generation: info.generation, begins_after };
             held.part = Some(added.clone());
-            put_lease(transaction, lease, &held)?;
+            answer(transaction, lease, &held, &asked)?;
             Ok(added)
         })
     }
 
     pub(super) fn commit_group(&self, lease: LeaseId, request: &SealRequest) -> Result<Committed> {
         let SealRequest { group, commit, .. } = request;
-        let now = (self.clock)();
+        let (now, asked) = ((self.clock)(), fingerprint(request));
         self.write_names(&commit.path, |transaction| {
-            let mut held = live_lease(&*transaction, lease, now)?;
-            if let Some(committed) = held.committed {
-                return Ok(committed);
+            let mut held = live_lease(&*transaction, lease)?;
+            if let Some(committed) = &held.committed
+                && has_answered(&*transaction, lease, &asked)?
+            {
+                return Ok(committed.clone());
             }
             let mut info = open(&*transaction, &commit.path, group)?;
             if (info.parts, info.last) != (request.parts, request.last) {
@@ -325,7 +329,7 @@ impl Embedded {
             info.sealed = Some(committed.number);
             put(transaction, &info)?;
             held.committed = Some(committed.clone());
-            put_lease(transaction, lease, &held)?;
+            answer(transaction, lease, &held, &asked)?;
             Ok(committed)
         })
     }

@@ -1,8 +1,14 @@
 //! Keys: tuples whose bytes sort as their parts do.
 //!
 //! ```text
+//! A <lease:8>                                the request that a lease has answered
+//! F <pack:16>                                pack whose dead bytes may stay for now
 //! G <project> 0 <artifact> 0 <group> 0       group
+//! K <pack:16>                                pack of a table being made anew
+//! O <digest:32>                              object of a table being made anew
 //! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
+//! T <project> 0 <artifact> 0                 the last time that a version of it was given
+//! U <lease:8> <sequence:8>                   digests a lease pinned that have no keys of their own, in batches
 //! a <project> 0 <artifact> 0                 artifact
 //! b <sweep> 0 <run> 0                        run of a sweep
 //! c <sequence:8>                             change log
@@ -15,7 +21,7 @@
 //! j <project> 0 <artifact> 0 <number:8> <run> 0   run that used a version
 //! k <pack:16>                                pack
 //! l <project> 0 <artifact> 0 <alias>         alias
-//! m <name>                                   counters
+//! m <name>                                   counters, the maintenance mark
 //! n <sweep> 0                                sweep
 //! o <digest:32>                              object
 //! p <project> 0                              project
@@ -50,6 +56,8 @@ pub enum Space {
     Dead = b'd',
     /// Packs with dead bytes.
     Purge = b'f',
+    /// Packs whose dead bytes may stay for now.
+    Deferred = b'F',
     /// Packs.
     Pack = b'k',
     /// Aliases.
@@ -62,10 +70,14 @@ pub enum Space {
     Project = b'p',
     /// Leases.
     Lease = b's',
+    /// What leases have answered.
+    Answered = b'A',
     /// Pins by object.
     Pin = b't',
     /// Pins by lease.
     PinnedBy = b'u',
+    /// Pins without keys of their own, by lease.
+    PinnedTogether = b'U',
     /// Versions.
     Version = b'v',
     /// Packs by lease.
@@ -98,6 +110,12 @@ pub enum Space {
     Group = b'G',
     /// Parts of open groups.
     Part = b'P',
+    /// Objects of a table that is being made anew.
+    RebuiltObject = b'O',
+    /// Packs of a table that is being made anew.
+    RebuiltPack = b'K',
+    /// The last times that versions were given.
+    LastTime = b'T',
 }
 
 /// A key being put together.
@@ -177,6 +195,11 @@ pub fn artifact(path: &ArtifactPath) -> Vec<u8> {
     below(Space::Artifact, path).done()
 }
 
+/// The time of the newest version that an artifact ever had.
+pub fn last_time(path: &ArtifactPath) -> Vec<u8> {
+    below(Space::LastTime, path).done()
+}
+
 /// Everything of `space` that belongs to an artifact.
 pub fn below(space: Space, path: &ArtifactPath) -> Key {
     Key::of(space).name(path.project.as_str()).name(path.artifact.as_str())
@@ -219,6 +242,11 @@ pub fn purge(id: PackId) -> Vec<u8> {
     Key::of(Space::Purge).fixed(&id.0).done()
 }
 
+/// The mark of a pack whose dead bytes may stay for now.
+pub fn deferred(id: PackId) -> Vec<u8> {
+    Key::of(Space::Deferred).fixed(&id.0).done()
+}
+
 /// A pack under a lease.
 pub fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
     Key::of(Space::LeasePack).number(lease).fixed(&id.0).done()
@@ -227,6 +255,11 @@ pub fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
 /// A lease's record.
 pub fn lease(lease: u64) -> Vec<u8> {
     Key::of(Space::Lease).number(lease).done()
+}
+
+/// The request that a lease has answered.
+pub fn answered(lease: u64) -> Vec<u8> {
+    Key::of(Space::Answered).number(lease).done()
 }
 
 /// A run's record.
@@ -302,13 +335,14 @@ pub fn name_after(key: &[u8], prefix: usize) -> &[u8] {
     name.strip_suffix(&[0]).unwrap_or(name)
 }
 
-/// The digest a key of [`Space::Object`] or [`Space::Dead`] ends with.
+/// The digest a key of [`Space::Object`], [`Space::RebuiltObject`] or [`Space::Dead`] ends with.
 pub fn digest_of(key: &[u8]) -> Option<Digest> {
     let bytes: [u8; DIGEST_BYTES] = key.get(1..1 + DIGEST_BYTES)?.try_into().ok()?;
     Some(Digest::from_bytes(bytes))
 }
 
-/// The pack a key of [`Space::Pack`], [`Space::Purge`] or [`Space::LeasePack`] ends with.
+/// The pack a key of [`Space::Pack`], [`Space::Purge`], [`Space::Deferred`] or [`Space::LeasePack`] ends
+/// with.
 pub fn pack_of(key: &[u8]) -> Option<PackId> {
     let start = key.len().checked_sub(PACK_ID_BYTES)?;
     Some(PackId(key[start..].try_into().ok()?))

@@ -1,27 +1,55 @@
 //! Leases: what a writer pinned or wrote stays until it commits, gives up, or is given up.
+//!
+//! A lease that exists is valid, whatever the clock says; its expiry only entitles others to begin
+//! ending it. Whoever ends the lease of another first says so in it, in a transaction that checks that it
+//! is still the lease that was judged. An ended lease is never valid again: what was stored under it
+//! goes over to a new one, so that no two writers ever share a lease.
 
-use super::api::{DRAFT_HOLDER, LEASE_MILLISECONDS, LeaseId, LeaseInfo};
+use serde::Serialize;
+
+use super::api::{
+    DRAFT_HOLDER, ENDING_HOLDER, Judged, LEASE_MILLISECONDS, LEFT_HOLDER, LEFT_MILLISECONDS,
+    LeaseId, LeaseInfo,
+};
+use super::delete::mark_purge;
 use super::embedded::{Embedded, each_below, next_counter};
 use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
-use super::objects::{is_pinned, object};
+use super::objects::object;
+use super::pins::{Pins, unpin};
 use super::record::{self, LeaseRecord, PackRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::model::version::Timestamp;
 
+/// Packs that go over to another lease in one transaction, some 300 GB; what is beyond is stored again.
+const ADOPTED_MAX: usize = 10_000;
+/// What stands under the key of a pack whose lease was taken off, while its objects are looked through.
+const LOOK_THROUGH: &[u8] = &[1];
+
 fn lease(view: &dyn View, id: LeaseId) -> Result<Option<LeaseRecord>> {
     view.get(&keys::lease(id.0))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
-/// The record of a lease that has not ended.
-pub(super) fn live_lease(view: &dyn View, id: LeaseId, now: Timestamp) -> Result<LeaseRecord> {
-    match lease(view, id)? {
-        Some(record) if record.expires > now || record.is_done() => Ok(record),
-        _ => Err(Error::new(Kind::Conflict, format!("lease {} has ended", id.0))
-            .hint("nothing was committed; begin again")),
-    }
+fn is_over(record: &LeaseRecord) -> bool {
+    matches!(record.holder.as_str(), LEFT_HOLDER | ENDING_HOLDER)
+}
+
+/// The record of a lease that nobody has ended.
+///
+/// # Errors
+/// [`Kind::Unavailable`] for one that was ended.
+pub(super) fn live_lease(view: &dyn View, id: LeaseId) -> Result<LeaseRecord> {
+    lease(view, id)?.filter(|record| !is_over(record)).ok_or_else(|| {
+        let what = format!("lease {} was ended by somebody who took its holder for dead", id.0);
+        Error::new(Kind::Unavailable, what).hint("nothing was committed: begin again")
+    })
+}
+
+/// Whether there is such a lease and nobody has ended it.
+pub(super) fn is_live(view: &dyn View, id: u64) -> Result<bool> {
+    Ok(lease(view, LeaseId(id))?.is_some_and(|record| !is_over(&record)))
 }
 
 pub(super) fn put_lease(
@@ -32,31 +60,116 @@ pub(super) fn put_lease(
     transaction.put(&keys::lease(id.0), &record::encode(record))
 }
 
+/// What tells a request from others.
+pub(super) fn fingerprint<T: Serialize>(request: &T) -> [u8; 32] {
+    *blake3::hash(&record::encode(request)).as_bytes()
+}
+
+/// Whether what a lease has answered was this request, asked again by who heard no answer.
+pub(super) fn has_answered(view: &dyn View, id: LeaseId, asked: &[u8; 32]) -> Result<bool> {
+    Ok(view.get(&keys::answered(id.0))?.is_some_and(|known| known == asked))
+}
+
+/// Remembers in a lease what was answered, and to which request.
+pub(super) fn answer(
+    transaction: &mut dyn Transaction,
+    id: LeaseId,
+    record: &LeaseRecord,
+    asked: &[u8; 32],
+) -> Result<()> {
+    transaction.put(&keys::answered(id.0), asked)?;
+    put_lease(transaction, id, record)
+}
+
+/// Whether a lease is as it was when it was judged.
+fn is_still(record: &LeaseRecord, judged: &Judged, now: Timestamp) -> bool {
+    record.holder == judged.holder && (judged.dead || record.expires <= now)
+}
+
+/// The lease that this very call began before, when its answer was lost.
+fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>> {
+    if holder == DRAFT_HOLDER {
+        return Ok(None);
+    }
+    let mut found = None;
+    each_below(view, Key::of(Space::Lease), &mut |key, value| {
+        let record: LeaseRecord = record::decode(value)?;
+        if record.holder == holder && record.purpose == purpose && !record.is_done() {
+            found = keys::number_of(key).map(LeaseId);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Gives the packs that a lease had finished to another lease, and marks it as ending.
+fn take_over(
+    transaction: &mut dyn Transaction,
+    (judged, purpose): (&Judged, &str),
+    to: LeaseId,
+    now: Timestamp,
+) -> Result<()> {
+    let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(()) };
+    let still = orphan.holder == LEFT_HOLDER || is_still(&orphan, judged, now);
+    let done = orphan.is_done() || orphan.purpose != purpose || orphan.holder != judged.holder;
+    if !still || done || [DRAFT_HOLDER, ENDING_HOLDER].contains(&orphan.holder.as_str()) {
+        return Ok(());
+    }
+    let (from, end) = Key::of(Space::LeasePack).number(judged.lease.0).range();
+    for (key, _) in transaction.scan(&from, &end, ADOPTED_MAX)? {
+        let Some(id) = keys::pack_of(&key) else { continue };
+        let Some(mut pack) = pack_record(&*transaction, id)? else { continue };
+        if pack.lease == Some(judged.lease.0) && is_progress(&pack) {
+            pack.lease = Some(to.0);
+            transaction.put(&keys::pack(id), &record::encode(&pack))?;
+            transaction.put(&keys::lease_pack(to.0, id), &[])?;
+            transaction.delete(&key)?;
+        }
+    }
+    ENDING_HOLDER.clone_into(&mut orphan.holder);
+    put_lease(transaction, judged.lease, &orphan)
+}
+
+fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
+    view.get(&keys::pack(id))?.map(|bytes| record::decode(&bytes)).transpose()
+}
+
+/// Whether a pack holds objects that only its lease keeps. Those of all others have parents.
+fn is_progress(pack: &PackRecord) -> bool {
+    pack.live_objects > 0 && pack.unreferenced > 0
+}
+
+/// What becomes of a lease that is given up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// Its pins go, and what it had finished is kept for a while.
+    Left,
+    /// All of it goes.
+    Ended,
+}
+
 impl Embedded {
     pub(super) fn begin_lease(
         &self,
-        purpose: String,
-        holder: String,
-        adopt: Option<LeaseId>,
+        purpose: &str,
+        holder: &str,
+        adopt: Option<&Judged>,
     ) -> Result<LeaseId> {
-        let expires = match holder.as_str() {
+        let now = (self.clock)();
+        let expires = match holder {
             DRAFT_HOLDER => Timestamp(u64::MAX),
-            _ => Timestamp((self.clock)().0 + LEASE_MILLISECONDS),
+            _ => Timestamp(now.0 + LEASE_MILLISECONDS),
         };
         self.write(Durability::Immediate, |transaction| {
-            let adopted = adopt.map(|id| lease(&*transaction, id)).transpose()?.flatten();
-            if let (Some(id), Some(mut record)) = (adopt, adopted)
-                && !record.is_done()
-                && record.purpose == purpose
-            {
-                record.holder.clone_from(&holder);
-                record.expires = expires;
-                put_lease(transaction, id, &record)?;
+            if let Some(id) = begun(&*transaction, purpose, holder)? {
                 return Ok(id);
             }
             let id = LeaseId(next_counter(transaction, "lease")?);
-            let (holder, purpose) = (holder.clone(), purpose.clone());
+            let (holder, purpose) = (holder.to_owned(), purpose.to_owned());
             let (committed, part, pin_batches) = (None, None, 0);
+            if let Some(judged) = adopt {
+                take_over(transaction, (judged, &purpose), id, now)?;
+            }
             let record = LeaseRecord { expires, holder, purpose, committed, part, pin_batches };
             put_lease(transaction, id, &record)?;
             Ok(id)
@@ -65,8 +178,11 @@ impl Embedded {
 
     pub(super) fn renew_lease(&self, id: LeaseId) -> Result<()> {
         let now = (self.clock)();
-        self.write(Durability::Eventual, |transaction| {
-            let mut record = live_lease(&*transaction, id, now)?;
+        self.write_aside(Durability::Eventual, |transaction| {
+            let mut record = live_lease(&*transaction, id)?;
+            if record.holder == DRAFT_HOLDER {
+                return Ok(());
+            }
             record.expires = Timestamp(now.0 + LEASE_MILLISECONDS);
             put_lease(transaction, id, &record)
         })
@@ -87,65 +203,138 @@ impl Embedded {
 
     /// In steps, each a transaction of bounded size; interrupted, it goes on where it was.
     pub(super) fn release_lease(&self, id: LeaseId) -> Result<()> {
-        while self.release_pins(id)? {}
-        while let Some(pack) = self.next_lease_pack(id)? {
-            self.release_pack(id, pack)?;
-        }
-        self.write(Durability::Immediate, |transaction| transaction.delete(&keys::lease(id.0)))
+        self.give_up(id, |_| Some(Given::Ended)).map(drop)
     }
 
-    /// Gives up one batch of pins; `false` when there are none left.
-    fn release_pins(&self, id: LeaseId) -> Result<bool> {
-        let (from, to) = Key::of(Space::PinnedBy).number(id.0).range();
-        self.write(Durability::Eventual, |transaction| {
-            let Some((key, value)) = transaction.scan(&from, &to, 1)?.pop() else {
-                return Ok(false);
+    pub(super) fn leave_lease(&self, id: LeaseId) -> Result<u64> {
+        self.give_up(id, |record| match record.holder.as_str() {
+            DRAFT_HOLDER => None,
+            ENDING_HOLDER => Some(Given::Ended),
+            _ if record.is_done() => Some(Given::Ended),
+            _ => Some(Given::Left),
+        })
+    }
+
+    pub(super) fn end_judged_lease(&self, judged: &Judged, wholly: bool) -> Result<u64> {
+        let now = (self.clock)();
+        self.give_up(judged.lease, |record| match record.holder.as_str() {
+            DRAFT_HOLDER => None,
+            ENDING_HOLDER => Some(Given::Ended),
+            LEFT_HOLDER if wholly || record.expires <= now => Some(Given::Ended),
+            LEFT_HOLDER => Some(Given::Left),
+            _ if !is_still(record, judged, now) => None,
+            _ if record.is_done() => Some(Given::Ended),
+            _ => Some(Given::Left),
+        })
+    }
+
+    /// Says in a lease what becomes of it, then takes it apart, in steps of which each is a transaction
+    /// of bounded size. Interrupted, whoever comes next goes on. The bytes that are kept.
+    fn give_up(&self, id: LeaseId, decide: impl Fn(&LeaseRecord) -> Option<Given>) -> Result<u64> {
+        let now = (self.clock)();
+        let given = self.write(Durability::Eventual, |transaction| {
+            let Some(mut record) = lease(&*transaction, id)? else { return Ok(None) };
+            let Some(given) = decide(&record) else { return Ok(None) };
+            let holder = match given {
+                Given::Left => LEFT_HOLDER,
+                Given::Ended => ENDING_HOLDER,
             };
-            for digest in record::decode_digests(&value)? {
-                transaction.delete(&keys::pin(&digest, id.0))?;
-                bury_if_unused(transaction, &digest, None)?;
+            if record.holder == holder {
+                return Ok(Some(given));
             }
-            transaction.delete(&key)?;
-            Ok(true)
-        })
+            holder.clone_into(&mut record.holder);
+            if given == Given::Left {
+                record.expires = Timestamp(now.0 + LEFT_MILLISECONDS);
+            }
+            put_lease(transaction, id, &record)?;
+            Ok(Some(given))
+        })?;
+        let Some(given) = given else { return Ok(0) };
+        while self.release_pins(id)? {}
+        let kept_bytes = self.release_packs(id, given)?;
+        if kept_bytes == 0 {
+            self.write(Durability::Immediate, |transaction| {
+                transaction.delete(&keys::answered(id.0))?;
+                transaction.delete(&keys::lease(id.0))
+            })?;
+        }
+        Ok(kept_bytes)
     }
 
-    fn next_lease_pack(&self, id: LeaseId) -> Result<Option<PackId>> {
-        let (from, to) = Key::of(Space::LeasePack).number(id.0).range();
-        let first = self.read(|view| Ok(view.scan(&from, &to, 1)?.pop()))?;
-        Ok(first.and_then(|(key, _)| keys::pack_of(&key)))
-    }
-
-    /// The pack belongs to the repository now; what nothing refers to in it is dead.
-    fn release_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
-        while self.release_pack_objects(lease, id)? {}
+    /// Gives up some of its pins; `false` when there are none left.
+    fn release_pins(&self, id: LeaseId) -> Result<bool> {
         self.write(Durability::Eventual, |transaction| {
-            if let Some(bytes) = transaction.get(&keys::pack(id))? {
-                let mut pack: PackRecord = record::decode(&bytes)?;
-                pack.lease = None;
-                transaction.put(&keys::pack(id), &record::encode(&pack))?;
-                // Objects that somebody else registered first left dead bytes here, and a pack
-                // that was announced and never finished is dead as a whole.
-                if pack.live_objects == 0 || pack.live_bytes < pack.length_bytes {
-                    transaction.put(&keys::purge(id), &[])?;
-                }
+            let digests = unpin(transaction, id.0)?;
+            let mut pins = Pins::default();
+            for digest in &digests {
+                bury_if_unused(transaction, &mut pins, digest)?;
             }
-            transaction.delete(&keys::lease_pack(lease.0, id))
+            Ok(!digests.is_empty())
         })
     }
 
-    fn release_pack_objects(&self, lease: LeaseId, id: PackId) -> Result<bool> {
+    /// Releases the packs of a lease; those that are kept if it is only left stay. Their bytes.
+    fn release_packs(&self, id: LeaseId, given: Given) -> Result<u64> {
+        let (mut from, to) = Key::of(Space::LeasePack).number(id.0).range();
+        let mut kept_bytes = 0;
+        loop {
+            let next = self.read(|view| {
+                let Some((key, _)) = view.scan(&from, &to, 1)?.pop() else { return Ok(None) };
+                let Some(pack) = keys::pack_of(&key) else { return Ok(None) };
+                Ok(Some((pack, pack_record(view, pack)?)))
+            })?;
+            let Some((pack, found)) = next else { return Ok(kept_bytes) };
+            from = keys::next(&keys::lease_pack(id.0, pack));
+            match found {
+                Some(found)
+                    if given == Given::Left && found.lease == Some(id.0) && is_progress(&found) =>
+                {
+                    kept_bytes += found.live_bytes;
+                }
+                _ => self.release_pack(id, pack)?,
+            }
+        }
+    }
+
+    /// The pack belongs to the repository now; what nothing refers to in it is dead. The lease is taken off
+    /// first: whoever drops a last reference from then on marks the object itself, and those that had
+    /// none before are looked for.
+    fn release_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
+        let key = keys::lease_pack(lease.0, id);
+        self.write(Durability::Eventual, |transaction| {
+            let Some(mut pack) = pack_record(&*transaction, id)? else { return Ok(()) };
+            if pack.lease != Some(lease.0) {
+                return Ok(());
+            }
+            // Every object of a pack that was committed whole has a parent: nothing to look for.
+            if pack.unreferenced > 0 {
+                transaction.put(&key, LOOK_THROUGH)?;
+            }
+            (pack.lease, pack.unreferenced) = (None, 0);
+            transaction.put(&keys::pack(id), &record::encode(&pack))?;
+            // Objects that somebody else registered first left dead bytes here, and a pack
+            // that was announced and never finished is dead as a whole.
+            if pack.live_objects == 0 || pack.live_bytes < pack.length_bytes {
+                mark_purge(transaction, id)?;
+            }
+            Ok(())
+        })?;
+        while self.release_pack_objects(&key, id)? {}
+        self.write(Durability::Eventual, |transaction| transaction.delete(&key))
+    }
+
+    fn release_pack_objects(&self, lease_pack: &[u8], id: PackId) -> Result<bool> {
         let (from, to) = Key::of(Space::PackObjects).fixed(&id.0).range();
         self.write(Durability::Eventual, |transaction| {
             let Some((key, value)) = transaction.scan(&from, &to, 1)?.pop() else {
                 return Ok(false);
             };
-            let bytes = transaction.get(&keys::pack(id))?;
-            let pack: Option<PackRecord> = bytes.map(|b| record::decode(&b)).transpose()?;
-            // Every object of a pack that was committed whole has a parent: nothing to look for.
-            if pack.is_some_and(|pack| pack.unreferenced > 0) {
+            // Another lease may have taken the pack over meanwhile.
+            let Some(look) = transaction.get(lease_pack)? else { return Ok(false) };
+            if look == LOOK_THROUGH {
+                let mut pins = Pins::default();
                 for digest in record::decode_digests(&value)? {
-                    bury_if_unused(transaction, &digest, Some(lease.0))?;
+                    bury_if_unused(transaction, &mut pins, &digest)?;
                 }
             }
             transaction.delete(&key)?;
@@ -154,22 +343,20 @@ impl Embedded {
     }
 }
 
-/// Marks an object dead when nothing refers to it and no lease but `ending` holds it.
+/// Marks an object dead when nothing refers to it and no lease holds it.
 fn bury_if_unused(
     transaction: &mut dyn Transaction,
+    pins: &mut Pins,
     digest: &Digest,
-    ending: Option<u64>,
 ) -> Result<()> {
     let Some(located) = object(&*transaction, digest)? else {
         return Ok(());
     };
-    if located.refs > 0 || is_pinned(&*transaction, digest, None)? {
+    if located.refs > 0 || pins.hold(&*transaction, digest)? {
         return Ok(());
     }
-    let bytes = transaction.get(&keys::pack(located.extent.pack))?;
-    let pack: Option<PackRecord> = bytes.map(|b| record::decode(&b)).transpose()?;
-    let holder = pack.and_then(|pack| pack.lease);
-    if holder.is_none() || holder == ending {
+    let pack = pack_record(&*transaction, located.extent.pack)?;
+    if pack.and_then(|pack| pack.lease).is_none() {
         transaction.put(&keys::dead(digest), &[])?;
     }
     Ok(())

@@ -9,24 +9,32 @@
 mod alias;
 mod api;
 mod check;
+mod clock;
 mod commit;
+mod counter;
 mod delete;
 mod embedded;
 pub mod engine;
 mod groups;
 mod keys;
 mod lease;
+mod maintenance;
 mod naming;
 mod objects;
+mod paging;
+mod pins;
 mod properties;
+mod rebuild;
 mod record;
 mod runs;
 mod sweeps;
 
 pub use api::{
-    Added, AliasChange, ArtifactUpdate, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER, Fix,
-    LeaseId, LeaseInfo, Names, PackInfo, Registry, RegistryInfo, Update, dispatch,
+    Added, AliasChange, ArtifactUpdate, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER,
+    Detail, Fix, Judged, LeaseId, LeaseInfo, PackInfo, Page, Rebuilt, Registry, RegistryInfo,
+    Update, dispatch,
 };
-pub use embedded::{Clock, Embedded, system_clock};
+pub use clock::{Clock, system_clock};
+pub use embedded::{CHANGES_WAIT_MAX, Embedded, LastChange};
 pub use groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
-pub use record::Committed;
+pub use record::{Committed, Maintenance, MaintenanceMode};

@@ -1,18 +1,19 @@
 //! Projects, artifacts, versions: looking up and listing.
 
-use super::api::Names;
+use super::api::{Detail, Page};
 use super::embedded::{Embedded, each_below};
-use super::engine::View;
+use super::engine::{Transaction, View};
 use super::keys::{self, Key, Space};
-use super::record::{self, ArtifactRecord, VersionRecord};
+use super::paging::page;
+use super::record::{self, ArtifactRecord, VersionCount, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactName, ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
+use crate::model::version::{ArtifactInfo, Metadata, ProjectInfo, VersionInfo};
 
 /// The artifact's record.
 pub(super) fn artifact(view: &dyn View, path: &ArtifactPath) -> Result<Option<ArtifactRecord>> {
-    view.get(&keys::artifact(path))?.map(|bytes| record::decode(&bytes)).transpose()
+    view.get(&keys::artifact(path))?.map(|bytes| record::decode_artifact(&bytes)).transpose()
 }
 
 pub(super) fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<ArtifactRecord> {
@@ -45,7 +46,7 @@ pub(super) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionIn
     match view.get(&keys::version(path, number))? {
         Some(bytes) => {
             let aliases = aliases(view, path)?;
-            Ok(version_info(path, &artifact, &aliases, number, record::decode(&bytes)?))
+            Ok(version_info(path, &artifact, &aliases, number, record::decode_version(&bytes)?))
         }
         None => Err(not_found(&format!("version {number}"))),
     }
@@ -70,6 +71,7 @@ fn version_info(
         root: version.root,
         totals: version.totals,
         created: version.created,
+        time_seconds: version.time_seconds,
         aliases: mine,
         description: version.description,
         metadata: version.metadata,
@@ -80,32 +82,84 @@ fn version_info(
     }
 }
 
+/// The versions of an artifact in numbers.
+pub(super) fn count(
+    view: &dyn View,
+    path: &ArtifactPath,
+    artifact: &ArtifactRecord,
+) -> Result<VersionCount> {
+    if let Some(count) = artifact.count {
+        return Ok(count);
+    }
+    let mut count = VersionCount::default();
+    each_below(view, keys::below(Space::Version, path), &mut |key, value| {
+        let version = record::decode_version(value)?;
+        count.versions += 1;
+        count.newest = keys::number_of(key).map(|number| (VersionNumber(number), version.created));
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Counts a version that was taken away.
+pub(super) fn count_one_less(
+    transaction: &mut dyn Transaction,
+    path: &ArtifactPath,
+    number: VersionNumber,
+) -> Result<()> {
+    let mut artifact = known_artifact(&*transaction, path)?;
+    let known = artifact.count.is_some();
+    let mut count = count(&*transaction, path, &artifact)?;
+    if known {
+        count.versions = count.versions.saturating_sub(1);
+        if count.newest.is_some_and(|(newest, _)| newest == number) {
+            count.newest = newest_below(&*transaction, path, number)?
+                .map(|(number, version)| (number, version.created));
+        }
+    }
+    artifact.count = Some(count);
+    transaction.put(&keys::artifact(path), &record::encode_artifact(&artifact))
+}
+
+/// The highest version below `number`. Numbers of deleted versions are gaps; it is found from above.
+pub(super) fn newest_below(
+    view: &dyn View,
+    path: &ArtifactPath,
+    number: VersionNumber,
+) -> Result<Option<(VersionNumber, VersionRecord)>> {
+    let (first, _) = keys::below(Space::Version, path).range();
+    let mut number = number.0;
+    while let Some(below) = number.checked_sub(1) {
+        let key = keys::version(path, VersionNumber(below));
+        if let Some(bytes) = view.get(&key)? {
+            return Ok(Some((VersionNumber(below), record::decode_version(&bytes)?)));
+        }
+        if view.scan(&first, &key, 1)?.is_empty() {
+            return Ok(None);
+        }
+        number = below;
+    }
+    Ok(None)
+}
+
 /// What a listing says of an artifact.
 pub(super) fn artifact_info(
     view: &dyn View,
     path: ArtifactPath,
     artifact: ArtifactRecord,
 ) -> Result<ArtifactInfo> {
-    let below = keys::below(Space::Version, &path);
-    let mut info = ArtifactInfo {
+    let VersionCount { versions, newest } = count(view, &path, &artifact)?;
+    Ok(ArtifactInfo {
         path,
         artifact_type: artifact.artifact_type,
-        versions: 0,
-        newest: None,
-        newest_created: None,
+        versions,
+        newest: newest.map(|(number, _)| number),
+        newest_created: newest.map(|(_, created)| created),
         description: artifact.description,
         tags: artifact.tags,
         ttl_milliseconds: artifact.ttl_milliseconds,
         protected: artifact.protected,
-    };
-    each_below(view, below, &mut |key, value| {
-        info.versions += 1;
-        info.newest = keys::number_of(key).map(VersionNumber);
-        let version: VersionRecord = record::decode(value)?;
-        info.newest_created = Some(version.created);
-        Ok(())
-    })?;
-    Ok(info)
+    })
 }
 
 /// The aliases of an artifact, sorted.
@@ -155,30 +209,26 @@ impl Embedded {
         })
     }
 
-    fn each_artifact(
-        view: &dyn View,
+    pub(super) fn list_artifacts(
+        &self,
         project: &ProjectName,
-        each: &mut dyn FnMut(ArtifactPath, ArtifactRecord) -> Result<()>,
-    ) -> Result<()> {
-        if view.get(&keys::project(project))?.is_none() {
-            return Err(Error::new(Kind::NotFound, format!("no project {project}"))
-                .hint("`artifactfs ls` lists what there is"));
-        }
-        let below = Key::of(Space::Artifact).name(project.as_str());
-        each_below(view, below, &mut |key, value| {
-            let artifact: ArtifactName = last_name(key)?;
-            each(ArtifactPath { project: project.clone(), artifact }, record::decode(value)?)
-        })
-    }
-
-    pub(super) fn list_artifacts(&self, project: &ProjectName) -> Result<Vec<ArtifactInfo>> {
+        after: Option<&ArtifactName>,
+        limit: u32,
+    ) -> Result<Page<ArtifactInfo>> {
+        let of = |artifact: ArtifactName| ArtifactPath { project: project.clone(), artifact };
+        let (first, to) = Key::of(Space::Artifact).name(project.as_str()).range();
+        let from =
+            after.map_or(first, |artifact| keys::next(&keys::artifact(&of(artifact.clone()))));
         self.read(|view| {
-            let mut artifacts = Vec::new();
-            Self::each_artifact(view, project, &mut |path, artifact| {
-                artifacts.push(artifact_info(view, path, artifact)?);
-                Ok(())
-            })?;
-            Ok(artifacts)
+            if view.get(&keys::project(project))?.is_none() {
+                return Err(Error::new(Kind::NotFound, format!("no project {project}"))
+                    .hint("`artifactfs ls` lists what there is"));
+            }
+            let found = page(view, &from, &to, limit as usize)?;
+            let artifacts = found.items.iter().map(|(key, value)| {
+                artifact_info(view, of(last_name(key)?), record::decode_artifact(value)?)
+            });
+            Ok(Page { items: artifacts.collect::<Result<_>>()?, more: found.more })
         })
     }
 
@@ -187,37 +237,97 @@ impl Embedded {
         path: &ArtifactPath,
         after: Option<VersionNumber>,
         limit: u32,
-    ) -> Result<Vec<VersionInfo>> {
+        detail: Detail,
+    ) -> Result<Page<VersionInfo>> {
+        let first = after.map_or(0, |number| number.0.saturating_add(1));
+        let from = keys::version(path, VersionNumber(first));
+        let (_, to) = keys::below(Space::Version, path).range();
         self.read(|view| {
             let artifact = known_artifact(view, path)?;
-            let first = after.map_or(0, |number| number.0.saturating_add(1));
-            let from = keys::version(path, VersionNumber(first));
-            let (_, to) = keys::below(Space::Version, path).range();
-            let page = view.scan(&from, &to, limit as usize)?;
+            let found = page(view, &from, &to, limit as usize)?;
             let aliases = aliases(view, path)?;
-            page.iter()
-                .map(|(key, value)| {
-                    let number = VersionNumber(keys::number_of(key).unwrap_or_default());
-                    Ok(version_info(path, &artifact, &aliases, number, record::decode(value)?))
-                })
-                .collect()
+            let versions = found.items.iter().map(|(key, value)| {
+                let number = VersionNumber(keys::number_of(key).unwrap_or_default());
+                let mut version = record::decode_version(value)?;
+                if detail == Detail::Brief {
+                    version.metadata = Metadata::default();
+                }
+                Ok(version_info(path, &artifact, &aliases, number, version))
+            });
+            Ok(Page { items: versions.collect::<Result<_>>()?, more: found.more })
         })
     }
+}
 
-    pub(super) fn list_names(&self, project: &ProjectName) -> Result<Vec<Names>> {
-        self.read(|view| {
-            let mut names = Vec::new();
-            Self::each_artifact(view, project, &mut |path, _| {
-                let mut versions = Vec::new();
-                each_below(view, keys::below(Space::Version, &path), &mut |key, _| {
-                    versions.extend(keys::number_of(key).map(VersionNumber));
-                    Ok(())
-                })?;
-                let aliases = aliases(view, &path)?;
-                names.push(Names { artifact: path.artifact, versions, aliases });
-                Ok(())
-            })?;
-            Ok(names)
-        })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+    use crate::model::object::{NewObject, ObjectKind, PackId};
+    use crate::registry::engine::Durability;
+    use crate::registry::engine::memory::MemoryEngine;
+    use crate::registry::{CommitRequest, Registry, system_clock};
+
+    fn commit(registry: &Embedded, seed: u8) {
+        let lease = registry.begin("put".into(), format!("h{seed}"), None).unwrap();
+        let pack = PackId([seed + 1; 16]);
+        registry.register_pack(lease, pack).unwrap();
+        let (kind, children) = (ObjectKind::Tree, Vec::new());
+        let root = Digest::of(kind, &[seed]);
+        let object = NewObject {
+            digest: root,
+            kind,
+            codec: 0,
+            body_bytes: 1,
+            offset: 0,
+            stored_bytes: 1,
+            children,
+        };
+        registry.add_objects(lease, pack, 1, vec![object]).unwrap();
+        let request = CommitRequest {
+            path: "p/a".parse().unwrap(),
+            artifact_type: None,
+            root,
+            totals: Default::default(),
+            aliases: vec![],
+            description: None,
+            metadata: None,
+            expect: None,
+            run: None,
+            ttl: None,
+            tags: vec![],
+        };
+        registry.commit(lease, request).unwrap();
+    }
+
+    /// Writes the artifact's record as it was before versions were counted.
+    fn forget_count(registry: &Embedded, path: &ArtifactPath) {
+        let write = |transaction: &mut dyn Transaction| {
+            let known = known_artifact(&*transaction, path)?;
+            let old = (known.artifact_type, known.next, known.description, known.tags);
+            let old = (old.0, old.1, old.2, old.3, known.ttl_milliseconds, known.protected);
+            transaction.put(&keys::artifact(path), &record::encode(&old))
+        };
+        registry.write(Durability::Immediate, write).unwrap();
+    }
+
+    #[test]
+    fn an_artifact_that_was_recorded_without_a_count_is_counted() {
+        let registry = Embedded::open(Box::new(MemoryEngine::default()), system_clock()).unwrap();
+        let path: ArtifactPath = "p/a".parse().unwrap();
+        let told = || {
+            let info = registry.show_artifact(&path).unwrap();
+            (info.versions, info.newest.map(|number| number.0))
+        };
+        for seed in 0..4 {
+            commit(&registry, seed);
+        }
+        forget_count(&registry, &path);
+        assert_eq!(told(), (4, Some(3)));
+        registry.delete("p/a:v3".parse().unwrap(), true).unwrap();
+        assert_eq!(told(), (3, Some(2)));
+        forget_count(&registry, &path);
+        commit(&registry, 9);
+        assert_eq!(told(), (4, Some(4)));
     }
 }

@@ -1,33 +1,32 @@
 //! The object table: where bytes are, and how many parents point at them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::api::{Added, LeaseId, PackInfo, RegistryInfo};
-use super::embedded::{Embedded, each_below};
+use super::api::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
+use super::delete::mark_purge;
+use super::embedded::{Embedded, each_below, read_counter};
 use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
 use super::lease::{live_lease, put_lease};
+use super::pins::{Pins, pin};
 use super::record::{self, PackRecord, decode_object, encode_object};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, NewObject, ObjectKind, PackId};
+use crate::model::object::{Extent, Located, NewObject, ObjectKind, PackId, Presence};
 
 /// The record of an object.
 pub(super) fn object(view: &dyn View, digest: &Digest) -> Result<Option<Located>> {
     view.get(&keys::object(digest))?.map(|bytes| decode_object(&bytes)).transpose()
 }
 
-/// Whether a lease other than `except` pins the object.
-pub(super) fn is_pinned(view: &dyn View, digest: &Digest, except: Option<u64>) -> Result<bool> {
-    let (from, to) = Key::of(Space::Pin).fixed(digest.as_bytes()).range();
-    let pins = view.scan(&from, &to, 2)?;
-    Ok(pins.iter().any(|(key, _)| keys::number_of(key) != except))
-}
-
 /// Pack records changed by one transaction, written once at its end.
 #[derive(Default)]
 pub(super) struct PackCounts {
     packs: BTreeMap<PackId, PackRecord>,
+    /// Those that lost objects.
+    dying: BTreeSet<PackId>,
+    /// What it asks of pins.
+    pub(super) pins: Pins,
 }
 
 impl PackCounts {
@@ -36,6 +35,10 @@ impl PackCounts {
         use std::collections::btree_map::Entry;
         match self.packs.entry(id) {
             Entry::Occupied(known) => Ok(known.into_mut()),
+            // Where objects are that nobody has: no pack, and no record of one.
+            Entry::Vacant(unknown) if id == PackId::NONE => {
+                Ok(unknown.insert(PackRecord::default()))
+            }
             Entry::Vacant(unknown) => {
                 let bytes = view.get(&keys::pack(id))?.ok_or_else(|| {
                     Error::new(Kind::Corrupt, format!("pack {id} is not in the registry"))
@@ -46,11 +49,49 @@ impl PackCounts {
         }
     }
 
+    /// Counts an object into or out of the record of its pack, which is made if it is not there.
+    pub(super) fn count(&mut self, view: &dyn View, located: &Located, sign: i64) -> Result<()> {
+        let id = located.extent.pack;
+        if view.get(&keys::pack(id))?.is_none() {
+            self.packs.entry(id).or_default();
+        }
+        let pack = self.of(view, id)?;
+        let stored = i64::from(located.extent.stored_bytes);
+        pack.live_objects = pack.live_objects.saturating_add_signed(sign);
+        pack.live_bytes = pack.live_bytes.saturating_add_signed(sign * stored);
+        if located.refs == 0 && pack.lease.is_some() {
+            pack.unreferenced = pack.unreferenced.saturating_add_signed(sign);
+        }
+        Ok(())
+    }
+
     /// Writes the records back.
     pub(super) fn store(self, transaction: &mut dyn Transaction) -> Result<()> {
-        let put = |(id, pack)| transaction.put(&keys::pack(id), &record::encode(&pack));
-        self.packs.into_iter().try_for_each(put)
+        for (id, pack) in self.packs {
+            if id != PackId::NONE {
+                transaction.put(&keys::pack(id), &record::encode(&pack))?;
+            }
+        }
+        let dying = self.dying.into_iter().filter(|id| *id != PackId::NONE);
+        dying.into_iter().try_for_each(|id| mark_purge(transaction, id))
     }
+}
+
+/// How many objects are absent.
+const ABSENT: &str = "absent";
+
+/// Sets the number of absent objects.
+pub(super) fn set_absent(transaction: &mut dyn Transaction, objects: u64) -> Result<()> {
+    transaction.put(&Key::of(Space::Counter).name(ABSENT).done(), &record::encode(&objects))
+}
+
+/// Counts objects that became absent, or (a negative number) that are so no more.
+pub(super) fn count_absent(transaction: &mut dyn Transaction, change: i64) -> Result<()> {
+    if change == 0 {
+        return Ok(());
+    }
+    let absent = read_counter(&*transaction, ABSENT)?;
+    set_absent(transaction, absent.saturating_add_signed(change))
 }
 
 /// One more parent points at the object; `false` when there is no such object.
@@ -82,7 +123,7 @@ pub(super) fn drop_reference(
     let Some(mut located) = object(&*transaction, digest)? else { return Ok(0) };
     located.refs = located.refs.saturating_sub(1);
     let leased = counts.of(&*transaction, located.extent.pack)?.lease.is_some();
-    let held = located.refs > 0 || leased || is_pinned(&*transaction, digest, None)?;
+    let held = located.refs > 0 || leased || counts.pins.hold(&*transaction, digest)?;
     if !held && located.kind == ObjectKind::Chunk {
         return remove(transaction, counts, digest, &located);
     }
@@ -108,7 +149,8 @@ pub(super) fn remove(
     let pack = counts.of(&*transaction, located.extent.pack)?;
     pack.live_objects = pack.live_objects.saturating_sub(1);
     pack.live_bytes = pack.live_bytes.saturating_sub(stored);
-    transaction.put(&keys::purge(located.extent.pack), &[])?;
+    counts.dying.insert(located.extent.pack);
+    count_absent(transaction, -i64::from(located.is_absent()))?;
     Ok(stored)
 }
 
@@ -124,25 +166,31 @@ impl Embedded {
     ) -> Result<Vec<Digest>> {
         digests.sort_unstable();
         digests.dedup();
-        self.write(Durability::Eventual, |transaction| {
-            let mut held = live_lease(&*transaction, lease, (self.clock)())?;
+        // A draft outlives this process, and so do its pins.
+        let holder = self.read(|view| live_lease(view, lease))?.holder;
+        let lasts = holder == DRAFT_HOLDER;
+        let durability = if lasts { Durability::Immediate } else { Durability::Eventual };
+        self.write(durability, |transaction| {
+            let mut held = live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let (mut missing, mut pinned) = (Vec::new(), Vec::new());
             for digest in &digests {
                 match object(&*transaction, digest)? {
                     None => missing.push(*digest),
+                    Some(located) if located.is_absent() => missing.push(*digest),
                     Some(located) => {
                         let pack = counts.of(&*transaction, located.extent.pack)?;
-                        if pack.lease != Some(lease.0) {
-                            transaction.put(&keys::pin(digest, lease.0), &[])?;
+                        // Only one by one, as the few pins of drafts are kept.
+                        let pin = keys::pin(digest, lease.0);
+                        let again = lasts && transaction.get(&pin)?.is_some();
+                        if pack.lease != Some(lease.0) && !again {
                             pinned.push(*digest);
                         }
                     }
                 }
             }
             if !pinned.is_empty() {
-                let key = Key::of(Space::PinnedBy).number(lease.0).number(held.pin_batches).done();
-                transaction.put(&key, &record::encode_digests(&pinned))?;
+                pin(transaction, lease.0, held.pin_batches, &pinned)?;
                 held.pin_batches += 1;
                 put_lease(transaction, lease, &held)?;
             }
@@ -153,7 +201,7 @@ impl Embedded {
     /// Durable at once: after a crash every pack on the disk is known, so none is ever lost.
     pub(super) fn announce_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
         self.write(Durability::Immediate, |transaction| {
-            live_lease(&*transaction, lease, (self.clock)())?;
+            live_lease(&*transaction, lease)?;
             if let Some(bytes) = transaction.get(&keys::pack(id))? {
                 let known: PackRecord = record::decode(&bytes)?;
                 // The same announcement again, because its answer was lost.
@@ -184,7 +232,7 @@ impl Embedded {
         // Durable, because the writer goes on as if it were: the process that answers may be killed
         // and another take its place before the commit.
         self.write(Durability::Immediate, |transaction| {
-            live_lease(&*transaction, lease, (self.clock)())?;
+            live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let pack = counts.of(&*transaction, id)?;
             if pack.lease != Some(lease.0) {
@@ -194,26 +242,36 @@ impl Embedded {
             pack.length_bytes = length_bytes;
             let batch = Key::of(Space::PackObjects).fixed(&id.0).number(pack.object_batches).done();
             pack.object_batches += 1;
-            let mut added = Vec::with_capacity(objects.len());
+            let (mut added, mut uncounted) = (Vec::with_capacity(objects.len()), Vec::new());
             for object in &objects {
-                if insert(transaction, &mut counts, id, object)? {
-                    added.push(object.digest);
+                match insert(transaction, &mut counts, id, object)? {
+                    Inserted::Known => continue,
+                    Inserted::Mended => {}
+                    Inserted::New => uncounted.push(object.digest),
                 }
+                added.push(object.digest);
             }
             transaction.put(&batch, &record::encode_digests(&added))?;
-            count_children(transaction, &mut counts, &objects, &added)?;
+            count_children(transaction, &mut counts, &objects, &uncounted)?;
             counts.store(transaction)?;
             Ok(Added { missing: Vec::new(), duplicates: (objects.len() - added.len()) as u64 })
         })
     }
 
+    pub(super) fn absent_objects(&self) -> Result<u64> {
+        self.read(|view| read_counter(view, ABSENT))
+    }
+
+    /// Objects of the table, or of one that is being made anew.
     pub(super) fn page_of_objects(
         &self,
+        space: Space,
         after: Option<Digest>,
         limit: u32,
     ) -> Result<Vec<(Digest, Located)>> {
-        let (start, to) = Key::of(Space::Object).range();
-        let from = after.map_or(start, |digest| keys::next(&keys::object(&digest)));
+        let (start, to) = Key::of(space).range();
+        let key = |digest: Digest| Key::of(space).fixed(digest.as_bytes()).done();
+        let from = after.map_or(start, |digest| keys::next(&key(digest)));
         self.read(|view| {
             let page = view.scan(&from, &to, limit as usize)?;
             let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
@@ -235,7 +293,7 @@ impl Embedded {
     ) -> Result<u64> {
         moved.sort_unstable();
         self.write(Durability::Immediate, |transaction| {
-            live_lease(&*transaction, lease, (self.clock)())?;
+            live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let batch = {
                 let pack = counts.of(&*transaction, to)?;
@@ -267,7 +325,7 @@ impl Embedded {
                 here.push(*digest);
             }
             transaction.put(&batch, &record::encode_digests(&here))?;
-            transaction.put(&keys::purge(from), &[])?;
+            counts.dying.insert(from);
             counts.store(transaction)?;
             Ok(here.len() as u64)
         })
@@ -321,7 +379,7 @@ fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest
     let mut missing = Vec::new();
     for child in objects.iter().flat_map(|object| &object.children) {
         let here = objects.binary_search_by_key(child, |object| object.digest).is_ok();
-        if !here && object(view, child)?.is_none() {
+        if !here && object(view, child)?.is_none_or(|located| located.is_absent()) {
             missing.push(*child);
         }
     }
@@ -330,25 +388,45 @@ fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest
     Ok(missing)
 }
 
-/// Registers an object with no reference yet; `false` when it was there.
+/// What registering an object found.
+enum Inserted {
+    /// It was there.
+    Known,
+    /// It was absent, and has good bytes again; its children are counted.
+    Mended,
+    /// Its children are to be counted.
+    New,
+}
+
+/// Registers an object. One that is absent keeps its references, so all that need it are mended at once; its old place
+/// is dead.
 fn insert(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
     id: PackId,
     new: &NewObject,
-) -> Result<bool> {
-    if object(&*transaction, &new.digest)?.is_some() {
-        return Ok(false);
+) -> Result<Inserted> {
+    let old = object(&*transaction, &new.digest)?;
+    let (refs, inserted) = match &old {
+        Some(old) => match old.presence {
+            Presence::Present => return Ok(Inserted::Known),
+            Presence::Absent => (old.refs, Inserted::Mended),
+            Presence::AbsentUncounted => (old.refs, Inserted::New),
+        },
+        None => (0, Inserted::New),
+    };
+    if let Some(old) = &old {
+        counts.count(&*transaction, old, -1)?;
+        count_absent(transaction, -1)?;
+        counts.dying.insert(old.extent.pack);
     }
     let extent = Extent { pack: id, offset: new.offset, stored_bytes: new.stored_bytes };
     let NewObject { kind, codec, body_bytes, .. } = *new;
-    let located = Located { kind, codec, body_bytes, extent, refs: 0 };
+    let presence = Presence::Present;
+    let located = Located { kind, codec, body_bytes, extent, refs, presence };
     transaction.put(&keys::object(&new.digest), &encode_object(&located))?;
-    let pack = counts.of(&*transaction, id)?;
-    pack.live_objects += 1;
-    pack.live_bytes += u64::from(new.stored_bytes);
-    pack.unreferenced += 1;
-    Ok(true)
+    counts.count(&*transaction, &located, 1)?;
+    Ok(inserted)
 }
 
 /// Counts the children of the nodes in `added` (both slices are sorted). All were there a moment

@@ -6,16 +6,16 @@
 
 use super::api::ArtifactUpdate;
 use super::delete::take_away;
-use super::embedded::Embedded;
-use super::engine::View;
-use super::keys;
+use super::embedded::{Embedded, read_counter};
+use super::engine::{Durability, Transaction, View};
+use super::keys::{self, Key, Space};
 use super::naming::{aliases, artifact, artifact_info, known_artifact, lookup};
 use super::record::{self, ArtifactRecord, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::{PROTECTED_MAX, Ttl, change_names, change_tags};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::model::version::{ArtifactInfo, Timestamp, VersionInfo};
+use crate::model::version::{ArtifactInfo, Metadata, Timestamp, VersionInfo, check_description};
 
 /// Refuses to take protected ones of `names` off the version they stand for; they are to stand for `number`,
 /// or for nothing.
@@ -63,12 +63,45 @@ pub(super) fn would_be_over(
     Ok(!all.iter().any(|(name, target)| *target == number && artifact.protected.contains(name)))
 }
 
+/// Refuses what is too long, or no metadata: what comes over a socket went through no parser here.
+pub(super) fn check_said(description: Option<&str>, metadata: Option<&Metadata>) -> Result<()> {
+    description.map_or(Ok(()), check_description)?;
+    metadata.map_or(Ok(()), Metadata::check)
+}
+
+/// How far the clock may be beyond the last change for versions to expire by it: who prunes every week is not
+/// asked, and a clock that is years ahead deletes nothing.
+const TIME_JUMP_MILLISECONDS: u64 = 8 * 24 * 3600 * 1000;
+/// The counter that holds the highest time seen.
+const TIME: &str = "time";
+
+/// Remembers the highest time seen.
+pub(super) fn note_time(transaction: &mut dyn Transaction, now: Timestamp) -> Result<()> {
+    if now.0 <= read_counter(&*transaction, TIME)? {
+        return Ok(());
+    }
+    transaction.put(&Key::of(Space::Counter).name(TIME).done(), &record::encode(&now.0))
+}
+
+/// Refuses a time that is far beyond the highest seen.
+fn refuse_jump(view: &dyn View, now: Timestamp) -> Result<()> {
+    let seen = read_counter(view, TIME)?;
+    if seen == 0 || now.0 <= seen.saturating_add(TIME_JUMP_MILLISECONDS) {
+        return Ok(());
+    }
+    let seen = Timestamp(seen);
+    let what = format!("the clock says {now}, and the repository was changed last at {seen}");
+    Err(Error::new(Kind::Conflict, what)
+        .hint("nothing expired; if the clock is right, say so with --trust-clock"))
+}
+
 /// Applies `update` to an artifact's record.
 fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {
     if update.protect.contains(&Alias::latest()) {
         return Err(Error::new(Kind::Usage, "latest moves with every new version")
             .hint("protect an alias of your own, and give it to the version"));
     }
+    check_said(update.description.as_deref(), None)?;
     if let Some(description) = &update.description {
         artifact.description.clone_from(description);
     }
@@ -93,9 +126,20 @@ impl Embedded {
         self.write_names(path, |transaction| {
             let mut artifact = known_artifact(&*transaction, path)?;
             apply(&mut artifact, update)?;
-            transaction.put(&keys::artifact(path), &record::encode(&artifact))?;
+            transaction.put(&keys::artifact(path), &record::encode_artifact(&artifact))?;
             artifact_info(&*transaction, path.clone(), artifact)
         })
+    }
+
+    pub(super) fn check_time(&self, trusted: bool) -> Result<Timestamp> {
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| {
+            if !trusted {
+                refuse_jump(&*transaction, now)?;
+            }
+            note_time(transaction, now)
+        })?;
+        Ok(now)
     }
 
     pub(super) fn expire_version(
@@ -105,6 +149,7 @@ impl Embedded {
     ) -> Result<Option<VersionInfo>> {
         let reference = Reference { path: path.clone(), selector: Selector::Version(number) };
         let now = (self.clock)();
+        self.read(|view| refuse_jump(view, now))?;
         let over = |info: &VersionInfo| info.expires.is_some_and(|at| at <= now);
         // Only what is deleted goes into the change log.
         if !over(&self.read(|view| lookup(view, &reference))?) {

@@ -7,13 +7,19 @@ use super::groups::AddedPart;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
-use crate::model::object::{Extent, Located, ObjectKind, PackId};
+use crate::model::object::{Extent, Located, ObjectKind, PackId, Presence};
 use crate::model::properties::Ttl;
 use crate::model::reference::ArtifactPath;
 use crate::model::varint;
 use crate::model::version::{Metadata, Timestamp, Totals};
 
 const FORMAT: u8 = 2;
+/// The format of an absent object's record: an older release, which would take it for present, refuses it.
+const ABSENT_FORMAT: u8 = 3;
+/// The format of an artifact's record: format 2 did not count versions.
+const ARTIFACT_FORMAT: u8 = 3;
+/// A version's record begins with its time since this format; those of format 2 are read too.
+const VERSION_FORMAT: u8 = 3;
 
 /// A project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,10 +43,32 @@ pub struct ArtifactRecord {
     pub ttl_milliseconds: Option<u64>,
     /// Aliases that keep the version they stand for, sorted.
     pub protected: Vec<Alias>,
+    /// What versions there are; `None` in a record that was written before this was kept.
+    pub count: Option<VersionCount>,
 }
 
-/// A version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The versions of an artifact in numbers, so that a listing need not read them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionCount {
+    /// Versions that exist.
+    pub versions: u64,
+    /// The highest of them, and when that was committed.
+    pub newest: Option<(VersionNumber, Timestamp)>,
+}
+
+/// An artifact's record without the count of its versions.
+#[derive(Deserialize)]
+struct UncountedArtifact {
+    artifact_type: ArtifactType,
+    next: VersionNumber,
+    description: String,
+    tags: Vec<Tag>,
+    ttl_milliseconds: Option<u64>,
+    protected: Vec<Alias>,
+}
+
+/// A version; written by [`encode_version`].
+#[derive(Debug, Clone)]
 pub struct VersionRecord {
     /// The root tree.
     pub root: Digest,
@@ -48,6 +76,9 @@ pub struct VersionRecord {
     pub totals: Totals,
     /// When it was committed.
     pub created: Timestamp,
+    /// The time that everything in it bears, in seconds since 1970; later than that of the version
+    /// before it.
+    pub time_seconds: u64,
     /// What people wrote.
     pub description: String,
     /// What programs wrote.
@@ -56,6 +87,58 @@ pub struct VersionRecord {
     pub tags: Vec<Tag>,
     /// How long it lives.
     pub ttl: Ttl,
+}
+
+/// A version as it was written before format 3; the time is that of the commit.
+#[derive(Serialize, Deserialize)]
+struct VersionBody {
+    root: Digest,
+    totals: Totals,
+    created: Timestamp,
+    description: String,
+    metadata: Metadata,
+    tags: Vec<Tag>,
+    ttl: Ttl,
+}
+
+/// The bytes of a version's record.
+pub fn encode_version(version: &VersionRecord) -> Vec<u8> {
+    let version = version.clone();
+    let body = VersionBody {
+        root: version.root,
+        totals: version.totals,
+        created: version.created,
+        description: version.description,
+        metadata: version.metadata,
+        tags: version.tags,
+        ttl: version.ttl,
+    };
+    let timed = (version.time_seconds, body);
+    postcard::to_extend(&timed, vec![VERSION_FORMAT]).expect("a version is a plain record")
+}
+
+/// A version's record.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_version(bytes: &[u8]) -> Result<VersionRecord> {
+    let (time, body) = match bytes.split_first() {
+        Some((&VERSION_FORMAT, rest)) => {
+            let (time, body) = postcard::from_bytes(rest).map_err(|_| damaged())?;
+            (Some(time), body)
+        }
+        _ => (None, decode::<VersionBody>(bytes)?),
+    };
+    Ok(VersionRecord {
+        root: body.root,
+        totals: body.totals,
+        created: body.created,
+        time_seconds: time.unwrap_or(body.created.seconds()),
+        description: body.description,
+        metadata: body.metadata,
+        tags: body.tags,
+        ttl: body.ttl,
+    })
 }
 
 /// A lease: who pins objects and writes packs.
@@ -80,6 +163,32 @@ impl LeaseRecord {
     pub fn is_done(&self) -> bool {
         self.committed.is_some() || self.part.is_some()
     }
+}
+
+/// What is being done to the object table or the store as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MaintenanceMode {
+    /// Counts and places are put right where they are.
+    Repair,
+    /// The object table is made anew beside the old one, which is untouched.
+    Rebuild,
+    /// The new table is taking the old one's place: it has to be brought to its end.
+    Swap,
+    /// The store is being moved.
+    Copy,
+}
+
+/// The maintenance mark: while it stands nobody else changes versions, counts or parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// What is done.
+    pub mode: MaintenanceMode,
+    /// Which process does it.
+    pub holder: String,
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it last said that it goes on.
+    pub renewed: Timestamp,
 }
 
 /// What a commit did.
@@ -123,6 +232,34 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(body(bytes)?).map_err(|_| damaged())
 }
 
+/// The bytes of an artifact's record.
+pub fn encode_artifact(artifact: &ArtifactRecord) -> Vec<u8> {
+    postcard::to_extend(artifact, vec![ARTIFACT_FORMAT])
+        .expect("a record has no shape postcard cannot write")
+}
+
+/// An artifact's record, also of the shape without a count.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_artifact(bytes: &[u8]) -> Result<ArtifactRecord> {
+    if let Some((&ARTIFACT_FORMAT, body)) = bytes.split_first() {
+        return postcard::from_bytes(body).map_err(|_| damaged());
+    }
+    let UncountedArtifact { artifact_type, next, description, tags, ttl_milliseconds, protected } =
+        decode(bytes)?;
+    let count = None;
+    Ok(ArtifactRecord {
+        artifact_type,
+        next,
+        description,
+        tags,
+        ttl_milliseconds,
+        protected,
+        count,
+    })
+}
+
 fn body(bytes: &[u8]) -> Result<&[u8]> {
     match bytes.split_first() {
         Some((&FORMAT, body)) => Ok(body),
@@ -149,7 +286,11 @@ fn damaged() -> Error {
 /// The bytes of an object's record: they are by far the most, so they are written by hand.
 pub fn encode_object(object: &Located) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
-    out.extend([FORMAT, object.kind.code(), object.codec]);
+    match object.presence {
+        Presence::Present => out.push(FORMAT),
+        absent => out.extend([ABSENT_FORMAT, absent.code()]),
+    }
+    out.extend([object.kind.code(), object.codec]);
     varint::put(&mut out, object.refs);
     varint::put(&mut out, u64::from(object.body_bytes));
     out.extend_from_slice(&object.extent.pack.0);
@@ -163,8 +304,12 @@ pub fn encode_object(object: &Located) -> Vec<u8> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_object(bytes: &[u8]) -> Result<Located> {
-    fn parse(bytes: &[u8]) -> Option<Located> {
+    fn parse(bytes: &[u8], absent: bool) -> Option<Located> {
         let mut reader = varint::Reader::new(bytes);
+        let presence = match absent {
+            true => Presence::from_code(reader.byte()?)?,
+            false => Presence::Present,
+        };
         let kind = ObjectKind::from_code(reader.byte()?)?;
         let codec = reader.byte()?;
         let refs = reader.number()?;
@@ -173,9 +318,14 @@ pub fn decode_object(bytes: &[u8]) -> Result<Located> {
         let offset = reader.number()?;
         let stored_bytes = u32::try_from(reader.number()?).ok()?;
         let extent = Extent { pack, offset, stored_bytes };
-        reader.is_empty().then_some(Located { kind, codec, body_bytes, extent, refs })
+        let located = Located { kind, codec, body_bytes, extent, refs, presence };
+        reader.is_empty().then_some(located)
     }
-    parse(body(bytes)?).ok_or_else(damaged)
+    let parsed = match bytes.split_first() {
+        Some((&ABSENT_FORMAT, body)) => parse(body, true),
+        _ => parse(body(bytes)?, false),
+    };
+    parsed.ok_or_else(damaged)
 }
 
 /// Digests end to end.
@@ -196,4 +346,32 @@ pub fn decode_digests(bytes: &[u8]) -> Result<Vec<Digest>> {
     }
     let digest = |chunk: &[u8]| chunk.try_into().map(Digest::from_bytes).map_err(|_| damaged());
     chunks.map(digest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::object::ObjectKind;
+
+    #[test]
+    fn a_version_written_before_it_had_a_time_bears_that_of_its_commit() {
+        let root = Digest::of(ObjectKind::Tree, b"");
+        let body = VersionBody {
+            root,
+            totals: Totals { files: 3, ..Totals::default() },
+            created: Timestamp(1_234_567),
+            description: "words".to_owned(),
+            metadata: Metadata::default(),
+            tags: Vec::new(),
+            ttl: Ttl::default(),
+        };
+        let old = decode_version(&encode(&body)).unwrap();
+        assert_eq!((old.root, old.totals.files, old.time_seconds), (root, 3, 1_234));
+        let new = VersionRecord { time_seconds: 9_999, ..old };
+        let read = decode_version(&encode_version(&new)).unwrap();
+        assert_eq!((read.time_seconds, read.created.0), (9_999, 1_234_567));
+        assert_eq!(read.description, "words");
+        let newer = decode_version(&[VERSION_FORMAT + 1]).unwrap_err();
+        assert_eq!(newer.kind(), Kind::Unsupported);
+    }
 }

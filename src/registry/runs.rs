@@ -3,12 +3,15 @@
 //! A version that is deleted keeps its place: edges hold names and numbers, which are never used
 //! twice.
 
+use super::api::Page;
 use super::embedded::{Embedded, each_below};
 use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
 use super::naming::{lookup, name_in};
+use super::paging::{Filling, page};
 use super::record;
 use crate::error::{Error, Kind, Result};
+use crate::model::json;
 use crate::model::name::{Alias, ArtifactName, ProjectName, RunId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::{
@@ -27,10 +30,12 @@ pub(super) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
 }
 
 fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
-    find_run(view, id)?.ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("no run {id}"))
-            .hint("`artifactfs runs ls PROJECT` lists the runs of a project")
-    })
+    find_run(view, id)?.ok_or_else(|| unknown_run(id))
+}
+
+fn unknown_run(id: &RunId) -> Error {
+    Error::new(Kind::NotFound, format!("no run {id}"))
+        .hint("`artifactfs runs ls PROJECT` lists the runs of a project")
 }
 
 /// A run that things can be logged to. One that was taken for crashed is heard again: what outlived the
@@ -63,6 +68,7 @@ fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
 
 /// Refuses what no listing could show.
 fn check(start: &RunStart) -> Result<()> {
+    start.config.check()?;
     let command: usize = start.command.iter().map(String::len).sum();
     let texts = [start.name.as_ref(), start.job_type.as_ref()];
     let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or_default();
@@ -84,8 +90,8 @@ fn merge(older: &Metadata, newer: &Metadata) -> Result<Metadata> {
 fn set(metadata: &Metadata, values: &[(String, String)]) -> Result<Metadata> {
     let mut object = metadata.to_object();
     for (key, value) in values {
-        let value = serde_json::from_str(value)
-            .map_err(|e| Error::new(Kind::Usage, format!("{key} is no JSON")).because(e))?;
+        let value = json::parse(value)
+            .map_err(|e| Error::new(Kind::Usage, format!("{key} is no JSON: {}", e.message())))?;
         object.insert(key.clone(), value);
     }
     Metadata::from_object(object)
@@ -124,19 +130,50 @@ fn version_in(key: &[u8], prefix: usize) -> Result<(ArtifactPath, VersionNumber)
 /// What is kept of an edge.
 type EdgeRecord = (Timestamp, Option<Alias>);
 
-fn edges(view: &dyn View, space: Space, id: &RunId) -> Result<Vec<Edge>> {
+/// What a key, of which `prefix` bytes name the run, and its value say.
+fn edge(view: &dyn View, key: &[u8], value: &[u8], prefix: usize) -> Result<Edge> {
+    let (path, number) = version_in(key, prefix)?;
+    let (at, alias): EdgeRecord = record::decode(value)?;
+    let deleted = view.get(&keys::version(&path, number))?.is_none();
+    Ok(Edge { path, number, at, alias, deleted })
+}
+
+/// The versions in the keys of a run.
+fn neighbours(
+    view: &dyn View,
+    space: Space,
+    id: &RunId,
+) -> Result<Vec<(ArtifactPath, VersionNumber)>> {
     let below = Key::of(space).name(id.as_str());
     let prefix = below.length();
     let mut found = Vec::new();
-    each_below(view, below, &mut |key, value| {
-        let (path, number) = version_in(key, prefix)?;
-        let (at, alias): EdgeRecord = record::decode(value)?;
-        let deleted = view.get(&keys::version(&path, number))?.is_none();
-        found.push(Edge { path, number, at, alias, deleted });
+    each_below(view, below, &mut |key, _| {
+        found.push(version_in(key, prefix)?);
         Ok(())
     })?;
-    found.sort_by_key(|edge| edge.at);
     Ok(found)
+}
+
+/// The runs whose ids end the keys of a range, behind `prefix` bytes.
+pub(super) fn page_of_runs(
+    view: &dyn View,
+    (from, to): (&[u8], &[u8]),
+    prefix: usize,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Page<RunInfo>> {
+    let found = page(view, from, to, limit as usize)?;
+    let mut filling = Filling::new(limit);
+    for (key, _) in &found.items {
+        if filling.is_full() {
+            return Ok(filling.page(true));
+        }
+        let id: RunId = name_in(keys::name_after(key, prefix))?;
+        let bytes = view.get(&keys::run(&id))?.ok_or_else(|| unknown_run(&id))?;
+        let run: RunInfo = record::decode(&bytes)?;
+        filling.push(run.seen_at(now), bytes.len());
+    }
+    Ok(filling.page(found.more))
 }
 
 /// A run makes a version, in the transaction that makes it.
@@ -160,6 +197,7 @@ pub(super) fn add_logged(
 impl Embedded {
     pub(super) fn open_or_begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
         check(start)?;
+        self.clear_rows(&start.id)?;
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
             let id = &start.id;
@@ -209,18 +247,14 @@ impl Embedded {
         project: &ProjectName,
         after: Option<&(Timestamp, RunId)>,
         limit: u32,
-    ) -> Result<Vec<RunInfo>> {
+    ) -> Result<Page<RunInfo>> {
         let now = (self.clock)();
-        self.read(|view| {
-            let (first, to) = Key::of(Space::RunOfProject).name(project.as_str()).range();
-            let from = after.map_or(first, |(created, id)| {
-                keys::next(&keys::run_of_project(project, *created, id))
-            });
-            let page = view.scan(&from, &to, limit as usize)?;
-            let prefix = Key::of(Space::RunOfProject).name(project.as_str()).number(0).length();
-            let ids = page.iter().map(|(key, _)| name_in::<RunId>(keys::name_after(key, prefix)));
-            ids.map(|id| Ok(known_run(view, &id?)?.seen_at(now))).collect()
-        })
+        let (first, to) = Key::of(Space::RunOfProject).name(project.as_str()).range();
+        let from = after.map_or(first, |(created, id)| {
+            keys::next(&keys::run_of_project(project, *created, id))
+        });
+        let prefix = Key::of(Space::RunOfProject).name(project.as_str()).number(0).length();
+        self.read(|view| page_of_runs(view, (&from, &to), prefix, limit, now))
     }
 
     /// Changes a run that is open.
@@ -231,7 +265,7 @@ impl Embedded {
         mut change: impl FnMut(&mut dyn Transaction, &mut RunInfo) -> Result<()>,
     ) -> Result<RunInfo> {
         let now = (self.clock)();
-        self.write(durability, |transaction| {
+        self.write_aside(durability, |transaction| {
             let mut run = open_run(&*transaction, id)?;
             run.heard = now;
             change(transaction, &mut run)?;
@@ -272,12 +306,13 @@ impl Embedded {
         })
     }
 
-    pub(super) fn rows_of_run(&self, id: &RunId, from: u64, limit: u32) -> Result<Vec<MetricRow>> {
+    pub(super) fn rows_of_run(&self, id: &RunId, from: u64, limit: u32) -> Result<Page<MetricRow>> {
         self.read(|view| {
             known_run(view, id)?;
             let (_, to) = Key::of(Space::Row).name(id.as_str()).range();
-            let page = view.scan(&keys::row(id, from), &to, limit as usize)?;
-            page.iter().map(|(_, value)| record::decode(value)).collect()
+            let found = page(view, &keys::row(id, from), &to, limit as usize)?;
+            let rows = found.items.iter().map(|(_, value)| record::decode(value));
+            Ok(Page { items: rows.collect::<Result<_>>()?, more: found.more })
         })
     }
 
@@ -301,30 +336,65 @@ impl Embedded {
         })
     }
 
-    /// Takes a batch of rows of a run that has ended away; whether there may be more.
-    fn delete_rows(&self, id: &RunId) -> Result<bool> {
+    /// Nothing happens to a run that has ended, or that another process goes on with.
+    pub(super) fn end_crashed_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
         let now = (self.clock)();
-        self.write(Durability::Immediate, |transaction| {
-            ended_run(&*transaction, id, now)?;
-            let (from, to) = Key::of(Space::Row).name(id.as_str()).range();
-            let page = transaction.scan(&from, &to, ROWS_BATCH)?;
-            page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
-            Ok(page.len() == ROWS_BATCH)
+        let lives = |run: &RunInfo| {
+            run.state == RunState::Running && run.start.holder.as_deref() == Some(holder)
+        };
+        // Only what changes goes into the change log.
+        let run = self.read(|view| known_run(view, id))?;
+        if !lives(&run) {
+            return Ok(run.seen_at(now));
+        }
+        self.write_change(&Change::Runs, |transaction| {
+            let mut run = known_run(&*transaction, id)?;
+            if lives(&run) {
+                (run.state, run.exit_code, run.ended) = (RunState::Crashed, None, Some(now));
+                put_run(transaction, &run)?;
+            }
+            Ok(run.seen_at(now))
         })
     }
 
+    /// Takes the rows of a run that is gone away, in batches; a run that is there keeps its own.
+    fn clear_rows(&self, id: &RunId) -> Result<()> {
+        let (from, to) = Key::of(Space::Row).name(id.as_str()).range();
+        let left = |view: &dyn View| {
+            let gone = find_run(view, id)?.is_none();
+            Ok(gone && !view.scan(&from, &to, 1)?.is_empty())
+        };
+        while self.read(left)? {
+            self.write_aside(Durability::Immediate, |transaction| {
+                if find_run(&*transaction, id)?.is_none() {
+                    let page = transaction.scan(&from, &to, ROWS_BATCH)?;
+                    page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The run first and its rows behind it: one that goes on after all loses nothing. Rows that an interrupted
+    /// removal left go with the next, or before a run of that id begins.
     pub(super) fn delete_run(&self, id: &RunId) -> Result<RunInfo> {
-        while self.delete_rows(id)? {}
+        let run = self.forget_run(id);
+        self.clear_rows(id)?;
+        run
+    }
+
+    fn forget_run(&self, id: &RunId) -> Result<RunInfo> {
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
             let run = ended_run(&*transaction, id, now)?;
-            for edge in edges(&*transaction, Space::Used, id)? {
-                transaction.delete(&keys::user(&edge.path, edge.number, id))?;
+            for (path, number) in neighbours(&*transaction, Space::Used, id)? {
+                transaction.delete(&keys::user(&path, number, id))?;
             }
-            for edge in edges(&*transaction, Space::Logged, id)? {
-                transaction.delete(&keys::logger(&edge.path, edge.number))?;
+            for (path, number) in neighbours(&*transaction, Space::Logged, id)? {
+                transaction.delete(&keys::logger(&path, number))?;
             }
-            for space in [Space::Used, Space::Logged, Space::RunAlias, Space::Row] {
+            for space in [Space::Used, Space::Logged, Space::RunAlias] {
                 let mut gone = Vec::new();
                 each_below(&*transaction, Key::of(space).name(id.as_str()), &mut |key, _| {
                     gone.push(key.to_vec());
@@ -358,7 +428,7 @@ impl Embedded {
         if let Some(number) = pinned {
             return self.read(|view| lookup(view, &by_number(number)));
         }
-        self.write(Durability::Immediate, |transaction| {
+        self.write_aside(Durability::Immediate, |transaction| {
             if let Some(bytes) = transaction.get(&key)? {
                 return lookup(&*transaction, &by_number(record::decode(&bytes)?));
             }
@@ -383,7 +453,7 @@ impl Embedded {
         if self.read(|view| view.get(&key))?.is_some() {
             return Ok(());
         }
-        self.write(Durability::Immediate, |transaction| {
+        self.write_aside(Durability::Immediate, |transaction| {
             open_run(&*transaction, id)?;
             if transaction.get(&key)?.is_some() {
                 return Ok(());
@@ -394,10 +464,24 @@ impl Embedded {
         })
     }
 
-    pub(super) fn edges_of_run(&self, id: &RunId, logged: bool) -> Result<Vec<Edge>> {
+    pub(super) fn edges_of_run(
+        &self,
+        id: &RunId,
+        logged: bool,
+        after: Option<&(ArtifactPath, VersionNumber)>,
+        limit: u32,
+    ) -> Result<Page<Edge>> {
+        let space = if logged { Space::Logged } else { Space::Used };
+        let below = Key::of(space).name(id.as_str());
+        let prefix = below.length();
+        let (first, to) = below.range();
+        let from =
+            after.map_or(first, |(path, number)| keys::next(&keys::edge(space, id, path, *number)));
         self.read(|view| {
             known_run(view, id)?;
-            edges(view, if logged { Space::Logged } else { Space::Used }, id)
+            let found = page(view, &from, &to, limit as usize)?;
+            let edges = found.items.iter().map(|(key, value)| edge(view, key, value, prefix));
+            Ok(Page { items: edges.collect::<Result<_>>()?, more: found.more })
         })
     }
 
@@ -416,16 +500,17 @@ impl Embedded {
         &self,
         path: &ArtifactPath,
         number: VersionNumber,
-    ) -> Result<Vec<RunId>> {
+        after: Option<&RunId>,
+        limit: u32,
+    ) -> Result<Page<RunId>> {
+        let below = keys::below(Space::User, path).number(number.0);
+        let prefix = below.length();
+        let (first, to) = below.range();
+        let from = after.map_or(first, |id| keys::next(&keys::user(path, number, id)));
         self.read(|view| {
-            let mut users = Vec::new();
-            let below = keys::below(Space::User, path).number(number.0);
-            let prefix = below.length();
-            each_below(view, below, &mut |key, _| {
-                users.push(name_in(keys::name_after(key, prefix))?);
-                Ok(())
-            })?;
-            Ok(users)
+            let found = page(view, &from, &to, limit as usize)?;
+            let users = found.items.iter().map(|(key, _)| name_in(keys::name_after(key, prefix)));
+            Ok(Page { items: users.collect::<Result<_>>()?, more: found.more })
         })
     }
 }

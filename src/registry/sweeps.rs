@@ -1,21 +1,27 @@
 //! Sweeps: runs that are tried for the best value of one metric.
 
-use super::embedded::{Embedded, each_below};
+use super::api::Page;
+use super::embedded::Embedded;
 use super::engine::{Durability, Transaction, View};
 use super::keys::{self, Key, Space};
 use super::naming::name_in;
+use super::paging::{Filling, page};
 use super::record;
-use super::runs::find_run;
+use super::runs::page_of_runs;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{ProjectName, RunId, SweepId};
 use crate::model::run::{RunInfo, RunStart, SweepInfo};
 
+/// The record of a sweep that is there.
+fn known(view: &dyn View, id: &SweepId) -> Result<Vec<u8>> {
+    view.get(&keys::sweep(id))?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("no sweep {id}"))
+            .hint("`artifactfs sweep ls PROJECT` lists the sweeps of a project")
+    })
+}
+
 fn known_sweep(view: &dyn View, id: &SweepId) -> Result<SweepInfo> {
-    match view.get(&keys::sweep(id))? {
-        Some(bytes) => record::decode(&bytes),
-        None => Err(Error::new(Kind::NotFound, format!("no sweep {id}"))
-            .hint("`artifactfs sweep ls PROJECT` lists the sweeps of a project")),
-    }
+    record::decode(&known(view, id)?)
 }
 
 impl Embedded {
@@ -34,9 +40,10 @@ impl Embedded {
     }
 
     pub(super) fn make_sweep(&self, sweep: &SweepInfo) -> Result<SweepInfo> {
+        sweep.config.check()?;
         let now = (self.clock)();
         let sweep = SweepInfo { created: now, ..sweep.clone() };
-        self.write(Durability::Immediate, |transaction| {
+        self.write_aside(Durability::Immediate, |transaction| {
             if let Some(bytes) = transaction.get(&keys::sweep(&sweep.id))? {
                 let there: SweepInfo = record::decode(&bytes)?;
                 // Asked twice, by who heard no answer.
@@ -57,17 +64,28 @@ impl Embedded {
         self.read(|view| known_sweep(view, id))
     }
 
-    pub(super) fn list_sweeps(&self, project: &ProjectName) -> Result<Vec<SweepInfo>> {
+    pub(super) fn list_sweeps(
+        &self,
+        project: &ProjectName,
+        after: Option<&SweepId>,
+        limit: u32,
+    ) -> Result<Page<SweepInfo>> {
+        let below = Key::of(Space::SweepOfProject).name(project.as_str());
+        let prefix = below.length();
+        let (first, to) = below.range();
+        let from = after.map_or(first, |id| keys::next(&keys::sweep_of_project(project, id)));
         self.read(|view| {
-            let below = Key::of(Space::SweepOfProject).name(project.as_str());
-            let prefix = below.length();
-            let mut found = Vec::new();
-            each_below(view, below, &mut |key, _| {
+            let found = page(view, &from, &to, limit as usize)?;
+            let mut filling = Filling::new(limit);
+            for (key, _) in &found.items {
+                if filling.is_full() {
+                    return Ok(filling.page(true));
+                }
                 let id: SweepId = name_in(keys::name_after(key, prefix))?;
-                found.push(known_sweep(view, &id)?);
-                Ok(())
-            })?;
-            Ok(found)
+                let bytes = known(view, &id)?;
+                filling.push(record::decode(&bytes)?, bytes.len());
+            }
+            Ok(filling.page(found.more))
         })
     }
 
@@ -76,20 +94,15 @@ impl Embedded {
         id: &SweepId,
         after: Option<&RunId>,
         limit: u32,
-    ) -> Result<Vec<RunInfo>> {
+    ) -> Result<Page<RunInfo>> {
         let now = (self.clock)();
+        let below = Key::of(Space::RunOfSweep).name(id.as_str());
+        let prefix = below.length();
+        let (first, to) = below.range();
+        let from = after.map_or(first, |run| keys::next(&keys::run_of_sweep(id, run)));
         self.read(|view| {
             known_sweep(view, id)?;
-            let below = Key::of(Space::RunOfSweep).name(id.as_str());
-            let prefix = below.length();
-            let (first, to) = below.range();
-            let from = after.map_or(first, |run| keys::next(&keys::run_of_sweep(id, run)));
-            let mut runs = Vec::new();
-            for (key, _) in view.scan(&from, &to, limit as usize)? {
-                let run: RunId = name_in(keys::name_after(&key, prefix))?;
-                runs.extend(find_run(view, &run)?.map(|run| run.seen_at(now)));
-            }
-            Ok(runs)
+            page_of_runs(view, (&from, &to), prefix, limit, now)
         })
     }
 }

@@ -21,12 +21,13 @@ use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ops::drafts::{DRAFTS_PATH, DraftCall, DraftService};
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
-use crate::registry::{Call, Registry, dispatch};
+use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, Registry, dispatch};
 use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH, STATS_PATH};
 
 /// Where scrapers look.
@@ -37,7 +38,7 @@ const REQUEST_MAX_BYTES: usize = 256 << 20;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long it then waits for its threads.
 const END_DEADLINE: Duration = Duration::from_secs(5);
-/// Requests worked on at once; one that waits for a change takes a place too.
+/// Requests worked on at once. One that waits for a change takes no place.
 const BLOCKING_THREADS: usize = 64;
 
 /// What a server offers.
@@ -45,6 +46,8 @@ const BLOCKING_THREADS: usize = 64;
 pub struct Services {
     /// The registry.
     pub registry: Option<Arc<dyn Registry>>,
+    /// How far its change log is.
+    pub changed: Option<watch::Receiver<LastChange>>,
     /// The drafts.
     pub drafts: Option<Arc<dyn DraftService>>,
     /// The repository whose numbers are told.
@@ -183,21 +186,42 @@ impl Drop for Active {
 }
 
 async fn registry(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let mut active = Some(Active::begin(&shared.active));
-    answer(&headers, move || {
-        let work = || {
-            let registry = shared.services.registry.ok_or_else(not_here)?;
-            let call: Call = postcard::from_bytes(&body).map_err(|e| unreadable().because(e))?;
-            // Waiting for a change may be cut short at any time; anything else is finished.
-            if matches!(call, Call::ChangesAfter { .. }) {
-                active = None;
+    if let Some(refused) = refuse_other_release(&headers) {
+        return refused;
+    }
+    let mut call: Call = match postcard::from_bytes(&body) {
+        Ok(call) => call,
+        Err(e) => return refuse(&unreadable().because(e), None),
+    };
+    // Waiting for a change may be cut short at any time; anything else is finished.
+    let mut active = None;
+    match &mut call {
+        Call::ChangesAfter { after, wait_milliseconds } => {
+            if let Some(changed) = shared.services.changed {
+                wait_for_change(changed, *after, std::mem::take(wait_milliseconds)).await;
             }
-            dispatch(&*registry, call)
-        };
-        let done = work();
-        (done, active)
+        }
+        _ => active = Some(Active::begin(&shared.active)),
+    }
+    answer(&headers, move || {
+        let registry = shared.services.registry.ok_or_else(not_here);
+        (registry.and_then(|registry| dispatch(&*registry, call)), active)
     })
     .await
+}
+
+/// Returns when something has changed, when the wait is over, or when the registry ends. However many wait, no
+/// thread does.
+async fn wait_for_change(
+    mut changed: watch::Receiver<LastChange>,
+    after: u64,
+    wait_milliseconds: u64,
+) {
+    let wait = Duration::from_millis(wait_milliseconds.min(CHANGES_WAIT_MAX));
+    let news = changed.wait_for(|change| change.is_news(after));
+    if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
+        tracing::debug!("the registry ended while somebody waited for a change");
+    }
 }
 
 async fn drafts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
@@ -237,19 +261,32 @@ async fn metrics(State(shared): State<Shared>) -> Response<Body> {
     response
 }
 
+fn refuse_other_release(headers: &HeaderMap) -> Option<Response<Body>> {
+    let other = headers.get(PROTOCOL_HEADER).is_none_or(|version| version != PROTOCOL);
+    other.then(|| refuse(&unreadable(), None))
+}
+
 async fn answer(
     headers: &HeaderMap,
     work: impl FnOnce() -> (Result<Vec<u8>>, Option<Active>) + Send + 'static,
 ) -> Response<Body> {
-    if headers.get(PROTOCOL_HEADER).is_none_or(|version| version != PROTOCOL) {
-        return refuse(&unreadable(), None);
+    if let Some(refused) = refuse_other_release(headers) {
+        return refused;
     }
     let failed = || Error::new(Kind::Unavailable, "the daemon failed at this request; see its log");
     match tokio::task::spawn_blocking(work).await {
         Ok((Ok(bytes), active)) => Response::new(held(bytes, active)),
         Ok((Err(error), active)) => refuse(&error, active),
+        // The server has ended before anything was done: whoever asked looks for the next.
+        Err(e) if e.is_cancelled() => Response::new(broken()),
         Err(_) => refuse(&failed(), None),
     }
+}
+
+/// A body that breaks off: no answer, rather than one.
+fn broken() -> Body {
+    let ended = || std::io::Error::other("the server has ended");
+    Body::from_stream(futures_util::stream::once(async move { Err::<Bytes, _>(ended()) }))
 }
 
 /// A body that is under way until it is sent: a server that ends would cut it off otherwise, and who

@@ -24,6 +24,8 @@ const WAITING_MAX: usize = 64;
 #[derive(Default)]
 struct Gate {
     frozen: bool,
+    /// Nothing may change until the drafts are opened again.
+    sealed: bool,
     /// Operations under way that change the draft.
     changing: u32,
     /// Handles open for writing.
@@ -67,7 +69,7 @@ impl Gates {
         let mut gates = self.lock();
         let gate = gates.entry(Arc::clone(key)).or_default();
         act(gate);
-        if !gate.frozen && gate.changing == 0 && gate.writers == 0 {
+        if !gate.frozen && !gate.sealed && gate.changing == 0 && gate.writers == 0 {
             gates.remove(key);
         }
         self.moved.notify_all();
@@ -85,17 +87,31 @@ impl Gates {
         touched.get(key).copied()
     }
 
+    /// Refuses every change of the draft from now on.
+    pub fn seal(&self, key: &DraftKey) {
+        self.with(key, |gate| gate.sealed = true);
+    }
+
+    /// Allows changes of the draft again.
+    pub fn unseal(&self, key: &DraftKey) {
+        self.with(key, |gate| gate.sealed = false);
+    }
+
     /// The draft is gone.
     pub fn forget(&self, key: &DraftKey) {
+        self.unseal(key);
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Begins an operation that changes the draft; while that is frozen, waits. EBUSY when that takes too
-    /// long, or too many wait.
+    /// long, or too many wait; EIO when it is sealed.
     pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
         let mut gates = self.lock();
         if gates.get(key).is_some_and(|gate| gate.frozen) {
             gates = self.wait_thawed(gates, key)?;
+        }
+        if gates.get(key).is_some_and(|gate| gate.sealed) {
+            return Err(Errno::IO);
         }
         let gate = gates.entry(Arc::clone(key)).or_default();
         gate.changing += 1;

@@ -64,6 +64,7 @@ impl Drafts {
         let mut shared = open.inode.write();
         let Some(mark) = shared.mark else { return write_host(file, offset, data) };
         self.soil(&mut shared, file)?;
+        self.own_end(file, &mark, offset)?;
         let (start, filled) = self.filled(file, &mark, offset, data)?;
         let written = write_host(file, start, &filled)? as u64;
         let end = (start + written).min(offset + data.len() as u64);
@@ -103,6 +104,34 @@ impl Drafts {
         Ok((start, filled))
     }
 
+    /// The file is about to end at `end`, if it is shorter, or to be cut off there: the blocks that
+    /// one end or the other divides become the file's own first. Some hosts fill the rest of such a block
+    /// with zeros, and what was a hole there is none any more.
+    fn own_end(&self, file: &File, mark: &ContentMark, end: u64) -> Result<()> {
+        let size = rustix::fs::fstat(file)?.st_size as u64;
+        let (start, filled) = self.filled(file, mark, size.min(end), &[])?;
+        if write_host(file, start, &filled)? == filled.len() { Ok(()) } else { Err(Errno::NOSPC) }
+    }
+
+    /// What the host tells as data of a file that has none of its own gets the content's bytes: hosts
+    /// that keep small files within their inodes tell no holes in them.
+    fn own_told(&self, file: &File, mark: &ContentMark) -> Result<()> {
+        let mut at = 0;
+        while at < mark.visible_bytes {
+            let (own, stop) = whose(file, at, mark.visible_bytes)?;
+            while own && at < stop {
+                let mut bytes = vec![0; (stop - at).min(ZEROS_BYTES) as usize];
+                self.read_base(&mark.content, at, &mut bytes)?;
+                if write_host(file, at, &bytes)? < bytes.len() {
+                    return Err(Errno::NOSPC);
+                }
+                at += bytes.len() as u64;
+            }
+            at = at.max(stop);
+        }
+        Ok(())
+    }
+
     fn write_zeros(&self, file: &File, mark: &ContentMark, mut at: u64, end: u64) -> Result<()> {
         let zeros = vec![0; (end - at).min(ZEROS_BYTES) as usize];
         while at < end {
@@ -133,6 +162,7 @@ impl Drafts {
             let Some(mark) = shared.mark else { return rustix::fs::ftruncate(file, size) };
             if size != length()? {
                 self.soil(&mut shared, file)?;
+                self.own_end(file, &mark, size)?;
             }
             rustix::fs::ftruncate(file, size)?;
             self.see_only(&mut shared, file, size.min(mark.visible_bytes))
@@ -146,6 +176,7 @@ impl Drafts {
         if let Some(mark) = &mut shared.mark
             && mark.clean
         {
+            self.own_told(file, mark)?;
             let soiled = ContentMark { clean: false, ..*mark };
             self.set_mark(&soiled, file)?;
             *mark = soiled;
@@ -221,12 +252,14 @@ impl Drafts {
             if offset < mark.visible_bytes && end < mark.visible_bytes {
                 return self.write_zeros(file, &mark, offset, end);
             }
+            self.own_end(file, &mark, offset)?;
             self.see_only(&mut shared, file, offset.min(mark.visible_bytes))?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(file, punch, offset, length)?;
         } else {
             // Blocks that are only allocated read like holes, but not for certain: none are
             // allocated where holes mean something.
+            self.own_end(file, &mark, end)?;
             let rest = offset.max(mark.visible_bytes.next_multiple_of(self.block_bytes));
             if end > rest {
                 rustix::fs::fallocate(file, flags, rest, end - rest)?;
@@ -234,6 +267,9 @@ impl Drafts {
         }
         let longer = !flags.contains(FallocateFlags::KEEP_SIZE)
             && end > rustix::fs::fstat(file)?.st_size as u64;
+        if longer && flags.intersects(zeroes) {
+            self.own_end(file, &mark, end)?;
+        }
         if longer { rustix::fs::ftruncate(file, end) } else { Ok(()) }
     }
 
@@ -313,7 +349,7 @@ impl Drafts {
         to_offset: u64,
         length: u64,
     ) -> Result<u64> {
-        if !self.overlays {
+        if !self.can_stand() {
             return Err(Errno::OPNOTSUPP);
         }
         let open = self.handles.file(handle)?;
@@ -335,7 +371,9 @@ impl Drafts {
         let goes_on = before == size && to_offset == size && from_offset == size;
         // With bytes of its own in it, it is not that content.
         let holds_data = before > 0 && !is_all_hole(file)?;
-        if !goes_on || holds_data {
+        // A host may fill the rest of a divided block with zeros when the file gets longer.
+        let divided = !size.is_multiple_of(self.block_bytes);
+        if !goes_on || holds_data || divided {
             return Err(Errno::OPNOTSUPP);
         }
         let visible_bytes = size + length;
@@ -343,6 +381,9 @@ impl Drafts {
         let mark = ContentMark { content, visible_bytes, clean };
         self.set_mark(&mark, file)?;
         rustix::fs::ftruncate(file, visible_bytes)?;
+        if !clean {
+            self.own_told(file, &mark)?;
+        }
         shared.mark = Some(mark);
         Ok(length)
     }

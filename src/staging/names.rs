@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::Result;
@@ -14,8 +14,9 @@ use super::handle::{Handle, OpenInode, OpenMode};
 use super::mark::ContentMark;
 use super::node::Body;
 use super::overlay::{STANDS_FOR_ZERO, Seen, is_directory, is_whiteout};
-use super::posix::{Attr, Caller, NOFOLLOW, open_again};
+use super::posix::{Attr, Caller, open_again};
 use super::scratch::Drafts;
+use crate::model::name::EntryName;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::{Content, Target};
 
@@ -55,6 +56,28 @@ impl Drafts {
         let mark = if self.lock_nodes().knows(stat.st_ino) { None } else { self.tree_mark(&path)? };
         let id = self.lock_nodes().look_up_root(&Arc::new(key.clone()), stat.st_ino, mark);
         Ok(Attr { id, stat })
+    }
+
+    /// Calls `body` with the node of a directory of a draft, which is known meanwhile.
+    ///
+    /// # Errors
+    /// ENOENT, and what the host says.
+    pub fn with_directory<T>(
+        &self,
+        key: &ArtifactPath,
+        path: &[EntryName],
+        body: impl FnOnce(u64) -> T,
+    ) -> Result<T> {
+        let mut at = self.root_of(key)?.id;
+        let mut held = vec![at];
+        let found = path.iter().try_for_each(|name| {
+            at = self.lookup(at, name.as_os_str())?.id;
+            held.push(at);
+            Ok(())
+        });
+        let done = found.map(|()| body(at));
+        held.into_iter().for_each(|id| self.forget(id, 1));
+        done
     }
 
     /// An entry; counts as a look-up.
@@ -97,12 +120,12 @@ impl Drafts {
     fn settle(&self, path: &Path, owner: Owner, mode: Option<u32>) -> Result<()> {
         if let Some((uid, gid)) = owner.given {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            rustix::fs::chownat(&self.directory, path, uid, gid, NOFOLLOW)?;
+            self.host.chown(path, uid, gid)?;
         }
         match mode {
             Some(mode) => {
                 let mode = Mode::from_raw_mode(mode & 0o7777);
-                rustix::fs::chmodat(&self.directory, path, mode, AtFlags::empty())
+                self.host.chmod(path, mode)
             }
             None => Ok(()),
         }
@@ -167,7 +190,7 @@ impl Drafts {
         };
         self.make((parent, name), caller, false, |path, owner| {
             let private = Mode::from_raw_mode(0o600);
-            rustix::fs::mknodat(&self.directory, path, kind, private, device)?;
+            self.host.mknod(path, kind, private, device)?;
             self.settle(path, owner, Some(mode))
         })
     }
@@ -178,7 +201,7 @@ impl Drafts {
     /// What the host says.
     pub fn mkdir(&self, parent: u64, name: &OsStr, caller: Caller, mode: u32) -> Result<Attr> {
         self.make((parent, name), caller, true, |path, owner| {
-            rustix::fs::mkdirat(&self.directory, path, Mode::from_raw_mode(0o700))?;
+            self.host.mkdir(path, Mode::from_raw_mode(0o700))?;
             let inherited = if owner.inherits { Mode::SGID.as_raw_mode() } else { 0 };
             self.settle(path, owner, Some(mode | inherited))
         })
@@ -196,7 +219,7 @@ impl Drafts {
         target: &Path,
     ) -> Result<Attr> {
         self.make((parent, name), caller, false, |path, owner| {
-            rustix::fs::symlinkat(target, &self.directory, path)?;
+            self.host.symlink(target.as_os_str(), path)?;
             self.settle(path, owner, None)
         })
     }
@@ -212,7 +235,7 @@ impl Drafts {
         content: Content,
         executable: bool,
     ) -> Result<Attr> {
-        if !self.overlays {
+        if !self.can_stand() {
             return Err(Errno::XDEV);
         }
         let target = Target::File { content, executable };
@@ -244,16 +267,16 @@ impl Drafts {
         }
         self.own(parent)?;
         self.bring_node(id)?;
+        // From now on it may be changed by a name that does not lead through these directories.
+        let others = self.lock_nodes().parents(id);
+        others.into_iter().try_for_each(|other| self.own(other))?;
         let _names = self.exclusive();
         self.refuse_covered(parent, name)?;
         let (old, new) = {
             let nodes = self.lock_nodes();
             (nodes.path(id)?, nodes.entry(parent, name)?)
         };
-        let directory = &self.directory;
-        self.place(&new, false, |new| {
-            rustix::fs::linkat(directory, &old, directory, new, AtFlags::empty())
-        })?;
+        self.place(&new, false, |new| self.host.link(&old, new))?;
         self.look_up_here(parent, name)
     }
 
@@ -308,9 +331,9 @@ impl Drafts {
             Seen::Host(stat) if is_directory(stat) => left = self.take_directory(path, cover)?,
             Seen::Host(_) if cover => {
                 let part = self.whiteout()?;
-                rustix::fs::renameat(&self.directory, &part, &self.directory, path)?;
+                self.host.rename(&part, path)?;
             }
-            Seen::Host(_) => rustix::fs::unlinkat(&self.directory, path, AtFlags::empty())?,
+            Seen::Host(_) => self.host.unlink(path)?,
         }
         if let Seen::Host(stat) = seen {
             self.lock_nodes().unlink(parent, name, stat.st_ino, last_name(stat));
@@ -466,16 +489,16 @@ impl Drafts {
     }
 
     fn create_at(&self, path: &Path, access: OFlags, owner: Owner, mode: u32) -> Result<File> {
-        let make = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = access | OFlags::CREATE | OFlags::EXCL;
         let mine = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let keeps = owner.given.is_none_or(|given| given == mine) && !owner.inherits;
         if keeps && mode & (self.umask | 0o7000) == 0 {
             // Nothing to give away, and nothing our own umask takes: one call does it.
             let mode = Mode::from_raw_mode(mode & 0o7777);
-            return rustix::fs::openat(&self.directory, path, make, mode).map(File::from);
+            return self.host.open_at(path, make, mode);
         }
         let private = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(&self.directory, path, make, private)?;
+        let file = self.host.open_at(path, make, private)?;
         let given = owner.given.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
         let settled = match given {
             Some((uid, gid)) => rustix::fs::fchown(&file, Some(uid), Some(gid)),
@@ -484,10 +507,10 @@ impl Drafts {
         let settled =
             settled.and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)));
         if let Err(e) = settled {
-            rustix::fs::unlinkat(&self.directory, path, AtFlags::empty())?;
+            self.host.unlink(path)?;
             return Err(e);
         }
-        Ok(File::from(file))
+        Ok(file)
     }
 
     /// Puts what stands for `target` under a name, in place of what the draft shows there; for
@@ -507,11 +530,10 @@ impl Drafts {
             let stat = self.base_stat(&draft, target)?;
             let part = self.work_path();
             self.build(&part, target, &stat)?;
-            let own = &self.directory;
             left = match self.stat(&path) {
                 Ok(before) => {
                     drop(self.hold(&Seen::Host(before), &path));
-                    rustix::fs::renameat_with(own, &part, own, &path, RenameFlags::EXCHANGE)?;
+                    self.host.rename_with(&part, &path, RenameFlags::EXCHANGE)?;
                     let gone = is_directory(&before) || before.st_nlink <= 1;
                     if !is_whiteout(&before) {
                         self.lock_nodes().unlink(parent, name, before.st_ino, gone);
@@ -519,7 +541,7 @@ impl Drafts {
                     Some(part)
                 }
                 Err(Errno::NOENT) => {
-                    rustix::fs::renameat(own, &part, own, &path)?;
+                    self.host.rename(&part, &path)?;
                     self.lock_nodes().unlink_base(parent, name);
                     None
                 }

@@ -161,10 +161,16 @@ impl Nodes {
     }
 
     fn add_link(&mut self, id: u64, link: Link) {
-        if let Some(node) = self.known.get_mut(&id)
-            && !node.links.contains(&link)
-        {
-            node.links.push(link);
+        let Some(node) = self.known.get(&id) else { return };
+        if node.links.contains(&link) {
+            return;
+        }
+        // Directories that the kernel forgot were found anew, by another number.
+        let there = |link: &Link| self.known.contains_key(&link.parent);
+        let mut links: Vec<Link> = node.links.iter().filter(|link| there(link)).cloned().collect();
+        links.push(link);
+        if let Some(node) = self.known.get_mut(&id) {
+            node.links = links;
         }
     }
 
@@ -246,15 +252,17 @@ impl Nodes {
     /// Name and directory of a node, by one of its links; `None` for the root of a draft and for
     /// what has no name any more.
     pub fn link_of(&self, id: u64) -> Option<(u64, Box<OsStr>)> {
-        let link = self.known.get(&id)?.links.first()?;
+        let links = &self.known.get(&id)?.links;
+        let link = links.iter().find(|link| self.known.contains_key(&link.parent))?;
         Some((link.parent, OsStr::from_bytes(&link.name).into()))
     }
 
-    /// The directories in which a node has a name.
+    /// The directories in which a node has a name, as far as the kernel knows them. A file with one
+    /// name is reached by that; where one of several names is, nothing is marked clean.
     pub fn parents(&self, id: u64) -> Vec<u64> {
-        self.known
-            .get(&id)
-            .map_or_else(Vec::new, |node| node.links.iter().map(|link| link.parent).collect())
+        let links = self.known.get(&id).map_or(&[][..], |node| &node.links);
+        let parents = links.iter().map(|link| link.parent);
+        parents.filter(|parent| self.known.contains_key(parent)).collect()
     }
 
     /// Where a node is, or would be, relative to the scratch directory; ENOENT when it has no name any

@@ -70,7 +70,7 @@ impl Seen {
 
 impl Drafts {
     pub(super) fn stat(&self, path: &Path) -> Result<Stat> {
-        rustix::fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)
+        self.host.stat(path)
     }
 
     /// The entry `name` of `parent`; ENOENT when the draft shows none.
@@ -110,7 +110,7 @@ impl Drafts {
 
     /// The mark of the host's directory at `path`.
     pub(super) fn tree_mark(&self, path: &Path) -> Result<Option<TreeMark>> {
-        TreeMark::of(&self.root.join(path))
+        TreeMark::of(&self.host.placed(path)?)
     }
 
     /// A name below the scratch directory that nothing has.
@@ -144,7 +144,7 @@ impl Drafts {
         if let Some(stat) = templates.get(draft) {
             return Ok(*stat);
         }
-        let record = self.record(draft);
+        let record = self.record(draft).map_err(|e| host_errno(&e))?;
         let mut stat = rustix::fs::stat(self.tree_path(draft))?;
         if let Some((uid, gid)) = record.owner {
             (stat.st_uid, stat.st_gid) = (uid, gid);
@@ -168,7 +168,7 @@ impl Drafts {
         let sparse = (stat.st_blocks as u64) * STAT_BLOCK_BYTES < stat.st_size as u64;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if let (true, true, Some(path)) = (sparse, regular, path)
-            && let Some(mark) = ContentMark::at(&self.root.join(path))?
+            && let Some(mark) = ContentMark::at(&self.host.placed(path)?)?
         {
             let blocks = mark.visible_bytes.div_ceil(STAT_BLOCK_BYTES);
             stat.st_blocks = (stat.st_blocks as u64).max(blocks) as _;
@@ -208,7 +208,7 @@ impl Drafts {
                 Step::Owned => {}
                 Step::Soil(path, mark) => {
                     let soiled = TreeMark { clean: false, ..mark };
-                    soiled.set(&self.root.join(path))?;
+                    soiled.set(&self.host.placed(&path)?)?;
                     self.lock_nodes().set_mark(at, Some(soiled));
                 }
                 Step::Make(tree) => self.bring_directory(at, tree, false)?,
@@ -234,10 +234,10 @@ impl Drafts {
     /// A directory that stands on a tree appears at `path` as a whole.
     pub(super) fn build_directory(&self, path: &Path, stat: &Stat, mark: TreeMark) -> Result<()> {
         let part = self.work_path();
-        rustix::fs::mkdirat(&self.directory, &part, Mode::from_raw_mode(0o700))?;
-        mark.set(&self.root.join(&part))?;
+        self.host.mkdir(&part, Mode::from_raw_mode(0o700))?;
+        mark.set(&self.host.placed(&part)?)?;
         self.dress(&part, stat)?;
-        rustix::fs::renameat(&self.directory, &part, &self.directory, path)
+        self.host.rename(&part, path)
     }
 
     /// Owner, mode and times, in this order.
@@ -245,12 +245,11 @@ impl Drafts {
         let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(&self.directory, path, Some(uid), Some(gid), nofollow)?;
+            self.host.chown(path, Some(uid), Some(gid))?;
         }
         if !link {
             let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-            rustix::fs::chmodat(&self.directory, path, mode, AtFlags::empty())?;
+            self.host.chmod(path, mode)?;
         }
         let at = |seconds: i64, nanoseconds: u64| Timespec {
             tv_sec: seconds,
@@ -260,7 +259,7 @@ impl Drafts {
             last_access: at(stat.st_atime, stat.st_atime_nsec),
             last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
         };
-        rustix::fs::utimensat(&self.directory, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        self.host.utimens(path, &times)
     }
 
     /// Puts what stands for `target` at `path`, in place of what is there unless that is a
@@ -272,12 +271,12 @@ impl Drafts {
                 return self.build_directory(path, stat, TreeMark { tree: *tree, clean: true });
             }
             Target::Symlink(to) => {
-                rustix::fs::symlinkat(OsStr::from_bytes(to), &self.directory, &part)?;
+                self.host.symlink(OsStr::from_bytes(to), &part)?;
             }
             Target::File { content, .. } => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
                 let private = Mode::from_raw_mode(0o600);
-                let file = rustix::fs::openat(&self.directory, &part, flags, private)?;
+                let file = self.host.open_at(&part, flags, private)?;
                 if let Some(mark) = ContentMark::whole(*content) {
                     mark.set(&file)?;
                     rustix::fs::ftruncate(&file, content.size_bytes())?;
@@ -285,7 +284,7 @@ impl Drafts {
             }
         }
         self.dress(&part, stat)?;
-        rustix::fs::renameat(&self.directory, &part, &self.directory, path)
+        self.host.rename(&part, path)
     }
 
     /// Brings what is only in the base to the host: for a file its attributes and its mark, for a
@@ -329,8 +328,7 @@ impl Drafts {
     }
 
     pub(super) fn open_host(&self, path: &Path, flags: OFlags) -> Result<std::fs::File> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, path, flags, Mode::empty()).map(std::fs::File::from)
+        self.host.open_at(path, flags, Mode::empty())
     }
 
     /// Makes something at `path` by `make`, also where a whiteout lies; it appears as a whole.
@@ -346,13 +344,12 @@ impl Drafts {
         }
         let part = self.work_path();
         make(&part)?;
-        let own = &self.directory;
         if directory {
             // A directory cannot be renamed over something that is none.
-            rustix::fs::renameat_with(own, &part, own, path, RenameFlags::EXCHANGE)?;
-            return rustix::fs::unlinkat(own, &part, AtFlags::empty());
+            self.host.rename_with(&part, path, RenameFlags::EXCHANGE)?;
+            return self.host.unlink(&part);
         }
-        rustix::fs::renameat(own, &part, own, path)
+        self.host.rename(&part, path)
     }
 
     /// A whiteout below the work directory.
@@ -364,7 +361,7 @@ impl Drafts {
 
     pub(super) fn whiteout_at(&self, path: &Path) -> Result<()> {
         let none = Mode::empty();
-        rustix::fs::mknodat(&self.directory, path, FileType::CharacterDevice, none, 0)
+        self.host.mknod(path, FileType::CharacterDevice, none, 0)
     }
 
     /// Whether the draft shows nothing in this directory; `path` is where it is on the host.
@@ -403,8 +400,7 @@ impl Drafts {
 
     /// Whether no name in the host's directory at `path` is `wanted`.
     fn host_names(&self, path: &Path, wanted: impl Fn(&Stat) -> bool) -> Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.directory, path, flags, Mode::empty())?;
+        let fd = self.open_host(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         for entry in Dir::read_from(&fd)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -423,25 +419,24 @@ impl Drafts {
     /// Takes a directory that shows nothing off the host, and leaves a whiteout if `cover`. What is
     /// left of it lies where the answer says, to be swept when nobody waits.
     pub(super) fn take_directory(&self, path: &Path, cover: bool) -> Result<Option<PathBuf>> {
-        let own = &self.directory;
         if !cover {
-            match rustix::fs::unlinkat(own, path, AtFlags::REMOVEDIR) {
+            match self.host.rmdir(path) {
                 Err(Errno::NOTEMPTY) => {}
                 done => return done.map(|()| None),
             }
         }
         let part = if cover { self.whiteout()? } else { self.work_path() };
         let flags = if cover { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
-        rustix::fs::renameat_with(own, path, own, &part, flags)?;
+        self.host.rename_with(path, &part, flags)?;
         Ok(Some(part))
     }
 
     /// Removes what lies in the work directory: a file, or a directory of whiteouts.
     pub(super) fn sweep_work(&self, part: &Path) -> Result<()> {
-        let full = self.root.join(part);
-        let done = match std::fs::symlink_metadata(&full) {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&full),
-            Ok(_) => std::fs::remove_file(&full),
+        let full = self.host.placed(part)?;
+        let done = match std::fs::symlink_metadata(&*full) {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&*full),
+            Ok(_) => std::fs::remove_file(&*full),
             Err(e) => Err(e),
         };
         done.map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::Result;
@@ -61,7 +61,6 @@ pub struct SetAttr {
     pub modified: Option<Time>,
 }
 
-pub(super) const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
 /// utimensat(2): the present moment, and leaving a time alone.
 const UTIME_NOW: i64 = rustix::fs::UTIME_NOW;
 const UTIME_OMIT: i64 = rustix::fs::UTIME_OMIT;
@@ -164,7 +163,6 @@ impl Drafts {
     }
 
     fn set_by_path(&self, id: u64, path: &Path, handle: Option<u64>, set: SetAttr) -> Result<()> {
-        let directory = &self.directory;
         if let Some(size) = set.size {
             match handle.map(|handle| self.handles.file(handle)).transpose()? {
                 Some(open) if open.mode == OpenMode::Write => {
@@ -175,19 +173,13 @@ impl Drafts {
         }
         if set.uid.is_some() || set.gid.is_some() {
             let (uid, gid) = (set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw));
-            rustix::fs::chownat(directory, path, uid, gid, NOFOLLOW)?;
+            self.host.chown(path, uid, gid)?;
         }
         if let Some(mode) = set.mode {
-            let kind = FileType::from_raw_mode(self.stat(path)?.st_mode);
-            // chmod(2) follows symlinks, and a symlink has no mode of its own.
-            if kind == FileType::Symlink {
-                return Err(Errno::OPNOTSUPP);
-            }
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            rustix::fs::chmodat(directory, path, mode, AtFlags::empty())?;
+            self.host.chmod(path, Mode::from_raw_mode(mode & 0o7777))?;
         }
         match times(set) {
-            Some(times) => rustix::fs::utimensat(directory, path, &times, NOFOLLOW),
+            Some(times) => self.host.utimens(path, &times),
             None => Ok(()),
         }
     }
@@ -206,11 +198,11 @@ impl Drafts {
             Body::Base(Target::Symlink(to)) => Ok(to.into_vec()),
             Body::Base(_) => Err(Errno::INVAL),
             Body::Host(_) => {
-                let target = match path {
-                    Ok(path) => rustix::fs::readlinkat(&self.directory, &path, Vec::new())?,
-                    Err(_) => rustix::fs::readlinkat(self.nameless(id, None)?, "", Vec::new())?,
+                let Ok(path) = path else {
+                    let target = rustix::fs::readlinkat(self.nameless(id, None)?, "", Vec::new())?;
+                    return Ok(target.into_bytes());
                 };
-                Ok(target.into_bytes())
+                self.host.readlink(&path)
             }
         }
     }

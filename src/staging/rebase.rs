@@ -7,11 +7,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::Result;
+use super::in_use::is_used_elsewhere;
 use super::io::is_all_hole;
 use super::mark::{ContentMark, OWN_PREFIX, TreeMark};
 use super::overlay::is_whiteout;
@@ -60,12 +62,15 @@ impl Drafts {
         shared: bool,
     ) -> Result<bool> {
         let path = self.in_draft(key, path);
-        let Some(mark) = ContentMark::whole(content) else { return Ok(true) };
+        let Some(mark) = ContentMark::whole(content) else {
+            let stat = self.stat(&path)?;
+            return Ok(stat.st_nlink == 1 && self.may_share(stat.st_ino));
+        };
         if shared {
             self.part_with(&path, mark)?;
             return Ok(true);
         }
-        let stat = {
+        let settled = {
             // Nobody opens it between the look and the change.
             let _names = self.exclusive();
             let file = self.open_host(&path, OFlags::RDWR)?;
@@ -74,8 +79,16 @@ impl Drafts {
                 return Ok(false);
             }
             let size = stat.st_size as u64;
+            // A change by another name would not be seen by the directories that have this one.
+            if stat.st_nlink > 1 {
+                return Ok(false);
+            }
             if ContentMark::of(&file, size)? == Some(mark) {
-                return Ok(stat.st_nlink == 1);
+                return Ok(true);
+            }
+            // Somebody may read it by a mapping, though it is closed: holes would show there.
+            if is_used(&file) {
+                return Ok(false);
             }
             mark.set(&file)?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -89,29 +102,27 @@ impl Drafts {
                 last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
             };
             rustix::fs::futimens(&file, &times)?;
-            if is_all_hole(&file)? { Some(stat) } else { None }
+            is_all_hole(&file)?
         };
-        match stat {
-            // A change by another name would not be seen by the directories that have this one.
-            Some(stat) => Ok(stat.st_nlink == 1),
+        if !settled {
             // Something stayed of it, which would hide the content after a change.
-            None => self.part_with(&path, mark).map(|()| true),
+            self.part_with(&path, mark)?;
         }
+        Ok(true)
     }
 
     /// Puts an empty file with the same attributes in the place of one whose inode is a pack's.
     fn part_with(&self, path: &Path, mark: ContentMark) -> Result<()> {
-        let own = &self.directory;
         let stat = self.stat(path)?;
         let part = self.work_path();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(own, &part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
-        copy_xattrs(&self.root.join(path), &file)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = self.host.open_at(&part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
+        copy_xattrs(&self.host.placed(path)?, &file)?;
         mark.set(&file)?;
         rustix::fs::ftruncate(&file, mark.visible_bytes)?;
         self.dress(&part, &stat)?;
         let _names = self.exclusive();
-        rustix::fs::renameat(own, &part, own, path)?;
+        self.host.rename(&part, path)?;
         let host = self.stat(path)?.st_ino;
         let node = self.lock_nodes().node_of_host(stat.st_ino);
         self.lock_nodes().replaced(stat.st_ino, host);
@@ -135,7 +146,7 @@ impl Drafts {
         clean: bool,
     ) -> Result<()> {
         let path = self.in_draft(key, path);
-        let full = self.root.join(&path);
+        let full = self.host.placed(&path)?;
         let host = self.stat(&path)?.st_ino;
         {
             let _names = self.exclusive();
@@ -144,14 +155,16 @@ impl Drafts {
             self.lock_nodes().set_mark_of_host(host, Some(mark));
         }
         // What was removed is not in the tree any more: nothing has to cover it.
-        for entry in fs::read_dir(&full).map_err(|e| super::io::errno(&e))? {
+        let listed = self.open_host(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let listed = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&listed));
+        for entry in fs::read_dir(listed).map_err(|e| super::io::errno(&e))? {
             let entry = entry.map_err(|e| super::io::errno(&e))?;
             let device = entry
                 .file_type()
                 .is_ok_and(|kind| std::os::unix::fs::FileTypeExt::is_char_device(&kind));
             let name = path.join(entry.file_name());
             if device && self.stat(&name).is_ok_and(|stat| is_whiteout(&stat)) {
-                rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty())?;
+                self.host.unlink(&name)?;
             }
         }
         Ok(())
@@ -178,7 +191,7 @@ impl Drafts {
     /// What the host says.
     pub fn unshare(&self, key: &ArtifactPath, path: &Path) -> Result<()> {
         let path = self.in_draft(key, path);
-        let full = self.root.join(&path);
+        let full = self.host.placed(&path)?;
         let stat = match self.stat(&path) {
             Ok(stat) if stat.st_nlink > 1 => stat,
             Ok(_) | Err(Errno::NOENT) => return Ok(()),
@@ -186,18 +199,34 @@ impl Drafts {
         };
         let part = self.work_path();
         let host = |e: std::io::Error| super::io::errno(&e);
-        let mut source = File::open(&full).map_err(host)?;
-        let mut copy = File::create_new(self.root.join(&part)).map_err(host)?;
+        let mut source = self.open_host(&path, OFlags::RDONLY)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut copy = self.host.open_at(&part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
         std::io::copy(&mut source, &mut copy).map_err(host)?;
         copy_xattrs(&full, &copy)?;
         copy.sync_all().map_err(host)?;
         self.dress(&part, &stat)?;
         let _names = self.exclusive();
-        rustix::fs::renameat(&self.directory, &part, &self.directory, &path)?;
+        self.host.rename(&part, &path)?;
         let now = self.stat(&path)?.st_ino;
         self.lock_nodes().replaced(stat.st_ino, now);
         Ok(())
     }
+}
+
+/// Whether somebody else has a file open or mapped. The kernel lets go of one a moment after it has told
+/// of its close.
+fn is_used(file: &File) -> bool {
+    /// More than that moment lasts.
+    const WAIT: Duration = Duration::from_millis(50);
+    let deadline = Instant::now() + WAIT;
+    while is_used_elsewhere(file) {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    false
 }
 
 /// Makes a file that was a user's the repository's own.

@@ -7,10 +7,15 @@ use crate::model::name::{Alias, ArtifactType};
 use crate::model::reference::Reference;
 use crate::model::version::{Metadata, Totals};
 
+/// The shape of `draft.json` that this release writes. Records without a number are of this shape.
+pub const RECORD_FORMAT: u32 = 1;
+
 /// `draft.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DraftRecord {
+    /// The shape of this record.
+    pub format: u32,
     /// The version it was begun from or last committed as.
     pub base: Option<Reference>,
     /// The root tree of that version.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, RenameFlags, Stat};
+use rustix::fs::{Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::Result;
@@ -79,9 +79,8 @@ impl Drafts {
             let nodes = self.lock_nodes();
             (nodes.entry(from.0, from.1)?, nodes.entry(to.0, to.1)?)
         };
-        let own = &self.directory;
         if exchange {
-            return rustix::fs::renameat_with(own, &old, own, &new, RenameFlags::EXCHANGE);
+            return self.host.rename_with(&old, &new, RenameFlags::EXCHANGE);
         }
         if replaced.is_some_and(|seen| same_inode(seen, moved)) {
             // Two names of one file: rename(2) does nothing.
@@ -103,22 +102,21 @@ impl Drafts {
         if is_directory(moved) && over_whiteout {
             // A directory cannot be renamed over a device; exchanged with it, it leaves the
             // whiteout where it was.
-            rustix::fs::renameat_with(own, &old, own, &new, RenameFlags::EXCHANGE)?;
+            self.host.rename_with(&old, &new, RenameFlags::EXCHANGE)?;
             if !cover {
-                rustix::fs::unlinkat(own, &old, AtFlags::empty())?;
+                self.host.unlink(&old)?;
             }
             return Ok(());
         }
         let flags = if cover { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
-        rustix::fs::renameat_with(own, &old, own, &new, flags)
+        self.host.rename_with(&old, &new, flags)
     }
 
     /// Clears a directory that shows nothing of the whiteouts in it.
     fn empty_on_host(&self, path: &Path) -> Result<Option<PathBuf>> {
-        let own = &self.directory;
         let part = self.work_path();
-        rustix::fs::mkdirat(own, &part, Mode::from_raw_mode(0o700))?;
-        rustix::fs::renameat_with(own, &part, own, path, RenameFlags::EXCHANGE)?;
+        self.host.mkdir(&part, Mode::from_raw_mode(0o700))?;
+        self.host.rename_with(&part, path, RenameFlags::EXCHANGE)?;
         Ok(Some(part))
     }
 

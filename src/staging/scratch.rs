@@ -3,29 +3,28 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, SeekFrom, Stat, flock};
+use rustix::fs::{FlockOperation, RenameFlags, Stat, flock};
 
 use super::base::Base;
 use super::gate::{Change, DraftKey, Frozen, Gates};
 use super::handle::Handles;
-use super::mark::{ContentMark, TreeMark};
+use super::host::Host;
+use super::mark::TreeMark;
 use super::node::Nodes;
-use super::overlay::Seen;
+use super::overlay::{Seen, is_directory};
 use super::posix::Caller;
-use super::record::DraftRecord;
+use super::record::{DraftRecord, RECORD_FORMAT};
+use super::trial::try_host;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::digest::Digest;
 use crate::model::name::{EntryName, ProjectName};
-use crate::model::object::ObjectKind;
 use crate::model::reference::ArtifactPath;
-use crate::model::tree::{Content, Target};
+use crate::model::tree::Target;
 
 /// No project has a name that begins with a dot.
 const LOCK: &str = ".lock";
@@ -41,7 +40,7 @@ pub const BEING_WRITTEN: &str = "is being written";
 /// The drafts of a repository.
 pub struct Drafts {
     pub(super) root: PathBuf,
-    pub(super) directory: OwnedFd,
+    pub(super) host: Host,
     _lock: File,
     /// Held exclusively while names move, shared while a path is used.
     pub(super) tree: RwLock<()>,
@@ -50,8 +49,8 @@ pub struct Drafts {
     pub(super) gates: Arc<Gates>,
     /// What drafts stand on.
     pub(super) base: Arc<dyn Base>,
-    /// Whether the host's file system can keep a draft that stands on a version.
-    pub(super) overlays: bool,
+    /// Why the host's file system cannot keep a draft that stands on a version, if so.
+    unable: Option<String>,
     /// Blocks of the host's file system: its holes begin and end there.
     pub(super) block_bytes: u64,
     /// What this process takes from the mode of what it makes.
@@ -86,25 +85,26 @@ impl Drafts {
         let lock = lock_drafts(root)?;
         empty(&trash)?;
         empty(&work)?;
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
-        let directory = rustix::fs::open(root, flags, Mode::empty()).at("open", root)?;
+        let host = Host::open(root).at("open", root)?;
         let space = rustix::fs::statvfs(root).at("stat", root)?;
-        let umask = rustix::process::umask(Mode::empty());
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
         rustix::process::umask(umask);
-        let overlays = can_overlay(&work).map_err(|e| {
-            tracing::warn!("{}: drafts cannot stand on versions here: {e}", root.display());
-        });
+        let block_bytes = space.f_bsize.max(BLOCK_MIN_BYTES);
+        let unable = try_host(&work, block_bytes).err().map(|e| e.to_string());
+        if let Some(why) = &unable {
+            tracing::warn!("{}: drafts cannot stand on versions here: {why}", root.display());
+        }
         Ok(Self {
             root: root.to_owned(),
-            directory,
+            host,
             _lock: lock,
             tree: RwLock::default(),
             nodes: Mutex::default(),
             handles: Handles::new(),
             gates: Arc::default(),
             base,
-            overlays: overlays.is_ok(),
-            block_bytes: space.f_bsize.max(BLOCK_MIN_BYTES),
+            unable,
+            block_bytes,
             umask: umask.as_raw_mode(),
             templates: Mutex::default(),
             worked: AtomicU64::new(0),
@@ -117,14 +117,31 @@ impl Drafts {
         self.root.join(key.project.as_str()).join(key.artifact.as_str())
     }
 
+    /// Whether drafts can stand on versions here: what the host must do for that was tried.
+    pub fn can_stand(&self) -> bool {
+        self.unable.is_none()
+    }
+
     /// Where the files of a draft are.
     pub fn tree_path(&self, key: &ArtifactPath) -> PathBuf {
         self.folder(key).join(TREE)
     }
 
     /// Whether there is such a draft.
-    pub fn exists(&self, key: &ArtifactPath) -> bool {
-        self.tree_path(key).is_dir()
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn exists(&self, key: &ArtifactPath) -> Result<bool> {
+        let tree = self.tree_path(key);
+        match fs::symlink_metadata(&tree) {
+            Ok(meta) => Ok(meta.is_dir()),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(Error::io(format!("cannot look at {}", tree.display()), e)),
+        }
     }
 
     /// Projects that have a folder here.
@@ -137,7 +154,8 @@ impl Drafts {
         for entry in entries {
             let entry = entry.at("list", &self.root)?;
             let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            projects.extend(name.filter(|_| entry.path().is_dir()));
+            let is_directory = entry.file_type().at("list", &self.root)?.is_dir();
+            projects.extend(name.filter(|_| is_directory));
         }
         projects.sort_unstable();
         Ok(projects)
@@ -160,7 +178,7 @@ impl Drafts {
                 continue;
             };
             let key = ArtifactPath { project: project.clone(), artifact };
-            drafts.extend(self.exists(&key).then_some(key));
+            drafts.extend(self.exists(&key)?.then_some(key));
         }
         drafts.sort_unstable();
         Ok(drafts)
@@ -213,10 +231,10 @@ impl Drafts {
     /// [`Kind::Conflict`] when there is one, [`Kind::Unsupported`] where the host's file system
     /// cannot keep it.
     pub fn begin(&self, key: &ArtifactPath, record: &DraftRecord, mode: u32) -> Result<()> {
-        if !self.overlays {
-            let what = format!("drafts in {} cannot stand on versions", self.root.display());
+        if let Some(why) = &self.unable {
+            let what = format!("drafts in {} cannot stand on versions: {why}", self.root.display());
             return Err(Error::new(Kind::Unsupported, what).hint(
-                "its file system lacks holes or extended attributes: use ext4, xfs or btrfs",
+                "copy the version into a draft by `cp -r`, or keep the repository on ext4, xfs or btrfs",
             ));
         }
         let Some(tree) = record.root else {
@@ -281,10 +299,44 @@ impl Drafts {
         fs::remove_dir_all(&trashed).at("remove", &trashed)
     }
 
-    /// What is kept about a draft.
-    pub fn record(&self, key: &ArtifactPath) -> DraftRecord {
-        let text = fs::read(self.folder(key).join(RECORD)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    /// What is kept about a draft. Without a record it stands on nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for a record of a shape that this release does not know, and for one that
+    /// is missing though the draft stands on a version; what the host says.
+    pub fn record(&self, key: &ArtifactPath) -> Result<DraftRecord> {
+        let path = self.folder(key).join(RECORD);
+        let unread = |what: String| {
+            Error::new(
+                Kind::Corrupt,
+                format!("the record of draft {key} {what}: {}", path.display()),
+            )
+            .hint(
+                "put the record back, or mount with the release that wrote it; \
+                       `artifactfs draft discard` throws the draft away",
+            )
+        };
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return match TreeMark::of(&self.tree_path(key)) {
+                    Ok(Some(_)) => Err(unread("is missing".to_owned())),
+                    Ok(None) | Err(rustix::io::Errno::NOENT) => Ok(DraftRecord::default()),
+                    Err(e) => {
+                        Err(Error::io(format!("cannot read the mark of draft {key}"), e.into()))
+                    }
+                };
+            }
+            Err(e) => return Err(Error::io(format!("cannot read {}", path.display()), e)),
+        };
+        let record: DraftRecord =
+            serde_json::from_slice(&text).map_err(|e| unread(format!("cannot be read ({e})")))?;
+        if record.format > RECORD_FORMAT {
+            let newer =
+                format!("has format {}, and this release knows {RECORD_FORMAT}", record.format);
+            return Err(unread(newer));
+        }
+        Ok(record)
     }
 
     /// Keeps it, durably.
@@ -293,7 +345,8 @@ impl Drafts {
     /// When it cannot be written.
     pub fn set_record(&self, key: &ArtifactPath, record: &DraftRecord) -> Result<()> {
         let folder = self.folder(key);
-        let text = serde_json::to_vec(record).expect("a record is plain text");
+        let record = DraftRecord { format: RECORD_FORMAT, ..record.clone() };
+        let text = serde_json::to_vec(&record).expect("a record is plain text");
         let part = folder.join("draft.json.new");
         let write = || -> io::Result<()> {
             let mut file = File::create(&part)?;
@@ -335,15 +388,31 @@ impl Drafts {
     /// # Errors
     /// [`Kind::Conflict`] while it is being committed.
     pub fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
-        self.gates.change(&Arc::new(key.clone())).map_err(|_| {
-            Error::new(Kind::Conflict, format!("draft {key} is being committed"))
-                .hint("try again when that is done")
+        self.gates.change(&Arc::new(key.clone())).map_err(|e| match e {
+            rustix::io::Errno::IO => {
+                Error::new(Kind::Corrupt, format!("draft {key} cannot be changed")).hint(
+                    "`artifactfs status` says why; it can be changed again after that is mended \
+                     and mounted anew",
+                )
+            }
+            _ => Error::new(Kind::Conflict, format!("draft {key} is being committed"))
+                .hint("try again when that is done"),
         })
     }
 
     /// When a draft was last changed, as far as this process saw.
     pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
         self.gates.touched(key)
+    }
+
+    /// Refuses every change of a draft until it is put right.
+    pub fn seal(&self, key: &ArtifactPath) {
+        self.gates.seal(&Arc::new(key.clone()));
+    }
+
+    /// The draft is put right.
+    pub fn unseal(&self, key: &ArtifactPath) {
+        self.gates.unseal(&Arc::new(key.clone()));
     }
 
     /// The draft is taken for changed now.
@@ -374,7 +443,11 @@ impl Drafts {
             let _change = self.change(held[0])?;
             for name in above {
                 let parent = *held.last().expect("it begins with the root");
-                held.push(self.lookup(parent, name.as_os_str())?.id);
+                let found = self.lookup(parent, name.as_os_str())?;
+                held.push(found.id);
+                if !is_directory(&found.stat) {
+                    return Err(rustix::io::Errno::NOTDIR);
+                }
             }
             let parent = *held.last().expect("it begins with the root");
             self.restore_entry(parent, name.as_os_str(), target)
@@ -394,7 +467,7 @@ impl Drafts {
     /// # Errors
     /// [`Kind::NotFound`] without such a draft; [`Kind::Conflict`] that names the processes.
     pub fn freeze(&self, key: &ArtifactPath, wait: Duration) -> Result<Frozen> {
-        if !self.exists(key) {
+        if !self.exists(key)? {
             return Err(Error::new(Kind::NotFound, format!("no draft {key}"))
                 .hint("`artifactfs draft ls` lists the drafts"));
         }
@@ -458,28 +531,4 @@ fn empty(folder: &Path) -> Result<()> {
 
 fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|folder| folder.sync_all()).at("sync", path)
-}
-
-/// Tries what a draft needs that stands on a version: marks, transparent holes, whiteouts.
-fn can_overlay(work: &Path) -> io::Result<()> {
-    /// More than any file system keeps without a block.
-    const HOLE_BYTES: u64 = 1 << 20;
-    let folder = tempfile::tempdir_in(work)?;
-    let digest = Digest::of(ObjectKind::Chunk, b"");
-    TreeMark { tree: digest, clean: true }.set(folder.path())?;
-    if TreeMark::of(folder.path())?.is_none() {
-        return Err(io::Error::other("it keeps no extended attributes"));
-    }
-    let path = folder.path().join("a");
-    let file = File::create(&path)?;
-    file.set_len(HOLE_BYTES)?;
-    let content = Content::Chunk { digest, size_bytes: HOLE_BYTES };
-    ContentMark { content, visible_bytes: HOLE_BYTES, clean: true }.set(&file)?;
-    if rustix::fs::seek(&file, SeekFrom::Data(0)) != Err(rustix::io::Errno::NXIO) {
-        return Err(io::Error::other("it does not tell holes"));
-    }
-    let cwd = rustix::fs::CWD;
-    let to = folder.path().join("b");
-    rustix::fs::renameat_with(cwd, &path, cwd, &to, RenameFlags::WHITEOUT)?;
-    Ok(rustix::fs::renameat_with(cwd, &path, cwd, &to, RenameFlags::EXCHANGE)?)
 }

@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs;
 use rustix::io::Errno;
 
 use super::Result;
+use super::host::Placed;
 use super::mark::OWN_PREFIX;
 use super::node::Body;
 use super::scratch::Drafts;
@@ -20,7 +20,7 @@ const XATTR_MAX_BYTES: usize = 64 << 10;
 /// What has attributes.
 enum Place {
     /// By its path; the calls do not follow a symlink there.
-    Named(PathBuf),
+    Named(Placed),
     /// An open file without a name.
     Nameless(Arc<File>),
 }
@@ -28,28 +28,28 @@ enum Place {
 impl Place {
     fn get(&self, name: &OsStr, value: &mut [u8]) -> Result<usize> {
         match self {
-            Self::Named(path) => fs::lgetxattr(path, name, value),
+            Self::Named(path) => fs::lgetxattr(&**path, name, value),
             Self::Nameless(file) => fs::fgetxattr(file, name, value),
         }
     }
 
     fn set(&self, name: &OsStr, value: &[u8], flags: fs::XattrFlags) -> Result<()> {
         match self {
-            Self::Named(path) => fs::lsetxattr(path, name, value, flags),
+            Self::Named(path) => fs::lsetxattr(&**path, name, value, flags),
             Self::Nameless(file) => fs::fsetxattr(file, name, value, flags),
         }
     }
 
     fn list(&self, names: &mut [u8]) -> Result<usize> {
         match self {
-            Self::Named(path) => fs::llistxattr(path, names),
+            Self::Named(path) => fs::llistxattr(&**path, names),
             Self::Nameless(file) => fs::flistxattr(file, names),
         }
     }
 
     fn remove(&self, name: &OsStr) -> Result<()> {
         match self {
-            Self::Named(path) => fs::lremovexattr(path, name),
+            Self::Named(path) => fs::lremovexattr(&**path, name),
             Self::Nameless(file) => fs::fremovexattr(file, name),
         }
     }
@@ -66,7 +66,7 @@ impl Drafts {
             }
         };
         match named {
-            Ok(path) => Ok(Some(Place::Named(self.root.join(path)))),
+            Ok(path) => Ok(Some(Place::Named(self.host.placed(&path)?))),
             Err(_) => Ok(Some(Place::Nameless(self.nameless(id, None)?))),
         }
     }

@@ -68,7 +68,7 @@ fn how_do_i_download_an_artifact_outside_of_a_run() {
     world.ok(&["get", "p/data", "--root", "here"]);
     same_tree(&source, &world.path("here"));
     let (mount, _) = world.mount();
-    same_tree(&source, &mount.join("p/data"));
+    same_tree(&source, &mount.join("p/data:latest"));
     assert_eq!(world.json(&["used-by", "p/data"]), serde_json::json!([]));
 }
 

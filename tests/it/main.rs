@@ -2,14 +2,20 @@
 //! processes and real files. A machine without /dev/fuse fails here, loudly.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod bounds;
+mod bucket;
 mod contracts;
 mod disasters;
+mod drafts;
 mod errors;
 mod exactness;
 mod faq;
 mod groups;
 mod journeys;
+mod lease_model;
+mod leases;
 mod model;
+mod mounted;
 mod overlay;
 mod web;
 mod world;

@@ -46,6 +46,8 @@ struct Promised {
     synced: BTreeSet<String>,
     /// Whole contents that the checkpoint ever had.
     checkpoints: BTreeSet<Vec<u8>>,
+    /// Whether the last operation renames the draft to a version: its files are in one of the two.
+    moving: bool,
 }
 
 impl Promised {
@@ -161,8 +163,8 @@ fn step(world: &World, draft: &Path, random: &mut Random, known: &mut Promised) 
         }
         _ => {
             let last = format!("{DRAFT}:best");
+            known.moving = true;
             fs::rename(draft, draft.with_file_name("a:best"))?;
-            known.synced.clear();
             let ran = world.run(&["--json", "show", &last]);
             if ran.code != 0 {
                 return Err(io::Error::other(ran.err));
@@ -210,8 +212,10 @@ fn look(point: u64, read: &Path, draft: &Path, known: &mut Promised) {
         assert!(found == *files, "{point}: {version} has other content");
     }
     let found = if draft.exists() { files_below(draft) } else { Files::new() };
+    let moved = (known.moving && !draft.exists()).then(|| files_below(&read.join("p/a:best")));
+    let kept = moved.as_ref().unwrap_or(&found);
     for name in &known.synced {
-        let bytes = found.get(name).unwrap_or_else(|| panic!("{point}: {name} was fsynced"));
+        let bytes = kept.get(name).unwrap_or_else(|| panic!("{point}: {name} was fsynced"));
         let wanted = &known.files[name];
         let first = bytes.iter().zip(wanted).position(|(found, wanted)| found != wanted);
         assert!(
@@ -300,6 +304,7 @@ fn after_a_power_loss_everything_acknowledged_is_there() {
                 disk.lose_power();
             });
             while !loss.is_finished() {
+                known.moving = false;
                 let before = known.clone();
                 let done = step(&world, &draft, &mut random, &mut known);
                 if losing.load(Ordering::SeqCst) {

@@ -142,3 +142,42 @@ fn where_versions_are_kept_the_recorded_one_is_read() {
     assert_eq!(fs::read(read.join("p/a:v1").join(&path)).unwrap(), noise(2, 700_000));
     assert_eq!(world.run(&["verify"]).code, 0);
 }
+
+/// Puts an object of any key at a server that asks for no signature.
+fn put_raw(server: &str, path: &str, body: &[u8]) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    let length = body.len();
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nhost: {server}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+}
+
+#[test]
+fn any_key_may_be_in_a_bucket() {
+    for place in places().iter().filter(|place| place.name != "az") {
+        eprintln!("{}", place.name);
+        let world = world(place);
+        let google = || std::env::var("STORAGE_EMULATOR_HOST").unwrap();
+        let server = endpoint(place).unwrap_or_else(google);
+        let server = server.trim_start_matches("http://");
+        let url = place.below("keys");
+        let (_, below) = url.split_once("://").unwrap();
+        let keys = ["d/", "d/a", "d/sub/", "d/sub/b", "d//c", "d/t%09d", "d/both", "d/both/x"];
+        for key in keys {
+            let body: &[u8] = if key.ends_with('/') { b"" } else { b"x" };
+            put_raw(server, &format!("/{below}/{key}"), body);
+        }
+        let put = world.json(&["put", "-n", "r/a", "--reference", &format!("{url}/d/")]);
+        assert_eq!(put["external"], 3, "a, sub/b, both/x: {put}");
+        let warnings = put["warnings"].to_string();
+        for key in ["/d//c", "/d/t", "/d/both "] {
+            assert!(warnings.contains(key), "{key}: {warnings}");
+        }
+        world.ok(&["get", "r/a", "--root", "out"]);
+        assert_eq!(fs::read(world.path("out/sub/b")).unwrap(), b"x");
+    }
+}

@@ -59,3 +59,13 @@ fn every_cloud_keeps_what_a_store_promises() {
         contract::keeps_its_promises(&url, &place.options, dir.path(), 1);
     }
 }
+
+#[test]
+fn a_prefix_may_have_any_characters() {
+    for place in places() {
+        eprintln!("{}", place.name);
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let url = place.below("pre fix %20 ü~+&=");
+        contract::keeps_its_promises(&url, &place.options, dir.path(), 1);
+    }
+}

@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Map;
 
-use super::mount::daemons;
+use super::daemon::{DaemonRecord, daemons};
 use super::runs::{edge_lines, edges_json, run_json};
 use super::{Context, connect, exit, parse};
 use crate::config;
@@ -271,7 +271,7 @@ fn finish(context: &Context, verb: &Finish) -> Result<u8> {
 fn edges(context: &Context, which: &Which, logged: bool) -> Result<u8> {
     let id = which.parse(context)?;
     let repository = connect::open_repository(context)?;
-    let edges = repository.registry.edges(id, logged)?;
+    let edges = runs::edges(&*repository.registry, &id, logged)?;
     context.output.print(edges_json(&edges), || edge_lines(&edges));
     Ok(exit::DONE)
 }
@@ -319,7 +319,9 @@ fn run_begun(
         code::save(context, repository, run, &verb.command)?;
     }
     let layout = &repository.layout;
-    let mounts: Vec<_> = daemons(layout)?.into_iter().map(|daemon| daemon.mount).collect();
+    // One that is only used elsewhere has nothing at its place.
+    let here = daemons(layout)?.into_iter().filter(DaemonRecord::is_in_place);
+    let mounts: Vec<_> = here.map(|daemon| daemon.mount).collect();
     if mounts.is_empty() {
         tracing::info!("nothing is mounted: what the command gets by `get` is recorded");
     }

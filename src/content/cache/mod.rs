@@ -86,16 +86,25 @@ impl Cache {
         opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
     }
 
+    /// Refuses a bound that is too low.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] below [`CACHE_BYTES_MIN`].
+    pub fn check_limit(limit_bytes: u64) -> Result<()> {
+        if limit_bytes >= CACHE_BYTES_MIN {
+            return Ok(());
+        }
+        let what = format!("a cache of {limit_bytes} bytes is too small");
+        Err(Error::new(Kind::Usage, what)
+            .hint(format!("give it {} MiB or more", CACHE_BYTES_MIN >> 20)))
+    }
+
     /// Opens the cache in `root`, made if it is not there, bounded to `limit_bytes`.
     ///
     /// # Errors
     /// [`Kind::Usage`] for a bound below [`CACHE_BYTES_MIN`]; what the disk says.
     pub fn open(root: &Path, limit_bytes: u64) -> Result<Self> {
-        if limit_bytes < CACHE_BYTES_MIN {
-            let what = format!("a cache of {limit_bytes} bytes is too small");
-            return Err(Error::new(Kind::Usage, what)
-                .hint(format!("give it {} MiB or more", CACHE_BYTES_MIN >> 20)));
-        }
+        Self::check_limit(limit_bytes)?;
         let root = std::path::absolute(root).at("find", root)?;
         make_folder(&root.join("packs")).at("create", &root)?;
         make_folder(&root.join("pins")).at("create", &root)?;

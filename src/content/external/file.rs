@@ -1,18 +1,21 @@
 //! External files of this machine: read where they are, if they are what was recorded.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
-use rustix::fs::{OFlags, fstatfs, major, minor};
+use rustix::fs::{fstatfs, major, minor};
+use rustix::io::Errno;
 
 use super::super::store::changed;
+use super::place::{self, Requester, open};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::external::External;
@@ -23,8 +26,12 @@ pub const MOUNT_SOURCE: &str = "artifactfs";
 const FUSE_MAGIC: u64 = 0x6573_5546;
 /// How often a file is read again that changes meanwhile.
 const ATTEMPTS: u32 = 3;
-/// Files of which is remembered what hashing them said.
-const JUDGED: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
+/// Files of which is remembered what hashing them said: some 10 MiB.
+const JUDGED: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
+/// Files up to this size are hashed by whoever reads them.
+const HASHED_AT_ONCE_BYTES: u64 = 4 << 20;
+/// How long after a change the next one may bear the same time: the clock of files ticks (two ticks at 100 Hz).
+const TICKS: Duration = Duration::from_millis(20);
 /// Files that are hashed at a time.
 const HASHED_AT_ONCE: usize = 2;
 /// Bytes hashed at a time.
@@ -58,6 +65,14 @@ impl Identity {
     fn modified(&self) -> String {
         modified_text(self.modified)
     }
+
+    /// How long ago it was changed; `None` if that is to come.
+    fn since_change(&self) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let (seconds, nanoseconds) = self.changed;
+        let changed = Duration::new(seconds.try_into().ok()?, nanoseconds.try_into().ok()?);
+        now.checked_sub(changed)
+    }
 }
 
 /// A time of change as descriptors have it.
@@ -83,15 +98,6 @@ pub fn is_ours(file: &File) -> io::Result<bool> {
     }))
 }
 
-/// Opens what may be a file, without waiting for a FIFO's other end.
-///
-/// # Errors
-/// What the host says.
-pub fn open(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
-    File::options().read(true).custom_flags(flags.cast_signed()).open(path)
-}
-
 /// The BLAKE3 of all of an open file.
 ///
 /// # Errors
@@ -113,8 +119,10 @@ pub fn hash(file: &File) -> io::Result<[u8; DIGEST_BYTES]> {
     }
 }
 
-/// What is known of files whose time of change is not the recorded one.
+/// External files of this machine, and what is known of them.
 pub struct Files {
+    /// The folders that may be referred to; all, where nobody says.
+    folders: Option<Vec<PathBuf>>,
     judged: Arc<(Mutex<Judged>, Condvar)>,
     /// How long a reader waits for a file to be hashed.
     patience: Duration,
@@ -132,26 +140,34 @@ fn lock(judged: &(Mutex<Judged>, Condvar)) -> MutexGuard<'_, Judged> {
 
 impl Files {
     /// Nothing is known; who has to wait for a file to be hashed does so for `patience`.
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(patience: Duration, folders: Option<Vec<PathBuf>>) -> Self {
         let judged = Judged { known: LruCache::new(JUDGED), under_way: HashSet::new() };
-        Self { judged: Arc::new((Mutex::new(judged), Condvar::new())), patience }
+        Self { folders, judged: Arc::new((Mutex::new(judged), Condvar::new())), patience }
     }
 
     /// Fills `buffer` from byte `offset` on of the file that `external`, an object named `digest`, describes.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when it is not what was recorded; [`Kind::Unavailable`] when it cannot be read;
-    /// [`Kind::TimedOut`] when it takes too long to find out.
+    /// [`Kind::Denied`] when `requester` may not read it there; [`Kind::TimedOut`] when it takes too long to
+    /// find out.
     pub fn read(
         &self,
         digest: Digest,
         external: &Arc<External>,
         offset: u64,
         buffer: &mut [u8],
+        requester: Option<Requester>,
     ) -> Result<()> {
         let failed = |e| told(external, e);
         for _ in 0..ATTEMPTS {
             let (file, before) = self.opened(external)?;
+            if !requester.is_none_or(|requester| place::may_read(&requester, &external.url, &file))
+            {
+                let what = format!("{} may not be read there by this user", external.url);
+                return Err(Error::new(Kind::Denied, what)
+                    .hint("whoever owns it grants that, or puts a copy of the file itself"));
+            }
             if !self.is_recorded(digest, external, &file, before)? {
                 let found = before.modified();
                 let how = format!("changed at {found} ns since 1970, and its bytes are others");
@@ -185,13 +201,34 @@ impl Files {
         Err(changed(&external.url, "it is being changed"))
     }
 
+    /// Refuses a file or folder that is in none of the folders that may be referred to.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] for such a one, and what the host says.
+    pub fn refuse_outside(&self, file: &File, shown: &dyn Display) -> Result<()> {
+        let Some(folders) = &self.folders else { return Ok(()) };
+        if place::is_below(file, folders)
+            .map_err(|e| Error::io(format!("cannot find {shown}"), e))?
+        {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Denied, format!("{shown} is in no folder that may be referred to"))
+            .hint("$ARTIFACTFS_EXTERNAL_DIRS lists these folders, parted by colons"))
+    }
+
     /// The file, if it has the recorded length.
     fn opened(&self, external: &External) -> Result<(File, Identity)> {
         let failed = |e| told(external, e);
         let path = external.url.path().ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("{} is no file here", external.url))
         })?;
-        let file = open(&path).map_err(failed)?;
+        let file = match external.depth {
+            // What earlier releases recorded may be a symlink; its bytes tell whether it is right.
+            0 if external.checksum.is_some() => open(&path),
+            depth => place::open_below(&path, depth.max(1)),
+        };
+        let file = file.map_err(failed)?;
+        self.refuse_outside(&file, &external.url)?;
         let identity = Identity::of(&file).map_err(failed)?;
         if is_ours(&file).map_err(failed)? {
             return Err(changed(&external.url, "it leads into a mount of artifactfs"));
@@ -204,7 +241,8 @@ impl Files {
         Ok((file, identity))
     }
 
-    /// Whether an open file is the recorded one: by its time of change, else by its bytes.
+    /// Whether an open file is the recorded one: by its bytes, where their checksum is known. Times and
+    /// inodes would not do: whoever may write the file may set or reuse them.
     fn is_recorded(
         &self,
         digest: Digest,
@@ -215,9 +253,6 @@ impl Files {
         let Some(checksum) = external.checksum else {
             return Ok(external.modified.is_empty() || external.modified == now.modified());
         };
-        if external.modified == now.modified() {
-            return Ok(true);
-        }
         let deadline = Instant::now() + self.patience;
         let mut judged = lock(&self.judged);
         loop {
@@ -225,11 +260,20 @@ impl Files {
                 Some((seen, good)) if *seen == now => return Ok(*good),
                 _ => {}
             }
+            if now.size_bytes <= HASHED_AT_ONCE_BYTES {
+                drop(judged);
+                return Ok(judge(&self.judged, digest, checksum, file, now));
+            }
             if judged.under_way.len() < HASHED_AT_ONCE && judged.under_way.insert(digest) {
                 let file = file.try_clone().map_err(|e| told(external, e))?;
                 let shared = Arc::clone(&self.judged);
                 // It goes on when this reader has given up: the next will know.
-                std::thread::spawn(move || judge(&shared, digest, checksum, &file, now));
+                let judges = std::thread::Builder::new().name("judge".to_owned());
+                let judged_by = judges.spawn(move || judge(&shared, digest, checksum, &file, now));
+                if let Err(e) = judged_by {
+                    judged.under_way.remove(&digest);
+                    return Err(Error::io("no thread to compare an external file", e));
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -242,14 +286,18 @@ impl Files {
     }
 }
 
-/// Hashes a file; what came of it counts only if nobody changed it meanwhile.
+/// Hashes a file, and says whether it is the recorded one: only if nobody changed it meanwhile.
 fn judge(
     judged: &(Mutex<Judged>, Condvar),
     digest: Digest,
     checksum: [u8; DIGEST_BYTES],
     file: &File,
     before: Identity,
-) {
+) -> bool {
+    // From then on every change shows.
+    if let Some(left) = before.since_change().and_then(|since| TICKS.checked_sub(since)) {
+        std::thread::sleep(left);
+    }
     let good = hash(file).is_ok_and(|found| found == checksum);
     let same = Identity::of(file).is_ok_and(|after| after == before);
     let mut known = lock(judged);
@@ -257,11 +305,19 @@ fn judge(
     known.known.put(digest, (before, good && same));
     drop(known);
     judged.1.notify_all();
+    good && same
 }
 
 /// What a reader is told whom a host's error met.
 fn told(external: &External, error: io::Error) -> Error {
     let url = &external.url;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::LOOP) => return changed(url, "a symlink stands in its place"),
+        Some(Errno::XDEV) => {
+            return changed(url, "a symlink leads out of the folder that was recorded");
+        }
+        _ => {}
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             changed(url, "it is not there any more")

@@ -5,20 +5,23 @@
 
 mod file;
 pub mod frame;
+mod place;
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
-pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text, open};
+pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text};
+pub use place::{Requester, open, open_below};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::Cache;
 use super::near::{Class, Near, Patience};
 use super::store::{Access, Elsewhere, Threads};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::{External, Scheme};
 use crate::model::object::Extent;
@@ -43,7 +46,7 @@ struct Servers {
 impl Externals {
     /// Read as `access` says; what is needed for servers is made when the first is spoken to.
     pub fn new(access: &Access) -> Self {
-        let files = file::Files::new(access.deadlines.data);
+        let files = file::Files::new(access.deadlines.data, access.external_folders.clone());
         let (access, making, read) = (access.clone(), Mutex::default(), AtomicBool::new(false));
         Self { access, files, far: OnceLock::new(), making, read }
     }
@@ -77,6 +80,13 @@ impl Externals {
         self.read.load(Ordering::Relaxed)
     }
 
+    /// Closes pieces of the cache that another process removed.
+    pub fn forget_removed(&self) {
+        if let Some(Servers { near, .. }) = self.far.get() {
+            near.forget_removed();
+        }
+    }
+
     /// Who has external files.
     ///
     /// # Errors
@@ -90,8 +100,17 @@ impl Externals {
         Instant::now() + self.access.deadlines.data
     }
 
+    /// Refuses a file or folder of this machine that is in none of the folders that may be referred to.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] for such a one, and what the host says.
+    pub fn refuse_outside(&self, path: &Path) -> Result<()> {
+        let file = open(path).at("read", path)?;
+        self.files.refuse_outside(&file, &path.display())
+    }
+
     /// Fills `buffer` from byte `offset` on, which must be there, of the file that `external`, an object
-    /// named `digest`, describes.
+    /// named `digest`, describes, for `requester` if somebody else than this process reads.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when it is not what was recorded, [`Kind::Later`] for who does not wait, and
@@ -103,6 +122,7 @@ impl Externals {
         offset: u64,
         buffer: &mut [u8],
         patience: Patience,
+        requester: Option<Requester>,
     ) -> Result<()> {
         let waits = patience == Patience::Deadline;
         if waits {
@@ -110,7 +130,7 @@ impl Externals {
         }
         match external.url.scheme() {
             // A file may be on a disk that hangs, or have to be hashed.
-            Scheme::File if waits => self.files.read(digest, external, offset, buffer),
+            Scheme::File if waits => self.files.read(digest, external, offset, buffer, requester),
             Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web
                 if waits || self.far.get().is_some() =>
             {

@@ -1,6 +1,7 @@
 //! Bringing near what nobody waits for yet.
 
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +14,19 @@ use crate::error::Result;
 use crate::model::object::PackId;
 
 impl Near {
+    /// Closes segments that another process took away: while they are open the disk keeps their
+    /// bytes.
+    pub fn forget_removed(&self) {
+        let known: Vec<_> = self.segments().iter().map(|(_, it)| Arc::clone(it)).collect();
+        for segment in known {
+            let file = segment.state().file.clone();
+            let gone = |file: Arc<std::fs::File>| file.metadata().is_ok_and(|it| it.nlink() == 0);
+            if file.is_some_and(gone) {
+                self.forget(&segment);
+            }
+        }
+    }
+
     /// Wishes for bytes of a pack that somebody may want soon. Never waits.
     pub fn ahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
         if let Err(e) = self.learn_length(pack) {

@@ -7,12 +7,14 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::http::HttpBuilder;
-use object_store::prefix::PrefixStore;
+use object_store::list::PaginatedListStore;
+use object_store::multipart::MultipartStore;
 use object_store::{
     ClientConfigKey, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
 };
 use url::Url;
 
+use super::answers::Noting;
 use super::profile::{Profile, ProfileCredentials};
 use super::url::{Cloud, StoreUrl};
 use crate::error::{Error, Kind, Result};
@@ -21,41 +23,37 @@ use crate::error::{Error, Kind, Result};
 const CONNECT_TIME: Duration = Duration::from_secs(4);
 /// How long an idle connection is kept.
 const IDLE_TIME: Duration = Duration::from_secs(60);
-/// Words in the names of options whose values are secrets.
-const SECRETS: &[&str] = &["secret", "token", "password", "access_key", "account_key", "sas"];
 
-/// A store and whether it can be written to.
-pub fn connect(
-    url: &StoreUrl,
-    options: &[(String, String)],
-) -> Result<(Arc<dyn ObjectStore>, bool)> {
-    let StoreUrl::Remote { cloud, url } = url else {
-        return Err(Error::new(Kind::Usage, format!("{url} is a directory")));
-    };
-    // Another provider may have been chosen already; either serves.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    refuse_secrets(options)?;
-    let (bucket, prefix) = StoreUrl::bucket_and_prefix(url);
-    let store: Arc<dyn ObjectStore> = match cloud {
-        Cloud::S3 => s3(&bucket, options)?,
-        Cloud::Google => google(&bucket, options)?,
-        Cloud::Azure => azure(&bucket, options)?,
-        Cloud::Http => return Ok((http(url, options)?, false)),
-    };
-    if prefix.is_empty() {
-        Ok((store, true))
-    } else {
-        Ok((Arc::new(PrefixStore::new(store, prefix)), true))
+/// Who answers for a store, as what it can do.
+pub struct Connected {
+    /// Reads, writes and removes.
+    pub store: Arc<dyn ObjectStore>,
+    /// Writes in parts; a web server does not.
+    pub parts: Option<Arc<dyn MultipartStore>>,
+    /// Lists by the page; a web server does not.
+    pub pages: Option<Arc<dyn PaginatedListStore>>,
+}
+
+impl Connected {
+    fn cloud<T: ObjectStore + MultipartStore + PaginatedListStore>(store: T) -> Self {
+        let store = Arc::new(store);
+        let (parts, pages) = (Some(Arc::clone(&store) as _), Some(Arc::clone(&store) as _));
+        Self { store, parts, pages }
     }
 }
 
-/// Options are kept in the repository, where everybody who reads it sees them.
-fn refuse_secrets(options: &[(String, String)]) -> Result<()> {
-    let is_secret = |key: &str| SECRETS.iter().any(|word| key.to_ascii_lowercase().contains(word));
-    match options.iter().find(|(key, _)| is_secret(key)) {
-        Some((key, _)) => Err(Error::new(Kind::Usage, format!("option {key} is a secret"))
-            .hint("give credentials by the environment or the cloud's own files")),
-        None => Ok(()),
+/// Connects to a store. Nothing is asked of it yet.
+pub fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Connected> {
+    // Another provider may have been chosen already; either serves.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match url {
+        StoreUrl::Bucket { cloud: Cloud::S3, bucket, .. } => s3(bucket, options),
+        StoreUrl::Bucket { cloud: Cloud::Google, bucket, .. } => google(bucket, options),
+        StoreUrl::Bucket { cloud: Cloud::Azure, bucket, .. } => azure(bucket, options),
+        StoreUrl::Web(url) => {
+            Ok(Connected { store: http(url, options)?, parts: None, pages: None })
+        }
+        StoreUrl::Directory(_) => Err(Error::new(Kind::Usage, format!("{url} is a directory"))),
     }
 }
 
@@ -113,7 +111,7 @@ fn option<'a>(options: &'a [(String, String)], names: &[&str]) -> Option<&'a str
     found.map(|(_, value)| value.as_str())
 }
 
-fn s3(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+fn s3(bucket: &str, options: &[(String, String)]) -> Result<Connected> {
     let mut builder = AmazonS3Builder::from_env();
     let chosen = option(options, &["endpoint", "aws_endpoint", "endpoint_url"]).map(str::to_owned);
     let environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
@@ -134,11 +132,11 @@ fn s3(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>
         builder = builder.with_credentials(Arc::new(ProfileCredentials::default()));
     }
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
-    let store = builder.with_retry(no_retries()).build().map_err(cannot("S3 bucket"))?;
-    Ok(Arc::new(store))
+    let builder = builder.with_retry(no_retries()).with_http_connector(Noting);
+    Ok(Connected::cloud(builder.build().map_err(cannot("S3 bucket"))?))
 }
 
-fn google(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+fn google(bucket: &str, options: &[(String, String)]) -> Result<Connected> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_client_options(client(true))
         .with_bucket_name(bucket);
@@ -150,11 +148,11 @@ fn google(bucket: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectSt
         builder = builder.with_base_url(&url).with_credentials(credentials);
     }
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
-    let store = builder.with_retry(no_retries()).build();
-    Ok(Arc::new(store.map_err(cannot("Google Cloud Storage bucket"))?))
+    let builder = builder.with_retry(no_retries()).with_http_connector(Noting);
+    Ok(Connected::cloud(builder.build().map_err(cannot("Google Cloud Storage bucket"))?))
 }
 
-fn azure(container: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
+fn azure(container: &str, options: &[(String, String)]) -> Result<Connected> {
     let plain = option(options, &["endpoint", "azure_endpoint", "use_emulator"]);
     let plain = plain.is_some_and(|value| value.starts_with("http:") || value == "true");
     let mut builder = MicrosoftAzureBuilder::from_env()
@@ -164,8 +162,8 @@ fn azure(container: &str, options: &[(String, String)]) -> Result<Arc<dyn Object
         builder = builder.with_config(key, value);
     }
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
-    let store = builder.with_retry(no_retries()).build().map_err(cannot("Azure container"))?;
-    Ok(Arc::new(store))
+    let builder = builder.with_retry(no_retries()).with_http_connector(Noting);
+    Ok(Connected::cloud(builder.build().map_err(cannot("Azure container"))?))
 }
 
 /// What Azure's own tools read beside what `object_store` does.
@@ -199,5 +197,6 @@ fn http(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>>
         .with_url(url.as_str())
         .with_client_options(client(url.scheme() == "http"));
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
-    Ok(Arc::new(builder.with_retry(no_retries()).build().map_err(cannot("web server"))?))
+    let builder = builder.with_retry(no_retries()).with_http_connector(Noting);
+    Ok(Arc::new(builder.build().map_err(cannot("web server"))?))
 }

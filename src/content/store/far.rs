@@ -12,14 +12,14 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use object_store::list::PaginatedListOptions;
 use object_store::path::Path as Key;
-use object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect;
+use super::answers;
+use super::connect::{self, Connected};
 use super::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 
@@ -36,17 +36,17 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Attempts when the store says that the caller has no right: credentials may just be renewed.
 const DENIED_ATTEMPTS: usize = 3;
 /// What an upload may take beside its bytes.
-const UPLOAD_TIME: Duration = Duration::from_secs(20);
+pub(super) const UPLOAD_TIME: Duration = Duration::from_secs(20);
 /// The slowest upload that is waited for, in bytes each second.
 const UPLOAD_BYTES_PER_SECOND: u64 = 256 << 10;
 /// How long all attempts of one upload, listing or deletion may take together.
-const WRITE_DEADLINE: Duration = Duration::from_secs(300);
+pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(300);
+/// How long the next part of a listing may take.
+const LIST_TIME: Duration = Duration::from_secs(60);
 /// The longest object that is read without being asked for in ranges: indexes of packs.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// Threads that move bytes.
 const WORKERS: usize = 2;
-/// Parts of one upload under way.
-const PARTS_AT_ONCE: usize = 4;
 /// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
 pub const PART_BYTES: usize = 8 << 20;
 
@@ -97,9 +97,10 @@ impl Drop for Threads {
 
 /// A remote store.
 pub struct Far {
-    store: Arc<dyn ObjectStore>,
+    pub(super) server: Connected,
     name: String,
-    writable: bool,
+    /// What all keys begin with, without a slash at its end.
+    prefix: String,
     threads: Arc<Threads>,
 }
 
@@ -122,8 +123,12 @@ impl Far {
         options: &[(String, String)],
         threads: Arc<Threads>,
     ) -> Result<Self> {
-        let (store, writable) = connect::connect(url, options)?;
-        Ok(Self { store, name: url.to_string(), writable, threads })
+        let server = connect::connect(url, options)?;
+        let prefix = match url {
+            StoreUrl::Bucket { prefix, .. } => prefix.clone(),
+            StoreUrl::Directory(_) | StoreUrl::Web(_) => String::new(),
+        };
+        Ok(Self { server, name: url.to_string(), prefix, threads })
     }
 
     /// The threads it works with.
@@ -136,9 +141,11 @@ impl Far {
         self.threads.handle()
     }
 
-    /// Who answers.
-    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
-        &self.store
+    /// Returns the key of an object of ours.
+    pub(super) fn key(&self, key: &str) -> Key {
+        let below =
+            if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        Key::parse(format!("{below}{key}")).expect("a URL's prefix was parsed, and so are our keys")
     }
 
     /// Its URL.
@@ -151,8 +158,13 @@ impl Far {
         self.handle().block_on(task)
     }
 
-    fn refuse_read_only(&self) -> Result<()> {
-        if self.writable {
+    /// Whether objects can be written.
+    pub fn is_writable(&self) -> bool {
+        self.server.parts.is_some()
+    }
+
+    pub(super) fn refuse_read_only(&self) -> Result<()> {
+        if self.is_writable() {
             return Ok(());
         }
         Err(Error::new(Kind::ReadOnly, format!("{} can only be read", self.name))
@@ -186,7 +198,7 @@ impl Far {
         let held = if range.is_some() { length } else { 0 };
         let range = range.map(GetRange::Bounded);
         let options = GetOptions { range, ..GetOptions::default() };
-        let key = Key::from(key);
+        let key = self.key(key);
         let (answer, object) = self.ask(&key, options).await?;
         let bytes = collect(&self.name, answer, held, length).await?;
         Ok((bytes, object.size))
@@ -198,14 +210,14 @@ impl Far {
         key: &Key,
         options: GetOptions,
     ) -> Result<(impl Stream<Item = Result<Bytes>> + Unpin, ObjectMeta)> {
-        let answer = timeout(FIRST_BYTE, self.store.get_opts(key, options)).await;
+        let answer = timeout(FIRST_BYTE, self.server.store.get_opts(key, options)).await;
         let answer = answer.map_err(|_| stalled(&self.name))?.map_err(|e| self.failed(e))?;
         let object = answer.meta.clone();
         Ok((answer.into_stream().map_err(|e| self.failed(e)), object))
     }
 
     /// Makes attempts, as [`persist`].
-    async fn persist<T, F: Future<Output = Result<T>>>(
+    pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
         &self,
         key: &str,
         deadline: Instant,
@@ -214,33 +226,22 @@ impl Far {
         persist(&self.threads, &self.name, key, deadline, attempt).await
     }
 
-    fn stalled(&self) -> Error {
+    pub(super) fn stalled(&self) -> Error {
         stalled(&self.name)
     }
 
-    fn too_late(&self, last: Option<Error>) -> Error {
-        too_late(&self.name, last)
+    pub(super) fn failed(&self, error: object_store::Error) -> Error {
+        answers::told(&self.name, error)
     }
 
-    pub(super) fn failed(&self, error: object_store::Error) -> Error {
-        use object_store::Error as Failure;
-        let kind = match &error {
-            Failure::NotFound { .. } => Kind::NotFound,
-            Failure::PermissionDenied { .. } | Failure::Unauthenticated { .. } => Kind::Denied,
-            Failure::NotSupported { .. } | Failure::NotImplemented { .. } => Kind::Unsupported,
-            Failure::InvalidPath { .. } | Failure::UnknownConfigurationKey { .. } => Kind::Usage,
-            Failure::AlreadyExists { .. } | Failure::Precondition { .. } => Kind::Conflict,
-            _ if is_untrusted(&error) => Kind::Denied,
-            _ => Kind::Unavailable,
-        };
-        let untrusted = is_untrusted(&error);
-        let told = Error::new(kind, self.name.clone()).because(error);
-        match kind {
-            Kind::Denied if untrusted => told.hint(
-                "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
-            ),
-            Kind::Denied => told.hint("the credentials are missing, wrong, or have ended"),
-            _ => told,
+    /// Asks whether the store can be reached and read: for an object that need not be there.
+    ///
+    /// # Errors
+    /// What the store answers, and [`Kind::TimedOut`] if it does not until `deadline`.
+    pub async fn probe(&self, key: &str, deadline: Instant) -> Result<()> {
+        match self.get_whole(key, deadline).await {
+            Err(e) if e.kind() != Kind::NotFound => Err(e),
+            _ => Ok(()),
         }
     }
 
@@ -250,10 +251,10 @@ impl Far {
     /// When the store did not take it in time; it may be there in part of its attempts, whole.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         self.refuse_read_only()?;
-        let path = Key::from(key);
+        let path = self.key(key);
         let limit = UPLOAD_TIME + upload_time(body.len());
         let attempt = || async {
-            let put = self.store.put(&path, body.clone().into());
+            let put = self.server.store.put(&path, body.clone().into());
             let put = timeout(limit, put).await.map_err(|_| self.stalled())?;
             put.map(drop).map_err(|e| self.failed(e))
         };
@@ -261,43 +262,23 @@ impl Far {
         self.persist(key, deadline, attempt).await
     }
 
-    /// Begins an object that is written in parts.
-    ///
-    /// # Errors
-    /// As [`Far::put`].
-    pub async fn begin(self: &Arc<Self>, key: &str) -> Result<Parts> {
-        self.refuse_read_only()?;
-        let path = Key::from(key);
-        let deadline = Instant::now() + WRITE_DEADLINE;
-        let attempt = || async {
-            let begun = timeout(UPLOAD_TIME, self.store.put_multipart(&path)).await;
-            begun.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
-        };
-        let upload = self.persist(key, deadline, attempt).await?;
-        Ok(Parts {
-            far: Arc::clone(self),
-            key: key.to_owned(),
-            upload,
-            sent: 0,
-            under_way: Vec::new(),
-        })
-    }
-
     /// Length of an object; `None` when it is not there.
     ///
     /// # Errors
     /// When the store does not say.
     pub async fn length(&self, key: &str, deadline: Instant) -> Result<Option<u64>> {
-        let path = Key::from(key);
-        let attempt = || async {
-            let head = timeout(FIRST_BYTE, self.store.head(&path)).await;
-            head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
-        };
-        match self.persist(key, deadline, attempt).await {
-            Ok(ObjectMeta { size, .. }) => Ok(Some(size)),
+        let path = self.key(key);
+        match self.persist(key, deadline, || self.ask_length(&path)).await {
+            Ok(size) => Ok(Some(size)),
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Asks once how long an object is.
+    pub(super) async fn ask_length(&self, path: &Key) -> Result<u64> {
+        let head = timeout(FIRST_BYTE, self.server.store.head(path)).await;
+        Ok(head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))?.size)
     }
 
     /// Removes an object; one that is gone counts as removed.
@@ -306,9 +287,9 @@ impl Far {
     /// When it may still be there.
     pub async fn remove(&self, key: &str) -> Result<()> {
         self.refuse_read_only()?;
-        let path = Key::from(key);
+        let path = self.key(key);
         let attempt = || async {
-            let gone = timeout(UPLOAD_TIME, self.store.delete(&path)).await;
+            let gone = timeout(UPLOAD_TIME, self.server.store.delete(&path)).await;
             gone.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
         };
         match self.persist(key, Instant::now() + WRITE_DEADLINE, attempt).await {
@@ -320,19 +301,59 @@ impl Far {
     /// Calls `each` with key and length of every object below `prefix`.
     ///
     /// # Errors
-    /// When the listing breaks off; [`Kind::Unsupported`] where nothing can be listed.
+    /// When the listing breaks off for good; [`Kind::Unsupported`] where nothing can be listed.
     pub async fn list(&self, prefix: &str, each: &mut dyn FnMut(&str, u64)) -> Result<()> {
-        let prefix = Key::from(prefix);
-        let mut listing = self.store.list(Some(&prefix)).map_err(|e| self.failed(e));
-        let deadline = Instant::now() + WRITE_DEADLINE;
+        let prefix = self.key(prefix);
+        if self.server.pages.is_none() {
+            let attempt = || async {
+                let listing = self.server.store.list(Some(&prefix));
+                listing.try_collect::<Vec<_>>().await.map_err(|e| self.failed(e))
+            };
+            let deadline = Instant::now() + WRITE_DEADLINE;
+            let objects = self.persist(prefix.as_ref(), deadline, attempt).await?;
+            objects.iter().for_each(|object| each(object.location.as_ref(), object.size));
+            return Ok(());
+        }
+        let prefix = format!("{prefix}/");
+        let mut token = None;
         loop {
-            let next = timeout_at(deadline, listing.try_next()).await;
-            match next.map_err(|_| self.too_late(None))?? {
-                Some(object) => each(object.location.as_ref(), object.size),
-                None => return Ok(()),
+            let page = self.page(&prefix, token).await?;
+            page.objects.iter().for_each(|(key, object)| each(key, object.size));
+            token = page.next;
+            if token.is_none() {
+                return Ok(());
             }
         }
     }
+
+    /// Returns a page of the objects whose keys begin with `prefix`, which is taken as it is.
+    ///
+    /// # Errors
+    /// As [`Far::list`].
+    pub(super) async fn page(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+        let Some(pages) = &self.server.pages else {
+            return Err(Error::new(Kind::Unsupported, format!("{} cannot be listed", self.name)));
+        };
+        let attempt = || async {
+            let page_token = token.clone();
+            let options = PaginatedListOptions { page_token, ..PaginatedListOptions::default() };
+            let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
+            let listed = timeout(LIST_TIME, pages.list_paginated(prefix, options)).await;
+            listed.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
+        };
+        let listed = self.persist(prefix, Instant::now() + WRITE_DEADLINE, attempt).await?;
+        let objects = listed.result.objects.into_iter();
+        let objects = objects.map(|object| (answers::key_of(&object.location), object)).collect();
+        Ok(Page { objects, next: listed.page_token })
+    }
+}
+
+/// A part of a listing.
+pub(super) struct Page {
+    /// Objects, each with its key as it is in the store, which its path may not be.
+    pub objects: Vec<(String, ObjectMeta)>,
+    /// What asks for the next page.
+    pub next: Option<String>,
 }
 
 /// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
@@ -351,16 +372,20 @@ pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
         .build();
     let mut failures = 0;
     loop {
-        let error = match timeout_at(deadline, attempt()).await {
+        let error = match timeout_at(deadline, answers::noting(attempt())).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error,
             Err(_) => return Err(too_late(name, None)),
         };
         failures += 1;
         let hopeless = match error.kind() {
-            Kind::NotFound | Kind::ReadOnly | Kind::Usage | Kind::Unsupported | Kind::Corrupt => {
-                true
-            }
+            Kind::NotFound
+            | Kind::ReadOnly
+            | Kind::Usage
+            | Kind::Unsupported
+            | Kind::Corrupt
+            | Kind::Conflict
+            | Kind::Full => true,
             Kind::Denied => failures as usize >= DENIED_ATTEMPTS,
             _ => false,
         };
@@ -411,107 +436,20 @@ pub(super) fn stalled(name: &str) -> Error {
     Error::new(Kind::TimedOut, format!("{name} does not answer"))
 }
 
+/// Builds the error of attempts that all failed. Only silence is no answer.
 fn too_late(name: &str, last: Option<Error>) -> Error {
+    let silence = || Error::new(Kind::TimedOut, format!("no answer from {name} in time"));
     let error = match last {
-        Some(last) => {
-            let kind = if last.kind() == Kind::Denied { Kind::Denied } else { Kind::TimedOut };
-            Error::new(kind, format!("no answer from {name} in time")).because(last)
+        Some(last) if last.kind() == Kind::Denied => return last,
+        Some(last) if last.is_answer() => {
+            Error::new(Kind::TimedOut, format!("{}, however often it was asked", last.message()))
         }
-        None => Error::new(Kind::TimedOut, format!("no answer from {name} in time")),
+        Some(last) => silence().because(last),
+        None => silence(),
     };
     error.hint("try again when the store can be reached")
 }
 
-fn upload_time(bytes: usize) -> Duration {
+pub(super) fn upload_time(bytes: usize) -> Duration {
     Duration::from_secs(bytes as u64 / UPLOAD_BYTES_PER_SECOND)
-}
-
-/// An object that is being written in parts.
-pub struct Parts {
-    far: Arc<Far>,
-    key: String,
-    upload: Box<dyn MultipartUpload>,
-    sent: usize,
-    under_way: Vec<tokio::task::JoinHandle<object_store::Result<()>>>,
-}
-
-impl Parts {
-    /// Sends the next part; waits while [`PARTS_AT_ONCE`] are under way.
-    ///
-    /// # Errors
-    /// When an earlier part failed: the object cannot be finished.
-    pub async fn send(&mut self, part: Bytes) -> Result<()> {
-        let limit = UPLOAD_TIME + upload_time(part.len());
-        let sending = self.upload.put_part(part.into());
-        self.sent += 1;
-        let slow = self.far.stalled();
-        let task = async move {
-            match timeout(limit, sending).await {
-                Ok(done) => done,
-                Err(_) => Err(object_store::Error::Generic { store: "store", source: slow.into() }),
-            }
-        };
-        self.under_way.push(self.far.handle().spawn(task));
-        while self.under_way.len() > PARTS_AT_ONCE {
-            self.settle_oldest().await?;
-        }
-        Ok(())
-    }
-
-    async fn settle_oldest(&mut self) -> Result<()> {
-        let oldest = self.under_way.remove(0).await;
-        match oldest {
-            Ok(sent) => sent.map_err(|e| self.far.failed(e)),
-            Err(e) => Err(Error::new(Kind::Unavailable, "an upload broke off").because(e)),
-        }
-    }
-
-    /// Makes the object visible.
-    ///
-    /// # Errors
-    /// When a part failed or the store refuses; nothing is visible then.
-    pub async fn finish(mut self) -> Result<()> {
-        while !self.under_way.is_empty() {
-            if let Err(e) = self.settle_oldest().await {
-                self.abort().await;
-                return Err(e);
-            }
-        }
-        let completed = timeout(WRITE_DEADLINE, self.upload.complete()).await;
-        match completed.map_err(|_| self.far.stalled()) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => {
-                let told = self.far.failed(e);
-                self.abort().await;
-                Err(told)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Gives the parts up.
-    pub async fn abort(&mut self) {
-        for task in self.under_way.drain(..) {
-            task.abort();
-        }
-        if let Ok(Err(e)) = timeout(UPLOAD_TIME, self.upload.abort()).await {
-            tracing::warn!(key = %self.key, parts = self.sent, "parts may be left in the store: {e}");
-        }
-    }
-}
-
-/// Whether the other side could not prove who it is.
-pub(super) fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-            return true;
-        }
-        // What an I/O error holds is not among its sources.
-        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    false
 }

@@ -6,22 +6,20 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::try_unfold;
-use futures_util::{Stream, StreamExt, TryStreamExt, pin_mut};
+use futures_util::stream::iter;
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
-use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, LAST_MODIFIED, RANGE,
-};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use tokio::time::{Instant, timeout};
+use object_store::{GetOptions, GetRange, ObjectMeta};
+use reqwest::header::{CONTENT_LENGTH, IF_MATCH, RANGE};
+use reqwest::{Method, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::super::external::frame;
-use super::far::{FIRST_BYTE, Far, Fetched, Threads, collect, is_untrusted, persist, stalled};
+use super::far::{Far, Fetched, Threads, WRITE_DEADLINE, collect, persist};
 use super::url::StoreUrl;
+use super::web::{self, part_of_body, request, seen_by, send};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::{External, ExternalUrl, Scheme};
@@ -29,12 +27,6 @@ use crate::model::object::{PACK_ID_BYTES, PackId};
 
 /// Buckets that are spoken to at a time.
 const BUCKETS: usize = 64;
-/// How long a connection to a web server may take to be made.
-const CONNECT_TIME: Duration = Duration::from_secs(4);
-/// How often a listing that breaks off is taken up again without a step forward.
-const LIST_ATTEMPTS: u32 = 5;
-/// How long the next part of a listing may take.
-const LIST_TIME: Duration = Duration::from_secs(60);
 /// Objects of a listing that are asked for their versions at a time.
 const LOOKS_AT_ONCE: usize = 32;
 /// The context in which the pack that an external file passes for gets its id.
@@ -51,6 +43,8 @@ pub struct Seen {
     pub version: String,
     /// When it was changed, in the server's words.
     pub modified: String,
+    /// How its bytes are compressed on the way, though they should not be.
+    pub encoding: String,
 }
 
 impl From<ObjectMeta> for Seen {
@@ -62,7 +56,7 @@ impl From<ObjectMeta> for Seen {
         // Azure's listings leave out the quotes that its headers, and what they are asked for, have (RFC 9110, 8.8.3).
         let bare = !etag.is_empty() && !etag.ends_with('"');
         let etag = if bare { format!("\"{etag}\"") } else { etag };
-        Self { size_bytes: object.size, etag, version, modified: String::new() }
+        Self { size_bytes: object.size, etag, version, ..Self::default() }
     }
 }
 
@@ -153,11 +147,7 @@ impl Elsewhere {
         }
         // Another provider may have been chosen already; either serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIME)
-            .user_agent(concat!("artifactfs/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::new(Kind::Unavailable, "cannot speak HTTP").because(e))?;
+        let client = web::client()?;
         Ok(self.web.get_or_init(|| client).clone())
     }
 
@@ -167,7 +157,15 @@ impl Elsewhere {
     /// When its server does not say.
     pub fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
         let place = self.place(url)?;
-        let attempt = || place.look_once(url, "");
+        // What is sent compressed has another length and other bytes each time.
+        let attempt = || async {
+            let seen = place.look_once(url, "").await?;
+            if seen.encoding.is_empty() {
+                Ok(seen)
+            } else {
+                Err(web::compressed(url, &seen.encoding))
+            }
+        };
         let looked = self.threads.wait(persist(
             &self.threads,
             url.as_str(),
@@ -182,111 +180,76 @@ impl Elsewhere {
         }
     }
 
-    /// Calls `each` with every object below `url` in a cloud: its path below that, and what it is. Where
-    /// versions are kept, each object is asked for its own.
+    /// Calls `each` with every object below `url` in a cloud: its key below that, as it is, and what it is.
+    /// Where versions are kept, each object is asked for its own.
     ///
     /// # Errors
     /// When the listing breaks off for good, and what `each` says.
     pub fn list(
         &self,
         url: &ExternalUrl,
-        each: &mut dyn FnMut(String, Seen) -> Result<()>,
+        each: &mut dyn FnMut(&str, Seen) -> Result<()>,
     ) -> Result<()> {
-        let Place::Cloud(far, prefix) = self.place(url)? else {
+        let Some((bucket, key)) = url.bucket_and_key() else {
             return Err(Error::new(Kind::Unsupported, format!("{url} cannot be listed"))
                 .hint("a web server lists nothing: give the URL of each file"));
         };
-        let mut versioned = None;
-        let mut last: Option<Key> = None;
-        let mut failures = 0;
-        loop {
-            let before = last.clone();
-            let listed =
-                self.threads.wait(list_from(&far, &prefix, &mut last, &mut versioned, &mut *each));
-            failures = if last == before { failures + 1 } else { 0 };
-            match listed {
-                Err(Listing::Broken(e)) if failures < LIST_ATTEMPTS && is_passing(&e) => {
-                    tracing::debug!("a listing is taken up again: {e}");
-                }
-                Err(Listing::Broken(e) | Listing::Stopped(e)) => return Err(e),
-                Ok(()) => return Ok(()),
-            }
-        }
+        let far = self.far(url.scheme(), bucket)?;
+        let key = key.trim_end_matches('/');
+        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+        self.threads.wait(list(&far, &prefix, each))
     }
 }
 
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::TimedOut)
-}
-
-/// Why a listing ended early.
-enum Listing {
-    /// The server; it may be asked to go on.
-    Broken(Error),
-    /// Who listens.
-    Stopped(Error),
-}
-
-/// Lists what comes behind `last`.
-async fn list_from(
-    far: &Arc<Far>,
-    prefix: &Key,
-    last: &mut Option<Key>,
-    versioned: &mut Option<bool>,
-    each: &mut dyn FnMut(String, Seen) -> Result<()>,
-) -> std::result::Result<(), Listing> {
-    let listing = match last {
-        Some(last) => far.store().list_with_offset(Some(prefix), last),
-        None => far.store().list(Some(prefix)),
-    };
-    let listing = listing.map_err(|e| Listing::Broken(far.failed(e)));
-    pin_mut!(listing);
-    // The first tells whether versions are kept.
-    let mut first = None;
-    if versioned.is_none() {
-        let Some(object) = next(far, &mut listing).await? else { return Ok(()) };
-        let object = head(far, object).await.map_err(Listing::Broken)?;
-        *versioned = Some(!Seen::from(object.clone()).version.is_empty());
-        first = Some(Ok(object));
-    }
-    let looks = *versioned == Some(true);
-    let rest = try_unfold(listing, |mut listing| async {
-        Ok(next(far, &mut listing).await?.map(|object| (object, listing)))
-    });
-    let asked = futures_util::stream::iter(first).chain(rest).map(|object| async {
-        match object {
-            Ok(object) if looks && object.version.is_none() => {
-                head(far, object).await.map_err(Listing::Broken)
-            }
-            listed => listed,
-        }
-    });
-    let asked = asked.buffered(LOOKS_AT_ONCE);
-    pin_mut!(asked);
-    while let Some(object) = asked.try_next().await? {
-        let key = object.location.clone();
-        let below = key.as_ref().strip_prefix(prefix.as_ref()).unwrap_or_default();
-        let below = below.trim_start_matches('/').to_owned();
-        // The prefix itself may be an object of no bytes, made by who thinks in folders.
-        if !below.is_empty() {
-            each(below, Seen::from(object)).map_err(Listing::Stopped)?;
-        }
-        *last = Some(key);
-    }
-    Ok(())
-}
-
-async fn next(
+async fn list(
     far: &Far,
-    listing: &mut (impl Stream<Item = std::result::Result<ObjectMeta, Listing>> + Unpin),
-) -> std::result::Result<Option<ObjectMeta>, Listing> {
-    let next = timeout(LIST_TIME, listing.try_next()).await;
-    next.map_err(|_| Listing::Broken(stalled(far.name())))?
+    prefix: &str,
+    each: &mut dyn FnMut(&str, Seen) -> Result<()>,
+) -> Result<()> {
+    // Not every key can be asked for: some cannot be paths.
+    let is_plain = |key: &str, object: &ObjectMeta| object.location.as_ref() == key;
+    let (mut versioned, mut token) = (None, None);
+    loop {
+        let page = far.page(prefix, token).await?;
+        // The first tells whether versions are kept.
+        let first = page.objects.iter().find(|(key, object)| is_plain(key, object));
+        if let (None, Some((_, object))) = (versioned, first) {
+            let looked = head(far, object).await?;
+            versioned = looked.map(|object| !Seen::from(object).version.is_empty());
+        }
+        let looks = versioned == Some(true);
+        let looked = iter(page.objects).map(|(key, object)| async move {
+            let asks = looks && object.version.is_none() && is_plain(&key, &object);
+            let object = if asks { head(far, &object).await? } else { Some(object) };
+            Ok::<_, Error>((key, object))
+        });
+        let looked = looked.buffered(LOOKS_AT_ONCE);
+        pin_mut!(looked);
+        while let Some((key, object)) = looked.try_next().await? {
+            let below = key.strip_prefix(prefix).unwrap_or(&key);
+            // The prefix itself may be an object of no bytes, made by who thinks in folders.
+            if let Some(object) = object.filter(|_| !below.is_empty()) {
+                each(below, Seen::from(object))?;
+            }
+        }
+        token = page.next;
+        if token.is_none() {
+            return Ok(());
+        }
+    }
 }
 
-async fn head(far: &Far, object: ObjectMeta) -> Result<ObjectMeta> {
-    let asked = timeout(LIST_TIME, far.store().head(&object.location)).await;
-    asked.map_err(|_| stalled(far.name()))?.map_err(|e| far.failed(e))
+/// Asks for a listed object; `None` if it went meanwhile.
+async fn head(far: &Far, object: &ObjectMeta) -> Result<Option<ObjectMeta>> {
+    let key = &object.location;
+    let attempt = || async {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        Ok(far.ask(key, options).await?.1)
+    };
+    match far.persist(key.as_ref(), Instant::now() + WRITE_DEADLINE, attempt).await {
+        Err(e) if e.kind() == Kind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 impl Guest {
@@ -341,6 +304,9 @@ impl Guest {
             Kind::Denied => Error::new(Kind::Unavailable, format!("{url} may not be read"))
                 .because(error)
                 .hint("the credentials are missing, wrong, or have ended"),
+            Kind::Usage | Kind::Conflict => {
+                Error::new(Kind::Unavailable, format!("cannot read {url}")).because(error)
+            }
             kind => Error::new(kind, format!("cannot read {url}")).because(error),
         }
     }
@@ -381,7 +347,7 @@ impl Guest {
             Ok(bytes) if bytes.len() == length => Ok(bytes),
             Ok(_) => Err(Error::new(Kind::Unavailable, format!("{name} ended early"))),
             // A file that is shorter now may be refused in many ways: what it is decides.
-            Err(e) if e.kind() == Kind::Unavailable => {
+            Err(e) if may_be_shorter(e.kind()) => {
                 let seen = self.place.look_once(&self.external.url, &self.external.version).await;
                 match seen.map_err(|e| self.gone(e)) {
                     Ok(seen) => self.compare(&seen).and(Err(e)),
@@ -406,13 +372,14 @@ impl Guest {
     async fn ask_web(&self, client: &reqwest::Client, wanted: &Range<u64>) -> Result<Response> {
         let External { url, etag, .. } = &*self.external;
         let range = format!("bytes={}-{}", wanted.start, wanted.end - 1);
-        let mut request = web_request(client, Method::GET, url).header(RANGE, range);
+        let mut asked = request(client, Method::GET, url).header(RANGE, range);
         if !etag.is_empty() && !etag.starts_with("W/") {
-            request = request.header(IF_MATCH, etag);
+            asked = asked.header(IF_MATCH, etag);
         }
-        let answer = send(request, url).await?;
+        let answer = send(asked, url).await?;
         let seen = seen_by(url, answer.status(), answer.headers(), answer.content_length())?;
         self.compare(&seen)?;
+        web::refuse_other_part(url, &answer, wanted)?;
         Ok(answer)
     }
 
@@ -440,6 +407,10 @@ impl Guest {
     }
 }
 
+fn may_be_shorter(kind: Kind) -> bool {
+    matches!(kind, Kind::Unavailable | Kind::Usage | Kind::Unsupported)
+}
+
 /// The error of a thing that is not what was recorded.
 pub fn changed(url: &ExternalUrl, how: &str) -> Error {
     Error::new(Kind::Corrupt, format!("{url} is not what was recorded: {how}"))
@@ -456,18 +427,18 @@ impl Place {
                 Ok(far.ask(key, options).await?.1.into())
             }
             Self::Web(client) => {
-                let answer = send(web_request(client, Method::HEAD, url), url).await?;
+                let answer = send(request(client, Method::HEAD, url), url).await?;
                 let length = answer.headers().get(CONTENT_LENGTH);
                 let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
                 if answer.status().is_success() && length.is_some() {
                     return seen_by(url, answer.status(), answer.headers(), length);
                 }
                 // Some serve files and do not say what they are.
-                let request = web_request(client, Method::GET, url).header(RANGE, "bytes=0-0");
-                let answer = send(request, url).await?;
+                let asked = request(client, Method::GET, url).header(RANGE, "bytes=0-0");
+                let answer = send(asked, url).await?;
                 // An empty file has no first byte.
                 if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-                    let answer = send(web_request(client, Method::GET, url), url).await?;
+                    let answer = send(request(client, Method::GET, url), url).await?;
                     let length = answer.content_length();
                     return seen_by(url, answer.status(), answer.headers(), length);
                 }
@@ -475,86 +446,4 @@ impl Place {
             }
         }
     }
-}
-
-fn web_request(client: &reqwest::Client, method: Method, url: &ExternalUrl) -> RequestBuilder {
-    client.request(method, url.as_str()).header(ACCEPT_ENCODING, "identity")
-}
-
-async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
-    let answer = timeout(FIRST_BYTE, request.send()).await.map_err(|_| stalled(url.as_str()))?;
-    answer.map_err(|e| web_failed(url.as_str(), e))
-}
-
-fn web_failed(name: &str, error: reqwest::Error) -> Error {
-    let untrusted = is_untrusted(&error);
-    let kind = if untrusted { Kind::Denied } else { Kind::Unavailable };
-    // Redirects may lead to URLs that grant access: only ours is told.
-    let told = Error::new(kind, name.to_owned()).because(error.without_url());
-    if untrusted {
-        return told.hint(
-            "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
-        );
-    }
-    told
-}
-
-/// What the head of an answer says; `length` is that of its body.
-fn seen_by(
-    url: &ExternalUrl,
-    status: StatusCode,
-    headers: &HeaderMap,
-    length: Option<u64>,
-) -> Result<Seen> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = match status {
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT => None,
-        StatusCode::NOT_FOUND | StatusCode::GONE => Some(Kind::NotFound),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Kind::Denied),
-        StatusCode::PRECONDITION_FAILED => Some(Kind::Conflict),
-        _ => Some(Kind::Unavailable),
-    };
-    if let Some(kind) = kind {
-        return Err(Error::new(kind, format!("{url}: {status}")));
-    }
-    let whole = match status {
-        StatusCode::PARTIAL_CONTENT => {
-            text(CONTENT_RANGE).rsplit_once('/').and_then(|(_, whole)| whole.parse().ok())
-        }
-        _ => length,
-    };
-    let size_bytes = whole.ok_or_else(|| {
-        Error::new(Kind::Unsupported, format!("{url} does not say how long it is"))
-    })?;
-    let (etag, modified) = (text(ETAG).to_owned(), text(LAST_MODIFIED).to_owned());
-    Ok(Seen { size_bytes, etag, version: String::new(), modified })
-}
-
-/// The body of an answer as it comes, without its first `skip` bytes, and `length` of them at most.
-fn part_of_body(
-    answer: Response,
-    skip: u64,
-    length: u64,
-    name: String,
-) -> impl Stream<Item = Result<Bytes>> {
-    try_unfold((answer, skip, length), move |(mut answer, mut skip, left)| {
-        let name = name.clone();
-        async move {
-            loop {
-                if left == 0 {
-                    return Ok(None);
-                }
-                let part = answer.chunk().await.map_err(|e| web_failed(&name, e))?;
-                let Some(mut part) = part else { return Ok(None) };
-                let passed = (part.len() as u64).min(skip);
-                skip -= passed;
-                part = part.slice(passed as usize..);
-                part.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-                if !part.is_empty() {
-                    let left = left - part.len() as u64;
-                    return Ok(Some((part, (answer, skip, left))));
-                }
-            }
-        }
-    })
 }

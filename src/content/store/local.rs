@@ -39,6 +39,22 @@ impl LocalStore {
         Ok(Self { root: packs, open: Mutex::new(LruCache::new(OPEN_PACKS)) })
     }
 
+    /// The directory that holds all of it.
+    pub fn top(&self) -> &Path {
+        self.root.parent().expect("packs lie in a folder of the store")
+    }
+
+    /// Length of a pack's file, and when it was written, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is not there.
+    pub fn pack_age(&self, id: PackId) -> Result<(u64, u64)> {
+        let path = self.path(id, "pack");
+        let meta = fs::metadata(&path).at("stat", &path)?;
+        let modified = meta.mtime().saturating_mul(1_000) + meta.mtime_nsec() / 1_000_000;
+        Ok((meta.len(), u64::try_from(modified).unwrap_or_default()))
+    }
+
     fn path(&self, id: PackId, extension: &str) -> PathBuf {
         let name = id.to_string();
         self.root.join(&name[..2]).join(name).with_extension(extension)
@@ -52,7 +68,13 @@ impl LocalStore {
     pub fn create(&self, id: PackId) -> Result<LocalWriter> {
         let path = self.place(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        Ok(LocalWriter { file: file.at("create", &path)?, path, length: 0, linked: false })
+        Ok(LocalWriter {
+            file: file.at("create", &path)?,
+            path,
+            length: 0,
+            linked: false,
+            finished: false,
+        })
     }
 
     /// Where a new pack goes; its folder is there.
@@ -82,7 +104,7 @@ impl LocalStore {
             return Ok(None);
         }
         let length = file.metadata().at("stat", &path)?.len();
-        Ok(Some(LocalWriter { file, path, length, linked: false }))
+        Ok(Some(LocalWriter { file, path, length, linked: false, finished: false }))
     }
 
     /// Makes the file at `source` a pack: one more name of the same inode. Nobody may change the
@@ -98,7 +120,7 @@ impl LocalStore {
             return Ok(None);
         }
         let length = file.metadata().at("stat", &path)?.len();
-        Ok(Some(LocalWriter { file, path, length, linked: true }))
+        Ok(Some(LocalWriter { file, path, length, linked: true, finished: false }))
     }
 
     /// Writes the index of a pack, replacing an earlier one, durably.
@@ -144,6 +166,17 @@ impl LocalStore {
         })
     }
 
+    /// Returns the ctime of the pack's file in nanoseconds, which every change moves and no program can set (inode(7));
+    /// `None` if the file cannot be opened.
+    pub fn state(&self, id: PackId) -> Option<u64> {
+        let meta = self.open_pack(id).ok()?.metadata().ok()?;
+        Some(
+            (meta.ctime() as u64)
+                .wrapping_mul(1_000_000_000)
+                .wrapping_add(meta.ctime_nsec() as u64),
+        )
+    }
+
     fn open_pack(&self, id: PackId) -> Result<Arc<File>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = open.get(&id) {
@@ -159,6 +192,17 @@ impl LocalStore {
         let file = Arc::new(file);
         open.put(id, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Closes packs that another process removed: while they are open the disk keeps their bytes.
+    pub fn forget_removed(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        let removed: Vec<_> =
+            open.iter().filter(|(_, file)| gone(file)).map(|(id, _)| *id).collect();
+        for id in removed {
+            open.pop(&id);
+        }
     }
 
     /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then.
@@ -196,7 +240,8 @@ impl LocalStore {
     /// When a file is there and cannot be removed.
     pub fn remove(&self, id: PackId) -> Result<()> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
-        for extension in ["idx", "pack"] {
+        // The index last: who writes one at this moment finds that the pack is gone, and removes it.
+        for extension in ["pack", "idx"] {
             let path = self.path(id, extension);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -293,6 +338,19 @@ pub struct LocalWriter {
     path: PathBuf,
     length: u64,
     linked: bool,
+    finished: bool,
+}
+
+/// What failed on the way, for want of room perhaps, takes none: the registry knows such a pack as one
+/// that was announced, and it needs room itself to forget it.
+impl Drop for LocalWriter {
+    fn drop(&mut self) {
+        if !self.finished
+            && let Err(e) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("{} was not removed: {e}", self.path.display());
+        }
+    }
 }
 
 impl LocalWriter {
@@ -326,8 +384,9 @@ impl LocalWriter {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn finish(self) -> Result<u64> {
+    pub fn finish(mut self) -> Result<u64> {
         self.file.sync_all().at("sync", &self.path)?;
+        self.finished = true;
         Ok(self.length)
     }
 }

@@ -4,12 +4,17 @@
 //! A pack in a directory may become a file's second name or lose bytes in its middle; one in a cloud
 //! is written once, read in ranges through the cache, and removed as a whole.
 
+mod answers;
 mod connect;
 pub(super) mod far;
 pub(super) mod guest;
+mod identity;
 mod local;
+mod parts;
 mod profile;
+mod secrets;
 mod url;
+mod web;
 mod writer;
 
 use std::fs::File;
@@ -18,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use rustix::fs::statvfs;
 use tokio::time::Instant;
 
@@ -31,13 +37,20 @@ use far::Far;
 pub use far::Threads;
 pub use guest::{Elsewhere, Seen, changed};
 use local::LocalStore;
+pub use secrets::refuse_secrets;
 pub use url::{STORE_URLS, StoreUrl};
+use writer::NOTE;
 pub use writer::PackWriter;
 
 /// How long a listing's or index' single request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
 /// What a remote store says when asked for room: nobody knows, and no program should stop for it.
 const ENDLESS_BYTES: u64 = 1 << 50;
+
+/// What is asked for to see whether a store answers.
+const PROBE_KEY: &str = "packs/probe";
+/// How long a store that is asked for the first time may keep silent.
+const PROBE_TIME: Duration = Duration::from_secs(20);
 
 const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
 
@@ -61,12 +74,14 @@ pub struct Access {
     pub deadlines: Deadlines,
     /// Whether more is fetched than is asked for.
     pub looks_ahead: bool,
+    /// The folders of this machine that external files may be in; `None`: all.
+    pub external_folders: Option<Vec<PathBuf>>,
 }
 
 impl Default for Access {
     fn default() -> Self {
         let (cache_bytes, deadlines) = (DEFAULT_CACHE_BYTES, Deadlines::default());
-        Self { cache: None, cache_bytes, deadlines, looks_ahead: true }
+        Self { cache: None, cache_bytes, deadlines, looks_ahead: true, external_folders: None }
     }
 }
 
@@ -74,6 +89,7 @@ impl Default for Access {
 pub struct Store {
     place: Place,
     externals: Externals,
+    owner: Option<identity::Owner>,
 }
 
 enum Place {
@@ -103,7 +119,7 @@ impl Store {
                 return Err(Error::new(Kind::Usage, what).hint("leave --store-option out"));
             }
             let place = Place::Local(LocalStore::open(&base.join(path))?);
-            return Ok(Self { place, externals: Externals::new(access) });
+            return Ok(Self { place, externals: Externals::new(access), owner: None });
         }
         let far = Arc::new(Far::open(url, options, Threads::start()?)?);
         let (store, threads) = (Some(Arc::clone(&far)), Arc::clone(far.threads()));
@@ -111,7 +127,20 @@ impl Store {
         let near = Near::new(store, threads, cache, access.deadlines, access.looks_ahead);
         let near = Arc::new(near);
         let externals = Externals::beside(access, &near, far.threads());
-        Ok(Self { place: Place::Remote(Remote { far, near }), externals })
+        Ok(Self { place: Place::Remote(Remote { far, near }), externals, owner: None })
+    }
+
+    /// Asks a remote store once whether it can be reached and read, for an object that need not be there.
+    ///
+    /// # Errors
+    /// What the store answers, in its own words; [`Kind::TimedOut`] if it does not answer.
+    pub fn probe(&self) -> Result<()> {
+        match &self.place {
+            Place::Local(_) => Ok(()),
+            Place::Remote(Remote { far, .. }) => {
+                far.wait(far.probe(PROBE_KEY, Instant::now() + PROBE_TIME))
+            }
+        }
     }
 
     /// Files that live elsewhere.
@@ -132,12 +161,21 @@ impl Store {
         self.near().is_some()
     }
 
+    /// Whether packs can be put into it.
+    pub fn is_writable(&self) -> bool {
+        match &self.place {
+            Place::Local(_) => true,
+            Place::Remote(remote) => remote.far.is_writable(),
+        }
+    }
+
     /// Begins a pack; its name is registered first (bytes are durable before names, but the
     /// registry must know of every pack that may be in the store).
     ///
     /// # Errors
     /// When it cannot be begun.
     pub fn create(&self, id: PackId) -> Result<PackWriter> {
+        self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => Ok(PackWriter::local(local.create(id)?)),
             Place::Remote(remote) => Ok(PackWriter::remote(&remote.far, id)),
@@ -149,6 +187,7 @@ impl Store {
     /// # Errors
     /// When the pack cannot be made.
     pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+        self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => Ok(local.reflink(id, source)?.map(PackWriter::local)),
             Place::Remote(_) => Ok(None),
@@ -161,6 +200,7 @@ impl Store {
     /// # Errors
     /// When the pack cannot be made.
     pub fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+        self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => Ok(local.link(id, source)?.map(PackWriter::local)),
             Place::Remote(_) => Ok(None),
@@ -172,6 +212,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written; an earlier index is then still there.
     pub fn write_index(&self, id: PackId, entries: &[IndexEntry]) -> Result<()> {
+        self.ensure_ours()?;
         let index = encode_index(id, entries);
         match &self.place {
             Place::Local(local) => local.write_index(id, &index),
@@ -252,6 +293,7 @@ impl Store {
     /// # Errors
     /// When neither is possible. Doing it again is harmless.
     pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
+        self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => local.punch(id, ranges),
             Place::Remote(_) => {
@@ -265,11 +307,16 @@ impl Store {
     /// # Errors
     /// When it is there and cannot be removed.
     pub fn remove(&self, id: PackId) -> Result<()> {
+        self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => local.remove(id),
             Place::Remote(Remote { far, .. }) => {
-                far.wait(far.remove(&pack_key(id, "idx")))?;
-                far.wait(far.remove(&pack_key(id, "pack")))
+                let [index, pack, note] = ["idx", "pack", NOTE].map(|end| pack_key(id, end));
+                // A writer that was killed may have left parts of it.
+                let gone = join(far.remove(&index), far.give_up(&pack, &note));
+                let (index, parts) = far.wait(gone);
+                index.and(parts)?;
+                far.wait(far.remove(&pack))
             }
         }
     }
@@ -298,6 +345,14 @@ impl Store {
         }
     }
 
+    /// Returns the ctime of a local pack in nanoseconds; `None` for a remote pack, or if the file cannot be opened.
+    pub fn local_state(&self, id: PackId) -> Option<u64> {
+        match &self.place {
+            Place::Local(local) => local.state(id),
+            Place::Remote(_) => None,
+        }
+    }
+
     /// Length of a pack's body.
     ///
     /// # Errors
@@ -322,6 +377,16 @@ impl Store {
         }
     }
 
+    /// Closes what another process removed, packs and pieces of the cache: while they are open the
+    /// disk keeps their bytes.
+    pub fn forget_removed(&self) {
+        match &self.place {
+            Place::Local(local) => local.forget_removed(),
+            Place::Remote(remote) => remote.near.forget_removed(),
+        }
+        self.externals.forget_removed();
+    }
+
     /// Room for more.
     ///
     /// # Errors
@@ -344,7 +409,9 @@ fn unfound(extent: Extent, error: Error) -> Error {
             Error::new(Kind::Corrupt, what).because(error).hint(VERIFY_HINT)
         }
         // To a reader it is a store that cannot be read now, never a file that is closed to him.
-        Kind::Denied => Error::new(Kind::Unavailable, "the store refuses").because(error),
+        Kind::Denied | Kind::Usage | Kind::Conflict => {
+            Error::new(Kind::Unavailable, "the store refuses").because(error)
+        }
         _ => error,
     }
 }

@@ -7,10 +7,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::near::pack_key;
 use super::super::pack::PACK_MAX_BYTES;
-use super::far::{Far, PART_BYTES, Parts};
+use super::far::{Far, PART_BYTES};
 use super::local::LocalWriter;
+use super::parts::Parts;
 use crate::error::{Error, Kind, Result};
 use crate::model::object::PackId;
+
+/// What the name of a note of an upload in parts ends in.
+pub(super) const NOTE: &str = "upload";
 
 /// A pack that is being written.
 pub struct PackWriter {
@@ -27,6 +31,8 @@ enum To {
 struct RemoteWriter {
     far: Arc<Far>,
     key: String,
+    /// Where an upload in parts is noted.
+    note: String,
     length: u64,
     held: BytesMut,
     parts: Option<Parts>,
@@ -48,9 +54,10 @@ impl PackWriter {
     }
 
     pub(super) fn remote(far: &Arc<Far>, id: PackId) -> Self {
-        let (far, key) = (Arc::clone(far), pack_key(id, "pack"));
-        let writer =
-            RemoteWriter { far, key, length: 0, held: BytesMut::new(), parts: None, sent: 0 };
+        let far = Arc::clone(far);
+        let (key, note) = (pack_key(id, "pack"), pack_key(id, NOTE));
+        let held = BytesMut::new();
+        let writer = RemoteWriter { far, key, note, length: 0, held, parts: None, sent: 0 };
         Self { to: To::Remote(Box::new(writer)) }
     }
 
@@ -111,7 +118,7 @@ impl RemoteWriter {
     fn send(&mut self, part: Bytes) -> Result<()> {
         let far = Arc::clone(&self.far);
         if self.parts.is_none() {
-            self.parts = Some(far.wait(far.begin(&self.key))?);
+            self.parts = Some(far.wait(far.begin(&self.key, &self.note))?);
         }
         let parts = self
             .parts

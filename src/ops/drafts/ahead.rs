@@ -78,12 +78,16 @@ impl Ahead {
     /// Follows what is written to `drafts`, in a thread of its own, as long as they are open.
     pub fn start(self: &Arc<Self>, drafts: &Arc<Drafts>, cutter: Cutter) {
         let (ahead, drafts) = (Arc::clone(self), Arc::downgrade(drafts));
-        std::thread::spawn(move || {
+        let follows = std::thread::Builder::new().name("hash".to_owned());
+        let spawned = follows.spawn(move || {
             if let Err(e) = rustix::process::nice(NICE) {
                 tracing::debug!("hashing ahead is in as much of a hurry as others: {e}");
             }
             ahead.run(&drafts, &cutter);
         });
+        if let Err(e) = spawned {
+            tracing::warn!("nothing is hashed while it is written: {e}");
+        }
     }
 
     fn run(&self, drafts: &Weak<Drafts>, cutter: &Cutter) {

@@ -12,11 +12,13 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::ops::delete::reap;
+use crate::ops::holder;
 use crate::ops::put::{
     DraftLedger, DraftSource, Line, NewVersion, PutReport, content_of, put_draft,
 };
 use crate::registry::{Committed, LeaseId};
-use crate::staging::{DraftRecord, Frozen, give_to_store};
+use crate::staging::{DraftRecord, give_to_store};
 
 /// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
 /// close(2) a little after it has returned.
@@ -36,16 +38,66 @@ impl DraftDesk {
     /// is as it was.
     pub fn commit(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
         let draft = &request.draft;
+        if self.drafts.exists(draft)? {
+            self.drafts.record(draft)?;
+        }
         let wait = request.wait_milliseconds.map_or(WRITERS_WAIT, Duration::from_millis);
         let frozen = self.drafts.freeze(draft, wait)?;
+        // What an earlier commit could not put right may be possible now.
+        self.put_right(draft)?;
         let done = self.commit_frozen(request, remove);
-        self.unshare_all(draft, frozen, done.is_ok() && remove)?;
-        done
+        if done.is_ok() && remove {
+            self.remove(draft, frozen)?;
+            return done;
+        }
+        // No file of the draft is a pack's any more when somebody may write again.
+        match (self.put_right(draft), done) {
+            (Err(e), Err(failed)) => {
+                self.trouble(format!("draft {draft} cannot be changed: {e}"));
+                Err(failed)
+            }
+            (unshared, done) => unshared.and(done),
+        }
+    }
+
+    /// Ends what a commit that failed left, and gives back to a draft the files that it shares with packs;
+    /// when that fails, nobody may change it: who wrote to such a file would write into a version.
+    fn put_right(&self, draft: &ArtifactPath) -> Result<()> {
+        let right = self.release_failed(draft).and_then(|()| self.unshare(draft));
+        match &right {
+            Ok(()) => self.drafts.unseal(draft),
+            Err(_) => self.drafts.seal(draft),
+        }
+        right
+    }
+
+    /// Ends the lease of a commit of this process that could not be ended, for want of room perhaps:
+    /// with it go the packs that share bytes with the draft.
+    fn release_failed(&self, draft: &ArtifactPath) -> Result<()> {
+        if self.drafts.record(draft)?.shared.is_empty() {
+            return Ok(());
+        }
+        let registry = &self.repository.registry;
+        // The holder of a lease is its process and a number.
+        let me = format!("{}/", holder::this_process());
+        let root = self.drafts.tree_path(draft);
+        let of_draft = format!(" {}", root.display());
+        let failed = registry.leases()?.into_iter().filter(|lease| {
+            lease.holder.starts_with(&me)
+                && !lease.committed
+                && lease.purpose.starts_with("commit ")
+                && lease.purpose.ends_with(&of_draft)
+        });
+        let failed: Vec<_> = failed.collect();
+        for lease in &failed {
+            registry.release(lease.id)?;
+        }
+        if failed.is_empty() { Ok(()) } else { reap(&self.repository).map(drop) }
     }
 
     fn commit_frozen(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
         let draft = &request.draft;
-        let record = self.drafts.record(draft);
+        let record = self.drafts.record(draft)?;
         let shared = Mutex::new(Vec::new());
         let source = DraftSource {
             root: self.drafts.tree_path(draft),
@@ -54,7 +106,8 @@ impl DraftDesk {
             strict: request.strict,
             external_symlinks: request.external_symlinks,
             ahead: &|host| self.ahead.take(host),
-            may_share: &|host| self.drafts.may_share(host),
+            // What is a pack's the draft must part with, for which it has to stand on the pack.
+            may_share: &|host| (remove || self.drafts.can_stand()) && self.drafts.may_share(host),
             sharing: &|path| {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 shared.push(path.as_os_str().as_bytes().to_vec());
@@ -82,6 +135,7 @@ impl DraftDesk {
             let Some(committed) = &report.committed else { return Ok(()) };
             let settled = match remove {
                 true => settle_packs(ledger),
+                false if !self.drafts.can_stand() => self.note_base(draft, committed),
                 false => self.rebase(draft, committed, report, ledger),
             };
             // The version is there and durable; the draft shows the same as before in any case.
@@ -92,22 +146,8 @@ impl DraftDesk {
         })
     }
 
-    /// No file of the draft is a pack's any more when somebody may write again. With `remove`, the
-    /// draft goes.
-    fn unshare_all(&self, draft: &ArtifactPath, frozen: Frozen, remove: bool) -> Result<()> {
-        if remove {
-            return self.remove(draft, frozen);
-        }
-        let unshared = self.unshare(draft);
-        if unshared.is_err() {
-            // Whoever wrote to such a file would write into a version: nobody may.
-            std::mem::forget(frozen);
-        }
-        unshared
-    }
-
     pub(super) fn unshare(&self, draft: &ArtifactPath) -> Result<()> {
-        let record = self.drafts.record(draft);
+        let record = self.drafts.record(draft)?;
         if record.shared.is_empty() {
             return Ok(());
         }
@@ -116,6 +156,15 @@ impl DraftDesk {
             self.drafts.unshare(draft, path).map_err(|e| on_host("copy", path, e))?;
         }
         self.drafts.set_record(draft, &DraftRecord { shared: Vec::new(), ..record })
+    }
+
+    /// The draft became a version, and goes on standing on what it stood on.
+    fn note_base(&self, draft: &ArtifactPath, committed: &Committed) -> Result<()> {
+        let record = self.drafts.record(draft)?;
+        let selector = Selector::Version(committed.number);
+        let base = Some(Reference { path: committed.path.clone(), selector });
+        let record = DraftRecord { base, properties: Default::default(), ..record };
+        self.drafts.set_record(draft, &record)
     }
 
     /// The draft stands on the version it became. Each step leaves what it shows as it was.
@@ -134,7 +183,7 @@ impl DraftDesk {
         durable.map_err(|e| on_host("make durable", Path::new("."), e))?;
         let selector = Selector::Version(committed.number);
         let base = Reference { path: committed.path.clone(), selector };
-        let record = self.drafts.record(draft);
+        let record = self.drafts.record(draft)?;
         let before = record.lease;
         let lease = self.begin_pins(draft, &[report.root])?;
         let record = DraftRecord {

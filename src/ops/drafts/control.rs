@@ -58,7 +58,7 @@ impl DraftDesk {
     pub fn attribute(&self, place: &DraftPlace, field: &str) -> Result<Option<String>> {
         match place {
             DraftPlace::Draft(draft) => {
-                let DraftRecord { properties: said, base, .. } = self.drafts.record(draft);
+                let DraftRecord { properties: said, base, .. } = self.drafts.record(draft)?;
                 Ok(match field {
                     "type" => said.artifact_type.map(|kind| kind.to_string()),
                     "description" => said.description,
@@ -140,7 +140,7 @@ impl DraftDesk {
         let _change = self.drafts.begin_change(draft)?;
         // One at a time: each reads what was said before.
         let _one = self.lock_pinned();
-        let mut record = self.drafts.record(draft);
+        let mut record = self.drafts.record(draft)?;
         let said = &mut record.properties;
         match field {
             "type" => said.artifact_type = value.map(str::parse::<ArtifactType>).transpose()?,

@@ -173,14 +173,16 @@ pub struct DraftDesk {
     /// The root trees that are pinned for each draft.
     pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
     troubles: Mutex<VecDeque<String>>,
+    /// Where drafts stand on nothing: when those were last changed that were committed by themselves.
+    committed: Mutex<HashMap<ArtifactPath, Instant>>,
     opened: Instant,
     ahead: Arc<Ahead>,
     /// Told when what a draft's name stands for is another, so that nobody goes on with the last.
     moved: Mutex<Option<Box<Moved>>>,
 }
 
-/// Told of a draft by a thread that serves no request of the kernel's.
-type Moved = dyn Fn(&ArtifactPath) + Send + Sync;
+/// Told of a draft, or of a path in it, by a thread that serves no request of the kernel's.
+type Moved = dyn Fn(&ArtifactPath, &[EntryName]) + Send + Sync;
 
 fn now() -> (i64, i64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -203,12 +205,18 @@ impl DraftDesk {
             base: Versions(Arc::clone(&repository.reader)),
             pinned: Mutex::default(),
             troubles: Mutex::default(),
+            committed: Mutex::default(),
             opened: Instant::now(),
             ahead: Arc::default(),
             moved: Mutex::default(),
         };
         for draft in desk.drafts.list()? {
-            desk.unshare(&draft)?;
+            // One draft that cannot be put right keeps nobody from the others: nothing of it is
+            // changed, neither by us nor by users.
+            if let Err(e) = desk.unshare(&draft) {
+                desk.drafts.seal(&draft);
+                desk.trouble(format!("draft {draft} cannot be changed: {e}"));
+            }
         }
         desk.restore_pins()?;
         Ok(desk)
@@ -229,14 +237,19 @@ impl DraftDesk {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
     }
 
-    fn tell_moved(&self, draft: &ArtifactPath) {
+    /// Tells that a draft's name stands for something else, or a path in the draft.
+    pub fn tell_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
         if let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner) {
-            moved(draft);
+            moved(draft, path);
         }
     }
 
     fn lock_pinned(&self) -> MutexGuard<'_, HashMap<ArtifactPath, Vec<Digest>>> {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_committed(&self) -> MutexGuard<'_, HashMap<ArtifactPath, Instant>> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a line for `artifactfs status`, and writes it to the log.
@@ -256,7 +269,7 @@ impl DraftDesk {
     fn begin(&self, reference: &Reference) -> Result<ArtifactPath> {
         let info = self.repository.registry.lookup(reference.clone())?;
         let draft = info.path.clone();
-        if self.drafts.exists(&draft) {
+        if self.drafts.exists(&draft)? {
             return Err(Error::new(Kind::Conflict, format!("there is a draft {draft} already"))
                 .hint(format!("commit it, or `artifactfs draft discard {draft}`")));
         }
@@ -294,7 +307,8 @@ impl DraftDesk {
     /// # Errors
     /// What the host or the registry says.
     pub fn remove(&self, draft: &ArtifactPath, frozen: crate::staging::Frozen) -> Result<()> {
-        let lease = self.drafts.record(draft).lease;
+        // Of a record that cannot be read the lease is found when the drafts are opened next.
+        let lease = self.drafts.record(draft).ok().and_then(|record| record.lease);
         self.drafts.remove(draft, frozen)?;
         self.lock_pinned().remove(draft);
         self.release_pins(lease)
@@ -317,7 +331,7 @@ impl DraftDesk {
     }
 
     fn info(&self, draft: ArtifactPath) -> Result<DraftInfo> {
-        let record = self.drafts.record(&draft);
+        let record = self.drafts.record(&draft)?;
         let (mut files, mut size_bytes) = (record.totals.files, record.totals.size_bytes);
         let mut changed = 0;
         self.each_difference(&draft, &record, &mut |difference| {
@@ -335,7 +349,7 @@ impl DraftDesk {
 
     fn diff(&self, draft: &ArtifactPath) -> Result<DraftAnswer> {
         self.must_exist(draft)?;
-        let record = self.drafts.record(draft);
+        let record = self.drafts.record(draft)?;
         let (mut differences, mut count) = (Vec::new(), 0);
         self.each_difference(draft, &record, &mut |difference| {
             count += 1;
@@ -348,7 +362,7 @@ impl DraftDesk {
     }
 
     fn must_exist(&self, draft: &ArtifactPath) -> Result<()> {
-        if self.drafts.exists(draft) {
+        if self.drafts.exists(draft)? {
             return Ok(());
         }
         Err(Error::new(Kind::NotFound, format!("no draft {draft}"))
@@ -357,7 +371,7 @@ impl DraftDesk {
 
     fn restore(&self, draft: &ArtifactPath, path: &[EntryName]) -> Result<()> {
         self.must_exist(draft)?;
-        let Some(root) = self.drafts.record(draft).root else {
+        let Some(root) = self.drafts.record(draft)?.root else {
             return Err(Error::new(Kind::Conflict, format!("draft {draft} stands on no version"))
                 .hint("only what was begun from a version, or committed, can be taken back"));
         };
@@ -381,11 +395,17 @@ impl DraftDesk {
         });
         for draft in drafts {
             let last = self.drafts.touched(&draft).unwrap_or(self.opened);
-            if last.elapsed() < quiet || !self.is_changed(&draft) {
+            let done = self.lock_committed().get(&draft) == Some(&last);
+            if done || last.elapsed() < quiet || !self.is_changed(&draft) {
                 continue;
             }
             let request = CommitDraft { wait_milliseconds: Some(0), ..CommitDraft::plain(draft) };
             match self.commit(&request, false) {
+                // A draft that stands on nothing does not show that it is committed.
+                Ok(_) if !self.drafts.can_stand() => {
+                    self.lock_committed().insert(request.draft, last);
+                    continue;
+                }
                 Ok(_) => {}
                 // Somebody has just begun to write: the next round sees.
                 Err(e) if e.kind() == Kind::Conflict && self.drafts.has_writers(&request.draft) => {
@@ -411,10 +431,16 @@ impl DraftService for DraftDesk {
     fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
         match call {
             DraftCall::List => {
-                let drafts = self.drafts.list()?.into_iter().map(|draft| self.info(draft));
                 let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-                let troubles = troubles.iter().cloned().collect();
-                Ok(DraftAnswer::Drafts { drafts: drafts.collect::<Result<_>>()?, troubles })
+                let mut troubles: Vec<String> = troubles.iter().cloned().collect();
+                let mut drafts = Vec::new();
+                for draft in self.drafts.list()? {
+                    match self.info(draft.clone()) {
+                        Ok(info) => drafts.push(info),
+                        Err(e) => troubles.push(format!("draft {draft}: {e}")),
+                    }
+                }
+                Ok(DraftAnswer::Drafts { drafts, troubles })
             }
             DraftCall::Commit(request) => {
                 let report = self.commit(&request, false)?;
@@ -424,19 +450,19 @@ impl DraftService for DraftDesk {
             }
             DraftCall::Begin(reference) => {
                 let draft = self.begin(&reference)?;
-                self.tell_moved(&draft);
+                self.tell_moved(&draft, &[]);
                 Ok(DraftAnswer::Begun(draft))
             }
             DraftCall::Discard(draft) => {
                 let frozen = self.drafts.freeze(&draft, WRITERS_WAIT)?;
                 self.remove(&draft, frozen)?;
-                self.tell_moved(&draft);
+                self.tell_moved(&draft, &[]);
                 Ok(DraftAnswer::Done)
             }
             DraftCall::Diff(draft) => self.diff(&draft),
             DraftCall::Restore(draft, path) => {
                 self.restore(&draft, &path)?;
-                self.tell_moved(&draft);
+                self.tell_moved(&draft, &path);
                 Ok(DraftAnswer::Done)
             }
         }

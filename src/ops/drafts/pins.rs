@@ -1,7 +1,7 @@
 //! What drafts stand on stays, also when the version is deleted: each draft has a lease that ends
 //! with it, under which the root trees of those versions are pinned.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::DraftDesk;
 use crate::error::{Error, Kind, Result};
@@ -15,12 +15,16 @@ fn gone(draft: &ArtifactPath, root: &Digest) -> Error {
     Error::new(Kind::Stale, format!("draft {draft} stands on {root}, which was deleted"))
 }
 
+/// What the lease of a draft is for.
+fn purpose_of(draft: &ArtifactPath) -> String {
+    format!("draft {draft}")
+}
+
 impl DraftDesk {
     /// A lease for a draft, under which `roots` are pinned.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
-        let purpose = format!("draft {draft}");
-        let lease = registry.begin(purpose, DRAFT_HOLDER.to_owned(), None)?;
+        let lease = registry.begin(purpose_of(draft), DRAFT_HOLDER.to_owned(), None)?;
         match registry.missing(lease, roots.to_vec())?.first() {
             None => Ok(lease),
             Some(missing) => {
@@ -53,7 +57,7 @@ impl DraftDesk {
         if pinned.get(draft).is_some_and(|roots| roots.contains(&root)) {
             return Ok(());
         }
-        let record = self.drafts.record(draft);
+        let record = self.drafts.record(draft)?;
         let lease = match record.lease {
             Some(lease) => LeaseId(lease),
             None => self.begin_pins(draft, &[])?,
@@ -81,26 +85,43 @@ impl DraftDesk {
     pub(super) fn restore_pins(&self) -> Result<()> {
         let registry = &self.repository.registry;
         let leases = registry.leases()?.into_iter().filter(|lease| !lease.writes());
-        let mut there: HashSet<u64> = leases.map(|lease| lease.id.0).collect();
+        let mut there: HashMap<u64, String> =
+            leases.map(|lease| (lease.id.0, lease.purpose)).collect();
         for draft in self.drafts.list()? {
-            let record = self.drafts.record(&draft);
+            let record = match self.drafts.record(&draft) {
+                Ok(record) => record,
+                Err(e) => {
+                    // What it stands on is not known: whatever is pinned for it stays pinned.
+                    let purpose = purpose_of(&draft);
+                    there.retain(|_, of| *of != purpose);
+                    self.drafts.seal(&draft);
+                    self.trouble(e.to_string());
+                    continue;
+                }
+            };
             if record.sources.is_empty() {
                 continue;
             }
-            let known = record.lease.filter(|lease| there.remove(lease));
-            if known.is_none() {
+            let known = record.lease.filter(|lease| there.remove(lease).is_some());
+            match known {
+                // Pins of an earlier release were not durable: they may be gone though the lease is there.
+                Some(lease) => {
+                    for root in registry.missing(LeaseId(lease), record.sources.clone())? {
+                        self.trouble(gone(&draft, &root).to_string());
+                    }
+                }
                 // The registry was made anew, or another's drafts were put here.
-                match self.begin_pins(&draft, &record.sources) {
+                None => match self.begin_pins(&draft, &record.sources) {
                     Ok(lease) => {
                         let record = DraftRecord { lease: Some(lease.0), ..record.clone() };
                         self.drafts.set_record(&draft, &record)?;
                     }
                     Err(e) => self.trouble(e.to_string()),
-                }
+                },
             }
             self.set_pinned(&draft, record.sources);
         }
-        for lease in there {
+        for lease in there.into_keys() {
             self.release_pins(Some(lease))?;
         }
         Ok(())

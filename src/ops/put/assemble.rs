@@ -25,10 +25,10 @@ use crate::model::name::EntryName;
 use crate::model::object::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Child, Content, Entry, Target, TreeItem, TreeNode};
-use crate::model::version::Totals;
+use crate::model::version::{DESCRIPTION_FILE, Totals};
+use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
-use crate::registry::LeaseId;
 
 /// Units between the walk and the end of the line: bounds memory to about 8 MiB times this.
 const UNITS_IN_FLIGHT: usize = 8;
@@ -62,7 +62,7 @@ pub enum Walk<'a> {
 pub fn run(
     repository: &Repository,
     walked: Walk<'_>,
-    lease: Option<LeaseId>,
+    lease: Option<&Lease>,
     ledger: Ledger,
     progress: Arc<dyn Progress>,
 ) -> Result<Built> {
@@ -259,7 +259,7 @@ impl<'a> Assembly<'a> {
             Event::Leave => self.leave()?,
             Event::Symlink(name, target) => {
                 self.report.totals.symlinks += 1;
-                self.entry(name, Target::Symlink(target));
+                self.new_entry(name, Target::Symlink(target))?;
             }
             Event::Known(file, content) => {
                 self.progress.advance(1, content.size_bytes());
@@ -310,6 +310,17 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
+    /// An entry that no version had before, which may not bear a name that mounts keep.
+    fn new_entry(&mut self, name: EntryName, target: Target) -> Result<()> {
+        if self.directories.len() == 1 && name.as_bytes() == DESCRIPTION_FILE.as_bytes() {
+            let what = format!("{DESCRIPTION_FILE} in the root of a version is what mounts show");
+            return Err(Error::new(Kind::BadName, what)
+                .hint(format!("rename it, or leave it out with --exclude {DESCRIPTION_FILE}")));
+        }
+        self.entry(name, target);
+        Ok(())
+    }
+
     fn entry(&mut self, name: EntryName, target: Target) {
         let nodes = &mut self.nodes;
         let here = self.directories.last_mut().expect("the root is left at the end");
@@ -348,8 +359,7 @@ impl<'a> Assembly<'a> {
         let root = root.expect("a directory ends in a node");
         self.report.totals.directories += 1;
         self.ledger.directory(path, root)?;
-        self.entry(name, Target::Directory(root));
-        Ok(())
+        self.new_entry(name, Target::Directory(root))
     }
 
     /// The path of the directory that is open, from the root.
@@ -370,8 +380,7 @@ impl<'a> Assembly<'a> {
         self.report.totals.external += u64::from(content.is_external());
         self.report.totals.files += 1;
         self.report.totals.size_bytes += content.size_bytes();
-        self.entry(name, Target::File { content, executable });
-        Ok(())
+        self.new_entry(name, Target::File { content, executable })
     }
 
     fn store_small(

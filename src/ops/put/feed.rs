@@ -77,6 +77,7 @@ impl<'a> Feed<'a> {
         for _ in 0..=CHANGED_RETRIES {
             let open = OpenFile::open(&file.path)?;
             (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
+            file.settles_in = open.settles_in;
             self.push(Event::Begin(file.clone()), 0)?;
             self.segments(&file.path, &open, 0)?;
             // What may become a pack's is frozen, and becoming one changes its stamp.

@@ -15,8 +15,7 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Entry, Target, TreeNode};
 use crate::model::version::Totals;
-use crate::ops::delete::reap;
-use crate::ops::holder;
+use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
 
@@ -38,24 +37,17 @@ pub struct Graft<'a> {
 /// [`Kind::Conflict`] when a directory is where the file comes, or a file where a directory must be; and as
 /// [`put`](super::put).
 pub fn graft(repository: &Repository, graft: &Graft<'_>, version: NewVersion) -> Result<PutReport> {
-    let registry = &repository.registry;
     let purpose = format!("graft {} {}", version.path, shown(graft.path));
-    let orphan = holder::orphan_for(&**registry, &purpose)?;
-    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
+    let lease = Lease::begin(repository, purpose)?;
     let done: Result<PutReport> = (|| {
         let progress = std::sync::Arc::new(Silent);
         let walk = Walk::Graft(graft);
-        let built = assemble::run(repository, walk, Some(lease), Ledger::None, progress)?;
+        let built = assemble::run(repository, walk, Some(&lease), Ledger::None, progress)?;
         let mut report = built.report;
-        report.committed = Some(version.commit(repository, lease, &report)?);
+        report.committed = Some(version.commit(repository, &lease, &report)?);
         Ok(report)
     })();
-    let released = registry.release(lease).and_then(|()| reap(repository));
-    let report = done?;
-    if let Err(e) = released {
-        tracing::warn!("the lease of a finished graft could not be released: {e}");
-    }
-    Ok(report)
+    lease.end(repository, done)
 }
 
 fn shown(path: &[EntryName]) -> String {
@@ -189,6 +181,7 @@ impl<'a> GraftScan<'a> {
             size_bytes: buffer.len() as u64,
             share: false,
             linked: false,
+            settles_in: None,
         };
         self.feed.whole(Event::File(file, cuts), buffer)
     }

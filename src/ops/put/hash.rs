@@ -75,7 +75,7 @@ fn describe(mut file: FileMeta, mut external: External) -> Result<Event> {
 
 fn prove(file: &mut FileMeta, external: &mut External) -> Result<()> {
     for _ in 0..=CHANGED_RETRIES {
-        let open = OpenFile::open(&file.path)?;
+        let open = OpenFile::open_below(&file.path, external.depth)?;
         // From now on every change shows.
         if let Some(left) =
             open.stamp.since_change(SystemTime::now()).and_then(|since| TICKS.checked_sub(since))
@@ -85,7 +85,7 @@ fn prove(file: &mut FileMeta, external: &mut External) -> Result<()> {
         let checksum = open.hash().at("read", &file.path)?;
         if open.is_unchanged().at("read", &file.path)? {
             (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
-            file.executable = open.executable;
+            (file.executable, file.settles_in) = (open.executable, open.settles_in);
             external.size_bytes = open.size_bytes;
             external.modified = external::modified_text(open.stamp.modified());
             external.checksum = Some(checksum);
@@ -123,7 +123,7 @@ fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Resu
         let count = open.read(0, &mut buffer[start..]).at("read", &file.path)?;
         if count as u64 == open.size_bytes && open.is_unchanged().at("read", &file.path)? {
             (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
-            file.executable = open.executable;
+            (file.executable, file.settles_in) = (open.executable, open.settles_in);
             let cuts = cut_all(buffer, start, cutter);
             return Ok(Event::File(file, cuts));
         }

@@ -2,11 +2,12 @@
 //! so that files which did not change are not read again. A file, read and written as a stream.
 //!
 //! ```text
-//! magic "AFSPUT1\n"   record*      record := length:u32le postcard
+//! magic "AFSPUT2\n"   record*      record := length:u32le postcard
 //! ```
 //! Losing it costs time, nothing else. A record is used only when size, mtime, ctime, device and
-//! inode are the same and both times lie well before the moment it was read: a file changed
-//! again within the clock's grain would look unchanged.
+//! inode are the same. A file is entered only if every later change of it must show in these: its
+//! times lie well before the moment it was read, and nobody had it mapped to write to it
+//! ([`super::file::Writers`]). The first format had no such rule and is not read.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -16,14 +17,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::scan::FileMeta;
 use crate::error::{IoContext, Result};
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
 
-const MAGIC: &[u8; 8] = b"AFSPUT1\n";
-/// How old a file must be when it is read for its times to prove anything later: more than the
-/// grain of any file system's clock (FAT: 2 s).
-const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
+const MAGIC: &[u8; 8] = b"AFSPUT2\n";
 /// No record is longer: a path of 4,096 bytes and a few numbers.
 const RECORD_MAX_BYTES: u64 = 8_192;
 
@@ -61,12 +60,12 @@ impl Stamp {
         now.duration_since(UNIX_EPOCH + at).ok()
     }
 
-    /// Whether the times lie so far back that a later change must show in them.
-    pub fn is_settled(&self, now: SystemTime) -> bool {
+    /// Whether both times lie at least `age` before `now`.
+    pub fn is_older(&self, age: Duration, now: SystemTime) -> bool {
         let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
         let newest = nanoseconds(self.modified).max(nanoseconds(self.changed));
-        now - newest > SETTLED_NANOSECONDS
+        now - newest > age.as_nanos() as i128
     }
 }
 
@@ -93,14 +92,28 @@ pub struct OldIndex {
 }
 
 impl OldIndex {
-    /// Opens it; one that is missing or damaged is empty.
+    /// Opens it. One that is missing or of another format is empty, since every file is read then; one
+    /// that cannot be read is told of.
     pub fn open(path: &Path) -> Self {
-        let mut file = File::open(path).ok().map(BufReader::new);
+        let mut file = match File::open(path) {
+            Ok(file) => Some(BufReader::new(file)),
+            Err(e) => {
+                if e.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!("{}: {e}: every file is read", path.display());
+                }
+                None
+            }
+        };
         let mut magic = [0; MAGIC.len()];
         let good = file.as_mut().is_some_and(|f| f.read_exact(&mut magic).is_ok());
         let mut index = Self { file: file.filter(|_| good && magic == *MAGIC), next: None };
         index.advance();
         index
+    }
+
+    /// One that knows nothing: every file is read.
+    pub fn empty() -> Self {
+        Self { file: None, next: None }
     }
 
     fn advance(&mut self) {
@@ -164,14 +177,15 @@ impl NewIndex {
         Ok(Self { file: Some((file, path.to_owned())) })
     }
 
-    /// Adds a file, unless it changed too short a time ago.
-    pub fn add(&mut self, key: Vec<u8>, stamp: Stamp, content: Content, now: SystemTime) {
+    /// Adds a file, unless a later change of it may not show in its stamp.
+    pub fn add(&mut self, meta: &FileMeta, content: Content, now: SystemTime) {
         let Some((file, _)) = &mut self.file else {
             return;
         };
-        if !stamp.is_settled(now) {
+        if !meta.settles_in.is_some_and(|age| meta.stamp.is_older(age, now)) {
             return;
         }
+        let (key, stamp) = (meta.key.clone(), meta.stamp);
         let content = match content {
             Content::Empty => Known::Empty,
             Content::Chunk { digest, size_bytes } => Known::Chunk(digest, size_bytes),

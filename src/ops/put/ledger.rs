@@ -130,7 +130,7 @@ impl Ledger {
             // What is elsewhere is not known by a stamp.
             Self::Index(..) if file.path.as_os_str().is_empty() => Ok(()),
             Self::Index(index, now) => {
-                index.add(file.key.clone(), file.stamp, content, *now);
+                index.add(file, content, *now);
                 Ok(())
             }
             Self::Draft(ledger) if read || file.linked => {

@@ -22,7 +22,7 @@ mod reference;
 mod referred;
 mod scan;
 mod source;
-mod spool;
+pub(super) mod spool;
 mod upload;
 
 use std::ffi::OsString;
@@ -30,9 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::delete::reap;
 use super::groups::{self, Upsert};
-use super::holder;
+use super::lease::Lease;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
@@ -40,7 +39,7 @@ use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
 use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Selector};
 use crate::model::version::{Metadata, Totals};
-use crate::registry::{AddedPart, CommitRequest, Committed, LeaseId};
+use crate::registry::{AddedPart, CommitRequest, Committed};
 use assemble::{Built, Walk};
 pub use graft::{Graft, graft};
 use index::{NewIndex, OldIndex};
@@ -73,6 +72,8 @@ pub struct PutRequest {
     pub follow: bool,
     /// Only say what would be stored.
     pub dry_run: bool,
+    /// Whether every file is read, also one that looks as it did at the last put.
+    pub reread: bool,
     /// The run that logs it.
     pub run: Option<RunId>,
     /// How long it lives.
@@ -97,6 +98,7 @@ impl PutRequest {
             filters: Filters::default(),
             follow: true,
             dry_run: false,
+            reread: false,
             run: None,
             ttl: None,
             tags: Vec::new(),
@@ -146,7 +148,8 @@ pub const WARNINGS_MAX: usize = 100;
 ///
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound), `Denied`, `Conflict` for a file that keeps
-/// changing, `Full`, … Nothing is visible then, and what was written is freed.
+/// changing, `Full`, … Nothing is visible then. What was written is freed, or kept for a day where the next
+/// try may go on with it ([`Kind::Unavailable`], `TimedOut`, `Full`, `Stale`).
 pub fn put(
     repository: &Repository,
     request: &PutRequest,
@@ -175,16 +178,9 @@ pub fn put(
             format!("put {path} {shown} for group {group}")
         }
     };
-    let orphan = holder::orphan_for(&**registry, &purpose)?;
-    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
-    let done = put_under(repository, request, source.as_ref(), &index, lease, progress);
-    let released = registry.release(lease).and_then(|()| reap(repository));
-    let report = done?;
-    // The version is there and durable; what could not be freed is freed by whoever comes next.
-    if let Err(e) = released {
-        tracing::warn!("the lease of a finished put could not be released: {e}");
-    }
-    Ok(report)
+    let lease = Lease::begin(repository, purpose)?;
+    let done = put_under(repository, request, source.as_ref(), &index, &lease, progress);
+    lease.end(repository, done)
 }
 
 /// The type of artifacts that are code.
@@ -208,7 +204,7 @@ fn put_under(
     request: &PutRequest,
     source: Option<&source::Source>,
     index: &Path,
-    lease: LeaseId,
+    lease: &Lease,
     progress: Arc<dyn Progress>,
 ) -> Result<PutReport> {
     let build = || -> Result<Built> {
@@ -291,10 +287,10 @@ impl NewVersion {
     fn commit(
         self,
         repository: &Repository,
-        lease: LeaseId,
+        lease: &Lease,
         report: &PutReport,
     ) -> Result<Committed> {
-        repository.registry.commit(lease, self.request(report.root, report.totals))
+        repository.registry.commit(lease.id(), self.request(report.root, report.totals))
     }
 
     /// The commit that makes it of a tree.
@@ -322,7 +318,7 @@ impl NewVersion {
 /// [`Kind::Stale`] when one of them went meanwhile; what cannot be read or written.
 pub(super) fn merge(
     repository: &Repository,
-    lease: LeaseId,
+    lease: &Lease,
     layers: &[(Digest, Totals)],
 ) -> Result<PutReport> {
     let walk = Walk::Merge(layers);
@@ -342,14 +338,12 @@ pub fn put_draft(
     work: &Path,
     after: impl FnOnce(&PutReport, DraftLedger) -> Result<()>,
 ) -> Result<PutReport> {
-    let registry = &repository.registry;
     let purpose = format!("commit {} {}", version.path, draft.root.display());
-    let orphan = holder::orphan_for(&**registry, &purpose)?;
-    let lease = registry.begin(purpose, holder::this_process(), orphan)?;
+    let lease = Lease::begin(repository, purpose)?;
     let done: Result<PutReport> = (|| {
         let build = || {
             let ledger = Ledger::Draft(DraftLedger::create(work)?);
-            assemble::run(repository, Walk::Draft(draft), Some(lease), ledger, Arc::new(Silent))
+            assemble::run(repository, Walk::Draft(draft), Some(&lease), ledger, Arc::new(Silent))
         };
         let built = match build() {
             // Something was hashed ahead and then changed; nothing is guessed twice.
@@ -360,18 +354,13 @@ pub fn put_draft(
             built => built?,
         };
         let Built { mut report, ledger } = built;
-        report.committed = Some(version.commit(repository, lease, &report)?);
+        report.committed = Some(version.commit(repository, &lease, &report)?);
         if let Ledger::Draft(ledger) = ledger {
             after(&report, ledger)?;
         }
         Ok(report)
     })();
-    let released = registry.release(lease).and_then(|()| reap(repository));
-    let report = done?;
-    if let Err(e) = released {
-        tracing::warn!("the lease of a finished commit could not be released: {e}");
-    }
-    Ok(report)
+    lease.end(repository, done)
 }
 
 /// What a put goes through: the source, and what its references name now; what they leave out.
@@ -389,7 +378,10 @@ fn walk_of<'a>(
         warnings = left_out;
         referred = Some(Referred::new(sorted, references.checksum));
     }
-    Ok((Walk::Source(source, referred, Box::new(OldIndex::open(index))), warnings))
+    // While something is absent every file is read: one that did not change may be the good copy of it.
+    let reads_all = request.reread || repository.registry.absent()? > 0;
+    let old = if reads_all { OldIndex::empty() } else { OldIndex::open(index) };
+    Ok((Walk::Source(source, referred, Box::new(old)), warnings))
 }
 
 fn warned(mut report: PutReport, warnings: Vec<String>) -> PutReport {

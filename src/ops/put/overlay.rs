@@ -1,9 +1,10 @@
 //! The walk of a draft: what the host has, and of what it stands on only the nodes around that.
 
-use std::fs;
+use std::fs::{self, File};
 use std::iter::Peekable;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
 use super::feed::{Feed, SEGMENT_BYTES};
@@ -19,10 +20,16 @@ use crate::model::name::EntryName;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Entry, SYMLINK_MAX_BYTES, Target, TreeNode};
 use crate::ops::totals::Difference;
-use crate::staging::{Base, ContentMark, DraftFile, TreeMark, Upper, upper_entries};
+use crate::staging::{
+    BEING_WRITTEN, Base, ContentMark, DraftFile, TreeMark, Upper, Writers, upper_entries,
+};
 
 /// Pieces told at once.
 const REUSED_PIECES: usize = 4_096;
+/// How long a commit waits for the kernel to let go of a file that was closed.
+const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
+/// How often it looks.
+const UNMAPPED_POLL: Duration = Duration::from_millis(2);
 /// Set-user-id and set-group-id.
 const SET_ID_BITS: u32 = 0o6000;
 
@@ -267,8 +274,12 @@ impl<'a> DraftScan<'a> {
             && (self.source.may_share)(meta.ino());
         let key = std::os::unix::ffi::OsStringExt::into_vec(relative.into_os_string());
         let stamp = Stamp::of(meta);
-        let linked = meta.nlink() > 1;
-        let file = FileMeta { name, key, path, executable, stamp, size_bytes, share, linked };
+        let (linked, settles_in) = (meta.nlink() > 1, None);
+        let file =
+            FileMeta { name, key, path, executable, stamp, size_bytes, share, linked, settles_in };
+        if mark.is_none() && size_bytes > 0 {
+            refuse_mapped(&file)?;
+        }
         match mark {
             Some(mark) if mark.clean && mark.visible_bytes == size_bytes => {
                 self.feed.push(Event::Known(file, mark.content), 0)
@@ -363,6 +374,25 @@ impl Recut<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// A file that was passed through can be mapped though nobody has it open any more, and what is stored
+/// there would reach its pack.
+fn refuse_mapped(file: &FileMeta) -> Result<()> {
+    let deadline = Instant::now() + UNMAPPED_WAIT;
+    let open = File::open(&file.path).at("read", &file.path)?;
+    // The kernel lets go of a file a moment after it has told of its close.
+    while Writers::of(&open) == Writers::Some {
+        if Instant::now() >= deadline {
+            let shown = String::from_utf8_lossy(&file.key).into_owned();
+            let what =
+                format!("the draft {BEING_WRITTEN}: {shown} is mapped into a process's memory");
+            return Err(Error::new(Kind::Conflict, what)
+                .hint("commit when the process has unmapped it or has ended"));
+        }
+        std::thread::sleep(UNMAPPED_POLL);
+    }
+    Ok(())
 }
 
 fn cannot_read(path: &Path, error: rustix::io::Errno) -> Error {

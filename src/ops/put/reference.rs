@@ -1,6 +1,7 @@
 //! References: which external files a put records, and under which paths.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -100,8 +101,14 @@ impl References {
             spool,
             mounts: Mounts::default(),
             warnings: Vec::new(),
+            left_out: 0,
         };
         self.wanted.iter().try_for_each(|reference| gather.reference(reference))?;
+        if gather.left_out > 0 {
+            gather
+                .warnings
+                .insert(0, format!("left out: {} that cannot be recorded", gather.left_out));
+        }
         Ok((gather.spool.sorted()?, gather.warnings))
     }
 }
@@ -135,6 +142,8 @@ struct Gather<'a> {
     spool: Spool,
     mounts: Mounts,
     warnings: Vec<String>,
+    /// How many were left out, of which the first are among the warnings.
+    left_out: u64,
 }
 
 /// A path in the version.
@@ -179,30 +188,61 @@ impl Gather<'_> {
         let externals = self.externals;
         externals.elsewhere()?.list(url, &mut |below, seen| {
             any = true;
-            let mut at = at.clone();
-            for part in below.split('/') {
-                at.push(EntryName::try_from(part.as_bytes())?);
-            }
-            self.object(&at, url.below(&below), seen)
+            self.listed(&at, url, below, seen)
         })?;
         if any { Ok(()) } else { Err(nothing(url)) }
     }
 
+    /// Records an object of a listing, if it has a key that a path can have.
+    fn listed(&mut self, at: &At, prefix: &ExternalUrl, below: &str, seen: Seen) -> Result<()> {
+        let root: PathBuf = at.iter().map(EntryName::as_os_str).collect();
+        // A slash at its beginning would replace all that stands before it.
+        if !self.takes(&root.join(below.trim_start_matches('/'))) {
+            return Ok(());
+        }
+        let url = prefix.below(below);
+        if below.ends_with('/') {
+            // Who thinks in folders makes objects of no bytes for them.
+            if seen.size_bytes > 0 {
+                self.left_out(url.as_str().escape_debug(), "has the key of a folder, and bytes");
+            }
+            return Ok(());
+        }
+        let names = below.split('/').map(|part| EntryName::try_from(part.as_bytes()));
+        let Ok(names) = names.collect::<Result<Vec<_>, _>>() else {
+            self.left_out(url.as_str().escape_debug(), "has a key that cannot be a path");
+            return Ok(());
+        };
+        if url.as_str().parse::<ExternalUrl>().is_err() {
+            self.left_out(url.as_str().escape_debug(), "has a key that cannot be recorded");
+            return Ok(());
+        }
+        let at: At = at.iter().cloned().chain(names).collect();
+        self.object(&at, url, seen)
+    }
+
     fn object(&mut self, at: &At, url: ExternalUrl, seen: Seen) -> Result<()> {
-        let Seen { size_bytes, etag, version, modified } = seen;
+        let Seen { size_bytes, etag, version, modified, .. } = seen;
         let mut external = External::unproven(url, size_bytes);
         if self.checksum {
             // A time of change proves little, and says nothing where there is a tag.
             let modified = if etag.is_empty() { modified } else { String::new() };
             external = External { etag, version, modified, ..external };
+            if !external.is_proven() {
+                return Err(no_proof(&external.url));
+            }
         }
         self.record(at, &external)
     }
 
+    fn takes(&self, path: &Path) -> bool {
+        let mut above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+        self.filters.takes(path) && above.all(|above| self.filters.enters(above))
+    }
+
     fn record(&mut self, at: &At, external: &External) -> Result<()> {
         let path: PathBuf = at.iter().map(EntryName::as_os_str).collect();
-        let mut above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
-        if !self.filters.takes(&path) || !above.all(|above| self.filters.enters(above)) {
+        if !self.takes(&path) {
             return Ok(());
         }
         let key = super::source::index_key(&path);
@@ -214,7 +254,8 @@ impl Gather<'_> {
         let meta = fs::metadata(&path).at("read", &path)?;
         if meta.is_dir() {
             let at = at.cloned().unwrap_or_default();
-            return self.folder(&path, &meta, &at, &mut HashSet::new());
+            let folder = Folder::new(path)?;
+            return self.folder(&folder, Path::new(""), &meta, &at, &mut HashSet::new());
         }
         if !meta.is_file() {
             let what = format!("{} is neither a file nor a directory", path.display());
@@ -222,30 +263,44 @@ impl Gather<'_> {
         }
         self.mounts.refuse_ours(&path, &meta)?;
         let at = self.own_name(at, url)?;
-        self.record(&at, &External::unproven(url.clone(), 0))
+        let is_symlink = fs::symlink_metadata(&path).at("read", &path)?.is_symlink();
+        let path = if is_symlink { fs::canonicalize(&path).at("read", &path)? } else { path };
+        self.externals.refuse_outside(&path)?;
+        self.file(&at, &path, 1)
     }
 
+    /// Records a file, of whose path the last `depth` names are below the folder that is recorded. It is
+    /// measured when the walk comes to it.
+    fn file(&mut self, at: &At, path: &Path, depth: u32) -> Result<()> {
+        let external = External::unproven(ExternalUrl::of_path(path)?, 0);
+        self.record(at, &External { depth, ..external })
+    }
+
+    /// Records what is at `below` in a folder.
     fn folder(
         &mut self,
-        path: &Path,
+        folder: &Folder,
+        below: &Path,
         meta: &fs::Metadata,
         at: &At,
         above: &mut HashSet<(u64, u64)>,
     ) -> Result<()> {
-        self.mounts.refuse_ours(path, meta)?;
+        let path = folder.path.join(below);
+        self.mounts.refuse_ours(&path, meta)?;
+        self.externals.refuse_outside(&path)?;
         let identity = (meta.dev(), meta.ino());
         if !above.insert(identity) {
             let what = format!("symlink {} leads back to a directory above it", path.display());
             return Err(Error::new(Kind::Conflict, what).hint("--exclude it"));
         }
-        for entry in fs::read_dir(path).at("list", path)? {
-            let entry = entry.at("list", path)?;
-            let full = path.join(entry.file_name());
+        for entry in fs::read_dir(&path).at("list", &path)? {
+            let entry = entry.at("list", &path)?;
+            let (full, below) = (entry.path(), below.join(entry.file_name()));
             let mut at = at.clone();
             at.push(EntryName::try_from(&*entry.file_name())?);
             let kind = entry.file_type().at("read", &full)?;
             if kind.is_file() {
-                self.record(&at, &External::unproven(ExternalUrl::of_path(&full)?, 0))?;
+                self.file(&at, &full, depth_of(&below))?;
                 continue;
             }
             let relative: PathBuf = at.iter().map(EntryName::as_os_str).collect();
@@ -253,13 +308,11 @@ impl Gather<'_> {
                 continue;
             }
             match fs::metadata(&full) {
-                Ok(meta) if meta.is_dir() => self.folder(&full, &meta, &at, above)?,
-                Ok(meta) if meta.is_file() => {
-                    self.record(&at, &External::unproven(ExternalUrl::of_path(&full)?, 0))?;
-                }
-                Ok(_) => self.left_out(&full, "is no file"),
+                Ok(meta) if kind.is_symlink() => self.symlink(folder, &full, &meta, &at, above)?,
+                Ok(meta) if meta.is_dir() => self.folder(folder, &below, &meta, &at, above)?,
+                Ok(_) => self.left_out(full.display(), "is no file"),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    self.left_out(&full, "leads nowhere");
+                    self.left_out(full.display(), "leads nowhere");
                 }
                 Err(e) => return Err(e).at("read", &full),
             }
@@ -268,11 +321,70 @@ impl Gather<'_> {
         Ok(())
     }
 
-    fn left_out(&mut self, path: &Path, why: &str) {
-        if self.warnings.len() < WARNINGS_MAX {
-            self.warnings.push(format!("{} {why}: left out", path.display()));
+    /// Records what a symlink in a folder leads to, by the path that has no symlink: in the same folder, or in
+    /// one of its own.
+    fn symlink(
+        &mut self,
+        folder: &Folder,
+        link: &Path,
+        meta: &fs::Metadata,
+        at: &At,
+        above: &mut HashSet<(u64, u64)>,
+    ) -> Result<()> {
+        let target = fs::canonicalize(link).at("read", link)?;
+        let inside = target.strip_prefix(&folder.real).ok();
+        match inside {
+            Some(below) if meta.is_dir() => self.folder(folder, below, meta, at, above),
+            None if meta.is_dir() => {
+                self.folder(&Folder::new(target)?, Path::new(""), meta, at, above)
+            }
+            _ if !meta.is_file() => {
+                self.left_out(link.display(), "is no file");
+                Ok(())
+            }
+            Some(below) => self.file(at, &folder.path.join(below), depth_of(below)),
+            None => {
+                self.mounts.refuse_ours(&target, meta)?;
+                self.externals.refuse_outside(&target)?;
+                self.file(at, &target, 1)
+            }
         }
     }
+
+    fn left_out(&mut self, what: impl Display, why: &str) {
+        self.left_out += 1;
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(format!("{what} {why}: left out"));
+        }
+    }
+}
+
+/// A folder of this machine that is recorded: no symlink may lead out of it later.
+struct Folder {
+    /// As it was named.
+    path: PathBuf,
+    /// Without symlinks.
+    real: PathBuf,
+}
+
+impl Folder {
+    fn new(path: PathBuf) -> Result<Self> {
+        let real = fs::canonicalize(&path).at("find", &path)?;
+        Ok(Self { path, real })
+    }
+}
+
+/// How many names a path has.
+fn depth_of(below: &Path) -> u32 {
+    u32::try_from(below.components().count()).unwrap_or(u32::MAX)
+}
+
+fn no_proof(url: &ExternalUrl) -> Error {
+    let what = format!(
+        "{url} has neither a tag nor a time of change: nothing could prove later that it is the same"
+    );
+    Error::new(Kind::Usage, what)
+        .hint("--no-checksum records it by its length alone; or fetch it, and put the file itself")
 }
 
 fn nothing(url: &ExternalUrl) -> Error {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::file::SETTLED;
 use super::index::Stamp;
 use super::reference::{Mounts, shown};
 use super::scan::{Event, FileMeta, Scan};
@@ -118,6 +119,17 @@ impl Scan<'_> {
             Stand::Below if external.size_bytes == 0 && external.url.scheme() != Scheme::File => {
                 return Ok(());
             }
+            // Any key may be in a bucket; nobody but its owner gave it that name.
+            Stand::Below
+                if external.url.last_part() == name.as_bytes() && external.url.path().is_none() =>
+            {
+                let url = &external.url;
+                let text = format!(
+                    "{url} is an object, and others lie below it: left out; --reference NAME={url} records it \
+                     under another name"
+                );
+                return self.feed.push(Event::Warning(text), 0);
+            }
             Stand::At | Stand::Below => return Err(twice(&path)),
         }
         self.referred_file(name, record.key, external)
@@ -133,8 +145,7 @@ impl Scan<'_> {
         let Some(path) = external.url.path() else {
             let size_bytes = external.size_bytes;
             let (path, stamp) = (PathBuf::new(), Stamp::default());
-            let (executable, share, linked) = (false, false, false);
-            let file = FileMeta { name, key, path, executable, stamp, size_bytes, share, linked };
+            let file = plain(name, key, path, stamp, size_bytes);
             return self.feed.push(Event::Refer(file, external), 0);
         };
         let meta = fs::metadata(&path).at("read", &path)?;
@@ -144,12 +155,12 @@ impl Scan<'_> {
         }
         referred.mounts.refuse_ours(&path, &meta)?;
         let (stamp, size_bytes) = (Stamp::of(&meta), meta.len());
-        let (executable, share, linked) = (meta.mode() & 0o111 != 0, false, false);
+        let executable = meta.mode() & 0o111 != 0;
         let hashed = referred.checksum;
         let known = self.old.find(&key, &stamp).filter(|known| hashed && known.is_external());
         let path = if hashed { path } else { PathBuf::new() };
         external.size_bytes = size_bytes;
-        let file = FileMeta { name, key, path, executable, stamp, size_bytes, share, linked };
+        let file = FileMeta { executable, ..plain(name, key, path, stamp, size_bytes) };
         match known {
             Some(content) => self.feed.push(Event::Known(file, content), 0),
             None => {
@@ -157,4 +168,10 @@ impl Scan<'_> {
             }
         }
     }
+}
+
+/// A file whose bytes are not stored.
+fn plain(name: EntryName, key: Vec<u8>, path: PathBuf, stamp: Stamp, size_bytes: u64) -> FileMeta {
+    let (executable, share, linked, settles_in) = (false, false, false, Some(SETTLED));
+    FileMeta { name, key, path, executable, stamp, size_bytes, share, linked, settles_in }
 }

@@ -6,9 +6,10 @@ use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::feed::Feed;
-use super::file::OpenFile;
+use super::file::{OpenFile, SETTLED};
 use super::index::{OldIndex, Stamp};
 use super::referred::Referred;
 use super::source::{IgnoreStack, Link, Source, index_key};
@@ -42,6 +43,9 @@ pub struct FileMeta {
     pub share: bool,
     /// Whether it has names elsewhere.
     pub linked: bool,
+    /// How old its times must have been when it was read for a later change to show in them; `None` if
+    /// it may never show.
+    pub settles_in: Option<Duration>,
 }
 
 /// A chunk within a unit's buffer.
@@ -243,6 +247,8 @@ impl<'a> Scan<'a> {
             size_bytes,
             share: false,
             linked: false,
+            // What is known was entered by this rule; for what is read it is found out.
+            settles_in: Some(SETTLED),
         };
         match known {
             Some(content) => self.feed.push(Event::Known(file, content), 0),

@@ -1,5 +1,5 @@
-//! External files in the order in which a walk meets paths, however many and in whatever order they
-//! come: sorted in memory, in runs on the disk beyond that.
+//! Records in the order of their keys, however many and in whatever order they come (external files in that in
+//! which a walk meets paths): sorted in memory, in runs on the disk beyond that.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -64,6 +64,7 @@ impl Spool {
     fn spill(&mut self) -> Result<()> {
         self.held_bytes = 0;
         self.held.sort_unstable();
+        std::fs::create_dir_all(&self.folder).at("create", &self.folder)?;
         let file = tempfile::tempfile_in(&self.folder).at("write in", &self.folder)?;
         let mut out = BufWriter::new(file);
         for record in self.held.drain(..) {

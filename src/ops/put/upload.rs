@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ScopedJoinHandle};
-use std::time::{Duration, Instant};
 
 use crate::content::codec::{CODEC_RAW, encode};
 use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES, SOLO_REMOTE_BYTES};
@@ -19,6 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::merkle::Node;
 use crate::model::object::{NewObject, ObjectKind, PackId};
+use crate::ops::delete::disown;
+use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::registry::{LeaseId, Registry};
 
@@ -30,8 +32,6 @@ const UPLOADS_AT_ONCE: usize = 3;
 /// Objects registered in one transaction: some 10 MiB. Digests are spread over the whole table, so a
 /// transaction rewrites a page for nearly every object; fewer, larger ones rewrite each page less often.
 const REGISTER_BATCH: usize = 65_536;
-/// How often a long put renews its lease: well within its life.
-const RENEW_EVERY: Duration = Duration::from_secs(60);
 
 struct OpenPack {
     id: PackId,
@@ -84,29 +84,28 @@ pub struct Uploader {
     pending: Arc<Mutex<HashSet<Digest>>>,
     sealing: Option<SyncSender<OpenPack>>,
     sealer: Option<JoinHandle<Result<()>>>,
-    renewed: Instant,
     /// Whether what goes over a network is made smaller first.
     compresses: bool,
-    /// Bytes of new objects so far.
-    pub stored_bytes: u64,
+    /// Bytes of new objects under the lease so far.
+    stored_bytes: Arc<AtomicU64>,
 }
 
 impl Uploader {
     /// An uploader that works under `lease`.
-    pub fn new(repository: &Repository, lease: LeaseId) -> Self {
+    pub fn new(repository: &Repository, lease: &Lease) -> Self {
         let remote = repository.store.is_remote();
         let (sealing, sealed) = sync_channel(if remote { 1 } else { SEALING_PACKS });
         let pending = Arc::new(Mutex::new(HashSet::new()));
         let sealer = Sealer {
             registry: Arc::clone(&repository.registry),
             store: Arc::clone(&repository.store),
-            lease,
+            lease: lease.id(),
             pending: Arc::clone(&pending),
         };
         Self {
             registry: Arc::clone(&repository.registry),
             store: Arc::clone(&repository.store),
-            lease,
+            lease: lease.id(),
             shared: None,
             solo: None,
             shares: None,
@@ -114,9 +113,8 @@ impl Uploader {
             pending,
             sealing: Some(sealing),
             sealer: Some(std::thread::spawn(move || sealer.run(&sealed))),
-            renewed: Instant::now(),
             compresses: remote,
-            stored_bytes: 0,
+            stored_bytes: lease.count(),
         }
     }
 
@@ -125,10 +123,6 @@ impl Uploader {
     /// # Errors
     /// When the registry fails.
     pub fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
-        if self.renewed.elapsed() > RENEW_EVERY {
-            self.registry.renew(self.lease)?;
-            self.renewed = Instant::now();
-        }
         {
             let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             digests.retain(|digest| !pending.contains(digest));
@@ -223,7 +217,7 @@ impl Uploader {
             stored_bytes: body_bytes,
             children: Vec::new(),
         });
-        self.stored_bytes += u64::from(body_bytes);
+        self.stored_bytes.fetch_add(u64::from(body_bytes), Ordering::Relaxed);
         Ok(())
     }
 
@@ -267,7 +261,7 @@ impl Uploader {
             stored_bytes,
             children,
         });
-        self.stored_bytes += u64::from(stored_bytes);
+        self.stored_bytes.fetch_add(u64::from(stored_bytes), Ordering::Relaxed);
         Ok(())
     }
 
@@ -316,7 +310,11 @@ impl Uploader {
         };
         match sealing.send(pack) {
             Ok(()) => Ok(()),
-            Err(_) => self.join(),
+            Err(SendError(pack)) => {
+                let done = self.join();
+                give_up(&*self.registry, &self.store, pack);
+                done
+            }
         }
     }
 
@@ -331,7 +329,7 @@ impl Uploader {
         })
     }
 
-    /// Seals everything and waits until it is durable and registered.
+    /// Seals everything and waits until it is durable and registered. Bytes of new objects under the lease.
     ///
     /// # Errors
     /// When sealing failed.
@@ -341,7 +339,7 @@ impl Uploader {
         self.seal(shared)?;
         self.seal(nodes)?;
         self.join()?;
-        Ok(self.stored_bytes)
+        Ok(self.stored_bytes.load(Ordering::Relaxed))
     }
 }
 
@@ -351,6 +349,29 @@ impl Drop for Uploader {
         if let Err(e) = self.join() {
             tracing::debug!("packs of a put that failed were not sealed: {e}");
         }
+        let open = [self.shared.take(), self.solo.take(), self.nodes.take()];
+        for pack in open.into_iter().flatten() {
+            give_up(&*self.registry, &self.store, pack);
+        }
+    }
+}
+
+/// A pack is not finished, and nothing in it is registered. On a disk it goes at once, since the registry may need its
+/// room to write that the lease has ended; elsewhere with its lease, or now if that has ended. A file that belongs to a
+/// draft too is left to the draft.
+fn give_up(registry: &dyn Registry, store: &Store, pack: OpenPack) {
+    let OpenPack { id, writer, .. } = pack;
+    let linked = writer.linked().is_some();
+    drop(writer);
+    give_up_stored(registry, store, id, linked);
+}
+
+fn give_up_stored(registry: &dyn Registry, store: &Store, id: PackId, linked: bool) {
+    if linked || store.is_remote() {
+        return disown(registry, store, id);
+    }
+    if let Err(e) = store.remove(id) {
+        tracing::debug!(pack = %id, "an unfinished pack goes with its lease: {e}");
     }
 }
 
@@ -368,16 +389,26 @@ impl Sealer {
         let at_once = if self.store.is_remote() { UPLOADS_AT_ONCE } else { 1 };
         std::thread::scope(|scope| {
             let mut under_way = VecDeque::new();
+            let mut done = Ok(());
             for pack in packs {
                 if under_way.len() >= at_once {
-                    self.register_next(&mut under_way)?;
+                    done = self.register_next(&mut under_way);
+                    if done.is_err() {
+                        give_up(&*self.registry, &self.store, pack);
+                        break;
+                    }
                 }
                 under_way.push_back(scope.spawn(move || self.store_pack(pack)));
             }
-            while !under_way.is_empty() {
-                self.register_next(&mut under_way)?;
+            for pack in packs.try_iter() {
+                give_up(&*self.registry, &self.store, pack);
             }
-            Ok(())
+            // Also after a failure: what others have stored is kept for the next try.
+            while !under_way.is_empty() {
+                let registered = self.register_next(&mut under_way);
+                done = done.and(registered);
+            }
+            done
         })
     }
 
@@ -395,14 +426,30 @@ impl Sealer {
     /// Bytes are durable before names: body, index ...
     fn store_pack(&self, pack: OpenPack) -> Result<Durable> {
         let OpenPack { id, writer, objects } = pack;
-        let length = writer.finish()?;
-        let entries: Vec<IndexEntry> = objects.iter().map(IndexEntry::from).collect();
-        self.store.write_index(id, &entries)?;
+        let linked = writer.linked().is_some();
+        let store = || -> Result<u64> {
+            let length = writer.finish()?;
+            let entries: Vec<IndexEntry> = objects.iter().map(IndexEntry::from).collect();
+            self.store.write_index(id, &entries)?;
+            Ok(length)
+        };
+        let failed = |_: &Error| give_up_stored(&*self.registry, &self.store, id, linked);
+        let length = store().inspect_err(failed)?;
         Ok(Durable { id, length, objects })
+    }
+
+    /// Whoever ended the lease meanwhile has removed what was there of the pack then.
+    fn disown(&self, id: PackId) {
+        disown(&*self.registry, &self.store, id);
     }
 
     /// ... registry.
     fn register(&self, pack: Durable) -> Result<()> {
+        let id = pack.id;
+        self.register_objects(pack).inspect_err(|_| self.disown(id))
+    }
+
+    fn register_objects(&self, pack: Durable) -> Result<()> {
         let Durable { id, length, objects } = pack;
         let digests: Vec<Digest> = objects.iter().map(|object| object.digest).collect();
         let mut objects = objects.into_iter();

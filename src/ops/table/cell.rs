@@ -165,6 +165,25 @@ pub fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
     }
 }
 
+/// Where the values of a column are that the rows do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The file, as the table names it.
+    pub path: String,
+    /// The key in the file.
+    pub key: String,
+}
+
+/// Where W&B's description of a column says that its values are, if not in the rows.
+pub fn elsewhere(description: &serde_json::Value) -> Option<Elsewhere> {
+    let params = &description["params"];
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+    if let found @ serde_json::Value::Object(_) = &params["serialization_path"] {
+        return Some(Elsewhere { path: text(&found["path"]), key: text(&found["key"]) });
+    }
+    params["allowed_types"].as_array()?.iter().find_map(elsewhere)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

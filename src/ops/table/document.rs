@@ -12,7 +12,7 @@ use std::ops::Range;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::cell::{Cell, ColumnType, said_type};
+use super::cell::{Cell, ColumnType, Elsewhere, elsewhere, said_type};
 use super::json::{Fetch, Json, as_json, cover, position};
 use crate::error::{Error, Kind, Result};
 
@@ -28,6 +28,8 @@ pub struct Head {
     pub columns: Vec<String>,
     /// What their cells are, where that is said and is one of ours.
     pub said: BTreeMap<String, ColumnType>,
+    /// The files that hold the values of columns of which the rows have nothing.
+    pub elsewhere: BTreeMap<String, Elsewhere>,
 }
 
 /// One row, as it is written.
@@ -90,6 +92,18 @@ impl<'a> Document<'a> {
         (again.head, again.has_columns) = (document.head, true);
         again.reach_rows()?;
         Ok(again)
+    }
+
+    /// What a table says of itself before and behind its rows, which are passed over.
+    ///
+    /// # Errors
+    /// As [`Document::open`].
+    pub fn whole_head(name: &str, fetch: Box<Fetch<'a>>) -> Result<Head> {
+        let mut document = Self::begin(name, fetch);
+        document.reach_rows()?;
+        document.json.skip()?;
+        document.reach_end()?;
+        Ok(document.head)
     }
 
     fn begin(name: &str, fetch: Box<Fetch<'a>>) -> Self {
@@ -190,6 +204,9 @@ impl<'a> Document<'a> {
                 let (value, _) = self.head_value()?;
                 let map = value["params"]["type_map"].as_object();
                 let said = map.into_iter().flatten();
+                let far = said.clone();
+                let far = far.filter_map(|(name, what)| Some((name.clone(), elsewhere(what)?)));
+                self.head.elsewhere = far.collect();
                 let said = said.filter_map(|(name, what)| Some((name.clone(), said_type(what)?)));
                 self.head.said = said.collect();
             }

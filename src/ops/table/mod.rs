@@ -15,7 +15,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use cell::{ColumnType, Kinds};
+use cell::{Cell, ColumnType, Kinds};
 use document::{Document, Head, Row};
 use json::Fetch;
 pub use partition::{Pointer, partition};
@@ -129,6 +129,7 @@ impl<'a> Table<'a> {
                     for (column, what) in found.said {
                         head.said.entry(column).or_insert(what);
                     }
+                    head.elsewhere.extend(found.elsewhere);
                 }
             }
         }
@@ -139,6 +140,16 @@ impl<'a> Table<'a> {
     /// The names of its columns.
     pub fn columns(&self) -> &[String] {
         &self.head.columns
+    }
+
+    /// Refuses a table of which values are where they cannot be read.
+    fn refuse_elsewhere(&self) -> Result<()> {
+        let Some((column, at)) = self.head.elsewhere.iter().next() else { return Ok(()) };
+        let (path, key) = (&at.path, &at.key);
+        let what =
+            format!("the values of column \"{column}\" are not in the table but in {path} ({key})");
+        Err(Error::new(Kind::Unsupported, what)
+            .hint("`artifactfs get` writes that file out; numpy.load reads it"))
     }
 
     /// Its rows from the first on.
@@ -224,7 +235,19 @@ fn open_part<'a>(reader: &'a Reader, part: &Part) -> Result<Document<'a>> {
 }
 
 fn take_head(reader: &Reader, part: &Part) -> Result<Head> {
-    Ok(open_part(reader, part)?.into_head())
+    let mut document = open_part(reader, part)?;
+    let begun = document.advance().unwrap_or(false);
+    // Of values that are elsewhere no row has anything: then what stands behind the rows is read as well.
+    // What is wrong there is told by whoever reads so far.
+    if begun && document.row().cells().any(|cell| cell == Cell::Null) {
+        let content = part.content;
+        let fetch =
+            Box::new(move |offset, buffer: &mut [u8]| reader.read_at(&content, offset, buffer));
+        if let Ok(head) = Document::whole_head(&part.path, fetch) {
+            return Ok(head);
+        }
+    }
+    Ok(document.into_head())
 }
 
 /// What is at `path`, and its name.

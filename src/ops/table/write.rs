@@ -33,13 +33,15 @@ pub struct Shown {
 /// Writes the first `limit` rows of `table`, or all, to `to`.
 ///
 /// # Errors
-/// What reading and writing say; what was read before that is written then.
+/// What reading and writing say; what was read before that is written then. [`Kind::Unsupported`] for a table of
+/// which values are in another file.
 pub fn show(
     table: &Table<'_>,
     format: Format,
     limit: Option<u64>,
     to: impl Write + Send,
 ) -> Result<Shown> {
+    table.refuse_elsewhere()?;
     let limit = limit.unwrap_or(u64::MAX);
     let mut rows = Limited { rows: table.rows(), left: limit, done: 0 };
     match format {

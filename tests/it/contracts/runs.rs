@@ -56,7 +56,7 @@ fn a_run_that_is_silent_for_too_long_has_crashed_and_is_heard_again() {
     assert_eq!(state("held"), RunState::Running);
     now.fetch_add(SCRIPT_SILENCE_MILLISECONDS, Ordering::SeqCst);
     assert_eq!(state("script"), RunState::Crashed);
-    let runs = registry.runs("p".parse().unwrap(), None, 10).unwrap();
+    let runs = registry.runs("p".parse().unwrap(), None, 10).unwrap().items;
     assert!(runs.iter().all(|run| run.state == RunState::Crashed));
     // Said to have crashed by who saw its process dead, it is heard again all the same.
     registry.end_run(id("held"), RunState::Crashed, None).unwrap();
@@ -77,7 +77,7 @@ fn what_is_asked_twice_is_done_once() {
         assert_eq!(registry.log(id("r"), log.clone()).unwrap().rows, 1);
     }
     assert_eq!(registry.log(id("r"), RunLog { token: 10, ..log }).unwrap().rows, 2);
-    let rows = registry.rows(id("r"), 1, 10).unwrap();
+    let rows = registry.rows(id("r"), 1, 10).unwrap().items;
     assert_eq!((rows.len(), rows[0].step), (1, 1));
     for _ in 0..2 {
         let ended = registry.end_run(id("r"), RunState::Failed, Some(3)).unwrap();
@@ -110,7 +110,7 @@ fn listings_come_in_pages() {
     let mut after = None;
     let mut seen = Vec::new();
     loop {
-        let page = registry.runs("p".parse().unwrap(), after, 10).unwrap();
+        let page = registry.runs("p".parse().unwrap(), after, 10).unwrap().items;
         let Some(last) = page.last() else { break };
         after = Some((last.created, last.start.id.clone()));
         seen.extend(page.into_iter().map(|run| (run.created, run.start.id)));
@@ -120,5 +120,5 @@ fn listings_come_in_pages() {
     registry.end_run(id("r3"), RunState::Finished, Some(0)).unwrap();
     registry.remove_run(id("r3")).unwrap();
     assert_eq!(registry.run(id("r3")).unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(registry.runs("p".parse().unwrap(), None, 100).unwrap().len(), 24);
+    assert_eq!(registry.runs("p".parse().unwrap(), None, 100).unwrap().items.len(), 24);
 }

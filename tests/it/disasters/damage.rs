@@ -64,6 +64,34 @@ fn a_flipped_bit_hurts_one_file_and_is_named() {
     assert!(!world.path("out/big").exists(), "no file with wrong bytes is left");
 }
 
+/// A daemon remembers which chunks it verified, so that random reads need not hash whole ones again; not when their
+/// file has changed since.
+#[test]
+fn what_was_verified_is_verified_again_when_its_pack_has_changed() {
+    let mut world = World::new();
+    // More than is kept of chunks in memory.
+    let bytes = noise(1, 48 << 20);
+    let source = world.tree("src", &[("big", &bytes)]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let (read, _) = world.mount();
+    let file = fs::File::open(read.join("p/a:v0/big")).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
+    let page = |offset: usize| {
+        let mut page = vec![0; 4096];
+        file.read_exact_at(&mut page, offset as u64).map(|()| page == bytes[offset..offset + 4096])
+    };
+    for offset in (0..bytes.len()).step_by(64 << 10) {
+        assert!(page(offset).unwrap());
+    }
+    let pack = packs(&world).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len());
+    let pack = OpenOptions::new().write(true).open(pack.unwrap()).unwrap();
+    pack.write_all_at(&[bytes[20_480] ^ 0x40], 20_480).unwrap();
+    assert_eq!(page(20_480).unwrap_err().raw_os_error(), Some(5));
+    assert!(page((40 << 20) + 20_480).unwrap(), "chunks that are not hurt are read");
+    pack.write_all_at(&bytes[20_480..20_481], 20_480).unwrap();
+    assert!(page(20_480).unwrap(), "what is good again is read");
+}
+
 #[test]
 fn a_truncated_or_missing_pack_is_found() {
     let (world, _) = two_versions();
@@ -88,15 +116,20 @@ fn the_object_table_is_made_again_from_the_store() {
     world.sound();
     world.ok(&["get", "p/a:v0", "--root", "out"]);
     assert_eq!(fs::read(world.path("out/big")).unwrap(), bytes);
-    // Packs that nobody knows are found and removed.
-    let stray = packs(&world)[0].parent().unwrap().join(format!("{}.pack", "ab".repeat(16)));
-    fs::write(&stray, b"stray").unwrap();
+    // Packs that nobody knows are found, and stay until somebody says otherwise.
+    let lying = packs(&world)[0].parent().unwrap().join(format!("{}.pack", "ab".repeat(16)));
+    fs::write(&lying, b"stray").unwrap();
     assert_eq!(world.run(&["fsck"]).code, 13);
     // It lies in a folder of another prefix only by chance; its name decides.
     let home = world.repo().join("store/packs/ab");
     fs::create_dir_all(&home).unwrap();
-    fs::rename(&stray, home.join(stray.file_name().unwrap())).unwrap();
+    let stray = home.join(lying.file_name().unwrap());
+    fs::rename(&lying, &stray).unwrap();
     world.ok(&["fsck", "--repair"]);
+    assert!(stray.exists());
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+    fs::File::open(&stray).unwrap().set_modified(old).unwrap();
+    world.ok(&["fsck", "--remove-unknown"]);
     world.sound();
 }
 
@@ -104,7 +137,7 @@ fn the_object_table_is_made_again_from_the_store() {
 fn a_lost_put_index_costs_only_time() {
     let (world, _) = two_versions();
     for file in fs::read_dir(world.repo().join("puts")).unwrap() {
-        fs::write(file.unwrap().path(), b"AFSPUT1\n\xff\xff").unwrap();
+        fs::write(file.unwrap().path(), b"AFSPUT2\n\xff\xff").unwrap();
     }
     let told = world.json(&["put", "-n", "p/a", world.path("src").to_str().unwrap()]);
     assert_eq!(told["new_version"], false);

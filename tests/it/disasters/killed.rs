@@ -165,6 +165,8 @@ fn nothing_acknowledged_is_lost_and_nothing_half_is_seen() {
     // Versions that were made and not acknowledged go like any other.
     killer.world.run(&["alias", "rm", "p/a:latest", "latest"]);
     killer.world.run(&["prune", "p"]);
+    // What killed puts had stored is kept for them to go on with, for a day.
+    killer.world.ok(&["gc", "--unfinished"]);
     killer.world.sound();
     assert_eq!(killer.world.json(&["status"])["store_bytes"], 0, "every byte is freed");
 }

@@ -1,3 +1,4 @@
 mod damage;
 mod full_disk;
 mod killed;
+mod repair;

@@ -15,8 +15,8 @@ fn a_version_comes_back_and_a_second_get_keeps_what_is_right() {
     symlink("d/big", source.join("link")).unwrap();
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
     let first = world.json(&["get", "p/a"]);
-    assert_eq!(first["path"], "artifacts/a:v0");
-    let out = world.path("artifacts/a:v0");
+    assert_eq!(first["path"], "artifacts/a@v0");
+    let out = world.path("artifacts/a@v0");
     same_tree(&source, &out);
     assert_ne!(fs::metadata(out.join("x")).unwrap().permissions().mode() & 0o111, 0);
     // Torn and changed files are written again, the others are kept.

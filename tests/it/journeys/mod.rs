@@ -1,7 +1,11 @@
+mod buckets;
+mod daemon;
 mod delete;
 mod external;
 mod get;
 mod lineage;
+mod odd_servers;
+mod places;
 mod properties;
 mod publish;
 mod put;

@@ -81,7 +81,7 @@ fn what_a_command_reads_and_logs_is_recorded() {
     put(&world, "other", "three");
     world.ok(&["alias", "add", "p/data:v0", "best"]);
     let script = r#"
-        cat "$M/p/data:best/x"; cat "$M/p/data/x" "$ARTIFACTFS_ROOT/p/data/x"
+        cat "$M/p/data:best/x"; cat "$M/p/data:latest/x" "$ARTIFACTFS_ROOT/p/data:latest/x"
         ls "$M/p" >&2; stat "$M/p/other:v0" >&2
         mkdir out; echo weights > out/w
         "$A" put -n p/model -t model out
@@ -127,7 +127,7 @@ fn what_a_command_reads_and_logs_is_recorded() {
     assert_eq!(world.json(&["used-by", "p/other"]), serde_json::json!([]));
     // Outside nothing is recorded.
     world.ok(&["get", "p/other", "--root", "elsewhere"]);
-    fs::read(world.path("mnt/p/other/x")).unwrap();
+    fs::read(world.path("mnt/p/other:latest/x")).unwrap();
     assert_eq!(world.json(&["used-by", "p/other"]), serde_json::json!([]));
     world.sound();
 }
@@ -137,8 +137,8 @@ fn an_alias_stays_what_it_was_when_the_run_first_looked() {
     let world = world();
     put(&world, "data", "old");
     let script = r#"cat "$M/p/data:latest/x" > first; echo ready; read go
-        cat "$M/p/data:latest/x" "$M/p/data/x" "$M/p/data@latest/x"
-        ls "$M/p/data/"; "$A" get p/data --root got > /dev/null; cat got/x"#;
+        cat "$M/p/data:latest/x" "$M/p/data:latest/x" "$M/p/data@latest/x"
+        ls "$M/p/data:latest/"; "$A" get p/data --root got > /dev/null; cat got/x"#;
     let (mut child, out) = start(&world, "r", script);
     put(&world, "data", "new");
     until("outside it has moved", || {
@@ -181,7 +181,7 @@ fn signals_and_exit_codes_pass_through() {
 fn a_run_that_was_killed_is_found_and_what_outlives_it_is_logged() {
     let world = world();
     put(&world, "data", "one");
-    let script = r#"echo ready; read go < fifo; cat "$M/p/data/x" > seen
+    let script = r#"echo ready; read go < fifo; cat "$M/p/data:latest/x" > seen
         "$A" put -n p/late seen && echo done > finished"#;
     rustix::fs::mkfifoat(rustix::fs::CWD, world.path("fifo"), 0o600.into()).unwrap();
     let (mut child, _out) = start(&world, "r", script);
@@ -242,9 +242,9 @@ fn runs_nest_and_workers_are_many() {
     let world = world();
     put(&world, "data", "one");
     put(&world, "more", "two");
-    let script = r#"cat "$M/p/data/x"
-        "$A" run -p q --id inner -- sh -ec 'cat "$M/p/more/x"; "$A" run used'
-        for i in $(seq 64); do (cat "$M/p/data/x" "$M/p/data:v0/x" > /dev/null) & done; wait"#;
+    let script = r#"cat "$M/p/data:latest/x"
+        "$A" run -p q --id inner -- sh -ec 'cat "$M/p/more:latest/x"; "$A" run used'
+        for i in $(seq 64); do (cat "$M/p/data:latest/x" "$M/p/data:v0/x" > /dev/null) & done; wait"#;
     let ran = in_run(&world, "outer", script);
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(ran.out, "onetwop/more:v0  as latest\n");
@@ -266,7 +266,7 @@ fn shell_as_user(world: &World, before: &str, script: &str) -> crate::world::Ran
 fn the_view_comes_by_namespace_or_by_variable() {
     let mut world = world();
     put(&world, "data", "one");
-    let script = r#"cat "$ARTIFACTFS_ROOT/p/data/x"; echo " $ARTIFACTFS_ROOT""#;
+    let script = r#"cat "$ARTIFACTFS_ROOT/p/data:latest/x"; echo " $ARTIFACTFS_ROOT""#;
     let mount = world.path("mnt").display().to_string();
     let ran = world.run(&["-v", "run", "-p", "p", "--id", "root", "--", "sh", "-ec", script]);
     assert_eq!(ran.out, format!("one {mount}\n"), "{}", ran.err);
@@ -306,7 +306,7 @@ fn views_are_listed_while_their_runs_go_on_and_hold_the_mount() {
     assert_eq!(names(&mount.join(".runs")), set(&["r"]));
     assert_eq!(names(&mount.join(".runs/r")), set(&["p"]));
     assert!(!mount.join(".runs/unknown").exists());
-    assert_eq!(fs::read(mount.join(".runs/r/p/data/x")).unwrap(), b"one");
+    assert_eq!(fs::read(mount.join(".runs/r/p/data:latest/x")).unwrap(), b"one");
     let busy = world.run(&["umount", mount.to_str().unwrap()]);
     assert_eq!(busy.code, 11, "{}", busy.err);
     child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
@@ -315,7 +315,7 @@ fn views_are_listed_while_their_runs_go_on_and_hold_the_mount() {
     until("its view is not listed any more", || names(&mount.join(".runs")).is_empty());
     // Where it was it can still be read, and that is not recorded.
     put(&world, "other", "two");
-    assert_eq!(fs::read(mount.join(".runs/r/p/other/x")).unwrap(), b"two");
+    assert_eq!(fs::read(mount.join(".runs/r/p/other:latest/x")).unwrap(), b"two");
     assert_eq!(references(&world, "used", "r"), set(&["p/data:v0"]));
 }
 
@@ -439,8 +439,9 @@ fn what_is_recorded_as_used_is_exactly_what_was_read() {
                     let seen = read(run);
                     let id = format!("run{run}").parse().unwrap();
                     let used: BTreeSet<String> = client
-                        .edges(id, false)
+                        .edges(id, false, None, 100)
                         .unwrap()
+                        .items
                         .iter()
                         .map(|edge| format!("{}:{}", edge.path, edge.number))
                         .collect();

@@ -480,7 +480,7 @@ fn in_a_run_a_table_that_is_shown_is_used_and_a_pointer_is_logged() {
     };
     world.open().registry.begin_run(start, Resume::Never).unwrap();
     let edges = |world: &World, logged| -> Vec<String> {
-        let edges = world.open().registry.edges(run.clone(), logged).unwrap();
+        let edges = world.open().registry.edges(run.clone(), logged, None, 100).unwrap().items;
         edges.iter().map(|edge| format!("{}:{}", edge.path, edge.number)).collect()
     };
     world.env.push(("ARTIFACTFS_RUN", run.to_string().into()));

@@ -518,5 +518,5 @@ fn the_run_that_finishes_a_group_logs_the_version() {
     let path = || "p/a".parse().unwrap();
     let number = "v0".parse().unwrap();
     assert_eq!(registry.logger(path(), number).unwrap(), Some(finishes));
-    assert_eq!(registry.edges(writes, true).unwrap(), Vec::new());
+    assert_eq!(registry.edges(writes, true, None, 100).unwrap().items, Vec::new());
 }

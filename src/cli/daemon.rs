@@ -1,0 +1,414 @@
+//! The daemon: a process that serves mounts until a signal ends it or they are gone.
+//!
+//! Its record, a file in the repository, lists its mounts; by it `umount`, `status` and `run` find it. A mount that
+//! was taken from its place may still be used elsewhere, through a bind mount or in another mount namespace: the
+//! daemon then serves it on, gives up everything else, and says in its file that it has left.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::draft::open_desk as open_drafts;
+use super::mount::{Mount, options};
+use super::{Context, connect, watchdog};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::mount::{
+    Elsewhere, MountOptions, Mounted, SOURCE_NAME, Watcher, elsewhere, mount_read_only,
+    mount_staging, mounts_of,
+};
+use crate::ops::drafts::{DraftDesk, DraftService};
+use crate::ops::holder;
+use crate::ops::repository::{Layout, Repository};
+use crate::registry::Registry;
+use crate::server::{Server, Services, serve_metrics};
+
+/// The interval between two looks at signals and mounts.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// The interval between two sweeps of leases whose writer is gone.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often it looks for drafts that may have been quiet long enough, and for its mounts.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long mounts may take to end before it says that they are used elsewhere.
+const LEAVE_AFTER: Duration = Duration::from_millis(300);
+
+/// What a daemon serves, as its file in the repository says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DaemonRecord {
+    /// Its process.
+    pub pid: u32,
+    /// Its process, so that a reused id does not pass for it.
+    pub holder: String,
+    /// The read-only mount.
+    pub mount: PathBuf,
+    /// The minor number of its device; 0 when it has ended, or a daemon of an older release did not say.
+    #[serde(default)]
+    pub device: u32,
+    /// The staging mount.
+    pub staging: Option<PathBuf>,
+    /// The minor number of its device.
+    #[serde(default)]
+    pub staging_device: Option<u32>,
+    /// Whether its mounts are gone from their places, and it only waits for the last user.
+    #[serde(default)]
+    pub left: bool,
+    /// Its cache; a daemon of an older release did not say.
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
+    /// What that may take.
+    #[serde(default)]
+    pub cache_bytes: u64,
+}
+
+impl DaemonRecord {
+    /// The numbers of its mounts.
+    pub fn devices(&self) -> Vec<u32> {
+        std::iter::once(self.device)
+            .filter(|device| *device != 0)
+            .chain(self.staging_device)
+            .collect()
+    }
+
+    /// Whether its read-only mount is where it was mounted, as the daemon itself sees it.
+    pub fn is_in_place(&self) -> bool {
+        let here = |(device, source, point): &(u32, String, PathBuf)| {
+            *device == self.device && source == SOURCE_NAME && *point == self.mount
+        };
+        let seen = || mounts_of(self.pid).is_none_or(|mounts| mounts.iter().any(here));
+        !self.left && (self.device == 0 || seen())
+    }
+
+    /// Where its mounts can be reached beside the places they were made for.
+    pub fn elsewhere(&self) -> Vec<Elsewhere> {
+        let places: Vec<_> =
+            std::iter::once(&self.mount).chain(&self.staging).map(PathBuf::as_path).collect();
+        let mut found = elsewhere(&self.devices(), if self.left { &[] } else { &places });
+        // What is propagated to other namespaces goes when the mount does.
+        found.retain(|place| self.left || !places.contains(&place.path.as_path()));
+        found
+    }
+}
+
+/// The drafts, and the server that answers for them.
+struct Desk {
+    drafts: Arc<DraftDesk>,
+    _server: Server,
+}
+
+/// A process that serves mounts.
+pub struct Daemon {
+    repository: Arc<Repository>,
+    connection: Arc<connect::Connection>,
+    /// The read-only one first.
+    mounts: Vec<Mounted>,
+    watchers: Vec<Watcher>,
+    record: DaemonRecord,
+    desk: Option<Desk>,
+    /// Tells its numbers.
+    stats: Server,
+    /// Ends the mounts if this process hangs.
+    watchdog: Option<Child>,
+    /// How long a draft must be quiet to be committed.
+    autocommit: Option<Duration>,
+}
+
+/// Opens the drafts, and answers for them.
+fn open_desk(repository: &Arc<Repository>) -> Result<Desk> {
+    let opened = open_drafts(repository).map_err(|e| held_by(&repository.layout, e))?;
+    let drafts = Arc::new(opened);
+    drafts.hash_ahead();
+    let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&drafts);
+    let services = Services { drafts: Some(service), ..Services::default() };
+    let server = Server::start(&repository.layout.staging_socket(), services)?;
+    Ok(Desk { drafts, _server: server })
+}
+
+/// Says by whom the drafts are held, when a mount that is gone from its place is used elsewhere.
+fn held_by(layout: &Layout, error: Error) -> Error {
+    let left = daemons(layout).unwrap_or_default().into_iter().find_map(|daemon| {
+        let device = daemon.staging_device.filter(|_| daemon.left)?;
+        let places = elsewhere(&[device], &[]);
+        (!places.is_empty()).then_some((daemon.pid, places))
+    });
+    let Some((pid, places)) = left.filter(|_| error.kind() == Kind::Conflict) else {
+        return error;
+    };
+    let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+    let what = format!(
+        "{}: process {pid}, whose staging mount is still used: {}",
+        error.message(),
+        places.join(", ")
+    );
+    Error::new(Kind::Conflict, what)
+        .hint(format!("unmount it there, or end the daemon for good: kill {pid}"))
+}
+
+/// What ends a daemon in order.
+struct Told([Signal; 3]);
+
+impl Told {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", e));
+        Ok(Self([
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn heard(&mut self) {
+        let [terminate, interrupt, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
+}
+
+impl Daemon {
+    /// Mounts what `verb` says.
+    ///
+    /// # Errors
+    /// What is refused leaves nothing mounted.
+    pub fn start(context: &Context, layout: &Layout, verb: &Mount) -> Result<Self> {
+        let (options, access) = options(&verb.options, &context.access)?;
+        let connection = Arc::new(connect::Connection::open(layout)?);
+        let registry: Arc<dyn Registry> = Arc::<connect::Connection>::clone(&connection);
+        let repository = Arc::new(Repository::new(layout.clone(), registry, &access)?);
+        if let Err(e) = holder::release_orphans(&repository) {
+            tracing::warn!("what dead writers left is not freed yet: {e}");
+        }
+        // Everything that can be refused comes before the first mount.
+        let desk = verb.staging.is_some().then(|| open_desk(&repository)).transpose()?;
+        let (mounts, watchers) = mount_both(&repository, verb, desk.as_ref(), options)?;
+        let second = mounts.get(1);
+        let record = DaemonRecord {
+            pid: std::process::id(),
+            holder: holder::this_process(),
+            mount: mounts[0].target().to_owned(),
+            device: mounts[0].device(),
+            staging: second.map(|mounted| mounted.target().to_owned()),
+            staging_device: second.map(Mounted::device),
+            left: false,
+            cache: access.cache.clone(),
+            cache_bytes: access.cache_bytes,
+        };
+
+        write_record(layout, &record)?;
+        let services = Services { stats: Some(Arc::clone(&repository)), ..Services::default() };
+        let stats = Server::start(&layout.daemon_socket(record.pid), services)?;
+        if let Some(address) = verb.metrics_listen {
+            serve_metrics(address, Arc::clone(&repository))?;
+        }
+        let targets: Vec<_> = mounts.iter().map(|mounted| mounted.target().to_owned()).collect();
+        let seconds = options.watchdog_seconds;
+        let watchdog = (seconds > 0).then(|| watchdog::start(seconds, &targets)).transpose()?;
+        let autocommit = verb.autocommit.map(Duration::from_secs);
+        Ok(Self {
+            repository,
+            connection,
+            mounts,
+            watchers,
+            record,
+            desk,
+            stats,
+            watchdog,
+            autocommit,
+        })
+    }
+
+    /// Serves until it is told to end or its mounts are gone.
+    ///
+    /// # Errors
+    /// When signals cannot be heard.
+    pub fn serve(self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
+        let mut told = runtime.block_on(async { Told::listen() })?;
+        runtime.block_on(self.wait(&mut told));
+        self.leave(Some((&runtime, &mut told)));
+        Ok(())
+    }
+
+    /// Unmounts at once.
+    pub fn end(self) {
+        self.leave(None);
+    }
+
+    /// Takes the mounts from their places and waits for their last users, or until it is told to end once more.
+    fn leave(mut self, told: Option<(&Runtime, &mut Told)>) {
+        for mounted in &self.mounts {
+            mounted.leave();
+        }
+        // Names are watched as long as anybody may see them.
+        let ended = self.last_users(told);
+        for watcher in std::mem::take(&mut self.watchers) {
+            watcher.stop();
+        }
+        self.desk = None;
+        drop(self.stats);
+        if let Some(mut watchdog) = self.watchdog {
+            drop(watchdog.stdin.take());
+            // It ends when its input does.
+            let _ = watchdog.wait();
+        }
+        self.connection.close();
+        let path = record_path(&self.repository.layout, self.record.pid);
+        if let Err(e) = fs::remove_file(&path) {
+            tracing::debug!("{} was not removed: {e}", path.display());
+        }
+        if !ended {
+            tracing::warn!("ended while its mounts were used: readers get ENOTCONN");
+        }
+        self.mounts.into_iter().for_each(Mounted::abandon);
+    }
+
+    /// Waits until the mounts have ended; `false` when it was told not to.
+    fn last_users(&mut self, mut told: Option<(&Runtime, &mut Told)>) -> bool {
+        let since = Instant::now();
+        while self.mounts.iter().any(|mounted| !mounted.has_ended()) {
+            if self.mounts.get(1).is_none_or(Mounted::has_ended) {
+                // Another daemon may have the drafts: nobody reaches them here.
+                self.desk = None;
+            }
+            if since.elapsed() > LEAVE_AFTER {
+                self.say_left();
+            }
+            let Some((runtime, told)) = &mut told else {
+                std::thread::sleep(POLL_EVERY);
+                continue;
+            };
+            let again = async { tokio::time::timeout(POLL_EVERY, told.heard()).await.is_ok() };
+            if runtime.block_on(again) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Says in its file that it has left, and which mounts are still used: the kernel gives the numbers of those that
+    /// ended to others.
+    fn say_left(&mut self) {
+        let number = |mounted: &Mounted| Some(mounted.device()).filter(|_| !mounted.has_ended());
+        let device = number(&self.mounts[0]).unwrap_or(0);
+        let staging_device = self.mounts.get(1).and_then(number);
+        let said = (self.record.left, self.record.device, self.record.staging_device);
+        if said == (true, device, staging_device) {
+            return;
+        }
+        self.record = DaemonRecord { left: true, device, staging_device, ..self.record.clone() };
+        tracing::info!("its mounts are used elsewhere: it ends with their last user");
+        if let Err(e) = write_record(&self.repository.layout, &self.record) {
+            tracing::warn!("that the mounts have left is not recorded: {e}");
+        }
+    }
+
+    async fn wait(&self, told: &mut Told) {
+        let mut swept = Instant::now();
+        let mut committing: Option<tokio::task::JoinHandle<()>> = None;
+        let mut looked = Instant::now();
+        let mut tick = tokio::time::interval(POLL_EVERY);
+        loop {
+            tokio::select! {
+                () = told.heard() => return,
+                _ = tick.tick() => {}
+            }
+            if self.mounts.iter().any(Mounted::has_ended) {
+                return;
+            }
+            if looked.elapsed() > LOOK_EVERY {
+                looked = Instant::now();
+                if !self.mounts.iter().all(Mounted::is_in_place) {
+                    return;
+                }
+                let idle = committing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+                if let (Some(desk), Some(quiet), true) = (&self.desk, self.autocommit, idle) {
+                    let drafts = Arc::clone(&desk.drafts);
+                    let commit = move || drafts.autocommit(quiet);
+                    committing = Some(tokio::task::spawn_blocking(commit));
+                }
+            }
+            if swept.elapsed() > SWEEP_EVERY {
+                swept = Instant::now();
+                let repository = Arc::clone(&self.repository);
+                tokio::task::spawn_blocking(move || {
+                    if let Err(e) = holder::release_orphans(&repository) {
+                        tracing::warn!("what dead writers left is not freed yet: {e}");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Mounts the versions, and the drafts where there is a desk: both or none.
+fn mount_both(
+    repository: &Arc<Repository>,
+    verb: &Mount,
+    desk: Option<&Desk>,
+    options: MountOptions,
+) -> Result<(Vec<Mounted>, Vec<Watcher>)> {
+    let (mounted, watcher) = mount_read_only(Arc::clone(repository), &verb.directory, options)?;
+    let (mut mounts, mut watchers) = (vec![mounted], vec![watcher]);
+    if let (Some(target), Some(desk)) = (&verb.staging, desk) {
+        let drafts = Arc::clone(&desk.drafts);
+        match mount_staging(Arc::clone(repository), drafts, target, options) {
+            Ok((mounted, watcher)) => {
+                mounts.push(mounted);
+                watchers.push(watcher);
+            }
+            Err(e) => {
+                mounts.into_iter().for_each(Mounted::unmount);
+                return Err(e);
+            }
+        }
+    }
+    Ok((mounts, watchers))
+}
+
+fn record_path(layout: &Layout, pid: u32) -> PathBuf {
+    layout.daemons().join(pid.to_string())
+}
+
+fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<()> {
+    let folder = layout.daemons();
+    fs::create_dir_all(&folder).at("create", &folder)?;
+    let path = record_path(layout, record.pid);
+    let text = serde_json::to_vec(record).expect("a record is plain text");
+    let part = folder.join(format!(".{}", record.pid));
+    fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
+}
+
+/// The daemons of a repository that run; files of dead ones are removed.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
+    let folder = layout.daemons();
+    let mut running = Vec::new();
+    let entries = match fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(running),
+        entries => entries.at("list", &folder)?,
+    };
+    for entry in entries {
+        let path = entry.at("list", &folder)?.path();
+        let Ok(text) = fs::read(&path) else { continue };
+        let Ok(record) = serde_json::from_slice::<DaemonRecord>(&text) else {
+            continue;
+        };
+        if holder::is_dead(&record.holder) {
+            // Another command may have removed it at the same moment.
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(layout.daemon_socket(record.pid));
+        } else {
+            running.push(record);
+        }
+    }
+    Ok(running)
+}

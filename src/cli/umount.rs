@@ -1,0 +1,174 @@
+//! `umount`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::daemon::{DaemonRecord, daemons};
+use super::{Context, connect, exit};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::mount::{Elsewhere, SOURCE_NAME, elsewhere, mounts, unmount_if_idle};
+use crate::ops::holder;
+use crate::ops::repository::Layout;
+
+/// How long a daemon may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(30);
+/// How long one whose mounts are used elsewhere may take to say so in its file.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How often to look whether it has.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// Places that are named one by one.
+const NAMED_MAX: usize = 8;
+
+#[derive(Args)]
+pub struct Umount {
+    /// Where it is mounted
+    directory: PathBuf,
+    /// Also when it is in use: it goes when its last user does
+    #[arg(short, long)]
+    lazy: bool,
+}
+
+pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
+    // A dead mount cannot be canonicalized; its name can be used as it is.
+    let absolute = std::path::absolute(&verb.directory).at("find", &verb.directory)?;
+    let target = fs::canonicalize(&absolute).unwrap_or(absolute);
+    let layout = connect::layout_of(&context.repo)?;
+    is_ours(&layout, &target)?;
+    let daemon = daemons(&layout)?.into_iter().find(|daemon| {
+        let staging = daemon.staging.as_ref().is_some_and(|path| *path == target);
+        !daemon.left && (daemon.mount == target || staging)
+    });
+    // One that is in use stays as it is, and everything with it.
+    unmount_if_idle(&target, verb.lazy)?;
+    let mut held = None;
+    if let Some(daemon) = &daemon
+        && unmount_others(context, daemon, &target)?
+    {
+        held = wait_for_end(&layout, daemon)?;
+    }
+    let shown = target.display().to_string();
+    if let (Some(daemon), Some(held)) = (&daemon, &held) {
+        tell_held(context, &shown, daemon.pid, held);
+    }
+    context
+        .output
+        .print(json!({ "unmounted": shown, "elsewhere": held.unwrap_or_default() }), Vec::new);
+    Ok(exit::DONE)
+}
+
+/// Refuses what is not mounted, or not by us.
+fn is_ours(layout: &Layout, target: &Path) -> Result<()> {
+    match mounts().into_iter().rfind(|(_, point)| point == target) {
+        Some((source, _)) if source != SOURCE_NAME => {
+            let what = format!("{} is a mount of {source}, not ours", target.display());
+            Err(Error::new(Kind::Conflict, what).hint("`umount` unmounts it"))
+        }
+        Some(_) => Ok(()),
+        None => {
+            let what = format!("{} is not mounted", target.display());
+            let left =
+                daemons(layout)?.into_iter().find(|daemon| daemon.left && daemon.mount == target);
+            let hint = left.map_or_else(
+                || "`artifactfs status` lists the mounts".to_owned(),
+                |daemon| {
+                    let pid = daemon.pid;
+                    format!("its daemon, process {pid}, still serves it elsewhere: `artifactfs status` says where")
+                },
+            );
+            Err(Error::new(Kind::NotFound, what).hint(hint))
+        }
+    }
+}
+
+fn tell_held(context: &Context, target: &str, pid: u32, held: &[Elsewhere]) {
+    let mut places: Vec<_> = held.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if held.len() > NAMED_MAX {
+        places.push(format!("{} more places", held.len() - NAMED_MAX));
+    }
+    if held.is_empty() {
+        places.push("a place that cannot be looked into".to_owned());
+    }
+    let places = places.join(", ");
+    let what = format!(
+        "artifactfs: {target} is unmounted here and still used at {places}; the daemon, process {pid}, ends with \
+         the last of them"
+    );
+    context.output.note(&what);
+}
+
+/// Unmounts what else the daemon serves; `false` when that is in use, and goes with its last user.
+fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Result<bool> {
+    let mut idle = true;
+    for other in daemon.staging.iter().chain([&daemon.mount]).filter(|path| *path != done) {
+        if !mounts().iter().any(|(_, at)| at == other) {
+            continue;
+        }
+        match unmount_if_idle(other, false) {
+            Err(e) if e.kind() == Kind::Conflict => {
+                unmount_if_idle(other, true)?;
+                let what = format!("{}: it goes when its last user does", e.message());
+                context.output.note(&format!("artifactfs: {what}"));
+                idle = false;
+            }
+            unmounted => unmounted?,
+        }
+    }
+    Ok(idle)
+}
+
+/// Waits for the daemon, which ends by itself when its mounts are gone; one that does not is told to. Returns where
+/// they are still used, as far as it can be seen, if the daemon goes on for that.
+fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Elsewhere>>> {
+    let start = Instant::now();
+    let mut told = false;
+    let mut look = !elsewhere(&daemon.devices(), &[]).is_empty();
+    while !holder::is_dead(&daemon.holder) {
+        let late = start.elapsed() > END_DEADLINE;
+        if look || late {
+            let held = still_used(layout, daemon)?;
+            if !held.is_empty() {
+                return Ok(Some(held));
+            }
+            // What was propagated has gone meanwhile.
+            look = false;
+        }
+        if late {
+            let what = format!("the daemon, process {}, does not end", daemon.pid);
+            return Err(Error::new(Kind::Unavailable, what)
+                .hint(format!("`kill -9 {}`: nothing committed is lost", daemon.pid)));
+        }
+        if start.elapsed() > END_DEADLINE / 10 && !told {
+            told = true;
+            let same = |other: &DaemonRecord| other.holder == daemon.holder && other.left;
+            if daemons(layout)?.iter().any(same) {
+                return Ok(Some(Vec::new()));
+            }
+            let pid = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw);
+            // It may just have ended.
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+    Ok(None)
+}
+
+/// Waits until the daemon has noticed, when it has given up what others may want, as the drafts; then says where its
+/// mounts are still used.
+fn still_used(layout: &Layout, daemon: &DaemonRecord) -> Result<Vec<Elsewhere>> {
+    let start = Instant::now();
+    loop {
+        let mut running = daemons(layout)?.into_iter();
+        let Some(now) = running.find(|other| other.holder == daemon.holder) else {
+            return Ok(Vec::new());
+        };
+        if now.left || start.elapsed() > LEAVE_DEADLINE {
+            return Ok(elsewhere(&now.devices(), &[]));
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+}

@@ -1,0 +1,164 @@
+//! Whose a store is: a small object at its top, written by `init`, compared before anything is written or removed.
+//!
+//! ```text
+//! artifactfs.json   {"format": 1, "repository": "<id of the repository>"}
+//! ```
+//! Two repositories in one store would each take the other's packs for garbage. A store that an older release made
+//! bears no id until the first repository that writes to it leaves its own there.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
+
+use super::far::{FIRST_BYTE, Far, persist};
+use super::{Place, REQUEST_TIME, Remote, Store};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::object::PackId;
+
+const IDENTITY_FILE: &str = "artifactfs.json";
+const IDENTITY_FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    repository: String,
+}
+
+/// The repository that a store must belong to.
+pub(super) struct Owner {
+    id: String,
+    /// Whether the store was seen to bear this id.
+    checked: AtomicBool,
+}
+
+impl Store {
+    /// The same store, written to only if it belongs to the repository `id`. A directory was checked when it was opened;
+    /// a remote store is asked before the first change, so that reading never waits for it.
+    #[must_use]
+    pub fn belonging_to(mut self, id: &str) -> Self {
+        self.owner = Some(Owner { id: id.to_owned(), checked: AtomicBool::new(false) });
+        self
+    }
+
+    /// The repository whose id the store bears; `None`: it bears none.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for an id that cannot be read, or what the store says.
+    pub fn owner(&self) -> Result<Option<String>> {
+        let text = match &self.place {
+            Place::Local(local) => match fs::read(local.top().join(IDENTITY_FILE)) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                text => text.at("read", &local.top().join(IDENTITY_FILE))?,
+            },
+            Place::Remote(Remote { far, .. }) => {
+                let deadline = Instant::now() + REQUEST_TIME;
+                match far.wait(far.get_whole(IDENTITY_FILE, deadline)) {
+                    Err(e) if e.kind() == Kind::NotFound => return Ok(None),
+                    text => text?.bytes.to_vec(),
+                }
+            }
+        };
+        let damaged = |e| {
+            Error::new(Kind::Corrupt, format!("{IDENTITY_FILE} of the store is damaged"))
+                .because(e)
+                .hint("it says which repository the store belongs to: {\"format\": 1, \"repository\": ID}")
+        };
+        let identity: Identity = serde_json::from_slice(&text).map_err(damaged)?;
+        Ok(Some(identity.repository))
+    }
+
+    /// Makes the store that of the repository `id`.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it is another's, or what the store says.
+    pub fn claim(&self, id: &str) -> Result<()> {
+        match self.owner()? {
+            Some(owner) if owner == id => return Ok(()),
+            Some(owner) => return Err(foreign(&owner)),
+            None => {}
+        }
+        let identity = Identity { format: IDENTITY_FORMAT, repository: id.to_owned() };
+        let text = serde_json::to_vec(&identity).expect("an identity is plain values");
+        match &self.place {
+            Place::Local(local) => write_once(local.top(), &text)?,
+            Place::Remote(Remote { far, .. }) => far.wait(put_once(far, text.into()))?,
+        }
+        // Another repository may have been as quick: what is there now counts.
+        match self.owner()? {
+            Some(owner) if owner != id => Err(foreign(&owner)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses to change a store that is another repository's.
+    pub(super) fn ensure_ours(&self) -> Result<()> {
+        let Some(owner) = &self.owner else { return Ok(()) };
+        if !owner.checked.load(Ordering::Relaxed) {
+            if let Place::Remote(Remote { far, .. }) = &self.place {
+                far.refuse_read_only()?;
+            }
+            self.claim(&owner.id)?;
+            owner.checked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Length of a pack, and when it was written, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is not there.
+    pub fn pack_age(&self, id: PackId) -> Result<(u64, u64)> {
+        match &self.place {
+            Place::Local(local) => local.pack_age(id),
+            Place::Remote(Remote { far, .. }) => {
+                let key = far.key(&super::pack_key(id, "pack"));
+                let attempt = || async {
+                    let head = timeout(FIRST_BYTE, far.server.store.head(&key)).await;
+                    head.map_err(|_| super::far::stalled(far.name()))?.map_err(|e| far.failed(e))
+                };
+                let deadline = Instant::now() + REQUEST_TIME;
+                let asked = persist(far.threads(), far.name(), key.as_ref(), deadline, attempt);
+                let meta = far.wait(asked)?;
+                let modified = u64::try_from(meta.last_modified.timestamp_millis());
+                Ok((meta.size, modified.unwrap_or_default()))
+            }
+        }
+    }
+}
+
+fn foreign(owner: &str) -> Error {
+    Error::new(Kind::Conflict, format!("the store belongs to another repository ({owner})"))
+        .hint("each repository needs a directory or prefix of its own: nothing was changed")
+}
+
+/// Writes the id unless there is one.
+fn write_once(top: &Path, text: &[u8]) -> Result<()> {
+    let path = top.join(IDENTITY_FILE);
+    let mut file = tempfile::NamedTempFile::new_in(top).at("write", &path)?;
+    file.write_all(text).at("write", &path)?;
+    file.as_file().sync_all().at("sync", &path)?;
+    match file.persist_noclobber(&path) {
+        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        done => {
+            done.map_err(|e| e.error).at("write", &path)?;
+            fs::File::open(top).and_then(|dir| dir.sync_all()).at("sync", top)
+        }
+    }
+}
+
+/// The same in a cloud; where nothing can be written on condition, as it is.
+async fn put_once(far: &Far, text: Bytes) -> Result<()> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let key = far.key(IDENTITY_FILE);
+    let put = far.server.store.put_opts(&key, text.clone().into(), options);
+    match timeout(REQUEST_TIME, put).await {
+        Ok(Ok(_) | Err(object_store::Error::AlreadyExists { .. })) => Ok(()),
+        _ => far.put(IDENTITY_FILE, text).await,
+    }
+}

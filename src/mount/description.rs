@@ -1,0 +1,70 @@
+//! `.artifact.json` in the root of every version: what the registry says of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::inode::VersionNode;
+use crate::error::Result;
+use crate::model::reference::{Reference, Selector};
+use crate::registry::Registry;
+
+/// Its name. No listing shows it, and no version has a file of its own there.
+pub use crate::model::version::DESCRIPTION_FILE;
+
+/// The description of a version.
+#[derive(Debug)]
+pub struct Description {
+    /// The version.
+    pub version: Arc<VersionNode>,
+    /// What it said last, and since when, in seconds since 1970.
+    last: Mutex<Option<(String, u64)>>,
+}
+
+impl Description {
+    /// That of a version.
+    pub fn of(version: Arc<VersionNode>) -> Self {
+        Self { version, last: Mutex::default() }
+    }
+
+    /// What it says now, and the time it bears: a later one whenever it says something else.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn read(&self, registry: &dyn Registry) -> Result<(String, u64)> {
+        let text = self.text(registry)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match &*last {
+            Some((before, since)) if *before == text => *since,
+            Some((_, since)) => now.max(since + 1),
+            None => now,
+        };
+        *last = Some((text.clone(), since));
+        Ok((text, since))
+    }
+
+    fn text(&self, registry: &dyn Registry) -> Result<String> {
+        let path = self.version.path.clone();
+        let reference = Reference { path, selector: Selector::Version(self.version.number) };
+        let info = registry.lookup(reference)?;
+        let document = json!({
+            "name": info.path.to_string(),
+            "type": info.artifact_type,
+            "version": info.number.to_string(),
+            "aliases": info.aliases,
+            "digest": info.root.to_string(),
+            "description": info.description,
+            "metadata": info.metadata.to_object(),
+            "tags": info.tags,
+            "ttl": info.ttl.to_string(),
+            "expires": info.expires.map(|at| at.to_string()),
+            "protected": info.protected,
+            "size": info.totals.size_bytes,
+            "external": info.totals.external,
+            "created": info.created.to_string(),
+        });
+        Ok(format!("{document:#}\n"))
+    }
+}

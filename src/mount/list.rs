@@ -1,0 +1,269 @@
+//! Listing: projects, versions and runs, whose names come and go, and the trees of versions.
+//!
+//! A position among names that come and go is that of a name, not of a place in a list: it follows
+//! from the name alone, so a reader that goes on finds all that was there all the time, whatever
+//! was made or removed meanwhile. In a tree, which never changes, it is the number of the entry.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::description::DESCRIPTION_FILE;
+use super::fs::{Line, ReadFs, not_a_directory, version_node};
+use super::inode::Node;
+use super::table::Place;
+use crate::content::directory;
+use crate::content::reader::Reader;
+use crate::error::{Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::name::{ProjectName, RunId};
+use crate::model::reference::Selector;
+use crate::model::run::RunState;
+use crate::ops::{listing, runs};
+
+/// Listings that are kept for those who read on in them.
+const LISTINGS_KEPT: usize = 2;
+
+/// A name and what it stands for.
+pub struct Named {
+    /// Where it stands in its listing; where the next reading begins, too.
+    pub position: u64,
+    /// The name.
+    pub name: Vec<u8>,
+    /// What it stands for.
+    pub node: Node,
+}
+
+/// Where a name stands in every listing: at least 1, below 2^62.
+pub fn position(name: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
+    (u64::from_le_bytes(first) >> 2).max(1)
+}
+
+/// The names in the order of their positions.
+fn in_order(names: Vec<(Vec<u8>, Node)>) -> Vec<Named> {
+    let named = names.into_iter().map(|(name, node)| (position(&name), name, node));
+    let mut sorted: Vec<_> =
+        named.map(|(position, name, node)| Named { position, name, node }).collect();
+    sorted.sort_unstable_by(|a, b| (a.position, &a.name).cmp(&(b.position, &b.name)));
+    // Two names of one position: one of them would be passed over.
+    let mut last = 0;
+    for named in &mut sorted {
+        named.position = named.position.max(last + 1);
+        last = named.position;
+    }
+    sorted
+}
+
+/// Listings made lately: reading one of many names takes many requests.
+#[derive(Default)]
+pub struct Listings {
+    kept: Mutex<Vec<(u64, Arc<Vec<Named>>)>>,
+}
+
+impl Listings {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Arc<Vec<Named>>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, ino: u64) -> Option<Arc<Vec<Named>>> {
+        self.lock().iter().find(|(of, _)| *of == ino).map(|(_, names)| Arc::clone(names))
+    }
+
+    fn keep(&self, ino: u64, names: &Arc<Vec<Named>>) {
+        let mut kept = self.lock();
+        kept.retain(|(of, _)| *of != ino);
+        kept.truncate(LISTINGS_KEPT - 1);
+        kept.insert(0, (ino, Arc::clone(names)));
+    }
+
+    /// Names have moved.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+}
+
+impl ReadFs {
+    /// Calls `each` with the lines of a directory from `position` on, until it says that it is full
+    /// (`false`). Each line that it takes counts as a look-up.
+    ///
+    /// # Errors
+    /// What the registry or the store says.
+    pub fn list(
+        &self,
+        reader: &Reader,
+        ino: u64,
+        position: u64,
+        each: &mut dyn FnMut(Line) -> bool,
+    ) -> Result<()> {
+        match self.node(ino)? {
+            Node::Root | Node::Run(_) | Node::Runs | Node::Project(..) => {
+                let names = self.names(ino, position)?;
+                let first = names.partition_point(|named| named.position <= position);
+                for named in &names[first..] {
+                    if !self.offer_named(ino, named, each)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Node::Version(version) => {
+                self.tell_use(&version)?;
+                let place = &version.place;
+                self.list_tree(reader, ino, (place, place.root, true), position, each)
+            }
+            Node::Directory { place, tree } => {
+                self.list_tree(reader, ino, (&place, tree, false), position, each)
+            }
+            Node::Symlink { .. } | Node::Description(_) => Err(not_a_directory()),
+        }
+    }
+
+    /// The names in a directory that is no version's. Read from `position` 0 they are those of now.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn names(&self, ino: u64, position: u64) -> Result<Arc<Vec<Named>>> {
+        if let Some(names) = self.listings.get(ino).filter(|_| position > 0) {
+            return Ok(names);
+        }
+        let names = match self.node(ino)? {
+            Node::Root => self.project_nodes(None)?,
+            Node::Run(run) => self.project_nodes(Some(&run))?,
+            Node::Runs => self.run_nodes()?,
+            Node::Project(project, run) => self.project_listing(&project, run.as_ref())?,
+            _ => return Err(not_a_directory()),
+        };
+        let names = Arc::new(in_order(names));
+        self.listings.keep(ino, &names);
+        Ok(names)
+    }
+
+    /// Offers one name to `each`; whether it was taken.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn offer_named(
+        &self,
+        parent: u64,
+        named: &Named,
+        each: &mut dyn FnMut(Line) -> bool,
+    ) -> Result<bool> {
+        let mut found = self.found(parent, &named.name, named.node.clone())?;
+        if let Node::Version(version) = &named.node
+            && version.used.is_some()
+        {
+            // What a name stands for in a run is settled when it is looked up.
+            found.ttl = Duration::ZERO;
+        }
+        Ok(self.offer(Line { next: named.position, name: named.name.clone(), found }, each))
+    }
+
+    fn project_nodes(&self, run: Option<&RunId>) -> Result<Vec<(Vec<u8>, Node)>> {
+        let projects = self.repository().registry.projects()?;
+        let nodes = projects.into_iter().map(|project| {
+            let name = project.name.as_str().as_bytes().to_vec();
+            (name, Node::Project(project.name, run.cloned()))
+        });
+        Ok(nodes.collect())
+    }
+
+    /// The runs that go on; the others can be looked up.
+    fn run_nodes(&self) -> Result<Vec<(Vec<u8>, Node)>> {
+        let registry = &*self.repository().registry;
+        let mut nodes = Vec::new();
+        for project in registry.projects()? {
+            runs::each_run(registry, &project.name, &mut |run| {
+                if run.state == RunState::Running {
+                    let name = run.start.id.as_str().as_bytes().to_vec();
+                    nodes.push((name, Node::Run(run.start.id)));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(nodes)
+    }
+
+    /// Everything that is listed in a project: its versions by number and by alias.
+    fn project_listing(
+        &self,
+        project: &ProjectName,
+        run: Option<&RunId>,
+    ) -> Result<Vec<(Vec<u8>, Node)>> {
+        let registry = &self.repository().registry;
+        let artifacts = match listing::artifacts(&**registry, project) {
+            // A project that has only drafts.
+            Err(e) if e.kind() == Kind::NotFound => Vec::new(),
+            artifacts => artifacts?,
+        };
+        let mut nodes = Vec::new();
+        for artifact in artifacts {
+            let name = &artifact.path.artifact;
+            for info in listing::versions(&**registry, &artifact.path)? {
+                let aliases = info.aliases.iter().cloned().map(Selector::Alias);
+                let all = std::iter::once(Selector::Version(info.number)).chain(aliases);
+                nodes.extend(all.map(|selector| {
+                    let name = format!("{name}:{selector}").into_bytes();
+                    (name, version_node(&info, selector, run.cloned()))
+                }));
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn list_tree(
+        &self,
+        reader: &Reader,
+        parent: u64,
+        (place, tree, is_root): (&Arc<Place>, Digest, bool),
+        mut position: u64,
+        each: &mut dyn FnMut(Line) -> bool,
+    ) -> Result<()> {
+        while let Some(run) = directory::run_at(reader, tree, position)? {
+            for entry in run.entries() {
+                let at = position;
+                position += 1;
+                // Looked up, that name is the description: older releases took files of that name.
+                if is_root && entry.name.as_bytes() == DESCRIPTION_FILE.as_bytes() {
+                    continue;
+                }
+                let found = self.entry(parent, place, at, entry)?;
+                let name = entry.name.as_bytes().to_vec();
+                if !self.offer(Line { next: position, name, found }, each) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A line that did not fit was not looked up.
+    fn offer(&self, line: Line, each: &mut dyn FnMut(Line) -> bool) -> bool {
+        let ino = line.found.attr.ino.0;
+        let taken = each(line);
+        if !taken {
+            self.forget(ino, 1);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions(names: &[String]) -> Vec<(Vec<u8>, u64)> {
+        let names = names.iter().map(|name| (name.clone().into_bytes(), Node::Runs)).collect();
+        in_order(names).into_iter().map(|named| (named.name, named.position)).collect()
+    }
+
+    #[test]
+    fn a_name_keeps_its_position_whatever_else_is_listed() {
+        let names: Vec<String> = (0..500).map(|n| format!("a:v{n}")).collect();
+        let all = positions(&names);
+        assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1));
+        assert!(all.iter().all(|(_, position)| (1..1 << 62).contains(position)));
+        let some = positions(&names[100..200]);
+        assert!(some.iter().all(|one| all.contains(one)));
+    }
+}

@@ -1,0 +1,94 @@
+//! A rename of a draft to a version's name, which commits it.
+//!
+//! While the kernel waits for a rename it holds the locks of the directories, so everybody who looks
+//! into the project waits as well, and nothing can interrupt that. Therefore it is answered within
+//! [`ANSWER_WITHIN`]: a commit that takes longer goes on by itself, and the rename fails with
+//! EINPROGRESS, so nobody takes it for done.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use fuser::{Errno, ReplyEmpty};
+
+use super::convert::done;
+use super::drafts::{Place, StagingFs};
+use super::errands::apart;
+use super::errno;
+use crate::model::name::Alias;
+use crate::model::reference::{ArtifactPath, Selector};
+use crate::ops::drafts::CommitDraft;
+use crate::ops::runs;
+
+/// How long a rename waits for its commit.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Answers a rename by process `pid`, in the root or in a project.
+pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: ReplyEmpty) {
+    let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
+        // `mv` then copies.
+        return reply.error(Errno::EXDEV);
+    };
+    let Selector::Alias(alias) = selector else {
+        fs.desk
+            .trouble(format!("mv {draft}: the registry numbers versions; rename it to an alias"));
+        return reply.error(Errno::EINVAL);
+    };
+    // No thread that serves requests waits for it.
+    apart(reply, move |reply| done(commit_within(fs, draft, path, alias, pid), reply));
+}
+
+/// Has a draft committed, and waits for that a while.
+fn commit_within(
+    fs: Arc<StagingFs>,
+    draft: ArtifactPath,
+    path: ArtifactPath,
+    alias: Alias,
+    pid: u32,
+) -> Result<(), Errno> {
+    let (told, outcome) = sync_channel(1);
+    let waiting = (Arc::clone(&fs), draft.clone(), path.clone(), alias.clone());
+    let spawned = Builder::new()
+        .name("commit".to_owned())
+        .spawn(move || commit(&fs, &draft, path, alias, pid, &told));
+    if let Err(e) = spawned {
+        tracing::error!("no thread to commit a draft: {e}");
+        return Err(Errno::EAGAIN);
+    }
+    match outcome.recv_timeout(ANSWER_WITHIN) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            let (fs, draft, path, alias) = waiting;
+            fs.desk.trouble(format!(
+                "mv {draft} {path}:{alias}: the commit goes on, and mv does not wait for it; \
+                 `artifactfs commit {draft} -a {alias}` does"
+            ));
+            Err(Errno::from_i32(rustix::io::Errno::INPROGRESS.raw_os_error()))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(Errno::EIO),
+    }
+}
+
+fn commit(
+    fs: &StagingFs,
+    draft: &ArtifactPath,
+    path: ArtifactPath,
+    alias: Alias,
+    pid: u32,
+    told: &SyncSender<Result<(), Errno>>,
+) {
+    let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
+    let run = runs::of_process(pid);
+    let request = CommitDraft { path, aliases, run, ..CommitDraft::plain(draft.clone()) };
+    let done = fs.desk.commit(&request, true);
+    let outcome = done.map(|_| ()).map_err(|e| {
+        fs.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));
+        errno::of(e.kind())
+    });
+    // Answered already: the kernel still has the draft under its name, which is gone.
+    if told.send(outcome).is_err() && outcome.is_ok() {
+        tracing::info!("draft {draft} was committed; mv did not wait for it");
+        fs.desk.tell_moved(draft, &[]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Counting references, in passes of bounded memory.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{PAGE, is_damage};
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::object::{Located, ObjectKind};
+use crate::ops::groups::each_part;
+use crate::ops::listing::each_version;
+use crate::ops::repository::Repository;
+
+/// Objects counted at once: bounds memory to some 200 MiB; more objects take more passes.
+const COUNTED_AT_ONCE: u64 = 2_000_000;
+/// Nodes that cannot be read and are remembered; more are not told one by one.
+const UNREADABLE_MAX: usize = 100_000;
+
+/// An object table: the one in use, or one that is being made.
+pub trait Table {
+    /// Calls `each` with every object, in the order of digests.
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()>;
+    /// The objects that a node points at.
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>>;
+}
+
+/// The table in use.
+pub struct LiveTable<'a>(pub &'a Repository);
+
+/// The table beside it.
+pub struct RebuiltTable<'a>(pub &'a Repository);
+
+/// All objects of pages that begin behind a digest.
+fn each_page(
+    page: &dyn Fn(Option<Digest>) -> Result<Vec<(Digest, Located)>>,
+    each: &mut dyn FnMut(Digest, Located) -> Result<()>,
+) -> Result<()> {
+    let mut after = None;
+    loop {
+        let objects = page(after)?;
+        let Some((last, _)) = objects.last() else {
+            return Ok(());
+        };
+        after = Some(*last);
+        objects.into_iter().try_for_each(|(digest, located)| each(digest, located))?;
+    }
+}
+
+impl Table for LiveTable<'_> {
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
+        each_page(&|after| self.0.registry.scan_objects(after, PAGE), each)
+    }
+
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        self.0.reader.children(digest, located.kind)
+    }
+}
+
+impl Table for RebuiltTable<'_> {
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
+        each_page(&|after| self.0.registry.scan_rebuilt(after, PAGE), each)
+    }
+
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        self.0.reader.children_at(digest, located)
+    }
+}
+
+/// A count of all references to the objects of a table.
+pub struct Counting<'a> {
+    repository: &'a Repository,
+    table: &'a dyn Table,
+    passes: u64,
+    pass: u64,
+    /// Versions there are.
+    pub versions: u64,
+    /// Nodes that cannot be read, and why.
+    pub unreadable: BTreeMap<Digest, String>,
+}
+
+/// References to a part of the objects.
+pub struct Pass {
+    number: u64,
+    passes: u64,
+    /// How many point at each object that is pointed at.
+    pub counts: HashMap<Digest, u64>,
+}
+
+impl Pass {
+    /// Whether an object is counted in this pass.
+    pub fn mine(&self, digest: &Digest) -> bool {
+        digest.spread() % self.passes == self.number
+    }
+
+    fn add(&mut self, digest: Digest) {
+        if self.mine(&digest) {
+            *self.counts.entry(digest).or_default() += 1;
+        }
+    }
+}
+
+impl<'a> Counting<'a> {
+    /// Counts references to the objects of `table`, of which there are about `objects`.
+    pub fn new(repository: &'a Repository, table: &'a dyn Table, objects: u64) -> Self {
+        let passes = objects / COUNTED_AT_ONCE + 1;
+        Self { repository, table, passes, pass: 0, versions: 0, unreadable: BTreeMap::new() }
+    }
+
+    /// The next part; `None` after the last.
+    ///
+    /// # Errors
+    /// When registry or store cannot be read now. A node that is damaged is no error.
+    pub fn next_pass(&mut self) -> Result<Option<Pass>> {
+        if self.pass == self.passes {
+            return Ok(None);
+        }
+        let mut pass = Pass { number: self.pass, passes: self.passes, counts: HashMap::new() };
+        self.pass += 1;
+        self.versions = 0;
+        each_version(&*self.repository.registry, &mut |version| {
+            self.versions += 1;
+            pass.add(version.root);
+            Ok(())
+        })?;
+        each_part(&*self.repository.registry, &mut |part| {
+            pass.add(part.root);
+            Ok(())
+        })?;
+        let unreadable = &mut self.unreadable;
+        self.table.each(&mut |digest, located| {
+            if located.kind == ObjectKind::Chunk {
+                return Ok(());
+            }
+            match self.table.children(digest, &located) {
+                Ok(children) => children.into_iter().for_each(|child| pass.add(child)),
+                Err(e) if is_damage(&e) => {
+                    if unreadable.len() < UNREADABLE_MAX {
+                        unreadable.insert(digest, e.message());
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+            Ok(())
+        })?;
+        Ok(Some(pass))
+    }
+}

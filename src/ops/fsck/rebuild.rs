@@ -1,0 +1,356 @@
+//! Making the object table again from the store's indexes.
+//!
+//! ```text
+//! 1  read and check every index; nothing is changed before all are read
+//! 2  put what they name into a table beside the one in use; the old table says which of two places is the good one,
+//!    and what was in packs whose index is damaged
+//! 3  count references there
+//! 4  what is needed and nowhere named is absent, with its count
+//! 5  swap the tables; write damaged indexes anew
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::counting::{Counting, LiveTable, RebuiltTable, Table};
+use super::indexes::write_indexes;
+use super::packs::refuse_absent_store;
+use super::{FIX_BATCH, PAGE, lost_object};
+use crate::content::pack::IndexEntry;
+use crate::error::{Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::object::{Extent, Located, PackId, Presence};
+use crate::ops::maintenance::{self, Held};
+use crate::ops::repository::Repository;
+use crate::registry::{PackInfo, Rebuilt};
+
+/// Makes the table anew and swaps it in; whether everything that is needed was found and could be read.
+///
+/// # Errors
+/// What the store or the registry say; before the swap the table in use is then as it was.
+pub(super) fn rebuild(repository: &Repository, held: &Held<'_>) -> Result<bool> {
+    let registry = &repository.registry;
+    let packs = survey(repository)?;
+    registry.begin_rebuild(held.holder.clone())?;
+    let mut work = Work { repository, holder: &held.holder, batch: Vec::new(), packs };
+    work.place_named()?;
+    work.place_remembered()?;
+    let objects = work.objects()?;
+    let whole = work.count(objects)?;
+    work.place_packs()?;
+    let damaged = work.packs.damaged;
+    maintenance::swap(&**registry, &held.holder)?;
+    write_indexes(repository, &damaged)?;
+    Ok(whole)
+}
+
+/// What is in the store.
+struct Packs {
+    /// Length of each pack whose index could be read.
+    readable: BTreeMap<PackId, u64>,
+    /// The same for those whose index is damaged or missing and which the registry knows.
+    remembered: BTreeMap<PackId, u64>,
+    /// Indexes to be written anew.
+    damaged: BTreeSet<PackId>,
+    /// What the registry knows.
+    known: BTreeMap<PackId, PackInfo>,
+}
+
+/// Reads and checks every index.
+fn survey(repository: &Repository) -> Result<Packs> {
+    let mut known = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = repository.registry.scan_packs(after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        known.extend(page.into_iter().map(|pack| (pack.id, pack)));
+    }
+    let (readable, remembered) = (BTreeMap::new(), BTreeMap::new());
+    let mut packs = Packs { readable, remembered, damaged: BTreeSet::new(), known };
+    let mut present = 0;
+    for id in repository.store.list()? {
+        let length = match repository.store.pack_length(id) {
+            // It was removed meanwhile, by a deletion that ended before the mark was set.
+            Err(e) if e.kind() == Kind::NotFound => continue,
+            length => length?,
+        };
+        let with_content = packs.known.get(&id).is_some_and(|pack| pack.live_objects > 0);
+        present += u64::from(with_content);
+        match repository.store.read_index(id) {
+            Ok(_) => {
+                packs.readable.insert(id, length);
+            }
+            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
+                tracing::warn!(pack = %id, "the table is asked for what is in it: {e}");
+                packs.remembered.insert(id, length);
+                if with_content {
+                    packs.damaged.insert(id);
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let with_content = packs.known.values().filter(|pack| pack.live_objects > 0).count();
+    refuse_absent_store(present, with_content)?;
+    Ok(packs)
+}
+
+struct Work<'a> {
+    repository: &'a Repository,
+    holder: &'a str,
+    batch: Vec<Rebuilt>,
+    packs: Packs,
+}
+
+/// How good a place for an object is.
+fn rank(place: &Located, old: Option<&Located>) -> u8 {
+    match old {
+        Some(old) if old.extent == place.extent => {
+            if old.is_absent() {
+                0
+            } else {
+                2
+            }
+        }
+        _ => 1,
+    }
+}
+
+impl Work<'_> {
+    fn put(&mut self, digest: Digest, located: Option<Located>) -> Result<()> {
+        self.batch.push((digest, located));
+        if self.batch.len() >= FIX_BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let batch = std::mem::take(&mut self.batch);
+        self.repository.registry.put_rebuilt(self.holder.to_owned(), batch, Vec::new())
+    }
+
+    /// What the indexes name.
+    fn place_named(&mut self) -> Result<()> {
+        let readable: Vec<(PackId, u64)> =
+            self.packs.readable.iter().map(|(id, length)| (*id, *length)).collect();
+        for (id, length) in readable {
+            // All were read before anything was begun; one that cannot be read now ends the rebuild, and the old
+            // table stays.
+            let entries = self.repository.store.read_index(id)?;
+            for some in entries.chunks(FIX_BATCH) {
+                let places = some.iter().filter_map(|entry| place(id, length, entry));
+                self.place(places.collect())?;
+            }
+        }
+        self.flush()
+    }
+
+    /// What the old table has in packs whose index cannot be read.
+    fn place_remembered(&mut self) -> Result<()> {
+        let remembered = &self.packs.remembered;
+        let (mut found, mut batches) = (Vec::new(), Vec::new());
+        LiveTable(self.repository).each(&mut |digest, located| {
+            let end = located.extent.offset + u64::from(located.extent.stored_bytes);
+            if remembered.get(&located.extent.pack).is_some_and(|length| end <= *length) {
+                found.push((digest, located));
+                if found.len() >= FIX_BATCH {
+                    batches.push(std::mem::take(&mut found));
+                }
+            }
+            Ok(())
+        })?;
+        batches.push(found);
+        for batch in batches {
+            self.place(batch)?;
+        }
+        self.flush()
+    }
+
+    /// Puts objects where they are, unless the new table has them in a better place.
+    fn place(&mut self, places: Vec<(Digest, Located)>) -> Result<()> {
+        let registry = &self.repository.registry;
+        self.repository.registry.put_rebuilt(
+            self.holder.to_owned(),
+            std::mem::take(&mut self.batch),
+            Vec::new(),
+        )?;
+        let digests: Vec<Digest> = places.iter().map(|(digest, _)| *digest).collect();
+        let old = registry.locate(digests.clone())?;
+        let new = registry.locate_rebuilt(digests)?;
+        for (((digest, place), old), new) in places.into_iter().zip(old).zip(new) {
+            let rank_here = rank(&place, old.as_ref());
+            if new.is_some_and(|new| rank(&new, old.as_ref()) >= rank_here) {
+                continue;
+            }
+            let presence = match (rank_here, old) {
+                (0, Some(old)) => old.presence,
+                _ => Presence::Present,
+            };
+            self.put(digest, Some(Located { refs: 0, presence, ..place }))?;
+        }
+        Ok(())
+    }
+
+    fn objects(&self) -> Result<u64> {
+        let mut objects = 0;
+        RebuiltTable(self.repository).each(&mut |_, _| {
+            objects += 1;
+            Ok(())
+        })?;
+        Ok(objects)
+    }
+
+    /// Counts references; whether all nodes could be read and all objects were found.
+    fn count(&mut self, objects: u64) -> Result<bool> {
+        let table = RebuiltTable(self.repository);
+        let mut counting = Counting::new(self.repository, &table, objects);
+        let mut whole = true;
+        while let Some(mut pass) = counting.next_pass()? {
+            let mut counted = Vec::new();
+            table.each(&mut |digest, located| {
+                if pass.mine(&digest) {
+                    let refs = pass.counts.remove(&digest).unwrap_or_default();
+                    whole &= !located.is_absent() || refs == 0;
+                    counted.push((digest, refs));
+                    if counted.len() >= FIX_BATCH {
+                        self.set_counts(std::mem::take(&mut counted))?;
+                    }
+                }
+                Ok(())
+            })?;
+            self.set_counts(counted)?;
+            whole &= pass.counts.is_empty();
+            self.place_lost(pass.counts.into_iter().collect())?;
+        }
+        whole &= counting.unreadable.is_empty();
+        let unreadable = counting.unreadable.keys().copied().collect();
+        self.doubt(unreadable)?;
+        if !whole {
+            self.keep_old_counts()?;
+        }
+        Ok(whole)
+    }
+
+    fn set_counts(&mut self, counted: Vec<(Digest, u64)>) -> Result<()> {
+        let digests = counted.iter().map(|(digest, _)| *digest).collect();
+        let found = self.repository.registry.locate_rebuilt(digests)?;
+        for ((digest, refs), found) in counted.into_iter().zip(found) {
+            let Some(found) = found else { continue };
+            // What is in a pack that nobody knew and that nobody needs stays unknown: it may belong to somebody else.
+            let unknown = !self.packs.known.contains_key(&found.extent.pack);
+            let located = (refs > 0 || !unknown).then_some(Located { refs, ..found });
+            self.put(digest, located)?;
+        }
+        self.flush()
+    }
+
+    /// What is needed and in no pack: absent, where the old table has it, or nowhere.
+    fn place_lost(&mut self, lost: Vec<(Digest, u64)>) -> Result<()> {
+        for some in lost.chunks(FIX_BATCH) {
+            let old = self.repository.registry.locate(some.iter().map(|(d, _)| *d).collect())?;
+            for ((digest, refs), old) in some.iter().zip(old) {
+                let located = match old {
+                    Some(old) => Located { refs: *refs, presence: absent(&old), ..old },
+                    None => lost_object(*refs),
+                };
+                self.put(*digest, Some(located))?;
+            }
+        }
+        self.flush()
+    }
+
+    /// Nodes that are named and cannot be read are absent.
+    fn doubt(&mut self, unreadable: Vec<Digest>) -> Result<()> {
+        for some in unreadable.chunks(FIX_BATCH) {
+            let old = self.repository.registry.locate(some.to_vec())?;
+            let new = self.repository.registry.locate_rebuilt(some.to_vec())?;
+            for ((digest, old), new) in some.iter().zip(old).zip(new) {
+                let Some(new) = new else { continue };
+                let presence = old.map_or(Presence::AbsentUncounted, |old| absent(&old));
+                self.put(*digest, Some(Located { presence, ..new }))?;
+            }
+        }
+        self.flush()
+    }
+
+    /// While a node cannot be read, what it points at is not known: no count is lower than it was, and nothing that the
+    /// indexes name and the old table does not is dead.
+    fn keep_old_counts(&mut self) -> Result<()> {
+        let table = RebuiltTable(self.repository);
+        let mut pages = Vec::new();
+        table.each(&mut |digest, located| {
+            pages.push((digest, located));
+            if pages.len() >= FIX_BATCH {
+                self.raise(std::mem::take(&mut pages))?;
+            }
+            Ok(())
+        })?;
+        self.raise(pages)
+    }
+
+    fn raise(&mut self, objects: Vec<(Digest, Located)>) -> Result<()> {
+        let old = self.repository.registry.locate(objects.iter().map(|(d, _)| *d).collect())?;
+        for ((digest, located), old) in objects.into_iter().zip(old) {
+            let at_least = old.map_or(1, |old| old.refs);
+            if at_least > located.refs {
+                self.put(digest, Some(Located { refs: at_least, ..located }))?;
+            }
+        }
+        self.flush()
+    }
+
+    /// Records of all packs that hold something, or under a lease; and of those that are there and were known.
+    fn place_packs(&mut self) -> Result<()> {
+        let mut sums: BTreeMap<PackId, (u64, u64)> = BTreeMap::new();
+        RebuiltTable(self.repository).each(&mut |_, located| {
+            if located.extent.pack != PackId::NONE {
+                let sum = sums.entry(located.extent.pack).or_default();
+                sum.0 += 1;
+                sum.1 += u64::from(located.extent.stored_bytes);
+            }
+            Ok(())
+        })?;
+        let Packs { readable, remembered, known, .. } = &self.packs;
+        let length = |id: &PackId| readable.get(id).or_else(|| remembered.get(id)).copied();
+        for (id, pack) in known {
+            if pack.leased || length(id).is_some() {
+                sums.entry(*id).or_default();
+            }
+        }
+        let infos = sums.into_iter().map(|(id, (live_objects, live_bytes))| {
+            let old = known.get(&id);
+            PackInfo {
+                id,
+                leased: old.is_some_and(|pack| pack.leased),
+                live_objects,
+                live_bytes,
+                length_bytes: length(&id)
+                    .unwrap_or_else(|| old.map_or(live_bytes, |pack| pack.length_bytes)),
+            }
+        });
+        let infos: Vec<PackInfo> = infos.collect();
+        for some in infos.chunks(FIX_BATCH) {
+            self.repository.registry.put_rebuilt(
+                self.holder.to_owned(),
+                Vec::new(),
+                some.to_vec(),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The object that an entry names, if it lies within the pack.
+fn place(pack: PackId, length: u64, entry: &IndexEntry) -> Option<(Digest, Located)> {
+    let IndexEntry { digest, offset, stored_bytes, body_bytes, kind, codec } = *entry;
+    let extent = Extent { pack, offset, stored_bytes };
+    let presence = Presence::Present;
+    let located = Located { kind, codec, body_bytes, extent, refs: 0, presence };
+    (offset + u64::from(stored_bytes) <= length).then_some((digest, located))
+}
+
+/// The presence of an object that was in the old table and is not good any more.
+fn absent(old: &Located) -> Presence {
+    match old.presence {
+        Presence::Present => Presence::Absent,
+        absent => absent,
+    }
+}

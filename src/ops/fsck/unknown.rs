@@ -1,0 +1,94 @@
+//! Packs that are in the store and that the registry does not know: an upload that ended after its lease was taken away, a
+//! registry that was put back from a copy. They stay where they are until somebody has them removed.
+
+use std::collections::HashSet;
+
+use super::PAGE;
+use crate::error::{Kind, Result};
+use crate::model::object::PackId;
+use crate::ops::maintenance;
+use crate::ops::repository::Repository;
+use crate::registry::MaintenanceMode;
+
+/// Younger packs are never removed: they may belong to a put that goes on elsewhere.
+pub const UNKNOWN_AGE_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
+
+/// A pack that nobody knows.
+pub struct UnknownPack {
+    /// Its id.
+    pub id: PackId,
+    /// Its length.
+    pub length_bytes: u64,
+    /// When it was written, in milliseconds since 1970.
+    pub modified: u64,
+    /// How many objects its index names; `None`: there is none that can be read.
+    pub objects: Option<usize>,
+}
+
+impl UnknownPack {
+    /// A line for people.
+    pub fn told(&self) -> String {
+        let holds = match self.objects {
+            Some(objects) => format!("{objects} objects"),
+            None => "no index that can be read".to_owned(),
+        };
+        let Self { id, length_bytes, .. } = self;
+        format!(
+            "pack {id} is in the store and nobody knows it: {length_bytes} bytes, {holds}; it stays"
+        )
+    }
+}
+
+/// The packs that nobody knows.
+///
+/// # Errors
+/// When store or registry cannot be read now.
+pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
+    let mut unknown: HashSet<PackId> = repository.store.list()?.into_iter().collect();
+    let mut after = None;
+    loop {
+        let page = repository.registry.scan_packs(after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        for pack in &page {
+            unknown.remove(&pack.id);
+        }
+    }
+    let mut packs = Vec::new();
+    for id in unknown {
+        // A put may have announced it, and written it, since the store was listed.
+        if repository.registry.pack(id)?.is_some() {
+            continue;
+        }
+        let (length_bytes, modified) = match repository.store.pack_age(id) {
+            // In a folder that is not its own, where nobody looks for it. It never counts as old.
+            Err(e) if e.kind() == Kind::NotFound => (0, u64::MAX),
+            found => found?,
+        };
+        let objects = match repository.store.read_index(id) {
+            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => None,
+            entries => Some(entries?.len()),
+        };
+        packs.push(UnknownPack { id, length_bytes, modified, objects });
+    }
+    packs.sort_unstable_by_key(|pack| pack.id);
+    Ok(packs)
+}
+
+/// Removes packs that nobody knows and that are older than [`UNKNOWN_AGE_MILLISECONDS`]; those that were, and those that
+/// are too young.
+///
+/// # Errors
+/// [`Kind::Conflict`] while somebody writes.
+pub fn remove_unknown(repository: &Repository) -> Result<(Vec<UnknownPack>, Vec<UnknownPack>)> {
+    let held = maintenance::begin(repository, MaintenanceMode::Repair)?;
+    let now = repository.registry.now()?.0;
+    let (old, young): (Vec<_>, Vec<_>) = find(repository)?
+        .into_iter()
+        .partition(|pack| now.saturating_sub(pack.modified) > UNKNOWN_AGE_MILLISECONDS);
+    for pack in &old {
+        repository.store.remove(pack.id)?;
+    }
+    held.end()?;
+    Ok((old, young))
+}

@@ -1,0 +1,186 @@
+//! A lease as its writer holds it: renewed by a thread of its own, whatever the writer waits for, and ended
+//! with what it was for.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::delete::reap;
+use super::holder;
+use super::repository::Repository;
+use crate::error::{Error, Kind, Result};
+use crate::registry::{LeaseId, Registry};
+
+/// How often a lease is renewed: well within its life.
+const RENEW_EVERY: Duration = Duration::from_secs(60);
+
+/// What a put that ended early says when what it had stored is kept.
+const GO_ON_HINT: &str = "run it again to go on: what is stored already is kept for a day; \
+                          `artifactfs gc --unfinished` frees it before";
+
+/// A lease that this process holds.
+pub(super) struct Lease {
+    registry: Arc<dyn Registry>,
+    id: LeaseId,
+    /// Bytes of new objects that were stored under it.
+    stored_bytes: Arc<AtomicU64>,
+    renewer: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Lease {
+    /// Begins a lease; what a writer that is gone had stored for the same purpose goes over to it.
+    ///
+    /// # Errors
+    /// When the registry fails.
+    pub(super) fn begin(repository: &Repository, purpose: String) -> Result<Self> {
+        super::maintenance::settle(repository)?;
+        let lease = Self::renewed_every(&repository.registry, purpose, RENEW_EVERY)?;
+        match repository.refuse_moved() {
+            Ok(()) => Ok(lease),
+            Err(e) => lease.release().and(Err(e)),
+        }
+    }
+
+    fn renewed_every(
+        registry: &Arc<dyn Registry>,
+        purpose: String,
+        period: Duration,
+    ) -> Result<Self> {
+        let orphan = holder::orphan_for(&**registry, &purpose)?;
+        let id = registry.begin(purpose, holder::new_holder(), orphan.clone())?;
+        let (stop, stopped) = channel();
+        let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
+        let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
+        let lease = Self {
+            registry: Arc::clone(registry),
+            id,
+            stored_bytes,
+            renewer: Some((stop, renewer)),
+        };
+        if let Some(orphan) = orphan {
+            // What did not go over to this one.
+            registry.end_lease(orphan, false)?;
+        }
+        Ok(lease)
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// Counts bytes of new objects that are stored under it.
+    pub(super) fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.stored_bytes)
+    }
+
+    /// Ends it with what it was for. If that ended for want of a store, of its room or of time, what is stored is
+    /// kept for the next try.
+    ///
+    /// # Errors
+    /// That of `done`.
+    pub(super) fn end<T>(mut self, repository: &Repository, done: Result<T>) -> Result<T> {
+        self.stop();
+        let kept = done.as_ref().is_err_and(|e| goes_on_later(e, repository.store.is_remote()));
+        let ended = match kept {
+            true => self.registry.leave(self.id),
+            false => self.registry.release(self.id).map(|()| 0),
+        };
+        let ended = ended.and_then(|kept_bytes| reap(repository).map(|_| kept_bytes));
+        match (done, ended) {
+            (Err(error), Ok(kept_bytes)) if kept_bytes > 0 => Err(with_hint(error)),
+            (Ok(value), Err(e)) => {
+                // What it was for is done and durable; whoever comes next frees what could not be.
+                tracing::warn!("a lease whose work is done could not be ended: {e}");
+                Ok(value)
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// Ends it, whatever came of what it was for.
+    ///
+    /// # Errors
+    /// When the registry fails; whoever comes next ends it.
+    pub(super) fn release(mut self) -> Result<()> {
+        self.stop();
+        self.registry.release(self.id)
+    }
+
+    fn stop(&mut self) {
+        let Some((stop, renewer)) = self.renewer.take() else { return };
+        drop(stop);
+        // It never panics; if it did, the lease would only not have been renewed.
+        let _ = renewer.join();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.renewer.is_some() {
+            self.stop();
+            // Its writer panicked: the process lives on, and nobody would ever take it for dead.
+            if let Err(e) = self.registry.leave(self.id) {
+                tracing::warn!("a lease could not be left: {e}");
+            }
+        }
+    }
+}
+
+/// Whether the same put may well succeed later. On a disk that is full it takes nothing meanwhile: others need the room.
+fn goes_on_later(error: &Error, remote: bool) -> bool {
+    match error.kind() {
+        Kind::Unavailable | Kind::TimedOut | Kind::Stale => true,
+        Kind::Full => remote,
+        _ => false,
+    }
+}
+
+fn with_hint(error: Error) -> Error {
+    let hint = match error.hint_text() {
+        Some(own) => format!("{own}; {GO_ON_HINT}"),
+        None => GO_ON_HINT.to_owned(),
+    };
+    error.hint(hint)
+}
+
+fn renew(registry: &dyn Registry, id: LeaseId, stopped: &Receiver<()>, period: Duration) {
+    while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+        if let Err(e) = registry.renew(id) {
+            tracing::debug!("lease {} was not renewed: {e}", id.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::model::version::Timestamp;
+    use crate::registry::Embedded;
+    use crate::registry::engine::memory::MemoryEngine;
+
+    #[test]
+    fn a_lease_is_renewed_while_its_writer_does_nothing() {
+        let now = Arc::new(AtomicU64::new(1));
+        let clock = Arc::clone(&now);
+        let clock = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
+        let registry = Embedded::open(Box::new(MemoryEngine::default()), clock).unwrap();
+        let registry: Arc<dyn Registry> = Arc::new(registry);
+        let period = Duration::from_millis(5);
+        let lease = Lease::renewed_every(&registry, "test".to_owned(), period).unwrap();
+        for hour in 1..4u64 {
+            now.store(hour * 3_600_000, Ordering::SeqCst);
+            let start = std::time::Instant::now();
+            while registry.leases().unwrap()[0].expired {
+                assert!(start.elapsed().as_secs() < 30, "nobody renewed it");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        drop(lease);
+        assert!(registry.leases().unwrap().is_empty(), "a writer that panicked leaves none behind");
+    }
+}

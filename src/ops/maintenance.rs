@@ -1,0 +1,127 @@
+//! Maintenance: one process at a time puts the object table right, or moves the store.
+//!
+//! The mark is in the registry and durable (`registry/maintenance.rs`). A thread renews it; a mark whose holder is known
+//! to be dead, or that was not renewed for long, is taken over by whoever comes next.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::holder::{idle_leases, is_dead, this_process};
+use super::repository::Repository;
+use crate::error::{Error, Kind, Result};
+use crate::registry::{Maintenance, MaintenanceMode, Registry};
+
+/// How often the mark is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// A mark that was not renewed for so many milliseconds is abandoned, wherever its holder was.
+const ABANDONED_MILLISECONDS: u64 = 10 * 60 * 1000;
+
+/// The mark, held by this process until it is ended or dropped.
+pub struct Held<'a> {
+    repository: &'a Repository,
+    /// Who holds it, for calls that want to know.
+    pub holder: String,
+    renewing: Option<(SyncSender<()>, JoinHandle<()>)>,
+}
+
+/// Takes the mark. What somebody else left unfinished is brought to its end, or given up, first.
+///
+/// # Errors
+/// [`Kind::Conflict`] while somebody writes, or while another process does maintenance.
+pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
+    settle(repository)?;
+    let registry = &repository.registry;
+    let holder = this_process();
+    registry.begin_maintenance(mode, holder.clone(), None, idle_leases(&**registry)?)?;
+    Ok(hold(repository, holder))
+}
+
+fn hold(repository: &Repository, holder: String) -> Held<'_> {
+    let (stop, stopped) = sync_channel(0);
+    let (registry, name) = (Arc::clone(&repository.registry), holder.clone());
+    let thread = std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
+        while stopped.recv_timeout(RENEW_EVERY) == Err(RecvTimeoutError::Timeout) {
+            if let Err(e) = registry.renew_maintenance(name.clone()) {
+                tracing::warn!("the maintenance mark could not be renewed: {e}");
+            }
+        }
+    });
+    // Without the thread the mark lasts for ten minutes: enough for most.
+    let renewing = thread.ok().map(|thread| (stop, thread));
+    Held { repository, holder, renewing }
+}
+
+impl Held<'_> {
+    /// Ends the maintenance.
+    ///
+    /// # Errors
+    /// When the registry fails; the mark then stays until somebody settles it.
+    pub fn end(mut self) -> Result<()> {
+        self.stop_renewing();
+        self.repository.registry.end_maintenance(self.holder.clone())
+    }
+
+    fn stop_renewing(&mut self) {
+        if let Some((stop, thread)) = self.renewing.take() {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::debug!("the thread that renews the maintenance mark panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.renewing.is_none() {
+            return;
+        }
+        self.stop_renewing();
+        if let Err(e) = self.repository.registry.end_maintenance(self.holder.clone()) {
+            tracing::warn!("the maintenance mark stays: {e}");
+        }
+    }
+}
+
+/// Whether nobody goes on with this: the process is gone, or it is this one, which failed in the middle of it.
+fn is_abandoned(registry: &dyn Registry, mark: &Maintenance) -> Result<bool> {
+    let silent = registry.now()?.0.saturating_sub(mark.renewed.0);
+    let gone = is_dead(&mark.holder) || mark.holder == this_process();
+    Ok(gone || silent > ABANDONED_MILLISECONDS)
+}
+
+/// Cleans up behind maintenance that was interrupted, if there was any: a table that was being made is given up, since
+/// the old one is untouched; one that was being swapped in is brought to its end. Nothing is read from the store.
+///
+/// # Errors
+/// [`Kind::Conflict`] while another process does maintenance.
+pub fn settle(repository: &Repository) -> Result<()> {
+    let registry = &repository.registry;
+    let Some(mark) = registry.maintenance()? else { return Ok(()) };
+    if !is_abandoned(&**registry, &mark)? {
+        return Err(Error::new(Kind::Conflict, "another process repairs or moves the repository")
+            .hint("try again when it has finished"));
+    }
+    tracing::info!(mode = ?mark.mode, "cleaning up behind an interrupted maintenance");
+    let (mode, holder) = (mark.mode, this_process());
+    let idle = idle_leases(&**registry)?;
+    registry.begin_maintenance(mode, holder.clone(), Some(mark), idle)?;
+    let held = hold(repository, holder.clone());
+    match mode {
+        MaintenanceMode::Swap => swap(&**registry, &holder)?,
+        MaintenanceMode::Rebuild => registry.begin_rebuild(holder)?,
+        MaintenanceMode::Repair | MaintenanceMode::Copy => {}
+    }
+    held.end()
+}
+
+/// Puts the new object table in the place of the old one.
+///
+/// # Errors
+/// When the registry fails; [`settle`] goes on.
+pub fn swap(registry: &dyn Registry, holder: &str) -> Result<()> {
+    while !registry.swap_rebuilt(holder.to_owned())? {}
+    Ok(())
+}

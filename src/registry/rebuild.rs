@@ -1,0 +1,251 @@
+//! The object table made anew beside the old one, and the swap of the two.
+//!
+//! Until the swap begins the old table is untouched, and a rebuild that ends early leaves nothing but records nobody
+//! reads. The swap goes in bounded transactions, each with the place where the next goes on; readers find every object
+//! that they need in each state between.
+
+use serde::{Deserialize, Serialize};
+
+use super::api::{PackInfo, Rebuilt};
+use super::check::is_held;
+use super::embedded::Embedded;
+use super::engine::{Durability, Transaction};
+use super::keys::{self, Key, Space};
+use super::maintenance::{held_mark, put_mark};
+use super::objects::{object, set_absent};
+use super::pins::Pins;
+use super::record::{self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object};
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::object::Located;
+
+/// Records moved or looked at in one transaction.
+const STEP: usize = 10_000;
+
+/// How far a swap is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    /// Objects that the new table does not have go.
+    DropObjects,
+    /// Objects of the new table come.
+    MoveObjects,
+    /// The same with packs.
+    DropPacks,
+    MovePacks,
+    /// Marks of dead objects go, since they followed from the old counts ...
+    DropDead,
+    /// ... and come for objects to which nothing refers.
+    MarkDead,
+    Done,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Swap {
+    phase: Phase,
+    /// The key to go on with; empty at a phase's beginning.
+    from: Vec<u8>,
+    /// Absent objects seen so far.
+    absent: u64,
+}
+
+fn swap_key() -> Vec<u8> {
+    Key::of(Space::Counter).name("swap").done()
+}
+
+/// The key with another space: the first byte says which.
+fn in_space(key: &[u8], space: Space) -> Vec<u8> {
+    let mut key = key.to_vec();
+    key[0] = space as u8;
+    key
+}
+
+impl Embedded {
+    /// Clears what an earlier rebuild left.
+    pub(super) fn clear_rebuilt(&self, holder: &str) -> Result<()> {
+        for space in [Space::RebuiltObject, Space::RebuiltPack] {
+            let (from, to) = Key::of(space).range();
+            loop {
+                let gone = self.write_aside(Durability::Eventual, |transaction| {
+                    refuse_swap(&held_mark(&*transaction, holder)?)?;
+                    let page = transaction.scan(&from, &to, STEP)?;
+                    page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
+                    Ok(page.len())
+                })?;
+                if gone < STEP {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_rebuilt(
+        &self,
+        holder: &str,
+        objects: &[Rebuilt],
+        packs: &[PackInfo],
+    ) -> Result<()> {
+        self.write_aside(Durability::Eventual, |transaction| {
+            refuse_swap(&held_mark(&*transaction, holder)?)?;
+            for (digest, located) in objects {
+                let key = in_space(&keys::object(digest), Space::RebuiltObject);
+                match located {
+                    Some(located) => transaction.put(&key, &encode_object(located))?,
+                    None => transaction.delete(&key)?,
+                }
+            }
+            for info in packs {
+                let key = keys::pack(info.id);
+                let old = transaction.get(&key)?;
+                let old: PackRecord =
+                    old.map_or(Ok(PackRecord::default()), |b| record::decode(&b))?;
+                let pack = PackRecord {
+                    live_objects: info.live_objects,
+                    live_bytes: info.live_bytes,
+                    length_bytes: info.length_bytes,
+                    ..old
+                };
+                transaction.put(&in_space(&key, Space::RebuiltPack), &record::encode(&pack))?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn find_rebuilt(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+        self.read(|view| {
+            let find = |digest| {
+                let key = in_space(&keys::object(digest), Space::RebuiltObject);
+                view.get(&key)?.map(|bytes| decode_object(&bytes)).transpose()
+            };
+            digests.iter().map(find).collect()
+        })
+    }
+
+    /// One step; whether it was the last.
+    pub(super) fn swap_step(&self, holder: &str) -> Result<bool> {
+        let now = (self.clock)();
+        self.write_aside(Durability::Immediate, |transaction| {
+            let mark = held_mark(&*transaction, holder)?;
+            let mut swap = match (mark.mode, transaction.get(&swap_key())?) {
+                (MaintenanceMode::Swap, Some(bytes)) => record::decode(&bytes)?,
+                (MaintenanceMode::Rebuild, _) => {
+                    Swap { phase: Phase::DropObjects, from: Vec::new(), absent: 0 }
+                }
+                _ => return Err(Error::new(Kind::Conflict, "there is no new table to swap in")),
+            };
+            step(transaction, &mut swap)?;
+            let done = swap.phase == Phase::Done;
+            let mode = if done { MaintenanceMode::Rebuild } else { MaintenanceMode::Swap };
+            put_mark(transaction, &Maintenance { mode, renewed: now, ..mark })?;
+            match done {
+                true => {
+                    set_absent(transaction, swap.absent)?;
+                    transaction.delete(&swap_key())?;
+                }
+                false => transaction.put(&swap_key(), &record::encode(&swap))?,
+            }
+            Ok(done)
+        })
+    }
+}
+
+fn refuse_swap(mark: &Maintenance) -> Result<()> {
+    match mark.mode {
+        MaintenanceMode::Swap => Err(Error::new(Kind::Conflict, "the new table is in use already")
+            .hint("`artifactfs fsck --rebuild` brings the swap to its end")),
+        _ => Ok(()),
+    }
+}
+
+fn step(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
+    let next = match swap.phase {
+        Phase::DropObjects => {
+            drop_old(transaction, swap, (Space::Object, Space::RebuiltObject))?;
+            Phase::MoveObjects
+        }
+        Phase::MoveObjects => {
+            move_new(transaction, swap, (Space::RebuiltObject, Space::Object))?;
+            Phase::DropPacks
+        }
+        Phase::DropPacks => {
+            drop_old(transaction, swap, (Space::Pack, Space::RebuiltPack))?;
+            Phase::MovePacks
+        }
+        Phase::MovePacks => {
+            move_new(transaction, swap, (Space::RebuiltPack, Space::Pack))?;
+            Phase::DropDead
+        }
+        Phase::DropDead => {
+            drop_dead(transaction, swap)?;
+            Phase::MarkDead
+        }
+        Phase::MarkDead => {
+            mark_dead(transaction, swap)?;
+            Phase::Done
+        }
+        Phase::Done => Phase::Done,
+    };
+    if swap.from.is_empty() {
+        swap.phase = next;
+    }
+    Ok(())
+}
+
+/// A page of `space` from where the swap is; where it goes on is noted, nowhere after the last page.
+fn page(
+    transaction: &dyn Transaction,
+    swap: &mut Swap,
+    space: Space,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (start, to) = Key::of(space).range();
+    let from = if swap.from.is_empty() { start } else { swap.from.clone() };
+    let page = transaction.scan(&from, &to, STEP)?;
+    swap.from = match page.last() {
+        Some((key, _)) if page.len() == STEP => keys::next(key),
+        _ => Vec::new(),
+    };
+    Ok(page)
+}
+
+fn drop_old(
+    transaction: &mut dyn Transaction,
+    swap: &mut Swap,
+    (old, new): (Space, Space),
+) -> Result<()> {
+    for (key, _) in page(&*transaction, swap, old)? {
+        if transaction.get(&in_space(&key, new))?.is_none() {
+            transaction.delete(&key)?;
+        }
+    }
+    Ok(())
+}
+
+fn move_new(
+    transaction: &mut dyn Transaction,
+    swap: &mut Swap,
+    (new, old): (Space, Space),
+) -> Result<()> {
+    for (key, value) in page(&*transaction, swap, new)? {
+        transaction.put(&in_space(&key, old), &value)?;
+        transaction.delete(&key)?;
+    }
+    Ok(())
+}
+
+fn drop_dead(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
+    let page = page(&*transaction, swap, Space::Dead)?;
+    page.iter().try_for_each(|(key, _)| transaction.delete(key))
+}
+
+fn mark_dead(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
+    let mut pins = Pins::default();
+    for (key, _) in page(&*transaction, swap, Space::Object)? {
+        let Some(digest) = keys::digest_of(&key) else { continue };
+        let Some(located) = object(&*transaction, &digest)? else { continue };
+        swap.absent += u64::from(located.is_absent());
+        if located.refs == 0 && !is_held(&*transaction, &mut pins, &digest, &located)? {
+            transaction.put(&keys::dead(&digest), &[])?;
+        }
+    }
+    Ok(())
+}

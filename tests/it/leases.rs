@@ -1,0 +1,646 @@
+//! Leases and deletions, played call by call as several processes make them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use artifactfs::content::store::Access;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::digest::Digest;
+use artifactfs::model::object::{NewObject, ObjectKind, PackId};
+use artifactfs::model::version::Timestamp;
+use artifactfs::ops::delete::{self, Purge};
+use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
+use artifactfs::ops::repository::{Layout, Repository};
+use artifactfs::registry::engine::memory::MemoryEngine;
+use artifactfs::registry::engine::redb::RedbEngine;
+use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
+use artifactfs::registry::{
+    Call, Carrier, CommitRequest, Embedded, Judged, LeaseId, Registry, dispatch, system_clock,
+};
+
+use crate::world::{World, noise, until, write};
+
+const HOUR: u64 = 3_600_000;
+
+/// A registry in memory, and its clock in milliseconds.
+fn registry() -> (Embedded, Arc<AtomicU64>) {
+    let clock = Arc::new(AtomicU64::new(HOUR));
+    let time = Arc::clone(&clock);
+    let time = Arc::new(move || Timestamp(time.load(Ordering::SeqCst)));
+    (Embedded::open(Box::new(MemoryEngine::default()), time).unwrap(), clock)
+}
+
+fn object(seed: u8, kind: ObjectKind, offset: u64, children: Vec<Digest>) -> NewObject {
+    let digest = Digest::of(kind, &[seed]);
+    NewObject { digest, kind, codec: 0, body_bytes: 1, offset, stored_bytes: 1, children }
+}
+
+fn request(path: &str, root: Digest) -> CommitRequest {
+    CommitRequest {
+        path: path.parse().unwrap(),
+        artifact_type: None,
+        root,
+        totals: Default::default(),
+        aliases: vec![],
+        description: None,
+        metadata: None,
+        expect: None,
+        run: None,
+        ttl: None,
+        tags: vec![],
+    }
+}
+
+/// Stores one tree in a pack of its own.
+fn store_tree(registry: &dyn Registry, lease: LeaseId, seed: u8) -> Result<Digest> {
+    let (pack, tree) = (PackId([seed; 16]), object(seed, ObjectKind::Tree, 0, vec![]));
+    registry.register_pack(lease, pack)?;
+    registry.add_objects(lease, pack, 1, vec![tree.clone()])?;
+    Ok(tree.digest)
+}
+
+fn dead(lease: LeaseId, holder: &str) -> Judged {
+    Judged { lease, holder: holder.to_owned(), dead: true }
+}
+
+fn is_there(registry: &dyn Registry, digest: Digest) -> bool {
+    registry.locate(vec![digest]).unwrap()[0].is_some()
+}
+
+/// Takes out all that is dead and has no children.
+fn reap(registry: &dyn Registry) {
+    let dead = registry.dead(100).unwrap();
+    registry.bury(dead.into_iter().map(|(digest, _)| (digest, vec![])).collect()).unwrap();
+}
+
+#[test]
+fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
+    let (registry, clock) = registry();
+    let lease = registry.begin("put".into(), "one".into(), None).unwrap();
+    clock.fetch_add(11 * HOUR, Ordering::SeqCst);
+    assert!(registry.leases().unwrap()[0].expired);
+    let root = store_tree(&registry, lease, 1).unwrap();
+    registry.commit(lease, request("p/a", root)).unwrap();
+    // One that goes on in time is not ended by a judgement from before.
+    let other = registry.begin("put".into(), "two".into(), None).unwrap();
+    let kept = store_tree(&registry, other, 2).unwrap();
+    clock.fetch_add(HOUR, Ordering::SeqCst);
+    let late = Judged { dead: false, ..dead(other, "two") };
+    registry.renew(other).unwrap();
+    registry.end_lease(late.clone(), true).unwrap();
+    registry.commit(other, request("p/b", kept)).unwrap();
+    // One that was ended is lost for good, and that is no conflict: it may be tried again.
+    let third = registry.begin("put".into(), "three".into(), None).unwrap();
+    clock.fetch_add(HOUR, Ordering::SeqCst);
+    registry.end_lease(Judged { dead: false, ..dead(third, "three") }, false).unwrap();
+    let lost = [
+        registry.renew(third).unwrap_err(),
+        registry.missing(third, vec![root]).unwrap_err(),
+        registry.register_pack(third, PackId([9; 16])).unwrap_err(),
+        registry.commit(third, request("p/c", root)).unwrap_err(),
+    ];
+    assert!(lost.iter().all(|e| e.kind() == Kind::Unavailable), "{lost:?}");
+}
+
+#[test]
+fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
+    let (registry, _) = registry();
+    let purpose = || "put p/a /w".to_owned();
+    let killed = registry.begin(purpose(), "killed".into(), None).unwrap();
+    let stored = store_tree(&registry, killed, 1).unwrap();
+    // Both have listed the leases, and found its holder dead.
+    let begin = |holder: &str| {
+        registry.begin(purpose(), holder.to_owned(), Some(dead(killed, "killed"))).unwrap()
+    };
+    let (one, two) = (begin("one"), begin("two"));
+    assert!(one != two && one != killed && two != killed);
+    let roots = [store_tree(&registry, one, 2).unwrap(), store_tree(&registry, two, 3).unwrap()];
+    for (lease, root) in [one, two].into_iter().zip(roots) {
+        let committed = registry.commit(lease, request("p/a", root)).unwrap();
+        let name = format!("p/a:{}", committed.number);
+        assert_eq!(registry.lookup(name.parse().unwrap()).unwrap().root, root);
+    }
+    assert_eq!(
+        registry.commit(killed, request("p/a", stored)).unwrap_err().kind(),
+        Kind::Unavailable
+    );
+    // What the killed one had stored is with the first of them, and goes with its lease.
+    registry.end_lease(dead(killed, "killed"), true).unwrap();
+    assert!(is_there(&registry, stored));
+    registry.release(one).unwrap();
+    reap(&registry);
+    assert!(!is_there(&registry, stored));
+}
+
+#[test]
+fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
+    let (registry, _) = registry();
+    let killed = registry.begin("put".into(), "killed".into(), None).unwrap();
+    let stored = store_tree(&registry, killed, 1).unwrap();
+    let judged = dead(killed, "killed");
+    let next = registry.begin("put".into(), "next".into(), Some(judged.clone())).unwrap();
+    registry.end_lease(judged, true).unwrap();
+    reap(&registry);
+    assert!(registry.missing(next, vec![stored]).unwrap().is_empty());
+    registry.commit(next, request("p/a", stored)).unwrap();
+}
+
+#[test]
+fn what_a_lease_answered_answers_no_other_request() {
+    let (registry, _) = registry();
+    let lease = registry.begin("put".into(), "one".into(), None).unwrap();
+    let (one, two) =
+        (store_tree(&registry, lease, 1).unwrap(), store_tree(&registry, lease, 2).unwrap());
+    let first = registry.commit(lease, request("p/a", one)).unwrap();
+    assert_eq!(registry.commit(lease, request("p/a", one)).unwrap(), first);
+    let second = registry.commit(lease, request("p/a", two)).unwrap();
+    assert_eq!((second.number.0, second.new), (1, true));
+    let aliased = CommitRequest { aliases: vec!["best".parse().unwrap()], ..request("p/a", two) };
+    registry.commit(lease, aliased).unwrap();
+    assert_eq!(registry.lookup("p/a:best".parse().unwrap()).unwrap().number.0, 1);
+}
+
+#[test]
+fn a_lease_that_is_begun_twice_is_one() {
+    let (registry, _) = registry();
+    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned(), None).unwrap();
+    let lease = begin("one");
+    assert_eq!(begin("one"), lease, "asked again by who heard no answer");
+    assert_ne!(begin("two"), lease);
+    assert_eq!(registry.leases().unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
+    let (registry, clock) = registry();
+    let there = registry.begin("put".into(), "other".into(), None).unwrap();
+    let version = store_tree(&registry, there, 7).unwrap();
+    registry.commit(there, request("p/a", version)).unwrap();
+    registry.release(there).unwrap();
+    let lease = registry.begin("put".into(), "killed".into(), None).unwrap();
+    let stored = store_tree(&registry, lease, 1).unwrap();
+    registry.register_pack(lease, PackId([2; 16])).unwrap();
+    registry.missing(lease, vec![version]).unwrap();
+    // Every sweep sees it, again and again.
+    let sweep = || {
+        for lease in registry.leases().unwrap() {
+            let dead = lease.holder == "killed";
+            let judged = Judged { lease: lease.id, holder: lease.holder, dead };
+            registry.end_lease(judged, false).unwrap();
+        }
+        reap(&registry);
+    };
+    sweep();
+    // Its pins and the pack it had not finished go at once.
+    assert_eq!(registry.purgeable(None, 9, false).unwrap()[0].0.id, PackId([2; 16]));
+    registry.delete("p/a:v0".parse().unwrap(), true).unwrap();
+    reap(&registry);
+    assert!(!is_there(&registry, version));
+    for _ in 0..23 {
+        clock.fetch_add(HOUR, Ordering::SeqCst);
+        sweep();
+        assert!(is_there(&registry, stored));
+    }
+    clock.fetch_add(HOUR, Ordering::SeqCst);
+    sweep();
+    assert!(!is_there(&registry, stored));
+    assert!(registry.leases().unwrap().is_empty());
+}
+
+/// An engine that does something just before its nth write.
+struct Hooked {
+    inner: MemoryEngine,
+    at: Arc<AtomicI64>,
+    hook: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+    busy: AtomicBool,
+}
+
+impl Engine for Hooked {
+    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
+        self.inner.read(body)
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
+    ) -> Result<()> {
+        let busy = self.busy.load(Ordering::SeqCst);
+        if !busy && self.at.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.busy.store(true, Ordering::SeqCst);
+            (self.hook.get().unwrap())();
+            self.busy.store(false, Ordering::SeqCst);
+        }
+        self.inner.write(durability, body)
+    }
+}
+
+#[test]
+fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
+    let chunk = object(1, ObjectKind::Chunk, 0, vec![]);
+    let tree = object(2, ObjectKind::Tree, 1, vec![chunk.digest]);
+    let (leaf, root) = (chunk.digest, tree.digest);
+    let mut played = 0;
+    for step in 0.. {
+        let (at, hook) = (Arc::new(AtomicI64::new(i64::MAX)), Arc::new(OnceLock::new()));
+        let engine = Hooked {
+            inner: MemoryEngine::default(),
+            at: Arc::clone(&at),
+            hook: Arc::clone(&hook),
+            busy: AtomicBool::new(false),
+        };
+        let registry = Arc::new(Embedded::open(Box::new(engine), system_clock()).unwrap());
+        let lease = registry.begin("put".into(), "h".into(), None).unwrap();
+        let pack = PackId([1; 16]);
+        registry.register_pack(lease, pack).unwrap();
+        registry.add_objects(lease, pack, 2, vec![chunk.clone()]).unwrap();
+        registry.add_objects(lease, pack, 2, vec![tree.clone()]).unwrap();
+        registry.commit(lease, request("p/a", root)).unwrap();
+        let bury = move |registry: &Embedded| {
+            let dead = registry.dead(10).unwrap();
+            let below = |digest| if digest == root { vec![leaf] } else { vec![] };
+            registry
+                .bury(dead.into_iter().map(|(digest, _)| (digest, below(digest))).collect())
+                .unwrap()
+        };
+        let other = Arc::clone(&registry);
+        let deleted = move || {
+            other.delete("p/a:v0".parse().unwrap(), true).unwrap();
+            bury(&other);
+        };
+        assert!(hook.set(Box::new(deleted) as Box<dyn Fn() + Send + Sync>).is_ok());
+        at.store(step, Ordering::SeqCst);
+        registry.release(lease).unwrap();
+        if at.load(Ordering::SeqCst) >= 0 {
+            break;
+        }
+        while bury(&registry) > 0 {}
+        assert_eq!(registry.scan_objects(None, 10).unwrap(), [], "before write {step}");
+        assert_eq!(registry.purgeable(None, 9, false).unwrap().len(), 1, "before write {step}");
+        played += 1;
+    }
+    assert!(played > 3);
+}
+
+/// A registry that does something before calls reach it, or refuses them.
+struct Meddled {
+    inner: Embedded,
+    before: Mutex<Option<Box<Meddling>>>,
+}
+
+type Meddling = dyn FnMut(&Embedded, &Call) -> Result<()> + Send;
+
+impl Carrier for Meddled {
+    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+        if let Some(before) = self.before.lock().unwrap().as_mut() {
+            before(&self.inner, &call)?;
+        }
+        dispatch(&self.inner, call)
+    }
+}
+
+fn open(root: &Path) -> (Repository, Arc<Meddled>) {
+    let layout = Layout::new(root).unwrap();
+    if !layout.exists() {
+        layout.init(None, Default::default(), system_clock()()).unwrap();
+    }
+    let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
+    let inner = Embedded::open(engine, system_clock()).unwrap();
+    let meddled = Arc::new(Meddled { inner, before: Mutex::new(None) });
+    let registry: Arc<dyn Registry> = Arc::<Meddled>::clone(&meddled);
+    (Repository::new(layout, registry, &Access::default()).unwrap(), meddled)
+}
+
+fn put_tree(repository: &Repository, source: &Path, path: &str) -> Result<PutReport> {
+    let request = PutRequest::plain(source.to_owned(), path.parse().unwrap());
+    put(repository, &request, Arc::new(Silent))
+}
+
+/// A folder with `count` files of 4 MiB.
+fn large(root: &Path, seed: u64, count: u64) {
+    fs::create_dir_all(root).unwrap();
+    for number in 0..count {
+        write(&root.join(format!("{number:03}")), &noise(seed * 1_000 + number, 4 << 20));
+    }
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+#[test]
+fn a_writer_whose_lease_was_ended_removes_the_pack_it_had_just_stored() {
+    let dir = temporary();
+    let (repository, meddled) = open(&dir.path().join("repo"));
+    large(&dir.path().join("src"), 1, 3);
+    *meddled.before.lock().unwrap() = Some(Box::new(|registry, call| {
+        if let Call::AddObjects { lease, .. } = call {
+            // Somebody takes the writer for dead, and frees what it has.
+            let holder = registry.leases()?[0].holder.clone();
+            registry.end_lease(dead(*lease, &holder), true)?;
+            for (pack, mark) in registry.purgeable(None, 9, false)? {
+                registry.purged(pack.id, 0, mark)?;
+            }
+        }
+        Ok(())
+    }));
+    let error = put_tree(&repository, &dir.path().join("src"), "p/a").unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!(repository.store.list().unwrap(), []);
+    *meddled.before.lock().unwrap() = None;
+    put_tree(&repository, &dir.path().join("src"), "p/a").unwrap();
+}
+
+#[test]
+fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
+    let dir = temporary();
+    let source = dir.path().join("src");
+    let (repository, meddled) = open(&dir.path().join("repo"));
+    large(&source, 2, 30);
+    let mut added = 0;
+    *meddled.before.lock().unwrap() = Some(Box::new(move |_, call| {
+        if let Call::AddObjects { .. } = call {
+            added += 1;
+            if added == 3 {
+                return Err(Error::new(Kind::TimedOut, "it took too long"));
+            }
+        }
+        Ok(())
+    }));
+    let error = put_tree(&repository, &source, "p/a").unwrap_err();
+    *meddled.before.lock().unwrap() = None;
+    assert_eq!(error.kind(), Kind::TimedOut);
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("to go on")), "{error:?}");
+    // Nobody who tidies up takes it away.
+    artifactfs::ops::holder::release_orphans(&repository).unwrap();
+    delete::collect(&repository, 0).unwrap();
+    artifactfs::ops::fsck::fsck(&repository, artifactfs::ops::fsck::Mode::Check).unwrap();
+    let kept = repository.registry.info().unwrap().live_bytes;
+    assert!(kept > 60_000_000, "{kept}");
+    let report = put_tree(&repository, &source, "p/a").unwrap();
+    assert!(report.stored_bytes + kept < (30 << 22) + 1_000_000, "{}", report.stored_bytes);
+    assert!(repository.registry.leases().unwrap().is_empty());
+    // One that failed for good keeps nothing.
+    fs::write(source.join("more"), noise(3, 1_000_000)).unwrap();
+    *meddled.before.lock().unwrap() = Some(Box::new(|_, call| match call {
+        Call::Commit { .. } => Err(Error::new(Kind::Conflict, "no")),
+        _ => Ok(()),
+    }));
+    let before = repository.registry.info().unwrap();
+    put_tree(&repository, &source, "p/a").unwrap_err();
+    assert_eq!(repository.registry.info().unwrap().live_bytes, before.live_bytes);
+}
+
+#[test]
+fn what_a_killed_put_had_stored_outlives_every_sweep_until_somebody_frees_it() {
+    let mut world = World::new();
+    let source = world.path("src");
+    large(&source, 3, 40);
+    let small = world.tree("small", &[("x", b"x")]);
+    world.ok(&["put", "-n", "p/small", small.to_str().unwrap()]);
+    world.ok(&["put", "-n", "p/small", source.join("000").to_str().unwrap()]);
+    let status = |world: &World| world.json(&["status"])["store_bytes"].as_u64().unwrap();
+    let killed = |world: &World| {
+        let before = indexes(world);
+        let mut child = world.start(&["put", "-n", "p/big", source.to_str().unwrap()]);
+        until("packs are stored", || indexes(world) >= before + 3);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    killed(&world);
+    world.mount();
+    world.ok(&["delete", "p/small:v0", "--delete-aliases"]);
+    world.ok(&["gc", "--garbage", "0"]);
+    world.umount();
+    world.ok(&["fsck", "--repair"]);
+    // The last of the three may not have been registered.
+    assert!(status(&world) > 60 << 20);
+    let told = world.json(&["put", "-n", "p/big", source.to_str().unwrap()]);
+    assert!(told["stored_bytes"].as_u64().unwrap() < 100 << 20, "{told}");
+    world.sound();
+    world.ok(&["delete", "p/big:v0", "--delete-aliases"]);
+    let before = status(&world);
+    killed(&world);
+    world.ok(&["delete", "p/small:v1", "--delete-aliases"]);
+    assert!(status(&world) > before);
+    world.ok(&["gc", "--unfinished"]);
+    assert_eq!(status(&world), 0);
+    world.sound();
+}
+
+fn indexes(world: &World) -> usize {
+    let Ok(folders) = fs::read_dir(world.repo().join("store/packs")) else { return 0 };
+    let files = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    files
+        .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|e| e == "idx"))
+        .count()
+}
+
+#[test]
+fn a_put_in_another_pid_namespace_is_not_taken_for_dead() {
+    assert!(rustix::process::geteuid().is_root(), "a PID namespace of its own needs root");
+    let world = World::new();
+    let source = world.path("src");
+    large(&source, 4, 60);
+    let small = world.tree("small", &[("x", b"x")]);
+    world.ok(&["put", "-n", "p/small", small.to_str().unwrap()]);
+    let before = indexes(&world);
+    // As in a container: the same host and repository, a PID namespace of its own.
+    let inside = world.command(&["put", "-n", "p/big", source.to_str().unwrap()]);
+    let mut contained = std::process::Command::new("unshare");
+    contained
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(inside.get_program())
+        .args(inside.get_args());
+    contained.envs(inside.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let child = contained.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it stores", || indexes(&world) > before);
+    world.ok(&["delete", "p/small:v0", "--delete-aliases"]);
+    let put = crate::world::ran(child.wait_with_output().unwrap());
+    assert_eq!(put.code, 0, "{}{}", put.out, put.err);
+    let out = world.path("out");
+    world.ok(&["get", "p/big", "--root", out.to_str().unwrap()]);
+    crate::world::same_tree(&source, &out);
+    world.sound();
+}
+
+/// Bytes that packs take on the disk.
+fn used(repository: &Repository, root: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let path = |id: PackId| root.join(format!("store/packs/{}/{id}.pack", &id.to_string()[..2]));
+    let packs = repository.store.list().unwrap().into_iter();
+    packs.map(|id| fs::metadata(path(id)).unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn what_dies_while_its_pack_is_being_purged_is_purged_too() {
+    let dir = temporary();
+    let root = dir.path().join("repo");
+    let (repository, _) = open(&root);
+    let all = dir.path().join("all");
+    fs::create_dir_all(&all).unwrap();
+    let mut sources = vec![(all.clone(), "p/all")];
+    for (seed, name) in ["p/a", "p/b", "p/c"].into_iter().enumerate() {
+        let own = dir.path().join(format!("own{seed}"));
+        fs::create_dir_all(&own).unwrap();
+        for folder in [&all, &own] {
+            write(&folder.join(seed.to_string()), &noise(seed as u64 + 1, 1_000_000));
+        }
+        sources.push((own, name));
+    }
+    for (source, path) in &sources {
+        put_tree(&repository, source, path).unwrap();
+    }
+    delete::delete(&repository, &"p/all:v0".parse().unwrap(), true, Purge::Now).unwrap();
+    let registry = &*repository.registry;
+    let bury = |reference: &str| {
+        registry.delete(reference.parse().unwrap(), true).unwrap();
+        loop {
+            let dead = registry.dead(100).unwrap();
+            if dead.is_empty() {
+                break;
+            }
+            let below = |digest, kind| repository.reader.children(digest, kind).unwrap();
+            let dead = dead.into_iter().map(|(digest, at)| (digest, below(digest, at.kind)));
+            registry.bury(dead.collect()).unwrap();
+        }
+    };
+    // One deletes, looks which packs are to be purged and what lives there ...
+    bury("p/a:v0");
+    let packs = registry.purgeable(None, 100, false).unwrap();
+    let (pack, mark) = packs.iter().find(|(pack, _)| pack.live_objects > 0).unwrap().clone();
+    let length = repository.store.pack_length(pack.id).unwrap();
+    // ... another deletes what lived then ...
+    bury("p/b:v0");
+    // ... and the first says that it is done.
+    registry.purged(pack.id, length, mark).unwrap();
+    delete::reap(&repository).unwrap();
+    let left = used(&repository, &root);
+    assert!((1_000_000..1_200_000).contains(&left), "{left}");
+}
+
+#[test]
+fn a_damaged_or_lost_index_stops_no_freeing() {
+    let world = World::new();
+    let sources: Vec<_> = (0..6u64)
+        .map(|seed| {
+            let files: Vec<_> = (0..4).map(|n| noise(seed * 10 + n, 300_000)).collect();
+            let names = ["a", "b", "c", "shared"];
+            let files: Vec<_> = names.into_iter().zip(files.iter().map(Vec::as_slice)).collect();
+            let source = world.tree(&format!("s{seed}"), &files);
+            world.ok(&["put", "-n", &format!("p/m{seed}"), source.to_str().unwrap()]);
+            source
+        })
+        .collect();
+    // What each version shares with another keeps a part of its pack.
+    for (seed, source) in sources.iter().enumerate() {
+        let file = source.join("shared");
+        world.ok(&["put", "-n", &format!("p/kept{seed}"), file.to_str().unwrap()]);
+    }
+    let mut damaged = 0;
+    let (repository, _) = open(&world.repo());
+    for id in repository.store.list().unwrap() {
+        let path = world.repo().join(format!("store/packs/{}/{id}.idx", &id.to_string()[..2]));
+        if repository.store.pack_length(id).unwrap() > 1_000_000 {
+            damaged += 1;
+            match damaged {
+                1 | 2 => write(&path, b"no index"),
+                3 => fs::remove_file(&path).unwrap(),
+                _ => {}
+            }
+        }
+    }
+    drop(repository);
+    assert_eq!(damaged, 6);
+    for seed in 0..6 {
+        world.ok(&["delete", &format!("p/m{seed}:v0"), "--delete-aliases"]);
+    }
+    let (repository, _) = open(&world.repo());
+    let left = used(&repository, &world.repo());
+    assert!(left < 6 * 300_000 + 200_000, "{left}");
+    for id in repository.store.list().unwrap() {
+        assert!(!repository.store.read_index(id).unwrap().is_empty());
+    }
+    drop(repository);
+    assert_eq!(world.run(&["verify"]).code, 0);
+    world.sound();
+}
+
+#[test]
+fn a_pack_that_is_lost_stops_no_freeing_of_others() {
+    let world = World::new();
+    let root = world.path("repo");
+    for (name, seed) in [("lost", 1), ("fine", 2)] {
+        let files = [("a", noise(seed, 400_000)), ("b", noise(seed + 10, 400_000))];
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        let source = world.tree(name, &files);
+        world.ok(&["put", "-n", &format!("p/{name}"), source.to_str().unwrap()]);
+        world.ok(&["put", "-n", &format!("p/{name}-a"), source.join("a").to_str().unwrap()]);
+        if name == "lost" {
+            let (repository, _) = open(&root);
+            for id in repository.store.list().unwrap() {
+                if repository.store.pack_length(id).unwrap() > 700_000 {
+                    repository.store.remove(id).unwrap();
+                }
+            }
+        }
+    }
+    world.ok(&["delete", "p/lost:v0", "--delete-aliases"]);
+    world.ok(&["delete", "p/fine:v0", "--delete-aliases"]);
+    let (repository, _) = open(&root);
+    assert!(used(&repository, &root) < 500_000);
+    let packs = repository.registry.scan_packs(None, 100).unwrap();
+    assert!(packs.iter().all(|pack| pack.length_bytes > 0), "{packs:?}");
+}
+
+#[test]
+fn a_run_that_goes_on_in_another_process_is_not_ended_by_who_saw_the_first_dead() {
+    let world = World::new();
+    let id = world.ok(&["run", "start", "-p", "p"]).trim().to_owned();
+    let (repository, _) = open(&world.repo());
+    let registry = &*repository.registry;
+    let id = id.parse::<artifactfs::model::name::RunId>().unwrap();
+    let before = registry.run(id.clone()).unwrap();
+    let after = registry.crash_run(id.clone(), "somebody".to_owned()).unwrap();
+    assert_eq!((before.state, before.ended), (after.state, after.ended));
+    assert_eq!(registry.run(id).unwrap().state, before.state);
+}
+
+#[test]
+fn dead_bytes_that_may_stay_are_not_looked_at_by_every_put() {
+    let (registry, _) = registry();
+    let lease = registry.begin("put".into(), "one".into(), None).unwrap();
+    let pack = PackId([1; 16]);
+    registry.register_pack(lease, pack).unwrap();
+    let trees = [object(1, ObjectKind::Tree, 0, vec![]), object(2, ObjectKind::Tree, 1, vec![])];
+    let roots = trees.clone().map(|tree| tree.digest);
+    registry.add_objects(lease, pack, 2, trees.to_vec()).unwrap();
+    registry.commit(lease, request("p/a", roots[0])).unwrap();
+    registry.commit(lease, request("p/b", roots[1])).unwrap();
+    registry.release(lease).unwrap();
+    registry.delete("p/a:v0".parse().unwrap(), true).unwrap();
+    reap(&registry);
+    let listed = |deferred| registry.purgeable(None, 9, deferred).unwrap();
+    let old = listed(false)[0].1;
+    registry.defer_purge(pack, old).unwrap();
+    assert_eq!((listed(false).len(), listed(true).len()), (0, 1));
+    // More of it dies: it is looked at again, and who puts off what was before does not put this off.
+    registry.delete("p/b:v0".parse().unwrap(), true).unwrap();
+    reap(&registry);
+    registry.defer_purge(pack, old).unwrap();
+    assert_eq!(listed(false).len(), 1);
+    // Who purges it keeps others away while his lease lives.
+    let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned(), None).unwrap();
+    let (one, two) = (begin("one"), begin("two"));
+    let mark = registry.claim_purge(one, pack).unwrap();
+    assert_eq!(registry.claim_purge(two, pack).unwrap(), None);
+    assert_eq!(listed(true).len(), 0);
+    registry.release(one).unwrap();
+    assert_eq!(registry.claim_purge(two, pack).unwrap(), mark);
+    registry.purged(pack, 0, mark.unwrap()).unwrap();
+    assert!(registry.pack(pack).unwrap().is_none());
+    assert_eq!(listed(true).len(), 0);
+}
