@@ -123,8 +123,11 @@ class Model:
             return (name, number) in self.ended
 
     def begin_delete(self, name, number):
+        """Notes that somebody is about to delete it; false when somebody was before."""
         with self.lock:
+            first = (name, number) not in self.ended
             self.ended.add((name, number))
+            return first
 
     def deleted(self, name, number, sure):
         with self.lock:

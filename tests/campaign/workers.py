@@ -61,7 +61,9 @@ class Worker:
             self.campaign.find(self.world, contradiction)
 
     def delete(self, name, number):
-        self.model.begin_delete(name, number)
+        # Of two that choose the same version, one would be told that it is not there.
+        if not self.model.begin_delete(name, number):
+            return
         ran = self.run(["delete", f"{name}:v{number}", "--delete-aliases"], "delete")
         self.model.deleted(name, number, ran.code == 0)
         if ran.code != 0:
@@ -76,8 +78,7 @@ class Putter(Worker):
         chosen = self.model.any_version(self.rng, [name])
         count = len(self.model.versions.get(name, {}))
         if chosen and self.rng.random() < (0.6 if count > 6 else 0.12):
-            if not self.model.is_ended(*chosen):
-                self.delete(*chosen)
+            self.delete(*chosen)
         elif self.rng.random() < 0.75:
             if self.rng.random() < 0.1:
                 shutil.rmtree(self.folder)
@@ -207,7 +208,7 @@ class Drafter(Worker):
             self.model.perhaps(self.artifact, found)
             self.failed(ran, f"commit {self.artifact}")
         known = sorted(self.model.versions.get(self.artifact, {}))
-        if len(known) > 4 and not self.model.is_ended(self.artifact, known[0]):
+        if len(known) > 4:
             self.delete(self.artifact, known[0])
 
 
