@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::output::{age, table};
 use super::{Context, connect, exit, parse, parse_all};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::model::name::{ProjectName, RunId};
 use crate::model::reference::Reference;
 use crate::model::run::{Edge, MetricRow, RunInfo, number, parse_setting};
@@ -129,13 +129,7 @@ fn rm(context: &Context, verb: &Rm) -> Result<u8> {
     let ids: Vec<RunId> = parse_all(&verb.ids)?;
     let repository = connect::open_repository(context)?;
     for id in &ids {
-        // One whose process is dead has ended, whether or not somebody looked since.
-        runs::find(&*repository.registry, id)?;
-        match repository.registry.remove_run(id.clone()) {
-            // It was there: somebody else removed it, or this very call did and its answer was lost.
-            Err(e) if e.kind() == Kind::NotFound => {}
-            removed => drop(removed?),
-        }
+        runs::remove(&*repository.registry, id)?;
     }
     context.output.print(json!({ "removed": ids }), Vec::new);
     Ok(exit::DONE)

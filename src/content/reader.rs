@@ -359,6 +359,19 @@ impl Reader {
         Ok(external)
     }
 
+    /// Refuses a requester who may not read where they are the files that `content` is of.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`], and as [`Reader::body`] when that cannot be found out.
+    pub fn permit(&self, content: &Content, requester: &Requester) -> Result<()> {
+        match content {
+            Content::External { digest, .. } => {
+                self.store().externals().permit(&*self.external(*digest)?, requester)
+            }
+            Content::Empty | Content::Chunk { .. } | Content::Recipe { .. } => Ok(()),
+        }
+    }
+
     fn read_external(&self, digest: Digest, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let external = self.external(digest)?;
         let range = offset..offset + buffer.len() as u64;

@@ -25,6 +25,7 @@ mod publish;
 mod session;
 mod staging_adapter;
 mod staging_files;
+mod staging_list;
 mod table;
 
 pub use elsewhere::{Elsewhere, elsewhere, mounts_of, mounts_with_devices};

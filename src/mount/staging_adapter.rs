@@ -2,13 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
     InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -16,38 +15,17 @@ use fuser::{
 use rustix::fs::OFlags;
 
 use super::adapter::{
-    DOTS, GENERATION, add_dots, configure, dot, reply_entry, reply_found, reply_read, reply_statfs,
-    requester,
+    GENERATION, configure, reply_entry, reply_found, reply_read, reply_statfs, requester,
 };
 use super::convert::{caller, done, empty, entry, seek, time, xattr};
-use super::drafts::{DRAFT_TTL, file_attr, file_type, found, host, is_draft};
+use super::drafts::{DRAFT_TTL, file_attr, host, is_draft};
 use super::errands::{Waits, apart};
 use super::errno;
-use super::fs::{Found, Line};
+use super::fs::Found;
 use super::publish::publish;
 use super::staging_files::Staging;
 use crate::content::store::Space;
-use crate::staging::{Listed, Result, SetAttr};
-
-impl Staging {
-    fn list_draft(
-        &self,
-        handle: FileHandle,
-        offset: u64,
-        each: &mut dyn FnMut(Listed) -> bool,
-    ) -> Result<()> {
-        self.fs.drafts().list_directory(handle.0, offset, each)
-    }
-
-    fn lines(
-        &self,
-        ino: u64,
-        offset: u64,
-        each: &mut dyn FnMut(Line) -> bool,
-    ) -> std::result::Result<(), Errno> {
-        self.fs.list(ino, offset, each).map_err(|e| errno::told("readdir", &e))
-    }
-}
+use crate::staging::{Result, SetAttr};
 
 impl Filesystem for Staging {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -127,16 +105,16 @@ impl Filesystem for Staging {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        if is_draft(ino.0) {
-            return match self.fs.drafts().readlink(ino.0) {
-                Ok(target) => reply.data(&target),
-                Err(e) => reply.error(host(e)),
+        self.serve(Waits::Metadata, move |it| {
+            let target = match is_draft(ino.0) {
+                true => it.fs.drafts().readlink(ino.0).map(Arc::from).map_err(host),
+                false => it.fs.read.readlink(ino.0).map_err(|e| errno::told("readlink", &e)),
             };
-        }
-        match self.fs.read.readlink(ino.0) {
-            Ok(target) => reply.data(&target),
-            Err(e) => reply.error(errno::told("readlink", &e)),
-        }
+            match target {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(e),
+            }
+        });
     }
 
     fn mknod(
@@ -271,7 +249,8 @@ impl Filesystem for Staging {
             true => self.change(ino.0, reply, move |it, reply| {
                 Staging::open(it, ino.0, caller, flags, reply)
             }),
-            false => Staging::open(self, ino.0, caller, flags, reply),
+            false => self
+                .serve(Waits::Metadata, move |it| Staging::open(it, ino.0, caller, flags, reply)),
         }
     }
 
@@ -374,20 +353,23 @@ impl Filesystem for Staging {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        match is_draft(ino.0) {
-            true => empty(self.fs.drafts().fsync(fh.0, datasync), reply),
-            false => reply.ok(),
+        if !is_draft(ino.0) {
+            return reply.ok();
         }
+        // A disk may take its time.
+        self.serve_elsewhere(Waits::Data, move |it| {
+            empty(it.fs.drafts().fsync(fh.0, datasync), reply);
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if !is_draft(ino.0) {
             return reply.opened(FileHandle(0), FopenFlags::empty());
         }
-        match self.fs.drafts().open_directory(ino.0) {
+        self.serve(Waits::Metadata, move |it| match it.fs.drafts().open_directory(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(host(e)),
-        }
+        });
     }
 
     fn readdir(
@@ -396,36 +378,9 @@ impl Filesystem for Staging {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        self.serve(Waits::Metadata, move |it| {
-            let listed = if is_draft(ino.0) {
-                let each = &mut |line: Listed| {
-                    let kind = file_type(line.kind);
-                    !reply.add(INodeNo(line.inode), line.next, kind, &line.name)
-                };
-                it.list_draft(fh, offset, each).map_err(host)
-            } else {
-                let fs = &it.fs;
-                add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |dot, next, name| {
-                    !reply.add(dot, next, fuser::FileType::Directory, name)
-                });
-                it.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
-                    let FileAttr { ino: number, kind, .. } = line.found.attr;
-                    let name = OsStr::from_bytes(&line.name);
-                    let taken = !reply.add(number, line.next + DOTS, kind, name);
-                    // Without attributes it is no look-up; the caller takes back one not taken.
-                    if taken {
-                        fs.forget(number.0, 1);
-                    }
-                    taken
-                })
-            };
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(e),
-            }
-        });
+        self.serve(Waits::Metadata, move |it| it.list(ino.0, fh, offset, reply));
     }
 
     fn readdirplus(
@@ -434,43 +389,9 @@ impl Filesystem for Staging {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        self.serve(Waits::Metadata, move |it| {
-            let fs = &it.fs;
-            let mut add = |found: &Found, next: u64, name: &OsStr| {
-                !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
-            };
-            let listed = if is_draft(ino.0) {
-                it.list_draft(fh, offset, &mut |line: Listed| {
-                    if line.name == "." || line.name == ".." {
-                        return add(&dot(line.inode), line.next, &line.name);
-                    }
-                    // Removed since it was listed.
-                    let Ok(attr) = fs.drafts().lookup(ino.0, &line.name) else {
-                        return true;
-                    };
-                    let taken = add(&found(&attr), line.next, &line.name);
-                    if !taken {
-                        fs.forget(attr.id, 1);
-                    }
-                    taken
-                })
-                .map_err(host)
-            } else {
-                add_dots(ino.0, fs.read.parent(ino.0), offset, &mut |number, next, name| {
-                    add(&dot(number.0), next, OsStr::new(name))
-                });
-                it.lines(ino.0, offset.saturating_sub(DOTS), &mut |line| {
-                    let name = OsStr::from_bytes(&line.name);
-                    add(&line.found, line.next + DOTS, name)
-                })
-            };
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(e),
-            }
-        });
+        self.serve(Waits::Metadata, move |it| it.list_with_attributes(ino.0, fh, offset, reply));
     }
 
     fn releasedir(
@@ -493,10 +414,12 @@ impl Filesystem for Staging {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        match is_draft(ino.0) {
-            true => empty(self.fs.drafts().sync_directory(fh.0), reply),
-            false => reply.ok(),
+        if !is_draft(ino.0) {
+            return reply.ok();
         }
+        self.serve_elsewhere(Waits::Data, move |it| {
+            empty(it.fs.drafts().sync_directory(fh.0), reply);
+        });
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -528,11 +451,12 @@ impl Filesystem for Staging {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        xattr(self.fs.getxattr(ino.0, name), size, reply);
+        let name = name.to_owned();
+        self.serve(Waits::Metadata, move |it| xattr(it.fs.getxattr(ino.0, &name), size, reply));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(self.fs.listxattr(ino.0), size, reply);
+        self.serve(Waits::Metadata, move |it| xattr(it.fs.listxattr(ino.0), size, reply));
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -545,14 +469,16 @@ impl Filesystem for Staging {
     fn fallocate(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        empty(self.fs.drafts().fallocate(fh.0, offset, length, mode as u32), reply);
+        self.serve_bytes(ino.0, fh.0, move |it| {
+            empty(it.fs.drafts().fallocate(fh.0, offset, length, mode as u32), reply);
+        });
     }
 
     fn lseek(
@@ -589,6 +515,6 @@ impl Filesystem for Staging {
         reply: ReplyWrite,
     ) {
         let (from, to) = ((ino_in.0, fh_in.0, offset_in), (ino_out.0, fh_out.0, offset_out));
-        Staging::copy(self, from, to, len, reply);
+        self.serve_bytes(ino_out.0, fh_out.0, move |it| Staging::copy(it, from, to, len, reply));
     }
 }

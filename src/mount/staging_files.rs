@@ -14,6 +14,7 @@ use super::errands::{Errands, Refuse, Waits, apart};
 use super::errno;
 use crate::content::external::Requester;
 use crate::model::digest::Digest;
+use crate::model::tree::Content;
 use crate::staging::{Caller, Opened};
 
 /// A staging mount.
@@ -106,11 +107,41 @@ impl Staging {
             let handle = FileHandle(self.backings.version_handle(caller.pid));
             return reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
         }
-        let Opened { handle, plain, set_id } = match self.fs.drafts().open_file(ino, caller, flags)
-        {
+        let opened = match self.fs.drafts().open_file(ino, caller, flags) {
             Ok(opened) => opened,
             Err(e) => return reply.error(host(e)),
         };
+        match opened.content.filter(Content::is_external) {
+            None => self.answer_open(ino, opened, caller, flags, reply),
+            // The file may be on a disk that hangs.
+            Some(content) => {
+                self.serve_elsewhere(Waits::Metadata, move |it| match it.permit(&content, caller) {
+                    Ok(()) => it.answer_open(ino, opened, caller, flags, reply),
+                    Err(e) => {
+                        it.fs.drafts().release(opened.handle);
+                        reply.error(e);
+                    }
+                })
+            }
+        }
+    }
+
+    /// Whoever opens a file that stands on one of this machine could read it by writing to it, too.
+    fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
+        let Caller { uid, gid, pid } = caller;
+        let permitted = self.fs.reader().permit(content, &Requester { uid, gid, pid });
+        permitted.map_err(|e| errno::told("open", &e))
+    }
+
+    fn answer_open(
+        &self,
+        ino: u64,
+        opened: Opened,
+        caller: Caller,
+        flags: OFlags,
+        reply: ReplyOpen,
+    ) {
+        let Opened { handle, plain, set_id, .. } = opened;
         let back = |file: &std::fs::File| reply.open_backing(file);
         match self.backings.open(ino, handle, plain.as_deref(), caller.pid, back) {
             Way::Cached(good) => reply.opened(FileHandle(handle), cached(good, flags, set_id)),
@@ -130,7 +161,7 @@ impl Staging {
         reply: ReplyCreate,
     ) {
         let made = self.fs.drafts().create_file(parent, name, caller, mode, flags);
-        let (attr, Opened { handle, plain, set_id }) = match made {
+        let (attr, Opened { handle, plain, set_id, .. }) = match made {
             Ok(made) => made,
             Err(e) => return reply.error(host(e)),
         };

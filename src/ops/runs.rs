@@ -52,6 +52,19 @@ pub fn find(registry: &dyn Registry, id: &RunId) -> Result<RunInfo> {
     settled(registry, registry.run(id.clone())?)
 }
 
+/// Takes a run that has ended away; one whose process is dead has, whether or not somebody looked since.
+///
+/// # Errors
+/// [`Kind::NotFound`] when it was not there, and as [`Registry::remove_run`].
+pub fn remove(registry: &dyn Registry, id: &RunId) -> Result<()> {
+    find(registry, id)?;
+    match registry.remove_run(id.clone()) {
+        // It was there: somebody else removed it, or this very call did and its answer was lost.
+        Err(e) if e.kind() == Kind::NotFound => Ok(()),
+        removed => removed.map(drop),
+    }
+}
+
 /// Begins a run, or goes on with it.
 ///
 /// # Errors

@@ -133,6 +133,25 @@ pub struct CommitRequest {
     pub tags: Vec<Tag>,
 }
 
+impl CommitRequest {
+    /// A commit of which nothing more is said.
+    pub fn plain(path: ArtifactPath, root: Digest) -> Self {
+        Self {
+            path,
+            artifact_type: None,
+            root,
+            totals: Totals::default(),
+            aliases: Vec::new(),
+            description: None,
+            metadata: None,
+            expect: None,
+            run: None,
+            ttl: None,
+            tags: Vec::new(),
+        }
+    }
+}
+
 /// What registering objects found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Added {

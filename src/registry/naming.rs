@@ -284,19 +284,7 @@ mod tests {
             children,
         };
         registry.add_objects(lease, pack, 1, vec![object]).unwrap();
-        let request = CommitRequest {
-            path: "p/a".parse().unwrap(),
-            artifact_type: None,
-            root,
-            totals: Default::default(),
-            aliases: vec![],
-            description: None,
-            metadata: None,
-            expect: None,
-            run: None,
-            ttl: None,
-            tags: vec![],
-        };
+        let request = CommitRequest::plain("p/a".parse().unwrap(), root);
         registry.commit(lease, request).unwrap();
     }
 

@@ -87,7 +87,7 @@ impl Drafts {
     /// # Errors
     /// What the host says; ENFILE when too many are open.
     pub fn open_directory(&self, id: u64) -> Result<u64> {
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let (tree, on_host) = self.lock_nodes().under(id)?;
         let host = match self.lock_nodes().path(id).is_ok() && on_host {
             true => Some(self.open_host_directory(id)?),
@@ -273,7 +273,7 @@ impl Drafts {
         if let Some(fd) = &*fd {
             return rustix::fs::fsync(fd);
         }
-        let _names = self.shared();
+        let _names = self.shared(open.node)?;
         match self.lock_nodes().under(open.node) {
             Ok((_, true)) => rustix::fs::fsync(self.open_host_directory(open.node)?),
             // Nothing in it was ever changed.

@@ -15,8 +15,8 @@
 //! drafts/<project>/<artifact>/draft.json
 //! ```
 //!
-//! Lock order: tree, then nodes, then handles, then gates. Only `tree` is held during a system
-//! call.
+//! Lock order: the names of one draft, then nodes, then handles, then gates. Only that of names is held
+//! during a system call, or while a store is asked for a tree.
 
 mod base;
 mod directory;
@@ -27,6 +27,7 @@ mod in_use;
 mod io;
 mod mark;
 mod names;
+mod names_lock;
 mod node;
 mod overlay;
 mod posix;

@@ -32,6 +32,8 @@ pub struct Opened {
     pub handle: u64,
     /// The host's file, when it is all there is: the kernel may use it directly.
     pub plain: Option<Arc<File>>,
+    /// What it stands on, as far as it does.
+    pub content: Option<Content>,
     /// Whether it has a set-id bit, which the kernel takes away when somebody writes through its cache.
     pub set_id: bool,
 }
@@ -50,10 +52,11 @@ impl Drafts {
     /// # Errors
     /// ENOENT when there is no such draft.
     pub fn root_of(&self, key: &ArtifactPath) -> Result<Attr> {
-        let _names = self.shared();
+        let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
         let stat = self.stat(&path)?;
-        let mark = if self.lock_nodes().knows(stat.st_ino) { None } else { self.tree_mark(&path)? };
+        let known = self.lock_nodes().knows_root(key, stat.st_ino);
+        let mark = if known { None } else { self.tree_mark(&path)? };
         let id = self.lock_nodes().look_up_root(&Arc::new(key.clone()), stat.st_ino, mark);
         Ok(Attr { id, stat })
     }
@@ -85,7 +88,7 @@ impl Drafts {
     /// # Errors
     /// ENOENT, and what the host says.
     pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
-        let _names = self.shared();
+        let _names = self.shared(parent)?;
         self.look_up_here(parent, name)
     }
 
@@ -104,9 +107,10 @@ impl Drafts {
     /// The node of what the host has under a name, looked up once more.
     fn meet(&self, parent: u64, name: &OsStr, stat: Stat) -> Result<Attr> {
         let path = self.lock_nodes().entry(parent, name)?;
-        let unknown = is_directory(&stat) && !self.lock_nodes().knows(stat.st_ino);
+        let host = stat.st_ino;
+        let unknown = is_directory(&stat) && !self.lock_nodes().knows_as(parent, name, host);
         let mark = if unknown { self.tree_mark(&path)? } else { None };
-        let id = self.lock_nodes().look_up(parent, name, stat.st_ino, mark)?;
+        let id = self.lock_nodes().look_up((parent, name), host, last_name(&stat), mark)?;
         Ok(Attr { id, stat: self.shown(stat, Some(&path))? })
     }
 
@@ -162,7 +166,7 @@ impl Drafts {
     ) -> Result<Attr> {
         let _change = self.change(parent)?;
         self.own(parent)?;
-        let _names = self.shared();
+        let _names = self.shared(parent)?;
         let owner = self.owner(parent, caller)?;
         self.refuse_covered(parent, name)?;
         let path = self.lock_nodes().entry(parent, name)?;
@@ -270,7 +274,7 @@ impl Drafts {
         // From now on it may be changed by a name that does not lead through these directories.
         let others = self.lock_nodes().parents(id);
         others.into_iter().try_for_each(|other| self.own(other))?;
-        let _names = self.exclusive();
+        let _names = self.exclusive(parent)?;
         self.refuse_covered(parent, name)?;
         let (old, new) = {
             let nodes = self.lock_nodes();
@@ -291,7 +295,7 @@ impl Drafts {
         let _spare;
         let left;
         {
-            let _names = self.exclusive();
+            let _names = self.exclusive(parent)?;
             let seen = self.see(parent, name)?;
             let path = self.lock_nodes().entry(parent, name)?;
             match (seen.is_directory(), directory) {
@@ -302,7 +306,7 @@ impl Drafts {
                 }
                 _ => {}
             }
-            _spare = self.hold(&seen, &path);
+            _spare = self.hold(&seen, &path)?;
             left = self.remove_seen(parent, name, &seen, &path)?;
         }
         match left {
@@ -343,15 +347,21 @@ impl Drafts {
 
     /// Holds what is about to lose its last name: who looked it up a moment ago may still ask for it,
     /// and the blocks of a long file are freed when what is given back is dropped.
-    pub(super) fn hold(&self, seen: &Seen, path: &Path) -> Option<File> {
-        let Seen::Host(stat) = seen else { return None };
+    ///
+    /// # Errors
+    /// When what is known cannot be held: its inode's number could be another draft's file's before it
+    /// is forgotten.
+    pub(super) fn hold(&self, seen: &Seen, path: &Path) -> Result<Option<File>> {
+        let Seen::Host(stat) = seen else { return Ok(None) };
         let known = self.lock_nodes().knows(stat.st_ino);
         if !last_name(stat) || !(known || stat.st_size >= SLOW_TO_FREE_BYTES) {
-            return None;
+            return Ok(None);
         }
-        // Without it removing works as well.
-        let file = self.open_host(path, OFlags::PATH).ok()?;
-        self.lock_nodes().keep(stat.st_ino, file)
+        match self.open_host(path, OFlags::PATH) {
+            Ok(file) => Ok(self.lock_nodes().keep(stat.st_ino, file)),
+            Err(e) if known => Err(e),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Opens a file; `flags` are those of open(2).
@@ -375,7 +385,7 @@ impl Drafts {
                 self.bring_node(id)?;
             }
         }
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let (path, draft, body) = {
             let nodes = self.lock_nodes();
             (nodes.named(id), nodes.draft(id)?, nodes.body(id)?)
@@ -385,7 +395,7 @@ impl Drafts {
             let inode = self.handles.share(id, || Ok(ContentMark::whole(content)))?;
             let handle = Handle { file: None, inode, node: id, draft, mode, pid: caller.pid };
             let handle = self.handles.add_file(handle)?;
-            return Ok(Opened { handle, plain: None, set_id: false });
+            return Ok(Opened { handle, plain: None, content: Some(content), set_id: false });
         }
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
         let open = |access| match &path {
@@ -433,7 +443,8 @@ impl Drafts {
     ) -> Result<Opened> {
         // A frozen draft's file may become a pack's: nothing but this process may use it then.
         let set_id = rustix::fs::fstat(&file)?.st_mode & SET_ID_BITS != 0;
-        let plain = inode.read().mark.is_none() && !self.gates.is_frozen(&draft);
+        let content = inode.read().mark.map(|mark| mark.content);
+        let plain = content.is_none() && !self.gates.is_frozen(&draft);
         let plain = plain.then(|| Arc::clone(&file));
         let key = Arc::clone(&draft);
         let handle = Handle { file: Some(file), inode, node, draft, mode, pid: caller.pid };
@@ -441,7 +452,7 @@ impl Drafts {
         if mode == OpenMode::Write {
             self.gates.add_writer(&key);
         }
-        Ok(Opened { handle: number, plain, set_id })
+        Ok(Opened { handle: number, plain, content, set_id })
     }
 
     /// Makes a file and opens it.
@@ -522,7 +533,7 @@ impl Drafts {
         self.own(parent)?;
         let left;
         {
-            let _names = self.exclusive();
+            let _names = self.exclusive(parent)?;
             let (path, draft) = {
                 let nodes = self.lock_nodes();
                 (nodes.entry(parent, name)?, nodes.draft(parent)?)
@@ -532,7 +543,7 @@ impl Drafts {
             self.build(&part, target, &stat)?;
             left = match self.stat(&path) {
                 Ok(before) => {
-                    drop(self.hold(&Seen::Host(before), &path));
+                    drop(self.hold(&Seen::Host(before), &path)?);
                     self.host.rename_with(&part, &path, RenameFlags::EXCHANGE)?;
                     let gone = is_directory(&before) || before.st_nlink <= 1;
                     if !is_whiteout(&before) {

@@ -17,6 +17,7 @@ use super::Result;
 use super::gate::DraftKey;
 use super::mark::TreeMark;
 use crate::model::digest::Digest;
+use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
 
 /// Set in the number of every node of a draft, and of nothing else in a mount.
@@ -30,6 +31,12 @@ const KEPT_MAX: usize = 4096;
 struct Link {
     parent: u64,
     name: Box<[u8]>,
+}
+
+impl Link {
+    fn is(&self, parent: u64, name: &OsStr) -> bool {
+        self.parent == parent && *self.name == *name.as_bytes()
+    }
 }
 
 /// Where a node is.
@@ -107,11 +114,17 @@ impl Nodes {
         self.by_host.get(&host).copied()
     }
 
+    /// Whether the host's inode `host` is known as the root of a draft.
+    pub fn knows_root(&self, draft: &ArtifactPath, host: u64) -> bool {
+        let node = self.by_host.get(&host).and_then(|id| self.known.get(id));
+        node.is_some_and(|node| node.root && !node.removed && *node.draft == *draft)
+    }
+
     /// The root of a draft, looked up once more.
     pub fn look_up_root(&mut self, draft: &DraftKey, host: u64, mark: Option<TreeMark>) -> u64 {
-        match self.by_host.get(&host) {
-            Some(&id) => self.look_up_again(id),
-            None => {
+        match self.by_host.get(&host).copied() {
+            Some(id) if self.knows_root(draft, host) => self.look_up_again(id),
+            _ => {
                 let id = self.add(Arc::clone(draft), Body::Host(host), Vec::new(), true);
                 self.set_mark(id, mark);
                 id
@@ -126,23 +139,43 @@ impl Nodes {
         id
     }
 
-    /// The node of the host's inode `host`, found as `name` in `parent`, looked up once more.
+    /// Whether the host's inode `host` is known as `name` in `parent`.
+    pub fn knows_as(&self, parent: u64, name: &OsStr, host: u64) -> bool {
+        let node = self.by_host.get(&host).and_then(|id| self.known.get(id));
+        node.is_some_and(|node| node.links.iter().any(|link| link.is(parent, name)))
+    }
+
+    /// The node of the host's inode `host`, found as `name` in `parent`, looked up once more; `sole` when it
+    /// has no other name there. The mark of one that is known under this name stays.
     pub fn look_up(
         &mut self,
-        parent: u64,
-        name: &OsStr,
+        (parent, name): (u64, &OsStr),
         host: u64,
+        sole: bool,
         mark: Option<TreeMark>,
     ) -> Result<u64> {
-        let link = Link { parent, name: name.as_bytes().into() };
-        if let Some(&id) = self.by_host.get(&host) {
-            self.add_link(id, link);
-            return Ok(self.look_up_again(id));
-        }
         let draft = self.draft(parent)?;
-        let id = self.add(draft, Body::Host(host), vec![link], false);
-        self.set_mark(id, mark);
-        Ok(id)
+        let link = Link { parent, name: name.as_bytes().into() };
+        let here = |node: &Node| !node.root && !node.removed && node.draft == draft;
+        match self.by_host.get(&host).copied() {
+            Some(id) if self.known.get(&id).is_some_and(here) => {
+                if sole && !self.knows_as(parent, name, host) {
+                    // What it was known as, it is not any more: somebody renamed it on the host by hand, or
+                    // removed that and its number is another's now.
+                    if let Some(node) = self.known.get_mut(&id) {
+                        (node.links, node.mark) = (vec![link], mark);
+                    }
+                } else {
+                    self.add_link(id, link);
+                }
+                Ok(self.look_up_again(id))
+            }
+            _ => {
+                let id = self.add(draft, Body::Host(host), vec![link], false);
+                self.set_mark(id, mark);
+                Ok(id)
+            }
+        }
     }
 
     /// The node of what is only in the base, as `name` in `parent`, looked up once more.
@@ -318,7 +351,7 @@ impl Nodes {
             return;
         };
         if let Some(node) = self.known.get_mut(&id) {
-            node.links.retain(|l| l.parent != parent || *l.name != *name.as_bytes());
+            node.links.retain(|link| !link.is(parent, name));
         }
         if gone {
             // The host may use the number again for something else.

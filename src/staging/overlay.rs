@@ -182,7 +182,7 @@ impl Drafts {
         if self.lock_nodes().step(directory)? == Step::Owned {
             return Ok(());
         }
-        let _names = self.exclusive();
+        let _names = self.exclusive(directory)?;
         self.own_exclusively(directory)
     }
 
@@ -318,7 +318,7 @@ impl Drafts {
         }
         let (parent, name) = self.lock_nodes().link_of(id).ok_or(Errno::NOENT)?;
         self.own(parent)?;
-        let _names = self.exclusive();
+        let _names = self.exclusive(id)?;
         let body = self.lock_nodes().body(id)?;
         match body {
             Body::Base(target) => self.bring(parent, &name, &target).map(drop),

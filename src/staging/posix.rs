@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::Result;
 use super::gate::Change;
 use super::handle::OpenMode;
+use super::names_lock::{Moving, Still};
 use super::node::{Body, Nodes};
 use super::scratch::Drafts;
 use crate::model::tree::Target;
@@ -66,12 +67,16 @@ const UTIME_NOW: i64 = rustix::fs::UTIME_NOW;
 const UTIME_OMIT: i64 = rustix::fs::UTIME_OMIT;
 
 impl Drafts {
-    pub(super) fn shared(&self) -> RwLockReadGuard<'_, ()> {
-        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    /// The names of the draft that a node belongs to stand still.
+    pub(super) fn shared(&self, id: u64) -> Result<Still> {
+        let draft = self.lock_nodes().draft(id)?;
+        Ok(self.names.still(&draft))
     }
 
-    pub(super) fn exclusive(&self) -> RwLockWriteGuard<'_, ()> {
-        self.tree.write().unwrap_or_else(PoisonError::into_inner)
+    /// Nobody else uses a path of the draft that a node belongs to.
+    pub(super) fn exclusive(&self, id: u64) -> Result<Moving> {
+        let draft = self.lock_nodes().draft(id)?;
+        Ok(self.names.moving(&draft))
     }
 
     pub(super) fn lock_nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -88,7 +93,7 @@ impl Drafts {
     /// # Errors
     /// What the host says.
     pub fn getattr(&self, id: u64, handle: Option<u64>) -> Result<Attr> {
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let (body, path, draft) = {
             let nodes = self.lock_nodes();
             (nodes.body(id)?, nodes.path(id), nodes.draft(id)?)
@@ -145,7 +150,7 @@ impl Drafts {
             self.bring_node(id)?;
         }
         {
-            let _names = self.shared();
+            let _names = self.shared(id)?;
             let path = self.lock_nodes().path(id);
             match path {
                 Ok(path) => self.set_by_path(id, &path, handle, set)?,
@@ -189,7 +194,7 @@ impl Drafts {
     /// # Errors
     /// What the host says.
     pub fn readlink(&self, id: u64) -> Result<Vec<u8>> {
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let (body, path) = {
             let nodes = self.lock_nodes();
             (nodes.body(id)?, nodes.named(id))

@@ -67,12 +67,12 @@ impl Drafts {
             return Ok(stat.st_nlink == 1 && self.may_share(stat.st_ino));
         };
         if shared {
-            self.part_with(&path, mark)?;
+            self.part_with(key, &path, mark)?;
             return Ok(true);
         }
         let settled = {
             // Nobody opens it between the look and the change.
-            let _names = self.exclusive();
+            let _names = self.names.moving(key);
             let file = self.open_host(&path, OFlags::RDWR)?;
             let stat = rustix::fs::fstat(&file)?;
             if !self.may_share(stat.st_ino) {
@@ -106,13 +106,13 @@ impl Drafts {
         };
         if !settled {
             // Something stayed of it, which would hide the content after a change.
-            self.part_with(&path, mark)?;
+            self.part_with(key, &path, mark)?;
         }
         Ok(true)
     }
 
     /// Puts an empty file with the same attributes in the place of one whose inode is a pack's.
-    fn part_with(&self, path: &Path, mark: ContentMark) -> Result<()> {
+    fn part_with(&self, key: &ArtifactPath, path: &Path, mark: ContentMark) -> Result<()> {
         let stat = self.stat(path)?;
         let part = self.work_path();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -121,7 +121,9 @@ impl Drafts {
         mark.set(&file)?;
         rustix::fs::ftruncate(&file, mark.visible_bytes)?;
         self.dress(&part, &stat)?;
-        let _names = self.exclusive();
+        let _names = self.names.moving(key);
+        // Its inode's number is no other file's before the node has the new one.
+        let _before = self.open_host(path, OFlags::PATH)?;
         self.host.rename(&part, path)?;
         let host = self.stat(path)?.st_ino;
         let node = self.lock_nodes().node_of_host(stat.st_ino);
@@ -149,7 +151,7 @@ impl Drafts {
         let full = self.host.placed(&path)?;
         let host = self.stat(&path)?.st_ino;
         {
-            let _names = self.exclusive();
+            let _names = self.names.moving(key);
             let mark = TreeMark { tree, clean };
             mark.set(&full)?;
             self.lock_nodes().set_mark_of_host(host, Some(mark));
@@ -206,7 +208,7 @@ impl Drafts {
         copy_xattrs(&full, &copy)?;
         copy.sync_all().map_err(host)?;
         self.dress(&part, &stat)?;
-        let _names = self.exclusive();
+        let _names = self.names.moving(key);
         self.host.rename(&part, &path)?;
         let now = self.stat(&path)?.st_ino;
         self.lock_nodes().replaced(stat.st_ino, now);

@@ -31,7 +31,7 @@ impl Drafts {
         let _spare;
         let mut left = Vec::new();
         {
-            let _names = self.exclusive();
+            let _names = self.names.moving(&drafts.0);
             let source = self.see(from.0, from.1)?;
             let target = self.see_any(to.0, to.1)?;
             let exchange = flags.contains(RenameFlags::EXCHANGE);
@@ -48,7 +48,7 @@ impl Drafts {
             _spare = match &replaced {
                 Some(seen) if !exchange && !same_inode(seen, &moved) => {
                     let path = self.lock_nodes().entry(to.0, to.1)?;
-                    self.hold(seen, &path)
+                    self.hold(seen, &path)?
                 }
                 _ => None,
             };

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, RenameFlags, Stat, flock};
@@ -16,6 +16,7 @@ use super::gate::{Change, DraftKey, Frozen, Gates};
 use super::handle::Handles;
 use super::host::Host;
 use super::mark::TreeMark;
+use super::names_lock::NamesLocks;
 use super::node::Nodes;
 use super::overlay::{Seen, is_directory};
 use super::posix::Caller;
@@ -42,8 +43,7 @@ pub struct Drafts {
     pub(super) root: PathBuf,
     pub(super) host: Host,
     _lock: File,
-    /// Held exclusively while names move, shared while a path is used.
-    pub(super) tree: RwLock<()>,
+    pub(super) names: NamesLocks,
     pub(super) nodes: Mutex<Nodes>,
     pub(super) handles: Handles,
     pub(super) gates: Arc<Gates>,
@@ -98,7 +98,7 @@ impl Drafts {
             root: root.to_owned(),
             host,
             _lock: lock,
-            tree: RwLock::default(),
+            names: NamesLocks::default(),
             nodes: Mutex::default(),
             handles: Handles::new(),
             gates: Arc::default(),
@@ -253,7 +253,7 @@ impl Drafts {
         });
         built.at("create", &part)?;
         self.set_record(key, record)?;
-        let names = self.exclusive();
+        let names = self.names.moving(key);
         let tree = folder.join(TREE);
         let cwd = rustix::fs::CWD;
         let placed = rustix::fs::renameat_with(cwd, &part, cwd, &tree, RenameFlags::NOREPLACE);
@@ -273,7 +273,7 @@ impl Drafts {
     /// # Errors
     /// What the host says.
     pub fn is_empty(&self, key: &ArtifactPath) -> super::Result<bool> {
-        let _names = self.shared();
+        let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect();
         let stat = self.stat(&path)?;
         self.shows_nothing(&Seen::Host(stat), &path)
@@ -287,7 +287,7 @@ impl Drafts {
         let number = self.trashed.fetch_add(1, Ordering::Relaxed);
         let trashed = self.root.join(TRASH).join(format!("{}-{number}", std::process::id()));
         {
-            let _names = self.exclusive();
+            let _names = self.names.moving(key);
             let folder = self.folder(key);
             fs::rename(&folder, &trashed).at("remove", &folder)?;
             let key = Arc::new(key.clone());

@@ -77,7 +77,7 @@ impl Drafts {
     /// EOPNOTSUPP for other namespaces, ENODATA, and what the host says.
     pub fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
         only_users(name)?;
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let place = self.attributes_of(id)?.ok_or(Errno::NODATA)?;
         let mut value = vec![0; XATTR_MAX_BYTES];
         let length = place.get(name, &mut value)?;
@@ -95,7 +95,7 @@ impl Drafts {
         if self.lock_nodes().path(id).is_ok() {
             self.bring_node(id)?;
         }
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let place = self.attributes_of(id)?.ok_or(Errno::STALE)?;
         let flags = fs::XattrFlags::from_bits_truncate(flags);
         place.set(name, value, flags)
@@ -106,7 +106,7 @@ impl Drafts {
     /// # Errors
     /// What the host says.
     pub fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         let Some(place) = self.attributes_of(id)? else { return Ok(Vec::new()) };
         let mut names = vec![0; XATTR_MAX_BYTES];
         let length = place.list(&mut names)?;
@@ -124,7 +124,7 @@ impl Drafts {
     pub fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
         only_users(name)?;
         let _change = self.change(id)?;
-        let _names = self.shared();
+        let _names = self.shared(id)?;
         self.attributes_of(id)?.ok_or(Errno::NODATA)?.remove(name)
     }
 }

@@ -31,23 +31,6 @@ fn registry() -> Embedded {
     Embedded::open(Box::new(MemoryEngine::default()), system_clock()).unwrap()
 }
 
-/// A commit of which nothing is said, and whose root is to be given.
-fn plain(path: &str) -> CommitRequest {
-    CommitRequest {
-        path: path.parse().unwrap(),
-        artifact_type: None,
-        root: Digest::from_bytes([0; 32]),
-        totals: Default::default(),
-        aliases: vec![],
-        description: None,
-        metadata: None,
-        expect: None,
-        run: None,
-        ttl: None,
-        tags: vec![],
-    }
-}
-
 /// Commits a version whose tree no other has.
 fn commit(registry: &Embedded, seed: u8, metadata: Option<Metadata>) -> LeaseId {
     let lease = registry.begin("put".into(), format!("h{seed}"), None).unwrap();
@@ -58,7 +41,8 @@ fn commit(registry: &Embedded, seed: u8, metadata: Option<Metadata>) -> LeaseId 
     let object =
         NewObject { digest, kind, codec: 0, body_bytes: 1, offset: 0, stored_bytes: 1, children };
     registry.add_objects(lease, pack, 1, vec![object]).unwrap();
-    let request = CommitRequest { root: digest, metadata, ..plain("p/a") };
+    let request =
+        CommitRequest { metadata, ..CommitRequest::plain("p/a".parse().unwrap(), digest) };
     registry.commit(lease, request).unwrap();
     registry.release(lease).unwrap();
     lease
@@ -394,7 +378,7 @@ fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
     let root = tree.digest;
     registry.add_objects(lease, pack, 500, chunks).unwrap();
     registry.add_objects(lease, pack, 500, vec![tree]).unwrap();
-    let request = CommitRequest { root, ..plain("p/a") };
+    let request = CommitRequest::plain("p/a".parse().unwrap(), root);
     registry.commit(lease, request).unwrap();
     registry.release(lease).unwrap();
     // Many at once, then a few; the rest is not pinned.

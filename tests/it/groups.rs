@@ -251,19 +251,8 @@ fn a_call_that_is_made_twice_answers_alike_and_does_nothing_more() {
     discard(first).unwrap();
     discard(first).unwrap();
     assert_eq!((parts(), refs()), (1, 2), "what came later stays");
-    let commit = CommitRequest {
-        path: new.path.clone(),
-        artifact_type: None,
-        root: put.root,
-        totals: put.totals,
-        aliases: Vec::new(),
-        description: None,
-        metadata: None,
-        expect: None,
-        run: None,
-        ttl: None,
-        tags: Vec::new(),
-    };
+    let commit =
+        CommitRequest { totals: put.totals, ..CommitRequest::plain(new.path.clone(), put.root) };
     let group = new.group.clone();
     let seal =
         |parts, last| SealRequest { group: group.clone(), parts, last, commit: commit.clone() };

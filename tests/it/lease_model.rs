@@ -316,7 +316,7 @@ impl World {
                 writer.doing = Doing::Looks;
             }
             Doing::Commits => {
-                let request = request(writer.path, writer.root);
+                let request = CommitRequest::plain(writer.path.parse().unwrap(), writer.root);
                 let committed = registry.commit(writer.lease, request.clone())?;
                 assert_eq!(registry.commit(writer.lease, request)?, committed, "asked twice");
                 let name = format!("{}:{}", committed.path, committed.number);
@@ -591,22 +591,6 @@ impl World {
         let packs = self.registry.scan_packs(None, 1_000).unwrap();
         let packs: BTreeSet<_> = packs.into_iter().map(|pack| pack.id).collect();
         assert_eq!(packs, self.store.keys().copied().collect(), "no pack more or less");
-    }
-}
-
-fn request(path: &str, root: Digest) -> CommitRequest {
-    CommitRequest {
-        path: path.parse().unwrap(),
-        artifact_type: None,
-        root,
-        totals: Default::default(),
-        aliases: vec![],
-        description: None,
-        metadata: None,
-        expect: None,
-        run: None,
-        ttl: None,
-        tags: vec![],
     }
 }
 

@@ -2,6 +2,7 @@
 //! processes and real files. A machine without /dev/fuse fails here, loudly.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod asked_twice;
 mod bounds;
 mod bucket;
 mod contracts;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use rustix::fs::{OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, OFlags, RawDir, Timespec, Timestamps};
 
 use crate::web::{Fault, Web};
 use crate::world::{World, host, noise, until};
@@ -461,6 +461,26 @@ fn the_staging_mount_counts_files_as_its_disk_does() {
         assert!(seen.f_ffree <= disk.f_files && seen.f_ffree > 0);
     } else {
         assert!(seen.f_ffree > 1 << 30);
+    }
+}
+
+#[test]
+fn a_file_of_a_draft_takes_any_time_as_its_disk_does() {
+    let mut world = World::new();
+    let (_, staging) = world.mount();
+    fs::create_dir_all(staging.join("p/a")).unwrap();
+    let files = [world.path("plain"), staging.join("p/a/f")];
+    let ends = [i64::MIN, i64::MIN + 1, -1_000_000_000_000_000, -1, 0, i64::MAX];
+    for (tv_sec, tv_nsec) in ends.iter().flat_map(|s| [0, 1, 999_999_999].map(|n| (*s, n))) {
+        let at = Timespec { tv_sec, tv_nsec };
+        let times = Timestamps { last_access: at, last_modification: at };
+        let [plain, draft] = [&files[0], &files[1]].map(|path| {
+            fs::write(path, "x").unwrap();
+            rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+            let meta = fs::metadata(path).unwrap();
+            (meta.mtime(), meta.mtime_nsec(), meta.atime(), meta.atime_nsec())
+        });
+        assert_eq!(draft, plain, "{at:?}");
     }
 }
 

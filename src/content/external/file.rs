@@ -162,11 +162,8 @@ impl Files {
         let failed = |e| told(external, e);
         for _ in 0..ATTEMPTS {
             let (file, before) = self.opened(external)?;
-            if !requester.is_none_or(|requester| place::may_read(&requester, &external.url, &file))
-            {
-                let what = format!("{} may not be read there by this user", external.url);
-                return Err(Error::new(Kind::Denied, what)
-                    .hint("whoever owns it grants that, or puts a copy of the file itself"));
+            if let Some(requester) = requester {
+                refuse_stranger(&requester, external, &file)?;
             }
             if !self.is_recorded(digest, external, &file, before)? {
                 let found = before.modified();
@@ -182,6 +179,15 @@ impl Files {
             }
         }
         Err(changed(&external.url, "it is being changed"))
+    }
+
+    /// Refuses whoever may not read the file where it is.
+    ///
+    /// # Errors
+    /// As [`Files::read`].
+    pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
+        let (file, _) = self.opened(external)?;
+        refuse_stranger(requester, external, &file)
     }
 
     /// Reads all of the file and compares it with what was recorded.
@@ -284,6 +290,15 @@ impl Files {
             judged = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+fn refuse_stranger(requester: &Requester, external: &External, file: &File) -> Result<()> {
+    if place::may_read(requester, &external.url, file) {
+        return Ok(());
+    }
+    let what = format!("{} may not be read there by this user", external.url);
+    Err(Error::new(Kind::Denied, what)
+        .hint("whoever owns it grants that, or puts a copy of the file itself"))
 }
 
 /// Hashes a file, and says whether it is the recorded one: only if nobody changed it meanwhile.

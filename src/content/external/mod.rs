@@ -140,6 +140,18 @@ impl Externals {
         }
     }
 
+    /// Refuses whoever may not read a file of this machine where it is. Servers are asked with this process's
+    /// rights alone.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`], and as [`Externals::read`] when that cannot be found out.
+    pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
+        match external.url.scheme() {
+            Scheme::File => self.files.permit(external, requester),
+            Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web => Ok(()),
+        }
+    }
+
     fn read_far(
         &self,
         digest: Digest,
