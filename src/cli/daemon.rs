@@ -23,8 +23,8 @@ use crate::mount::{
     mount_staging, mounts_of,
 };
 use crate::ops::drafts::{DraftDesk, DraftService};
-use crate::ops::holder;
 use crate::ops::repository::{Layout, Repository};
+use crate::ops::{holder, maintenance};
 use crate::registry::Registry;
 use crate::server::{Server, Services, serve_metrics};
 
@@ -201,6 +201,8 @@ impl Daemon {
         };
 
         write_record(layout, &record)?;
+        // Whoever moves the store looks for daemons, and sees this one from now on.
+        maintenance::refuse_moving(&repository)?;
         let services = Services { stats: Some(Arc::clone(&repository)), ..Services::default() };
         let stats = Server::start(&layout.daemon_socket(record.pid), services)?;
         if let Some(address) = verb.metrics_listen {

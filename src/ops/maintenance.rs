@@ -38,6 +38,19 @@ pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>>
     Ok(hold(repository, holder))
 }
 
+/// Refuses to use a store that somebody moves away, or has moved since the repository was opened.
+///
+/// # Errors
+/// [`Kind::Conflict`] for such a one, and when the registry fails.
+pub fn refuse_moving(repository: &Repository) -> Result<()> {
+    let moves = |mark: Maintenance| mark.mode == MaintenanceMode::Copy && !is_dead(&mark.holder);
+    if repository.registry.maintenance()?.is_some_and(moves) {
+        return Err(Error::new(Kind::Conflict, "the repository is just moved to another store")
+            .hint("try again when `artifactfs copy-store` has ended"));
+    }
+    repository.refuse_moved()
+}
+
 fn hold(repository: &Repository, holder: String) -> Held<'_> {
     let (stop, stopped) = sync_channel(0);
     let (registry, name) = (Arc::clone(&repository.registry), holder.clone());

@@ -421,3 +421,38 @@ impl Nodes {
         node.kept
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::object::ObjectKind;
+
+    #[test]
+    fn a_number_that_the_host_uses_again_is_not_what_it_was() {
+        let name = |text: &'static str| OsStr::new(text);
+        let [one, two] = ["p/one", "p/two"].map(|key| DraftKey::new(key.parse().unwrap()));
+        let mut nodes = Nodes::default();
+        let root = nodes.look_up_root(&one, 1, None);
+        let gone = nodes.look_up((root, name("gone")), 2, true, None).unwrap();
+        let tree = Digest::of(ObjectKind::Tree, b"");
+        let mark = TreeMark { tree, clean: true };
+        let directory = nodes.look_up((root, name("new")), 2, true, Some(mark)).unwrap();
+        assert_eq!(nodes.path(directory).unwrap().to_str(), Some("p/one/tree/new"));
+        assert_eq!(nodes.under(directory).unwrap(), (Some(tree), true));
+        // Of a file that has another name there, both stay.
+        nodes.look_up((root, name("a")), 3, false, None).unwrap();
+        let linked = nodes.look_up((root, name("b")), 3, false, None).unwrap();
+        assert!(nodes.knows_as(root, name("a"), 3) && nodes.knows_as(root, name("b"), 3));
+        // What is in another draft was never the same, nor is a root what was below one.
+        let other = nodes.look_up_root(&two, 3, None);
+        assert!(other != linked && nodes.is_root(other));
+        let file = nodes.look_up((other, name("f")), 2, true, None).unwrap();
+        assert!(file != gone && file != directory);
+        assert_eq!(nodes.path(file).unwrap().to_str(), Some("p/two/tree/f"));
+        assert_eq!(nodes.forget(directory, 2).map(drop), None);
+        assert!(
+            nodes.knows_as(other, name("f"), 2),
+            "the old one is forgotten, and the new is not"
+        );
+    }
+}

@@ -149,7 +149,7 @@ pub const WARNINGS_MAX: usize = 100;
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound), `Denied`, `Conflict` for a file that keeps
 /// changing, `Full`, … Nothing is visible then. What was written is freed, or kept for a day where the next
-/// try may go on with it ([`Kind::Unavailable`], `TimedOut`, `Full`, `Stale`).
+/// try may go on with it ([`Kind::Unavailable`], `TimedOut`, `Stale`, and `Full` of a remote store).
 pub fn put(
     repository: &Repository,
     request: &PutRequest,

@@ -235,3 +235,27 @@ fn secrets_are_not_kept_in_a_repository() {
         assert!(!world.path("other/repository.json").exists());
     }
 }
+
+#[test]
+fn nobody_mounts_a_store_that_is_just_moved_away() {
+    let bucket = Bucket::start();
+    let mut world = World::new();
+    world.env = bucket.environment();
+    let source = world.tree("src", &[("f", b"one")]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    bucket.hang(Some("PUT /b/x/artifactfs.json"));
+    let mut moves = world.start(&["copy-store", "file:store", "s3://b/x", "--use"]);
+    until("the store is about to be moved", || bucket.count("PUT /b/x/artifactfs.json") > 0);
+    for name in ["mnt", "staging"] {
+        fs::create_dir(world.path(name)).unwrap();
+    }
+    let refused = world.run(&["mount", "--staging", "staging", "mnt"]);
+    assert_eq!(refused.code, 11, "{}", refused.err);
+    assert!(refused.err.contains("copy-store"), "{}", refused.err);
+    bucket.hang(None);
+    assert!(moves.wait().unwrap().success());
+    let (read, _) = world.mount();
+    assert_eq!(fs::read(read.join("p/a:v0/f")).unwrap(), b"one");
+    world.umount();
+    world.sound();
+}
