@@ -17,6 +17,8 @@ use super::lately::Lately;
 const METADATA_THREADS: usize = 32;
 /// Threads that may wait for what is in files.
 const DATA_THREADS: usize = 128;
+/// Threads that may wait for the host's disk.
+const DISK_THREADS: usize = 32;
 /// Errands that wait for a thread; beyond that, who asks waits himself.
 const QUEUE: usize = 4_096;
 /// How long a thread without work stays.
@@ -29,15 +31,18 @@ pub enum Waits {
     Metadata,
     /// What is in files.
     Data,
+    /// The host's disk, and no store.
+    Disk,
 }
 
 type Errand = Box<dyn FnOnce() + Send>;
 
-/// Threads that wait for others. Metadata never waits for data: each has its own.
+/// Threads that wait for others. Metadata never waits for data, nor what is on the host for a store: each has its own.
 #[derive(Clone)]
 pub struct Errands {
     metadata: Arc<Pool>,
     data: Arc<Pool>,
+    disk: Arc<Pool>,
     needed: bool,
     lately: Arc<Lately>,
 }
@@ -122,7 +127,8 @@ impl Errands {
     pub fn new(needed: bool) -> Self {
         let metadata = Pool::new("metadata", METADATA_THREADS);
         let data = Pool::new("data", DATA_THREADS);
-        Self { metadata, data, needed, lately: Arc::default() }
+        let disk = Pool::new("disk", DISK_THREADS);
+        Self { metadata, data, disk, needed, lately: Arc::default() }
     }
 
     /// Whether whatever touches a version has to be waited for.
@@ -140,6 +146,7 @@ impl Errands {
         let pool = match waits {
             Waits::Metadata => &self.metadata,
             Waits::Data => &self.data,
+            Waits::Disk => &self.disk,
         };
         if let Err(errand) = pool.take(Box::new(errand)) {
             errand();

@@ -48,7 +48,7 @@ impl Filesystem for Staging {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.serve(Waits::Metadata, move |it| {
+        self.serve(parent.0, move |it| {
             if is_draft(parent.0) {
                 return entry(it.fs.drafts().lookup(parent.0, &name), reply);
             }
@@ -62,7 +62,7 @@ impl Filesystem for Staging {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(Waits::Metadata, move |it| {
+        self.serve(ino.0, move |it| {
             if !is_draft(ino.0) {
                 return reply_found(it.fs.getattr(ino.0), reply);
             }
@@ -105,7 +105,7 @@ impl Filesystem for Staging {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.serve(Waits::Metadata, move |it| {
+        self.serve(ino.0, move |it| {
             let target = match is_draft(ino.0) {
                 true => it.fs.drafts().readlink(ino.0).map(Arc::from).map_err(host),
                 false => it.fs.read.readlink(ino.0).map_err(|e| errno::told("readlink", &e)),
@@ -249,8 +249,7 @@ impl Filesystem for Staging {
             true => self.change(ino.0, reply, move |it, reply| {
                 Staging::open(it, ino.0, caller, flags, reply)
             }),
-            false => self
-                .serve(Waits::Metadata, move |it| Staging::open(it, ino.0, caller, flags, reply)),
+            false => self.serve(ino.0, move |it| Staging::open(it, ino.0, caller, flags, reply)),
         }
     }
 
@@ -357,7 +356,7 @@ impl Filesystem for Staging {
             return reply.ok();
         }
         // A disk may take its time.
-        self.serve_elsewhere(Waits::Data, move |it| {
+        self.serve_elsewhere(Waits::Disk, move |it| {
             empty(it.fs.drafts().fsync(fh.0, datasync), reply);
         });
     }
@@ -366,7 +365,7 @@ impl Filesystem for Staging {
         if !is_draft(ino.0) {
             return reply.opened(FileHandle(0), FopenFlags::empty());
         }
-        self.serve(Waits::Metadata, move |it| match it.fs.drafts().open_directory(ino.0) {
+        self.serve(ino.0, move |it| match it.fs.drafts().open_directory(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(host(e)),
         });
@@ -380,7 +379,7 @@ impl Filesystem for Staging {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.serve(Waits::Metadata, move |it| it.list(ino.0, fh, offset, reply));
+        self.serve(ino.0, move |it| it.list(ino.0, fh, offset, reply));
     }
 
     fn readdirplus(
@@ -391,7 +390,7 @@ impl Filesystem for Staging {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.serve(Waits::Metadata, move |it| it.list_with_attributes(ino.0, fh, offset, reply));
+        self.serve(ino.0, move |it| it.list_with_attributes(ino.0, fh, offset, reply));
     }
 
     fn releasedir(
@@ -417,7 +416,7 @@ impl Filesystem for Staging {
         if !is_draft(ino.0) {
             return reply.ok();
         }
-        self.serve_elsewhere(Waits::Data, move |it| {
+        self.serve_elsewhere(Waits::Disk, move |it| {
             empty(it.fs.drafts().sync_directory(fh.0), reply);
         });
     }
@@ -452,11 +451,11 @@ impl Filesystem for Staging {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.to_owned();
-        self.serve(Waits::Metadata, move |it| xattr(it.fs.getxattr(ino.0, &name), size, reply));
+        self.serve(ino.0, move |it| xattr(it.fs.getxattr(ino.0, &name), size, reply));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.serve(Waits::Metadata, move |it| xattr(it.fs.listxattr(ino.0), size, reply));
+        self.serve(ino.0, move |it| xattr(it.fs.listxattr(ino.0), size, reply));
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -54,19 +54,26 @@ impl Staging {
 
     /// Whether bytes of an inode, open by a handle, have to be waited for.
     pub fn waits_for_bytes(&self, ino: u64, handle: u64) -> bool {
-        let external = || match is_draft(ino) {
-            true => self.fs.drafts().stands_on_external(handle),
-            false => self.fs.read.file(ino).is_ok_and(|file| file.content.is_external()),
-        };
-        self.waits() || external()
+        let waits = |content: &Content| self.waits() || content.is_external();
+        match is_draft(ino) {
+            true => self.fs.drafts().stands_on(handle, waits),
+            false => self.fs.read.file(ino).is_ok_and(|file| waits(&file.content)),
+        }
     }
 
-    /// Does `work` in a thread that may wait, when there is anything to wait for.
-    pub fn serve(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
-        if !self.waits() {
-            return work(self);
+    /// Does `work` with names or attributes of an inode in a thread that may wait, when there is anything to
+    /// wait for.
+    pub fn serve(&self, ino: u64, work: impl FnOnce(&Self) + Send + 'static) {
+        match self.waits() {
+            true => self.serve_elsewhere(self.apart_from_stores(ino, Waits::Metadata), work),
+            false => work(self),
         }
-        self.serve_elsewhere(waits, work);
+    }
+
+    /// What stands on nothing waits for no store, nor for those who do.
+    fn apart_from_stores(&self, ino: u64, otherwise: Waits) -> Waits {
+        let on_host = is_draft(ino) && !self.fs.drafts().stands_on_version(ino);
+        if on_host { Waits::Disk } else { otherwise }
     }
 
     /// Does `work` with the bytes of an inode, open by a handle, in a thread that may wait if need be.
@@ -92,7 +99,13 @@ impl Staging {
         work: impl FnOnce(&Self, R) + Send + 'static,
     ) {
         if !self.fs.drafts().is_frozen(node) {
-            return self.serve(Waits::Data, move |it| work(it, reply));
+            return match self.waits() {
+                true => {
+                    let waits = self.apart_from_stores(node, Waits::Data);
+                    self.serve_elsewhere(waits, move |it| work(it, reply));
+                }
+                false => work(self, reply),
+            };
         }
         let this = self.clone();
         apart(reply, move |reply| work(&this, reply));

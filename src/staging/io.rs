@@ -39,10 +39,10 @@ impl Drafts {
         }
     }
 
-    /// Whether an open file stands on one that lives elsewhere, or may be waiting for such a one now.
-    pub fn stands_on_external(&self, handle: u64) -> bool {
+    /// Whether an open file stands on content that is `such`, or may be waiting for such content now.
+    pub fn stands_on(&self, handle: u64, such: impl Fn(&Content) -> bool) -> bool {
         self.handles.file(handle).is_ok_and(|open| {
-            let stands = |mark: Option<ContentMark>| mark.is_some_and(|m| m.content.is_external());
+            let stands = |mark: Option<ContentMark>| mark.is_some_and(|m| such(&m.content));
             open.inode.try_read().is_none_or(|inode| stands(inode.mark))
         })
     }

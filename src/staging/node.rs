@@ -77,6 +77,8 @@ pub enum Step {
 #[derive(Default)]
 pub struct Nodes {
     known: HashMap<u64, Node>,
+    /// The roots of drafts.
+    roots: HashMap<DraftKey, u64>,
     /// By the host's inode number: hard links are one node.
     by_host: HashMap<u64, u64>,
     /// What is only in the base.
@@ -126,6 +128,7 @@ impl Nodes {
             Some(id) if self.knows_root(draft, host) => self.look_up_again(id),
             _ => {
                 let id = self.add(Arc::clone(draft), Body::Host(host), Vec::new(), true);
+                self.roots.insert(Arc::clone(draft), id);
                 self.set_mark(id, mark);
                 id
             }
@@ -235,6 +238,12 @@ impl Nodes {
     /// The draft a node belongs to.
     pub fn draft(&self, id: u64) -> Result<DraftKey> {
         self.known.get(&id).map(|node| Arc::clone(&node.draft)).ok_or(Errno::STALE)
+    }
+
+    /// Whether the root of a node's draft stands on a tree, as far as is known.
+    pub fn stands_on_version(&self, id: u64) -> bool {
+        let root = self.known.get(&id).and_then(|node| self.roots.get(&node.draft));
+        root.and_then(|root| self.known.get(root)).is_none_or(|root| root.mark.is_some())
     }
 
     /// Whether it is the root of a draft that is there.
@@ -378,6 +387,7 @@ impl Nodes {
 
     /// A whole draft went away: its nodes have no names any more.
     pub fn remove_draft(&mut self, draft: &DraftKey) {
+        self.roots.remove(draft);
         for (id, node) in &mut self.known {
             if node.draft != *draft {
                 continue;
@@ -403,6 +413,9 @@ impl Nodes {
             return None;
         }
         let node = self.known.remove(&id)?;
+        if node.root && self.roots.get(&node.draft) == Some(&id) {
+            self.roots.remove(&node.draft);
+        }
         if self.keepers.len() > KEPT_MAX / 2 {
             let known = &self.known;
             self.keepers.retain(|id| known.contains_key(id));

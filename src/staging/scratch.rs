@@ -366,6 +366,11 @@ impl Drafts {
         self.lock_nodes().draft(id)
     }
 
+    /// Whether the draft that a node belongs to may ask for what it stands on.
+    pub fn stands_on_version(&self, id: u64) -> bool {
+        self.lock_nodes().stands_on_version(id)
+    }
+
     /// The draft of which a node is the root.
     pub fn draft_of_root(&self, id: u64) -> Option<ArtifactPath> {
         let nodes = self.lock_nodes();

@@ -1,6 +1,7 @@
 //! A store that does not answer holds up who asks it, and nobody else.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 
@@ -9,6 +10,8 @@ use crate::world::{World, until, write};
 
 /// Files of a directory: enough for a tree that is not read with the one above it.
 const FILES: usize = 3000;
+/// More than the daemon has threads that may wait.
+const CROWD: usize = 200;
 
 #[test]
 fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
@@ -17,13 +20,17 @@ fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
     fs::remove_dir_all(world.repo()).unwrap();
     world.env = bucket.environment();
     world.ok(&["init", "--store", "s3://b/x"]);
-    fs::create_dir_all(world.path("src/d")).unwrap();
-    for number in 0..FILES {
-        write(&world.path(&format!("src/d/f{number}")), number.to_string().as_bytes());
-    }
-    world.ok(&["put", "-n", "p/a", world.path("src").to_str().unwrap()]);
     let (_, drafts) = world.mount();
-    world.ok(&["draft", "p/a:v0"]);
+    for (name, folder) in [("p/a", "src/d"), ("p/b", "opened")] {
+        fs::create_dir_all(world.path(folder)).unwrap();
+        for number in 0..FILES {
+            let content = format!("{name}{number}");
+            write(&world.path(&format!("{folder}/f{number}")), content.as_bytes());
+        }
+        let source = world.path(folder.split('/').next().unwrap());
+        world.ok(&["put", "-n", name, source.to_str().unwrap()]);
+        world.ok(&["draft", &format!("{name}:v0")]);
+    }
     let plain = drafts.join("q/plain");
     fs::create_dir_all(plain.join("folder")).unwrap();
     write(&plain.join("folder/file"), b"plain");
@@ -31,20 +38,21 @@ fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
     world.umount();
     fs::remove_dir_all(world.path("cache")).unwrap();
     world.mount();
+    let opened = drafts.join("p/b");
+    let files: Vec<_> =
+        (0..CROWD).map(|n| File::open(opened.join(format!("f{n}"))).unwrap()).collect();
     bucket.hang(Some("GET"));
     let asked = bucket.count("GET");
     let below = drafts.join("p/a/d");
-    let paths = [below.join("f17"), below.join("f18"), below.join("new")];
-    let waiting: Vec<_> = paths
-        .iter()
-        .map(|path| {
-            let path = path.clone();
-            thread::spawn(move || match path.ends_with("new") {
-                true => fs::write(path, "x"),
-                false => fs::metadata(path).map(drop),
-            })
-        })
-        .collect();
+    let mut waiting = vec![thread::spawn({
+        let new = below.join("new");
+        move || fs::write(new, "x")
+    })];
+    for (number, mut file) in files.into_iter().enumerate() {
+        let path = below.join(format!("f{number}"));
+        waiting.push(thread::spawn(move || fs::metadata(path).map(drop)));
+        waiting.push(thread::spawn(move || file.read_to_end(&mut Vec::new()).map(drop)));
+    }
     until("the store is asked", || bucket.count("GET") > asked);
     // Whatever one does with a draft: names, attributes, content, links, durability.
     write(&plain.join("folder/new"), b"new");
@@ -53,18 +61,19 @@ fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
     symlink("moved", plain.join("link")).unwrap();
     assert_eq!(fs::read_link(plain.join("link")).unwrap().to_str(), Some("moved"));
     fs::hard_link(plain.join("moved"), plain.join("second")).unwrap();
-    fs::File::open(&plain).unwrap().sync_all().unwrap();
-    fs::File::open(plain.join("moved")).unwrap().sync_all().unwrap();
+    File::open(&plain).unwrap().sync_all().unwrap();
+    File::open(plain.join("moved")).unwrap().sync_all().unwrap();
     fs::remove_file(plain.join("folder/file")).unwrap();
     fs::remove_dir(plain.join("folder")).unwrap();
     assert_eq!(fs::read_dir(&plain).unwrap().count(), 3);
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(waiting.iter().all(|thread| !thread.is_finished()), "they were held up");
+    let ended: Vec<_> = (0..waiting.len()).filter(|n| waiting[*n].is_finished()).collect();
+    assert!(ended.is_empty(), "they were held up: {ended:?}");
     bucket.hang(None);
     for thread in waiting {
         thread.join().unwrap().unwrap();
     }
-    assert_eq!(fs::read_to_string(below.join("f17")).unwrap(), "17");
+    assert_eq!(fs::read_to_string(below.join("f17")).unwrap(), "p/a17");
     world.umount();
     world.sound();
 }
