@@ -267,7 +267,8 @@ impl Drafts {
         }
         let longer = !flags.contains(FallocateFlags::KEEP_SIZE)
             && end > rustix::fs::fstat(file)?.st_size as u64;
-        if longer && flags.intersects(zeroes) {
+        // Of the content, less may be seen by now.
+        if let (true, Some(mark)) = (longer && flags.intersects(zeroes), shared.mark) {
             self.own_end(file, &mark, end)?;
         }
         if longer { rustix::fs::ftruncate(file, end) } else { Ok(()) }

@@ -49,7 +49,7 @@ pub use names::Opened;
 pub use node::NODE_BIT;
 pub use overlay::is_whiteout;
 pub use posix::{Attr, Caller, SetAttr, Time};
-pub use rebase::give_to_store;
+pub use rebase::{Settled, give_to_store};
 pub use record::{DraftProperties, DraftRecord};
 pub use scratch::{BEING_WRITTEN, Drafts};
 pub use survey::{DraftFile, Upper, upper_entries};

@@ -165,6 +165,17 @@ impl Drafts {
         make: impl FnOnce(&Path, Owner) -> Result<()>,
     ) -> Result<Attr> {
         let _change = self.change(parent)?;
+        self.make_in_change((parent, name), caller, directory, make)
+    }
+
+    /// The same for who holds the draft's gate.
+    fn make_in_change(
+        &self,
+        (parent, name): (u64, &OsStr),
+        caller: Caller,
+        directory: bool,
+        make: impl FnOnce(&Path, Owner) -> Result<()>,
+    ) -> Result<Attr> {
         self.own(parent)?;
         let _names = self.shared(parent)?;
         let owner = self.owner(parent, caller)?;
@@ -469,13 +480,16 @@ impl Drafts {
     ) -> Result<(Attr, Opened)> {
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
         let mut made = None;
-        let attr = self.make((parent, name), caller, false, |path, owner| {
+        // Held until the writer is counted: a commit between the two would take the file for finished.
+        let change = self.change(parent)?;
+        let attr = self.make_in_change((parent, name), caller, false, |path, owner| {
             made = Some(self.create_at(path, access, owner, mode)?);
             Ok(())
         });
         let attr = match (attr, made.is_some()) {
             // Somebody else made it a moment ago.
             (Err(Errno::EXIST), false) if !flags.contains(OFlags::EXCL) => {
+                drop(change);
                 let attr = self.lookup(parent, name)?;
                 return match self.open_file(attr.id, caller, flags) {
                     Ok(opened) => Ok((self.getattr(attr.id, None)?, opened)),
@@ -493,6 +507,7 @@ impl Drafts {
         let opened = self.handles.share(attr.id, || Ok(None)).and_then(|inode| {
             self.keep_shared(Arc::new(file), inode, attr.id, draft, OpenMode::of(flags), caller)
         });
+        drop(change);
         if opened.is_err() {
             self.forget(attr.id, 1);
         }

@@ -25,6 +25,17 @@ use crate::model::tree::Content;
 /// The mode of a pack that was a draft's file.
 const PACK_MODE: u32 = 0o644;
 
+/// What became of a file whose content is in a version now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It stands on that content and on nothing else.
+    Wholly,
+    /// It keeps its own bytes, and needs no others but those of the version.
+    NotAtAll,
+    /// It goes on standing on the content of an earlier version, which must stay.
+    OnWhatWas,
+}
+
 impl Drafts {
     fn in_draft(&self, key: &ArtifactPath, path: &Path) -> PathBuf {
         let root: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
@@ -49,8 +60,7 @@ impl Drafts {
     }
 
     /// The file at `path` is exactly `content` now, and gives its own bytes up; `shared` when these
-    /// are a pack's. `false` when it stays as it is, because somebody has it open or it has
-    /// names elsewhere.
+    /// are a pack's. It stays as it is when somebody has it open or it has names elsewhere.
     ///
     /// # Errors
     /// What the host says.
@@ -60,35 +70,35 @@ impl Drafts {
         path: &Path,
         content: Content,
         shared: bool,
-    ) -> Result<bool> {
+    ) -> Result<Settled> {
         let path = self.in_draft(key, path);
         let Some(mark) = ContentMark::whole(content) else {
             let stat = self.stat(&path)?;
-            return Ok(stat.st_nlink == 1 && self.may_share(stat.st_ino));
+            let alone = stat.st_nlink == 1 && self.may_share(stat.st_ino);
+            return Ok(if alone { Settled::Wholly } else { Settled::NotAtAll });
         };
         if shared {
             self.part_with(key, &path, mark)?;
-            return Ok(true);
+            return Ok(Settled::Wholly);
         }
         let settled = {
             // Nobody opens it between the look and the change.
             let _names = self.names.moving(key);
             let file = self.open_host(&path, OFlags::RDWR)?;
             let stat = rustix::fs::fstat(&file)?;
-            if !self.may_share(stat.st_ino) {
-                return Ok(false);
-            }
             let size = stat.st_size as u64;
+            let before = ContentMark::of(&file, size)?;
+            let left = if before.is_some() { Settled::OnWhatWas } else { Settled::NotAtAll };
             // A change by another name would not be seen by the directories that have this one.
-            if stat.st_nlink > 1 {
-                return Ok(false);
+            if !self.may_share(stat.st_ino) || stat.st_nlink > 1 {
+                return Ok(if before == Some(mark) { Settled::NotAtAll } else { left });
             }
-            if ContentMark::of(&file, size)? == Some(mark) {
-                return Ok(true);
+            if before == Some(mark) {
+                return Ok(Settled::Wholly);
             }
             // Somebody may read it by a mapping, though it is closed: holes would show there.
             if is_used(&file) {
-                return Ok(false);
+                return Ok(left);
             }
             mark.set(&file)?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -108,7 +118,7 @@ impl Drafts {
             // Something stayed of it, which would hide the content after a change.
             self.part_with(key, &path, mark)?;
         }
-        Ok(true)
+        Ok(Settled::Wholly)
     }
 
     /// Puts an empty file with the same attributes in the place of one whose inode is a pack's.

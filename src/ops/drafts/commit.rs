@@ -18,7 +18,7 @@ use crate::ops::put::{
     DraftLedger, DraftSource, Line, NewVersion, PutReport, content_of, put_draft,
 };
 use crate::registry::{Committed, LeaseId};
-use crate::staging::{DraftRecord, give_to_store};
+use crate::staging::{DraftRecord, Settled, give_to_store};
 
 /// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
 /// close(2) a little after it has returned.
@@ -177,28 +177,32 @@ impl DraftDesk {
     ) -> Result<()> {
         // Pinned first: the version may be deleted as soon as its commit is over.
         self.pin_frozen(draft, report.root)?;
-        self.settle(draft, ledger)?;
+        let settled = self.settle(draft, ledger)?;
         // What stood on an earlier version stands on this one now, also after a crash.
         let durable = self.drafts.settle_durably();
         durable.map_err(|e| on_host("make durable", Path::new("."), e))?;
         let selector = Selector::Version(committed.number);
         let base = Reference { path: committed.path.clone(), selector };
         let record = self.drafts.record(draft)?;
-        let before = record.lease;
-        let lease = self.begin_pins(draft, &[report.root])?;
+        let (lease, sources) = match settled {
+            true => (self.begin_pins(draft, &[report.root])?.0.into(), vec![report.root]),
+            // What stays as it was needs what it stood on.
+            false => (record.lease, record.sources.clone()),
+        };
+        let before = record.lease.filter(|before| lease != Some(*before));
         let record = DraftRecord {
             base: Some(base),
             root: Some(report.root),
             totals: report.totals,
-            lease: Some(lease.0),
-            sources: vec![report.root],
+            lease,
+            sources: sources.clone(),
             properties: Default::default(),
             since: if record.root.is_some() { record.since } else { super::now() },
             owner: record.owner.or_else(|| self.owner_of(draft)),
             ..record
         };
         self.drafts.set_record(draft, &record)?;
-        self.set_pinned(draft, vec![report.root]);
+        self.set_pinned(draft, sources);
         self.drafts.forget_template(draft);
         match before {
             Some(before) => self.repository.registry.release(LeaseId(before)),
@@ -206,7 +210,9 @@ impl DraftDesk {
         }
     }
 
-    fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<()> {
+    /// Whether nothing of the draft needs what it stood on before.
+    fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<bool> {
+        let mut all = true;
         // Directories that have something below which is not settled: they are not clean.
         let mut unsettled: Vec<Vec<u8>> = Vec::new();
         ledger.each(&mut |line| match line {
@@ -221,15 +227,17 @@ impl DraftDesk {
                 if let Some(pack) = shared {
                     own_pack(&pack)?;
                 }
-                if !settled {
+                if settled != Settled::Wholly {
                     unsettled.push(parent_of(&path));
                 }
+                all &= settled != Settled::OnWhatWas;
                 Ok(())
             }
             Line::Directory { path, tree } => {
                 self.settle_directory(draft, path, tree, &mut unsettled)
             }
-        })
+        })?;
+        Ok(all)
     }
 
     fn settle_directory(

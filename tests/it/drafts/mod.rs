@@ -1,6 +1,7 @@
 //! What drafts and puts must not miss: changes that show nowhere, second names, records that cannot be
 //! read, hosts that differ.
 
+mod commits;
 mod dead_store;
 mod hosts;
 mod links;

@@ -1,0 +1,120 @@
+//! What a commit must not take from a draft, nor put into a version.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::world::{World, noise};
+
+/// A draft of a version with one file, of which a byte is another.
+fn changed(world: &mut World) -> (std::path::PathBuf, Vec<u8>) {
+    let mut bytes = noise(1, 20_000);
+    let source = world.tree("src", &[("f", &bytes)]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let (_, staging) = world.mount();
+    world.ok(&["draft", "p/a:v0"]);
+    let file = OpenOptions::new().write(true).open(staging.join("p/a/f")).unwrap();
+    file.write_all_at(b"X", 10).unwrap();
+    bytes[10] = b'X';
+    (staging.join("p/a"), bytes)
+}
+
+#[test]
+fn what_a_draft_goes_on_standing_on_outlives_its_version() {
+    for linked in [true, false] {
+        let mut world = World::new();
+        let (draft, mut bytes) = changed(&mut world);
+        let open = match linked {
+            true => fs::hard_link(draft.join("f"), draft.join("g")).map(|()| None).unwrap(),
+            false => Some(File::open(draft.join("f")).unwrap()),
+        };
+        world.ok(&["commit", "p/a"]);
+        world.ok(&["delete", "p/a:v0"]);
+        world.ok(&["gc", "--garbage", "0"]);
+        drop(open);
+        world.umount();
+        world.mount();
+        assert!(fs::read(draft.join("f")).unwrap() == bytes, "linked: {linked}");
+        let file = OpenOptions::new().write(true).open(draft.join("f")).unwrap();
+        file.write_all_at(b"Y", 12_000).unwrap();
+        drop(file);
+        bytes[12_000] = b'Y';
+        world.ok(&["commit", "p/a"]);
+        world.ok(&["get", "p/a", "--root", "out"]);
+        assert!(fs::read(world.path("out/f")).unwrap() == bytes, "linked: {linked}");
+        world.umount();
+        world.sound();
+    }
+}
+
+#[test]
+fn zeros_beyond_the_end_bring_no_old_bytes_back() {
+    let mut world = World::new();
+    let (draft, before) = changed(&mut world);
+    let zeros = FallocateFlags::ZERO_RANGE;
+    for (number, (offset, length)) in
+        [(0, 30_000), (5_000, 20_000), (19_999, 5_000), (4_096, 15_904)].into_iter().enumerate()
+    {
+        let name = format!("f{number}");
+        fs::copy(draft.join("f"), draft.join(&name)).unwrap();
+        let plain = world.path(&name);
+        fs::write(&plain, &before).unwrap();
+        for path in [&plain, &draft.join(&name)] {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            fallocate(&file, zeros, offset, length).unwrap();
+        }
+        let same = || fs::read(&plain).unwrap() == fs::read(draft.join(&name)).unwrap();
+        assert!(same(), "{offset} {length}");
+    }
+    let file = OpenOptions::new().write(true).open(draft.join("f")).unwrap();
+    fallocate(&file, zeros, 0, 30_000).unwrap();
+    drop(file);
+    assert!(fs::read(draft.join("f")).unwrap() == vec![0; 30_000]);
+}
+
+/// Makes files and writes to them at once, until it is told to stop.
+fn write_on(folder: &Path, stop: &AtomicBool) {
+    fs::create_dir(folder).unwrap();
+    for number in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut file = File::create(folder.join(format!("f{number}"))).unwrap();
+        file.write_all(b"0123456789").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_file_that_was_just_made_is_in_no_version_before_its_writer_has_closed_it() {
+    let mut world = World::new();
+    let (_, staging) = world.mount();
+    let draft = staging.join("p/a");
+    fs::create_dir_all(&draft).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (folder, stop) = (draft.join(writer.to_string()), &stop);
+            scope.spawn(move || write_on(&folder, stop));
+        }
+        for round in 0..20 {
+            world.ok(&["commit", "p/a", "--wait=30"]);
+            let out = format!("out{round}");
+            world.ok(&["get", "p/a", "--root", &out]);
+            for folder in fs::read_dir(world.path(&out)).unwrap() {
+                for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+                    let file = file.unwrap();
+                    assert_eq!(file.metadata().unwrap().len(), 10, "{round}: {:?}", file.path());
+                }
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    world.ok(&["commit", "p/a", "--wait=30"]);
+    world.umount();
+    world.sound();
+}
