@@ -18,7 +18,7 @@ use super::{FIX_BATCH, PAGE, lost_object};
 use crate::content::pack::IndexEntry;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, PackId, Presence};
+use crate::model::object::{Extent, Located, ObjectKind, PackId, Presence};
 use crate::ops::maintenance::{self, Held};
 use crate::ops::repository::Repository;
 use crate::registry::{PackInfo, Rebuilt};
@@ -220,13 +220,76 @@ impl Work<'_> {
             whole &= pass.counts.is_empty();
             self.place_lost(pass.counts.into_iter().collect())?;
         }
-        whole &= counting.unreadable.is_empty();
+        let readable = counting.unreadable.is_empty();
         let unreadable = counting.unreadable.keys().copied().collect();
         self.doubt(unreadable)?;
-        if !whole {
-            self.keep_old_counts()?;
+        // What only unknown nodes need need not be there.
+        let aside = if readable { self.needed_by_nobody()? } else { Vec::new() };
+        let whole = readable && (whole || self.nothing_needed_is_lost()?);
+        match whole {
+            // It may belong to somebody else.
+            true => aside.into_iter().try_for_each(|digest| self.put(digest, None))?,
+            false => self.keep_old_counts()?,
         }
+        self.flush()?;
         Ok(whole)
+    }
+
+    /// What is in packs that nobody knew, and that nobody needs but what is there, too: none of it counts.
+    fn needed_by_nobody(&mut self) -> Result<Vec<Digest>> {
+        let mut unneeded = Vec::new();
+        RebuiltTable(self.repository).each(&mut |digest, located| {
+            if located.refs == 0 && self.is_unknown(&located) {
+                unneeded.push((digest, located));
+            }
+            Ok(())
+        })?;
+        let mut all = Vec::new();
+        while !unneeded.is_empty() {
+            let mut fewer: BTreeMap<Digest, u64> = BTreeMap::new();
+            for (digest, located) in unneeded {
+                all.push(digest);
+                if located.kind != ObjectKind::Chunk {
+                    let children = RebuiltTable(self.repository).children(digest, &located)?;
+                    children.into_iter().for_each(|child| *fewer.entry(child).or_default() += 1);
+                }
+            }
+            unneeded = Vec::new();
+            for some in fewer.into_iter().collect::<Vec<_>>().chunks(FIX_BATCH) {
+                unneeded.append(&mut self.lower(some)?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn nothing_needed_is_lost(&self) -> Result<bool> {
+        let mut lost = false;
+        RebuiltTable(self.repository).each(&mut |_, located| {
+            lost |= located.is_absent() && located.refs > 0;
+            Ok(())
+        })?;
+        Ok(!lost)
+    }
+
+    /// Lowers counts; what nobody knew and nobody needs any more.
+    fn lower(&mut self, fewer: &[(Digest, u64)]) -> Result<Vec<(Digest, Located)>> {
+        let mut unneeded = Vec::new();
+        let digests = fewer.iter().map(|(digest, _)| *digest).collect();
+        let found = self.repository.registry.locate_rebuilt(digests)?;
+        for ((digest, fewer), found) in fewer.iter().zip(found) {
+            let Some(found) = found else { continue };
+            let located = Located { refs: found.refs.saturating_sub(*fewer), ..found };
+            self.put(*digest, Some(located))?;
+            if located.refs == 0 && self.is_unknown(&located) {
+                unneeded.push((*digest, located));
+            }
+        }
+        self.flush()?;
+        Ok(unneeded)
+    }
+
+    fn is_unknown(&self, located: &Located) -> bool {
+        !self.packs.known.contains_key(&located.extent.pack)
     }
 
     fn set_counts(&mut self, counted: Vec<(Digest, u64)>) -> Result<()> {
@@ -234,10 +297,7 @@ impl Work<'_> {
         let found = self.repository.registry.locate_rebuilt(digests)?;
         for ((digest, refs), found) in counted.into_iter().zip(found) {
             let Some(found) = found else { continue };
-            // What is in a pack that nobody knew and that nobody needs stays unknown: it may belong to somebody else.
-            let unknown = !self.packs.known.contains_key(&found.extent.pack);
-            let located = (refs > 0 || !unknown).then_some(Located { refs, ..found });
-            self.put(digest, located)?;
+            self.put(digest, Some(Located { refs, ..found }))?;
         }
         self.flush()
     }

@@ -465,3 +465,41 @@ fn what_is_put_while_a_store_is_copied_is_in_the_copy() {
     }
     assert!(sources.len() > 6, "nothing was put meanwhile");
 }
+
+/// The registry of an older backup knows nothing of what was put since.
+#[test]
+fn packs_that_an_older_registry_does_not_know_outlive_every_repair() {
+    for lost in [false, true] {
+        let world = World::new();
+        let first = world.tree("a", &[("f", b"first")]);
+        world.ok(&["put", "-n", "p/a", first.to_str().unwrap()]);
+        let registry = world.repo().join("registry.redb");
+        let (old, new) = (world.path("old"), world.path("new"));
+        fs::copy(&registry, &old).unwrap();
+        let files: [(&str, &[u8]); 2] = [("d/big", &noise(1, 5 << 20)), ("d/e/small", b"small")];
+        let second = world.tree("b", &files);
+        world.ok(&["put", "-n", "p/b", second.to_str().unwrap()]);
+        fs::copy(&registry, &new).unwrap();
+        fs::copy(&old, &registry).unwrap();
+        let (biggest, aside) = (biggest(&world), world.path("aside"));
+        if lost {
+            // And a part of it is not there just now.
+            fs::rename(&biggest, &aside).unwrap();
+        }
+        let packs = stored(&world, "pack");
+        for mode in ["--repair", "--rebuild", "--repair", "--rebuild"] {
+            world.ok(&["fsck", mode]);
+            world.ok(&["gc", "--garbage", "0"]);
+            world.ok(&["verify"]);
+            let found = world.json_of_failed(&["fsck"]);
+            assert_eq!(found["problems"], found["unknown_packs"], "{mode}: {found}");
+        }
+        assert_eq!(stored(&world, "pack"), packs, "lost: {lost}");
+        if lost {
+            fs::rename(&aside, &biggest).unwrap();
+        }
+        fs::copy(&new, &registry).unwrap();
+        assert!(readable(&world, "p/b", &second), "lost: {lost}");
+        world.sound();
+    }
+}
