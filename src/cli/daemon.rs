@@ -178,6 +178,7 @@ impl Daemon {
     /// What is refused leaves nothing mounted.
     pub fn start(context: &Context, layout: &Layout, verb: &Mount) -> Result<Self> {
         let (options, access) = options(&verb.options, &context.access)?;
+        refuse_no_text([Some(&verb.directory), verb.staging.as_ref(), access.cache.as_ref()])?;
         let connection = Arc::new(connect::Connection::open(layout)?);
         let registry: Arc<dyn Registry> = Arc::<connect::Connection>::clone(&connection);
         let repository = Arc::new(Repository::new(layout.clone(), registry, &access)?);
@@ -372,6 +373,17 @@ fn mount_both(
         }
     }
     Ok((mounts, watchers))
+}
+
+/// What a daemon says of itself is text.
+fn refuse_no_text(paths: [Option<&PathBuf>; 3]) -> Result<()> {
+    match paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => {
+            let what = format!("{} is not UTF-8", path.display());
+            Err(Error::new(Kind::BadName, what).hint("choose a path that is"))
+        }
+    }
 }
 
 fn record_path(layout: &Layout, pid: u32) -> PathBuf {

@@ -142,6 +142,9 @@ pub fn list(repository: Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)
 
 /// A draft as JSON.
 pub fn draft_json(draft: &DraftInfo) -> serde_json::Value {
+    if let Some(error) = &draft.unread {
+        return json!({ "draft": draft.path.to_string(), "error": error });
+    }
     json!({
         "draft": draft.path.to_string(),
         "base": draft.base.as_ref().map(ToString::to_string),
@@ -153,6 +156,9 @@ pub fn draft_json(draft: &DraftInfo) -> serde_json::Value {
 
 /// A draft as a row of a table.
 pub fn draft_row(draft: &DraftInfo) -> Vec<String> {
+    if let Some(error) = &draft.unread {
+        return vec![draft.path.to_string(), error.clone()];
+    }
     let base = draft.base.as_ref().map_or_else(String::new, |base| format!("from {base}"));
     vec![
         draft.path.to_string(),

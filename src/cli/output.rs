@@ -39,7 +39,7 @@ impl Output {
     /// Says something beside the data.
     pub fn note(self, text: &str) {
         if !self.json && !self.quiet {
-            eprintln!("{}", on_stderr(text));
+            say(&on_stderr(text));
         }
     }
 }
@@ -55,12 +55,17 @@ fn on_stderr(text: &str) -> String {
     if std::io::stderr().is_terminal() { on_terminal(text) } else { text.to_owned() }
 }
 
+/// Writes a line to stderr, if somebody reads it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// A reader that has seen enough (`| head`) is no error.
 pub fn end_quietly(printed: std::io::Result<()>) {
     match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
-            eprintln!("artifactfs: cannot write to stdout: {e}");
+            say(&format!("artifactfs: cannot write to stdout: {e}"));
             std::process::exit(i32::from(super::exit::USAGE_OR_DIFFERS));
         }
         Ok(()) => {}
@@ -93,12 +98,12 @@ impl Write for Stream {
 pub fn tell(error: &Error, json: bool) {
     if json {
         let document = json!({ "error": error.to_wire() });
-        eprintln!("{document:#}");
+        say(&format!("{document:#}"));
         return;
     }
-    eprintln!("artifactfs: {}", on_stderr(&error.message()));
+    say(&format!("artifactfs: {}", on_stderr(&error.message())));
     if let Some(hint) = error.hint_text() {
-        eprintln!("  hint: {}", on_stderr(hint));
+        say(&format!("  hint: {}", on_stderr(hint)));
     }
 }
 

@@ -60,14 +60,18 @@ fn commit_within(
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
             let (fs, draft, path, alias) = waiting;
-            fs.desk.trouble(format!(
-                "mv {draft} {path}:{alias}: the commit goes on, and mv does not wait for it; \
-                 `artifactfs commit {draft} -a {alias}` does"
-            ));
+            fs.desk.trouble(goes_on(&draft, &path, &alias));
             Err(Errno::from_i32(rustix::io::Errno::INPROGRESS.raw_os_error()))
         }
         Err(RecvTimeoutError::Disconnected) => Err(Errno::EIO),
     }
+}
+
+fn goes_on(draft: &ArtifactPath, path: &ArtifactPath, alias: &Alias) -> String {
+    format!(
+        "mv {draft} {path}:{alias}: the commit goes on, and mv does not wait for it; \
+         `artifactfs commit {draft} -a {alias}` does"
+    )
 }
 
 fn commit(
@@ -78,6 +82,7 @@ fn commit(
     pid: u32,
     told: &SyncSender<Result<(), Errno>>,
 ) {
+    let told_of = goes_on(draft, &path, &alias);
     let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
     let run = runs::of_process(pid);
     let request = CommitDraft { path, aliases, run, ..CommitDraft::plain(draft.clone()) };
@@ -89,6 +94,7 @@ fn commit(
     // Answered already: the kernel still has the draft under its name, which is gone.
     if told.send(outcome).is_err() && outcome.is_ok() {
         tracing::info!("draft {draft} was committed; mv did not wait for it");
+        fs.desk.no_trouble(&told_of);
         fs.desk.tell_moved(draft, &[]);
     }
 }

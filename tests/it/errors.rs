@@ -206,3 +206,22 @@ fn a_daemon_of_another_release_is_named() {
     refuses(&world, &["ls"], 15, &["another protocol", "releases"]);
     other.join().unwrap();
 }
+
+#[test]
+fn a_place_to_mount_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let place = world.dir.path().join(std::ffi::OsStr::from_bytes(b"mnt\xff"));
+    fs::create_dir(&place).unwrap();
+    let ran = crate::world::ran(world.command(&["mount"]).arg(&place).output().unwrap());
+    assert!(ran.code == 2 && ran.err.contains("UTF-8"), "{}: {}", ran.code, ran.err);
+}
+
+#[test]
+fn nobody_has_to_listen_to_what_is_told() {
+    let world = World::new();
+    let mut command = world.command(&["show", "p/nothing"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(command.stderr(writer).status().unwrap().code(), Some(10));
+}

@@ -120,6 +120,15 @@ pub struct DraftInfo {
     pub size_bytes: u64,
     /// Paths that differ from the base.
     pub changed: u64,
+    /// Why nothing is known of it, if so.
+    pub unread: Option<String>,
+}
+
+impl DraftInfo {
+    fn unread(path: ArtifactPath, error: &Error) -> Self {
+        let unread = Some(error.to_string());
+        Self { path, base: None, files: 0, size_bytes: 0, changed: 0, unread }
+    }
 }
 
 /// The answer to a [`DraftCall`].
@@ -262,6 +271,12 @@ impl DraftDesk {
         troubles.push_back(what);
     }
 
+    /// What a line for `artifactfs status` said is over.
+    pub fn no_trouble(&self, what: &str) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.retain(|trouble| trouble != what);
+    }
+
     /// Begins a draft from a version: nothing of it is read.
     ///
     /// # Errors
@@ -344,7 +359,8 @@ impl DraftDesk {
                 (size_bytes + after.unwrap_or_default()).saturating_sub(before.unwrap_or_default());
             Ok(())
         })?;
-        Ok(DraftInfo { path: draft, base: record.base, files, size_bytes, changed })
+        let base = record.base;
+        Ok(DraftInfo { path: draft, base, files, size_bytes, changed, unread: None })
     }
 
     fn diff(&self, draft: &ArtifactPath) -> Result<DraftAnswer> {
@@ -432,15 +448,11 @@ impl DraftService for DraftDesk {
         match call {
             DraftCall::List => {
                 let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut troubles: Vec<String> = troubles.iter().cloned().collect();
-                let mut drafts = Vec::new();
-                for draft in self.drafts.list()? {
-                    match self.info(draft.clone()) {
-                        Ok(info) => drafts.push(info),
-                        Err(e) => troubles.push(format!("draft {draft}: {e}")),
-                    }
-                }
-                Ok(DraftAnswer::Drafts { drafts, troubles })
+                let troubles: Vec<String> = troubles.iter().cloned().collect();
+                let drafts = self.drafts.list()?.into_iter().map(|draft| {
+                    self.info(draft.clone()).unwrap_or_else(|e| DraftInfo::unread(draft, &e))
+                });
+                Ok(DraftAnswer::Drafts { drafts: drafts.collect(), troubles })
             }
             DraftCall::Commit(request) => {
                 let report = self.commit(&request, false)?;

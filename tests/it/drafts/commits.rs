@@ -85,7 +85,7 @@ fn write_on(folder: &Path, stop: &AtomicBool) {
         }
         let mut file = File::create(folder.join(format!("f{number}"))).unwrap();
         file.write_all(b"0123456789").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
@@ -97,11 +97,11 @@ fn a_file_that_was_just_made_is_in_no_version_before_its_writer_has_closed_it() 
     fs::create_dir_all(&draft).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for writer in 0..4 {
+        for writer in 0..2 {
             let (folder, stop) = (draft.join(writer.to_string()), &stop);
             scope.spawn(move || write_on(&folder, stop));
         }
-        for round in 0..20 {
+        for round in 0..8 {
             world.ok(&["commit", "p/a", "--wait=30"]);
             let out = format!("out{round}");
             world.ok(&["get", "p/a", "--root", &out]);

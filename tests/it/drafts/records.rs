@@ -65,6 +65,9 @@ fn a_draft_whose_record_cannot_be_read_is_kept_and_named_and_comes_back_with_it(
         assert!(fs::write(staging.join("p/a/new"), b"new").is_err(), "{damage:?}");
         let status = world.ok(&["status"]);
         assert!(status.contains("draft.json"), "{damage:?}: {status}");
+        let listed = world.json(&["draft", "ls"]);
+        assert_eq!(listed[0]["draft"], "p/a", "{damage:?}");
+        assert!(listed[0]["error"].as_str().unwrap().contains("draft.json"), "{listed}");
         // Another draft is not concerned.
         fs::write(staging.join("q/other/file"), b"here").unwrap();
         world.ok(&["commit", "q/other"]);
