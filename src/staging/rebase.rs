@@ -32,8 +32,8 @@ pub enum Settled {
     Wholly,
     /// It keeps its own bytes, and needs no others but those of the version.
     NotAtAll,
-    /// It goes on standing on the content of an earlier version, which must stay.
-    OnWhatWas,
+    /// It goes on standing on this content of an earlier version, which must stay.
+    On(Content),
 }
 
 impl Drafts {
@@ -88,7 +88,7 @@ impl Drafts {
             let stat = rustix::fs::fstat(&file)?;
             let size = stat.st_size as u64;
             let before = ContentMark::of(&file, size)?;
-            let left = if before.is_some() { Settled::OnWhatWas } else { Settled::NotAtAll };
+            let left = before.map_or(Settled::NotAtAll, |before| Settled::On(before.content));
             // A change by another name would not be seen by the directories that have this one.
             if !self.may_share(stat.st_ino) || stat.st_nlink > 1 {
                 return Ok(if before == Some(mark) { Settled::NotAtAll } else { left });

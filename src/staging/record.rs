@@ -28,7 +28,7 @@ pub struct DraftRecord {
     pub owner: Option<(u32, u32)>,
     /// The lease that pins what the draft stands on.
     pub lease: Option<u64>,
-    /// What it pins: root trees of versions.
+    /// What it pins: root trees of versions, and content that files still stand on.
     pub sources: Vec<Digest>,
     /// Files, by path in the draft, that a commit under way may share with a pack.
     pub shared: Vec<Vec<u8>>,

@@ -1,5 +1,6 @@
 //! A draft becomes a version, and goes on from there.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -23,6 +24,9 @@ use crate::staging::{DraftRecord, Settled, give_to_store};
 /// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
 /// close(2) a little after it has returned.
 pub const WRITERS_WAIT: Duration = Duration::from_secs(2);
+
+/// Content that is pinned piece by piece: a draft with more of it keeps all it stood on.
+const STAYING_MAX: usize = 1000;
 
 fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
     Error::io(format!("cannot {what} {} of the draft", path.display()), error.into())
@@ -177,17 +181,20 @@ impl DraftDesk {
     ) -> Result<()> {
         // Pinned first: the version may be deleted as soon as its commit is over.
         self.pin_frozen(draft, report.root)?;
-        let settled = self.settle(draft, ledger)?;
+        let stays = self.settle(draft, ledger)?;
         // What stood on an earlier version stands on this one now, also after a crash.
         let durable = self.drafts.settle_durably();
         durable.map_err(|e| on_host("make durable", Path::new("."), e))?;
         let selector = Selector::Version(committed.number);
         let base = Reference { path: committed.path.clone(), selector };
         let record = self.drafts.record(draft)?;
-        let (lease, sources) = match settled {
-            true => (self.begin_pins(draft, &[report.root])?.0.into(), vec![report.root]),
-            // What stays as it was needs what it stood on.
-            false => (record.lease, record.sources.clone()),
+        let (lease, sources) = match stays.len() {
+            0..=STAYING_MAX => {
+                let sources: Vec<Digest> = [report.root].into_iter().chain(stays).collect();
+                (Some(self.begin_pins(draft, &sources)?.0), sources)
+            }
+            // So much that all it stood on so far stays.
+            _ => (record.lease, record.sources.clone()),
         };
         let before = record.lease.filter(|before| lease != Some(*before));
         let record = DraftRecord {
@@ -210,9 +217,10 @@ impl DraftDesk {
         }
     }
 
-    /// Whether nothing of the draft needs what it stood on before.
-    fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<bool> {
-        let mut all = true;
+    /// What files of the draft still stand on, though it is in no version that the draft stands on; at most one
+    /// more than may be pinned one by one.
+    fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<BTreeSet<Digest>> {
+        let mut stays = BTreeSet::new();
         // Directories that have something below which is not settled: they are not clean.
         let mut unsettled: Vec<Vec<u8>> = Vec::new();
         ledger.each(&mut |line| match line {
@@ -230,14 +238,18 @@ impl DraftDesk {
                 if settled != Settled::Wholly {
                     unsettled.push(parent_of(&path));
                 }
-                all &= settled != Settled::OnWhatWas;
+                if let Settled::On(content) = settled
+                    && stays.len() <= STAYING_MAX
+                {
+                    stays.extend(content.digest());
+                }
                 Ok(())
             }
             Line::Directory { path, tree } => {
                 self.settle_directory(draft, path, tree, &mut unsettled)
             }
         })?;
-        Ok(all)
+        Ok(stays)
     }
 
     fn settle_directory(

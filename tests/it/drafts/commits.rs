@@ -34,7 +34,16 @@ fn what_a_draft_goes_on_standing_on_outlives_its_version() {
         };
         world.ok(&["commit", "p/a"]);
         world.ok(&["delete", "p/a:v0"]);
+        for number in 1..4 {
+            fs::write(draft.join("more"), noise(number, 100_000)).unwrap();
+            world.ok(&["commit", "p/a"]);
+            world.ok(&["delete", &format!("p/a:v{number}")]);
+        }
         world.ok(&["gc", "--garbage", "0"]);
+        // What stays is the file's content, not every version since.
+        let record = fs::read(world.repo().join("drafts/p/a/draft.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(record["sources"].as_array().unwrap().len(), 2, "{record}");
         drop(open);
         world.umount();
         world.mount();
