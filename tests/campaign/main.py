@@ -121,8 +121,7 @@ class Campaign:
         self.bytes_counted(world, people, settled)
         world.model.forget_copies()
 
-    def calmly(self, world, args):
-        """Runs a check that must find nothing; whether no writer may be alive."""
+    def checked(self, world, args):
         ran = world.run(args, calm=True)
         if ran.code == CONFLICT:
             # The daemon holds what a commit that failed could not release: it goes with the daemon.
@@ -130,6 +129,11 @@ class Campaign:
             world.run(["umount", world.mount_point], calm=True)
             ran = world.run(args, calm=True)
             disturb.mount_again(world)
+        return ran
+
+    def calmly(self, world, args):
+        """Runs a check that must find nothing; whether no writer may be alive."""
+        ran = self.checked(world, args)
         # A writer that was killed in a container is not known to be dead for ten minutes.
         unknown = ran.code == CONFLICT and "somebody is writing" in ran.err
         if unknown and "container" in self.kinds:
@@ -143,7 +147,7 @@ class Campaign:
         its version was deleted leaves what it pointed at counted too high, until a repair."""
         if world.run(["verify"], calm=True).code != 0:
             self.put_again(world)
-        if world.run(["fsck"], calm=True).code == CORRUPT:
+        if self.checked(world, ["fsck"]).code == CORRUPT:
             self.count("repaired")
             world.run(["fsck", "--repair"], calm=True)
 

@@ -24,7 +24,9 @@ class Programs(Worker):
         self.logs, self.log, self.logged = [], None, 0
         self.unsure = []  # when commits began that did not say how they ended
         self.unread = {}  # version -> when its commit began and ended
+        self.unjudged = []  # name of a version, what it has, and when its commit began and ended
         self.hurt = False
+        self.pinned = 0  # bytes of a version that the draft stands on, and that may be deleted
         self.begin_empty()
 
     def find(self, text):
@@ -48,7 +50,7 @@ class Programs(Worker):
     def begin_round(self):
         for program in self.programs:
             program.history.restart(program.now())
-        self.unsure, self.unread = [], {}
+        self.unsure, self.unread, self.unjudged = [], {}, []
         self.logs = []
         self.new_log()
 
@@ -74,12 +76,17 @@ class Programs(Worker):
         if ran.code != 0:
             return self.find(f"draft {name}: exit {ran.code}: {ran.err.strip()[-400:]}")
         self.campaign.count("draft of an earlier version")
+        self.pinned = self.bytes_of(number)
         known = self.model.of(self.artifact, number)
         if (found := manifest(self.root)) != known:
             self.find(f"as it begins from v{number}: {difference(known, found)}")
         self.remove_logs()
         for program in self.programs:
             program.load(self.model.sources[self.model.key(known)])
+
+    def bytes_of(self, number):
+        folder = self.model.sources[self.model.key(self.model.of(self.artifact, number))]
+        return sum(os.lstat(os.path.join(folder, path)).st_size for path in manifest(folder))
 
     def remove_logs(self):
         for name in os.listdir(self.root):
@@ -123,7 +130,7 @@ class Programs(Worker):
     # ---- versions ----
 
     def read(self, number, calm=False):
-        """Reads a version and judges it; whether it could be read."""
+        """Reads a version, to be judged when every program knows how what it did meanwhile ended; whether it could be read."""
         began, ended = self.unread.get(number, (min(self.unsure, default=math.inf), math.inf))
         name = f"{self.artifact}:v{number}"
         target = self.world.path("got", self.name)
@@ -135,12 +142,17 @@ class Programs(Worker):
             return False
         self.unread.pop(number, None)
         found = manifest(target)
-        if wrong := self.judge(found, target, began, ended):
-            self.campaign.find(self.world, f"{name} is nothing that was in the draft: {' | '.join(wrong)}")
-        self.campaign.count("version of programs judged")
         self.noted(self.model.acknowledge(self.artifact, number, found))
         self.model.keep(target, found)
+        self.unjudged.append((name, found, began, ended))
         return True
+
+    def judge_all(self):
+        for name, found, began, ended in self.unjudged:
+            self.campaign.count("version of programs judged")
+            if wrong := self.judge(found, self.model.sources[self.model.key(found)], began, ended):
+                self.campaign.find(self.world, f"{name} is nothing that was in the draft: {' | '.join(wrong)}")
+        self.unjudged = []
 
     def judge(self, found, folder, began, ended):
         """What is wrong with a tree that was in the draft at one moment between the two."""
@@ -210,6 +222,8 @@ class Programs(Worker):
                 self.begin_empty()
         self.hurt = False
         self.decide(delete=False)
+        self.judge_all()
+        self.remove_logs()
         known = sorted(self.model.versions.get(self.artifact, {}))
         if known and self.rng.random() < 0.4:
             self.begin_from(self.rng.choice(known))
@@ -223,7 +237,6 @@ class Programs(Worker):
             self.find(f"in calm: {' | '.join(wrong)}")
         for program in self.programs:
             program.look_at_attributes()
-        self.remove_logs()
 
     def commit_all(self):
         wanted = manifest(self.root)
@@ -232,6 +245,7 @@ class Programs(Worker):
             return
         number = number_of(ran.json()["reference"])
         # What it has is compared with all other versions.
+        self.pinned = 0
         self.noted(self.model.acknowledge(self.artifact, number, wanted))
         self.model.keep(self.root, wanted)
 
@@ -241,4 +255,4 @@ class Programs(Worker):
             self.model.deleted(self.artifact, number, True)
 
     def pinned_bytes(self):
-        return 4 << 20
+        return (4 << 20) + self.pinned
