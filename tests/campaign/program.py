@@ -251,6 +251,7 @@ class Program:
             return
         mode = self.rng.choice([0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE])
         at, length = self.somewhere(node), self.rng.randrange(1, 60_000)
+        self.what = f"fallocate {mode:#x} of {length} bytes at {at}"
         with self.step(*self.names(node)), opened(self.path(path), os.O_RDWR) as fd:
             try:
                 called(LIBC.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(length)))
@@ -260,7 +261,7 @@ class Program:
                     raise
                 return
             if mode & (PUNCH_HOLE | ZERO_RANGE):
-                node.put(at, bytes(min(length, max(len(node.data) - at, 0)))) if at < len(node.data) else None
+                node.put(min(at, len(node.data)), bytes(max(min(length, len(node.data) - at), 0)))
             if mode in (0, ZERO_RANGE):
                 node.data = node.data.ljust(at + length, b"\0")
 
