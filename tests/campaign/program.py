@@ -1,4 +1,5 @@
-"""One program that writes in a draft in which others write too. The names it makes begin with its letter, so what it knows of them is exact."""
+"""One program that writes in a draft in which others write too. The names it makes begin with its letter, so what it knows of
+them is exact."""
 import contextlib, ctypes, errno, math, os, shutil, stat, subprocess, sys, time
 
 from history import History

@@ -5,7 +5,7 @@ import errno, math, os, shutil, time
 from history import Log
 from model import DIRECTORY, difference, manifest, shortened
 from program import SHARED, Program
-from workers import CONFLICT, FOR_NOW, NOT_FOUND, UNAVAILABLE, Worker, guarded, number_of, sub
+from workers import CONFLICT, CORRUPT, FOR_NOW, NOT_FOUND, UNAVAILABLE, Worker, guarded, number_of, sub
 
 LETTERS = "abc"
 # Versions kept from one round to the next.
@@ -35,7 +35,9 @@ class Programs(Worker):
     def excuse(self, what, error, began):
         """Finds fault with a failure, unless it had a reason."""
         damaged = self.world.damaged and error.errno == errno.EIO
-        if not damaged and not self.world.excused(FOR_NOW, began, time.time(), slack=3):
+        # A draft that could not be put right when the disk was full takes nothing (EIO) until its next commit.
+        slack = 20 if error.errno == errno.EIO else 3
+        if not damaged and not self.world.excused(FOR_NOW, began, time.time(), slack):
             self.find(f"{what}: {shortened(str(error))}")
 
     # ---- the draft ----
@@ -177,7 +179,7 @@ class Programs(Worker):
         """Reads versions that are not known yet; with `delete`, those that cannot be read go."""
         listed = self.world.run(["--json", "ls", self.artifact], calm=True)
         if listed.code not in (0, NOT_FOUND):
-            return self.find(f"ls: exit {listed.code}: {listed.err.strip()}")
+            return None if delete else self.find(f"ls: exit {listed.code}: {listed.err.strip()}")
         there = sorted(number_of(version["reference"]) for version in listed.json()) if listed.code == 0 else []
         for number in there:
             if self.model.of(self.artifact, number) is not None or self.read(number, calm=True):
@@ -196,6 +198,8 @@ class Programs(Worker):
         while ran.code == CONFLICT and time.time() < deadline and not self.campaign.stopping:
             time.sleep(0.5)
             ran = self.world.run(args, calm=True)
+        if ran.code == CORRUPT and self.hurt:
+            raise OSError(errno.EIO, ran.err.strip()[-200:])
         if ran.code != 0:
             self.find(f"{' '.join(args)} in calm: exit {ran.code}: {ran.err.strip()[-400:]}")
         return ran if ran.code == 0 else None
@@ -208,6 +212,9 @@ class Programs(Worker):
 
     def settle(self):
         try:
+            # It ends what commits that failed have left, and no commit of a command that was killed comes after it.
+            self.unsure.append(time.monotonic())
+            self.calmly(["commit", self.artifact, "--wait=60"])
             for program in self.programs:
                 if program.doubted:
                     program.clear_doubt()
@@ -216,10 +223,7 @@ class Programs(Worker):
         except OSError as error:
             if not (self.hurt and error.errno == errno.EIO):
                 raise
-            # What the draft stood on was in a version that could not be read.
-            self.campaign.count("draft hurt with what it stood on")
-            if self.calmly(["draft", "discard", self.artifact]):
-                self.begin_empty()
+            return self.give_up()
         self.hurt = False
         self.decide(delete=False)
         self.judge_all()
@@ -230,6 +234,14 @@ class Programs(Worker):
         for number in known[:-KEPT]:
             self.forget(number)
         self.begin_round()
+
+    def give_up(self):
+        """What the draft stood on was in a version that was hurt before it could be read."""
+        self.campaign.count("draft hurt with what it stood on")
+        self.hurt = False
+        self.decide(delete=True)
+        if self.calmly(["draft", "discard", self.artifact]):
+            self.begin_empty()
 
     def look_at_all(self):
         now = time.monotonic()
