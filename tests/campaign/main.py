@@ -1,11 +1,12 @@
 """The campaign: worlds of rounds; each round ends in calm, and everything is compared."""
-import argparse, collections, contextlib, os, random, shutil, signal, sys, threading, time
+import argparse, collections, os, random, shutil, signal, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import disturb
 from model import difference, manifest
-from workers import CONFLICT, CORRUPT, Drafter, Pruner, Putter, Reader, number_of
-from world import World, read, where
+from programs import Programs
+from workers import CONFLICT, CORRUPT, Drafter, Pruner, Putter, Reader, guarded, number_of, sub
+from world import DISKS, World, read, where
 
 ROUNDS_OF_A_WORLD = 6
 # A pack's index and the ends of its holes take room beside what lives in it.
@@ -36,7 +37,7 @@ class Campaign:
             self.counts[what] += 1
 
     def find(self, world, text):
-        line = f"FINDING world {world.number}{' (S3)' if world.remote else ''} round {self.rounds + 1}: {text}"
+        line = f"FINDING world {world.number} ({world.disk}{', S3' if world.remote else ''}) round {self.rounds + 1}: {text}"
         with self.lock:
             self.findings.append(line)
             self.round_findings += 1
@@ -50,7 +51,7 @@ class Campaign:
         while time.time() < self.deadline and not self.stopping:
             number += 1
             remote = self.rng.random() < 0.3
-            self.world = World(self, number, remote)
+            self.world = World(self, number, remote, self.rng.choice(sorted(DISKS)))
             try:
                 self.in_world(self.world)
             finally:
@@ -59,8 +60,9 @@ class Campaign:
     def in_world(self, world):
         rng = random.Random(self.rng.getrandbits(64))
         disturb.mount_again(world)
-        people = [Putter(world, "w0", sub(rng)), Putter(world, "w1", sub(rng)), Pruner(world, "w2", sub(rng)),
-                  Drafter(world, "d0", sub(rng)), Reader(world, "r0", sub(rng)), Reader(world, "r1", sub(rng))]
+        kinds = [(Putter, "w0"), (Putter, "w1"), (Pruner, "w2"), (Drafter, "d0"), (Programs, "programs"),
+                 (Reader, "r0"), (Reader, "r1")]
+        people = [kind(world, name, sub(rng)) for kind, name in kinds]
         for _ in range(ROUNDS_OF_A_WORLD):
             if time.time() >= self.deadline or self.stopping:
                 break
@@ -106,19 +108,20 @@ class Campaign:
             self.find(world, f"cannot be mounted again: {world.mount().err.strip()}")
             return
         if world.damaged:
+            for person in people:
+                person.drop()
             self.mend(world)
         settled = all([self.calmly(world, args) for args in (["verify"], ["fsck"])])
+        for person in people:
+            person.settle()
         world.damaged = False
         self.compare(world)
         for person in people:
-            if isinstance(person, Drafter):
-                with contextlib.suppress(FileNotFoundError):
-                    person.look()
+            person.look()
         self.bytes_counted(world, people, settled)
         world.model.forget_copies()
 
-    def calmly(self, world, args):
-        """Runs a check that must find nothing; whether no writer may be alive."""
+    def checked(self, world, args):
         ran = world.run(args, calm=True)
         if ran.code == CONFLICT:
             # The daemon holds what a commit that failed could not release: it goes with the daemon.
@@ -126,6 +129,11 @@ class Campaign:
             world.run(["umount", world.mount_point], calm=True)
             ran = world.run(args, calm=True)
             disturb.mount_again(world)
+        return ran
+
+    def calmly(self, world, args):
+        """Runs a check that must find nothing; whether no writer may be alive."""
+        ran = self.checked(world, args)
         # A writer that was killed in a container is not known to be dead for ten minutes.
         unknown = ran.code == CONFLICT and "somebody is writing" in ran.err
         if unknown and "container" in self.kinds:
@@ -139,7 +147,7 @@ class Campaign:
         its version was deleted leaves what it pointed at counted too high, until a repair."""
         if world.run(["verify"], calm=True).code != 0:
             self.put_again(world)
-        if world.run(["fsck"], calm=True).code == CORRUPT:
+        if self.checked(world, ["fsck"]).code == CORRUPT:
             self.count("repaired")
             world.run(["fsck", "--repair"], calm=True)
 
@@ -213,10 +221,10 @@ class Campaign:
                 for found in known.values():
                     for path, key in found.items():
                         source = os.path.join(copies.get(world.model.key(found), ""), path)
-                        if key not in content and os.path.exists(source):
+                        if key not in content and os.path.isfile(source):
                             content[key] = os.path.getsize(source)
-        drafts = sum(1 for person in people if isinstance(person, Drafter))
-        most = sum(content.values()) + len(content) * 512 + allowed + OVERHEAD_BYTES * (1 + 4 * drafts)
+        pinned = sum(person.pinned_bytes() for person in people)
+        most = sum(content.values()) + len(content) * 512 + allowed + OVERHEAD_BYTES + pinned
         if living > most:
             self.find(world, f"{living} bytes are said to live where versions have {sum(content.values())}")
 
@@ -238,22 +246,6 @@ class Campaign:
 
 class Hangs(Exception):
     """The world cannot be used any more."""
-
-
-def sub(rng):
-    return random.Random(rng.getrandbits(64))
-
-
-def guarded(campaign, world, work, *args):
-    """A thread whose end by an exception is a finding."""
-    def all_of_it():
-        try:
-            work(*args)
-        except Exception as error:  # The campaign's own mistakes are to be seen too.
-            if not campaign.stopping:
-                import traceback
-                campaign.find(world, f"{work.__qualname__}: {error!r}: {traceback.format_exc()[-600:]}")
-    return threading.Thread(target=all_of_it, daemon=True, name=getattr(work, "__qualname__", "worker"))
 
 
 def parse(words):

@@ -1,23 +1,43 @@
 """What was acknowledged, and trees of files to put."""
-import hashlib, os, shutil, threading, time
+import hashlib, os, shutil, stat, threading, time
+
+# The state of a directory.
+DIRECTORY = "directory"
 
 
 def digest(data):
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def state_of(path):
+    """What a version keeps of a name: content and executable bit of a file, the target of a symlink."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        return "-> " + os.readlink(path)
+    if stat.S_ISDIR(mode):
+        return DIRECTORY
+    with open(path, "rb") as file:
+        return state_of_file(file.read(), os.fstat(file.fileno()).st_mode)
+
+
+def state_of_file(data, mode):
+    return digest(data) + (" x" if mode & 0o111 else "")
+
+
 def manifest(root):
-    """Path and digest of every file below `root`."""
-    found = {}
-
-    def fail(error):
-        raise error
-
-    for folder, _, names in os.walk(root, onerror=fail):
-        for name in names:
-            path = os.path.join(folder, name)
-            with open(path, "rb") as file:
-                found[os.path.relpath(path, root)] = digest(file.read())
+    """Path and state of everything below `root`; paths of directories end with a slash."""
+    found, folders = {}, [""]
+    while folders:
+        folder = folders.pop()
+        # Not os.walk: it calls itself for each level, and some drafts are deeper than Python allows.
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                path = os.path.join(folder, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    found[path + "/"] = DIRECTORY
+                    folders.append(path)
+                else:
+                    found[path] = state_of(os.path.join(root, path))
     return found
 
 
@@ -25,8 +45,14 @@ def difference(wanted, found):
     """A short text of how two manifests differ."""
     lines = [f"missing {path}" for path in sorted(wanted.keys() - found.keys())]
     lines += [f"unexpected {path}" for path in sorted(found.keys() - wanted.keys())]
-    lines += [f"other bytes {path}" for path in sorted(wanted.keys() & found.keys()) if wanted[path] != found[path]]
+    lines += [f"other {path}" for path in sorted(wanted.keys() & found.keys()) if wanted[path] != found[path]]
+    lines = [shortened(line) for line in lines]
     return "; ".join(lines[:6]) + (f" and {len(lines) - 6} more" if len(lines) > 6 else "")
+
+
+def shortened(text):
+    """A path, without most of it if it is very long."""
+    return text if len(text) < 200 else f"{text[:100]}...({len(text)} bytes)...{text[-40:]}"
 
 
 def some_bytes(rng):
@@ -90,7 +116,7 @@ class Model:
         with self.lock:
             if self.key(found) not in self.sources:
                 target = os.path.join(self.folder, self.key(found))
-                shutil.copytree(root, target, dirs_exist_ok=True)
+                shutil.copytree(root, target, symlinks=True, dirs_exist_ok=True)
                 self.sources[self.key(found)] = target
 
     def acknowledge(self, name, number, found):

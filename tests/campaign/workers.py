@@ -1,7 +1,7 @@
 """Those who use a repository: they put, delete, prune, draft and read, and note what was acknowledged."""
-import errno, os, shutil, time
+import errno, os, random, shutil, threading, time
 
-from model import change, difference, digest, manifest
+from model import change, difference, digest, manifest, state_of
 
 # Exit statuses (man artifactfs, EXIT STATUS).
 NOT_FOUND, CONFLICT, CORRUPT, FULL, UNAVAILABLE = 10, 11, 13, 14, 15
@@ -21,6 +21,19 @@ class Worker:
         while time.time() < deadline and not self.campaign.stopping:
             self.step()
             time.sleep(self.rng.random() * 0.1)
+
+    def drop(self):
+        """Before damage is mended: gives up what no good copy can be put of."""
+
+    def settle(self):
+        """In calm, before versions are compared: all that was left open is decided."""
+
+    def look(self):
+        """In calm, after versions were compared: looks at what is in a draft."""
+
+    def pinned_bytes(self):
+        """What may live for the sake of this worker beside versions."""
+        return 0
 
     def run(self, args, count):
         self.campaign.count(count)
@@ -185,8 +198,13 @@ class Drafter(Worker):
                 os.fsync(file.fileno())
         self.known[name] = digest(data)
 
+    def pinned_bytes(self):
+        return 4 << 20
+
     def look(self):
         """What is in the draft, compared with what was written to it."""
+        if not os.path.exists(self.root()):
+            return {}
         found = manifest(self.root())
         for name, content in self.known.items():
             if content and found.get(name) != content:
@@ -227,8 +245,7 @@ class Reader(Worker):
         path = self.rng.choice(sorted(wanted))
         began = time.time()
         try:
-            with open(os.path.join(self.world.mount_point, f"{name}:v{number}", path), "rb") as file:
-                content = digest(file.read())
+            state = state_of(os.path.join(self.world.mount_point, f"{name}:v{number}", path))
         except OSError as error:
             ended = self.model.is_ended(name, number)
             excuse = self.world.damaged or self.world.excused(FOR_NOW, began, time.time(), slack=3)
@@ -237,9 +254,25 @@ class Reader(Worker):
             if not (ended or excuse or new):
                 self.campaign.find(self.world, f"read {name}:v{number}/{path}: {error}")
             return
-        if content != wanted[path]:
+        if state != wanted[path]:
             self.campaign.find(self.world, f"WRONG BYTES through the mount: {name}:v{number}/{path}")
 
 
 def number_of(reference):
     return int(reference.rsplit(":v", 1)[1])
+
+
+def sub(rng):
+    return random.Random(rng.getrandbits(64))
+
+
+def guarded(campaign, world, work, *args):
+    """A thread whose end by an exception is a finding."""
+    def all_of_it():
+        try:
+            work(*args)
+        except Exception as error:  # The campaign's own mistakes are to be seen too.
+            if not campaign.stopping:
+                import traceback
+                campaign.find(world, f"{work.__qualname__}: {error!r}: {traceback.format_exc()[-600:]}")
+    return threading.Thread(target=all_of_it, daemon=True, name=getattr(work, "__qualname__", "worker"))
