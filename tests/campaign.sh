@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A campaign of disturbances: kills, suspended processes, full disks, stores that fail, flipped bytes, repairs, containers and bind
-# mounts, beside puts, deletes, prunes, drafts and readers. After each round every acknowledged version is compared byte by byte,
-# and the bytes of the store are counted.
+# mounts, beside puts, deletes, prunes, drafts and readers (and, of the kinds, `programs`: several programs at work in one draft
+# while it is committed; `disks`: other file systems than ext4). After each round every acknowledged version is compared byte by
+# byte, and the bytes of the store are counted.
 #
 #   campaign.sh [BINARY] [--seconds N] [--seed S] [--only KINDS | --without KINDS] [--keep]
 #

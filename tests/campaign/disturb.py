@@ -224,7 +224,7 @@ def bind(world, rng, _end):
 KINDS = {"suspend": suspend, "daemon": daemon, "full": full, "store": store, "flip": flip, "index": index, "fsck": fsck,
          "repair": repair, "rebuild": rebuild, "bind": bind}
 # These are done by the workers.
-BESIDE = ["kill", "container"]
+BESIDE = ["kill", "container", "disks", "programs"]
 
 
 def undo(world):

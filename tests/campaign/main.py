@@ -51,7 +51,8 @@ class Campaign:
         while time.time() < self.deadline and not self.stopping:
             number += 1
             remote = self.rng.random() < 0.3
-            self.world = World(self, number, remote, self.rng.choice(sorted(DISKS)))
+            disk = self.rng.choice(sorted(DISKS)) if "disks" in self.kinds else "ext4"
+            self.world = World(self, number, remote, disk)
             try:
                 self.in_world(self.world)
             finally:
@@ -62,7 +63,7 @@ class Campaign:
         disturb.mount_again(world)
         kinds = [(Putter, "w0"), (Putter, "w1"), (Pruner, "w2"), (Drafter, "d0"), (Programs, "programs"),
                  (Reader, "r0"), (Reader, "r1")]
-        people = [kind(world, name, sub(rng)) for kind, name in kinds]
+        people = [kind(world, name, sub(rng)) for kind, name in kinds if kind is not Programs or "programs" in self.kinds]
         for _ in range(ROUNDS_OF_A_WORLD):
             if time.time() >= self.deadline or self.stopping:
                 break
