@@ -11,8 +11,11 @@ use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
-/// Dead objects taken out in one transaction.
+/// Dead objects asked for at once.
 const BURY_BATCH: u32 = 2_000;
+/// References taken back in one transaction, and so much more as a node has: everybody else who changes something
+/// waits for it.
+const BURY_REFERENCES: usize = 5_000;
 /// Packs asked for at once.
 const PURGE_BATCH: u32 = 100;
 /// Bytes of a pack read by one request when it is written anew.
@@ -99,7 +102,7 @@ fn bury(repository: &Repository) -> Result<u64> {
         if dead.is_empty() {
             return Ok(freed);
         }
-        let mut batch = Vec::with_capacity(dead.len());
+        let (mut batch, mut references) = (Vec::with_capacity(dead.len()), 0);
         for (digest, located) in dead {
             let children = match repository.reader.children(digest, located.kind) {
                 // Somebody else took it out since it was listed.
@@ -112,7 +115,12 @@ fn bury(repository: &Repository) -> Result<u64> {
                 }
                 children => children?,
             };
+            references += children.len();
             batch.push((digest, children));
+            if references >= BURY_REFERENCES {
+                freed += registry.bury(std::mem::take(&mut batch))?;
+                references = 0;
+            }
         }
         freed += registry.bury(batch)?;
     }
