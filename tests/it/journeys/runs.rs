@@ -54,7 +54,9 @@ fn state(world: &World, id: &str) -> String {
 
 /// A run that says `ready` on its output and goes on.
 fn start(world: &World, id: &str, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut command = world.command(&["run", "-p", "p", "--id", id, "--", "sh", "-ec", script]);
+    // A shell cannot trap what was ignored when the tests began, as in the background of a script.
+    let shell = ["env", "--default-signal", "sh", "-ec", script];
+    let mut command = world.command(&[&["run", "-p", "p", "--id", id, "--"], &shell[..]].concat());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
