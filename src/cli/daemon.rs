@@ -32,12 +32,12 @@ use crate::server::{Server, Services, serve_metrics};
 const POLL_EVERY: Duration = Duration::from_millis(20);
 /// The interval between two sweeps of leases whose writer is gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How often it looks for drafts that may have been quiet long enough, and for its mounts.
+/// The interval between two checks of the mounts and, with autocommit, of idle drafts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long mounts may take to end before it says that they are used elsewhere.
+/// The time after which an unmounted file system that has not ended is reported as used elsewhere.
 const LEAVE_AFTER: Duration = Duration::from_millis(300);
 
-/// What a daemon serves, as its file in the repository says.
+/// A daemon's mounts and cache, as recorded in its file in the repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DaemonRecord {
     /// Its process.
@@ -46,7 +46,7 @@ pub struct DaemonRecord {
     pub holder: String,
     /// The read-only mount.
     pub mount: PathBuf,
-    /// The minor number of its device; 0 when it has ended, or a daemon of an older release did not say.
+    /// The minor number of its device; 0 if the mount has ended, and in records of older releases.
     #[serde(default)]
     pub device: u32,
     /// The staging mount.
@@ -54,19 +54,19 @@ pub struct DaemonRecord {
     /// The minor number of its device.
     #[serde(default)]
     pub staging_device: Option<u32>,
-    /// Whether its mounts are gone from their places, and it only waits for the last user.
+    /// Whether the mounts are detached and the daemon only waits for their last user.
     #[serde(default)]
     pub left: bool,
-    /// Its cache; a daemon of an older release did not say.
+    /// The cache directory; `None` in records of older releases.
     #[serde(default)]
     pub cache: Option<PathBuf>,
-    /// What that may take.
+    /// The maximum size of the cache in bytes.
     #[serde(default)]
     pub cache_bytes: u64,
 }
 
 impl DaemonRecord {
-    /// The numbers of its mounts.
+    /// Returns the device numbers of the mounts that have not ended.
     pub fn devices(&self) -> Vec<u32> {
         std::iter::once(self.device)
             .filter(|device| *device != 0)
@@ -74,7 +74,7 @@ impl DaemonRecord {
             .collect()
     }
 
-    /// Whether its read-only mount is where it was mounted, as the daemon itself sees it.
+    /// Returns whether the read-only mount is still at its mount point in the daemon's own namespace.
     pub fn is_in_place(&self) -> bool {
         let here = |(device, source, point): &(u32, String, PathBuf)| {
             *device == self.device && source == SOURCE_NAME && *point == self.mount
@@ -83,7 +83,7 @@ impl DaemonRecord {
         !self.left && (self.device == 0 || seen())
     }
 
-    /// Where its mounts can be reached beside the places they were made for.
+    /// Returns the bind mounts and namespaces through which the mounts are still reachable.
     pub fn elsewhere(&self) -> Vec<Elsewhere> {
         let places: Vec<_> =
             std::iter::once(&self.mount).chain(&self.staging).map(PathBuf::as_path).collect();
@@ -375,7 +375,7 @@ fn mount_both(
     Ok((mounts, watchers))
 }
 
-/// What a daemon says of itself is text.
+/// Rejects paths that are not UTF-8: the daemon's record is JSON text.
 fn refuse_no_text(paths: [Option<&PathBuf>; 3]) -> Result<()> {
     match paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
         None => Ok(()),

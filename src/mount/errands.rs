@@ -37,7 +37,7 @@ pub enum Waits {
 
 type Errand = Box<dyn FnOnce() + Send>;
 
-/// Threads that wait for others. Metadata never waits for data, nor what is on the host for a store: each has its own.
+/// Three thread pools, so that metadata requests never wait for data, nor requests to the host's disk for a store.
 #[derive(Clone)]
 pub struct Errands {
     metadata: Arc<Pool>,

@@ -75,7 +75,7 @@ impl Filesystem for Staging {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -96,11 +96,21 @@ impl Filesystem for Staging {
         }
         let (accessed, modified) = (atime.map(time), mtime.map(time));
         let set = SetAttr { mode, uid, gid, size, accessed, modified };
-        self.change(ino.0, reply, move |it, reply| {
-            match it.fs.drafts().setattr(ino.0, fh.map(|fh| fh.0), set) {
-                Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
-                Err(e) => reply.error(host(e)),
-            }
+        let work = move |it: &Self, reply: ReplyAttr| match it.fs.drafts().setattr(
+            ino.0,
+            fh.map(|fh| fh.0),
+            set,
+        ) {
+            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
+            Err(e) => reply.error(host(e)),
+        };
+        let Some(content) = self.external_cut(ino.0, fh, size) else {
+            return self.change(ino.0, reply, work);
+        };
+        let caller = caller(req);
+        self.serve_elsewhere(Waits::Data, move |it| match it.permit(&content, caller) {
+            Ok(()) => it.change(ino.0, reply, work),
+            Err(e) => reply.error(e),
         });
     }
 
@@ -502,7 +512,7 @@ impl Filesystem for Staging {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -514,6 +524,11 @@ impl Filesystem for Staging {
         reply: ReplyWrite,
     ) {
         let (from, to) = ((ino_in.0, fh_in.0, offset_in), (ino_out.0, fh_out.0, offset_out));
-        self.serve_bytes(ino_out.0, fh_out.0, move |it| Staging::copy(it, from, to, len, reply));
+        let caller = caller(req);
+        let work = move |it: &Self| it.copy(from, to, (len, caller), reply);
+        match self.waits_for_bytes(from.0, from.1) || self.waits_for_bytes(to.0, to.1) {
+            true => self.serve_elsewhere(Waits::Data, work),
+            false => work(self),
+        }
     }
 }

@@ -70,7 +70,7 @@ impl Staging {
         }
     }
 
-    /// What stands on nothing waits for no store, nor for those who do.
+    /// Selects the disk's threads for drafts that stand on no version: they must not queue behind a store.
     fn apart_from_stores(&self, ino: u64, otherwise: Waits) -> Waits {
         let on_host = is_draft(ino) && !self.fs.drafts().stands_on_version(ino);
         if on_host { Waits::Disk } else { otherwise }
@@ -139,8 +139,23 @@ impl Staging {
         }
     }
 
+    /// Returns the external content that cutting off a file would make the draft's own in part: a commit would
+    /// then store bytes that the caller may not read. An open handle was permitted before.
+    pub fn external_cut(
+        &self,
+        ino: u64,
+        handle: Option<FileHandle>,
+        size: Option<u64>,
+    ) -> Option<Content> {
+        if handle.is_some() || size.unwrap_or(0) == 0 {
+            return None;
+        }
+        let content = self.fs.drafts().content_under(ino).ok().flatten();
+        content.filter(Content::is_external)
+    }
+
     /// Whoever opens a file that stands on one of this machine could read it by writing to it, too.
-    fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
+    pub fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
         let Caller { uid, gid, pid } = caller;
         let permitted = self.fs.reader().permit(content, &Requester { uid, gid, pid });
         permitted.map_err(|e| errno::told("open", &e))
@@ -263,7 +278,7 @@ impl Staging {
         &self,
         (from, from_handle, from_offset): (u64, u64, u64),
         (to, to_handle, to_offset): (u64, u64, u64),
-        length: u64,
+        (length, caller): (u64, Caller),
         reply: ReplyWrite,
     ) {
         let drafts = self.fs.drafts();
@@ -277,6 +292,8 @@ impl Staging {
             (false, true) if !self.backings.is_through(to_handle) => {
                 let file = self.fs.read.file(from);
                 file.map_err(|_| Errno::EOPNOTSUPP).and_then(|file| {
+                    // A part of it would be stored by a commit.
+                    self.permit(&file.content, caller)?;
                     self.pin(drafts.draft_of(to).map_err(host)?, file.place.root)?;
                     let adopted =
                         drafts.adopt(to_handle, file.content, from_offset, to_offset, length);

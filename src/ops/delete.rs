@@ -13,8 +13,7 @@ use crate::registry::{LeaseId, PackInfo, Registry};
 
 /// Dead objects asked for at once.
 const BURY_BATCH: u32 = 2_000;
-/// References taken back in one transaction, and so much more as a node has: everybody else who changes something
-/// waits for it.
+/// References released in one transaction, plus at most one node's. It bounds how long other writers wait.
 const BURY_REFERENCES: usize = 5_000;
 /// Packs asked for at once.
 const PURGE_BATCH: u32 = 100;

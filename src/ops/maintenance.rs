@@ -38,7 +38,7 @@ pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>>
     Ok(hold(repository, holder))
 }
 
-/// Refuses to use a store that somebody moves away, or has moved since the repository was opened.
+/// Refuses to begin if the store is being moved, or has moved since the repository was opened.
 ///
 /// # Errors
 /// [`Kind::Conflict`] for such a one, and when the registry fails.

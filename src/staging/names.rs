@@ -32,7 +32,7 @@ pub struct Opened {
     pub handle: u64,
     /// The host's file, when it is all there is: the kernel may use it directly.
     pub plain: Option<Arc<File>>,
-    /// What it stands on, as far as it does.
+    /// The content it stands on, if any.
     pub content: Option<Content>,
     /// Whether it has a set-id bit, which the kernel takes away when somebody writes through its cache.
     pub set_id: bool,
@@ -168,7 +168,7 @@ impl Drafts {
         self.make_in_change((parent, name), caller, directory, make)
     }
 
-    /// The same for who holds the draft's gate.
+    /// Makes a name as [`Drafts::make`] does, for a caller that already holds the draft's gate.
     fn make_in_change(
         &self,
         (parent, name): (u64, &OsStr),
@@ -425,7 +425,7 @@ impl Drafts {
                 return Err(e);
             }
             let handle = self.handles.file(opened.handle)?;
-            return Ok(Opened { plain: handle.file.clone(), ..opened });
+            return Ok(Opened { plain: handle.file.clone(), content: None, ..opened });
         }
         Ok(opened)
     }

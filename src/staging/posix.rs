@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use super::Result;
 use super::gate::Change;
 use super::handle::OpenMode;
+use super::mark::ContentMark;
 use super::names_lock::{Moving, Still};
 use super::node::{Body, Nodes};
 use super::scratch::Drafts;
-use crate::model::tree::Target;
+use crate::model::tree::{Content, Target};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +115,25 @@ impl Drafts {
             Err(_) => rustix::fs::fstat(self.nameless(id, handle)?)?,
         };
         Ok(Attr { id, stat: self.shown(stat, path.ok().as_deref())? })
+    }
+
+    /// Returns the content that a file with a name stands on, if any.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn content_under(&self, id: u64) -> Result<Option<Content>> {
+        let _names = self.shared(id)?;
+        let (body, path) = {
+            let nodes = self.lock_nodes();
+            (nodes.body(id)?, nodes.path(id))
+        };
+        match (body, path) {
+            (Body::Base(Target::File { content, .. }), _) => Ok(Some(content)),
+            (Body::Host(_), Ok(path)) => {
+                Ok(ContentMark::at(&self.host.placed(&path)?)?.map(|mark| mark.content))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The host's file behind a node without a name; ESTALE when nobody holds it.

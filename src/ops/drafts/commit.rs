@@ -25,7 +25,7 @@ use crate::staging::{DraftRecord, Settled, give_to_store};
 /// close(2) a little after it has returned.
 pub const WRITERS_WAIT: Duration = Duration::from_secs(2);
 
-/// Content that is pinned piece by piece: a draft with more of it keeps all it stood on.
+/// The maximum number of content objects pinned one by one; beyond it the draft keeps all its old pins.
 const STAYING_MAX: usize = 1000;
 
 fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
@@ -217,8 +217,8 @@ impl DraftDesk {
         }
     }
 
-    /// What files of the draft still stand on, though it is in no version that the draft stands on; at most one
-    /// more than may be pinned one by one.
+    /// Settles every file. Returns the earlier content that files still stand on, at most one piece more than
+    /// [`STAYING_MAX`].
     fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<BTreeSet<Digest>> {
         let mut stays = BTreeSet::new();
         // Directories that have something below which is not settled: they are not clean.

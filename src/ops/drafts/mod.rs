@@ -120,7 +120,7 @@ pub struct DraftInfo {
     pub size_bytes: u64,
     /// Paths that differ from the base.
     pub changed: u64,
-    /// Why nothing is known of it, if so.
+    /// The error that kept the draft from being read, if any.
     pub unread: Option<String>,
 }
 
@@ -271,7 +271,7 @@ impl DraftDesk {
         troubles.push_back(what);
     }
 
-    /// What a line for `artifactfs status` said is over.
+    /// Removes a line from what `artifactfs status` shows, once it is no longer true.
     pub fn no_trouble(&self, what: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.retain(|trouble| trouble != what);

@@ -235,7 +235,7 @@ impl Work<'_> {
         Ok(whole)
     }
 
-    /// What is in packs that nobody knew, and that nobody needs but what is there, too: none of it counts.
+    /// Returns the objects of unknown packs that only other unneeded objects of unknown packs refer to.
     fn needed_by_nobody(&mut self) -> Result<Vec<Digest>> {
         let mut unneeded = Vec::new();
         RebuiltTable(self.repository).each(&mut |digest, located| {
@@ -271,7 +271,7 @@ impl Work<'_> {
         Ok(!lost)
     }
 
-    /// Lowers counts; what nobody knew and nobody needs any more.
+    /// Lowers counts. Returns the objects of unknown packs whose count is now 0.
     fn lower(&mut self, fewer: &[(Digest, u64)]) -> Result<Vec<(Digest, Located)>> {
         let mut unneeded = Vec::new();
         let digests = fewer.iter().map(|(digest, _)| *digest).collect();

@@ -158,6 +158,18 @@ fn a_reader_gets_only_what_he_may_read_where_it_lies() {
             assert_eq!(fs::read(&closed).unwrap(), b"closed");
         }
     }
+    // Nor by a commit of what is left of it, or of a copy; to throw it away is no reading.
+    let as_somebody = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]).current_dir(&drafts).uid(SOMEBODY).gid(SOMEBODY);
+        command.output().unwrap().status.success()
+    };
+    fs::set_permissions(drafts.join("p/a"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(!as_somebody("truncate -s 5 p/a/closed"));
+    assert!(!as_somebody("cp p/a:v0/closed p/a/copy"));
+    assert!(as_somebody("test ! -s p/a/copy && cp p/a:v0/open p/a/mine"));
+    assert_eq!(fs::read(&closed).unwrap(), b"closed");
+    assert!(as_somebody(": > p/a/closed && test ! -s p/a/closed"));
     for (dir, mode) in restore {
         fs::set_permissions(dir, mode).unwrap();
     }
