@@ -6,20 +6,20 @@
 //! Always: what a version needs, and what a writer that nobody has ended relies on, is there with its bytes.
 //! At the end: exactly what versions need is there, counted exactly, and not one byte more.
 
-use std::cell::RefCell;
+mod stepped;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
 
-use artifactfs::error::{Error, Kind, Result};
+use artifactfs::error::Result;
 use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::Timestamp;
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 use artifactfs::registry::{CommitRequest, Embedded, Judged, LeaseId, PackInfo, Registry};
+
+use self::stepped::{Gated, Stepped};
 
 /// Interleavings that are played.
 const CASES: u64 = 2_000;
@@ -27,78 +27,6 @@ const CASES: u64 = 2_000;
 const STEPS: u64 = 150;
 const MINUTE: u64 = 60_000;
 const DAY: u64 = 24 * 60 * MINUTE;
-
-thread_local! {
-    static GATE: RefCell<Option<(Sender<bool>, Receiver<()>)>> = const { RefCell::new(None) };
-}
-
-/// An engine whose writes wait, in threads that have a gate.
-struct Gated(MemoryEngine);
-
-impl Engine for Gated {
-    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        self.0.read(body)
-    }
-
-    fn write(
-        &self,
-        durability: Durability,
-        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
-        let killed = GATE.with_borrow(|gate| {
-            let Some((at, go)) = gate else { return false };
-            at.send(false).unwrap();
-            go.recv().is_err()
-        });
-        if killed {
-            return Err(Error::new(Kind::Unavailable, "killed"));
-        }
-        self.0.write(durability, body)
-    }
-}
-
-/// A call that is stopped before each of its transactions.
-struct Stepped {
-    go: Option<Sender<()>>,
-    at: Receiver<bool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Stepped {
-    fn new(call: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
-        let ((at, seen), (go, gone)) = (channel(), channel());
-        let thread = std::thread::spawn(move || {
-            GATE.set(Some((at.clone(), gone)));
-            if let Err(e) = call() {
-                assert_eq!(e.message(), "killed");
-            }
-            let _ = at.send(true);
-        });
-        let mut stepped = Self { go: Some(go), at: seen, thread: Some(thread) };
-        if stepped.at.recv().unwrap() {
-            stepped.end();
-        }
-        stepped
-    }
-
-    /// One transaction; whether it is done then.
-    fn step(&mut self) -> bool {
-        let Some(go) = &self.go else { return true };
-        go.send(()).unwrap();
-        let done = self.at.recv().unwrap();
-        if done {
-            self.end();
-        }
-        done
-    }
-
-    fn end(&mut self) {
-        self.go = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Doing {
