@@ -181,12 +181,12 @@ impl Files {
         Err(changed(&external.url, "it is being changed"))
     }
 
-    /// Refuses whoever may not read the file where it is.
+    /// Refuses whoever may not read the file where it is, whatever it holds by now.
     ///
     /// # Errors
-    /// As [`Files::read`].
+    /// As [`Files::read`], but for a file that changed.
     pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
-        let (file, _) = self.opened(external)?;
+        let (file, _) = self.found(external)?;
         refuse_stranger(requester, external, &file)
     }
 
@@ -222,8 +222,19 @@ impl Files {
             .hint("$ARTIFACTFS_EXTERNAL_DIRS lists these folders, parted by colons"))
     }
 
-    /// The file, if it has the recorded length.
+    /// Opens the file, if it has the recorded length.
     fn opened(&self, external: &External) -> Result<(File, Identity)> {
+        let (file, identity) = self.found(external)?;
+        if identity.size_bytes != external.size_bytes {
+            let (recorded, found) = (external.size_bytes, identity.size_bytes);
+            let how = format!("size {recorded} was recorded, and {found} is found");
+            return Err(changed(&external.url, &how));
+        }
+        Ok((file, identity))
+    }
+
+    /// Opens what is where the file was recorded.
+    fn found(&self, external: &External) -> Result<(File, Identity)> {
         let failed = |e| told(external, e);
         let path = external.url.path().ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("{} is no file here", external.url))
@@ -238,11 +249,6 @@ impl Files {
         let identity = Identity::of(&file).map_err(failed)?;
         if is_ours(&file).map_err(failed)? {
             return Err(changed(&external.url, "it leads into a mount of artifactfs"));
-        }
-        if identity.size_bytes != external.size_bytes {
-            let (recorded, found) = (external.size_bytes, identity.size_bytes);
-            let how = format!("size {recorded} was recorded, and {found} is found");
-            return Err(changed(&external.url, &how));
         }
         Ok((file, identity))
     }
