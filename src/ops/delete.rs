@@ -55,9 +55,7 @@ pub fn delete(
         Err(e) if e.kind() == Kind::NotFound => there,
         deleted => deleted?,
     };
-    let freed = bury(repository)?;
-    purge(repository, when)?;
-    Ok((info, freed))
+    Ok((info, free(repository, when)?))
 }
 
 /// The same for a version whose time is over by the registry's clock, with its aliases; `None` when it is
@@ -77,9 +75,7 @@ pub fn expire(
         gone => gone?,
     };
     let Some(info) = gone else { return Ok(None) };
-    let freed = bury(repository)?;
-    purge(repository, when)?;
-    Ok(Some((info, freed)))
+    Ok(Some((info, free(repository, when)?)))
 }
 
 /// Takes every dead object out of the registry, then frees its bytes. Goes on where an
@@ -88,8 +84,16 @@ pub fn expire(
 /// # Errors
 /// When the registry or the store fails.
 pub fn reap(repository: &Repository) -> Result<u64> {
-    let freed = bury(repository)?;
-    purge(repository, Purge::Now)?;
+    free(repository, Purge::Now)
+}
+
+/// Takes dead objects out of the registry and purges their packs, as long as that frees something: what is
+/// written anew may be left with dead bytes, and what died in a pack while it was written is found only then.
+fn free(repository: &Repository, when: Purge) -> Result<u64> {
+    let mut freed = bury(repository)?;
+    while purge(repository, when)? {
+        freed += bury(repository)?;
+    }
     Ok(freed)
 }
 
@@ -156,22 +160,18 @@ impl Failures {
     }
 }
 
-/// Frees dead bytes: packs without a live object are removed, the others lose what is dead, or wait. It goes
-/// through all of them as long as that frees something: what is written anew may be left with dead bytes.
-fn purge(repository: &Repository, when: Purge) -> Result<()> {
-    loop {
-        let (mut failures, mut freed) = (Failures::default(), false);
-        each_purgeable(repository, false, &mut |pack, mark| {
-            if when == Purge::Later && pack.live_objects > 0 {
-                return repository.registry.defer_purge(pack.id, mark);
-            }
-            freed |= failures.note(pack.id, purge_pack(repository, pack, mark));
-            Ok(())
-        })?;
-        if !freed {
-            return failures.told();
+/// Frees dead bytes: packs without a live object are removed, the others lose what is dead, or wait. Whether
+/// that freed something.
+fn purge(repository: &Repository, when: Purge) -> Result<bool> {
+    let (mut failures, mut freed) = (Failures::default(), false);
+    each_purgeable(repository, false, &mut |pack, mark| {
+        if when == Purge::Later && pack.live_objects > 0 {
+            return repository.registry.defer_purge(pack.id, mark);
         }
-    }
+        freed |= failures.note(pack.id, purge_pack(repository, pack, mark));
+        Ok(())
+    })?;
+    if freed { Ok(true) } else { failures.told().map(|()| false) }
 }
 
 /// Calls `each` with every pack that may be purged and the number of its mark.
@@ -218,6 +218,8 @@ pub fn collect(repository: &Repository, garbage_percent: u64) -> Result<Collecte
         }
         Ok(())
     })?;
+    // What died in a pack while it was written anew.
+    collected.freed_bytes += reap(repository)?;
     failures.told().map(|()| collected)
 }
 

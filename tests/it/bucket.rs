@@ -13,7 +13,7 @@ const PAGE: usize = 3;
 /// How a request is answered instead.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// Words that "METHOD target" contains.
+    /// Words that "METHOD target", and the keys of a deletion, contain.
     pub of: &'static str,
     /// How often.
     pub times: u64,
@@ -83,6 +83,12 @@ impl Bucket {
         self.state.lock().unwrap().objects.insert(key.to_owned(), body.to_vec());
     }
 
+    /// The key of the longest object.
+    pub fn longest(&self) -> String {
+        let state = self.state.lock().unwrap();
+        state.objects.iter().max_by_key(|(_, body)| body.len()).unwrap().0.clone()
+    }
+
     pub fn keys(&self) -> Vec<String> {
         self.state.lock().unwrap().objects.keys().cloned().collect()
     }
@@ -102,6 +108,11 @@ impl Bucket {
 
     pub fn hang(&self, of: Option<&'static str>) {
         self.state.lock().unwrap().hang = of;
+    }
+
+    /// Bytes of all objects.
+    pub fn stored_bytes(&self) -> usize {
+        self.state.lock().unwrap().objects.values().map(Vec::len).sum()
     }
 
     pub fn untag(&self) {
@@ -133,6 +144,16 @@ struct Asked {
 }
 
 impl Asked {
+    /// The keys that it deletes, if it is for that.
+    fn deleted(&self) -> Vec<String> {
+        if self.method != "POST" || self.parameter("delete").is_none() {
+            return Vec::new();
+        }
+        let text = String::from_utf8(self.body.clone()).unwrap();
+        let keys = text.split("<Key>").skip(1).map(|part| part.split("</Key>").next().unwrap());
+        keys.map(str::to_owned).collect()
+    }
+
     fn parameter(&self, name: &str) -> Option<String> {
         let (_, query) = self.target.split_once('?')?;
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -194,7 +215,10 @@ fn serve(state: &Mutex<State>, stream: TcpStream) {
     stream.set_nodelay(true).unwrap();
     let mut stream = BufReader::new(stream);
     while let Some(asked) = read_request(&mut stream) {
-        let line = format!("{} {}", asked.method, asked.target);
+        let mut line = format!("{} {}", asked.method, asked.target);
+        for key in asked.deleted() {
+            line += &format!(" {key}");
+        }
         state.lock().unwrap().log.push(line.clone());
         let hangs = || state.lock().unwrap().hang.is_some_and(|what| line.contains(what));
         if hangs() {
@@ -238,10 +262,8 @@ fn answer(state: &mut State, line: &str, asked: &Asked) -> Answer {
     let (upload, number) = (asked.parameter("uploadId"), asked.parameter("partNumber"));
     match (asked.method.as_str(), upload) {
         ("POST", None) if asked.parameter("delete").is_some() => {
-            let text = String::from_utf8(asked.body.clone()).unwrap();
             let mut body = String::from("<DeleteResult>");
-            for part in text.split("<Key>").skip(1) {
-                let gone = part.split("</Key>").next().unwrap();
+            for gone in asked.deleted() {
                 state.objects.remove(&format!("{key}/{gone}"));
                 body += &format!("<Deleted><Key>{gone}</Key></Deleted>");
             }

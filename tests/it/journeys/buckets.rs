@@ -68,6 +68,31 @@ fn parts_of_a_killed_put_go_with_its_lease() {
 }
 
 #[test]
+fn what_dies_while_its_pack_is_written_anew_is_freed_too() {
+    let bucket = Bucket::start();
+    let world = world(&bucket, "s3://b/x");
+    // One file, so that its pieces are in one pack.
+    let bytes = noise(1, 30_000_000);
+    for (version, length) in [30_000_000, 20_000_000, 10_000_000].into_iter().enumerate() {
+        let source = world.tree("src", &[("f", &bytes[..length])]);
+        let put = world.json(&["put", "-n", "p/a", source.to_str().unwrap()]);
+        assert_eq!(put["reference"], format!("p/a:v{version}"), "{put}");
+    }
+    let longest = bucket.longest();
+    let removal: &str = format!("?delete {}", longest.strip_prefix("b/").unwrap()).leak();
+    bucket.hang(Some(removal));
+    let mut first = world.start(&["delete", "p/a:v0"]);
+    until("what lives was moved", || bucket.count(removal) > 0);
+    world.ok(&["delete", "p/a:v1"]);
+    bucket.hang(None);
+    assert!(first.wait().unwrap().success());
+    // Before another command could free it.
+    let stored = bucket.stored_bytes();
+    assert!((10_000_000..10_100_000).contains(&stored), "{stored} bytes are left for 10,000,000");
+    world.sound();
+}
+
+#[test]
 fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
     let bucket = Bucket::start();
     let mut world = World::new();
