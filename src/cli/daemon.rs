@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LEAVE_AFTER: Duration = Duration::from_millis(300);
 
 /// A daemon's mounts and cache, as recorded in its file in the repository.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonRecord {
     /// Its process.
     pub pid: u32,
@@ -57,6 +57,9 @@ pub struct DaemonRecord {
     /// Whether the mounts are detached and the daemon only waits for their last user.
     #[serde(default)]
     pub left: bool,
+    /// Whether it has left and still commits drafts.
+    #[serde(default)]
+    pub commits: bool,
     /// The cache directory; `None` in records of older releases.
     #[serde(default)]
     pub cache: Option<PathBuf>,
@@ -131,21 +134,22 @@ fn open_desk(repository: &Arc<Repository>) -> Result<Desk> {
 /// Says by whom the drafts are held, when a mount that is gone from its place is used elsewhere.
 fn held_by(layout: &Layout, error: Error) -> Error {
     let left = daemons(layout).unwrap_or_default().into_iter().find_map(|daemon| {
+        if daemon.commits {
+            let what = "which commits a draft and then ends".to_owned();
+            return Some((daemon.pid, what));
+        }
         let device = daemon.staging_device.filter(|_| daemon.left)?;
         let places = elsewhere(&[device], &[]);
-        (!places.is_empty()).then_some((daemon.pid, places))
+        let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+        let what = format!("whose staging mount is still used: {}", places.join(", "));
+        (!places.is_empty()).then_some((daemon.pid, what))
     });
-    let Some((pid, places)) = left.filter(|_| error.kind() == Kind::Conflict) else {
+    let Some((pid, what)) = left.filter(|_| error.kind() == Kind::Conflict) else {
         return error;
     };
-    let places: Vec<_> = places.iter().map(ToString::to_string).collect();
-    let what = format!(
-        "{}: process {pid}, whose staging mount is still used: {}",
-        error.message(),
-        places.join(", ")
-    );
+    let what = format!("{}: process {pid}, {what}", error.message());
     Error::new(Kind::Conflict, what)
-        .hint(format!("unmount it there, or end the daemon for good: kill {pid}"))
+        .hint(format!("wait for it or unmount it there, or end the daemon for good: kill {pid}"))
 }
 
 /// What ends a daemon in order.
@@ -197,6 +201,7 @@ impl Daemon {
             staging: second.map(|mounted| mounted.target().to_owned()),
             staging_device: second.map(Mounted::device),
             left: false,
+            commits: false,
             cache: access.cache.clone(),
             cache_bytes: access.cache_bytes,
         };
@@ -267,21 +272,27 @@ impl Daemon {
             tracing::debug!("{} was not removed: {e}", path.display());
         }
         if !ended {
-            tracing::warn!("ended while its mounts were used: readers get ENOTCONN");
+            tracing::warn!(
+                "ended while it was used: readers get ENOTCONN, and no draft is committed"
+            );
         }
         self.mounts.into_iter().for_each(Mounted::abandon);
     }
 
-    /// Waits until the mounts have ended; `false` when it was told not to.
+    /// Waits until the mounts and the commits have ended; `false` when it was told not to.
     fn last_users(&mut self, mut told: Option<(&Runtime, &mut Told)>) -> bool {
         let since = Instant::now();
-        while self.mounts.iter().any(|mounted| !mounted.has_ended()) {
-            if self.mounts.get(1).is_none_or(Mounted::has_ended) {
+        loop {
+            let commits = self.desk.as_ref().is_some_and(|desk| desk.drafts.is_committing());
+            if !commits && self.mounts.get(1).is_none_or(Mounted::has_ended) {
                 // Another daemon may have the drafts: nobody reaches them here.
                 self.desk = None;
             }
+            if !commits && self.mounts.iter().all(Mounted::has_ended) {
+                return true;
+            }
             if since.elapsed() > LEAVE_AFTER {
-                self.say_left();
+                self.say_left(commits);
             }
             let Some((runtime, told)) = &mut told else {
                 std::thread::sleep(POLL_EVERY);
@@ -292,21 +303,23 @@ impl Daemon {
                 return false;
             }
         }
-        true
     }
 
-    /// Says in its file that it has left, and which mounts are still used: the kernel gives the numbers of those that
-    /// ended to others.
-    fn say_left(&mut self) {
+    /// Says in its file that it has left, whether it still commits drafts, and which mounts are still used: the kernel
+    /// gives the numbers of those that ended to others.
+    fn say_left(&mut self, commits: bool) {
         let number = |mounted: &Mounted| Some(mounted.device()).filter(|_| !mounted.has_ended());
         let device = number(&self.mounts[0]).unwrap_or(0);
         let staging_device = self.mounts.get(1).and_then(number);
-        let said = (self.record.left, self.record.device, self.record.staging_device);
-        if said == (true, device, staging_device) {
+        let now =
+            DaemonRecord { left: true, commits, device, staging_device, ..self.record.clone() };
+        if self.record == now {
             return;
         }
-        self.record = DaemonRecord { left: true, device, staging_device, ..self.record.clone() };
-        tracing::info!("its mounts are used elsewhere: it ends with their last user");
+        self.record = now;
+        tracing::info!(
+            "its mounts are used elsewhere, or drafts are being committed: it ends after that"
+        );
         if let Err(e) = write_record(&self.repository.layout, &self.record) {
             tracing::warn!("that the mounts have left is not recorded: {e}");
         }

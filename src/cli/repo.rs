@@ -61,6 +61,16 @@ pub fn store_options(texts: &[String]) -> Result<BTreeMap<String, String>> {
     texts.iter().map(pair).collect()
 }
 
+/// Says why a daemon that has left goes on.
+fn what_keeps(daemon: &DaemonRecord) -> String {
+    let places: Vec<_> = daemon.elsewhere().iter().map(ToString::to_string).collect();
+    match (daemon.commits, places.is_empty()) {
+        (true, _) => "committing a draft".to_owned(),
+        (false, true) => "still used: open files".to_owned(),
+        (false, false) => format!("still used: {}", places.join(", ")),
+    }
+}
+
 pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let repository = Arc::new(connect::open_repository(context)?);
     let daemons = daemons(&repository.layout)?;
@@ -107,10 +117,8 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
             rows.extend(daemon.elsewhere().iter().map(|place| ("also at", place.to_string())));
         }
         for daemon in left {
-            let places: Vec<_> = daemon.elsewhere().iter().map(ToString::to_string).collect();
-            let users = if places.is_empty() { "open files".to_owned() } else { places.join(", ") };
             let (mount, pid) = (daemon.mount.display(), daemon.pid);
-            rows.push(("left", format!("{mount}, still used: {users} (process {pid})")));
+            rows.push(("left", format!("{mount}, {} (process {pid})", what_keeps(daemon))));
         }
         rows.extend(drafts.iter().map(|draft| ("draft", draft::draft_row(draft).join("  "))));
         rows.extend(open.iter().map(|info| ("group", groups::group_row(info).join("  "))));

@@ -53,7 +53,11 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     }
     let shown = target.display().to_string();
     if let (Some(daemon), Some(held)) = (&daemon, &held) {
-        tell_held(context, &shown, daemon.pid, held);
+        let mut running = daemons(&layout)?.into_iter();
+        match running.find(|other| other.holder == daemon.holder && other.commits) {
+            Some(daemon) => tell_commits(context, &shown, daemon.pid),
+            None => tell_held(context, &shown, daemon.pid, held),
+        }
     }
     context
         .output
@@ -83,6 +87,12 @@ fn is_ours(layout: &Layout, target: &Path) -> Result<()> {
             Err(Error::new(Kind::NotFound, what).hint(hint))
         }
     }
+}
+
+fn tell_commits(context: &Context, target: &str, pid: u32) {
+    context.output.note(&format!(
+        "artifactfs: {target} is unmounted; a draft is being committed, and the daemon, process {pid}, ends after that"
+    ));
 }
 
 fn tell_held(context: &Context, target: &str, pid: u32, held: &[Elsewhere]) {

@@ -383,9 +383,14 @@ impl Drafts {
         self.root.join(WORK)
     }
 
+    /// Whether what changes any draft has to wait.
+    pub fn any_frozen(&self) -> bool {
+        self.gates.any_frozen()
+    }
+
     /// Whether what changes this node has to wait.
     pub fn is_frozen(&self, id: u64) -> bool {
-        self.gates.any_frozen() && self.draft_of(id).is_ok_and(|draft| self.gates.is_frozen(&draft))
+        self.any_frozen() && self.draft_of(id).is_ok_and(|draft| self.gates.is_frozen(&draft))
     }
 
     /// Begins a change of a draft.

@@ -317,6 +317,11 @@ impl DraftDesk {
         self.drafts.create(draft, caller, mode)
     }
 
+    /// Whether a draft is being committed or removed.
+    pub fn is_committing(&self) -> bool {
+        self.drafts.any_frozen()
+    }
+
     /// Throws a frozen draft away, with what it pinned.
     ///
     /// # Errors

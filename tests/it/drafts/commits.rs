@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use crate::world::{World, noise};
+use crate::bucket::Bucket;
+use crate::world::{World, noise, until};
 
 /// A draft of a version with one file, of which a byte is another.
 fn changed(world: &mut World) -> (std::path::PathBuf, Vec<u8>) {
@@ -124,6 +125,39 @@ fn a_file_that_was_just_made_is_in_no_version_before_its_writer_has_closed_it() 
         stop.store(true, Ordering::SeqCst);
     });
     world.ok(&["commit", "p/a", "--wait=30"]);
+    world.umount();
+    world.sound();
+}
+
+#[test]
+fn a_commit_that_goes_on_outlives_its_mount() {
+    let bucket = Bucket::start();
+    let mut world = World::new();
+    fs::remove_dir_all(world.repo()).unwrap();
+    world.env = bucket.environment();
+    world.ok(&["init", "--store", "s3://b/x"]);
+    let (_, staging) = world.mount();
+    let bytes = noise(1, 5_000_000);
+    fs::create_dir_all(staging.join("p/a")).unwrap();
+    fs::write(staging.join("p/a/f"), &bytes).unwrap();
+    bucket.hang(Some("PUT"));
+    let told = fs::rename(staging.join("p/a"), staging.join("p/a:best")).unwrap_err();
+    assert_eq!(told.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
+    let ran = world.run(&["umount", world.path("mnt").to_str().unwrap()]);
+    assert!(ran.code == 0 && ran.err.contains("is being committed"), "{} {}", ran.code, ran.err);
+    world.mounts.clear();
+    let left = world.json(&["status"])["left"].to_string();
+    assert!(left.contains("\"commits\":true"), "{left}");
+    let (mnt, drafts) = (world.path("mnt"), world.path("staging"));
+    let args = ["mount", mnt.to_str().unwrap(), "--staging", drafts.to_str().unwrap()];
+    let refused = world.run(&args);
+    assert!(refused.err.contains("which commits a draft"), "{} {}", refused.code, refused.err);
+    bucket.hang(None);
+    until("the daemon has ended", || world.json(&["status"])["left"] == serde_json::json!([]));
+    world.ok(&["get", "p/a:best", "--root", "out"]);
+    assert!(fs::read(world.path("out/f")).unwrap() == bytes);
+    world.mount();
+    assert!(!staging.join("p/a").exists(), "what was committed is no draft any more");
     world.umount();
     world.sound();
 }
