@@ -13,6 +13,7 @@ use super::Result;
 use super::directory::DirectoryHandle;
 use super::gate::DraftKey;
 use super::mark::ContentMark;
+use crate::model::tree::Content;
 
 /// Descriptors left for everything else: packs, sockets, the registry.
 const DESCRIPTORS_RESERVED: u64 = 512;
@@ -267,6 +268,23 @@ impl Handles {
         });
         let plain = files.filter(|handle| handle.inode.read().mark.is_none());
         plain.filter(|handle| nodes.insert(handle.node)).filter_map(|h| h.file.clone()).collect()
+    }
+
+    /// Nodes of a draft's open files that stand on content, and which.
+    pub fn standing(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
+        let open: Vec<_> = {
+            let inner = self.lock();
+            let files = inner.open.values().filter_map(|open| match open {
+                Open::File(handle) if handle.draft == *draft => Some(Arc::clone(handle)),
+                _ => None,
+            });
+            files.collect()
+        };
+        let standing = open.iter().filter_map(|handle| {
+            let mark = handle.inode.read().mark?;
+            Some((handle.node, mark.content))
+        });
+        standing.collect()
     }
 
     /// Process and node of every file of a draft that is open for writing.

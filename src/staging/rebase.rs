@@ -59,6 +59,14 @@ impl Drafts {
         node.is_none_or(|node| !self.handles.is_open(node))
     }
 
+    /// The content that files of the draft stand on which are open and have no name any more.
+    pub fn nameless_content(&self, key: &ArtifactPath) -> Vec<Content> {
+        let standing = self.handles.standing(&Arc::new(key.clone()));
+        let nodes = self.lock_nodes();
+        let nameless = standing.into_iter().filter(|(node, _)| nodes.path(*node).is_err());
+        nameless.map(|(_, content)| content).collect()
+    }
+
     /// The file at `path` is exactly `content` now, and gives its own bytes up; `shared` when these
     /// are a pack's. It stays as it is when somebody has it open or it has names elsewhere.
     ///

@@ -497,8 +497,10 @@ impl Drafts {
     fn writers(&self, key: &DraftKey) -> Vec<String> {
         let skip = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect::<PathBuf>();
         let writers = self.handles.writers(key).into_iter().map(|(pid, node)| {
-            let path = self.lock_nodes().path(node).unwrap_or_default();
-            let path = path.strip_prefix(&skip).unwrap_or(&path).display().to_string();
+            let path = match self.lock_nodes().path(node) {
+                Ok(path) => path.strip_prefix(&skip).unwrap_or(&path).display().to_string(),
+                Err(_) => "a file that was removed".to_owned(),
+            };
             let (pid, name) = process_of(pid);
             format!("process {pid} ({name}) has {path} open")
         });

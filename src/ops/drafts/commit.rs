@@ -181,7 +181,9 @@ impl DraftDesk {
     ) -> Result<()> {
         // Pinned first: the version may be deleted as soon as its commit is over.
         self.pin_frozen(draft, report.root)?;
-        let stays = self.settle(draft, ledger)?;
+        let mut stays = self.settle(draft, ledger)?;
+        let nameless = self.drafts.nameless_content(draft);
+        stays.extend(nameless.iter().filter_map(|content| content.digest()));
         // What stood on an earlier version stands on this one now, also after a crash.
         let durable = self.drafts.settle_durably();
         durable.map_err(|e| on_host("make durable", Path::new("."), e))?;

@@ -130,6 +130,47 @@ fn a_file_that_was_just_made_is_in_no_version_before_its_writer_has_closed_it() 
 }
 
 #[test]
+fn what_was_removed_while_it_was_open_can_be_read_until_it_is_closed() {
+    let mut world = World::new();
+    let bytes = [noise(1, 300_000), noise(2, 300_000)];
+    let source = world.tree("src", &[("same", &bytes[0]), ("changed", &bytes[1])]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let (_, staging) = world.mount();
+    world.ok(&["draft", "p/a:v0"]);
+    let draft = staging.join("p/a");
+    let changed = OpenOptions::new().write(true).open(draft.join("changed")).unwrap();
+    changed.write_all_at(b"X", 10).unwrap();
+    let files = ["same", "changed"].map(|name| File::open(draft.join(name)).unwrap());
+    let mut expected = bytes.clone();
+    expected[1][10] = b'X';
+    for name in ["same", "changed"] {
+        fs::remove_file(draft.join(name)).unwrap();
+    }
+    let refused = world.run(&["commit", "p/a", "--wait=0"]);
+    assert!(refused.err.contains("has a file that was removed open"), "{}", refused.err);
+    drop(changed);
+    for number in 0..3 {
+        fs::write(draft.join("more"), noise(10 + number, 100_000)).unwrap();
+        world.ok(&["commit", "p/a"]);
+        world.ok(&["delete", "--delete-aliases", &format!("p/a:v{number}")]);
+    }
+    world.ok(&["gc", "--garbage", "0"]);
+    for (file, expected) in files.iter().zip(&expected) {
+        let mut found = vec![0; expected.len()];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == *expected);
+    }
+    drop(files);
+    fs::write(draft.join("more"), noise(20, 100_000)).unwrap();
+    world.ok(&["commit", "p/a"]);
+    world.ok(&["delete", "--delete-aliases", "p/a:v3"]);
+    let status = world.json(&["status"]);
+    assert!(status["store_bytes"].as_u64().unwrap() < 110_000, "nothing else stays: {status}");
+    world.umount();
+    world.sound();
+}
+
+#[test]
 fn a_commit_that_goes_on_outlives_its_mount() {
     let bucket = Bucket::start();
     let mut world = World::new();
