@@ -108,11 +108,13 @@ fn bury(repository: &Repository) -> Result<u64> {
         let (mut batch, mut references) = (Vec::with_capacity(dead.len()), 0);
         for (digest, located) in dead {
             let children = match repository.reader.children(digest, located.kind) {
-                // Somebody else took it out since it was listed.
-                Err(e) if e.kind() == Kind::Stale && is_gone(repository, digest)? => continue,
-                // Its children keep a count too many, which only fsck can put right; the dead
-                // node itself must not stop everything else from being freed.
                 Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Stale) => {
+                    if is_gone(repository, digest)? {
+                        // Somebody else took it out since it was listed.
+                        continue;
+                    }
+                    // Its children keep a count too many, which only fsck can put right; the dead
+                    // node itself must not stop everything else from being freed.
                     tracing::warn!(%digest, "a dead node cannot be read; run fsck --repair: {e}");
                     Vec::new()
                 }

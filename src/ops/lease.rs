@@ -88,7 +88,12 @@ impl Lease {
             true => self.registry.leave(self.id),
             false => self.registry.release(self.id).map(|()| 0),
         };
-        let ended = ended.and_then(|kept_bytes| reap(repository).map(|_| kept_bytes));
+        // A store that did not answer would only be waited for again: whoever comes next frees what died.
+        let answers = !done.as_ref().is_err_and(|e| is_silence(e.kind()));
+        let ended = ended.and_then(|kept_bytes| match answers {
+            true => reap(repository).map(|_| kept_bytes),
+            false => Ok(kept_bytes),
+        });
         match (done, ended) {
             (Err(error), Ok(kept_bytes)) if kept_bytes > 0 => Err(with_hint(error)),
             (Ok(value), Err(e)) => {
@@ -132,10 +137,15 @@ impl Drop for Lease {
 /// Whether the same put may well succeed later. On a disk that is full it takes nothing meanwhile: others need the room.
 fn goes_on_later(error: &Error, remote: bool) -> bool {
     match error.kind() {
-        Kind::Unavailable | Kind::TimedOut | Kind::Stale => true,
+        Kind::Stale => true,
         Kind::Full => remote,
-        _ => false,
+        kind => is_silence(kind),
     }
+}
+
+/// Whether that is what comes of a store that does not answer.
+fn is_silence(kind: Kind) -> bool {
+    matches!(kind, Kind::Unavailable | Kind::TimedOut)
 }
 
 fn with_hint(error: Error) -> Error {
