@@ -1,7 +1,11 @@
 //! What takes longer than a minute: `cargo test --test long`. Needs root, loop devices and xfs_io.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../it/bucket.rs"]
+#[allow(dead_code)]
+mod bucket;
 mod power_loss;
+mod silent_store;
 #[path = "../it/world.rs"]
 #[allow(dead_code)]
 mod world;
