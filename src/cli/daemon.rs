@@ -5,7 +5,7 @@
 //! daemon then serves it on, gives up everything else, and says in its file that it has left.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -412,30 +412,77 @@ fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<()> {
     fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
 }
 
-/// The daemons of a repository that run; files of dead ones are removed.
+/// Returns the daemons of a repository that run.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
-    let folder = layout.daemons();
-    let mut running = Vec::new();
-    let entries = match fs::read_dir(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(running),
-        entries => entries.at("list", &folder)?,
-    };
-    for entry in entries {
-        let path = entry.at("list", &folder)?.path();
-        let Ok(text) = fs::read(&path) else { continue };
-        let Ok(record) = serde_json::from_slice::<DaemonRecord>(&text) else {
-            continue;
+    Ok(Running::of(layout)?.records)
+}
+
+/// The daemons that run, and what is wrong with the files of others.
+#[derive(Default)]
+pub struct Running {
+    /// Their records.
+    pub records: Vec<DaemonRecord>,
+    /// A line for each record that cannot be read.
+    pub unreadable: Vec<String>,
+}
+
+impl Running {
+    /// Finds the daemons of a repository; files of dead ones are removed.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn of(layout: &Layout) -> Result<Self> {
+        let folder = layout.daemons();
+        let mut running = Self::default();
+        let entries = match fs::read_dir(&folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(running),
+            entries => entries.at("list", &folder)?,
         };
-        if holder::is_dead(&record.holder) {
-            // Another command may have removed it at the same moment.
-            let _ = fs::remove_file(&path);
-            let _ = fs::remove_file(layout.daemon_socket(record.pid));
-        } else {
-            running.push(record);
+        for entry in entries {
+            let path = entry.at("list", &folder)?.path();
+            if !is_record(&path) {
+                continue;
+            }
+            let record = match read_record(&path) {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(what) => {
+                    running.unreadable.push(what);
+                    continue;
+                }
+            };
+            if holder::is_dead(&record.holder) {
+                // Another command may have removed it at the same moment.
+                let _ = fs::remove_file(&path);
+                let _ = fs::remove_file(layout.daemon_socket(record.pid));
+            } else {
+                running.records.push(record);
+            }
         }
+        Ok(running)
     }
-    Ok(running)
+}
+
+/// Reads a record; `None` when it has just been removed, and what to tell of one that cannot be read.
+fn read_record(path: &Path) -> std::result::Result<Option<DaemonRecord>, String> {
+    let found = match fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        found => found.and_then(|text| Ok(serde_json::from_slice(&text)?)),
+    };
+    found.map(Some).map_err(|e| {
+        let path = path.display();
+        format!(
+            "{path} cannot be read ({e}): if the process of that number is a daemon of this repository, end it; \
+             then remove the file"
+        )
+    })
+}
+
+/// Sockets and unfinished records are in the same folder.
+fn is_record(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.bytes().all(|b| b.is_ascii_digit())
 }

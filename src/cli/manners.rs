@@ -15,12 +15,15 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, getrlimit, setrlimit, umask};
 
 use crate::config::{PROJECT_VARIABLE, ROOT_VARIABLE};
+use crate::error::{Error, Kind, Result};
 use crate::ops::runs::RUN_VARIABLE;
 
 /// The first descriptor after standard input, output and error.
 const FIRST_OTHER: libc::c_int = 3;
 /// Descriptors looked at one by one where the kernel cannot mark all of them (before Linux 5.11).
 const DESCRIPTORS_MAX: libc::c_int = 1 << 16;
+/// The smallest limit of open files with which a mount is tried: fewer are used up while it starts.
+const DESCRIPTORS_MIN: u64 = 64;
 /// What group and others never get: to write into a repository.
 const NEVER_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
 /// What is said of the command that started a daemon, or of the service it belongs to.
@@ -69,6 +72,22 @@ pub fn settle() {
 pub fn protect() {
     let inherited = umask(NEVER_OTHERS);
     umask((inherited | NEVER_OTHERS) - Mode::RWXU);
+}
+
+/// Refuses to mount where so few files may be open that a mount could not serve.
+///
+/// # Errors
+/// [`Kind::Usage`] with the limit.
+pub fn ensure_descriptors() -> Result<()> {
+    match getrlimit(Resource::Nofile).maximum {
+        Some(most) if most < DESCRIPTORS_MIN => {
+            let what = format!(
+                "this process may have {most} files open, and a mount needs {DESCRIPTORS_MIN}"
+            );
+            Err(Error::new(Kind::Usage, what).hint("raise the limit: `ulimit -Hn`"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets this process open as many files as it may.

@@ -115,6 +115,7 @@ fn seconds(name: &str, text: &str) -> Result<Duration> {
 
 pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
     options(&verb.options, &context.access)?;
+    manners::ensure_descriptors()?;
     let layout = connect::layout_of(&context.repo)?;
     if !verb.foreground {
         return start_daemon(context, &layout, &verb);

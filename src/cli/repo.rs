@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::daemon::{DaemonRecord, daemons};
+use super::daemon::{DaemonRecord, Running};
 use super::output::{bytes, table};
 use super::{Context, connect, draft, exit, groups, parse, stats};
 use crate::content::store::StoreUrl;
@@ -73,9 +73,10 @@ fn what_keeps(daemon: &DaemonRecord) -> String {
 
 pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let repository = Arc::new(connect::open_repository(context)?);
-    let daemons = daemons(&repository.layout)?;
+    let Running { records: daemons, unreadable } = Running::of(&repository.layout)?;
     let (here, left): (Vec<_>, Vec<_>) = daemons.iter().partition(|daemon| daemon.is_in_place());
-    let (drafts, troubles) = draft::list(Arc::clone(&repository))?;
+    let (drafts, mut troubles) = draft::list(Arc::clone(&repository))?;
+    troubles.extend(unreadable);
     let open = crate::ops::groups::open_groups(&*repository.registry, None)?;
     let info = repository.registry.info()?;
     let space = repository.store.space()?;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use lru::LruCache;
 
 use super::ahead::Streams;
-use super::external::Requester;
+use super::external::{Readers, Requester};
 use super::near::{Class, Near, Patience};
 use super::store::Store;
 use super::weighted::WeightedLru;
@@ -369,6 +369,19 @@ impl Reader {
                 self.store().externals().permit(&*self.external(*digest)?, requester)
             }
             Content::Empty | Content::Chunk { .. } | Content::Recipe { .. } => Ok(()),
+        }
+    }
+
+    /// Returns who may read where they are the files that `content` is of, unless that is everybody.
+    ///
+    /// # Errors
+    /// As [`Reader::body`], when that cannot be found out.
+    pub fn readers(&self, content: &Content) -> Result<Option<Readers>> {
+        match content {
+            Content::External { digest, .. } => {
+                Ok(self.store().externals().readers(&*self.external(*digest)?))
+            }
+            Content::Empty | Content::Chunk { .. } | Content::Recipe { .. } => Ok(None),
         }
     }
 

@@ -285,7 +285,11 @@ impl Filesystem for ReadOnly {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        reply_found(self.fs.getattr(ino.0), reply);
+        if !self.fs.waits_for_attributes(ino.0) {
+            return reply_found(self.fs.getattr(ino.0), reply);
+        }
+        let fs = Arc::clone(&self.fs);
+        self.errands.run(Waits::Data, move || reply_found(fs.getattr(ino.0), reply));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {

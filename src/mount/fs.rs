@@ -14,6 +14,7 @@ use super::inode::{Node, PathTable, ROOT, RunUse, VersionNode, is_path};
 use super::list::Listings;
 use super::table::{FileNode, FileTable, Place};
 use crate::content::directory;
+use crate::content::external::Readers;
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -52,18 +53,27 @@ pub struct Line {
 pub struct ReadFs {
     repository: Arc<Repository>,
     owner: Owner,
+    /// Whether the kernel lets others open files without asking: then it must know who may read external ones.
+    shared: bool,
     paths: Mutex<PathTable>,
     files: Mutex<FileTable>,
     pub(super) listings: Listings,
 }
 
 impl ReadFs {
-    /// The versions of `repository`, owned by `uid` and `gid`; `writable` to look at.
-    pub fn new(repository: Arc<Repository>, uid: u32, gid: u32, writable: bool) -> Self {
+    /// The versions of `repository`, owned by `uid` and `gid`. `shared` where others than these may read and the
+    /// kernel asks nobody when they open a file.
+    pub fn new(repository: Arc<Repository>, uid: u32, gid: u32, shared: bool) -> Self {
         let created_seconds = repository.settings.created.seconds();
-        let owner = Owner { uid, gid, created_seconds, writable };
+        let owner = Owner { uid, gid, created_seconds, writable: false };
         let (paths, files, listings) = Default::default();
-        Self { repository, owner, paths, files, listings }
+        Self { repository, owner, shared, paths, files, listings }
+    }
+
+    /// The same, writable to look at.
+    pub fn writable(mut self) -> Self {
+        self.owner.writable = true;
+        self
     }
 
     /// The repository below.
@@ -196,7 +206,9 @@ impl ReadFs {
                 let file = FileNode { content, executable, place: Arc::clone(place) };
                 let ino = self.files().look_up(&file, position)?;
                 let attr = self.owner.file(ino, content.size_bytes(), executable, time_seconds);
-                return Ok(Found { attr, ttl: FOR_EVER });
+                // Who opens it asks for its attributes, which tell who may.
+                let ttl = if self.is_judged(&content) { Duration::ZERO } else { FOR_EVER };
+                return Ok(Found { attr, ttl });
             }
             Target::Directory(tree) => {
                 let place = Arc::new(place.below(entry.name.as_bytes()));
@@ -257,7 +269,21 @@ impl ReadFs {
         }
         let FileNode { content, executable, place } = self.file(ino)?;
         let attr = self.owner.file(ino, content.size_bytes(), executable, place.time_seconds);
-        Ok(Found { attr, ttl: FOR_EVER })
+        if !self.is_judged(&content) {
+            return Ok(Found { attr, ttl: FOR_EVER });
+        }
+        let readers = self.repository.reader.readers(&content)?;
+        let attr = readers.map_or(attr, |readers| readable_by(attr, readers));
+        Ok(Found { attr, ttl: Duration::ZERO })
+    }
+
+    fn is_judged(&self, content: &Content) -> bool {
+        self.shared && content.is_external()
+    }
+
+    /// Whether attributes of a number have to be waited for: those of a file that lies elsewhere.
+    pub fn waits_for_attributes(&self, ino: u64) -> bool {
+        self.shared && !is_path(ino) && self.file(ino).is_ok_and(|file| file.content.is_external())
     }
 
     /// The file with a number.
@@ -356,6 +382,13 @@ pub(super) fn version_node(info: &VersionInfo, selector: Selector, run: Option<R
         place: Arc::new(place),
         used,
     }))
+}
+
+/// The attributes of a file that only some may read.
+fn readable_by(attr: FileAttr, readers: Readers) -> FileAttr {
+    let Readers { uid, gid, perm: read } = readers;
+    let run = if attr.perm & 0o111 == 0 { 0 } else { read >> 2 };
+    FileAttr { uid, gid, perm: read | run, ..attr }
 }
 
 fn parse_name<T: std::str::FromStr>(name: &OsStr) -> Result<T> {

@@ -33,7 +33,7 @@ pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: Repl
     let Selector::Alias(alias) = selector else {
         fs.desk
             .trouble(format!("mv {draft}: the registry numbers versions; rename it to an alias"));
-        return reply.error(Errno::EINVAL);
+        return reply.error(Errno::EPERM);
     };
     // No thread that serves requests waits for it.
     apart(reply, move |reply| done(commit_within(fs, draft, path, alias, pid), reply));
@@ -89,7 +89,11 @@ fn commit(
     let done = fs.desk.commit(&request, true);
     let outcome = done.map(|_| ()).map_err(|e| {
         fs.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));
-        errno::of(e.kind())
+        match errno::of(e.kind()) {
+            // `mv` would say that a directory cannot be moved into itself.
+            Errno::EINVAL => Errno::EPERM,
+            other => other,
+        }
     });
     // Answered already: the kernel still has the draft under its name, which is gone.
     if told.send(outcome).is_err() && outcome.is_ok() {

@@ -294,7 +294,8 @@ pub fn mount_read_only(
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false));
+    let shared = options.allow_other;
+    let fs = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), shared));
     let mounted = mount(ReadOnly::new(Arc::clone(&fs), options.prefetch), target, options, true)?;
     let watcher = Watcher::start(fs, mounted.notifier())?;
     Ok((mounted, watcher))
@@ -311,7 +312,9 @@ pub fn mount_staging(
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let read = Arc::new(ReadFs::new(repository, uid.as_raw(), gid.as_raw(), true));
+    // Here the kernel asks when a file is opened.
+    let read = ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false).writable();
+    let read = Arc::new(read);
     let (told, names, drafts) = (Arc::clone(&desk), Arc::clone(&read), Arc::clone(desk.drafts()));
     let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
     let staging = Staging::new(fs, options.passthrough);

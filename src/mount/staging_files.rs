@@ -117,8 +117,7 @@ impl Staging {
             if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
                 return reply.error(Errno::EROFS);
             }
-            let handle = FileHandle(self.backings.version_handle(caller.pid));
-            return reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
+            return self.open_of_version(ino, caller, reply);
         }
         let opened = match self.fs.drafts().open_file(ino, caller, flags) {
             Ok(opened) => opened,
@@ -136,6 +135,25 @@ impl Staging {
                     }
                 })
             }
+        }
+    }
+
+    /// Answers open(2) of a version's file. What the kernel has of it is given to whoever opened it.
+    fn open_of_version(&self, ino: u64, caller: Caller, reply: ReplyOpen) {
+        let opened = move |it: &Self, reply: ReplyOpen| {
+            let handle = FileHandle(it.backings.version_handle(caller.pid));
+            reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
+        };
+        match self.fs.read.file(ino).map(|file| file.content) {
+            Ok(content) if content.is_external() => {
+                self.serve_elsewhere(Waits::Metadata, move |it| {
+                    match it.permit(&content, caller) {
+                        Ok(()) => opened(it, reply),
+                        Err(e) => reply.error(e),
+                    }
+                });
+            }
+            _ => opened(self, reply),
         }
     }
 

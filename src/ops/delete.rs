@@ -5,7 +5,6 @@ use super::repository::Repository;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
 use crate::error::{Error, Kind, Result};
-use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
@@ -109,8 +108,9 @@ fn bury(repository: &Repository) -> Result<u64> {
         for (digest, located) in dead {
             let children = match repository.reader.children(digest, located.kind) {
                 Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Stale) => {
-                    if is_gone(repository, digest)? {
-                        // Somebody else took it out since it was listed.
+                    let now = repository.registry.locate(vec![digest])?.pop().flatten();
+                    if now.is_none_or(|now| now.extent != located.extent) {
+                        // Somebody else took it out since it was listed. What came back is listed again.
                         continue;
                     }
                     // Its children keep a count too many, which only fsck can put right; the dead
@@ -129,10 +129,6 @@ fn bury(repository: &Repository) -> Result<u64> {
         }
         freed += registry.bury(batch)?;
     }
-}
-
-fn is_gone(repository: &Repository, digest: Digest) -> Result<bool> {
-    Ok(repository.registry.locate(vec![digest])?.iter().all(Option::is_none))
 }
 
 /// What could not be freed: it stops nothing else, and is told at the end.

@@ -53,7 +53,8 @@ pub struct ContentMark {
 
 fn absent<T>(error: Errno) -> Result<Option<T>> {
     match error {
-        Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE => Ok(None),
+        // What refuses all of ours has none of them.
+        Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::PERM => Ok(None),
         other => Err(other),
     }
 }

@@ -442,6 +442,9 @@ fn a_file_under_the_name_of_the_description_is_refused() {
     fs::write(staging.join("p/a/.artifact.json"), "mine").unwrap();
     let ran = world.run(&["commit", "p/a"]);
     assert!(ran.code != 0 && ran.err.contains(".artifact.json"), "{}", ran.err);
+    // EINVAL would have `mv` speak of a directory that is moved into itself.
+    let refused = fs::rename(staging.join("p/a"), staging.join("p/a:best")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::PERM.raw_os_error()));
     assert_eq!(fs::read_to_string(staging.join("p/a/.artifact.json")).unwrap(), "mine");
     fs::remove_file(staging.join("p/a/.artifact.json")).unwrap();
     fs::create_dir_all(staging.join("p/a/d")).unwrap();

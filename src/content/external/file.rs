@@ -11,11 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
-use rustix::fs::{fstatfs, major, minor};
+use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
 use super::super::store::changed;
-use super::place::{self, Requester, open};
+use super::place::{self, Readers, Requester};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::external::External;
@@ -88,8 +88,9 @@ pub fn is_ours(file: &File) -> io::Result<bool> {
     if fstatfs(file)?.f_type as u64 != FUSE_MAGIC {
         return Ok(false);
     }
-    let device = file.metadata()?.dev();
-    let device = format!("{}:{}", major(device), minor(device));
+    // To ask for its attributes would be to ask ourselves.
+    let known = place::known_of(file)?;
+    let device = format!("{}:{}", known.stx_dev_major, known.stx_dev_minor);
     // proc_pid_mountinfo(5): the third field is the device, the second behind the dash the source.
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
     Ok(text.lines().any(|line| {
@@ -186,8 +187,19 @@ impl Files {
     /// # Errors
     /// As [`Files::read`], but for a file that changed.
     pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
-        let (file, _) = self.found(external)?;
-        refuse_stranger(requester, external, &file)
+        refuse_stranger(requester, external, &self.found(external)?)
+    }
+
+    /// Returns who may read the file where it is, whatever it holds by now; this process alone where that cannot
+    /// be found out.
+    pub fn readers(&self, external: &External) -> Readers {
+        match self.found(external) {
+            Ok(file) => Readers::of(&file),
+            Err(e) => {
+                tracing::debug!("who may read an external file is not known: {e}");
+                Readers::ourselves()
+            }
+        }
     }
 
     /// Reads all of the file and compares it with what was recorded.
@@ -224,7 +236,9 @@ impl Files {
 
     /// Opens the file, if it has the recorded length.
     fn opened(&self, external: &External) -> Result<(File, Identity)> {
-        let (file, identity) = self.found(external)?;
+        let failed = |e| told(external, e);
+        let file = place::open_found(&self.found(external)?).map_err(failed)?;
+        let identity = Identity::of(&file).map_err(failed)?;
         if identity.size_bytes != external.size_bytes {
             let (recorded, found) = (external.size_bytes, identity.size_bytes);
             let how = format!("size {recorded} was recorded, and {found} is found");
@@ -233,24 +247,23 @@ impl Files {
         Ok((file, identity))
     }
 
-    /// Opens what is where the file was recorded.
-    fn found(&self, external: &External) -> Result<(File, Identity)> {
+    /// Finds what is where the file was recorded; it is not open.
+    fn found(&self, external: &External) -> Result<File> {
         let failed = |e| told(external, e);
         let path = external.url.path().ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("{} is no file here", external.url))
         })?;
         let file = match external.depth {
             // What earlier releases recorded may be a symlink; its bytes tell whether it is right.
-            0 if external.checksum.is_some() => open(&path),
-            depth => place::open_below(&path, depth.max(1)),
+            0 if external.checksum.is_some() => place::find(&path),
+            depth => place::find_below(&path, depth.max(1)),
         };
         let file = file.map_err(failed)?;
         self.refuse_outside(&file, &external.url)?;
-        let identity = Identity::of(&file).map_err(failed)?;
         if is_ours(&file).map_err(failed)? {
             return Err(changed(&external.url, "it leads into a mount of artifactfs"));
         }
-        Ok((file, identity))
+        Ok(file)
     }
 
     /// Whether an open file is the recorded one: by its bytes, where their checksum is known. Times and
@@ -299,7 +312,7 @@ impl Files {
 }
 
 fn refuse_stranger(requester: &Requester, external: &External, file: &File) -> Result<()> {
-    if place::may_read(requester, &external.url, file) {
+    if place::may_read(requester, file) {
         return Ok(());
     }
     let what = format!("{} may not be read there by this user", external.url);

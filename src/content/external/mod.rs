@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::time::Instant;
 
 pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text};
-pub use place::{Requester, open, open_below};
+pub use place::{Readers, Requester, open, open_below};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -150,6 +150,11 @@ impl Externals {
             Scheme::File => self.files.permit(external, requester),
             Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web => Ok(()),
         }
+    }
+
+    /// Returns who may read a file of this machine where it is. What servers have may be read by all who see it.
+    pub fn readers(&self, external: &External) -> Option<Readers> {
+        (external.url.scheme() == Scheme::File).then(|| self.files.readers(external))
     }
 
     fn read_far(

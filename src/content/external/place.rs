@@ -3,14 +3,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, open as open_at_root, openat, openat2};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open as open_at_root, openat,
+    openat2, statx,
+};
 use rustix::io::Errno;
-
-use crate::model::external::ExternalUrl;
 
 /// How often a path is looked up again that others rename meanwhile.
 const LOOKUPS: u32 = 8;
@@ -41,19 +42,73 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags().bits().cast_signed()).open(path)
 }
 
-/// Opens the file at `path`, whose last `depth` names are below a folder that nothing on the way may leave. The
-/// last of them is no symlink.
+/// Finds what is at `path`, without asking its file system anything about it: the descriptor is no open file
+/// (O_PATH of open(2)). Symlinks are followed.
+///
+/// # Errors
+/// What the host says.
+pub fn find(path: &Path) -> io::Result<File> {
+    Ok(open_at_root(path, found(), Mode::empty())?.into())
+}
+
+/// Opens what was found, without waiting for a FIFO's other end.
+///
+/// # Errors
+/// What the host says.
+pub fn open_found(file: &File) -> io::Result<File> {
+    open(&link_of(file))
+}
+
+/// Opens the file at `path` as [`find_below`] finds it.
+///
+/// # Errors
+/// As [`find_below`].
+pub fn open_below(path: &Path, depth: u32) -> io::Result<File> {
+    open_found(&find_below(path, depth)?)
+}
+
+fn found() -> OFlags {
+    OFlags::PATH | OFlags::CLOEXEC
+}
+
+/// The symlink that stands for an open file.
+fn link_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// What the kernel knows of a file by itself.
+///
+/// # Errors
+/// What the host says.
+pub fn known_of(file: &File) -> io::Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(file, "", flags, StatxFlags::TYPE)?)
+}
+
+/// Finds what is at `path`, as [`find`] does; its last `depth` names are below a folder that nothing on the way may
+/// leave. The last of them is no symlink.
 ///
 /// # Errors
 /// ELOOP and EXDEV for symlinks that are not allowed, and what the host says.
-pub fn open_below(path: &Path, depth: u32) -> io::Result<File> {
+pub fn find_below(path: &Path, depth: u32) -> io::Result<File> {
+    no_symlink(look_below(path, depth)?)
+}
+
+fn no_symlink(file: File) -> io::Result<File> {
+    match FileType::from_raw_mode(known_of(&file)?.stx_mode.into()) {
+        FileType::Symlink => Err(Errno::LOOP.into()),
+        _ => Ok(file),
+    }
+}
+
+fn look_below(path: &Path, depth: u32) -> io::Result<File> {
     let folder = path.ancestors().nth(depth as usize).unwrap_or(Path::new("/"));
     let below = path.strip_prefix(folder).map_err(io::Error::other)?;
     let at = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = open_at_root(folder, at, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..LOOKUPS {
-        let flags = flags() | OFlags::NOFOLLOW;
+        let flags = found() | OFlags::NOFOLLOW;
         match openat2(&folder, below, flags, Mode::empty(), resolve) {
             // Somebody renamed a directory on the way.
             Err(Errno::AGAIN) => {}
@@ -76,7 +131,7 @@ fn walk_below(folder: impl AsFd, below: &Path) -> rustix::io::Result<File> {
         })?;
     }
     let name = name.ok_or(Errno::INVAL)?;
-    Ok(openat(&at, name, flags() | OFlags::NOFOLLOW, Mode::empty())?.into())
+    Ok(openat(&at, name, found() | OFlags::NOFOLLOW, Mode::empty())?.into())
 }
 
 /// Whether an open file is in one of `folders`, by whatever name it was reached.
@@ -84,8 +139,7 @@ fn walk_below(folder: impl AsFd, below: &Path) -> rustix::io::Result<File> {
 /// # Errors
 /// What the host says.
 pub fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
-    use std::os::fd::AsRawFd;
-    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let path = fs::read_link(link_of(file))?;
     Ok(folders
         .iter()
         .filter_map(|folder| fs::canonicalize(folder).ok())
@@ -94,16 +148,98 @@ pub fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
 
 /// Whether `requester` may read an open file there: by its mode and those of the directories above. Access control
 /// lists grant nothing here.
-pub fn may_read(requester: &Requester, url: &ExternalUrl, file: &File) -> bool {
+pub fn may_read(requester: &Requester, file: &File) -> bool {
     let own = rustix::process::geteuid().as_raw();
     if requester.uid == own || requester.uid == 0 {
         return true;
     }
-    let Some(path) = url.path() else { return false };
-    let Ok(path) = fs::canonicalize(path) else { return false };
+    let Ok(path) = fs::read_link(link_of(file)) else { return false };
     let mut above = path.ancestors().skip(1);
     let readable = file.metadata().is_ok_and(|meta| may(requester, &meta, READ));
     readable && above.all(|dir| fs::metadata(dir).is_ok_and(|meta| may(requester, &meta, SEARCH)))
+}
+
+/// Who may read a file where it is, as the owner, group and mode of a file that just these may read. It grants
+/// nothing that [`may_read`] refuses; of several groups it names one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readers {
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Rights to read: bits of 0o444.
+    pub perm: u16,
+}
+
+impl Readers {
+    /// This process alone, and root.
+    pub fn ourselves() -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        Self { uid, gid: rustix::process::getegid().as_raw(), perm: 0o400 }
+    }
+
+    /// Those of a file that was found; whoever this process runs as is the owner, but for root.
+    pub fn of(file: &File) -> Self {
+        let ourselves = Self::ourselves();
+        let (Ok(path), Ok(meta)) = (fs::read_link(link_of(file)), file.metadata()) else {
+            return ourselves;
+        };
+        let above: io::Result<Vec<_>> = path.ancestors().skip(1).map(fs::metadata).collect();
+        let Ok(above) = above else { return ourselves };
+        let on_the_way: Vec<_> = std::iter::once((meta, READ))
+            .chain(above.into_iter().map(|dir| (dir, SEARCH)))
+            .map(|(meta, right)| Step {
+                uid: meta.uid(),
+                gid: meta.gid(),
+                mode: meta.mode(),
+                right,
+            })
+            .collect();
+        ourselves.among(&on_the_way)
+    }
+
+    fn among(self, on_the_way: &[Step]) -> Self {
+        let mut readers = Self { gid: on_the_way[0].gid, ..self };
+        let owner = on_the_way[0].uid;
+        if self.uid == 0 && on_the_way.iter().all(|step| step.allows_owner(owner)) {
+            readers.uid = owner;
+        }
+        if let Some(group) = on_the_way
+            .iter()
+            .map(|step| step.gid)
+            .find(|gid| on_the_way.iter().all(|step| step.allows_group(*gid)))
+        {
+            (readers.gid, readers.perm) = (group, readers.perm | 0o040);
+        }
+        if on_the_way.iter().all(Step::allows_all) {
+            readers.perm |= 0o004;
+        }
+        readers
+    }
+}
+
+/// A file or directory on the way to a file's bytes, and the right that is needed there.
+struct Step {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    right: u32,
+}
+
+impl Step {
+    fn allows_all(&self) -> bool {
+        [0, 3, 6].iter().all(|class| self.mode >> class & self.right != 0)
+    }
+
+    fn allows_owner(&self, uid: u32) -> bool {
+        self.allows_all() || (self.uid == uid && self.mode >> 6 & self.right != 0)
+    }
+
+    /// Whether it allows every member of a group, also one who owns it.
+    fn allows_group(&self, gid: u32) -> bool {
+        let members = [3, 6].iter().all(|class| self.mode >> class & self.right != 0);
+        self.allows_all() || (self.gid == gid && members)
+    }
 }
 
 fn may(requester: &Requester, meta: &fs::Metadata, right: u32) -> bool {
@@ -130,6 +266,60 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    const OURSELVES: Readers = Readers { uid: 0, gid: 0, perm: 0o400 };
+
+    #[test]
+    fn readers_are_those_who_may_read_on_the_whole_way() {
+        let step = |(uid, gid, mode), right| Step { uid, gid, mode, right };
+        let readers = |file, dir| {
+            let found = OURSELVES.among(&[step(file, READ), step(dir, SEARCH)]);
+            (found.uid, found.gid, found.perm)
+        };
+        let open = (0, 0, 0o755);
+        assert_eq!(readers((7, 70, 0o644), open), (7, 70, 0o444));
+        assert_eq!(readers((7, 70, 0o640), open), (7, 70, 0o440));
+        assert_eq!(readers((7, 70, 0o600), open), (7, 70, 0o400));
+        assert_eq!(readers((7, 70, 0o044), open), (0, 70, 0o400), "the owner is refused");
+        assert_eq!(readers((7, 70, 0o604), open), (7, 70, 0o400), "the group is refused");
+        assert_eq!(readers((7, 70, 0o644), (7, 70, 0o700)), (7, 70, 0o400));
+        assert_eq!(readers((7, 70, 0o644), (0, 0, 0o700)), (0, 70, 0o400));
+        assert_eq!(
+            readers((7, 70, 0o644), (0, 80, 0o750)),
+            (0, 80, 0o440),
+            "by the folder's group"
+        );
+        assert_eq!(readers((7, 70, 0o640), (0, 80, 0o750)), (0, 70, 0o400));
+    }
+
+    /// Whatever the modes: who is shown as a reader is one.
+    #[test]
+    fn nobody_is_shown_as_a_reader_who_is_none() {
+        let mut state = 1u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..100_000 {
+            let steps: Vec<_> = [READ, SEARCH, SEARCH]
+                .map(|right| {
+                    let (uid, gid) = (random(3) as u32, random(3) as u32);
+                    Step { uid, gid, mode: random(0o1000) as u32, right }
+                })
+                .into();
+            let shown = OURSELVES.among(&steps);
+            for (uid, gid) in (1..4).flat_map(|uid| (0..4).map(move |gid| (uid, gid))) {
+                let class = |of_uid, of_gid| match (uid == of_uid, gid == of_gid) {
+                    (true, _) => 6,
+                    (false, true) => 3,
+                    (false, false) => 0,
+                };
+                let said = u32::from(shown.perm) >> class(shown.uid, shown.gid) & READ != 0;
+                let may = |s: &Step| s.mode >> class(s.uid, s.gid) & s.right != 0;
+                assert!(!said || steps.iter().all(may), "user {uid}, group {gid}: {shown:?}");
+            }
+        }
+    }
+
     #[test]
     fn nothing_below_a_folder_leads_out_of_it() {
         let dir = tempfile::tempdir().unwrap();
@@ -150,7 +340,7 @@ mod tests {
         assert_eq!(error(opened("link", 1)), Errno::LOOP);
         assert_eq!(error(opened("none", 1)), Errno::NOENT);
         assert_eq!(walked("outside/out").unwrap_err(), Errno::LOOP);
-        assert_eq!(walked("link").unwrap_err(), Errno::LOOP);
+        assert_eq!(error(no_symlink(walked("link").unwrap())), Errno::LOOP);
         let file = opened("d/f", 2).unwrap();
         assert!(is_below(&file, &[dir.path().join("none"), root.clone()]).unwrap());
         assert!(!is_below(&file, &[dir.path().join("fold")]).unwrap());

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
 use super::far::{FIRST_BYTE, Far, persist};
-use super::{Place, REQUEST_TIME, Remote, Store};
+use super::{LEFT, Place, REQUEST_TIME, Remote, Store};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::PackId;
 
@@ -109,15 +109,30 @@ impl Store {
         Ok(())
     }
 
-    /// Length of a pack, and when it was written, in milliseconds since 1970.
+    /// Length of a pack, and when it was written, in milliseconds since 1970. Of a pack that is not there, and has left
+    /// an index or the note of an upload: 0, and when that was written.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when it is not there.
-    pub fn pack_age(&self, id: PackId) -> Result<(u64, u64)> {
+    /// [`Kind::NotFound`] when none is there.
+    pub fn age(&self, id: PackId) -> Result<(u64, u64)> {
+        match self.age_of(id, "pack") {
+            Err(e) if e.kind() == Kind::NotFound => {}
+            age => return age,
+        }
+        for left in LEFT {
+            match self.age_of(id, left) {
+                Err(e) if e.kind() == Kind::NotFound => {}
+                age => return age.map(|(_, modified)| (0, modified)),
+            }
+        }
+        Err(Error::new(Kind::NotFound, format!("there is nothing of pack {id}")))
+    }
+
+    fn age_of(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
         match &self.place {
-            Place::Local(local) => local.pack_age(id),
+            Place::Local(local) => local.age(id, extension),
             Place::Remote(Remote { far, .. }) => {
-                let key = far.key(&super::pack_key(id, "pack"));
+                let key = far.key(&super::pack_key(id, extension));
                 let attempt = || async {
                     let head = timeout(FIRST_BYTE, far.server.store.head(&key)).await;
                     head.map_err(|_| super::far::stalled(far.name()))?.map_err(|e| far.failed(e))

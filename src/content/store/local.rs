@@ -44,12 +44,12 @@ impl LocalStore {
         self.root.parent().expect("packs lie in a folder of the store")
     }
 
-    /// Length of a pack's file, and when it was written, in milliseconds since 1970.
+    /// Length of a file of a pack, and when it was written, in milliseconds since 1970.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when it is not there.
-    pub fn pack_age(&self, id: PackId) -> Result<(u64, u64)> {
-        let path = self.path(id, "pack");
+    pub fn age(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
+        let path = self.path(id, extension);
         let meta = fs::metadata(&path).at("stat", &path)?;
         let modified = meta.mtime().saturating_mul(1_000) + meta.mtime_nsec() / 1_000_000;
         Ok((meta.len(), u64::try_from(modified).unwrap_or_default()))
@@ -254,11 +254,11 @@ impl LocalStore {
         if folder.exists() { sync_directory(folder) } else { Ok(()) }
     }
 
-    /// The packs that are there, in no order.
+    /// The packs of which files with one of these extensions are there, in no order.
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn list(&self) -> Result<Vec<PackId>> {
+    pub fn list(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
         let mut ids = Vec::new();
         for folder in fs::read_dir(&self.root).at("list", &self.root)? {
             let folder = folder.at("list", &self.root)?.path();
@@ -266,7 +266,7 @@ impl LocalStore {
                 let path = file.at("list", &folder)?.path();
                 let id: Option<PackId> =
                     path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-                if path.extension().is_some_and(|e| e == "pack") {
+                if path.extension().is_some_and(|e| extensions.iter().any(|wanted| e == *wanted)) {
                     ids.extend(id);
                 }
             }

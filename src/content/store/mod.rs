@@ -17,6 +17,7 @@ mod url;
 mod web;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,8 +40,8 @@ pub use guest::{Elsewhere, Seen, changed};
 use local::LocalStore;
 pub use secrets::refuse_secrets;
 pub use url::{STORE_URLS, StoreUrl};
-use writer::NOTE;
 pub use writer::PackWriter;
+use writer::{LEFT, NOTE};
 
 /// How long a listing's or index' single request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
@@ -326,13 +327,27 @@ impl Store {
     /// # Errors
     /// When they cannot be listed; [`Kind::Unsupported`] on most web servers.
     pub fn list(&self) -> Result<Vec<PackId>> {
+        self.list_with(&["pack"])
+    }
+
+    /// The packs that are there, and those of which only something is left, in no order.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn list_left(&self) -> Result<BTreeSet<PackId>> {
+        let [index, note] = LEFT;
+        Ok(self.list_with(&["pack", index, note])?.into_iter().collect())
+    }
+
+    fn list_with(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
         let Place::Remote(Remote { far, .. }) = &self.place else {
-            return self.local()?.list();
+            return self.local()?.list(extensions);
         };
         let mut ids = Vec::new();
         let mut each = |key: &str, _| {
-            let name = key.rsplit('/').next().and_then(|name| name.strip_suffix(".pack"));
-            ids.extend(name.and_then(|name| name.parse::<PackId>().ok()));
+            let name = key.rsplit('/').next().and_then(|name| name.rsplit_once('.'));
+            let name = name.filter(|(_, extension)| extensions.contains(extension));
+            ids.extend(name.and_then(|(name, _)| name.parse::<PackId>().ok()));
         };
         far.wait(far.list("packs", &mut each))?;
         Ok(ids)

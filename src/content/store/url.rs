@@ -143,11 +143,19 @@ impl FromStr for StoreUrl {
         if url.host_str().unwrap_or_default().is_empty() {
             return Err(wrong(text, "names no bucket, container or host"));
         }
-        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        let more = url.query().is_some() || url.fragment().is_some();
+        if more || !url.username().is_empty() || url.password().is_some() {
             return Err(more_than_a_place(text));
         }
-        url.set_fragment(None);
         let path = url.path().trim_end_matches('/').to_owned();
+        let authority_and_path = rest.trim_start_matches('/');
+        let said = authority_and_path.find('/').map_or("", |slash| &authority_and_path[slash..]);
+        if said.trim_end_matches('/') != path {
+            return Err(wrong(
+                text,
+                &format!("would be read as {url}: write it so, if that is meant"),
+            ));
+        }
         url.set_path(&path);
         Ok(Self::Web(url))
     }
@@ -187,6 +195,11 @@ mod tests {
             assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url);
         }
         for text in ["", "file:", "s3:", "s3://", "ftp://host", "store", "s3:bucket/x"] {
+            assert_eq!(text.parse::<StoreUrl>().unwrap_err().kind(), Kind::Usage, "{text}");
+        }
+        for text in
+            ["http://h/x#y", "http://h/a/../b", "http://h/a b", "https://h/./x", "http://h/x?"]
+        {
             assert_eq!(text.parse::<StoreUrl>().unwrap_err().kind(), Kind::Usage, "{text}");
         }
         for text in ["s3://k:hunter2@bucket/x", "https://k:hunter2@h/x", "https://h/x?sig=hunter2"]

@@ -1,8 +1,6 @@
 //! Packs that are in the store and that the registry does not know: an upload that ended after its lease was taken away, a
 //! registry that was put back from a copy. They stay where they are until somebody has them removed.
 
-use std::collections::HashSet;
-
 use super::PAGE;
 use crate::error::{Kind, Result};
 use crate::model::object::PackId;
@@ -17,7 +15,7 @@ pub const UNKNOWN_AGE_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
 pub struct UnknownPack {
     /// Its id.
     pub id: PackId,
-    /// Its length.
+    /// Its length; 0 where only its index is left, or the note of an upload.
     pub length_bytes: u64,
     /// When it was written, in milliseconds since 1970.
     pub modified: u64,
@@ -44,7 +42,7 @@ impl UnknownPack {
 /// # Errors
 /// When store or registry cannot be read now.
 pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
-    let mut unknown: HashSet<PackId> = repository.store.list()?.into_iter().collect();
+    let mut unknown = repository.store.list_left()?;
     let mut after = None;
     loop {
         let page = repository.registry.scan_packs(after, PAGE)?;
@@ -60,7 +58,7 @@ pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
         if repository.registry.pack(id)?.is_some() {
             continue;
         }
-        let (length_bytes, modified) = match repository.store.pack_age(id) {
+        let (length_bytes, modified) = match repository.store.age(id) {
             // In a folder that is not its own, where nobody looks for it. It never counts as old.
             Err(e) if e.kind() == Kind::NotFound => (0, u64::MAX),
             found => found?,

@@ -181,7 +181,9 @@ pub fn elsewhere(description: &serde_json::Value) -> Option<Elsewhere> {
     if let found @ serde_json::Value::Object(_) = &params["serialization_path"] {
         return Some(Elsewhere { path: text(&found["path"]), key: text(&found["key"]) });
     }
-    params["allowed_types"].as_array()?.iter().find_map(elsewhere)
+    let some = params["allowed_types"].as_array().into_iter().flatten();
+    let named = params["type_map"].as_object().into_iter().flat_map(|map| map.values());
+    some.chain(named).chain(params.get("element_type")).find_map(elsewhere)
 }
 
 #[cfg(test)]
@@ -218,6 +220,24 @@ mod tests {
         assert_eq!(Cell::of("\"\\ud800\"").shown(), Some("\\ud800"));
         assert_eq!(Cell::of("{\"a\": NaN}").shown(), Some("{\"a\": \"NaN\"}"));
         assert_eq!(Cell::of("null").shown(), None);
+    }
+
+    #[test]
+    fn values_are_elsewhere_at_whatever_depth() {
+        let array =
+            r#"{"wb_type":"ndarray","params":{"serialization_path":{"key":"v","path":"x.npz"}}}"#;
+        for around in [
+            "T",
+            r#"{"wb_type":"list","params":{"element_type":T}}"#,
+            r#"{"wb_type":"union","params":{"allowed_types":[{"wb_type":"none"},T]}}"#,
+            r#"{"wb_type":"typedDict","params":{"type_map":{"a":{"wb_type":"list","params":{"element_type":T}}}}}"#,
+        ] {
+            let description = serde_json::from_str(&around.replace('T', array)).unwrap();
+            let found = elsewhere(&description).unwrap();
+            assert_eq!((found.path.as_str(), found.key.as_str()), ("x.npz", "v"), "{around}");
+        }
+        let plain = serde_json::from_str(r#"{"wb_type":"list","params":{}}"#).unwrap();
+        assert_eq!(elsewhere(&plain), None);
     }
 
     #[test]

@@ -10,20 +10,25 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use artifactfs::content::store::Access;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::object::Located;
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{delete, get};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
-use artifactfs::registry::{Embedded, system_clock};
+use artifactfs::registry::{Embedded, Fix, MaintenanceMode, system_clock};
 
 use crate::world::{PATIENCE, World, noise, ran, same_tree};
 
 /// Files of the store with this extension, sorted.
 fn stored(world: &World, extension: &str) -> Vec<PathBuf> {
+    files_of(&world.repo().join("store/packs"), extension)
+}
+
+fn files_of(packs: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in fs::read_dir(world.repo().join("store/packs")).unwrap() {
+    for folder in fs::read_dir(packs).unwrap() {
         for file in fs::read_dir(folder.unwrap().path()).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|e| e == extension) {
@@ -259,6 +264,15 @@ fn packs_that_nobody_knows_stay_until_they_are_named_and_old() {
     fs::File::open(&foreign).unwrap().set_modified(old).unwrap();
     world.ok(&["fsck", "--remove-unknown"]);
     assert!(!foreign.exists());
+    // An index is all that is left of another.
+    let left = foreign.with_extension("idx");
+    fs::copy(&index, &left).unwrap();
+    assert_eq!(world.json_of_failed(&["fsck"])["unknown_packs"], 1);
+    world.ok(&["fsck", "--remove-unknown"]);
+    assert!(left.exists());
+    fs::File::open(&left).unwrap().set_modified(old).unwrap();
+    world.ok(&["fsck", "--remove-unknown"]);
+    assert!(!left.exists());
     all_readable(&world, &sources);
     world.sound();
 }
@@ -330,13 +344,36 @@ fn check_all(world: &World, repository: &Repository, sources: &BTreeMap<String, 
     }
 }
 
+/// Counts some references too many, and leaves the indexes of some packs out.
+fn hurt(layout: &Layout, inner: &Arc<MemoryEngine>) {
+    let (repository, _) = open(layout, inner, i64::MAX);
+    let registry = &repository.registry;
+    let holder = || "hurt".to_owned();
+    registry.begin_maintenance(MaintenanceMode::Repair, holder(), None, Vec::new()).unwrap();
+    let objects = registry.scan_objects(None, 10_000).unwrap();
+    let fixes = objects.into_iter().step_by(3).map(|(digest, seen)| {
+        let now = Located { refs: seen.refs + 1, ..seen };
+        Fix::Object { digest, seen: Some(seen), now }
+    });
+    assert!(registry.repair(holder(), fixes.collect()).unwrap() > 10);
+    registry.end_maintenance(holder()).unwrap();
+    for index in files_of(&layout.root.join("store/packs"), "idx").iter().step_by(2) {
+        fs::remove_file(index).unwrap();
+    }
+    assert!(fsck(&repository, Mode::Check).unwrap().problems > 10);
+}
+
 #[test]
 fn fsck_killed_before_any_of_its_writes_loses_nothing() {
-    for mode in [Mode::Repair, Mode::Rebuild] {
+    let modes = [Mode::Repair, Mode::Rebuild];
+    for (mode, is_hurt) in modes.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
         let mut step = 0;
         loop {
             let world = World::new();
             let (layout, inner, mut sources) = shared_versions(&world);
+            if is_hurt {
+                hurt(&layout, &inner);
+            }
             let (repository, left) = open(&layout, &inner, step);
             let ended = fsck(&repository, mode).is_ok();
             drop(repository);
@@ -344,6 +381,9 @@ fn fsck_killed_before_any_of_its_writes_loses_nothing() {
             // Whoever comes next goes on, or cleans up: here a deletion, and then a put.
             let (repository, _) = open(&layout, &inner, i64::MAX);
             check_all(&world, &repository, &sources);
+            if is_hurt {
+                fsck(&repository, Mode::Repair).unwrap();
+            }
             let gone = "p/a:v1".parse().unwrap();
             delete::delete(&repository, &gone, true, delete::Purge::Now).unwrap();
             sources.remove("v1");
@@ -351,7 +391,7 @@ fn fsck_killed_before_any_of_its_writes_loses_nothing() {
             let again = PutRequest::plain(sources["v0"].clone(), "p/a".parse().unwrap());
             put(&repository, &again, Arc::new(Silent)).unwrap();
             let report = fsck(&repository, Mode::Check).unwrap();
-            assert_eq!(report.problems, 0, "{mode:?} {step}: {:?}", report.findings);
+            assert_eq!(report.problems, 0, "{mode:?} {is_hurt} {step}: {:?}", report.findings);
             assert_eq!(repository.registry.maintenance().unwrap(), None);
             check_all(&world, &repository, &sources);
             if ended && !died {

@@ -242,3 +242,29 @@ fn drafts_keep_what_is_written_on_overlayfs_where_names_cannot_be_covered() {
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     changes_are_kept("overlay", &options, 0, false);
 }
+
+/// Its attributes are another repository's, and it refuses ours.
+#[test]
+fn a_repository_in_the_draft_of_another_has_plain_drafts() {
+    let mut outer = World::new();
+    let (_, staging) = outer.mount();
+    let place = staging.join("p/inner");
+    fs::create_dir_all(&place).unwrap();
+    let mut inner = World::new();
+    fs::remove_dir_all(inner.repo()).unwrap();
+    std::os::unix::fs::symlink(place.join("repo"), inner.repo()).unwrap();
+    inner.ok(&["init", place.join("repo").to_str().unwrap()]);
+    let source = inner.tree("src", &[("d/f", b"one"), ("big", &noise(1, 3_000_000))]);
+    inner.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let (read, drafts) = inner.mount();
+    let refused = inner.run(&["draft", "p/a:v0"]);
+    assert!(refused.err.contains("cannot stand on versions"), "{}", refused.err);
+    fs::create_dir_all(drafts.join("p")).unwrap();
+    host("cp", &[Path::new("-r"), &read.join("p/a:v0"), &drafts.join("p/b")]);
+    fs::write(drafts.join("p/b/more"), "two").unwrap();
+    inner.ok(&["commit", "p/b"]);
+    assert_eq!(fs::read(read.join("p/b:v0/d/f")).unwrap(), b"one");
+    assert_eq!(fs::read(read.join("p/b:v0/more")).unwrap(), b"two");
+    inner.umount();
+    inner.sound();
+}

@@ -114,6 +114,40 @@ fn mounting_works_whatever_signals_are_ignored_or_blocked() {
 }
 
 #[test]
+fn a_mount_is_refused_where_too_few_files_may_be_open() {
+    let mut world = World::new();
+    put(&world, "one");
+    for target in ["mnt", "staging"] {
+        fs::create_dir(world.path(target)).unwrap();
+    }
+    for limit in [18, 20, 22, 30, 63] {
+        let script = format!("ulimit -n {limit}; $A mount mnt --staging staging");
+        let refused = bash(&world, &script);
+        let told = refused.err.contains(&format!("may have {limit} files open"));
+        assert!(refused.code == 1 && told, "{limit}: {} {}", refused.code, refused.err);
+    }
+    world.mounts = vec![world.path("mnt"), world.path("staging")];
+    let served = bash(&world, "ulimit -n 64; $A mount mnt --staging staging; ls mnt/p/a:v0");
+    assert_eq!(served.code, 0, "{}", served.err);
+    world.umount();
+}
+
+#[test]
+fn a_daemon_whose_record_cannot_be_read_is_told_of() {
+    let mut world = World::new();
+    world.mount();
+    let record = world.repo().join("daemons").join(world.daemon().to_string());
+    let kept = fs::read(&record).unwrap();
+    fs::write(&record, "garbage").unwrap();
+    let troubles = world.json(&["status"])["troubles"].to_string();
+    let name = record.file_name().unwrap().to_str().unwrap();
+    assert!(troubles.contains(&format!("daemons/{name} cannot be read")), "{troubles}");
+    fs::write(&record, kept).unwrap();
+    assert_eq!(world.json(&["status"])["troubles"], serde_json::json!([]));
+    world.umount();
+}
+
+#[test]
 fn closed_standard_descriptors_are_no_place_for_a_registry() {
     let mut world = World::new();
     put(&world, "one");
