@@ -89,8 +89,8 @@ pub fn is_ours(file: &File) -> io::Result<bool> {
         return Ok(false);
     }
     // To ask for its attributes would be to ask ourselves.
-    let known = place::known_of(file)?;
-    let device = format!("{}:{}", known.stx_dev_major, known.stx_dev_minor);
+    let (major, minor) = place::Known::of(file)?.device;
+    let device = format!("{major}:{minor}");
     // proc_pid_mountinfo(5): the third field is the device, the second behind the dash the source.
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
     Ok(text.lines().any(|line| {

@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open as open_at_root, openat,
-    openat2, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, major, minor,
+    open as open_at_root, openat, openat2, statx,
 };
 use rustix::io::Errno;
 
@@ -77,12 +77,34 @@ fn link_of(file: &File) -> PathBuf {
 }
 
 /// What the kernel knows of a file by itself.
-///
-/// # Errors
-/// What the host says.
-pub fn known_of(file: &File) -> io::Result<Statx> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(statx(file, "", flags, StatxFlags::TYPE)?)
+pub struct Known {
+    /// Major and minor number of its device.
+    pub device: (u32, u32),
+    /// What it is.
+    pub kind: FileType,
+}
+
+impl Known {
+    /// Asks the kernel, which does not ask the file system.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        match statx(file, "", flags, StatxFlags::TYPE) {
+            // Before Linux 4.11, and in some containers: then the file system is asked.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let stat = fstat(file)?;
+                let device = (major(stat.st_dev), minor(stat.st_dev));
+                Ok(Self { device, kind: FileType::from_raw_mode(stat.st_mode) })
+            }
+            known => {
+                let known = known?;
+                let kind = FileType::from_raw_mode(known.stx_mode.into());
+                Ok(Self { device: (known.stx_dev_major, known.stx_dev_minor), kind })
+            }
+        }
+    }
 }
 
 /// Finds what is at `path`, as [`find`] does; its last `depth` names are below a folder that nothing on the way may
@@ -95,7 +117,7 @@ pub fn find_below(path: &Path, depth: u32) -> io::Result<File> {
 }
 
 fn no_symlink(file: File) -> io::Result<File> {
-    match FileType::from_raw_mode(known_of(&file)?.stx_mode.into()) {
+    match Known::of(&file)?.kind {
         FileType::Symlink => Err(Errno::LOOP.into()),
         _ => Ok(file),
     }

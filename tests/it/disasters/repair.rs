@@ -151,6 +151,23 @@ fn one_put_of_the_good_copy_mends_every_version_that_needs_it() {
 }
 
 #[test]
+fn what_a_reader_of_the_mount_found_damaged_is_mended_by_a_put() {
+    let mut world = World::new();
+    let source = world.tree("s", &[("model.bin", &noise(1, 3 << 20))]);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    flip(&biggest(&world), 1_000_000);
+    let (read, _) = world.mount();
+    let file = read.join("p/a:v0/model.bin");
+    assert_eq!(fs::read(&file).unwrap_err().raw_os_error(), Some(5), "EIO");
+    let told = world.json(&["put", "-n", "p/b", source.to_str().unwrap()]);
+    assert!(told["stored_bytes"].as_u64().unwrap() > 0, "{told}");
+    assert!(fs::read(&file).unwrap() == noise(1, 3 << 20));
+    world.umount();
+    world.ok(&["verify"]);
+    world.sound();
+}
+
+#[test]
 fn a_file_that_did_not_change_is_the_good_copy_too() {
     let world = World::new();
     let source = world.tree("s", &[("model.bin", &noise(1, 3 << 20))]);
