@@ -5,6 +5,7 @@
 //! F <pack:16>                                pack whose dead bytes may stay for now
 //! G <project> 0 <artifact> 0 <group> 0       group
 //! K <pack:16>                                pack of a table being made anew
+//! L <run> 0                                  the tokens of what was logged to a run lately
 //! O <digest:32>                              object of a table being made anew
 //! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
 //! T <project> 0 <artifact> 0                 the last time that a version of it was given
@@ -100,6 +101,8 @@ pub enum Space {
     RunAlias = b'z',
     /// Rows of metrics.
     Row = b'y',
+    /// What was logged to runs lately.
+    LogTokens = b'L',
     /// Sweeps.
     Sweep = b'n',
     /// Sweeps by project.
@@ -297,6 +300,11 @@ pub fn run_alias(id: &RunId, path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
 /// A row of metrics.
 pub fn row(id: &RunId, sequence: u64) -> Vec<u8> {
     Key::of(Space::Row).name(id.as_str()).number(sequence).done()
+}
+
+/// The tokens of what was logged to a run lately.
+pub fn log_tokens(id: &RunId) -> Vec<u8> {
+    Key::of(Space::LogTokens).name(id.as_str()).done()
 }
 
 /// A sweep's record.

@@ -3,6 +3,8 @@
 //! A version that is deleted keeps its place: edges hold names and numbers, which are never used
 //! twice.
 
+use std::collections::VecDeque;
+
 use super::api::Page;
 use super::embedded::{Embedded, each_below};
 use super::engine::{Durability, Transaction, View};
@@ -23,6 +25,9 @@ use crate::model::version::{Change, Metadata, Timestamp, VersionInfo};
 const ROWS_MAX: u64 = 10_000_000;
 /// Rows that go in one transaction.
 const ROWS_BATCH: usize = 10_000;
+
+/// Tokens of what was logged to a run lately: as many writers of one run may each ask again.
+const TOKENS_KEPT: usize = 64;
 
 /// A run as it is recorded.
 pub(super) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
@@ -194,6 +199,22 @@ pub(super) fn add_logged(
     transaction.put(&keys::logger(path, number), &record::encode(id))
 }
 
+/// Remembers the token of what is logged to a run; whether it is not among those of the last [`TOKENS_KEPT`].
+fn is_new_token(transaction: &mut dyn Transaction, id: &RunId, token: u64) -> Result<bool> {
+    let key = keys::log_tokens(id);
+    let known = transaction.get(&key)?.map(|bytes| record::decode(&bytes)).transpose()?;
+    let mut tokens: VecDeque<u64> = known.unwrap_or_default();
+    if tokens.contains(&token) {
+        return Ok(false);
+    }
+    tokens.push_back(token);
+    if tokens.len() > TOKENS_KEPT {
+        tokens.pop_front();
+    }
+    transaction.put(&key, &record::encode(&tokens))?;
+    Ok(true)
+}
+
 impl Embedded {
     pub(super) fn open_or_begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
         check(start)?;
@@ -282,7 +303,7 @@ impl Embedded {
         let now = (self.clock)();
         self.change_run(id, Durability::Immediate, |transaction, run| {
             // Asked twice, by who heard no answer.
-            if run.last_log == log.token {
+            if run.last_log == log.token || !is_new_token(transaction, id, log.token)? {
                 return Ok(());
             }
             run.last_log = log.token;
@@ -406,6 +427,7 @@ impl Embedded {
                 transaction.delete(&keys::run_of_sweep(sweep, id))?;
             }
             transaction.delete(&keys::run_of_project(&run.start.project, run.created, id))?;
+            transaction.delete(&keys::log_tokens(id))?;
             transaction.delete(&keys::run(id))?;
             Ok(run)
         })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,7 +10,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{CommitDraft, DraftDesk};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
@@ -103,8 +104,10 @@ impl DraftDesk {
         let draft = &request.draft;
         let record = self.drafts.record(draft)?;
         let shared = Mutex::new(Vec::new());
+        let root = self.drafts.tree_path(draft);
         let source = DraftSource {
-            root: self.drafts.tree_path(draft),
+            folder: File::open(&root).at("open", &root)?,
+            root,
             base: &self.base,
             known: record.root.map(|root| (root, record.totals.into())),
             strict: request.strict,

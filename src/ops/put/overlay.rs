@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::iter::Peekable;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const REUSED_PIECES: usize = 4_096;
 const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
 /// How often it looks.
 const UNMAPPED_POLL: Duration = Duration::from_millis(2);
+/// Bytes of a path with the NUL behind it (limits.h).
+const PATH_MAX: usize = 4_096;
 /// Set-user-id and set-group-id.
 const SET_ID_BITS: u32 = 0o6000;
 
@@ -37,6 +40,8 @@ const SET_ID_BITS: u32 = 0o6000;
 pub struct DraftSource<'a> {
     /// Where its files are.
     pub root: PathBuf,
+    /// The same, open.
+    pub folder: File,
     /// What they stand on.
     pub base: &'a dyn Base,
     /// The root tree it stands on by its record, and what is in it.
@@ -52,6 +57,18 @@ pub struct DraftSource<'a> {
     pub may_share: &'a (dyn Fn(u64) -> bool + Sync),
     /// Told, durably, before they do.
     pub sharing: &'a (dyn Fn(&Path) -> Result<()> + Sync),
+}
+
+impl DraftSource<'_> {
+    /// The path of a file or directory of the draft. Its path there is as long as paths may be, and what is before that
+    /// on the host may be longer than in the mount: it is then named by the open folder.
+    fn at(&self, relative: &Path) -> PathBuf {
+        let path = self.root.join(relative);
+        if path.as_os_str().len() < PATH_MAX {
+            return path;
+        }
+        PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).join(relative)
+    }
 }
 
 /// The walk.
@@ -114,7 +131,7 @@ impl<'a> DraftScan<'a> {
     }
 
     fn directory(&mut self, relative: &Path, tree: Option<Digest>) -> Result<()> {
-        let names = upper_entries(&self.source.root.join(relative))?.into_iter().peekable();
+        let names = upper_entries(&self.source.at(relative))?.into_iter().peekable();
         let mut place = Place { relative, names };
         if let Some(tree) = tree {
             self.node(&mut place, tree, None)?;
@@ -181,7 +198,7 @@ impl<'a> DraftScan<'a> {
     /// What the host has under a name, in the place of `old`.
     fn upper(&mut self, parent: &Path, name: EntryName, old: Option<&Target>) -> Result<()> {
         let relative = parent.join(name.as_os_str());
-        let full = self.source.root.join(&relative);
+        let full = self.source.at(&relative);
         let (upper, meta) = Upper::at(&full)?;
         if let (Upper::Directory(Some(mark)), Some(Target::Directory(tree))) = (&upper, old)
             && mark.tree == *tree
@@ -262,7 +279,7 @@ impl<'a> DraftScan<'a> {
         meta: &fs::Metadata,
         mark: Option<ContentMark>,
     ) -> Result<()> {
-        let path = self.source.root.join(&relative);
+        let path = self.source.at(&relative);
         if meta.mode() & SET_ID_BITS != 0 {
             let what = format!("{} has a set-id bit", relative.display());
             self.left_out(what, "the bit is left out")?;

@@ -202,3 +202,41 @@ fn a_commit_that_goes_on_outlives_its_mount() {
     world.umount();
     world.sound();
 }
+
+#[test]
+fn a_draft_as_deep_as_paths_may_be_is_committed() {
+    let mut world = World::new();
+    let (read, staging) = world.mount();
+    fs::create_dir_all(staging.join("p/a")).unwrap();
+    let mut deep = staging.join("p/a");
+    let longest = 4_095;
+    while deep.as_os_str().len() + 100 < longest - 20 {
+        deep.push("d".repeat(99));
+        fs::create_dir(&deep).unwrap();
+    }
+    let (small, big) = (deep.join("s"), deep.join("b"));
+    let last = deep.join("l".repeat(longest - deep.as_os_str().len() - 1));
+    fs::write(&small, "one").unwrap();
+    fs::write(&big, noise(1, 9_000_000)).unwrap();
+    fs::write(&last, "two").unwrap();
+    let on_host = world.repo().join("drafts/p/a/tree");
+    let below = |path: &Path| path.strip_prefix(staging.join("p/a")).unwrap().to_owned();
+    assert!(on_host.join(below(&last)).as_os_str().len() > longest, "longer than in the mount");
+    world.ok(&["commit", "p/a"]);
+    let file = OpenOptions::new().write(true).open(&big).unwrap();
+    file.write_all_at(b"X", 5_000_000).unwrap();
+    drop(file);
+    fs::remove_file(&small).unwrap();
+    world.ok(&["commit", "p/a"]);
+    let mut changed = noise(1, 9_000_000);
+    changed[5_000_000] = b'X';
+    assert!(fs::read(&big).unwrap() == changed);
+    let version = |number: u64, path: &Path| read.join(format!("p/a:v{number}")).join(below(path));
+    assert_eq!(fs::read(version(0, &small)).unwrap(), b"one");
+    assert!(fs::read(version(0, &big)).unwrap() == noise(1, 9_000_000));
+    assert!(fs::read(version(1, &big)).unwrap() == changed);
+    assert_eq!(fs::read(version(1, &last)).unwrap(), b"two");
+    assert!(!version(1, &small).exists());
+    world.umount();
+    world.sound();
+}
