@@ -43,15 +43,21 @@ fn pid_namespace() -> Option<u64> {
 }
 
 /// When a process started, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). `None` for one
-/// that is no more, or only waits for its parent to hear of its end (state `Z` or `X`).
+/// that is no more, or only waits for its parent to hear of its end (state `Z` or `X`, and no thread is left that
+/// may have files open).
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
+    if matches!(fields.next()?, "Z" | "X") && threads(pid) <= 1 {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// The first thread of a process, which has ended, counts as one.
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// What is known of a process.
@@ -176,6 +182,39 @@ mod tests {
         while !is_dead(&holder) {
             assert!(start.elapsed().as_secs() < 30, "a zombie passes for living");
         }
+        child.wait().unwrap();
+    }
+
+    /// Its first thread has ended, and another may have files open: so is a killed process for a moment.
+    #[test]
+    fn a_process_lives_as_long_as_one_of_its_threads() {
+        const FIRST_THREAD_ENDS: &str = r#"
+import ctypes, os, platform, threading
+threading.Thread(target=lambda: os.read(0, 1)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"#;
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", FIRST_THREAD_ENDS]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let pid = child.id();
+        let holder = format!(
+            "{}/{pid}/{}/{}",
+            boot_id(),
+            start_time(pid).unwrap(),
+            pid_namespace().unwrap()
+        );
+        let until = |what: &str, done: &dyn Fn() -> bool| {
+            let start = std::time::Instant::now();
+            while !done() {
+                assert!(start.elapsed().as_secs() < 30, "{what}");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        };
+        let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        until("its first thread goes on", &|| stat().contains(") Z "));
+        assert!(!is_dead(&holder));
+        child.kill().unwrap();
+        until("it was killed", &|| is_dead(&holder));
         child.wait().unwrap();
     }
 
