@@ -139,6 +139,22 @@ fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
 }
 
 #[test]
+fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
+    let (registry, _) = registry();
+    let killed = registry.begin("put".into(), "killed".into(), None).unwrap();
+    let stored = store_tree(&registry, killed, 1).unwrap();
+    let judged = dead(killed, "killed");
+    registry.end_lease(judged.clone(), false).unwrap();
+    let next = registry.begin("put".into(), "next".into(), Some(judged.clone())).unwrap();
+    registry.end_lease(judged, false).unwrap();
+    reap(&registry);
+    assert!(registry.missing(next, vec![stored]).unwrap().is_empty());
+    registry.commit(next, request("p/a", stored)).unwrap();
+    registry.release(next).unwrap();
+    assert!(registry.leases().unwrap().is_empty(), "nothing is kept for a day");
+}
+
+#[test]
 fn what_a_lease_answered_answers_no_other_request() {
     let (registry, _) = registry();
     let lease = registry.begin("put".into(), "one".into(), None).unwrap();
