@@ -54,10 +54,10 @@ pub struct DaemonRecord {
     /// The minor number of its device.
     #[serde(default)]
     pub staging_device: Option<u32>,
-    /// Whether the mounts are detached and the daemon only waits for their last user.
+    /// True if the mounts are detached and the daemon waits only for their last users and for commits.
     #[serde(default)]
     pub left: bool,
-    /// Whether it has left and still commits drafts.
+    /// True if the daemon has detached its mounts and is still committing a draft.
     #[serde(default)]
     pub commits: bool,
     /// The cache directory; `None` in records of older releases.
@@ -279,7 +279,7 @@ impl Daemon {
         self.mounts.into_iter().for_each(Mounted::abandon);
     }
 
-    /// Waits until the mounts and the commits have ended; `false` when it was told not to.
+    /// Blocks until all mounts and commits have ended. Returns `false` if a second signal cut the wait short.
     fn last_users(&mut self, mut told: Option<(&Runtime, &mut Told)>) -> bool {
         let since = Instant::now();
         loop {
@@ -305,8 +305,8 @@ impl Daemon {
         }
     }
 
-    /// Says in its file that it has left, whether it still commits drafts, and which mounts are still used: the kernel
-    /// gives the numbers of those that ended to others.
+    /// Updates the daemon's record: its mounts are detached, whether it still commits, and which mounts are still
+    /// used. Device numbers of ended mounts are cleared, because the kernel reuses them.
     fn say_left(&mut self, commits: bool) {
         let number = |mounted: &Mounted| Some(mounted.device()).filter(|_| !mounted.has_ended());
         let device = number(&self.mounts[0]).unwrap_or(0);
@@ -420,17 +420,17 @@ pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
     Ok(Running::of(layout)?.records)
 }
 
-/// The daemons that run, and what is wrong with the files of others.
+/// The running daemons of a repository, and the records that cannot be read.
 #[derive(Default)]
 pub struct Running {
-    /// Their records.
+    /// The records of the running daemons.
     pub records: Vec<DaemonRecord>,
-    /// A line for each record that cannot be read.
+    /// One line for `status` per unreadable record.
     pub unreadable: Vec<String>,
 }
 
 impl Running {
-    /// Finds the daemons of a repository; files of dead ones are removed.
+    /// Lists the running daemons, and removes the files of dead ones.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -466,7 +466,7 @@ impl Running {
     }
 }
 
-/// Reads a record; `None` when it has just been removed, and what to tell of one that cannot be read.
+/// Reads a record. Returns `None` if it was removed meanwhile, and a line for `status` if it cannot be read.
 fn read_record(path: &Path) -> std::result::Result<Option<DaemonRecord>, String> {
     let found = match fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -481,7 +481,7 @@ fn read_record(path: &Path) -> std::result::Result<Option<DaemonRecord>, String>
     })
 }
 
-/// Sockets and unfinished records are in the same folder.
+/// Returns whether a file is a record: the same folder holds sockets and unfinished records.
 fn is_record(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.bytes().all(|b| b.is_ascii_digit())

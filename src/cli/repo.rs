@@ -61,7 +61,7 @@ pub fn store_options(texts: &[String]) -> Result<BTreeMap<String, String>> {
     texts.iter().map(pair).collect()
 }
 
-/// Says why a daemon that has left goes on.
+/// Describes why a daemon still runs although its mounts are detached.
 fn what_keeps(daemon: &DaemonRecord) -> String {
     let places: Vec<_> = daemon.elsewhere().iter().map(ToString::to_string).collect();
     match (daemon.commits, places.is_empty()) {

@@ -372,10 +372,10 @@ impl Reader {
         }
     }
 
-    /// Returns who may read where they are the files that `content` is of, unless that is everybody.
+    /// Returns who may read the external file behind `content` at its place, or `None` if every user may.
     ///
     /// # Errors
-    /// As [`Reader::body`], when that cannot be found out.
+    /// As [`Reader::body`], if the descriptor cannot be read.
     pub fn readers(&self, content: &Content) -> Result<Option<Readers>> {
         match content {
             Content::External { digest, .. } => {

@@ -53,7 +53,7 @@ pub struct Line {
 pub struct ReadFs {
     repository: Arc<Repository>,
     owner: Owner,
-    /// Whether the kernel lets others open files without asking: then it must know who may read external ones.
+    /// True if other users may open files without a request to us: the modes of external files must then be exact.
     shared: bool,
     paths: Mutex<PathTable>,
     files: Mutex<FileTable>,
@@ -61,8 +61,8 @@ pub struct ReadFs {
 }
 
 impl ReadFs {
-    /// The versions of `repository`, owned by `uid` and `gid`. `shared` where others than these may read and the
-    /// kernel asks nobody when they open a file.
+    /// Creates a view of the versions of `repository`, owned by `uid` and `gid`. Set `shared` if other users may read
+    /// and the kernel sends no request when they open a file.
     pub fn new(repository: Arc<Repository>, uid: u32, gid: u32, shared: bool) -> Self {
         let created_seconds = repository.settings.created.seconds();
         let owner = Owner { uid, gid, created_seconds, writable: false };
@@ -70,7 +70,7 @@ impl ReadFs {
         Self { repository, owner, shared, paths, files, listings }
     }
 
-    /// The same, writable to look at.
+    /// Sets the owner's write bits in all modes.
     pub fn writable(mut self) -> Self {
         self.owner.writable = true;
         self
@@ -281,7 +281,7 @@ impl ReadFs {
         self.shared && content.is_external()
     }
 
-    /// Whether attributes of a number have to be waited for: those of a file that lies elsewhere.
+    /// Returns whether reading the attributes of an inode may block: those of an external file do.
     pub fn waits_for_attributes(&self, ino: u64) -> bool {
         self.shared && !is_path(ino) && self.file(ino).is_ok_and(|file| file.content.is_external())
     }
@@ -384,7 +384,7 @@ pub(super) fn version_node(info: &VersionInfo, selector: Selector, run: Option<R
     }))
 }
 
-/// The attributes of a file that only some may read.
+/// Replaces owner, group and mode by those of the readers of an external file.
 fn readable_by(attr: FileAttr, readers: Readers) -> FileAttr {
     let Readers { uid, gid, perm: read } = readers;
     let run = if attr.perm & 0o111 == 0 { 0 } else { read >> 2 };

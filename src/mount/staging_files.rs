@@ -138,7 +138,8 @@ impl Staging {
         }
     }
 
-    /// Answers open(2) of a version's file. What the kernel has of it is given to whoever opened it.
+    /// Answers open(2) of a version's file. Rights are checked here, because the kernel serves cached pages to every
+    /// open file.
     fn open_of_version(&self, ino: u64, caller: Caller, reply: ReplyOpen) {
         let opened = move |it: &Self, reply: ReplyOpen| {
             let handle = FileHandle(it.backings.version_handle(caller.pid));

@@ -86,8 +86,8 @@ pub fn reap(repository: &Repository) -> Result<u64> {
     free(repository, Purge::Now)
 }
 
-/// Takes dead objects out of the registry and purges their packs, as long as that frees something: what is
-/// written anew may be left with dead bytes, and what died in a pack while it was written is found only then.
+/// Removes dead objects from the registry and purges their packs, and repeats that as long as it frees something: an
+/// object that dies while its pack is rewritten is found only by the next pass. Returns the freed bytes.
 fn free(repository: &Repository, when: Purge) -> Result<u64> {
     let mut freed = bury(repository)?;
     while purge(repository, when)? {
@@ -158,8 +158,8 @@ impl Failures {
     }
 }
 
-/// Frees dead bytes: packs without a live object are removed, the others lose what is dead, or wait. Whether
-/// that freed something.
+/// Removes packs without a live object, and frees or defers the dead bytes of the others. Returns whether anything
+/// was freed.
 fn purge(repository: &Repository, when: Purge) -> Result<bool> {
     let (mut failures, mut freed) = (Failures::default(), false);
     each_purgeable(repository, false, &mut |pack, mark| {

@@ -43,8 +43,8 @@ fn pid_namespace() -> Option<u64> {
 }
 
 /// When a process started, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). `None` for one
-/// that is no more, or only waits for its parent to hear of its end (state `Z` or `X`, and no thread is left that
-/// may have files open).
+/// that is no more, or only waits for its parent (state `Z` or `X`). A zombie with another thread still counts as
+/// running, because that thread may have files open.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -55,7 +55,7 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// The first thread of a process, which has ended, counts as one.
+/// Returns the number of threads of a process, including a first thread that has ended.
 fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
@@ -185,7 +185,7 @@ mod tests {
         child.wait().unwrap();
     }
 
-    /// Its first thread has ended, and another may have files open: so is a killed process for a moment.
+    /// A killed process is in this state for a moment: the first thread has ended, another still has files open.
     #[test]
     fn a_process_lives_as_long_as_one_of_its_threads() {
         const FIRST_THREAD_ENDS: &str = r#"

@@ -143,7 +143,7 @@ fn goes_on_later(error: &Error, remote: bool) -> bool {
     }
 }
 
-/// Whether that is what comes of a store that does not answer.
+/// Returns whether an error means that the store did not respond.
 fn is_silence(kind: Kind) -> bool {
     matches!(kind, Kind::Unavailable | Kind::TimedOut)
 }

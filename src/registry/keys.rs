@@ -5,7 +5,7 @@
 //! F <pack:16>                                pack whose dead bytes may stay for now
 //! G <project> 0 <artifact> 0 <group> 0       group
 //! K <pack:16>                                pack of a table being made anew
-//! L <run> 0                                  the tokens of what was logged to a run lately
+//! L <run> 0                                  tokens of recent log requests to a run
 //! O <digest:32>                              object of a table being made anew
 //! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
 //! T <project> 0 <artifact> 0                 the last time that a version of it was given
@@ -101,7 +101,7 @@ pub enum Space {
     RunAlias = b'z',
     /// Rows of metrics.
     Row = b'y',
-    /// What was logged to runs lately.
+    /// Tokens of recent log requests, by run.
     LogTokens = b'L',
     /// Sweeps.
     Sweep = b'n',
@@ -302,7 +302,7 @@ pub fn row(id: &RunId, sequence: u64) -> Vec<u8> {
     Key::of(Space::Row).name(id.as_str()).number(sequence).done()
 }
 
-/// The tokens of what was logged to a run lately.
+/// The key of the tokens of recent log requests to a run.
 pub fn log_tokens(id: &RunId) -> Vec<u8> {
     Key::of(Space::LogTokens).name(id.as_str()).done()
 }

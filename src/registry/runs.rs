@@ -26,7 +26,7 @@ const ROWS_MAX: u64 = 10_000_000;
 /// Rows that go in one transaction.
 const ROWS_BATCH: usize = 10_000;
 
-/// Tokens of what was logged to a run lately: as many writers of one run may each ask again.
+/// Tokens kept per run: so many concurrent writers may each repeat a request whose reply was lost.
 const TOKENS_KEPT: usize = 64;
 
 /// A run as it is recorded.
@@ -199,7 +199,7 @@ pub(super) fn add_logged(
     transaction.put(&keys::logger(path, number), &record::encode(id))
 }
 
-/// Remembers the token of what is logged to a run; whether it is not among those of the last [`TOKENS_KEPT`].
+/// Records the token of a log request. Returns `false` if it is among the last [`TOKENS_KEPT`].
 fn is_new_token(transaction: &mut dyn Transaction, id: &RunId, token: u64) -> Result<bool> {
     let key = keys::log_tokens(id);
     let known = transaction.get(&key)?.map(|bytes| record::decode(&bytes)).transpose()?;

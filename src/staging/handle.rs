@@ -270,7 +270,7 @@ impl Handles {
         plain.filter(|handle| nodes.insert(handle.node)).filter_map(|h| h.file.clone()).collect()
     }
 
-    /// Nodes of a draft's open files that stand on content, and which.
+    /// Lists a draft's open files that stand on content, each as its node and that content.
     pub fn standing(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
         let open: Vec<_> = {
             let inner = self.lock();

@@ -120,7 +120,7 @@ impl Drafts {
     /// Returns the content that a file with a name stands on, if any.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the host's file system, and EIO for a damaged mark.
     pub fn content_under(&self, id: u64) -> Result<Option<Content>> {
         let _names = self.shared(id)?;
         let (body, path) = {

@@ -59,7 +59,7 @@ impl Drafts {
         node.is_none_or(|node| !self.handles.is_open(node))
     }
 
-    /// The content that files of the draft stand on which are open and have no name any more.
+    /// Lists the content that the draft's open but removed files stand on.
     pub fn nameless_content(&self, key: &ArtifactPath) -> Vec<Content> {
         let standing = self.handles.standing(&Arc::new(key.clone()));
         let nodes = self.lock_nodes();

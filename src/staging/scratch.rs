@@ -383,7 +383,7 @@ impl Drafts {
         self.root.join(WORK)
     }
 
-    /// Whether what changes any draft has to wait.
+    /// Returns whether any draft is frozen.
     pub fn any_frozen(&self) -> bool {
         self.gates.any_frozen()
     }

@@ -182,16 +182,16 @@ impl Files {
         Err(changed(&external.url, "it is being changed"))
     }
 
-    /// Refuses whoever may not read the file where it is, whatever it holds by now.
+    /// Checks that the requester may read the file at its place, even if its content has changed.
     ///
     /// # Errors
-    /// As [`Files::read`], but for a file that changed.
+    /// As [`Files::read`], except that a changed file is no error.
     pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
         refuse_stranger(requester, external, &self.found(external)?)
     }
 
-    /// Returns who may read the file where it is, whatever it holds by now; this process alone where that cannot
-    /// be found out.
+    /// Returns who may read the file at its place, even if its content has changed. If that cannot be determined,
+    /// only this process may.
     pub fn readers(&self, external: &External) -> Readers {
         match self.found(external) {
             Ok(file) => Readers::of(&file),
@@ -234,7 +234,7 @@ impl Files {
             .hint("$ARTIFACTFS_EXTERNAL_DIRS lists these folders, parted by colons"))
     }
 
-    /// Opens the file, if it has the recorded length.
+    /// Opens the file and checks that it has the recorded length.
     fn opened(&self, external: &External) -> Result<(File, Identity)> {
         let failed = |e| told(external, e);
         let file = place::open_found(&self.found(external)?).map_err(failed)?;
@@ -247,7 +247,7 @@ impl Files {
         Ok((file, identity))
     }
 
-    /// Finds what is where the file was recorded; it is not open.
+    /// Locates the recorded file without opening it, and checks that it may be referred to.
     fn found(&self, external: &External) -> Result<File> {
         let failed = |e| told(external, e);
         let path = external.url.path().ok_or_else(|| {

@@ -152,7 +152,8 @@ impl Externals {
         }
     }
 
-    /// Returns who may read a file of this machine where it is. What servers have may be read by all who see it.
+    /// Returns who may read a file of this machine at its place, or `None` for a file on a server: every user of the
+    /// mount may read those.
     pub fn readers(&self, external: &External) -> Option<Readers> {
         (external.url.scheme() == Scheme::File).then(|| self.files.readers(external))
     }

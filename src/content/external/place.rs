@@ -42,24 +42,24 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags().bits().cast_signed()).open(path)
 }
 
-/// Finds what is at `path`, without asking its file system anything about it: the descriptor is no open file
-/// (O_PATH of open(2)). Symlinks are followed.
+/// Locates a file without opening it (O_PATH of open(2)), so that its file system gets no request about it. Symlinks
+/// are followed.
 ///
 /// # Errors
-/// What the host says.
+/// Any error of open(2).
 pub fn find(path: &Path) -> io::Result<File> {
     Ok(open_at_root(path, found(), Mode::empty())?.into())
 }
 
-/// Opens what was found, without waiting for a FIFO's other end.
+/// Opens a located file for reading. A FIFO does not block.
 ///
 /// # Errors
-/// What the host says.
+/// Any error of open(2).
 pub fn open_found(file: &File) -> io::Result<File> {
     open(&link_of(file))
 }
 
-/// Opens the file at `path` as [`find_below`] finds it.
+/// Opens the file that [`find_below`] locates.
 ///
 /// # Errors
 /// As [`find_below`].
@@ -71,24 +71,24 @@ fn found() -> OFlags {
     OFlags::PATH | OFlags::CLOEXEC
 }
 
-/// The symlink that stands for an open file.
+/// Returns the /proc symlink of a descriptor.
 fn link_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-/// What the kernel knows of a file by itself.
+/// The attributes that the kernel holds without a request to the file system.
 pub struct Known {
-    /// Major and minor number of its device.
+    /// Major and minor number of the device.
     pub device: (u32, u32),
-    /// What it is.
+    /// The file type.
     pub kind: FileType,
 }
 
 impl Known {
-    /// Asks the kernel, which does not ask the file system.
+    /// Reads the attributes by statx(2) with `AT_STATX_DONT_SYNC`.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of statx(2).
     pub fn of(file: &File) -> io::Result<Self> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         match statx(file, "", flags, StatxFlags::TYPE) {
@@ -107,11 +107,11 @@ impl Known {
     }
 }
 
-/// Finds what is at `path`, as [`find`] does; its last `depth` names are below a folder that nothing on the way may
-/// leave. The last of them is no symlink.
+/// Locates a file as [`find`] does, and refuses to leave the folder `depth` names above it. The file itself must not
+/// be a symlink.
 ///
 /// # Errors
-/// ELOOP and EXDEV for symlinks that are not allowed, and what the host says.
+/// ELOOP or EXDEV for a symlink that is not allowed, and any error of openat2(2).
 pub fn find_below(path: &Path, depth: u32) -> io::Result<File> {
     no_symlink(look_below(path, depth)?)
 }
@@ -181,8 +181,8 @@ pub fn may_read(requester: &Requester, file: &File) -> bool {
     readable && above.all(|dir| fs::metadata(dir).is_ok_and(|meta| may(requester, &meta, SEARCH)))
 }
 
-/// Who may read a file where it is, as the owner, group and mode of a file that just these may read. It grants
-/// nothing that [`may_read`] refuses; of several groups it names one.
+/// An owner, group and mode that describe who may read a file at its place. They grant nothing that [`may_read`]
+/// refuses. If several groups may read it, only one is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Readers {
     /// The owner.
@@ -194,13 +194,13 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// This process alone, and root.
+    /// Returns a description that grants this process and root alone.
     pub fn ourselves() -> Self {
         let uid = rustix::process::geteuid().as_raw();
         Self { uid, gid: rustix::process::getegid().as_raw(), perm: 0o400 }
     }
 
-    /// Those of a file that was found; whoever this process runs as is the owner, but for root.
+    /// Describes the readers of a located file. Unless this process is root, its own user becomes the owner.
     pub fn of(file: &File) -> Self {
         let ourselves = Self::ourselves();
         let (Ok(path), Ok(meta)) = (fs::read_link(link_of(file)), file.metadata()) else {
@@ -240,7 +240,7 @@ impl Readers {
     }
 }
 
-/// A file or directory on the way to a file's bytes, and the right that is needed there.
+/// A file, or a directory above it, and the right that a reader needs there.
 struct Step {
     uid: u32,
     gid: u32,
@@ -257,7 +257,7 @@ impl Step {
         self.allows_all() || (self.uid == uid && self.mode >> 6 & self.right != 0)
     }
 
-    /// Whether it allows every member of a group, also one who owns it.
+    /// Returns whether every member of a group has the right, including a member who is the owner.
     fn allows_group(&self, gid: u32) -> bool {
         let members = [3, 6].iter().all(|class| self.mode >> class & self.right != 0);
         self.allows_all() || (self.gid == gid && members)
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(readers((7, 70, 0o640), (0, 80, 0o750)), (0, 70, 0o400));
     }
 
-    /// Whatever the modes: who is shown as a reader is one.
+    /// Compares the described readers with the modes of 100,000 random paths.
     #[test]
     fn nobody_is_shown_as_a_reader_who_is_none() {
         let mut state = 1u64;

@@ -109,11 +109,11 @@ impl Store {
         Ok(())
     }
 
-    /// Length of a pack, and when it was written, in milliseconds since 1970. Of a pack that is not there, and has left
-    /// an index or the note of an upload: 0, and when that was written.
+    /// Returns a pack's length in bytes and its write time in milliseconds since 1970. If only its index or upload note
+    /// is left, the length is 0 and the time is that file's.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when none is there.
+    /// [`Kind::NotFound`] if none of these files exists.
     pub fn age(&self, id: PackId) -> Result<(u64, u64)> {
         match self.age_of(id, "pack") {
             Err(e) if e.kind() == Kind::NotFound => {}

@@ -44,7 +44,7 @@ impl LocalStore {
         self.root.parent().expect("packs lie in a folder of the store")
     }
 
-    /// Length of a file of a pack, and when it was written, in milliseconds since 1970.
+    /// Returns the length in bytes of one of a pack's files, and its write time in milliseconds since 1970.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when it is not there.
@@ -254,7 +254,7 @@ impl LocalStore {
         if folder.exists() { sync_directory(folder) } else { Ok(()) }
     }
 
-    /// The packs of which files with one of these extensions are there, in no order.
+    /// Lists the packs that have a file with one of these extensions, in no order.
     ///
     /// # Errors
     /// When the directory cannot be listed.

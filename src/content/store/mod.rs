@@ -330,7 +330,7 @@ impl Store {
         self.list_with(&["pack"])
     }
 
-    /// The packs that are there, and those of which only something is left, in no order.
+    /// Lists all packs, including those of which only an index or an upload note is left.
     ///
     /// # Errors
     /// As [`Store::list`].

@@ -15,7 +15,7 @@ use crate::model::object::PackId;
 
 /// What the name of a note of an upload in parts ends in.
 pub(super) const NOTE: &str = "upload";
-/// What may be left of a pack: the extensions of its other files.
+/// The extensions of the files that may be left behind by a pack.
 pub(super) const LEFT: [&str; 2] = ["idx", NOTE];
 
 /// A pack that is being written.

@@ -317,7 +317,7 @@ impl DraftDesk {
         self.drafts.create(draft, caller, mode)
     }
 
-    /// Whether a draft is being committed or removed.
+    /// Returns whether any draft is being committed or removed.
     pub fn is_committing(&self) -> bool {
         self.drafts.any_frozen()
     }

@@ -15,7 +15,7 @@ pub const UNKNOWN_AGE_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
 pub struct UnknownPack {
     /// Its id.
     pub id: PackId,
-    /// Its length; 0 where only its index is left, or the note of an upload.
+    /// The length in bytes; 0 if only an index or an upload note is left.
     pub length_bytes: u64,
     /// When it was written, in milliseconds since 1970.
     pub modified: u64,

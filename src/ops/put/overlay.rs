@@ -40,7 +40,7 @@ const SET_ID_BITS: u32 = 0o6000;
 pub struct DraftSource<'a> {
     /// Where its files are.
     pub root: PathBuf,
-    /// The same, open.
+    /// The open directory `root`.
     pub folder: File,
     /// What they stand on.
     pub base: &'a dyn Base,
@@ -60,8 +60,8 @@ pub struct DraftSource<'a> {
 }
 
 impl DraftSource<'_> {
-    /// The path of a file or directory of the draft. Its path there is as long as paths may be, and what is before that
-    /// on the host may be longer than in the mount: it is then named by the open folder.
+    /// Returns the host's path of a file of the draft. A path that exceeds [`PATH_MAX`] on the host, though not in the
+    /// mount, starts at the descriptor of the open directory instead.
     fn at(&self, relative: &Path) -> PathBuf {
         let path = self.root.join(relative);
         if path.as_os_str().len() < PATH_MAX {
