@@ -44,6 +44,15 @@ impl World {
         world
     }
 
+    /// A fresh repository whose store is at `store`, reached with these variables.
+    pub fn with_store(env: Vec<(&'static str, OsString)>, store: &str) -> Self {
+        let mut world = Self::new();
+        fs::remove_dir_all(world.repo()).unwrap();
+        world.env = env;
+        world.ok(&["init", "--store", store]);
+        world
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

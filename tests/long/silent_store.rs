@@ -8,10 +8,7 @@ use crate::world::{World, noise};
 #[test]
 fn a_put_that_is_put_off_for_good_ends_and_asks_for_nothing_else() {
     let bucket = Bucket::start();
-    let mut world = World::new();
-    fs::remove_dir_all(world.repo()).unwrap();
-    world.env = bucket.environment();
-    world.ok(&["init", "--store", "s3://b/x"]);
+    let world = World::with_store(bucket.environment(), "s3://b/x");
     let source = world.tree("src", &[]);
     for n in 0..6 {
         fs::write(source.join(n.to_string()), noise(n, 3_000_000)).unwrap();

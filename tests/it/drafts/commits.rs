@@ -173,10 +173,7 @@ fn what_was_removed_while_it_was_open_can_be_read_until_it_is_closed() {
 #[test]
 fn a_commit_that_goes_on_outlives_its_mount() {
     let bucket = Bucket::start();
-    let mut world = World::new();
-    fs::remove_dir_all(world.repo()).unwrap();
-    world.env = bucket.environment();
-    world.ok(&["init", "--store", "s3://b/x"]);
+    let mut world = World::with_store(bucket.environment(), "s3://b/x");
     let (_, staging) = world.mount();
     let bytes = noise(1, 5_000_000);
     fs::create_dir_all(staging.join("p/a")).unwrap();

@@ -16,10 +16,7 @@ const CROWD: usize = 200;
 #[test]
 fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
     let bucket = Bucket::start();
-    let mut world = World::new();
-    fs::remove_dir_all(world.repo()).unwrap();
-    world.env = bucket.environment();
-    world.ok(&["init", "--store", "s3://b/x"]);
+    let mut world = World::with_store(bucket.environment(), "s3://b/x");
     let (_, drafts) = world.mount();
     for (name, folder) in [("p/a", "src/d"), ("p/b", "opened")] {
         fs::create_dir_all(world.path(folder)).unwrap();

@@ -10,11 +10,7 @@ use crate::world::{World, noise, ran, until};
 const BIG: usize = 70_000_000;
 
 fn world(bucket: &Bucket, store: &str) -> World {
-    let mut world = World::new();
-    fs::remove_dir_all(world.repo()).unwrap();
-    world.env = bucket.environment();
-    world.ok(&["init", "--store", store]);
-    world
+    World::with_store(bucket.environment(), store)
 }
 
 fn in_repository(world: &World, repository: &str, args: &[&str]) -> Command {
