@@ -115,16 +115,18 @@ fn judge(lease: &LeaseInfo) -> Option<Judged> {
     }
 }
 
-/// The lease that a writer which is gone left for the same purpose: what it wrote need not be written again.
+/// Returns the leases that writers which are gone left for the same purpose: what they wrote need not be written
+/// again. There may be several: what a process had asked for when it was killed can be done after its successor
+/// looked.
 ///
 /// # Errors
 /// When the registry fails.
-pub(super) fn orphan_for(registry: &dyn Registry, purpose: &str) -> Result<Option<Judged>> {
+pub(super) fn orphans_for(registry: &dyn Registry, purpose: &str) -> Result<Vec<Judged>> {
     let leases = registry.leases()?;
     let same = leases
         .iter()
         .filter(|lease| lease.purpose == purpose && !lease.committed && !lease.is_ending());
-    Ok(same.filter_map(judge).next())
+    Ok(same.filter_map(judge).collect())
 }
 
 /// Ends leases whose writer is gone, and frees what only they held; packs that such a writer had finished

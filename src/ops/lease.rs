@@ -30,7 +30,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Begins a lease; what a writer that is gone had stored for the same purpose goes over to it.
+    /// Begins a lease; what writers that are gone had stored for the same purpose goes over to it.
     ///
     /// # Errors
     /// When the registry fails.
@@ -48,8 +48,8 @@ impl Lease {
         purpose: String,
         period: Duration,
     ) -> Result<Self> {
-        let orphan = holder::orphan_for(&**registry, &purpose)?;
-        let id = registry.begin(purpose, holder::new_holder(), orphan.clone())?;
+        let orphans = holder::orphans_for(&**registry, &purpose)?;
+        let id = registry.begin(purpose, holder::new_holder(), orphans.clone())?;
         let (stop, stopped) = channel();
         let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
         let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
@@ -59,7 +59,7 @@ impl Lease {
             stored_bytes,
             renewer: Some((stop, renewer)),
         };
-        if let Some(orphan) = orphan {
+        for orphan in orphans {
             // What did not go over to this one.
             registry.end_lease(orphan, false)?;
         }

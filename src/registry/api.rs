@@ -329,9 +329,9 @@ registry_calls! {
     versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32, detail: Detail) -> Page<VersionInfo>;
     /// Whether there is such a project.
     has_project = HasProject(project: ProjectName) -> bool;
-    /// Begins a lease. What a writer that is gone had stored for the same purpose goes over to it. The same
+    /// Begins a lease. What writers that are gone had stored for the same purpose goes over to it. The same
     /// holder and purpose are the same lease, unless it is a draft's.
-    begin = Begin(purpose: String, holder: String, adopt: Option<Judged>) -> LeaseId;
+    begin = Begin(purpose: String, holder: String, adopt: Vec<Judged>) -> LeaseId;
     /// Moves a lease's end.
     renew = Renew(lease: LeaseId) -> ();
     /// All leases.

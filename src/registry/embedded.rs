@@ -236,8 +236,8 @@ impl Registry for Embedded {
         self.read(|view| Ok(view.get(&keys::project(&project))?.is_some()))
     }
 
-    fn begin(&self, purpose: String, holder: String, adopt: Option<Judged>) -> Result<LeaseId> {
-        self.begin_lease(&purpose, &holder, adopt.as_ref())
+    fn begin(&self, purpose: String, holder: String, adopt: Vec<Judged>) -> Result<LeaseId> {
+        self.begin_lease(&purpose, &holder, &adopt)
     }
 
     fn renew(&self, lease: LeaseId) -> Result<()> {

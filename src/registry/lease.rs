@@ -102,22 +102,24 @@ fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>
     Ok(found)
 }
 
-/// Gives the packs that a lease had finished to another lease, and marks it as ending.
+/// Gives the packs that a lease had finished to another lease, at most `room`, and marks it as ending. Returns how
+/// many went over.
 fn take_over(
     transaction: &mut dyn Transaction,
     (judged, purpose): (&Judged, &str),
-    to: LeaseId,
+    (to, room): (LeaseId, usize),
     now: Timestamp,
-) -> Result<()> {
-    let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(()) };
+) -> Result<usize> {
+    let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(0) };
     // Somebody else may have found it dead since, too, and left it to whoever goes on.
     let still = orphan.holder == LEFT_HOLDER || is_still(&orphan, judged, now);
     let done = orphan.is_done() || orphan.purpose != purpose;
     if !still || done || [DRAFT_HOLDER, ENDING_HOLDER].contains(&orphan.holder.as_str()) {
-        return Ok(());
+        return Ok(0);
     }
+    let mut adopted = 0;
     let (from, end) = Key::of(Space::LeasePack).number(judged.lease.0).range();
-    for (key, _) in transaction.scan(&from, &end, ADOPTED_MAX)? {
+    for (key, _) in transaction.scan(&from, &end, room)? {
         let Some(id) = keys::pack_of(&key) else { continue };
         let Some(mut pack) = pack_record(&*transaction, id)? else { continue };
         if pack.lease == Some(judged.lease.0) && is_progress(&pack) {
@@ -125,10 +127,12 @@ fn take_over(
             transaction.put(&keys::pack(id), &record::encode(&pack))?;
             transaction.put(&keys::lease_pack(to.0, id), &[])?;
             transaction.delete(&key)?;
+            adopted += 1;
         }
     }
     ENDING_HOLDER.clone_into(&mut orphan.holder);
-    put_lease(transaction, judged.lease, &orphan)
+    put_lease(transaction, judged.lease, &orphan)?;
+    Ok(adopted)
 }
 
 fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
@@ -154,7 +158,7 @@ impl Embedded {
         &self,
         purpose: &str,
         holder: &str,
-        adopt: Option<&Judged>,
+        adopt: &[Judged],
     ) -> Result<LeaseId> {
         let now = (self.clock)();
         let expires = match holder {
@@ -168,8 +172,9 @@ impl Embedded {
             let id = LeaseId(next_counter(transaction, "lease")?);
             let (holder, purpose) = (holder.to_owned(), purpose.to_owned());
             let (committed, part, pin_batches) = (None, None, 0);
-            if let Some(judged) = adopt {
-                take_over(transaction, (judged, &purpose), id, now)?;
+            let mut room = ADOPTED_MAX;
+            for judged in adopt {
+                room -= take_over(transaction, (judged, &purpose), (id, room), now)?;
             }
             let record = LeaseRecord { expires, holder, purpose, committed, part, pin_batches };
             put_lease(transaction, id, &record)?;

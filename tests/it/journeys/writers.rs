@@ -55,7 +55,7 @@ fn put_with_kills(world: &World, source: &str, seed: u64) -> u64 {
 
 fn leases(world: &World) -> Vec<String> {
     let leases = world.open().registry.leases().unwrap();
-    leases.into_iter().map(|lease| lease.purpose).collect()
+    leases.into_iter().map(|lease| format!("{} by {}", lease.purpose, lease.holder)).collect()
 }
 
 #[test]

@@ -174,16 +174,17 @@ impl World {
         let path = ["p/a", "p/b"][self.below(2)];
         let holder = format!("holder {}", self.number());
         let purpose = format!("put {path} {root}");
-        let orphan = self.judged.iter().find(|(_, of)| *of == purpose).map(|(j, _)| j.clone());
-        if let Some(judged) = &orphan {
+        let same = self.judged.iter().filter(|(_, of)| *of == purpose);
+        let orphans: Vec<_> = same.map(|(judged, _)| judged.clone()).collect();
+        for judged in &orphans {
             self.entitle(judged);
         }
-        let begin = || self.registry.begin(purpose.clone(), holder.clone(), orphan.clone());
+        let begin = || self.registry.begin(purpose.clone(), holder.clone(), orphans.clone());
         let lease = begin().unwrap();
         assert_eq!(begin().unwrap(), lease, "asked twice, it is one lease");
         let (todo, held, doing) = (self.closure(root), Vec::new(), Doing::Looks);
         self.writers.push(Writer { holder, lease, path, root, todo, held, doing });
-        if let Some(orphan) = orphan {
+        for orphan in orphans {
             let registry = Arc::clone(&self.registry);
             self.stepped.push(Stepped::new(move || registry.end_lease(orphan, false).map(drop)));
         }
@@ -355,7 +356,8 @@ impl World {
                     return Some(Purge::Punches(pack.id, gone, mark));
                 }
                 let holder = format!("holder {}", self.number());
-                let lease = registry.begin("rewrite".to_owned(), holder.clone(), None).unwrap();
+                let lease =
+                    registry.begin("rewrite".to_owned(), holder.clone(), Vec::new()).unwrap();
                 self.dead.insert(holder);
                 let Some(mark) = registry.claim_purge(lease, pack.id).unwrap() else {
                     registry.release(lease).unwrap();

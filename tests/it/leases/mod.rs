@@ -14,6 +14,7 @@ use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::Timestamp;
 use artifactfs::ops::delete;
+use artifactfs::ops::holder::this_process;
 use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
@@ -69,13 +70,13 @@ fn reap(registry: &dyn Registry) {
 #[test]
 fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
     let (registry, clock) = registry();
-    let lease = registry.begin("put".into(), "one".into(), None).unwrap();
+    let lease = registry.begin("put".into(), "one".into(), Vec::new()).unwrap();
     clock.fetch_add(11 * HOUR, Ordering::SeqCst);
     assert!(registry.leases().unwrap()[0].expired);
     let root = store_tree(&registry, lease, 1).unwrap();
     registry.commit(lease, request("p/a", root)).unwrap();
     // One that goes on in time is not ended by a judgement from before.
-    let other = registry.begin("put".into(), "two".into(), None).unwrap();
+    let other = registry.begin("put".into(), "two".into(), Vec::new()).unwrap();
     let kept = store_tree(&registry, other, 2).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
     let late = Judged { dead: false, ..dead(other, "two") };
@@ -83,7 +84,7 @@ fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
     registry.end_lease(late.clone(), true).unwrap();
     registry.commit(other, request("p/b", kept)).unwrap();
     // One that was ended is lost for good, and that is no conflict: it may be tried again.
-    let third = registry.begin("put".into(), "three".into(), None).unwrap();
+    let third = registry.begin("put".into(), "three".into(), Vec::new()).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
     registry.end_lease(Judged { dead: false, ..dead(third, "three") }, false).unwrap();
     let lost = [
@@ -99,11 +100,11 @@ fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
 fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
     let (registry, _) = registry();
     let purpose = || "put p/a /w".to_owned();
-    let killed = registry.begin(purpose(), "killed".into(), None).unwrap();
+    let killed = registry.begin(purpose(), "killed".into(), Vec::new()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
     // Both have listed the leases, and found its holder dead.
     let begin = |holder: &str| {
-        registry.begin(purpose(), holder.to_owned(), Some(dead(killed, "killed"))).unwrap()
+        registry.begin(purpose(), holder.to_owned(), vec![dead(killed, "killed")]).unwrap()
     };
     let (one, two) = (begin("one"), begin("two"));
     assert!(one != two && one != killed && two != killed);
@@ -128,10 +129,10 @@ fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
 #[test]
 fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
     let (registry, _) = registry();
-    let killed = registry.begin("put".into(), "killed".into(), None).unwrap();
+    let killed = registry.begin("put".into(), "killed".into(), Vec::new()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
     let judged = dead(killed, "killed");
-    let next = registry.begin("put".into(), "next".into(), Some(judged.clone())).unwrap();
+    let next = registry.begin("put".into(), "next".into(), vec![judged.clone()]).unwrap();
     registry.end_lease(judged, true).unwrap();
     reap(&registry);
     assert!(registry.missing(next, vec![stored]).unwrap().is_empty());
@@ -141,11 +142,11 @@ fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
 #[test]
 fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
     let (registry, _) = registry();
-    let killed = registry.begin("put".into(), "killed".into(), None).unwrap();
+    let killed = registry.begin("put".into(), "killed".into(), Vec::new()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
     let judged = dead(killed, "killed");
     registry.end_lease(judged.clone(), false).unwrap();
-    let next = registry.begin("put".into(), "next".into(), Some(judged.clone())).unwrap();
+    let next = registry.begin("put".into(), "next".into(), vec![judged.clone()]).unwrap();
     registry.end_lease(judged, false).unwrap();
     reap(&registry);
     assert!(registry.missing(next, vec![stored]).unwrap().is_empty());
@@ -154,10 +155,32 @@ fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
     assert!(registry.leases().unwrap().is_empty(), "nothing is kept for a day");
 }
 
+/// What a process had asked for when it was killed may be done after the next one looked, so there can be two.
+#[test]
+fn a_put_goes_on_with_all_that_killed_ones_of_the_same_source_left() {
+    let world = World::new();
+    let source = world.tree("w", &[("x", b"1")]);
+    let repository = world.open();
+    let own = this_process();
+    let parts: Vec<_> = own.split('/').collect();
+    let earlier = parts[2].parse::<u64>().unwrap() - 1;
+    for seed in [1, 2] {
+        let holder = format!("{}/{}/{earlier}/{}/{seed}", parts[0], parts[1], parts[3]);
+        let purpose = format!("put p/a {}", source.display());
+        let killed = repository.registry.begin(purpose, holder, Vec::new()).unwrap();
+        store_tree(&*repository.registry, killed, seed).unwrap();
+    }
+    drop(repository);
+    world.ok(&["put", "-n", "p/a", "w"]);
+    let kept = world.open().registry.leases().unwrap();
+    assert!(kept.is_empty(), "nothing is kept for a day: {kept:?}");
+    world.sound();
+}
+
 #[test]
 fn what_a_lease_answered_answers_no_other_request() {
     let (registry, _) = registry();
-    let lease = registry.begin("put".into(), "one".into(), None).unwrap();
+    let lease = registry.begin("put".into(), "one".into(), Vec::new()).unwrap();
     let (one, two) =
         (store_tree(&registry, lease, 1).unwrap(), store_tree(&registry, lease, 2).unwrap());
     let first = registry.commit(lease, request("p/a", one)).unwrap();
@@ -172,7 +195,7 @@ fn what_a_lease_answered_answers_no_other_request() {
 #[test]
 fn a_lease_that_is_begun_twice_is_one() {
     let (registry, _) = registry();
-    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned(), None).unwrap();
+    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned(), Vec::new()).unwrap();
     let lease = begin("one");
     assert_eq!(begin("one"), lease, "asked again by who heard no answer");
     assert_ne!(begin("two"), lease);
@@ -182,11 +205,11 @@ fn a_lease_that_is_begun_twice_is_one() {
 #[test]
 fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
     let (registry, clock) = registry();
-    let there = registry.begin("put".into(), "other".into(), None).unwrap();
+    let there = registry.begin("put".into(), "other".into(), Vec::new()).unwrap();
     let version = store_tree(&registry, there, 7).unwrap();
     registry.commit(there, request("p/a", version)).unwrap();
     registry.release(there).unwrap();
-    let lease = registry.begin("put".into(), "killed".into(), None).unwrap();
+    let lease = registry.begin("put".into(), "killed".into(), Vec::new()).unwrap();
     let stored = store_tree(&registry, lease, 1).unwrap();
     registry.register_pack(lease, PackId([2; 16])).unwrap();
     registry.missing(lease, vec![version]).unwrap();
@@ -259,7 +282,7 @@ fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
             busy: AtomicBool::new(false),
         };
         let registry = Arc::new(Embedded::open(Box::new(engine), system_clock()).unwrap());
-        let lease = registry.begin("put".into(), "h".into(), None).unwrap();
+        let lease = registry.begin("put".into(), "h".into(), Vec::new()).unwrap();
         let pack = PackId([1; 16]);
         registry.register_pack(lease, pack).unwrap();
         registry.add_objects(lease, pack, 2, vec![chunk.clone()]).unwrap();
