@@ -115,18 +115,20 @@ fn judge(lease: &LeaseInfo) -> Option<Judged> {
     }
 }
 
-/// Returns the leases that writers which are gone left for the same purpose: what they wrote need not be written
-/// again. There may be several: what a process had asked for when it was killed can be done after its successor
-/// looked.
+/// Returns the leases besides `own` that writers which are gone left for the same purpose: what they wrote need not
+/// be written again.
 ///
 /// # Errors
 /// When the registry fails.
-pub(super) fn orphans_for(registry: &dyn Registry, purpose: &str) -> Result<Vec<Judged>> {
+pub(super) fn orphans_for(
+    registry: &dyn Registry,
+    purpose: &str,
+    own: LeaseId,
+) -> Result<Vec<Judged>> {
     let leases = registry.leases()?;
-    let same = leases
-        .iter()
-        .filter(|lease| lease.purpose == purpose && !lease.committed && !lease.is_ending());
-    Ok(same.filter_map(judge).collect())
+    let same = leases.iter().filter(|lease| lease.purpose == purpose && lease.id != own);
+    let unfinished = same.filter(|lease| !lease.committed && !lease.is_ending());
+    Ok(unfinished.filter_map(judge).collect())
 }
 
 /// Ends leases whose writer is gone, and frees what only they held; packs that such a writer had finished

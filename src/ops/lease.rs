@@ -16,6 +16,9 @@ use crate::registry::{LeaseId, Registry};
 /// How often a lease is renewed: well within its life.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
 
+/// How often a new lease looks for others to take over. Each time but the last it took one over.
+const LOOKS_MAX: usize = 100;
+
 /// What a put that ended early says when what it had stored is kept.
 const GO_ON_HINT: &str = "run it again to go on: what is stored already is kept for a day; \
                           `artifactfs gc --unfinished` frees it before";
@@ -48,8 +51,7 @@ impl Lease {
         purpose: String,
         period: Duration,
     ) -> Result<Self> {
-        let orphans = holder::orphans_for(&**registry, &purpose)?;
-        let id = registry.begin(purpose, holder::new_holder(), orphans.clone())?;
+        let id = registry.begin(purpose.clone(), holder::new_holder())?;
         let (stop, stopped) = channel();
         let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
         let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
@@ -59,11 +61,26 @@ impl Lease {
             stored_bytes,
             renewer: Some((stop, renewer)),
         };
-        for orphan in orphans {
-            // What did not go over to this one.
-            registry.end_lease(orphan, false)?;
-        }
+        lease.adopt_orphans(&purpose)?;
         Ok(lease)
+    }
+
+    /// Takes over what writers that are gone left for the same purpose. Looks again until nothing is left: what a
+    /// process had asked for when it was killed, which may be to take over from yet another, can be done after its
+    /// successor has looked.
+    fn adopt_orphans(&self, purpose: &str) -> Result<()> {
+        for _ in 0..LOOKS_MAX {
+            let orphans = holder::orphans_for(&*self.registry, purpose, self.id)?;
+            if orphans.is_empty() {
+                break;
+            }
+            for orphan in orphans {
+                self.registry.adopt(self.id, orphan.clone())?;
+                // What did not go over to this one.
+                self.registry.end_lease(orphan, false)?;
+            }
+        }
+        Ok(())
     }
 
     /// Its id.

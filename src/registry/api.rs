@@ -329,9 +329,11 @@ registry_calls! {
     versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32, detail: Detail) -> Page<VersionInfo>;
     /// Whether there is such a project.
     has_project = HasProject(project: ProjectName) -> bool;
-    /// Begins a lease. What writers that are gone had stored for the same purpose goes over to it. The same
-    /// holder and purpose are the same lease, unless it is a draft's.
-    begin = Begin(purpose: String, holder: String, adopt: Vec<Judged>) -> LeaseId;
+    /// Begins a lease. The same holder and purpose are the same lease, unless it is a draft's.
+    begin = Begin(purpose: String, holder: String) -> LeaseId;
+    /// Gives what a writer that is gone had stored to a lease of the same purpose; the other lease is to be ended
+    /// then. Does nothing when that is not as it was judged.
+    adopt = Adopt(lease: LeaseId, judged: Judged) -> ();
     /// Moves a lease's end.
     renew = Renew(lease: LeaseId) -> ();
     /// All leases.

@@ -236,8 +236,11 @@ impl Registry for Embedded {
         self.read(|view| Ok(view.get(&keys::project(&project))?.is_some()))
     }
 
-    fn begin(&self, purpose: String, holder: String, adopt: Vec<Judged>) -> Result<LeaseId> {
-        self.begin_lease(&purpose, &holder, &adopt)
+    fn begin(&self, purpose: String, holder: String) -> Result<LeaseId> {
+        self.begin_lease(&purpose, &holder)
+    }
+    fn adopt(&self, lease: LeaseId, judged: Judged) -> Result<()> {
+        self.adopt_lease(lease, &judged)
     }
 
     fn renew(&self, lease: LeaseId) -> Result<()> {

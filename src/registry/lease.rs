@@ -102,24 +102,23 @@ fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>
     Ok(found)
 }
 
-/// Gives the packs that a lease had finished to another lease, at most `room`, and marks it as ending. Returns how
-/// many went over.
+/// Gives the packs that a lease had finished to another one of the same purpose, and marks it as ending.
 fn take_over(
     transaction: &mut dyn Transaction,
-    (judged, purpose): (&Judged, &str),
-    (to, room): (LeaseId, usize),
+    judged: &Judged,
+    to: LeaseId,
     now: Timestamp,
-) -> Result<usize> {
-    let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(0) };
+) -> Result<()> {
+    let heir = live_lease(&*transaction, to)?;
+    let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(()) };
     // Somebody else may have found it dead since, too, and left it to whoever goes on.
     let still = orphan.holder == LEFT_HOLDER || is_still(&orphan, judged, now);
-    let done = orphan.is_done() || orphan.purpose != purpose;
+    let done = orphan.is_done() || orphan.purpose != heir.purpose;
     if !still || done || [DRAFT_HOLDER, ENDING_HOLDER].contains(&orphan.holder.as_str()) {
-        return Ok(0);
+        return Ok(());
     }
-    let mut adopted = 0;
     let (from, end) = Key::of(Space::LeasePack).number(judged.lease.0).range();
-    for (key, _) in transaction.scan(&from, &end, room)? {
+    for (key, _) in transaction.scan(&from, &end, ADOPTED_MAX)? {
         let Some(id) = keys::pack_of(&key) else { continue };
         let Some(mut pack) = pack_record(&*transaction, id)? else { continue };
         if pack.lease == Some(judged.lease.0) && is_progress(&pack) {
@@ -127,12 +126,10 @@ fn take_over(
             transaction.put(&keys::pack(id), &record::encode(&pack))?;
             transaction.put(&keys::lease_pack(to.0, id), &[])?;
             transaction.delete(&key)?;
-            adopted += 1;
         }
     }
     ENDING_HOLDER.clone_into(&mut orphan.holder);
-    put_lease(transaction, judged.lease, &orphan)?;
-    Ok(adopted)
+    put_lease(transaction, judged.lease, &orphan)
 }
 
 fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
@@ -154,12 +151,7 @@ enum Given {
 }
 
 impl Embedded {
-    pub(super) fn begin_lease(
-        &self,
-        purpose: &str,
-        holder: &str,
-        adopt: &[Judged],
-    ) -> Result<LeaseId> {
+    pub(super) fn begin_lease(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
         let now = (self.clock)();
         let expires = match holder {
             DRAFT_HOLDER => Timestamp(u64::MAX),
@@ -172,14 +164,15 @@ impl Embedded {
             let id = LeaseId(next_counter(transaction, "lease")?);
             let (holder, purpose) = (holder.to_owned(), purpose.to_owned());
             let (committed, part, pin_batches) = (None, None, 0);
-            let mut room = ADOPTED_MAX;
-            for judged in adopt {
-                room -= take_over(transaction, (judged, &purpose), (id, room), now)?;
-            }
             let record = LeaseRecord { expires, holder, purpose, committed, part, pin_batches };
             put_lease(transaction, id, &record)?;
             Ok(id)
         })
+    }
+
+    pub(super) fn adopt_lease(&self, id: LeaseId, judged: &Judged) -> Result<()> {
+        let now = (self.clock)();
+        self.write(Durability::Immediate, |transaction| take_over(transaction, judged, id, now))
     }
 
     pub(super) fn renew_lease(&self, id: LeaseId) -> Result<()> {

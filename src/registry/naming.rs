@@ -269,7 +269,7 @@ mod tests {
     use crate::registry::{CommitRequest, Registry, system_clock};
 
     fn commit(registry: &Embedded, seed: u8) {
-        let lease = registry.begin("put".into(), format!("h{seed}"), Vec::new()).unwrap();
+        let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
         let pack = PackId([seed + 1; 16]);
         registry.register_pack(lease, pack).unwrap();
         let (kind, children) = (ObjectKind::Tree, Vec::new());

@@ -33,7 +33,7 @@ fn registry() -> Embedded {
 
 /// Commits a version whose tree no other has.
 fn commit(registry: &Embedded, seed: u8, metadata: Option<Metadata>) -> LeaseId {
-    let lease = registry.begin("put".into(), format!("h{seed}"), Vec::new()).unwrap();
+    let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
     let pack = PackId(u128::from(lease.0).to_be_bytes());
     registry.register_pack(lease, pack).unwrap();
     let digest = Digest::of(ObjectKind::Tree, &[seed]);
@@ -363,7 +363,7 @@ fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
         };
         (from..from + count).map(object).collect()
     };
-    let lease = registry.begin("put".into(), "a".into(), Vec::new()).unwrap();
+    let lease = registry.begin("put".into(), "a".into()).unwrap();
     let pack = PackId([1; 16]);
     registry.register_pack(lease, pack).unwrap();
     let chunks = objects(0, 300);
@@ -382,7 +382,7 @@ fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
     registry.commit(lease, request).unwrap();
     registry.release(lease).unwrap();
     // Many at once, then a few; the rest is not pinned.
-    let other = registry.begin("put".into(), "b".into(), Vec::new()).unwrap();
+    let other = registry.begin("put".into(), "b".into()).unwrap();
     assert!(registry.missing(other, digests[..200].to_vec()).unwrap().is_empty());
     assert!(registry.missing(other, digests[200..210].to_vec()).unwrap().is_empty());
     registry.delete("p/a:v0".parse().unwrap(), true).unwrap();

@@ -217,7 +217,7 @@ fn new_part(put: &PutReport) -> NewPart {
 
 /// A lease that is released when what is done under it is done.
 fn leased<T>(registry: &dyn Registry, done: impl FnOnce(LeaseId) -> T) -> T {
-    let lease = registry.begin("test".to_owned(), this_process(), Vec::new()).unwrap();
+    let lease = registry.begin("test".to_owned(), this_process()).unwrap();
     let value = done(lease);
     registry.release(lease).unwrap();
     value

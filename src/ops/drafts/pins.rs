@@ -24,7 +24,7 @@ impl DraftDesk {
     /// A lease for a draft, under which `roots` are pinned.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
-        let lease = registry.begin(purpose_of(draft), DRAFT_HOLDER.to_owned(), Vec::new())?;
+        let lease = registry.begin(purpose_of(draft), DRAFT_HOLDER.to_owned())?;
         match registry.missing(lease, roots.to_vec())?.first() {
             None => Ok(lease),
             Some(missing) => {

@@ -179,9 +179,12 @@ impl World {
         for judged in &orphans {
             self.entitle(judged);
         }
-        let begin = || self.registry.begin(purpose.clone(), holder.clone(), orphans.clone());
+        let begin = || self.registry.begin(purpose.clone(), holder.clone());
         let lease = begin().unwrap();
         assert_eq!(begin().unwrap(), lease, "asked twice, it is one lease");
+        for orphan in orphans.iter().flat_map(|orphan| [orphan, orphan]) {
+            self.registry.adopt(lease, orphan.clone()).unwrap();
+        }
         let (todo, held, doing) = (self.closure(root), Vec::new(), Doing::Looks);
         self.writers.push(Writer { holder, lease, path, root, todo, held, doing });
         for orphan in orphans {
@@ -356,8 +359,7 @@ impl World {
                     return Some(Purge::Punches(pack.id, gone, mark));
                 }
                 let holder = format!("holder {}", self.number());
-                let lease =
-                    registry.begin("rewrite".to_owned(), holder.clone(), Vec::new()).unwrap();
+                let lease = registry.begin("rewrite".to_owned(), holder.clone()).unwrap();
                 self.dead.insert(holder);
                 let Some(mark) = registry.claim_purge(lease, pack.id).unwrap() else {
                     registry.release(lease).unwrap();

@@ -143,7 +143,7 @@ fn a_pack_that_is_lost_stops_no_freeing_of_others() {
 #[test]
 fn dead_bytes_that_may_stay_are_not_looked_at_by_every_put() {
     let (registry, _) = registry();
-    let lease = registry.begin("put".into(), "one".into(), Vec::new()).unwrap();
+    let lease = registry.begin("put".into(), "one".into()).unwrap();
     let pack = PackId([1; 16]);
     registry.register_pack(lease, pack).unwrap();
     let trees = [object(1, ObjectKind::Tree, 0, vec![]), object(2, ObjectKind::Tree, 1, vec![])];
@@ -164,8 +164,7 @@ fn dead_bytes_that_may_stay_are_not_looked_at_by_every_put() {
     registry.defer_purge(pack, old).unwrap();
     assert_eq!(listed(false).len(), 1);
     // Who purges it keeps others away while his lease lives.
-    let begin =
-        |holder: &str| registry.begin("rewrite".into(), holder.to_owned(), Vec::new()).unwrap();
+    let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned()).unwrap();
     let (one, two) = (begin("one"), begin("two"));
     let mark = registry.claim_purge(one, pack).unwrap();
     assert_eq!(registry.claim_purge(two, pack).unwrap(), None);

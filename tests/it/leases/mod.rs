@@ -70,13 +70,13 @@ fn reap(registry: &dyn Registry) {
 #[test]
 fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
     let (registry, clock) = registry();
-    let lease = registry.begin("put".into(), "one".into(), Vec::new()).unwrap();
+    let lease = registry.begin("put".into(), "one".into()).unwrap();
     clock.fetch_add(11 * HOUR, Ordering::SeqCst);
     assert!(registry.leases().unwrap()[0].expired);
     let root = store_tree(&registry, lease, 1).unwrap();
     registry.commit(lease, request("p/a", root)).unwrap();
     // One that goes on in time is not ended by a judgement from before.
-    let other = registry.begin("put".into(), "two".into(), Vec::new()).unwrap();
+    let other = registry.begin("put".into(), "two".into()).unwrap();
     let kept = store_tree(&registry, other, 2).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
     let late = Judged { dead: false, ..dead(other, "two") };
@@ -84,7 +84,7 @@ fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
     registry.end_lease(late.clone(), true).unwrap();
     registry.commit(other, request("p/b", kept)).unwrap();
     // One that was ended is lost for good, and that is no conflict: it may be tried again.
-    let third = registry.begin("put".into(), "three".into(), Vec::new()).unwrap();
+    let third = registry.begin("put".into(), "three".into()).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
     registry.end_lease(Judged { dead: false, ..dead(third, "three") }, false).unwrap();
     let lost = [
@@ -100,11 +100,13 @@ fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
 fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
     let (registry, _) = registry();
     let purpose = || "put p/a /w".to_owned();
-    let killed = registry.begin(purpose(), "killed".into(), Vec::new()).unwrap();
+    let killed = registry.begin(purpose(), "killed".into()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
     // Both have listed the leases, and found its holder dead.
     let begin = |holder: &str| {
-        registry.begin(purpose(), holder.to_owned(), vec![dead(killed, "killed")]).unwrap()
+        let lease = registry.begin(purpose(), holder.to_owned()).unwrap();
+        registry.adopt(lease, dead(killed, "killed")).unwrap();
+        lease
     };
     let (one, two) = (begin("one"), begin("two"));
     assert!(one != two && one != killed && two != killed);
@@ -129,10 +131,11 @@ fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
 #[test]
 fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
     let (registry, _) = registry();
-    let killed = registry.begin("put".into(), "killed".into(), Vec::new()).unwrap();
+    let killed = registry.begin("put".into(), "killed".into()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
     let judged = dead(killed, "killed");
-    let next = registry.begin("put".into(), "next".into(), vec![judged.clone()]).unwrap();
+    let next = registry.begin("put".into(), "next".into()).unwrap();
+    registry.adopt(next, judged.clone()).unwrap();
     registry.end_lease(judged, true).unwrap();
     reap(&registry);
     assert!(registry.missing(next, vec![stored]).unwrap().is_empty());
@@ -142,11 +145,12 @@ fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
 #[test]
 fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
     let (registry, _) = registry();
-    let killed = registry.begin("put".into(), "killed".into(), Vec::new()).unwrap();
+    let killed = registry.begin("put".into(), "killed".into()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
     let judged = dead(killed, "killed");
     registry.end_lease(judged.clone(), false).unwrap();
-    let next = registry.begin("put".into(), "next".into(), vec![judged.clone()]).unwrap();
+    let next = registry.begin("put".into(), "next".into()).unwrap();
+    registry.adopt(next, judged.clone()).unwrap();
     registry.end_lease(judged, false).unwrap();
     reap(&registry);
     assert!(registry.missing(next, vec![stored]).unwrap().is_empty());
@@ -155,32 +159,44 @@ fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
     assert!(registry.leases().unwrap().is_empty(), "nothing is kept for a day");
 }
 
-/// What a process had asked for when it was killed may be done after the next one looked, so there can be two.
-#[test]
-fn a_put_goes_on_with_all_that_killed_ones_of_the_same_source_left() {
-    let world = World::new();
-    let source = world.tree("w", &[("x", b"1")]);
-    let repository = world.open();
+/// Returns the holder of a lease whose process runs no more: of the same number, and older than this one.
+fn killed_process(earlier: u64) -> String {
     let own = this_process();
     let parts: Vec<_> = own.split('/').collect();
-    let earlier = parts[2].parse::<u64>().unwrap() - 1;
-    for seed in [1, 2] {
-        let holder = format!("{}/{}/{earlier}/{}/{seed}", parts[0], parts[1], parts[3]);
-        let purpose = format!("put p/a {}", source.display());
-        let killed = repository.registry.begin(purpose, holder, Vec::new()).unwrap();
-        store_tree(&*repository.registry, killed, seed).unwrap();
-    }
-    drop(repository);
-    world.ok(&["put", "-n", "p/a", "w"]);
-    let kept = world.open().registry.leases().unwrap();
-    assert!(kept.is_empty(), "nothing is kept for a day: {kept:?}");
-    world.sound();
+    let started = parts[2].parse::<u64>().unwrap() - earlier;
+    format!("{}/{}/{started}/{}", parts[0], parts[1], parts[3])
+}
+
+/// What a process had asked for when it was killed can be done after its successor has looked: here, to take over from
+/// another one that was killed.
+#[test]
+fn a_put_goes_on_with_what_goes_over_to_a_killed_one_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("w");
+    large(&source, 1, 1);
+    let (repository, meddled) = open(&folder.path().join("repository"));
+    let purpose = format!("put p/a {}", source.display());
+    let first = repository.registry.begin(purpose.clone(), killed_process(1)).unwrap();
+    let stored = store_tree(&*repository.registry, first, 1).unwrap();
+    let mut second = None;
+    *meddled.before.lock().unwrap() = Some(Box::new(move |registry, call| {
+        if matches!(call, Call::Adopt { .. }) && second.is_none() {
+            let late = registry.begin(purpose.clone(), killed_process(2))?;
+            registry.adopt(late, dead(first, &killed_process(1)))?;
+            second = Some(late);
+        }
+        Ok(())
+    }));
+    put_tree(&repository, &source, "p/a").unwrap();
+    assert!(!is_there(&*repository.registry, stored));
+    let leases = repository.registry.leases().unwrap();
+    assert!(leases.is_empty(), "kept for a day: {leases:?}");
 }
 
 #[test]
 fn what_a_lease_answered_answers_no_other_request() {
     let (registry, _) = registry();
-    let lease = registry.begin("put".into(), "one".into(), Vec::new()).unwrap();
+    let lease = registry.begin("put".into(), "one".into()).unwrap();
     let (one, two) =
         (store_tree(&registry, lease, 1).unwrap(), store_tree(&registry, lease, 2).unwrap());
     let first = registry.commit(lease, request("p/a", one)).unwrap();
@@ -195,7 +211,7 @@ fn what_a_lease_answered_answers_no_other_request() {
 #[test]
 fn a_lease_that_is_begun_twice_is_one() {
     let (registry, _) = registry();
-    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned(), Vec::new()).unwrap();
+    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned()).unwrap();
     let lease = begin("one");
     assert_eq!(begin("one"), lease, "asked again by who heard no answer");
     assert_ne!(begin("two"), lease);
@@ -205,11 +221,11 @@ fn a_lease_that_is_begun_twice_is_one() {
 #[test]
 fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
     let (registry, clock) = registry();
-    let there = registry.begin("put".into(), "other".into(), Vec::new()).unwrap();
+    let there = registry.begin("put".into(), "other".into()).unwrap();
     let version = store_tree(&registry, there, 7).unwrap();
     registry.commit(there, request("p/a", version)).unwrap();
     registry.release(there).unwrap();
-    let lease = registry.begin("put".into(), "killed".into(), Vec::new()).unwrap();
+    let lease = registry.begin("put".into(), "killed".into()).unwrap();
     let stored = store_tree(&registry, lease, 1).unwrap();
     registry.register_pack(lease, PackId([2; 16])).unwrap();
     registry.missing(lease, vec![version]).unwrap();
@@ -282,7 +298,7 @@ fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
             busy: AtomicBool::new(false),
         };
         let registry = Arc::new(Embedded::open(Box::new(engine), system_clock()).unwrap());
-        let lease = registry.begin("put".into(), "h".into(), Vec::new()).unwrap();
+        let lease = registry.begin("put".into(), "h".into()).unwrap();
         let pack = PackId([1; 16]);
         registry.register_pack(lease, pack).unwrap();
         registry.add_objects(lease, pack, 2, vec![chunk.clone()]).unwrap();
