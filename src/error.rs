@@ -35,7 +35,7 @@ pub enum Kind {
     /// It took longer than it may: try again later.
     TimedOut,
     /// It would have to be waited for, by one who does not wait. Never leaves the program.
-    Later,
+    WouldBlock,
     /// It was there and was deleted while it was in use.
     Stale,
     /// Made by a newer release, or not built yet.

@@ -26,11 +26,15 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Foreign crates that live behind walls.
 const WALLS: &[(&str, &[&str])] = &[
     ("fuser::", &["src/mount/"]),
+    ("reqwest::", &["src/content/remote/", "src/content/external/origin.rs"]),
     ("redb::", &["src/registry/engine/redb.rs"]),
     ("axum::", &["src/server/"]),
     ("hyper::", &["src/client/"]),
     ("anyhow::", &["src/cli/"]),
-    ("object_store::", &["src/content/store/"]),
+    (
+        "object_store::",
+        &["src/content/remote/", "src/content/external/origin.rs", "src/content/store/identity.rs"],
+    ),
     ("arrow_array::", &["src/ops/table/"]),
     ("arrow_csv::", &["src/ops/table/"]),
     ("arrow_schema::", &["src/ops/table/"]),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 
 use crate::config::EXTERNAL_DIRS_VARIABLE;
-use crate::content::store::Access;
+use crate::content::options::StoreOptions;
 use crate::error::{Error, Kind, Result};
 
 /// A number of bytes as people write it: `500MB`, `10GiB`, `4096`.
@@ -24,8 +24,8 @@ pub fn access(
     directory: Option<PathBuf>,
     cache_size: Option<&str>,
     variable: impl Fn(&str) -> Option<PathBuf>,
-) -> Result<Access> {
-    let mut access = Access::default();
+) -> Result<StoreOptions> {
+    let mut access = StoreOptions::default();
     if let Some(text) = cache_size {
         access.cache_bytes = size(text)?;
     }

@@ -140,10 +140,10 @@ fn pin(context: &Context, verb: &Pin) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
-    let near = repository.store.near().ok_or_else(|| {
+    let fetcher = repository.store.fetcher().ok_or_else(|| {
         Error::new(Kind::Unsupported, "the store is a directory: nothing needs to be kept near")
     })?;
-    let cache = near.cache().ok_or_else(|| {
+    let cache = fetcher.cache().ok_or_else(|| {
         Error::new(Kind::Unavailable, "the cache cannot be used").hint("see --cache-dir")
     })?;
     let room = cache.limit_bytes();

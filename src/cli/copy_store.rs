@@ -9,7 +9,8 @@ use super::daemon::daemons;
 use super::output::{Bar, bytes};
 use super::repo::store_options;
 use super::{Context, connect, exit, parse};
-use crate::content::store::{Access, Store, StoreUrl, refuse_secrets};
+use crate::content::options::StoreOptions;
+use crate::content::store::{Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, Kind, Result};
 use crate::ops::copy_store::{copy, move_to, packs_of};
 use crate::ops::repository::{Repository, Settings};
@@ -37,7 +38,7 @@ fn open(
     options: &BTreeMap<String, String>,
 ) -> Result<Store> {
     let options: Vec<_> = options.clone().into_iter().collect();
-    Store::open(url, &options, &repository.layout.root, &Access::default())
+    Store::open(url, &options, &repository.layout.root, &StoreOptions::default())
 }
 
 pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {

@@ -17,6 +17,8 @@ pub const fn code(kind: Kind) -> u8 {
         Kind::Denied | Kind::ReadOnly => 12,
         Kind::Corrupt => 13,
         Kind::Full => 14,
-        Kind::Unavailable | Kind::TimedOut | Kind::Later | Kind::Stale | Kind::Unsupported => 15,
+        Kind::Unavailable | Kind::TimedOut | Kind::WouldBlock | Kind::Stale | Kind::Unsupported => {
+            15
+        }
     }
 }

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Setting};
-use crate::content::store::Access;
+use crate::content::options::StoreOptions;
 use crate::error::Result;
 use crate::model::name::RunId;
 use crate::ops::runs::RUN_VARIABLE;
@@ -154,7 +154,7 @@ enum Verb {
 /// What a verb works with.
 struct Context {
     repo: Setting<PathBuf>,
-    access: Access,
+    access: StoreOptions,
     /// Whether somebody said where the cache is.
     cache_named: bool,
     output: Output,

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::daemon::Daemon;
 use super::{Context, connect, exit, manners};
 use crate::content::cache::Cache;
-use crate::content::store::Access;
+use crate::content::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result, WireError};
 use crate::mount::MountOptions;
 use crate::ops::prefetch::Mode;
@@ -57,7 +57,7 @@ enum Ready {
 }
 
 /// What `-o` says: how to mount, and how a remote store is read.
-pub fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Access)> {
+pub fn options(texts: &[String], access: &StoreOptions) -> Result<(MountOptions, StoreOptions)> {
     let root = rustix::process::geteuid().is_root();
     let mut options = MountOptions {
         allow_other: root,
@@ -91,7 +91,7 @@ pub fn options(texts: &[String], access: &Access) -> Result<(MountOptions, Acces
             }
         }
     }
-    access.looks_ahead = options.prefetch != Mode::None;
+    access.reads_ahead = options.prefetch != Mode::None;
     if access.cache.is_some() {
         Cache::check_limit(access.cache_bytes)?;
     }

@@ -4,16 +4,18 @@
 //! and verified. Must not know names, versions or the registry: it asks a [`Locate`] where an
 //! object is. Invariant: no unverified byte leaves this room.
 
-pub mod ahead;
 pub mod cache;
 pub mod chunk;
 pub mod codec;
 pub mod directory;
 pub mod external;
-pub mod near;
+pub mod fetch;
+pub mod options;
 pub mod pack;
 mod pieces;
+pub mod readahead;
 pub mod reader;
+mod remote;
 pub mod store;
 mod weighted;
 

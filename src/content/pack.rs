@@ -114,6 +114,12 @@ fn decode_entry(bytes: &[u8]) -> Option<IndexEntry> {
     })
 }
 
+/// The key of a pack's object; `extension` is `pack` or `idx`.
+pub fn pack_key(pack: PackId, extension: &str) -> String {
+    let name = pack.to_string();
+    format!("packs/{}/{name}.{extension}", &name[..2])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

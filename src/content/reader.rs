@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lru::LruCache;
 
-use super::ahead::Streams;
 use super::external::{Readers, Requester};
-use super::near::{Class, Near, Patience};
+use super::fetch::{Class, Fetcher, Patience};
+use super::readahead::Streams;
 use super::store::Store;
 use super::weighted::WeightedLru;
 use super::{Locate, codec};
@@ -39,11 +39,11 @@ const ALWAYS_VERIFIED_BYTES: u32 = 64 << 10;
 const VERIFIED_CHUNKS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
 
 /// Objects of a remote store whose places are remembered: some 16 MiB.
-const PLACES: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
+const LOCATIONS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
 /// Damaged objects remembered as reported: a program that reads a damaged file in a loop costs one report.
 const DOUBTED: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
 /// Streams that wait to be read ahead; more are forgotten.
-const AHEAD_QUEUE: usize = 256;
+const READAHEAD_QUEUE: usize = 256;
 
 /// Reads objects of one store. Cheap to clone: all clones share what they know.
 #[derive(Clone)]
@@ -66,14 +66,14 @@ struct Shared {
     places: Mutex<LruCache<Digest, Located>>,
     doubted: Mutex<LruCache<(Digest, PackId), ()>>,
     streams: Mutex<Streams>,
-    ahead: Option<SyncSender<(Digest, Range<u64>)>>,
+    wishes: Option<SyncSender<(Digest, Range<u64>)>>,
 }
 
 impl Reader {
     /// A reader of `store`, told by `locate` where things are.
     pub fn new(store: Arc<Store>, locate: Arc<dyn Locate>) -> Self {
-        let queue = store.is_remote().then(|| sync_channel(AHEAD_QUEUE));
-        let (ahead, wishes) = queue.unzip();
+        let queue = store.is_remote().then(|| sync_channel(READAHEAD_QUEUE));
+        let (wishes, queue) = queue.unzip();
         let shared = Arc::new(Shared {
             store,
             locate,
@@ -82,12 +82,12 @@ impl Reader {
             chunks: WeightedLru::new(CHUNK_CACHE_BYTES),
             externals: WeightedLru::new(EXTERNAL_CACHE_BYTES),
             verified: Mutex::new(LruCache::new(VERIFIED_CHUNKS)),
-            places: Mutex::new(LruCache::new(PLACES)),
+            places: Mutex::new(LruCache::new(LOCATIONS)),
             doubted: Mutex::new(LruCache::new(DOUBTED)),
             streams: Mutex::default(),
-            ahead,
+            wishes,
         });
-        if let Some(wishes) = wishes {
+        if let Some(wishes) = queue {
             let weak = Arc::downgrade(&shared);
             let reads = std::thread::Builder::new().name("ahead".to_owned());
             if let Err(e) = reads.spawn(move || read_ahead(&weak, &wishes)) {
@@ -105,7 +105,7 @@ impl Reader {
     /// The same reader, but one that never waits for a remote store: what is not at hand gives
     /// [`Kind::Later`].
     #[must_use]
-    pub fn at_once(&self) -> Self {
+    pub fn non_blocking(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
             patience: Patience::Now,
@@ -140,18 +140,21 @@ impl Reader {
         Ok(found)
     }
 
-    fn place(&self, digest: &Digest) -> Option<Located> {
+    fn known_location(&self, digest: &Digest) -> Option<Located> {
         let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.get(digest).copied()
     }
 
     fn locate_one(&self, digest: Digest) -> Result<Located> {
         if self.store().is_remote() {
-            if let Some(located) = self.place(&digest) {
+            if let Some(located) = self.known_location(&digest) {
                 return Ok(located);
             }
             if self.patience == Patience::Now {
-                return Err(Error::new(Kind::Later, "not at hand: the registry has to be asked"));
+                return Err(Error::new(
+                    Kind::WouldBlock,
+                    "not at hand: the registry has to be asked",
+                ));
             }
         }
         self.locate(&[digest])?.pop().flatten().ok_or_else(|| {
@@ -182,8 +185,8 @@ impl Reader {
         if now.extent != located.extent {
             return self.read_and_verify(digest, &now, class);
         }
-        let again = match self.store().near() {
-            Some(near) => self.fetch_again(near, digest, &now, class),
+        let again = match self.store().fetcher() {
+            Some(fetcher) => self.fetch_again(fetcher, digest, &now, class),
             None => self.read_and_verify(digest, &now, class),
         };
         if again.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
@@ -229,9 +232,9 @@ impl Reader {
             return Err(lost(digest));
         }
         let read = self.read_and_verify(digest, located, Class::Piece);
-        match (read, self.store().near()) {
-            (Err(e), Some(near)) if e.kind() == Kind::Corrupt => {
-                self.fetch_again(near, digest, located, Class::Piece)
+        match (read, self.store().fetcher()) {
+            (Err(e), Some(fetcher)) if e.kind() == Kind::Corrupt => {
+                self.fetch_again(fetcher, digest, located, Class::Piece)
             }
             (read, _) => read,
         }
@@ -240,14 +243,14 @@ impl Reader {
     /// Wrong bytes, of the cache or of the store, are fetched once more.
     fn fetch_again(
         &self,
-        near: &Arc<Near>,
+        fetcher: &Arc<Fetcher>,
         digest: Digest,
         located: &Located,
         class: Class,
     ) -> Result<Vec<u8>> {
-        near.counters.wrong();
-        near.distrust(located.extent);
-        let stored = near.refetch(located.extent, class).map_err(|e| match e.kind() {
+        fetcher.counters.wrong();
+        fetcher.distrust(located.extent);
+        let stored = fetcher.refetch(located.extent, class).map_err(|e| match e.kind() {
             Kind::NotFound => Error::new(Kind::Corrupt, "a pack is missing").because(e),
             _ => e,
         })?;
@@ -396,7 +399,7 @@ impl Reader {
             let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
             let wish = streams.note(digest, &range, external.size_bytes);
             drop(streams);
-            wish.into_iter().for_each(|range| externals.ahead(digest, &external, &range));
+            wish.into_iter().for_each(|range| externals.readahead(digest, &external, &range));
         }
         externals.read(digest, &external, offset, buffer, self.patience, self.requester)
     }
@@ -419,11 +422,11 @@ impl Reader {
 
     /// A read of a big file may be one of many.
     fn note_stream(&self, file: Digest, read: &Range<u64>, size_bytes: u64) {
-        let Some(ahead) = &self.shared.ahead else { return };
+        let Some(wishes) = &self.shared.wishes else { return };
         let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = streams.note(file, read, size_bytes) {
             // When more wait than can be served, reading ahead is of no use.
-            let _ = ahead.try_send((file, range));
+            let _ = wishes.try_send((file, range));
         }
     }
 
@@ -439,7 +442,7 @@ impl Reader {
                 let (here, rest) = buffer.split_at_mut(step);
                 match node.level {
                     0 => {
-                        self.place_pieces(&node, piece)?;
+                        self.locate_pieces(&node, piece)?;
                         self.read_chunk(*piece, offset - start, here, Class::Piece)?;
                     }
                     _ => self.read_recipe(piece.digest, offset - start, here)?,
@@ -453,9 +456,9 @@ impl Reader {
     }
 
     /// Asks for the places of all pieces of a node at once, when one is not known.
-    fn place_pieces(&self, node: &RecipeNode, wanted: &Piece) -> Result<()> {
+    fn locate_pieces(&self, node: &RecipeNode, wanted: &Piece) -> Result<()> {
         let waits = self.patience != Patience::Now;
-        if waits && self.store().is_remote() && self.place(&wanted.digest).is_none() {
+        if waits && self.store().is_remote() && self.known_location(&wanted.digest).is_none() {
             let digests: Vec<_> = node.pieces.iter().map(|piece| piece.digest).collect();
             self.locate(&digests)?;
         }
@@ -493,7 +496,7 @@ impl Reader {
 
     /// Returns the number of the cached copy of a remote object.
     fn cached_copy(&self, located: &Located) -> Option<u64> {
-        self.store().near().and_then(|near| near.instance(located.extent))
+        self.store().fetcher().and_then(|fetcher| fetcher.instance(located.extent))
     }
 
     /// Returns the number of the copy in which a chunk was verified.
@@ -531,9 +534,9 @@ fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
         let wish = || -> Result<()> {
             let digests: Vec<_> =
                 reader.pieces_in(file, &range)?.iter().map(|piece| piece.digest).collect();
-            if let Some(near) = reader.store().near() {
+            if let Some(fetcher) = reader.store().fetcher() {
                 for (pack, range) in reader.extents(&digests)? {
-                    near.ahead(pack, range);
+                    fetcher.readahead(pack, range);
                 }
             }
             Ok(())

@@ -230,7 +230,7 @@ impl ReadOnly {
     pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
         let reader = fs.repository().reader.clone();
         let errands = Errands::new(reader.store().is_remote());
-        let at_once = reader.at_once();
+        let at_once = reader.non_blocking();
         let prefetcher = Arc::new(Prefetcher::new(Arc::clone(fs.repository()), prefetch));
         Self { fs, at_once, errands, prefetcher }
     }
@@ -243,7 +243,7 @@ impl ReadOnly {
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         match job(&self.fs, &self.at_once) {
-            Err(e) if e.kind() == Kind::Later => {
+            Err(e) if e.kind() == Kind::WouldBlock => {
                 let fs = Arc::clone(&self.fs);
                 self.errands.run(waits, move || answer(job(&fs, &fs.repository().reader)));
             }
@@ -317,7 +317,7 @@ impl Filesystem for ReadOnly {
         self.prefetcher.read();
         let told = |e| errno::told("read", &e);
         match read_file(&self.fs, &self.at_once, ino.0, offset, size) {
-            Err(e) if e.kind() == Kind::Later => {
+            Err(e) if e.kind() == Kind::WouldBlock => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
                 let (errands, requester) = (self.errands.clone(), requester(req));
                 self.errands.run(Waits::Data, move || {
@@ -362,7 +362,7 @@ impl Filesystem for ReadOnly {
             ended(listed, reply, ReplyDirectory::ok, ReplyDirectory::error);
         };
         match list_names(&self.fs, &self.at_once, ino.0, offset, &mut reply) {
-            Err(e) if e.kind() == Kind::Later => {
+            Err(e) if e.kind() == Kind::WouldBlock => {
                 let fs = Arc::clone(&self.fs);
                 self.errands.run(Waits::Metadata, move || {
                     let reader = &fs.repository().reader;
@@ -386,7 +386,7 @@ impl Filesystem for ReadOnly {
             ended(listed, reply, ReplyDirectoryPlus::ok, ReplyDirectoryPlus::error);
         };
         match list_plus(&self.fs, &self.at_once, ino.0, offset, &mut reply) {
-            Err(e) if e.kind() == Kind::Later => {
+            Err(e) if e.kind() == Kind::WouldBlock => {
                 let fs = Arc::clone(&self.fs);
                 self.errands.run(Waits::Metadata, move || {
                     let reader = &fs.repository().reader;

@@ -14,7 +14,7 @@ pub const fn of(kind: Kind) -> Errno {
         Kind::ReadOnly => Errno::EROFS,
         Kind::Corrupt | Kind::Unavailable => Errno::EIO,
         Kind::TimedOut => Errno::ETIMEDOUT,
-        Kind::Later => Errno::EAGAIN,
+        Kind::WouldBlock => Errno::EAGAIN,
         Kind::Full => Errno::ENOSPC,
         Kind::Stale => Errno::ESTALE,
         Kind::Unsupported => Errno::EOPNOTSUPP,

@@ -49,7 +49,7 @@ impl Staging {
     /// Whether what touches a version has to be waited for: who reads external files may be waited for
     /// by others.
     fn waits(&self) -> bool {
-        self.errands.are_needed() || self.fs.reader().store().externals().are_read()
+        self.errands.are_needed() || self.fs.reader().store().externals().were_read()
     }
 
     /// Whether bytes of an inode, open by a handle, have to be waited for.

@@ -27,11 +27,13 @@ pub struct CacheCheck {
 /// # Errors
 /// What the cache, the registry or the store says.
 pub fn check(repository: &Repository) -> Result<CacheCheck> {
-    let cache = repository.store.near().and_then(|near| near.cache()).ok_or_else(|| {
-        Error::new(Kind::Unsupported, "there is no cache").hint("a store in a directory needs none")
-    })?;
+    let cache =
+        repository.store.fetcher().and_then(|fetcher| fetcher.cache()).ok_or_else(|| {
+            Error::new(Kind::Unsupported, "there is no cache")
+                .hint("a store in a directory needs none")
+        })?;
     let mut packs: BTreeMap<PackId, BTreeSet<u32>> = BTreeMap::new();
-    for held in cache.held().at("list", cache.root())? {
+    for held in cache.segments().at("list", cache.root())? {
         packs.entry(held.key.pack).or_default().insert(held.key.number);
     }
     let mut found = CacheCheck::default();

@@ -142,7 +142,7 @@ impl Walk<'_> {
             }
             let range = start..size_bytes.min(start + STEP_BYTES);
             let bytes = range.end - range.start;
-            self.repository.store.externals().bring(digest, &external, &range)?;
+            self.repository.store.externals().prefetch(digest, &external, &range)?;
             self.done.bytes += bytes;
             self.progress.advance(0, bytes);
         }
@@ -175,7 +175,7 @@ impl Walk<'_> {
         let wanted = std::mem::take(&mut self.wanted);
         let (files, bytes) = std::mem::take(&mut self.step);
         self.stopped = self.stopped || !(self.goes_on)(self.done.bytes);
-        let Some(near) = self.repository.store.near().filter(|_| !self.stopped) else {
+        let Some(fetcher) = self.repository.store.fetcher().filter(|_| !self.stopped) else {
             return Ok(());
         };
         let ranges = self.repository.reader.extents(&wanted)?;
@@ -184,7 +184,7 @@ impl Walk<'_> {
             let keys = parts.map(|(number, _)| SegmentKey { pack: *pack, number });
             self.done.segments.extend(keys);
         }
-        near.bring_all(ranges)?;
+        fetcher.prefetch_all(ranges)?;
         self.done.files += files;
         self.done.bytes += bytes;
         self.progress.advance(files, bytes);
@@ -272,9 +272,10 @@ impl Prefetcher {
     }
 
     fn go_through(&self, root: Digest) {
-        let near = self.repository.store.near();
+        let fetcher = self.repository.store.fetcher();
         // Half of the cache: the other half is for what else is read.
-        let most = near.and_then(|near| near.cache()).map_or(0, |cache| cache.limit_bytes() / 2);
+        let most =
+            fetcher.and_then(|fetcher| fetcher.cache()).map_or(0, |cache| cache.limit_bytes() / 2);
         let begun = self.reads.load(Ordering::Relaxed);
         let mut goes_on = |fetched: u64| {
             fetched < most && (self.mode == Mode::All || self.is_worth(fetched, begun))

@@ -21,8 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::Locate;
 use crate::content::chunk::{ChunkerSettings, Cutter};
+use crate::content::options::StoreOptions;
 use crate::content::reader::Reader;
-use crate::content::store::{Access, Store, StoreUrl, refuse_secrets};
+use crate::content::store::{Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, ObjectKind, PackId};
@@ -157,7 +158,7 @@ impl Layout {
         refuse_secrets(&url, &options)?;
         let made = self.make_root()?;
         let claimed = || {
-            let store = self.open_store(&settings, &Access::default())?;
+            let store = self.open_store(&settings, &StoreOptions::default())?;
             store.probe()?;
             if store.is_writable() { store.claim(&settings.id) } else { Ok(()) }
         };
@@ -232,7 +233,7 @@ impl Layout {
     ///
     /// # Errors
     /// When a directory cannot be made or the settings make no sense.
-    pub fn open_store(&self, settings: &Settings, access: &Access) -> Result<Store> {
+    pub fn open_store(&self, settings: &Settings, access: &StoreOptions) -> Result<Store> {
         let (url, options) = settings.store_url()?;
         Ok(Store::open(&url, &options, &self.root, access)?.belonging_to(&settings.id))
     }
@@ -260,7 +261,7 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Layout::settings`], and when the store cannot be opened.
-    pub fn new(layout: Layout, registry: Arc<dyn Registry>, access: &Access) -> Result<Self> {
+    pub fn new(layout: Layout, registry: Arc<dyn Registry>, access: &StoreOptions) -> Result<Self> {
         let settings = layout.settings()?;
         let cutter = Cutter::new(settings.chunker.clone())?;
         let store = Arc::new(layout.open_store(&settings, access)?);
@@ -268,8 +269,8 @@ impl Repository {
             check_owner(&store, &settings, &*registry)?;
         }
         let locate: Arc<dyn Locate> = Arc::new(RegistryLocator(Arc::clone(&registry)));
-        if let Some(near) = store.near() {
-            near.learn_from(Arc::clone(&locate));
+        if let Some(fetcher) = store.fetcher() {
+            fetcher.learn_from(Arc::clone(&locate));
         }
         let reader = Arc::new(Reader::new(Arc::clone(&store), locate));
         Ok(Self { layout, settings, cutter, registry, store, reader, zero_chunk: OnceLock::new() })

@@ -51,12 +51,12 @@ impl Stats {
 
 /// The numbers of this process.
 pub fn stats(repository: &Repository) -> Stats {
-    let Some(near) = repository.store.near() else {
+    let Some(fetcher) = repository.store.fetcher() else {
         return Stats::default();
     };
-    let counters = &near.counters;
+    let counters = &fetcher.counters;
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (cache_bytes, cache_files) = near.cache().map_or((0, 0), |cache| cache.entered());
+    let (cache_bytes, cache_files) = fetcher.cache().map_or((0, 0), |cache| cache.entered());
     let milliseconds = |took: std::time::Duration| took.as_millis() as u64;
     Stats {
         remote: true,
@@ -66,12 +66,12 @@ pub fn stats(repository: &Repository) -> Stats {
         fetched_bytes: get(&counters.fetched_bytes),
         requests: get(&counters.requests),
         in_flight: get(&counters.in_flight),
-        retries: near.threads().retries(),
+        retries: fetcher.threads().retries(),
         failures: get(&counters.failures),
         wrong_objects: get(&counters.wrong_objects),
         evictions: get(&counters.evictions),
         cache_bytes,
-        cache_limit_bytes: near.cache().map_or(0, |cache| cache.limit_bytes()),
+        cache_limit_bytes: fetcher.cache().map_or(0, |cache| cache.limit_bytes()),
         cache_files,
         slowest: counters
             .slowest()

@@ -12,7 +12,7 @@ pub const fn of(kind: Kind) -> u16 {
         Kind::Stale => 410,
         Kind::Unsupported => 501,
         Kind::Corrupt => 500,
-        Kind::Unavailable | Kind::Later => 503,
+        Kind::Unavailable | Kind::WouldBlock => 503,
         Kind::TimedOut => 504,
         Kind::Full => 507,
     }

@@ -50,7 +50,7 @@ pub fn host_errno(error: &Error) -> Errno {
         | Kind::ReadOnly
         | Kind::Corrupt
         | Kind::Unavailable
-        | Kind::Later
+        | Kind::WouldBlock
         | Kind::Unsupported => Errno::IO,
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use artifactfs::content::store::Access;
+use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Result;
 use artifactfs::model::name::RunId;
 use artifactfs::model::properties::Ttl;
@@ -43,7 +43,7 @@ fn open(root: &Path, times: u32) -> Repository {
     let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
     let inner = Embedded::open(engine, system_clock()).unwrap();
     let registry: Arc<dyn Registry> = Arc::new(Repeated { inner, times });
-    Repository::new(layout, registry, &Access::default()).unwrap()
+    Repository::new(layout, registry, &StoreOptions::default()).unwrap()
 }
 
 /// What people do with a repository; what it is then.

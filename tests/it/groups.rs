@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artifactfs::content::store::Access;
+use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
 use artifactfs::model::reference::Reference;
@@ -103,7 +103,7 @@ impl Bench {
         layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
         let registry = Embedded::open(Box::<MemoryEngine>::default(), system_clock()).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
-        let repository = Repository::new(layout, registry, &Access::default()).unwrap();
+        let repository = Repository::new(layout, registry, &StoreOptions::default()).unwrap();
         Self { dir, repository }
     }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artifactfs::content::store::Access;
+use artifactfs::content::options::StoreOptions;
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::{Embedded, Registry, system_clock};
@@ -144,7 +144,7 @@ impl World {
         let engine = RedbEngine::open(&layout.registry()).unwrap();
         let registry = Embedded::open(Box::new(engine), system_clock()).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
-        Repository::new(layout, registry, &Access::default()).unwrap()
+        Repository::new(layout, registry, &StoreOptions::default()).unwrap()
     }
 
     pub fn sound(&self) {

@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use artifactfs::content::store::{Access, Store};
+use artifactfs::content::options::StoreOptions;
+use artifactfs::content::store::Store;
 use artifactfs::model::object::PackId;
 
 use crate::world::{World, noise, until};
@@ -13,8 +14,12 @@ use crate::{Place, places};
 
 /// Writes an object below `url`, in the way packs are named; its path there.
 fn write(place: &Place, url: &str, number: u8, bytes: &[u8]) -> String {
-    let store =
-        Store::open(&url.parse().unwrap(), &place.options, Path::new("/"), &Access::default());
+    let store = Store::open(
+        &url.parse().unwrap(),
+        &place.options,
+        Path::new("/"),
+        &StoreOptions::default(),
+    );
     let id = PackId([number; 16]);
     let mut writer = store.unwrap().create(id).unwrap();
     writer.append(bytes).unwrap();
@@ -23,8 +28,12 @@ fn write(place: &Place, url: &str, number: u8, bytes: &[u8]) -> String {
 }
 
 fn remove(place: &Place, url: &str, number: u8) {
-    let store =
-        Store::open(&url.parse().unwrap(), &place.options, Path::new("/"), &Access::default());
+    let store = Store::open(
+        &url.parse().unwrap(),
+        &place.options,
+        Path::new("/"),
+        &StoreOptions::default(),
+    );
     store.unwrap().remove(PackId([number; 16])).unwrap();
 }
 

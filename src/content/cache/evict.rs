@@ -7,7 +7,7 @@ use super::segment::SegmentKey;
 
 /// A segment that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct CachedSegment {
     /// Which.
     pub key: SegmentKey,
     /// What it takes.
@@ -18,7 +18,11 @@ pub struct Held {
 
 /// The least recently used of `held` that take `bytes` together, or all there are; never one that is
 /// pinned.
-pub fn choose(mut held: Vec<Held>, pinned: &HashSet<SegmentKey>, bytes: u64) -> Vec<Held> {
+pub fn choose(
+    mut held: Vec<CachedSegment>,
+    pinned: &HashSet<SegmentKey>,
+    bytes: u64,
+) -> Vec<CachedSegment> {
     held.retain(|segment| !pinned.contains(&segment.key));
     held.sort_by_key(|segment| segment.used);
     let mut freed = 0;
@@ -44,7 +48,7 @@ mod tests {
             segments in prop::collection::vec((0u64..100, 0u64..50, any::<bool>()), 0..60),
             bytes in 0u64..500,
         ) {
-            let all: Vec<Held> = segments.iter().enumerate().map(|(index, &(bytes, age, _))| Held {
+            let all: Vec<CachedSegment> = segments.iter().enumerate().map(|(index, &(bytes, age, _))| CachedSegment {
                 key: SegmentKey { pack: PackId([index as u8; 16]), number: 0 },
                 bytes,
                 used: SystemTime::UNIX_EPOCH + Duration::from_secs(age),

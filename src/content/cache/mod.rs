@@ -15,7 +15,7 @@
 //! one open reads on.
 
 mod evict;
-mod ledger;
+mod quota;
 mod segment;
 
 use std::collections::HashSet;
@@ -28,16 +28,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::statvfs;
 
-pub use evict::Held;
-use ledger::{Ledger, Sums};
+pub use evict::CachedSegment;
+use quota::{Quota, Sums};
 pub use segment::{
     BLOCK_BYTES, Blocks, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey, blocks_of, part_of,
 };
 
+use super::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
 
-/// The size of a cache that nobody chose.
-pub const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
 /// The least: room for what one reader has under way.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
 /// Segments at most: listing them takes well under a second.
@@ -60,7 +59,7 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 pub struct Cache {
     root: PathBuf,
     limit_bytes: u64,
-    ledger: Ledger,
+    ledger: Quota,
     started: Instant,
     complained: AtomicU64,
 }
@@ -80,8 +79,8 @@ pub struct CacheUse {
 
 impl Cache {
     /// The one that `access` names, if it can be used.
-    pub fn of(access: &super::store::Access) -> Option<Self> {
-        let opened = Self::open(access.cache.as_ref()?, access.cache_bytes);
+    pub fn of(options: &StoreOptions) -> Option<Self> {
+        let opened = Self::open(options.cache.as_ref()?, options.cache_bytes);
         // Without a cache everything is read through: slow, and right.
         opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
     }
@@ -114,7 +113,7 @@ impl Cache {
         if !tag.exists() {
             fs::write(&tag, TAG).at("write", &tag)?;
         }
-        let ledger = Ledger::open(&root.join("ledger"), using).at("open", &root)?;
+        let ledger = Quota::open(&root.join("ledger"), using).at("open", &root)?;
         let (started, complained) = (Instant::now(), AtomicU64::new(0));
         let cache = Self { root, limit_bytes, ledger, started, complained };
         cache.ledger.change(|sums| cache.count_anew(sums)).at("count", &cache.root)?;
@@ -237,7 +236,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn held(&self) -> io::Result<Vec<Held>> {
+    pub fn segments(&self) -> io::Result<Vec<CachedSegment>> {
         let mut held = Vec::new();
         for folder in fs::read_dir(self.root.join("packs"))? {
             for file in fs::read_dir(folder?.path())? {
@@ -246,7 +245,7 @@ impl Cache {
                 let Some(key) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
                 // One that went meanwhile is not held.
                 let Ok(meta) = file.metadata() else { continue };
-                held.push(Held {
+                held.push(CachedSegment {
                     key,
                     bytes: meta.blocks() * 512,
                     used: meta.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
@@ -257,11 +256,11 @@ impl Cache {
     }
 
     /// Sets the sums to what is there and what is about to be.
-    fn count_anew(&self, sums: &mut Sums) -> io::Result<Vec<Held>> {
-        let held = self.held()?;
+    fn count_anew(&self, sums: &mut Sums) -> io::Result<Vec<CachedSegment>> {
+        let held = self.segments()?;
         let there: u64 = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
         // What is being written is counted twice for a moment.
-        sums.bytes = there + sums.flying + self.ledger.flying_elsewhere()?;
+        sums.bytes = there + sums.flying + self.ledger.reserved_by_others()?;
         sums.files = held.len() as u64;
         Ok(held)
     }
@@ -269,7 +268,7 @@ impl Cache {
     fn evict(
         &self,
         sums: &mut Sums,
-        held: Vec<Held>,
+        held: Vec<CachedSegment>,
         bytes: u64,
         evicted: &mut dyn FnMut(SegmentKey),
     ) -> io::Result<u64> {
@@ -322,7 +321,7 @@ impl Cache {
     pub fn usage(&self) -> Result<CacheUse> {
         let pinned = self.pinned();
         let mut found = CacheUse { limit_bytes: self.limit_bytes, ..CacheUse::default() };
-        for segment in self.held().at("list", &self.root)? {
+        for segment in self.segments().at("list", &self.root)? {
             found.files += 1;
             found.bytes += segment.bytes;
             if pinned.contains(&segment.key) {
@@ -418,7 +417,7 @@ mod tests {
     /// What is there, while nobody can take room.
     fn there(cache: &Cache) -> u64 {
         let count = |_: &mut Sums| {
-            Ok(cache.held()?.iter().map(|held| held.bytes + FILE_OVERHEAD_BYTES).sum())
+            Ok(cache.segments()?.iter().map(|held| held.bytes + FILE_OVERHEAD_BYTES).sum())
         };
         cache.ledger.change(count).unwrap()
     }

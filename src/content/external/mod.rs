@@ -5,6 +5,7 @@
 
 mod file;
 pub mod frame;
+pub mod origin;
 mod place;
 
 use std::ops::Range;
@@ -13,14 +14,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
+pub use super::remote::seen::Seen;
 pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text};
+pub use origin::Origins;
 pub use place::{Readers, Requester, open, open_below};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::Cache;
-use super::near::{Class, Near, Patience};
-use super::store::{Access, Elsewhere, Threads};
+use super::fetch::{Class, Fetcher, Patience};
+use super::options::StoreOptions;
+use super::remote::Threads;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::{External, Scheme};
@@ -31,59 +35,59 @@ const WINDOW_BLOCKS: u64 = 64;
 
 /// External files, as they are read.
 pub struct Externals {
-    access: Access,
+    options: StoreOptions,
     files: file::Files,
-    far: OnceLock<Servers>,
+    servers: OnceLock<Servers>,
     making: Mutex<()>,
     read: AtomicBool,
 }
 
 struct Servers {
-    near: Arc<Near>,
-    elsewhere: Elsewhere,
+    fetcher: Arc<Fetcher>,
+    origins: Origins,
 }
 
 impl Externals {
     /// Read as `access` says; what is needed for servers is made when the first is spoken to.
-    pub fn new(access: &Access) -> Self {
-        let files = file::Files::new(access.deadlines.data, access.external_folders.clone());
-        let (access, making, read) = (access.clone(), Mutex::default(), AtomicBool::new(false));
-        Self { access, files, far: OnceLock::new(), making, read }
+    pub fn new(options: &StoreOptions) -> Self {
+        let files = file::Files::new(options.deadlines.data, options.external_folders.clone());
+        let (options, making, read) = (options.clone(), Mutex::default(), AtomicBool::new(false));
+        Self { options, files, servers: OnceLock::new(), making, read }
     }
 
     /// Through the same cache and within the same bounds as the packs of a remote store.
-    pub fn beside(access: &Access, near: &Arc<Near>, threads: &Arc<Threads>) -> Self {
-        let this = Self::new(access);
-        let elsewhere = Elsewhere::new(Arc::clone(threads));
-        this.far.get_or_init(|| Servers { near: Arc::clone(near), elsewhere });
+    pub fn beside(options: &StoreOptions, fetcher: &Arc<Fetcher>, threads: &Arc<Threads>) -> Self {
+        let this = Self::new(options);
+        let origins = Origins::new(Arc::clone(threads));
+        this.servers.get_or_init(|| Servers { fetcher: Arc::clone(fetcher), origins });
         this
     }
 
     fn servers(&self) -> Result<&Servers> {
-        if let Some(servers) = self.far.get() {
+        if let Some(servers) = self.servers.get() {
             return Ok(servers);
         }
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(servers) = self.far.get() {
+        if let Some(servers) = self.servers.get() {
             return Ok(servers);
         }
         let threads = Threads::start()?;
-        let cache = Cache::of(&self.access);
-        let (deadlines, ahead) = (self.access.deadlines, self.access.looks_ahead);
-        let near = Near::new(None, Arc::clone(&threads), cache, deadlines, ahead);
-        let elsewhere = Elsewhere::new(threads);
-        Ok(self.far.get_or_init(|| Servers { near: Arc::new(near), elsewhere }))
+        let cache = Cache::of(&self.options);
+        let (deadlines, ahead) = (self.options.deadlines, self.options.reads_ahead);
+        let fetcher = Fetcher::new(None, Arc::clone(&threads), cache, deadlines, ahead);
+        let origins = Origins::new(threads);
+        Ok(self.servers.get_or_init(|| Servers { fetcher: Arc::new(fetcher), origins }))
     }
 
     /// Whether anything was read, so that more may be.
-    pub fn are_read(&self) -> bool {
+    pub fn were_read(&self) -> bool {
         self.read.load(Ordering::Relaxed)
     }
 
     /// Closes pieces of the cache that another process removed.
     pub fn forget_removed(&self) {
-        if let Some(Servers { near, .. }) = self.far.get() {
-            near.forget_removed();
+        if let Some(Servers { fetcher, .. }) = self.servers.get() {
+            fetcher.forget_removed();
         }
     }
 
@@ -91,13 +95,13 @@ impl Externals {
     ///
     /// # Errors
     /// When the host gives no threads.
-    pub fn elsewhere(&self) -> Result<&Elsewhere> {
-        Ok(&self.servers()?.elsewhere)
+    pub fn origins(&self) -> Result<&Origins> {
+        Ok(&self.servers()?.origins)
     }
 
     /// Where a server is asked at the latest: from now on.
     pub fn deadline(&self) -> Instant {
-        Instant::now() + self.access.deadlines.data
+        Instant::now() + self.options.deadlines.data
     }
 
     /// Refuses a file or folder of this machine that is in none of the folders that may be referred to.
@@ -132,11 +136,11 @@ impl Externals {
             // A file may be on a disk that hangs, or have to be hashed.
             Scheme::File if waits => self.files.read(digest, external, offset, buffer, requester),
             Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web
-                if waits || self.far.get().is_some() =>
+                if waits || self.servers.get().is_some() =>
             {
-                self.read_far(digest, external, offset, buffer, patience)
+                self.read_remote(digest, external, offset, buffer, patience)
             }
-            _ => Err(Error::new(Kind::Later, "not at hand: an external file is read")),
+            _ => Err(Error::new(Kind::WouldBlock, "not at hand: an external file is read")),
         }
     }
 
@@ -158,7 +162,7 @@ impl Externals {
         (external.url.scheme() == Scheme::File).then(|| self.files.readers(external))
     }
 
-    fn read_far(
+    fn read_remote(
         &self,
         digest: Digest,
         external: &Arc<External>,
@@ -166,11 +170,11 @@ impl Externals {
         buffer: &mut [u8],
         patience: Patience,
     ) -> Result<()> {
-        let Servers { near, elsewhere } = self.servers()?;
-        let guest = elsewhere.guest(digest, external)?;
-        let pack = guest.pack();
+        let Servers { fetcher, origins } = self.servers()?;
+        let origin = origins.origin(digest, external)?;
+        let pack = origin.pack();
         if patience == Patience::Deadline {
-            near.welcome(&Arc::new(guest));
+            fetcher.register(&Arc::new(origin));
         }
         let size = external.size_bytes;
         let blocks = frame::blocks_of(&(offset..offset + buffer.len() as u64));
@@ -182,19 +186,19 @@ impl Externals {
             .map_err(|_| Error::new(Kind::Unsupported, "so much is not read at once"))?;
         let extent = Extent { pack, offset: window.start, stored_bytes };
         let mut framed = vec![0; (place.end - place.start) as usize];
-        near.read(extent, place.start - window.start, &mut framed, Class::Piece, patience)?;
+        fetcher.read(extent, place.start - window.start, &mut framed, Class::Piece, patience)?;
         if frame::unframe(&digest, blocks.start, &framed, offset, buffer) {
             return Ok(());
         }
         if patience == Patience::Now {
-            return Err(Error::new(Kind::Later, "what is cached is damaged"));
+            return Err(Error::new(Kind::WouldBlock, "what is cached is damaged"));
         }
         // The cache's disk: what came over the network was framed as it came.
-        near.counters.wrong();
-        near.distrust(extent);
+        fetcher.counters.wrong();
+        fetcher.distrust(extent);
         let stored_bytes = framed.len() as u32;
         let extent = Extent { pack, offset: place.start, stored_bytes };
-        let framed = near.refetch(extent, Class::Piece)?;
+        let framed = fetcher.refetch(extent, Class::Piece)?;
         if frame::unframe(&digest, blocks.start, &framed, offset, buffer) {
             return Ok(());
         }
@@ -202,20 +206,20 @@ impl Externals {
     }
 
     /// Wishes for bytes `range` that somebody may want soon. Never waits.
-    pub fn ahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
-        let Some(Servers { near, elsewhere }) = self.far.get() else { return };
-        let Ok(guest) = elsewhere.guest(digest, external) else { return };
+    pub fn readahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
+        let Some(Servers { fetcher, origins }) = self.servers.get() else { return };
+        let Ok(origin) = origins.origin(digest, external) else { return };
         let place = frame::place_of(&frame::blocks_of(range), external.size_bytes);
-        let pack = guest.pack();
-        near.welcome(&Arc::new(guest));
-        near.ahead(pack, place);
+        let pack = origin.pack();
+        fetcher.register(&Arc::new(origin));
+        fetcher.readahead(pack, place);
     }
 
     /// Brings bytes `range` of a file that is on a server near.
     ///
     /// # Errors
     /// As [`Externals::read`].
-    pub fn bring(
+    pub fn prefetch(
         &self,
         digest: Digest,
         external: &Arc<External>,
@@ -224,12 +228,12 @@ impl Externals {
         if external.url.scheme() == Scheme::File {
             return Ok(());
         }
-        let Servers { near, elsewhere } = self.servers()?;
-        let guest = elsewhere.guest(digest, external)?;
-        let pack = guest.pack();
+        let Servers { fetcher, origins } = self.servers()?;
+        let origin = origins.origin(digest, external)?;
+        let pack = origin.pack();
         let place = frame::place_of(&frame::blocks_of(range), external.size_bytes);
-        near.welcome(&Arc::new(guest));
-        near.bring_all(vec![(pack, place)])
+        fetcher.register(&Arc::new(origin));
+        fetcher.prefetch_all(vec![(pack, place)])
     }
 
     /// Whether a file is still what was recorded: one of this machine is read and hashed, others are
@@ -241,8 +245,8 @@ impl Externals {
         if external.url.scheme() == Scheme::File {
             return self.files.verify(external);
         }
-        let elsewhere = self.elsewhere()?;
-        let guest = elsewhere.guest(digest, external)?;
-        elsewhere.threads().wait(guest.look(self.deadline()))
+        let origins = self.origins()?;
+        let origin = origins.origin(digest, external)?;
+        origins.threads().wait(origin.look(self.deadline()))
     }
 }

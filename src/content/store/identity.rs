@@ -16,8 +16,10 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::far::{FIRST_BYTE, Far, persist};
 use super::{LEFT, Place, REQUEST_TIME, Remote, Store};
+use crate::content::remote::Client;
+use crate::content::remote::client::FIRST_BYTE;
+use crate::content::remote::persist::{persist, stalled};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::PackId;
 
@@ -56,9 +58,9 @@ impl Store {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
                 text => text.at("read", &local.top().join(IDENTITY_FILE))?,
             },
-            Place::Remote(Remote { far, .. }) => {
+            Place::Remote(Remote { client, .. }) => {
                 let deadline = Instant::now() + REQUEST_TIME;
-                match far.wait(far.get_whole(IDENTITY_FILE, deadline)) {
+                match client.wait(client.get_whole(IDENTITY_FILE, deadline)) {
                     Err(e) if e.kind() == Kind::NotFound => return Ok(None),
                     text => text?.bytes.to_vec(),
                 }
@@ -87,7 +89,7 @@ impl Store {
         let text = serde_json::to_vec(&identity).expect("an identity is plain values");
         match &self.place {
             Place::Local(local) => write_once(local.top(), &text)?,
-            Place::Remote(Remote { far, .. }) => far.wait(put_once(far, text.into()))?,
+            Place::Remote(Remote { client, .. }) => client.wait(put_once(client, text.into()))?,
         }
         // Another repository may have been as quick: what is there now counts.
         match self.owner()? {
@@ -100,8 +102,8 @@ impl Store {
     pub(super) fn ensure_ours(&self) -> Result<()> {
         let Some(owner) = &self.owner else { return Ok(()) };
         if !owner.checked.load(Ordering::Relaxed) {
-            if let Place::Remote(Remote { far, .. }) = &self.place {
-                far.refuse_read_only()?;
+            if let Place::Remote(Remote { client, .. }) = &self.place {
+                client.refuse_read_only()?;
             }
             self.claim(&owner.id)?;
             owner.checked.store(true, Ordering::Relaxed);
@@ -131,15 +133,16 @@ impl Store {
     fn age_of(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
         match &self.place {
             Place::Local(local) => local.age(id, extension),
-            Place::Remote(Remote { far, .. }) => {
-                let key = far.key(&super::pack_key(id, extension));
+            Place::Remote(Remote { client, .. }) => {
+                let key = client.key(&super::pack_key(id, extension));
                 let attempt = || async {
-                    let head = timeout(FIRST_BYTE, far.server.store.head(&key)).await;
-                    head.map_err(|_| super::far::stalled(far.name()))?.map_err(|e| far.failed(e))
+                    let head = timeout(FIRST_BYTE, client.server.store.head(&key)).await;
+                    head.map_err(|_| stalled(client.name()))?.map_err(|e| client.failed(e))
                 };
                 let deadline = Instant::now() + REQUEST_TIME;
-                let asked = persist(far.threads(), far.name(), key.as_ref(), deadline, attempt);
-                let meta = far.wait(asked)?;
+                let asked =
+                    persist(client.threads(), client.name(), key.as_ref(), deadline, attempt);
+                let meta = client.wait(asked)?;
                 let modified = u64::try_from(meta.last_modified.timestamp_millis());
                 Ok((meta.size, modified.unwrap_or_default()))
             }
@@ -168,12 +171,12 @@ fn write_once(top: &Path, text: &[u8]) -> Result<()> {
 }
 
 /// The same in a cloud; where nothing can be written on condition, as it is.
-async fn put_once(far: &Far, text: Bytes) -> Result<()> {
+async fn put_once(client: &Client, text: Bytes) -> Result<()> {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    let key = far.key(IDENTITY_FILE);
-    let put = far.server.store.put_opts(&key, text.clone().into(), options);
+    let key = client.key(IDENTITY_FILE);
+    let put = client.server.store.put_opts(&key, text.clone().into(), options);
     match timeout(REQUEST_TIME, put).await {
         Ok(Ok(_) | Err(object_store::Error::AlreadyExists { .. })) => Ok(()),
-        _ => far.put(IDENTITY_FILE, text).await,
+        _ => client.put(IDENTITY_FILE, text).await,
     }
 }

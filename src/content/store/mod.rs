@@ -4,22 +4,13 @@
 //! A pack in a directory may become a file's second name or lose bytes in its middle; one in a cloud
 //! is written once, read in ranges through the cache, and removed as a whole.
 
-mod answers;
-mod connect;
-pub(super) mod far;
-pub(super) mod guest;
 mod identity;
 mod local;
-mod parts;
-mod profile;
-mod secrets;
-mod url;
-mod web;
 mod writer;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,18 +19,18 @@ use futures_util::future::join;
 use rustix::fs::statvfs;
 use tokio::time::Instant;
 
-use super::cache::{Cache, DEFAULT_CACHE_BYTES};
+use super::cache::Cache;
 use super::external::Externals;
-use super::near::{Class, Deadlines, Near, Patience, pack_key};
-use super::pack::{IndexEntry, decode_index, encode_index};
+use super::fetch::{Class, Fetcher, Patience};
+use super::options::StoreOptions;
+use super::pack::{IndexEntry, decode_index, encode_index, pack_key};
+use super::remote::Client;
+pub use super::remote::Threads;
+pub use super::remote::secrets::refuse_secrets;
+pub use super::remote::url::{STORE_URLS, StoreUrl};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::{Extent, PackId};
-use far::Far;
-pub use far::Threads;
-pub use guest::{Elsewhere, Seen, changed};
 use local::LocalStore;
-pub use secrets::refuse_secrets;
-pub use url::{STORE_URLS, StoreUrl};
 pub use writer::PackWriter;
 use writer::{LEFT, NOTE};
 
@@ -64,28 +55,6 @@ pub struct Space {
     pub total_bytes: u64,
 }
 
-/// How a remote store is read; a local one needs none of it.
-#[derive(Debug, Clone)]
-pub struct Access {
-    /// Where what was fetched is kept; `None`: nowhere.
-    pub cache: Option<PathBuf>,
-    /// What that may take.
-    pub cache_bytes: u64,
-    /// How long operations may take.
-    pub deadlines: Deadlines,
-    /// Whether more is fetched than is asked for.
-    pub looks_ahead: bool,
-    /// The folders of this machine that external files may be in; `None`: all.
-    pub external_folders: Option<Vec<PathBuf>>,
-}
-
-impl Default for Access {
-    fn default() -> Self {
-        let (cache_bytes, deadlines) = (DEFAULT_CACHE_BYTES, Deadlines::default());
-        Self { cache: None, cache_bytes, deadlines, looks_ahead: true, external_folders: None }
-    }
-}
-
 /// Packs.
 pub struct Store {
     place: Place,
@@ -99,8 +68,8 @@ enum Place {
 }
 
 struct Remote {
-    far: Arc<Far>,
-    near: Arc<Near>,
+    client: Arc<Client>,
+    fetcher: Arc<Fetcher>,
 }
 
 impl Store {
@@ -110,25 +79,25 @@ impl Store {
     /// When a directory cannot be made, or options make no sense. A remote store is not asked yet.
     pub fn open(
         url: &StoreUrl,
-        options: &[(String, String)],
+        settings: &[(String, String)],
         base: &Path,
-        access: &Access,
+        options: &StoreOptions,
     ) -> Result<Self> {
         if let StoreUrl::Directory(path) = url {
-            if let Some((key, _)) = options.first() {
+            if let Some((key, _)) = settings.first() {
                 let what = format!("a directory takes no option \"{key}\"");
                 return Err(Error::new(Kind::Usage, what).hint("leave --store-option out"));
             }
             let place = Place::Local(LocalStore::open(&base.join(path))?);
-            return Ok(Self { place, externals: Externals::new(access), owner: None });
+            return Ok(Self { place, externals: Externals::new(options), owner: None });
         }
-        let far = Arc::new(Far::open(url, options, Threads::start()?)?);
-        let (store, threads) = (Some(Arc::clone(&far)), Arc::clone(far.threads()));
-        let cache = Cache::of(access);
-        let near = Near::new(store, threads, cache, access.deadlines, access.looks_ahead);
-        let near = Arc::new(near);
-        let externals = Externals::beside(access, &near, far.threads());
-        Ok(Self { place: Place::Remote(Remote { far, near }), externals, owner: None })
+        let client = Arc::new(Client::open(url, settings, Threads::start()?)?);
+        let (store, threads) = (Some(Arc::clone(&client)), Arc::clone(client.threads()));
+        let cache = Cache::of(options);
+        let fetcher = Fetcher::new(store, threads, cache, options.deadlines, options.reads_ahead);
+        let fetcher = Arc::new(fetcher);
+        let externals = Externals::beside(options, &fetcher, client.threads());
+        Ok(Self { place: Place::Remote(Remote { client, fetcher }), externals, owner: None })
     }
 
     /// Asks a remote store once whether it can be reached and read, for an object that need not be there.
@@ -138,8 +107,8 @@ impl Store {
     pub fn probe(&self) -> Result<()> {
         match &self.place {
             Place::Local(_) => Ok(()),
-            Place::Remote(Remote { far, .. }) => {
-                far.wait(far.probe(PROBE_KEY, Instant::now() + PROBE_TIME))
+            Place::Remote(Remote { client, .. }) => {
+                client.wait(client.probe(PROBE_KEY, Instant::now() + PROBE_TIME))
             }
         }
     }
@@ -150,23 +119,23 @@ impl Store {
     }
 
     /// What reads a remote store.
-    pub fn near(&self) -> Option<&Arc<Near>> {
+    pub fn fetcher(&self) -> Option<&Arc<Fetcher>> {
         match &self.place {
             Place::Local(_) => None,
-            Place::Remote(remote) => Some(&remote.near),
+            Place::Remote(remote) => Some(&remote.fetcher),
         }
     }
 
     /// Whether it takes time to read.
     pub fn is_remote(&self) -> bool {
-        self.near().is_some()
+        self.fetcher().is_some()
     }
 
     /// Whether packs can be put into it.
     pub fn is_writable(&self) -> bool {
         match &self.place {
             Place::Local(_) => true,
-            Place::Remote(remote) => remote.far.is_writable(),
+            Place::Remote(remote) => remote.client.is_writable(),
         }
     }
 
@@ -179,7 +148,7 @@ impl Store {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => Ok(PackWriter::local(local.create(id)?)),
-            Place::Remote(remote) => Ok(PackWriter::remote(&remote.far, id)),
+            Place::Remote(remote) => Ok(PackWriter::remote(&remote.client, id)),
         }
     }
 
@@ -218,8 +187,8 @@ impl Store {
         match &self.place {
             Place::Local(local) => local.write_index(id, &index),
             Place::Remote(remote) => {
-                let far = &remote.far;
-                far.wait(far.put(&pack_key(id, "idx"), Bytes::from(index)))
+                let client = &remote.client;
+                client.wait(client.put(&pack_key(id, "idx"), Bytes::from(index)))
             }
         }
     }
@@ -238,11 +207,11 @@ impl Store {
 
     /// An object of a remote store.
     fn read_whole(&self, id: PackId, extension: &str) -> Result<Bytes> {
-        let Place::Remote(Remote { far, .. }) = &self.place else {
+        let Place::Remote(Remote { client, .. }) = &self.place else {
             return Err(Error::new(Kind::Unsupported, "a directory is read by the file"));
         };
         let key = pack_key(id, extension);
-        Ok(far.wait(far.get_whole(&key, Instant::now() + REQUEST_TIME))?.bytes)
+        Ok(client.wait(client.get_whole(&key, Instant::now() + REQUEST_TIME))?.bytes)
     }
 
     /// Bytes `offset..offset + length` of a pack, past any cache.
@@ -257,10 +226,10 @@ impl Store {
                 local.read(Extent { pack: id, offset, stored_bytes }, 0, &mut bytes)?;
                 Ok(bytes.into())
             }
-            Place::Remote(Remote { far, .. }) => {
+            Place::Remote(Remote { client, .. }) => {
                 let range = offset..offset + length as u64;
                 let deadline = Instant::now() + REQUEST_TIME;
-                let bytes = far.wait(far.get(&pack_key(id, "pack"), range, deadline))?.bytes;
+                let bytes = client.wait(client.get(&pack_key(id, "pack"), range, deadline))?.bytes;
                 if bytes.len() == length { Ok(bytes) } else { Err(short_pack(id)) }
             }
         }
@@ -282,7 +251,7 @@ impl Store {
         match &self.place {
             Place::Local(local) => local.read(extent, skip, buffer),
             Place::Remote(remote) => remote
-                .near
+                .fetcher
                 .read(extent, skip, buffer, class, patience)
                 .map_err(|e| unfound(extent, e)),
         }
@@ -311,13 +280,13 @@ impl Store {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => local.remove(id),
-            Place::Remote(Remote { far, .. }) => {
+            Place::Remote(Remote { client, .. }) => {
                 let [index, pack, note] = ["idx", "pack", NOTE].map(|end| pack_key(id, end));
                 // A writer that was killed may have left parts of it.
-                let gone = join(far.remove(&index), far.give_up(&pack, &note));
-                let (index, parts) = far.wait(gone);
+                let gone = join(client.remove(&index), client.give_up(&pack, &note));
+                let (index, parts) = client.wait(gone);
                 index.and(parts)?;
-                far.wait(far.remove(&pack))
+                client.wait(client.remove(&pack))
             }
         }
     }
@@ -340,7 +309,7 @@ impl Store {
     }
 
     fn list_with(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
-        let Place::Remote(Remote { far, .. }) = &self.place else {
+        let Place::Remote(Remote { client, .. }) = &self.place else {
             return self.local()?.list(extensions);
         };
         let mut ids = Vec::new();
@@ -349,7 +318,7 @@ impl Store {
             let name = name.filter(|(_, extension)| extensions.contains(extension));
             ids.extend(name.and_then(|(name, _)| name.parse::<PackId>().ok()));
         };
-        far.wait(far.list("packs", &mut each))?;
+        client.wait(client.list("packs", &mut each))?;
         Ok(ids)
     }
 
@@ -375,9 +344,9 @@ impl Store {
     pub fn pack_length(&self, id: PackId) -> Result<u64> {
         match &self.place {
             Place::Local(local) => Ok(local.pack_size(id)?.0),
-            Place::Remote(Remote { far, .. }) => {
+            Place::Remote(Remote { client, .. }) => {
                 let key = pack_key(id, "pack");
-                let length = far.wait(far.length(&key, Instant::now() + REQUEST_TIME))?;
+                let length = client.wait(client.length(&key, Instant::now() + REQUEST_TIME))?;
                 length.ok_or_else(|| Error::new(Kind::NotFound, format!("pack {id} is not there")))
             }
         }
@@ -397,7 +366,7 @@ impl Store {
     pub fn forget_removed(&self) {
         match &self.place {
             Place::Local(local) => local.forget_removed(),
-            Place::Remote(remote) => remote.near.forget_removed(),
+            Place::Remote(remote) => remote.fetcher.forget_removed(),
         }
         self.externals.forget_removed();
     }

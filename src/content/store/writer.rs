@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::near::pack_key;
-use super::super::pack::PACK_MAX_BYTES;
-use super::far::{Far, PART_BYTES};
 use super::local::LocalWriter;
-use super::parts::Parts;
+use crate::content::pack::{PACK_MAX_BYTES, pack_key};
+use crate::content::remote::Client;
+use crate::content::remote::client::PART_BYTES;
+use crate::content::remote::parts::Parts;
 use crate::error::{Error, Kind, Result};
 use crate::model::object::PackId;
 
@@ -31,7 +31,7 @@ enum To {
 /// Usual packs are held in memory and sent as one object, so that an upload that breaks off leaves
 /// nothing in the store; longer ones go in parts.
 struct RemoteWriter {
-    far: Arc<Far>,
+    client: Arc<Client>,
     key: String,
     /// Where an upload in parts is noted.
     note: String,
@@ -55,11 +55,11 @@ impl PackWriter {
         Self { to: To::Local(writer) }
     }
 
-    pub(super) fn remote(far: &Arc<Far>, id: PackId) -> Self {
-        let far = Arc::clone(far);
+    pub(super) fn remote(client: &Arc<Client>, id: PackId) -> Self {
+        let client = Arc::clone(client);
         let (key, note) = (pack_key(id, "pack"), pack_key(id, NOTE));
         let held = BytesMut::new();
-        let writer = RemoteWriter { far, key, note, length: 0, held, parts: None, sent: 0 };
+        let writer = RemoteWriter { client, key, note, length: 0, held, parts: None, sent: 0 };
         Self { to: To::Remote(Box::new(writer)) }
     }
 
@@ -118,30 +118,30 @@ impl RemoteWriter {
     }
 
     fn send(&mut self, part: Bytes) -> Result<()> {
-        let far = Arc::clone(&self.far);
+        let client = Arc::clone(&self.client);
         if self.parts.is_none() {
-            self.parts = Some(far.wait(far.begin(&self.key, &self.note))?);
+            self.parts = Some(client.wait(client.begin(&self.key, &self.note))?);
         }
         let parts = self
             .parts
             .as_mut()
             .ok_or_else(|| Error::new(Kind::Unavailable, format!("{} was not begun", self.key)))?;
         self.sent += 1;
-        far.wait(parts.send(part))
+        client.wait(parts.send(part))
     }
 
     fn finish(mut self) -> Result<u64> {
         let rest = self.held.split().freeze();
-        let far = Arc::clone(&self.far);
+        let client = Arc::clone(&self.client);
         if self.parts.is_some() {
             if !rest.is_empty() {
                 self.send(rest)?;
             }
             if let Some(parts) = self.parts.take() {
-                far.wait(parts.finish())?;
+                client.wait(parts.finish())?;
             }
         } else {
-            far.wait(far.put(&self.key, rest))?;
+            client.wait(client.put(&self.key, rest))?;
         }
         Ok(self.length)
     }
@@ -150,7 +150,7 @@ impl RemoteWriter {
 impl Drop for RemoteWriter {
     fn drop(&mut self) {
         if let Some(mut parts) = self.parts.take() {
-            self.far.wait(parts.abort());
+            self.client.wait(parts.abort());
         }
     }
 }

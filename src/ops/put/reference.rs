@@ -10,8 +10,8 @@ use std::str::FromStr;
 
 use super::source::Filters;
 use super::spool::{Record, Sorted, Spool};
+use crate::content::external::Seen;
 use crate::content::external::{Externals, is_ours, loops, open};
-use crate::content::store::Seen;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::external::{External, ExternalUrl, Scheme};
 use crate::model::name::EntryName;
@@ -159,7 +159,7 @@ impl Gather<'_> {
         let asked = if is_prefix && url.scheme() != Scheme::Web {
             None
         } else {
-            self.externals.elsewhere()?.look(url, self.externals.deadline())?
+            self.externals.origins()?.look(url, self.externals.deadline())?
         };
         match asked {
             Some(seen) => {
@@ -186,7 +186,7 @@ impl Gather<'_> {
     fn prefix(&mut self, at: At, url: &ExternalUrl) -> Result<()> {
         let mut any = false;
         let externals = self.externals;
-        externals.elsewhere()?.list(url, &mut |below, seen| {
+        externals.origins()?.list(url, &mut |below, seen| {
             any = true;
             self.listed(&at, url, below, seen)
         })?;

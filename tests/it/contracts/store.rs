@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use artifactfs::content::near::{Class, Patience};
+use artifactfs::content::fetch::{Class, Patience};
+use artifactfs::content::options::StoreOptions;
 use artifactfs::content::pack::IndexEntry;
-use artifactfs::content::store::{Access, Store, StoreUrl};
+use artifactfs::content::store::{Store, StoreUrl};
 use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{Extent, ObjectKind, PackId};
@@ -47,8 +48,8 @@ fn read(store: &Store, id: PackId, entry: &IndexEntry) -> Vec<u8> {
 /// A fresh `url` keeps every promise. `salt` makes names that no other run uses.
 pub fn keeps_its_promises(url: &str, options: &[(String, String)], base: &Path, salt: u64) {
     let url: StoreUrl = url.parse().unwrap();
-    let cached = Access { cache: Some(base.join("cache")), ..Access::default() };
-    for access in [Access::default(), cached] {
+    let cached = StoreOptions { cache: Some(base.join("cache")), ..StoreOptions::default() };
+    for access in [StoreOptions::default(), cached] {
         let store = Store::open(&url, options, base, &access).unwrap();
         let salt = salt + u64::from(access.cache.is_some());
         assert_eq!(store.list().unwrap(), []);

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use artifactfs::content::store::Access;
+use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::object::Located;
 use artifactfs::ops::fsck::{Mode, fsck};
@@ -322,7 +322,7 @@ fn open(layout: &Layout, inner: &Arc<MemoryEngine>, lives: i64) -> (Repository, 
     let engine = Mortal { inner: Arc::clone(inner), left: Arc::clone(&left) };
     let registry = Embedded::open(Box::new(engine), system_clock()).unwrap();
     let repository =
-        Repository::new(layout.clone(), Arc::new(registry), &Access::default()).unwrap();
+        Repository::new(layout.clone(), Arc::new(registry), &StoreOptions::default()).unwrap();
     (repository, left)
 }
 

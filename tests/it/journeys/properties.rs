@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use artifactfs::content::store::Access;
+use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Kind;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::version::{Timestamp, VersionInfo};
@@ -43,7 +43,8 @@ impl Clocked {
         let engine = RedbEngine::open(&layout.registry()).unwrap();
         let clock = Arc::new(move || Timestamp(shared.load(Ordering::SeqCst)));
         let registry = Embedded::open(Box::new(engine), clock).unwrap();
-        let repository = Repository::new(layout, Arc::new(registry), &Access::default()).unwrap();
+        let repository =
+            Repository::new(layout, Arc::new(registry), &StoreOptions::default()).unwrap();
         Self { world, repository, time }
     }
 

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use artifactfs::content::store::Access;
+use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
@@ -356,7 +356,7 @@ fn open(root: &Path) -> (Repository, Arc<Meddled>) {
     let inner = Embedded::open(engine, system_clock()).unwrap();
     let meddled = Arc::new(Meddled { inner, before: Mutex::new(None) });
     let registry: Arc<dyn Registry> = Arc::<Meddled>::clone(&meddled);
-    (Repository::new(layout, registry, &Access::default()).unwrap(), meddled)
+    (Repository::new(layout, registry, &StoreOptions::default()).unwrap(), meddled)
 }
 
 fn put_tree(repository: &Repository, source: &Path, path: &str) -> Result<PutReport> {

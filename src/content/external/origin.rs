@@ -16,10 +16,14 @@ use reqwest::header::{CONTENT_LENGTH, IF_MATCH, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::super::external::frame;
-use super::far::{Far, Fetched, Threads, WRITE_DEADLINE, collect, persist};
-use super::url::StoreUrl;
-use super::web::{self, part_of_body, request, seen_by, send};
+use super::frame;
+use crate::content::cache::BLOCK_BYTES;
+use crate::content::remote::client::{Fetched, WRITE_DEADLINE};
+use crate::content::remote::persist::{collect, persist};
+use crate::content::remote::seen::Seen;
+use crate::content::remote::url::StoreUrl;
+use crate::content::remote::web::{self, part_of_body, request, seen_by, send};
+use crate::content::remote::{Client, Threads};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::{External, ExternalUrl, Scheme};
@@ -32,43 +36,15 @@ const LOOKS_AT_ONCE: usize = 32;
 /// The context in which the pack that an external file passes for gets its id.
 const PACK_CONTEXT: &str = "artifactfs 2026-11 external";
 
-/// What a server says of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Its length.
-    pub size_bytes: u64,
-    /// Its tag, if it has one.
-    pub etag: String,
-    /// The id of its version, if it has one.
-    pub version: String,
-    /// When it was changed, in the server's words.
-    pub modified: String,
-    /// How its bytes are compressed on the way, though they should not be.
-    pub encoding: String,
-}
-
-impl From<ObjectMeta> for Seen {
-    fn from(object: ObjectMeta) -> Self {
-        let (etag, version) =
-            (object.e_tag.unwrap_or_default(), object.version.unwrap_or_default());
-        // A bucket that kept no versions once calls those "null".
-        let version = if version == "null" { String::new() } else { version };
-        // Azure's listings leave out the quotes that its headers, and what they are asked for, have (RFC 9110, 8.8.3).
-        let bare = !etag.is_empty() && !etag.ends_with('"');
-        let etag = if bare { format!("\"{etag}\"") } else { etag };
-        Self { size_bytes: object.size, etag, version, ..Self::default() }
-    }
-}
-
 /// All who have external files, as far as this process speaks to them.
-pub struct Elsewhere {
+pub struct Origins {
     threads: Arc<Threads>,
-    buckets: Mutex<HashMap<(Scheme, String), Arc<Far>>>,
+    buckets: Mutex<HashMap<(Scheme, String), Arc<Client>>>,
     web: OnceLock<reqwest::Client>,
 }
 
 /// An external file that is read like a pack.
-pub struct Guest {
+pub struct Origin {
     threads: Arc<Threads>,
     digest: Digest,
     external: Arc<External>,
@@ -77,11 +53,11 @@ pub struct Guest {
 
 #[derive(Clone)]
 enum Place {
-    Cloud(Arc<Far>, Key),
+    Cloud(Arc<Client>, Key),
     Web(reqwest::Client),
 }
 
-impl Elsewhere {
+impl Origins {
     /// Nobody is spoken to yet.
     pub fn new(threads: Arc<Threads>) -> Self {
         Self { threads, buckets: Mutex::default(), web: OnceLock::new() }
@@ -96,9 +72,9 @@ impl Elsewhere {
     ///
     /// # Errors
     /// When its server cannot be spoken to at all.
-    pub fn guest(&self, digest: Digest, external: &Arc<External>) -> Result<Guest> {
+    pub fn origin(&self, digest: Digest, external: &Arc<External>) -> Result<Origin> {
         let place = self.place(&external.url)?;
-        Ok(Guest {
+        Ok(Origin {
             threads: Arc::clone(&self.threads),
             digest,
             external: Arc::clone(external),
@@ -111,14 +87,14 @@ impl Elsewhere {
             Some((bucket, key)) => {
                 let key = Key::parse(key)
                     .map_err(|e| Error::new(Kind::Usage, format!("{url} is no key")).because(e))?;
-                Ok(Place::Cloud(self.far(url.scheme(), bucket)?, key))
+                Ok(Place::Cloud(self.bucket(url.scheme(), bucket)?, key))
             }
             None if url.scheme() == Scheme::Web => Ok(Place::Web(self.web()?)),
             None => Err(Error::new(Kind::Unsupported, format!("{url} is not on a server"))),
         }
     }
 
-    fn far(&self, scheme: Scheme, bucket: &str) -> Result<Arc<Far>> {
+    fn bucket(&self, scheme: Scheme, bucket: &str) -> Result<Arc<Client>> {
         let name = match scheme {
             Scheme::S3 => "s3",
             Scheme::Google => "gs",
@@ -129,16 +105,16 @@ impl Elsewhere {
         };
         let key = (scheme, bucket.to_owned());
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(far) = buckets.get(&key) {
-            return Ok(Arc::clone(far));
+        if let Some(client) = buckets.get(&key) {
+            return Ok(Arc::clone(client));
         }
         let url: StoreUrl = format!("{name}://{bucket}").parse()?;
-        let far = Arc::new(Far::open(&url, &[], Arc::clone(&self.threads))?);
+        let client = Arc::new(Client::open(&url, &[], Arc::clone(&self.threads))?);
         if buckets.len() >= BUCKETS {
             buckets.clear();
         }
-        buckets.insert(key, Arc::clone(&far));
-        Ok(far)
+        buckets.insert(key, Arc::clone(&client));
+        Ok(client)
     }
 
     fn web(&self) -> Result<reqwest::Client> {
@@ -194,15 +170,15 @@ impl Elsewhere {
             return Err(Error::new(Kind::Unsupported, format!("{url} cannot be listed"))
                 .hint("a web server lists nothing: give the URL of each file"));
         };
-        let far = self.far(url.scheme(), bucket)?;
+        let client = self.bucket(url.scheme(), bucket)?;
         let key = key.trim_end_matches('/');
         let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
-        self.threads.wait(list(&far, &prefix, each))
+        self.threads.wait(list(&client, &prefix, each))
     }
 }
 
 async fn list(
-    far: &Far,
+    client: &Client,
     prefix: &str,
     each: &mut dyn FnMut(&str, Seen) -> Result<()>,
 ) -> Result<()> {
@@ -210,17 +186,17 @@ async fn list(
     let is_plain = |key: &str, object: &ObjectMeta| object.location.as_ref() == key;
     let (mut versioned, mut token) = (None, None);
     loop {
-        let page = far.page(prefix, token).await?;
+        let page = client.page(prefix, token).await?;
         // The first tells whether versions are kept.
         let first = page.objects.iter().find(|(key, object)| is_plain(key, object));
         if let (None, Some((_, object))) = (versioned, first) {
-            let looked = head(far, object).await?;
+            let looked = head(client, object).await?;
             versioned = looked.map(|object| !Seen::from(object).version.is_empty());
         }
         let looks = versioned == Some(true);
         let looked = iter(page.objects).map(|(key, object)| async move {
             let asks = looks && object.version.is_none() && is_plain(&key, &object);
-            let object = if asks { head(far, &object).await? } else { Some(object) };
+            let object = if asks { head(client, &object).await? } else { Some(object) };
             Ok::<_, Error>((key, object))
         });
         let looked = looked.buffered(LOOKS_AT_ONCE);
@@ -240,19 +216,19 @@ async fn list(
 }
 
 /// Asks for a listed object; `None` if it went meanwhile.
-async fn head(far: &Far, object: &ObjectMeta) -> Result<Option<ObjectMeta>> {
+async fn head(client: &Client, object: &ObjectMeta) -> Result<Option<ObjectMeta>> {
     let key = &object.location;
     let attempt = || async {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        Ok(far.ask(key, options).await?.1)
+        Ok(client.ask(key, options).await?.1)
     };
-    match far.persist(key.as_ref(), Instant::now() + WRITE_DEADLINE, attempt).await {
+    match client.persist(key.as_ref(), Instant::now() + WRITE_DEADLINE, attempt).await {
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
         found => found.map(Some),
     }
 }
 
-impl Guest {
+impl Origin {
     /// The pack it passes for.
     pub fn pack(&self) -> PackId {
         let hash = blake3::derive_key(PACK_CONTEXT, self.digest.as_bytes());
@@ -277,7 +253,7 @@ impl Guest {
         let attempt = || self.fetch_once(wanted.clone());
         let fetched = persist(&self.threads, url, url, deadline, attempt).await;
         let bytes = fetched.map_err(|e| self.told(e))?;
-        let first = place.start / super::super::cache::BLOCK_BYTES;
+        let first = place.start / BLOCK_BYTES;
         let bytes = Bytes::from(frame::frame(&self.digest, first, &bytes));
         Ok(Fetched { bytes, object_bytes: self.pack_bytes() })
     }
@@ -327,8 +303,8 @@ impl Guest {
         let name = self.external.url.as_str();
         let fetched: Result<Bytes> = async {
             match &self.place {
-                Place::Cloud(far, key) => {
-                    let (body, object) = far.ask(key, self.options(&wanted)).await?;
+                Place::Cloud(client, key) => {
+                    let (body, object) = client.ask(key, self.options(&wanted)).await?;
                     self.compare(&Seen::from(object))?;
                     collect(name, body, length, length).await
                 }
@@ -421,10 +397,10 @@ impl Place {
     /// What a file is now; of `version`, if that is some.
     async fn look_once(&self, url: &ExternalUrl, version: &str) -> Result<Seen> {
         match self {
-            Self::Cloud(far, key) => {
+            Self::Cloud(client, key) => {
                 let version = (!version.is_empty()).then(|| version.to_owned());
                 let options = GetOptions { head: true, version, ..GetOptions::default() };
-                Ok(far.ask(key, options).await?.1.into())
+                Ok(client.ask(key, options).await?.1.into())
             }
             Self::Web(client) => {
                 let answer = send(request(client, Method::HEAD, url), url).await?;

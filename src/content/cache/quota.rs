@@ -20,7 +20,7 @@ pub struct Sums {
 }
 
 /// The file with the sums, and one for each process with what it is about to write.
-pub struct Ledger {
+pub struct Quota {
     /// The lock is the open file's, so threads of one process exclude each other by the mutex.
     files: Mutex<Files>,
     using: PathBuf,
@@ -42,7 +42,7 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
 }
 
-impl Ledger {
+impl Quota {
     /// Opens the ledger `sums`, made if need be, and joins those in the folder `using`.
     pub fn open(sums: &Path, using: PathBuf) -> io::Result<Self> {
         let sums = open(sums)?;
@@ -65,7 +65,7 @@ impl Ledger {
 
     /// What other processes are about to write; only within [`Ledger::change`]. Forgets those that
     /// ended.
-    pub fn flying_elsewhere(&self) -> io::Result<u64> {
+    pub fn reserved_by_others(&self) -> io::Result<u64> {
         let mut flying = 0;
         for user in fs::read_dir(&self.using)? {
             let path = user?.path();

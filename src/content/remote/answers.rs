@@ -39,7 +39,7 @@ struct Answer {
 }
 
 /// Makes one attempt, so that [`told`] knows what was answered to it.
-pub(super) async fn noting<T>(attempt: impl Future<Output = T>) -> T {
+pub async fn noting<T>(attempt: impl Future<Output = T>) -> T {
     NOTED.scope(RefCell::new(None), attempt).await
 }
 
@@ -50,7 +50,7 @@ fn note(answer: Option<Answer>) {
 
 /// Makes clients that note what is answered.
 #[derive(Debug, Default)]
-pub(super) struct Noting;
+pub struct Noting;
 
 #[derive(Debug)]
 struct NotingClient(HttpClient);
@@ -179,7 +179,7 @@ fn with_plain_keys(page: &str) -> String {
 }
 
 /// Returns the key of an object in a page, as it is in the store.
-pub(super) fn key_of(listed: &Key) -> String {
+pub fn key_of(listed: &Key) -> String {
     let listed = listed.as_ref();
     let bytes = listed.strip_prefix(IN_HEX).and_then(|hex| {
         let digits = |at| hex.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
@@ -190,7 +190,7 @@ pub(super) fn key_of(listed: &Key) -> String {
 
 /// Returns what a caller can do about a status that is no success. What was answered is definite, unless the
 /// status itself says that it may pass.
-pub(super) fn kind_of(status: StatusCode) -> Kind {
+pub fn kind_of(status: StatusCode) -> Kind {
     match status.as_u16() {
         404 | 410 => Kind::NotFound,
         401 | 403 | 407 => Kind::Denied,
@@ -295,7 +295,7 @@ fn is_unusable(error: &Failure) -> bool {
 }
 
 /// Builds the error of a request to `name`, whose attempt was made within [`noting`].
-pub(super) fn told(name: &str, error: Failure) -> Error {
+pub fn told(name: &str, error: Failure) -> Error {
     if is_untrusted(&error) {
         return Error::new(Kind::Denied, name.to_owned()).because(error).hint(
             "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
@@ -328,7 +328,7 @@ pub(super) fn told(name: &str, error: Failure) -> Error {
 }
 
 /// Whether the other side could not prove who it is.
-pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
+pub fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::cache::{BLOCK_BYTES, Blocks, SEGMENT_BYTES, SegmentKey};
 use super::flight::Flight;
-use super::heat::Heat;
+use super::window::MissWindow;
 
 /// A segment that is known.
 pub struct Segment {
@@ -35,7 +35,7 @@ pub struct State {
     /// What is under way.
     pub flights: Vec<Arc<Flight>>,
     /// What was missed in it.
-    pub heat: Heat,
+    pub window: MissWindow,
 }
 
 impl Segment {

@@ -20,12 +20,12 @@ const NEXT_WEIGHT: u32 = 5;
 
 /// What was missed in one segment.
 #[derive(Debug, Default)]
-pub struct Heat {
+pub struct MissWindow {
     misses: u32,
     end: u32,
 }
 
-impl Heat {
+impl MissWindow {
     /// The file in `blocks` was missed: what to fetch.
     pub fn missed(&mut self, blocks: &Range<u32>) -> Range<u32> {
         let next = self.end.saturating_sub(1)..self.end + NEXT_BLOCKS;
@@ -56,19 +56,19 @@ mod tests {
 
     #[test]
     fn a_few_misses_bring_what_was_missed() {
-        let mut heat = Heat::default();
+        let mut miss_window = MissWindow::default();
         for start in [4_000, 100, 7_000] {
-            assert_eq!(heat.missed(&(start..start + 5)), start..start + 5);
+            assert_eq!(miss_window.missed(&(start..start + 5)), start..start + 5);
         }
     }
 
     #[test]
     fn who_reads_on_has_the_segment_after_a_few() {
-        let mut heat = Heat::default();
+        let mut miss_window = MissWindow::default();
         let mut at = 0;
         let mut misses = 0;
         while at < SEGMENT_BLOCKS {
-            let fetched = heat.missed(&(at..(at + 5).min(SEGMENT_BLOCKS)));
+            let fetched = miss_window.missed(&(at..(at + 5).min(SEGMENT_BLOCKS)));
             at = fetched.end;
             misses += 1;
         }
@@ -82,20 +82,20 @@ mod tests {
         ) {
             // By so many misses, each counted as it weighs, the window is the segment.
             let whole = COLD_MISSES + 2 * (SEGMENT_BLOCKS / FIRST_WINDOW).ilog2();
-            let mut heat = Heat::default();
-            let mut fetched = super::super::super::cache::Blocks::default();
+            let mut miss_window = MissWindow::default();
+            let mut fetched = crate::content::cache::Blocks::default();
             for start in starts {
                 let blocks = start..start + 5;
                 if fetched.has_all(blocks.clone()) {
                     continue;
                 }
-                let got = heat.missed(&blocks);
+                let got = miss_window.missed(&blocks);
                 prop_assert!(got.start <= blocks.start && got.end >= blocks.end);
                 prop_assert!(got.end <= SEGMENT_BLOCKS);
                 fetched.add(got);
             }
-            prop_assert!(heat.misses <= whole + NEXT_WEIGHT, "{} misses", heat.misses);
-            prop_assert!(heat.misses < whole || fetched.count() == u64::from(SEGMENT_BLOCKS));
+            prop_assert!(miss_window.misses <= whole + NEXT_WEIGHT, "{} misses", miss_window.misses);
+            prop_assert!(miss_window.misses < whole || fetched.count() == u64::from(SEGMENT_BLOCKS));
         }
     }
 }

@@ -9,11 +9,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::super::cache::{BLOCK_BYTES, SegmentKey, blocks_of, part_of};
 use super::segment::Segment;
-use super::{AHEAD_QUEUE, AHEAD_REQUESTS, Class, FLIGHT_BYTES, Near};
+use super::{Class, FLIGHT_BYTES, Fetcher, PREFETCH_QUEUE, PREFETCH_REQUESTS};
 use crate::error::Result;
 use crate::model::object::PackId;
 
-impl Near {
+impl Fetcher {
     /// Closes segments that another process took away: while they are open the disk keeps their
     /// bytes.
     pub fn forget_removed(&self) {
@@ -28,20 +28,20 @@ impl Near {
     }
 
     /// Wishes for bytes of a pack that somebody may want soon. Never waits.
-    pub fn ahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
+    pub fn readahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
         if let Err(e) = self.learn_length(pack) {
             return tracing::debug!(%pack, "not read ahead: {e}");
         }
-        if !self.looks_ahead || self.queued.fetch_add(1, Ordering::Relaxed) >= AHEAD_QUEUE {
+        if !self.reads_ahead || self.queued.fetch_add(1, Ordering::Relaxed) >= PREFETCH_QUEUE {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let near = Arc::clone(self);
+        let fetcher = Arc::clone(self);
         self.threads.handle().spawn(async move {
-            if let Err(e) = near.bring(pack, range).await {
+            if let Err(e) = fetcher.prefetch(pack, range).await {
                 tracing::debug!(%pack, "not read ahead: {e}");
             }
-            near.queued.fetch_sub(1, Ordering::Relaxed);
+            fetcher.queued.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
@@ -49,36 +49,36 @@ impl Near {
     ///
     /// # Errors
     /// What the store says of the first request that failed.
-    pub async fn bring(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
+    pub async fn prefetch(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
         for (number, part) in part_of(range) {
             let segment = self.segment(SegmentKey { pack, number });
             let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
             let wanted = self.within_pack(segment.key, blocks_of(&part));
             let pieces = wanted.clone().step_by(step).map(|start| {
                 let blocks = start..wanted.end.min(start + step as u32);
-                self.bring_piece(&segment, blocks)
+                self.prefetch_piece(&segment, blocks)
             });
-            let all = stream::iter(pieces).buffer_unordered(AHEAD_REQUESTS);
+            let all = stream::iter(pieces).buffer_unordered(PREFETCH_REQUESTS);
             all.try_for_each(|()| async { Ok(()) }).await?;
         }
         Ok(())
     }
 
     /// Nobody holds a turn while waiting for another.
-    async fn bring_piece(
+    async fn prefetch_piece(
         self: &Arc<Self>,
         segment: &Arc<Segment>,
         blocks: Range<u32>,
     ) -> Result<()> {
-        let turn = self.ahead.acquire().await;
+        let turn = self.prefetches.acquire().await;
         let flights = {
             let mut state = segment.state();
             for gap in state.wanting(blocks.clone()) {
-                self.start(segment, &mut state, gap, Class::Ahead);
+                self.start(segment, &mut state, gap, Class::Prefetch);
             }
             state.flights_with(&blocks)
         };
-        let deadline = self.deadline(Class::Ahead);
+        let deadline = self.deadline(Class::Prefetch);
         for flight in &flights {
             flight.outcome(deadline).await?;
         }
@@ -93,15 +93,15 @@ impl Near {
     ///
     /// # Errors
     /// The first that failed.
-    pub fn bring_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
+    pub fn prefetch_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
         for (pack, _) in &ranges {
             self.learn_length(*pack)?;
         }
         let bring = ranges.into_iter().map(|(pack, range)| {
-            let near = Arc::clone(self);
-            async move { near.bring(pack, range).await }
+            let fetcher = Arc::clone(self);
+            async move { fetcher.prefetch(pack, range).await }
         });
-        let all = stream::iter(bring).buffer_unordered(AHEAD_REQUESTS);
+        let all = stream::iter(bring).buffer_unordered(PREFETCH_REQUESTS);
         self.threads.wait(all.try_for_each(|()| async { Ok(()) }))
     }
 }

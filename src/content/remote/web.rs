@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::answers::{is_untrusted, kind_of};
-use super::far::{FIRST_BYTE, stalled};
-use super::guest::Seen;
+use super::client::FIRST_BYTE;
+use super::persist::stalled;
+use super::seen::Seen;
 use crate::error::{Error, Kind, Result};
 use crate::model::external::ExternalUrl;
 
@@ -28,7 +29,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(4);
 const REDIRECTS: usize = 10;
 
 /// Makes who speaks to web servers.
-pub(super) fn client() -> Result<reqwest::Client> {
+pub fn client() -> Result<reqwest::Client> {
     let redirects = Policy::custom(|attempt| {
         let from = attempt.previous().last();
         if attempt.previous().len() > REDIRECTS {
@@ -81,11 +82,7 @@ fn is_near(url: &Url) -> bool {
 }
 
 /// Refuses an answer that holds another part than was asked for.
-pub(super) fn refuse_other_part(
-    url: &ExternalUrl,
-    answer: &Response,
-    wanted: &Range<u64>,
-) -> Result<()> {
+pub fn refuse_other_part(url: &ExternalUrl, answer: &Response, wanted: &Range<u64>) -> Result<()> {
     if answer.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(());
     }
@@ -100,22 +97,18 @@ pub(super) fn refuse_other_part(
 }
 
 /// Builds the error of a file that is sent compressed.
-pub(super) fn compressed(url: &ExternalUrl, encoding: &str) -> Error {
+pub fn compressed(url: &ExternalUrl, encoding: &str) -> Error {
     let what = format!("{url} is sent compressed ({encoding}), though plain bytes were asked for");
     Error::new(Kind::Unsupported, what).hint("fetch it, and put the file itself")
 }
 
 /// Begins a request for plain bytes.
-pub(super) fn request(
-    client: &reqwest::Client,
-    method: Method,
-    url: &ExternalUrl,
-) -> RequestBuilder {
+pub fn request(client: &reqwest::Client, method: Method, url: &ExternalUrl) -> RequestBuilder {
     client.request(method, url.as_str()).header(ACCEPT_ENCODING, "identity")
 }
 
 /// Makes a request.
-pub(super) async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
+pub async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
     let answer = timeout(FIRST_BYTE, request.send()).await.map_err(|_| stalled(url.as_str()))?;
     answer.map_err(|e| web_failed(url.as_str(), e))
 }
@@ -138,7 +131,7 @@ fn web_failed(name: &str, error: reqwest::Error) -> Error {
 }
 
 /// What the head of an answer says; `length` is that of its body.
-pub(super) fn seen_by(
+pub fn seen_by(
     url: &ExternalUrl,
     status: StatusCode,
     headers: &HeaderMap,
@@ -174,7 +167,7 @@ pub(super) fn seen_by(
 }
 
 /// The body of an answer as it comes, without its first `skip` bytes, and `length` of them at most.
-pub(super) fn part_of_body(
+pub fn part_of_body(
     answer: Response,
     skip: u64,
     length: u64,

@@ -1,103 +1,43 @@
-//! Objects in a cloud or on a web server: one attempt each, and the patience around it.
-//!
-//! A request that stops moving is given up and made again, so that a store that hung is read again
-//! within seconds of its return; the caller's deadline bounds all attempts together.
+//! Objects in a cloud or on a web server.
 
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
 use super::answers;
 use super::connect::{self, Connected};
+use super::persist::{collect, persist, stalled};
+use super::threads::Threads;
 use super::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 
 /// How long an answer may take to begin.
-pub(super) const FIRST_BYTE: Duration = Duration::from_secs(4);
-/// In each such time ...
-const PROGRESS_TIME: Duration = Duration::from_secs(3);
-/// ... at least so many bytes must come, else the attempt is given up: 8 KiB/s.
-const PROGRESS_BYTES: usize = 24 << 10;
-/// Waits between attempts grow from here ...
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// ... to here: short, because readers wait for the store's return.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Attempts when the store says that the caller has no right: credentials may just be renewed.
-const DENIED_ATTEMPTS: usize = 3;
+pub const FIRST_BYTE: Duration = Duration::from_secs(4);
 /// What an upload may take beside its bytes.
-pub(super) const UPLOAD_TIME: Duration = Duration::from_secs(20);
+pub const UPLOAD_TIME: Duration = Duration::from_secs(20);
 /// The slowest upload that is waited for, in bytes each second.
 const UPLOAD_BYTES_PER_SECOND: u64 = 256 << 10;
 /// How long all attempts of one upload, listing or deletion may take together.
-pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(300);
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 /// How long the next part of a listing may take.
 const LIST_TIME: Duration = Duration::from_secs(60);
 /// The longest object that is read without being asked for in ranges: indexes of packs.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
-/// Threads that move bytes.
-const WORKERS: usize = 2;
 /// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
 pub const PART_BYTES: usize = 8 << 20;
 
-/// The threads that move bytes; those who share them share a few.
-pub struct Threads {
-    runtime: Option<Runtime>,
-    retries: AtomicU64,
-}
-
-impl Threads {
-    /// Starts them.
-    ///
-    /// # Errors
-    /// When the host gives none.
-    pub fn start() -> Result<Arc<Self>> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .thread_name("store")
-            .enable_all()
-            .build()
-            .map_err(|e| Error::io("cannot start the threads that move bytes", e))?;
-        Ok(Arc::new(Self { runtime: Some(runtime), retries: AtomicU64::new(0) }))
-    }
-
-    /// What tasks run on.
-    pub fn handle(&self) -> &Handle {
-        self.runtime.as_ref().expect("it is there until the last user is gone").handle()
-    }
-
-    /// Waits for `task`; only for threads that are not these.
-    pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
-        self.handle().block_on(task)
-    }
-
-    /// Attempts that failed and were made again.
-    pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 /// A remote store.
-pub struct Far {
-    pub(super) server: Connected,
+pub struct Client {
+    pub server: Connected,
     name: String,
     /// What all keys begin with, without a slash at its end.
     prefix: String,
@@ -113,7 +53,7 @@ pub struct Fetched {
     pub object_bytes: u64,
 }
 
-impl Far {
+impl Client {
     /// The store at `url`. Nothing is asked of it yet.
     ///
     /// # Errors
@@ -142,7 +82,7 @@ impl Far {
     }
 
     /// Returns the key of an object of ours.
-    pub(super) fn key(&self, key: &str) -> Key {
+    pub fn key(&self, key: &str) -> Key {
         let below =
             if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         Key::parse(format!("{below}{key}")).expect("a URL's prefix was parsed, and so are our keys")
@@ -163,7 +103,7 @@ impl Far {
         self.server.parts.is_some()
     }
 
-    pub(super) fn refuse_read_only(&self) -> Result<()> {
+    pub fn refuse_read_only(&self) -> Result<()> {
         if self.is_writable() {
             return Ok(());
         }
@@ -205,7 +145,7 @@ impl Far {
     }
 
     /// Makes one request for an object; what it is, and its bytes as they come.
-    pub(super) async fn ask(
+    pub async fn ask(
         &self,
         key: &Key,
         options: GetOptions,
@@ -217,7 +157,7 @@ impl Far {
     }
 
     /// Makes attempts, as [`persist`].
-    pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
+    pub async fn persist<T, F: Future<Output = Result<T>>>(
         &self,
         key: &str,
         deadline: Instant,
@@ -226,11 +166,11 @@ impl Far {
         persist(&self.threads, &self.name, key, deadline, attempt).await
     }
 
-    pub(super) fn stalled(&self) -> Error {
+    pub fn stalled(&self) -> Error {
         stalled(&self.name)
     }
 
-    pub(super) fn failed(&self, error: object_store::Error) -> Error {
+    pub fn failed(&self, error: object_store::Error) -> Error {
         answers::told(&self.name, error)
     }
 
@@ -276,7 +216,7 @@ impl Far {
     }
 
     /// Asks once how long an object is.
-    pub(super) async fn ask_length(&self, path: &Key) -> Result<u64> {
+    pub async fn ask_length(&self, path: &Key) -> Result<u64> {
         let head = timeout(FIRST_BYTE, self.server.store.head(path)).await;
         Ok(head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))?.size)
     }
@@ -330,7 +270,7 @@ impl Far {
     ///
     /// # Errors
     /// As [`Far::list`].
-    pub(super) async fn page(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+    pub async fn page(&self, prefix: &str, token: Option<String>) -> Result<Page> {
         let Some(pages) = &self.server.pages else {
             return Err(Error::new(Kind::Unsupported, format!("{} cannot be listed", self.name)));
         };
@@ -349,107 +289,13 @@ impl Far {
 }
 
 /// A part of a listing.
-pub(super) struct Page {
+pub struct Page {
     /// Objects, each with its key as it is in the store, which its path may not be.
     pub objects: Vec<(String, ObjectMeta)>,
     /// What asks for the next page.
     pub next: Option<String>,
 }
 
-/// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
-pub(super) async fn persist<T, F: Future<Output = Result<T>>>(
-    threads: &Threads,
-    name: &str,
-    key: &str,
-    deadline: Instant,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T> {
-    let mut waits = ExponentialBuilder::default()
-        .with_min_delay(BACKOFF_MIN)
-        .with_max_delay(BACKOFF_MAX)
-        .without_max_times()
-        .with_jitter()
-        .build();
-    let mut failures = 0;
-    loop {
-        let error = match timeout_at(deadline, answers::noting(attempt())).await {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(too_late(name, None)),
-        };
-        failures += 1;
-        let hopeless = match error.kind() {
-            Kind::NotFound
-            | Kind::ReadOnly
-            | Kind::Usage
-            | Kind::Unsupported
-            | Kind::Corrupt
-            | Kind::Conflict
-            | Kind::Full => true,
-            Kind::Denied => failures as usize >= DENIED_ATTEMPTS,
-            _ => false,
-        };
-        if hopeless {
-            return Err(error);
-        }
-        tracing::debug!(%key, failures, "a request is made again: {error}");
-        let wait = waits.next().unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX);
-        if Instant::now() + wait >= deadline {
-            return Err(too_late(name, Some(error)));
-        }
-        tokio::time::sleep(wait).await;
-        threads.retries.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// The bytes of `body`, `length` at most, unless they come too slowly.
-pub(super) async fn collect(
-    name: &str,
-    mut body: impl Stream<Item = Result<Bytes>> + Unpin,
-    held: usize,
-    length: usize,
-) -> Result<Bytes> {
-    let mut bytes = BytesMut::with_capacity(held);
-    let (mut since, mut counted) = (Instant::now(), 0);
-    loop {
-        let part = timeout(PROGRESS_TIME, body.next()).await.map_err(|_| stalled(name))?;
-        let Some(part) = part else {
-            return Ok(bytes.freeze());
-        };
-        let part = part?;
-        if bytes.len() + part.len() > length {
-            let what = format!("{name} sends more than it was asked for");
-            return Err(Error::new(Kind::Unavailable, what));
-        }
-        bytes.extend_from_slice(&part);
-        counted += part.len();
-        if since.elapsed() > PROGRESS_TIME {
-            if counted < PROGRESS_BYTES && bytes.len() < length {
-                return Err(stalled(name));
-            }
-            (since, counted) = (Instant::now(), 0);
-        }
-    }
-}
-
-pub(super) fn stalled(name: &str) -> Error {
-    Error::new(Kind::TimedOut, format!("{name} does not answer"))
-}
-
-/// Builds the error of attempts that all failed. Only silence is no answer.
-fn too_late(name: &str, last: Option<Error>) -> Error {
-    let silence = || Error::new(Kind::TimedOut, format!("no answer from {name} in time"));
-    let error = match last {
-        Some(last) if last.kind() == Kind::Denied => return last,
-        Some(last) if last.is_answer() => {
-            Error::new(Kind::TimedOut, format!("{}, however often it was asked", last.message()))
-        }
-        Some(last) => silence().because(last),
-        None => silence(),
-    };
-    error.hint("try again when the store can be reached")
-}
-
-pub(super) fn upload_time(bytes: usize) -> Duration {
+pub fn upload_time(bytes: usize) -> Duration {
     Duration::from_secs(bytes as u64 / UPLOAD_BYTES_PER_SECOND)
 }

@@ -13,7 +13,7 @@ use object_store::path::Path as Key;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::far::{Far, UPLOAD_TIME, WRITE_DEADLINE, upload_time};
+use super::client::{Client, UPLOAD_TIME, WRITE_DEADLINE, upload_time};
 use crate::error::{Error, Kind, Result};
 
 /// Parts of one upload under way.
@@ -23,7 +23,7 @@ const NOTE_BYTES_MAX: usize = 8 << 10;
 
 /// An object that is being written in parts.
 pub struct Parts {
-    far: Arc<Far>,
+    client: Arc<Client>,
     store: Arc<dyn MultipartStore>,
     path: Key,
     /// Where the note is.
@@ -35,7 +35,7 @@ pub struct Parts {
     under_way: Vec<JoinHandle<Result<PartId>>>,
 }
 
-impl Far {
+impl Client {
     fn multipart(&self) -> Result<&Arc<dyn MultipartStore>> {
         self.refuse_read_only()?;
         let none = || Error::new(Kind::Unsupported, format!("{} takes no parts", self.name()));
@@ -56,7 +56,7 @@ impl Far {
         };
         let id: Arc<str> = self.persist(key, deadline, attempt).await?.into();
         let mut parts = Parts {
-            far: Arc::clone(self),
+            client: Arc::clone(self),
             store: Arc::clone(&store),
             path,
             note: note.to_owned(),
@@ -120,8 +120,8 @@ impl Parts {
     /// # Errors
     /// When an earlier part failed for good: the object cannot be finished.
     pub async fn send(&mut self, part: Bytes) -> Result<()> {
-        let (far, store, path) =
-            (Arc::clone(&self.far), Arc::clone(&self.store), self.path.clone());
+        let (client, store, path) =
+            (Arc::clone(&self.client), Arc::clone(&self.store), self.path.clone());
         let (id, number) = (self.id.to_string(), self.sent);
         self.sent += 1;
         self.length += part.len() as u64;
@@ -129,12 +129,12 @@ impl Parts {
             let limit = UPLOAD_TIME + upload_time(part.len());
             let attempt = || async {
                 let sending = store.put_part(&path, &id, number, part.clone().into());
-                let sent = timeout(limit, sending).await.map_err(|_| far.stalled())?;
-                sent.map_err(|e| far.failed(e))
+                let sent = timeout(limit, sending).await.map_err(|_| client.stalled())?;
+                sent.map_err(|e| client.failed(e))
             };
-            far.persist(path.as_ref(), Instant::now() + limit + WRITE_DEADLINE, attempt).await
+            client.persist(path.as_ref(), Instant::now() + limit + WRITE_DEADLINE, attempt).await
         };
-        self.under_way.push(self.far.handle().spawn(task));
+        self.under_way.push(self.client.handle().spawn(task));
         while self.under_way.len() > PARTS_AT_ONCE {
             self.settle_oldest().await?;
         }
@@ -160,7 +160,7 @@ impl Parts {
             return finished;
         }
         if !self.id.is_empty()
-            && let Err(e) = self.far.remove(&self.note).await
+            && let Err(e) = self.client.remove(&self.note).await
         {
             // It goes with the pack.
             tracing::debug!("a finished upload is still noted: {e}");
@@ -173,14 +173,15 @@ impl Parts {
             self.settle_oldest().await?;
         }
         let id = self.id.to_string();
-        let (far, store, path) = (&self.far, &self.store, &self.path);
+        let (client, store, path) = (&self.client, &self.store, &self.path);
         let attempt = || async {
             let completing = store.complete_multipart(path, &id, self.done.clone());
-            let completed = timeout(WRITE_DEADLINE, completing).await.map_err(|_| far.stalled())?;
-            completed.map(drop).map_err(|e| far.failed(e))
+            let completed =
+                timeout(WRITE_DEADLINE, completing).await.map_err(|_| client.stalled())?;
+            completed.map(drop).map_err(|e| client.failed(e))
         };
         let deadline = Instant::now() + 2 * WRITE_DEADLINE;
-        match far.persist(path.as_ref(), deadline, attempt).await {
+        match client.persist(path.as_ref(), deadline, attempt).await {
             // The answer to an earlier attempt may be what was lost.
             Err(e) if e.kind() == Kind::NotFound && self.is_there().await => Ok(()),
             completed => completed,
@@ -189,8 +190,8 @@ impl Parts {
 
     async fn is_there(&self) -> bool {
         let deadline = Instant::now() + UPLOAD_TIME;
-        let attempt = || self.far.ask_length(&self.path);
-        let found = self.far.persist(self.path.as_ref(), deadline, attempt).await;
+        let attempt = || self.client.ask_length(&self.path);
+        let found = self.client.persist(self.path.as_ref(), deadline, attempt).await;
         found.is_ok_and(|length| length == self.length)
     }
 
@@ -201,10 +202,10 @@ impl Parts {
         }
         // A store that does not answer is not waited for again: the note stays, and whoever removes the pack
         // comes back to it.
-        let mut gone = self.far.abort(&self.store, &self.path, &self.id, UPLOAD_TIME).await;
+        let mut gone = self.client.abort(&self.store, &self.path, &self.id, UPLOAD_TIME).await;
         if gone.is_ok() && !self.id.is_empty() {
-            let removed = timeout(UPLOAD_TIME, self.far.remove(&self.note)).await;
-            gone = removed.unwrap_or_else(|_| Err(self.far.stalled()));
+            let removed = timeout(UPLOAD_TIME, self.client.remove(&self.note)).await;
+            gone = removed.unwrap_or_else(|_| Err(self.client.stalled()));
         }
         if let Err(e) = gone {
             let (key, parts) = (self.path.as_ref(), self.sent);

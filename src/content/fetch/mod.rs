@@ -5,18 +5,18 @@
 //! full or fails only costs its use. Requests and the memory they need have bounds; nodes have
 //! bounds of their own, so metadata never waits for data.
 
-mod bring;
 mod counters;
 mod flight;
-mod heat;
+mod prefetch;
 mod segment;
+mod window;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -31,8 +31,10 @@ use segment::{Segment, State};
 use super::Locate;
 use super::cache::{BLOCK_BYTES, Blocks, Cache, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey};
 use super::cache::{blocks_of, part_of};
-use super::store::far::{Far, Threads};
-use super::store::guest::Guest;
+use super::external::origin::Origin;
+use super::options::Deadlines;
+use super::pack::pack_key;
+use super::remote::{Client, Threads};
 use crate::error::{Error, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
@@ -41,7 +43,7 @@ const SEGMENTS: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
 /// Packs whose length is remembered.
 const LENGTHS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 /// External files that may be read at a time: some 10 MiB.
-const GUESTS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
+const ORIGINS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 /// The longest request: several in parallel are faster than one.
 const FLIGHT_BYTES: u64 = 4 << 20;
 /// Nodes lie together: the aligned piece of this length around one is fetched with it.
@@ -49,30 +51,15 @@ const NODE_WINDOW_BYTES: u64 = 2 << 20;
 /// Requests for data under way.
 const DATA_REQUESTS: usize = 32;
 /// Of these, for what nobody waits for yet.
-const AHEAD_REQUESTS: usize = 12;
+const PREFETCH_REQUESTS: usize = 12;
 /// Requests for nodes under way.
 const NODE_REQUESTS: usize = 8;
 /// Memory of data under way, in KiB.
 const DATA_KIB: u32 = 64 << 10;
 /// Wishes that wait for their turn; more are forgotten.
-const AHEAD_QUEUE: usize = 512;
+const PREFETCH_QUEUE: usize = 512;
 /// How exactly it is known when a segment was last read, in seconds.
 const TOUCH_EVERY_SECONDS: u64 = 5;
-
-/// How long operations may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
-    /// Listings, look-ups.
-    pub metadata: Duration,
-    /// What is in files.
-    pub data: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self { metadata: Duration::from_secs(10), data: Duration::from_secs(60) }
-    }
-}
 
 /// What is wanted, and how much around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +71,7 @@ pub enum Class {
     /// A piece of a big file.
     Piece,
     /// What nobody waits for.
-    Ahead,
+    Prefetch,
 }
 
 /// How long a reader waits.
@@ -97,23 +84,23 @@ pub enum Patience {
 }
 
 /// Packs of a remote store, and external files, near at hand.
-pub struct Near {
+pub struct Fetcher {
     /// The store; a directory is no such thing.
-    far: Option<Arc<Far>>,
+    remote: Option<Arc<Client>>,
     threads: Arc<Threads>,
     /// External files, by the pack each passes for.
-    guests: Mutex<LruCache<PackId, Arc<Guest>>>,
+    origins: Mutex<LruCache<PackId, Arc<Origin>>>,
     cache: Option<Cache>,
     deadlines: Deadlines,
     /// Whether more than what is asked for is fetched.
-    looks_ahead: bool,
+    reads_ahead: bool,
     segments: Mutex<LruCache<SegmentKey, Arc<Segment>>>,
     lengths: Mutex<LruCache<PackId, u64>>,
     locate: OnceLock<Arc<dyn Locate>>,
     instances: AtomicU64,
     data: Semaphore,
     nodes: Semaphore,
-    ahead: Semaphore,
+    prefetches: Semaphore,
     memory: Semaphore,
     queued: AtomicUsize,
     /// What was done so far.
@@ -124,29 +111,29 @@ fn seconds_now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
-impl Near {
+impl Fetcher {
     /// `far` through `cache`; without one everything is read through.
     pub fn new(
-        far: Option<Arc<Far>>,
+        client: Option<Arc<Client>>,
         threads: Arc<Threads>,
         cache: Option<Cache>,
         deadlines: Deadlines,
         looks_ahead: bool,
     ) -> Self {
         Self {
-            far,
+            remote: client,
             threads,
-            guests: Mutex::new(LruCache::new(GUESTS)),
+            origins: Mutex::new(LruCache::new(ORIGINS)),
             cache,
             deadlines,
-            looks_ahead,
+            reads_ahead: looks_ahead,
             segments: Mutex::new(LruCache::new(SEGMENTS)),
             lengths: Mutex::new(LruCache::new(LENGTHS)),
             locate: OnceLock::new(),
             instances: AtomicU64::new(1),
             data: Semaphore::new(DATA_REQUESTS),
             nodes: Semaphore::new(NODE_REQUESTS),
-            ahead: Semaphore::new(AHEAD_REQUESTS),
+            prefetches: Semaphore::new(PREFETCH_REQUESTS),
             memory: Semaphore::new(DATA_KIB as usize),
             queued: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -171,14 +158,14 @@ impl Near {
     }
 
     /// Takes an external file in: from now on it can be read like a pack.
-    pub fn welcome(&self, guest: &Arc<Guest>) {
-        let (pack, length) = (guest.pack(), guest.pack_bytes());
+    pub fn register(&self, origin: &Arc<Origin>) {
+        let (pack, length) = (origin.pack(), origin.pack_bytes());
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner).put(pack, Arc::clone(guest));
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner).put(pack, Arc::clone(origin));
     }
 
-    fn guest(&self, pack: PackId) -> Option<Arc<Guest>> {
-        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+    fn origin(&self, pack: PackId) -> Option<Arc<Origin>> {
+        let mut guests = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         guests.get(&pack).cloned()
     }
 
@@ -296,13 +283,13 @@ impl Near {
                     let file = state.file.clone();
                     drop(state);
                     let part = &mut buffer[(at - start) as usize..(until - start) as usize];
-                    if self.read_near(&segment, file, at, part) {
+                    if self.read_cached(&segment, file, at, part) {
                         at = until;
                     }
                     continue;
                 }
                 if patience == Patience::Now {
-                    return Err(later());
+                    return Err(would_block());
                 }
                 self.demand(&segment, &mut state, object, class);
                 state.flight_with(index)
@@ -324,7 +311,7 @@ impl Near {
     }
 
     /// Reads from the cache; `false` when the disk failed and the blocks are to be fetched.
-    fn read_near(
+    fn read_cached(
         &self,
         segment: &Arc<Segment>,
         file: Option<Arc<std::fs::File>>,
@@ -380,7 +367,7 @@ impl Near {
                 let start = blocks.start / window * window;
                 start..blocks.end.max(start + window)
             }
-            Class::SmallFile if self.looks_ahead => state.heat.missed(&blocks),
+            Class::SmallFile if self.reads_ahead => state.window.missed(&blocks),
             _ => blocks.clone(),
         };
         let around = self.within_pack(segment.key, around);
@@ -392,7 +379,7 @@ impl Near {
             self.start(segment, state, gap, class);
         }
         if !short {
-            self.ahead(segment.key.pack, segment.bytes_of(&least));
+            self.readahead(segment.key.pack, segment.bytes_of(&least));
         }
     }
 
@@ -424,8 +411,8 @@ impl Near {
         for start in blocks.clone().step_by(step) {
             let flight = Arc::new(Flight::new(start..blocks.end.min(start + step as u32)));
             state.flights.push(Arc::clone(&flight));
-            let (near, segment) = (Arc::clone(self), Arc::clone(segment));
-            self.threads.handle().spawn(async move { near.fly(segment, flight, class).await });
+            let (fetcher, segment) = (Arc::clone(self), Arc::clone(segment));
+            self.threads.handle().spawn(async move { fetcher.fly(segment, flight, class).await });
         }
     }
 
@@ -453,10 +440,11 @@ impl Near {
         match outcome {
             Ok((bytes, memory)) => {
                 flight.end(Ok(bytes.clone()));
-                let (near, kept, flown) =
+                let (fetcher, kept, flown) =
                     (Arc::clone(&self), Arc::clone(&segment), Arc::clone(&flight));
-                let writing =
-                    tokio::task::spawn_blocking(move || near.keep(&kept, &flown.blocks, &bytes));
+                let writing = tokio::task::spawn_blocking(move || {
+                    fetcher.write_to_cache(&kept, &flown.blocks, &bytes)
+                });
                 // A thread that panicked has kept nothing; nobody waits for it.
                 let _ = writing.await;
                 drop(memory);
@@ -473,10 +461,10 @@ impl Near {
         let length = self.length(pack).unwrap_or(u64::MAX);
         let range = range.start..range.end.min(length);
         let whole = range == (0..length);
-        let fetched = match (self.guest(pack), &self.far) {
-            (Some(guest), _) => guest.fetch(range, deadline).await,
-            (None, Some(far)) if whole => far.get_whole(&key, deadline).await,
-            (None, Some(far)) => far.get(&key, range, deadline).await,
+        let fetched = match (self.origin(pack), &self.remote) {
+            (Some(origin), _) => origin.fetch(range, deadline).await,
+            (None, Some(client)) if whole => client.get_whole(&key, deadline).await,
+            (None, Some(client)) => client.get(&key, range, deadline).await,
             (None, None) => Err(Error::new(Kind::NotFound, format!("pack {pack} is not there"))),
         };
         watch.end(&fetched);
@@ -487,7 +475,7 @@ impl Near {
     }
 
     /// Writes what came to the cache, if there is room.
-    fn keep(&self, segment: &Arc<Segment>, blocks: &Range<u32>, bytes: &[u8]) {
+    fn write_to_cache(&self, segment: &Arc<Segment>, blocks: &Range<u32>, bytes: &[u8]) {
         let Some(cache) = &self.cache else { return };
         let end = blocks.start + (bytes.len() as u64).div_ceil(BLOCK_BYTES) as u32;
         let blocks = blocks.start..end.min(blocks.end);
@@ -562,14 +550,8 @@ impl Near {
     }
 }
 
-/// The key of a pack's object; `extension` is `pack` or `idx`.
-pub fn pack_key(pack: PackId, extension: &str) -> String {
-    let name = pack.to_string();
-    format!("packs/{}/{name}.{extension}", &name[..2])
-}
-
-fn later() -> Error {
-    Error::new(Kind::Later, "not at hand: it has to be fetched")
+fn would_block() -> Error {
+    Error::new(Kind::WouldBlock, "not at hand: it has to be fetched")
 }
 
 fn ends_early(key: SegmentKey, at: u64) -> Error {

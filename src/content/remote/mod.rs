@@ -1,0 +1,20 @@
+//! Objects in clouds and on web servers, reached over the network.
+//!
+//! Knows requests, answers, credentials and how long to try; must not know packs, caches or what the objects mean.
+//! Invariant: every request has a deadline, and an answer of a server becomes an error of a [`Kind`](crate::error::Kind)
+//! here and nowhere else.
+
+pub mod answers;
+pub mod client;
+mod connect;
+pub mod parts;
+pub mod persist;
+mod profile;
+pub mod secrets;
+pub mod seen;
+pub mod threads;
+pub mod url;
+pub mod web;
+
+pub use client::Client;
+pub use threads::Threads;

@@ -1,0 +1,121 @@
+//! The patience around a request: attempts, the waits between them, and a body that stops moving.
+//!
+//! A request that stops moving is given up and made again, so that a store that hung is read again
+//! within seconds of its return; the caller's deadline bounds all attempts together.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::answers;
+use super::threads::Threads;
+use crate::error::{Error, Kind, Result};
+
+/// In each such time ...
+const PROGRESS_TIME: Duration = Duration::from_secs(3);
+/// ... at least so many bytes must come, else the attempt is given up: 8 KiB/s.
+const PROGRESS_BYTES: usize = 24 << 10;
+/// Waits between attempts grow from here ...
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// ... to here: short, because readers wait for the store's return.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Attempts when the store says that the caller has no right: credentials may just be renewed.
+const DENIED_ATTEMPTS: usize = 3;
+
+/// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
+pub async fn persist<T, F: Future<Output = Result<T>>>(
+    threads: &Threads,
+    name: &str,
+    key: &str,
+    deadline: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T> {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(BACKOFF_MIN)
+        .with_max_delay(BACKOFF_MAX)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    let mut failures = 0;
+    loop {
+        let error = match timeout_at(deadline, answers::noting(attempt())).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(too_late(name, None)),
+        };
+        failures += 1;
+        let hopeless = match error.kind() {
+            Kind::NotFound
+            | Kind::ReadOnly
+            | Kind::Usage
+            | Kind::Unsupported
+            | Kind::Corrupt
+            | Kind::Conflict
+            | Kind::Full => true,
+            Kind::Denied => failures as usize >= DENIED_ATTEMPTS,
+            _ => false,
+        };
+        if hopeless {
+            return Err(error);
+        }
+        tracing::debug!(%key, failures, "a request is made again: {error}");
+        let wait = waits.next().unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX);
+        if Instant::now() + wait >= deadline {
+            return Err(too_late(name, Some(error)));
+        }
+        tokio::time::sleep(wait).await;
+        threads.count_retry();
+    }
+}
+
+/// The bytes of `body`, `length` at most, unless they come too slowly.
+pub async fn collect(
+    name: &str,
+    mut body: impl Stream<Item = Result<Bytes>> + Unpin,
+    held: usize,
+    length: usize,
+) -> Result<Bytes> {
+    let mut bytes = BytesMut::with_capacity(held);
+    let (mut since, mut counted) = (Instant::now(), 0);
+    loop {
+        let part = timeout(PROGRESS_TIME, body.next()).await.map_err(|_| stalled(name))?;
+        let Some(part) = part else {
+            return Ok(bytes.freeze());
+        };
+        let part = part?;
+        if bytes.len() + part.len() > length {
+            let what = format!("{name} sends more than it was asked for");
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        bytes.extend_from_slice(&part);
+        counted += part.len();
+        if since.elapsed() > PROGRESS_TIME {
+            if counted < PROGRESS_BYTES && bytes.len() < length {
+                return Err(stalled(name));
+            }
+            (since, counted) = (Instant::now(), 0);
+        }
+    }
+}
+
+pub fn stalled(name: &str) -> Error {
+    Error::new(Kind::TimedOut, format!("{name} does not answer"))
+}
+
+/// Builds the error of attempts that all failed. Only silence is no answer.
+fn too_late(name: &str, last: Option<Error>) -> Error {
+    let silence = || Error::new(Kind::TimedOut, format!("no answer from {name} in time"));
+    let error = match last {
+        Some(last) if last.kind() == Kind::Denied => return last,
+        Some(last) if last.is_answer() => {
+            Error::new(Kind::TimedOut, format!("{}, however often it was asked", last.message()))
+        }
+        Some(last) => silence().because(last),
+        None => silence(),
+    };
+    error.hint("try again when the store can be reached")
+}
