@@ -18,7 +18,7 @@ use crate::config::{Origin, Setting};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ops::repository::{Layout, Repository};
 use crate::registry::engine::redb::RedbEngine;
-use crate::registry::{Call, Carrier, Embedded, Registry, dispatch, system_clock};
+use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch, system_clock};
 use crate::server::{Server, Services};
 use crate::wire::REGISTRY_PATH;
 
@@ -35,10 +35,10 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// The registry of a repository, wherever it is open.
 pub struct Connection {
     layout: Layout,
-    link: RwLock<Link>,
+    state: RwLock<State>,
 }
 
-enum Link {
+enum State {
     /// This process has it open.
     Owner(Owner),
     /// Another one has.
@@ -52,7 +52,7 @@ enum Link {
 /// The registry, open in this process.
 struct Owner {
     server: Option<Server>,
-    registry: Arc<Embedded>,
+    registry: Arc<EngineRegistry>,
     /// Given up last: by then the registry is closed and the next process can open it.
     _lock: File,
 }
@@ -75,56 +75,56 @@ impl Connection {
     /// # Errors
     /// [`Kind::Unavailable`] when somebody holds the lock and does not answer.
     pub fn open(layout: &Layout) -> Result<Self> {
-        let link = connect(layout)?;
-        Ok(Self { layout: layout.clone(), link: RwLock::new(link) })
+        let state = connect(layout)?;
+        Ok(Self { layout: layout.clone(), state: RwLock::new(state) })
     }
 
     /// Closes it in order, whoever still refers to it.
     pub fn close(&self) {
-        let link = std::mem::replace(&mut *self.write_link(), Link::Closed);
-        drop(link);
+        let state = std::mem::replace(&mut *self.write_state(), State::Closed);
+        drop(state);
     }
 
-    fn write_link(&self) -> RwLockWriteGuard<'_, Link> {
-        self.link.write().unwrap_or_else(PoisonError::into_inner)
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where calls go now.
     fn route(&self) -> Result<Route> {
-        match &*self.link.read().unwrap_or_else(PoisonError::into_inner) {
-            Link::Owner(owner) => return Ok(Route::Here(Arc::clone(&owner.registry))),
-            Link::Remote(client) => return Ok(Route::There(Arc::clone(client))),
-            Link::Lost => {}
-            Link::Closed => {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Owner(owner) => return Ok(Route::Here(Arc::clone(&owner.registry))),
+            State::Remote(client) => return Ok(Route::There(Arc::clone(client))),
+            State::Lost => {}
+            State::Closed => {
                 return Err(Error::new(Kind::Unavailable, "this process is ending"));
             }
         }
-        let mut link = self.write_link();
-        if matches!(*link, Link::Lost) {
-            *link = connect(&self.layout)?;
+        let mut state = self.write_state();
+        if matches!(*state, State::Lost) {
+            *state = connect(&self.layout)?;
         }
-        drop(link);
+        drop(state);
         self.route()
     }
 
     /// `failed` does not answer any more: it is to be looked for again.
     fn lose(&self, failed: &Arc<Client>) {
-        let mut link = self.write_link();
-        if matches!(&*link, Link::Remote(client) if Arc::ptr_eq(client, failed)) {
-            *link = Link::Lost;
+        let mut state = self.write_state();
+        if matches!(&*state, State::Remote(client) if Arc::ptr_eq(client, failed)) {
+            *state = State::Lost;
         }
     }
 }
 
 enum Route {
-    Here(Arc<Embedded>),
+    Here(Arc<EngineRegistry>),
     There(Arc<Client>),
 }
 
-impl Carrier for Connection {
+impl Transport for Connection {
     /// When the process that has the registry open is gone, the call goes to whoever has it open
     /// then: every call may be made twice (a commit that was done gives the same answer).
-    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+    fn call(&self, call: Call) -> Result<Vec<u8>> {
         let client = match self.route()? {
             Route::Here(registry) => return dispatch(&*registry, call),
             Route::There(client) => client,
@@ -135,7 +135,7 @@ impl Carrier for Connection {
         let deadline = Instant::now() + CONNECT_DEADLINE;
         let mut client = client;
         loop {
-            match client.ask(REGISTRY_PATH, body.clone()) {
+            match client.call(REGISTRY_PATH, body.clone()) {
                 Err(Failure::Silence(e)) if Instant::now() < deadline => {
                     tracing::debug!("looking for the registry again: {e}");
                     self.lose(&client);
@@ -151,14 +151,14 @@ impl Carrier for Connection {
     }
 }
 
-fn connect(layout: &Layout) -> Result<Link> {
+fn connect(layout: &Layout) -> Result<State> {
     let deadline = Instant::now() + CONNECT_DEADLINE;
     loop {
         if let Some(lock) = try_lock(layout)? {
             return own(layout, lock);
         }
         if let Ok(client) = Client::connect(&layout.socket()) {
-            return Ok(Link::Remote(Arc::new(client)));
+            return Ok(State::Remote(Arc::new(client)));
         }
         if Instant::now() > deadline {
             let holder = holder(layout).unwrap_or_else(|| "another process".to_owned());
@@ -193,15 +193,15 @@ fn holder(layout: &Layout) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn own(layout: &Layout, lock: File) -> Result<Link> {
+fn own(layout: &Layout, lock: File) -> Result<State> {
     layout.settings()?;
     let engine = RedbEngine::open(&layout.registry())?;
-    let registry = Arc::new(Embedded::open(Box::new(engine), system_clock())?);
-    let shared: Arc<dyn Registry> = Arc::<Embedded>::clone(&registry);
+    let registry = Arc::new(EngineRegistry::open(Box::new(engine), system_clock())?);
+    let shared: Arc<dyn Registry> = Arc::<EngineRegistry>::clone(&registry);
     let changed = Some(registry.changed());
     let services = Services { registry: Some(shared), changed, ..Services::default() };
     let server = Server::start(&layout.socket(), services)?;
-    Ok(Link::Owner(Owner { server: Some(server), registry, _lock: lock }))
+    Ok(State::Owner(Owner { server: Some(server), registry, _lock: lock }))
 }
 
 /// The repository a command works on; the default one is made on first use.

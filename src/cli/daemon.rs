@@ -19,12 +19,12 @@ use super::mount::{Mount, options};
 use super::{Context, connect, watchdog};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::mount::{
-    Elsewhere, MountOptions, Mounted, SOURCE_NAME, Watcher, elsewhere, mount_read_only,
+    MountOptions, Mounted, OtherMount, SOURCE_NAME, Watcher, find_other_mounts, mount_read_only,
     mount_staging, mounts_of,
 };
-use crate::ops::drafts::{DraftDesk, DraftService};
+use crate::ops::drafts::{DraftService, DraftTransport};
 use crate::ops::repository::{Layout, Repository};
-use crate::ops::{holder, maintenance};
+use crate::ops::{maintenance, process_id};
 use crate::registry::Registry;
 use crate::server::{Server, Services, serve_metrics};
 
@@ -87,10 +87,10 @@ impl DaemonRecord {
     }
 
     /// Returns the bind mounts and namespaces through which the mounts are still reachable.
-    pub fn elsewhere(&self) -> Vec<Elsewhere> {
+    pub fn elsewhere(&self) -> Vec<OtherMount> {
         let places: Vec<_> =
             std::iter::once(&self.mount).chain(&self.staging).map(PathBuf::as_path).collect();
-        let mut found = elsewhere(&self.devices(), if self.left { &[] } else { &places });
+        let mut found = find_other_mounts(&self.devices(), if self.left { &[] } else { &places });
         // What is propagated to other namespaces goes when the mount does.
         found.retain(|place| self.left || !places.contains(&place.path.as_path()));
         found
@@ -99,7 +99,7 @@ impl DaemonRecord {
 
 /// The drafts, and the server that answers for them.
 struct Desk {
-    drafts: Arc<DraftDesk>,
+    drafts: Arc<DraftService>,
     _server: Server,
 }
 
@@ -124,8 +124,8 @@ pub struct Daemon {
 fn open_desk(repository: &Arc<Repository>) -> Result<Desk> {
     let opened = open_drafts(repository).map_err(|e| held_by(&repository.layout, e))?;
     let drafts = Arc::new(opened);
-    drafts.hash_ahead();
-    let service: Arc<dyn DraftService> = Arc::<DraftDesk>::clone(&drafts);
+    drafts.start_prehashing();
+    let service: Arc<dyn DraftTransport> = Arc::<DraftService>::clone(&drafts);
     let services = Services { drafts: Some(service), ..Services::default() };
     let server = Server::start(&repository.layout.staging_socket(), services)?;
     Ok(Desk { drafts, _server: server })
@@ -139,7 +139,7 @@ fn held_by(layout: &Layout, error: Error) -> Error {
             return Some((daemon.pid, what));
         }
         let device = daemon.staging_device.filter(|_| daemon.left)?;
-        let places = elsewhere(&[device], &[]);
+        let places = find_other_mounts(&[device], &[]);
         let places: Vec<_> = places.iter().map(ToString::to_string).collect();
         let what = format!("whose staging mount is still used: {}", places.join(", "));
         (!places.is_empty()).then_some((daemon.pid, what))
@@ -186,7 +186,7 @@ impl Daemon {
         let connection = Arc::new(connect::Connection::open(layout)?);
         let registry: Arc<dyn Registry> = Arc::<connect::Connection>::clone(&connection);
         let repository = Arc::new(Repository::new(layout.clone(), registry, &access)?);
-        if let Err(e) = holder::release_orphans(&repository) {
+        if let Err(e) = process_id::release_orphans(&repository) {
             tracing::warn!("what dead writers left is not freed yet: {e}");
         }
         // Everything that can be refused comes before the first mount.
@@ -195,7 +195,7 @@ impl Daemon {
         let second = mounts.get(1);
         let record = DaemonRecord {
             pid: std::process::id(),
-            holder: holder::this_process(),
+            holder: process_id::this_process(),
             mount: mounts[0].target().to_owned(),
             device: mounts[0].device(),
             staging: second.map(|mounted| mounted.target().to_owned()),
@@ -354,7 +354,7 @@ impl Daemon {
                 swept = Instant::now();
                 let repository = Arc::clone(&self.repository);
                 tokio::task::spawn_blocking(move || {
-                    if let Err(e) = holder::release_orphans(&repository) {
+                    if let Err(e) = process_id::release_orphans(&repository) {
                         tracing::warn!("what dead writers left is not freed yet: {e}");
                     }
                 });
@@ -454,7 +454,7 @@ impl Running {
                     continue;
                 }
             };
-            if holder::is_dead(&record.holder) {
+            if process_id::is_dead(&record.holder) {
                 // Another command may have removed it at the same moment.
                 let _ = fs::remove_file(&path);
                 let _ = fs::remove_file(layout.daemon_socket(record.pid));

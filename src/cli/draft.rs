@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::ops::diff::Difference;
 use crate::ops::drafts::{
-    CommitDraft, DRAFTS_PATH, DraftAnswer, DraftCall, DraftDesk, DraftInfo, DraftService,
+    CommitDraft, DRAFTS_PATH, DraftAnswer, DraftCall, DraftInfo, DraftService, DraftTransport,
 };
 use crate::ops::repository::Repository;
 use crate::staging::BEING_WRITTEN;
@@ -78,7 +78,7 @@ enum DraftVerb {
 }
 
 /// The drafts: through the daemon that has them open, or by opening them.
-pub fn desk(repository: Arc<Repository>) -> Result<Box<dyn DraftService>> {
+pub fn desk(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
     if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
         return Ok(Box::new(RemoteDesk(client)));
     }
@@ -97,10 +97,10 @@ pub fn desk(repository: Arc<Repository>) -> Result<Box<dyn DraftService>> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] when a daemon has them open, or a command that takes too long.
-pub fn open_desk(repository: &Arc<Repository>) -> Result<DraftDesk> {
+pub fn open_desk(repository: &Arc<Repository>) -> Result<DraftService> {
     let deadline = Instant::now() + DRAFTS_DEADLINE;
     loop {
-        match DraftDesk::open(repository) {
+        match DraftService::open(repository) {
             Err(e) if e.kind() == Kind::Conflict && Instant::now() < deadline => {
                 if Client::connect(&repository.layout.staging_socket()).is_ok() {
                     return Err(e);
@@ -114,7 +114,7 @@ pub fn open_desk(repository: &Arc<Repository>) -> Result<DraftDesk> {
 
 struct RemoteDesk(Client);
 
-impl DraftService for RemoteDesk {
+impl DraftTransport for RemoteDesk {
     fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
         let body = serde_json::to_vec(&call)
             .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
@@ -216,7 +216,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
 
 /// Asks again while the draft is being written: each call waits a little, none for ever.
 fn commit_when_quiet(
-    desk: &dyn DraftService,
+    desk: &dyn DraftTransport,
     request: &CommitDraft,
     wait: Duration,
 ) -> Result<DraftAnswer> {

@@ -138,7 +138,7 @@ pub fn update(context: &Context, verb: Update) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let registry = &repository.registry;
     if selection.is_none() && references.len() == 1 && !dry_run {
-        tell(context, &registry.update(references.remove(0), update)?);
+        print_version(context, &registry.update(references.remove(0), update)?);
         return Ok(exit::DONE);
     }
     let targets = targets(&**registry, references, selection.as_ref())?;
@@ -222,11 +222,14 @@ fn change_aliases(
             let info = registry.lookup(reference.clone())?;
             // Once it was seen to have them, their absence is no error: an answer may have been lost.
             if names.iter().all(|name| info.aliases.contains(name)) {
-                tell(context, &remove_aliases(&**registry, info.reference(), &names, also)?);
+                print_version(
+                    context,
+                    &remove_aliases(&**registry, info.reference(), &names, also)?,
+                );
                 return Ok(exit::DONE);
             }
         }
-        tell(context, &registry.change_aliases(reference.clone(), kind(names), also)?);
+        print_version(context, &registry.change_aliases(reference.clone(), kind(names), also)?);
         return Ok(exit::DONE);
     }
     let targets = targets(&**registry, references, selection.as_ref())?;
@@ -268,7 +271,7 @@ fn list_aliases(context: &Context, path: &ArtifactPath) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn tell(context: &Context, info: &VersionInfo) {
+fn print_version(context: &Context, info: &VersionInfo) {
     context.output.print(version(info), || {
         let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
         vec![format!("{}  {}", info.reference(), names.join(",")).trim_end().to_owned()]

@@ -19,11 +19,11 @@ use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::VersionInfo;
+use crate::ops::exclusive_size;
 use crate::ops::external::count_unproven;
 use crate::ops::listing;
 use crate::ops::repository::Repository;
 use crate::ops::select::{Filter, Selection, each_selected};
-use crate::ops::share;
 use crate::registry::Detail;
 
 #[derive(Args)]
@@ -338,8 +338,8 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
     let reference: Reference = parse(&verb.reference.unwrap_or_default())?;
     let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
-    let stored = share::stored_bytes(&repository, info.root)?;
-    let exclusive = share::exclusive_bytes(&repository, &[info.root])?;
+    let stored = exclusive_size::stored_bytes(&repository, info.root)?;
+    let exclusive = exclusive_size::exclusive_bytes(&repository, &[info.root])?;
     let unproven = match info.totals.external {
         0 => 0,
         _ => count_unproven(&repository, info.root)?,

@@ -57,7 +57,7 @@ const NAME_FILES: [&str; 10] = [
 /// SIGCHLD is inherited, the kernel takes ended children away, and waiting for them fails. Standard
 /// descriptors that are closed Rust opens before `main`.
 #[allow(unsafe_code)]
-pub fn settle() {
+pub fn set_up_signals() {
     // SAFETY: the set is initialised before it is read; no handler is installed.
     unsafe {
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);

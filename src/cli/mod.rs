@@ -174,7 +174,7 @@ impl Context {
 
 /// Runs the command line; every error ends here.
 pub fn run() -> ExitCode {
-    manners::settle();
+    manners::set_up_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -189,7 +189,7 @@ pub fn run() -> ExitCode {
     match run_verb(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            output::tell(&error, json);
+            output::print_error(&error, json);
             ExitCode::from(exit::code(error.kind()))
         }
     }

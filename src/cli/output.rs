@@ -39,7 +39,7 @@ impl Output {
     /// Says something beside the data.
     pub fn note(self, text: &str) {
         if !self.json && !self.quiet {
-            say(&on_stderr(text));
+            print_line(&on_stderr(text));
         }
     }
 }
@@ -56,7 +56,7 @@ fn on_stderr(text: &str) -> String {
 }
 
 /// Writes a line to stderr, if somebody reads it.
-fn say(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -65,7 +65,7 @@ pub fn end_quietly(printed: std::io::Result<()>) {
     match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
-            say(&format!("artifactfs: cannot write to stdout: {e}"));
+            print_line(&format!("artifactfs: cannot write to stdout: {e}"));
             std::process::exit(i32::from(super::exit::USAGE_OR_DIFFERS));
         }
         Ok(()) => {}
@@ -95,15 +95,15 @@ impl Write for Stream {
 }
 
 /// Tells an error: what was wanted and found, then what to do.
-pub fn tell(error: &Error, json: bool) {
+pub fn print_error(error: &Error, json: bool) {
     if json {
         let document = json!({ "error": error.to_wire() });
-        say(&format!("{document:#}"));
+        print_line(&format!("{document:#}"));
         return;
     }
-    say(&format!("artifactfs: {}", on_stderr(&error.message())));
+    print_line(&format!("artifactfs: {}", on_stderr(&error.message())));
     if let Some(hint) = error.hint_text() {
-        say(&format!("  hint: {}", on_stderr(hint)));
+        print_line(&format!("  hint: {}", on_stderr(hint)));
     }
 }
 

@@ -107,11 +107,11 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let bar = Arc::new(Bar::new("putting", None, context.output));
     let report = crate::ops::put::put(&repository, &request, bar)?;
-    tell(context, &request, &report);
+    print_report(context, &request, &report);
     Ok(exit::DONE)
 }
 
-fn tell(context: &Context, request: &PutRequest, report: &PutReport) {
+fn print_report(context: &Context, request: &PutRequest, report: &PutReport) {
     for warning in &report.warnings {
         context.output.note(&format!("artifactfs: warning: {warning}"));
     }

@@ -4,13 +4,13 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::output::{bytes, table};
-use super::select::place;
+use super::select::parse_scope;
 use super::{Context, connect, exit, parse};
 use crate::error::{Error, Kind, Result};
 use crate::model::reference::Reference;
 use crate::model::version::{Timestamp, VersionInfo};
-use crate::ops::delete::{Collected, Purge};
-use crate::ops::holder::release_unfinished;
+use crate::ops::delete::{Collected, Reclaim};
+use crate::ops::process_id::release_unfinished;
 use crate::ops::prune::{self, PruneRequest};
 
 #[derive(Args)]
@@ -35,7 +35,7 @@ enum When {
     Later,
 }
 
-impl From<When> for Purge {
+impl From<When> for Reclaim {
     fn from(when: When) -> Self {
         match when {
             When::Now => Self::Now,
@@ -59,7 +59,7 @@ pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
     if verb.unfinished {
         release_unfinished(&repository)?;
     }
-    let collected = crate::ops::delete::collect(&repository, verb.garbage)?;
+    let collected = crate::ops::delete::collect_deferred(&repository, verb.garbage)?;
     let Collected { packs, freed_bytes, left_bytes } = collected;
     let document =
         json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });
@@ -126,7 +126,7 @@ fn before(text: &str, now: Timestamp) -> Result<Timestamp> {
 }
 
 pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
-    let (project, artifact) = place(&verb.what)?;
+    let (project, artifact) = parse_scope(&verb.what)?;
     let repository = connect::open_repository(context)?;
     let now = repository.registry.now()?;
     let request = PruneRequest {
@@ -147,11 +147,11 @@ pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
     } else {
         prune::prune(&repository, doomed, request.expired, verb.purge.into())?
     };
-    tell(context, &gone, freed, verb.dry_run);
+    print_deleted(context, &gone, freed, verb.dry_run);
     Ok(exit::DONE)
 }
 
-fn tell(context: &Context, versions: &[VersionInfo], freed: u64, dry_run: bool) {
+fn print_deleted(context: &Context, versions: &[VersionInfo], freed: u64, dry_run: bool) {
     let references: Vec<_> = versions.iter().map(|v| v.reference().to_string()).collect();
     let document = json!({ "versions": references, "freed_bytes": freed, "dry_run": dry_run });
     context.output.print(document, || {

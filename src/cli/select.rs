@@ -32,7 +32,7 @@ impl Where {
 }
 
 /// PROJECT or PROJECT/ARTIFACT.
-pub fn place(text: &str) -> Result<(ProjectName, Option<ArtifactName>)> {
+pub fn parse_scope(text: &str) -> Result<(ProjectName, Option<ArtifactName>)> {
     match text.split_once('/') {
         Some((project, artifact)) => Ok((parse(project)?, Some(parse(artifact)?))),
         None => Ok((parse(text)?, None)),
@@ -40,7 +40,7 @@ pub fn place(text: &str) -> Result<(ProjectName, Option<ArtifactName>)> {
 }
 
 fn selection(text: &str, filters: &[String]) -> Result<Selection> {
-    let (project, artifact) = place(text)?;
+    let (project, artifact) = parse_scope(text)?;
     let filters = parse_all(filters)?;
     Ok(Selection { project: Some(project), artifact, filters, ..Selection::default() })
 }

@@ -99,12 +99,12 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     let to = BufWriter::new(standard_output()?);
     let shown = table::show(&table, format, limit, to)?;
     if format == Format::Text {
-        context.output.note(&told(&shown));
+        context.output.note(&describe(&shown));
     }
     Ok(exit::DONE)
 }
 
-fn told(shown: &Shown) -> String {
+fn describe(shown: &Shown) -> String {
     let rows = shown.rows;
     match shown.all {
         Some(all) if shown.more => format!("{rows} of {all} rows; --limit shows more"),

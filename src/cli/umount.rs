@@ -11,8 +11,8 @@ use serde_json::json;
 use super::daemon::{DaemonRecord, daemons};
 use super::{Context, connect, exit};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::mount::{Elsewhere, SOURCE_NAME, elsewhere, mounts, unmount_if_idle};
-use crate::ops::holder;
+use crate::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts, unmount_if_idle};
+use crate::ops::process_id;
 use crate::ops::repository::Layout;
 
 /// How long a daemon may take to end.
@@ -95,7 +95,7 @@ fn tell_commits(context: &Context, target: &str, pid: u32) {
     ));
 }
 
-fn tell_held(context: &Context, target: &str, pid: u32, held: &[Elsewhere]) {
+fn tell_held(context: &Context, target: &str, pid: u32, held: &[OtherMount]) {
     let mut places: Vec<_> = held.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     if held.len() > NAMED_MAX {
         places.push(format!("{} more places", held.len() - NAMED_MAX));
@@ -133,11 +133,11 @@ fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Resu
 
 /// Waits for the daemon, which ends by itself when its mounts are gone; one that does not is told to. Returns where
 /// they are still used, as far as it can be seen, if the daemon goes on for that.
-fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Elsewhere>>> {
+fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<OtherMount>>> {
     let start = Instant::now();
     let mut told = false;
-    let mut look = !elsewhere(&daemon.devices(), &[]).is_empty();
-    while !holder::is_dead(&daemon.holder) {
+    let mut look = !find_other_mounts(&daemon.devices(), &[]).is_empty();
+    while !process_id::is_dead(&daemon.holder) {
         let late = start.elapsed() > END_DEADLINE;
         if look || late {
             let held = still_used(layout, daemon)?;
@@ -169,7 +169,7 @@ fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Els
 
 /// Waits until the daemon has noticed, when it has given up what others may want, as the drafts; then says where its
 /// mounts are still used.
-fn still_used(layout: &Layout, daemon: &DaemonRecord) -> Result<Vec<Elsewhere>> {
+fn still_used(layout: &Layout, daemon: &DaemonRecord) -> Result<Vec<OtherMount>> {
     let start = Instant::now();
     loop {
         let mut running = daemons(layout)?.into_iter();
@@ -177,7 +177,7 @@ fn still_used(layout: &Layout, daemon: &DaemonRecord) -> Result<Vec<Elsewhere>> 
             return Ok(Vec::new());
         };
         if now.left || start.elapsed() > LEAVE_DEADLINE {
-            return Ok(elsewhere(&now.devices(), &[]));
+            return Ok(find_other_mounts(&now.devices(), &[]));
         }
         std::thread::sleep(POLL_EVERY);
     }

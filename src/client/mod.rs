@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Kind, Result, WireError};
-use crate::registry::{Call, Carrier};
+use crate::registry::{Call, Transport};
 use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
 
 /// How long a call may take before the other side is taken for dead. A commit is one
@@ -83,14 +83,14 @@ impl Client {
     /// # Errors
     /// The other side's error, or [`Kind::Unavailable`].
     pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
-        Ok(self.ask(path, Bytes::from(body))?)
+        Ok(self.call(path, Bytes::from(body))?)
     }
 
     /// The same, for those who may have to ask somebody else.
     ///
     /// # Errors
     /// As [`Failure`] tells apart.
-    pub fn ask(&self, path: &str, body: Bytes) -> Result<Vec<u8>, Failure> {
+    pub fn call(&self, path: &str, body: Bytes) -> Result<Vec<u8>, Failure> {
         let answer = async {
             tokio::select! {
                 answer = self.exchange(path, body) => answer,
@@ -235,8 +235,8 @@ fn runtime() -> Result<Arc<Runtime>> {
     Ok(Arc::clone(RUNTIME.get_or_init(|| Arc::new(runtime))))
 }
 
-impl Carrier for Client {
-    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+impl Transport for Client {
+    fn call(&self, call: Call) -> Result<Vec<u8>> {
         let body = postcard::to_stdvec(&call)
             .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
         self.post(REGISTRY_PATH, body)

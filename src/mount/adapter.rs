@@ -17,9 +17,9 @@ use fuser::{
 };
 
 use super::attr::FOR_EVER;
-use super::errands::{Errands, Waits};
 use super::errno;
 use super::fs::{Found, Line, ReadFs};
+use super::workers::{Waits, Workers};
 use crate::content::external::Requester;
 use crate::content::reader::Reader;
 use crate::content::store::Space;
@@ -42,7 +42,7 @@ pub struct ReadOnly {
     fs: Arc<ReadFs>,
     /// What never waits: the mount's own threads use it.
     at_once: Reader,
-    errands: Errands,
+    errands: Workers,
     prefetcher: Arc<Prefetcher>,
 }
 
@@ -68,7 +68,7 @@ pub fn reply_entry(what: &str, found: Result<Option<Found>>, reply: ReplyEntry) 
         // Number 0 lets the kernel remember that there is no such name.
         Ok(None) => reply.entry(&FOR_EVER, &nothing(), GENERATION),
         Err(e) if e.kind() == Kind::NotFound => reply.error(Errno::ENOENT),
-        Err(e) => reply.error(errno::told(what, &e)),
+        Err(e) => reply.error(errno::report(what, &e)),
     }
 }
 
@@ -127,7 +127,7 @@ pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
 pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
     match found {
         Ok(Found { attr, ttl }) => reply.attr(&ttl, &attr),
-        Err(e) => reply.error(errno::told("getattr", &e)),
+        Err(e) => reply.error(errno::report("getattr", &e)),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: Repl
             let block = STATFS_BLOCK_BYTES as u32;
             reply.statfs(blocks, free, free, files, free_files, block, 255, block);
         }
-        Err(e) => reply.error(errno::told("statfs", &e)),
+        Err(e) => reply.error(errno::report("statfs", &e)),
     }
 }
 
@@ -221,7 +221,7 @@ fn list_names(
 pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
     match listed {
         Ok(()) => ok(reply),
-        Err(e) => error(reply, errno::told("readdir", &e)),
+        Err(e) => error(reply, errno::report("readdir", &e)),
     }
 }
 
@@ -229,7 +229,7 @@ impl ReadOnly {
     /// A mount of `fs`, which fetches by itself what `prefetch` says.
     pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
         let reader = fs.repository().reader.clone();
-        let errands = Errands::new(reader.store().is_remote());
+        let errands = Workers::new(reader.store().is_remote());
         let at_once = reader.non_blocking();
         let prefetcher = Arc::new(Prefetcher::new(Arc::clone(fs.repository()), prefetch));
         Self { fs, at_once, errands, prefetcher }
@@ -295,7 +295,7 @@ impl Filesystem for ReadOnly {
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
-            Err(e) => reply.error(errno::told("readlink", &e)),
+            Err(e) => reply.error(errno::report("readlink", &e)),
         }
     }
 
@@ -315,7 +315,7 @@ impl Filesystem for ReadOnly {
         reply: ReplyData,
     ) {
         self.prefetcher.read();
-        let told = |e| errno::told("read", &e);
+        let told = |e| errno::report("read", &e);
         match read_file(&self.fs, &self.at_once, ino.0, offset, size) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
@@ -325,7 +325,7 @@ impl Filesystem for ReadOnly {
                         prefetcher.missed(tree);
                     }
                     let reader = fs.repository().reader.on_behalf_of(requester);
-                    let read = errands.lately().read(ino.0, offset, size, || {
+                    let read = errands.recent_timeouts().read(ino.0, offset, size, || {
                         read_file(&fs, &reader, ino.0, offset, size).map_err(told)
                     });
                     reply_read(read, reply);

@@ -17,7 +17,7 @@ use crate::content::reader::Reader;
 use crate::error::Error;
 use crate::model::name::ProjectName;
 use crate::model::reference::{ArtifactPath, Selector, parse_artifact_name};
-use crate::ops::drafts::{DraftDesk, WRITERS_WAIT};
+use crate::ops::drafts::{DraftService, WRITERS_WAIT};
 use crate::staging::{Attr, Caller, Drafts, NODE_BIT};
 
 /// How long the kernel may believe a draft's names and attributes. Only the kernel's own requests
@@ -30,7 +30,7 @@ pub struct StagingFs {
     /// The read-only side.
     pub read: Arc<ReadFs>,
     /// The drafts.
-    pub desk: Arc<DraftDesk>,
+    pub desk: Arc<DraftService>,
     /// Whether other users may make drafts.
     pub shared: bool,
 }
@@ -67,9 +67,9 @@ impl StagingFs {
     }
 
     /// What `name` in the read-only directory `parent` would be.
-    pub fn place(&self, parent: u64, name: &OsStr) -> Result<Place, Errno> {
+    pub fn resolve(&self, parent: u64, name: &OsStr) -> Result<Place, Errno> {
         let text = name.to_str().ok_or(Errno::EINVAL)?;
-        match self.read.node(parent).map_err(|e| errno::told("look-up", &e))? {
+        match self.read.node(parent).map_err(|e| errno::report("look-up", &e))? {
             Node::Root => text.parse().map(Place::Project).map_err(|_| Errno::EINVAL),
             Node::Project(project, None) => {
                 let (artifact, selector) = parse_artifact_name(text).map_err(|_| Errno::EINVAL)?;
@@ -85,7 +85,7 @@ impl StagingFs {
 
     /// The entry `name` of a directory that is no draft's.
     pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Option<Found>, Error> {
-        match self.place(parent, name) {
+        match self.resolve(parent, name) {
             Ok(Place::Draft(path)) => self.draft(&path).map(Some),
             Ok(Place::Project(project)) if self.has_drafts(&project) => {
                 let found = self.read.project_node(&project)?;
@@ -223,7 +223,7 @@ impl StagingFs {
         mode: u32,
     ) -> Result<Found, Errno> {
         let io = |e: std::io::Error| Errno::from_i32(e.raw_os_error().unwrap_or(libc_eio()));
-        match self.place(parent, name)? {
+        match self.resolve(parent, name)? {
             Place::Project(project) => {
                 let exists = self
                     .read
@@ -236,11 +236,11 @@ impl StagingFs {
                 }
                 self.drafts().create_project(&project).map_err(io)?;
                 let found = self.read.project_node(&project);
-                found.map(|found| self.writable(found)).map_err(|e| errno::told("mkdir", &e))
+                found.map(|found| self.writable(found)).map_err(|e| errno::report("mkdir", &e))
             }
             Place::Draft(path) => {
                 self.desk.create(&path, caller, mode).map_err(io)?;
-                self.draft(&path).map_err(|e| errno::told("mkdir", &e))
+                self.draft(&path).map_err(|e| errno::report("mkdir", &e))
             }
             Place::Version(..) => Err(Errno::EROFS),
         }
@@ -249,7 +249,7 @@ impl StagingFs {
     /// Removes an empty draft, or a project that has nothing.
     pub fn rmdir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
         let io = |e: std::io::Error| Errno::from_i32(e.raw_os_error().unwrap_or(libc_eio()));
-        match self.place(parent, name)? {
+        match self.resolve(parent, name)? {
             Place::Project(project) => self.drafts().remove_project(&project).map_err(io),
             Place::Draft(path) => {
                 if !self.drafts().is_empty(&path).map_err(host)? {
@@ -257,7 +257,7 @@ impl StagingFs {
                 }
                 let frozen = self.drafts().freeze(&path, WRITERS_WAIT);
                 let removed = frozen.and_then(|frozen| self.desk.remove(&path, frozen));
-                removed.map_err(|e| errno::told("rmdir", &e))
+                removed.map_err(|e| errno::report("rmdir", &e))
             }
             Place::Version(..) => Err(Errno::EROFS),
         }

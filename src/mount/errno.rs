@@ -22,7 +22,7 @@ pub const fn of(kind: Kind) -> Errno {
 }
 
 /// The errno of an error that a reader meets; damage and failures leave a line in the log.
-pub fn told(what: &str, error: &Error) -> Errno {
+pub fn report(what: &str, error: &Error) -> Errno {
     match error.kind() {
         Kind::Corrupt | Kind::Unavailable | Kind::TimedOut | Kind::Unsupported | Kind::Full => {
             tracing::error!("{what}: {error}");

@@ -115,7 +115,7 @@ impl ReadFs {
                 Ok(Some(self.found(parent, name.as_bytes(), node)?))
             }
             Node::Version(version) => {
-                self.tell_use(&version)?;
+                self.record_use(&version)?;
                 self.within(reader, parent, (&version.place, version.place.root), name)
             }
             Node::Directory { place, tree } => self.within(reader, parent, (&place, tree), name),
@@ -166,7 +166,7 @@ impl ReadFs {
     }
 
     /// A run enters a version: that it uses it is durable before it sees anything of it.
-    pub(super) fn tell_use(&self, version: &VersionNode) -> Result<()> {
+    pub(super) fn record_use(&self, version: &VersionNode) -> Result<()> {
         let Some(RunUse { run, alias, told }) = &version.used else { return Ok(()) };
         if told.load(Ordering::Acquire) {
             return Ok(());

@@ -108,7 +108,7 @@ impl ReadFs {
                 Ok(())
             }
             Node::Version(version) => {
-                self.tell_use(&version)?;
+                self.record_use(&version)?;
                 let place = &version.place;
                 self.list_tree(reader, ino, (place, place.root, true), position, each)
             }

@@ -8,27 +8,27 @@
 mod adapter;
 mod attr;
 mod backing;
-mod control;
 mod convert;
 mod description;
 mod drafts;
-mod elsewhere;
-mod errands;
 mod errno;
 mod fs;
 mod guard;
 mod inode;
-mod lately;
 mod list;
 mod moves;
+mod other_mounts;
 mod publish;
+mod recent_timeouts;
 mod session;
 mod staging_adapter;
 mod staging_files;
 mod staging_list;
 mod table;
+mod workers;
+mod xattr;
 
-pub use elsewhere::{Elsewhere, elsewhere, mounts_of, mounts_with_devices};
+pub use other_mounts::{OtherMount, find_other_mounts, mounts_of, mounts_with_devices};
 pub use session::{
     MountOptions, Mounted, SOURCE_NAME, Watcher, mount_read_only, mount_staging, mounts,
     unmount_if_idle,

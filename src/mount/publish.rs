@@ -14,8 +14,8 @@ use fuser::{Errno, ReplyEmpty};
 
 use super::convert::done;
 use super::drafts::{Place, StagingFs};
-use super::errands::apart;
 use super::errno;
+use super::workers::on_own_thread;
 use crate::model::name::Alias;
 use crate::model::reference::{ArtifactPath, Selector};
 use crate::ops::drafts::CommitDraft;
@@ -36,7 +36,7 @@ pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: Repl
         return reply.error(Errno::EPERM);
     };
     // No thread that serves requests waits for it.
-    apart(reply, move |reply| done(commit_within(fs, draft, path, alias, pid), reply));
+    on_own_thread(reply, move |reply| done(commit_within(fs, draft, path, alias, pid), reply));
 }
 
 /// Has a draft committed, and waits for that a while.
@@ -99,6 +99,6 @@ fn commit(
     if told.send(outcome).is_err() && outcome.is_ok() {
         tracing::info!("draft {draft} was committed; mv did not wait for it");
         fs.desk.no_trouble(&told_of);
-        fs.desk.tell_moved(draft, &[]);
+        fs.desk.notify_moved(draft, &[]);
     }
 }

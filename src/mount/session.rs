@@ -14,14 +14,14 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::adapter::ReadOnly;
 use super::drafts::StagingFs;
-use super::elsewhere::mounts_with_devices;
 use super::fs::ReadFs;
 use super::guard::Guarded;
 use super::inode::ROOT;
+use super::other_mounts::mounts_with_devices;
 use super::staging_files::Staging;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::version::Change;
-use crate::ops::drafts::DraftDesk;
+use crate::ops::drafts::DraftService;
 use crate::ops::prefetch::Mode;
 use crate::ops::repository::Repository;
 
@@ -307,7 +307,7 @@ pub fn mount_read_only(
 /// As [`mount`].
 pub fn mount_staging(
     repository: Arc<Repository>,
-    desk: Arc<DraftDesk>,
+    desk: Arc<DraftService>,
     target: &Path,
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
@@ -321,7 +321,7 @@ pub fn mount_staging(
     let mounted = mount(staging, target, options, false)?;
     if let Some(notifier) = mounted.notifier() {
         // ENOENT: the kernel does not know the name.
-        told.tell(Box::new(move |draft, path| match path.split_last() {
+        told.notify_with(Box::new(move |draft, path| match path.split_last() {
             Some((name, above)) => {
                 let invalidate = |parent| {
                     let _ = notifier.inval_entry(fuser::INodeNo(parent), name.as_os_str());

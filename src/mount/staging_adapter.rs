@@ -19,11 +19,11 @@ use super::adapter::{
 };
 use super::convert::{caller, done, empty, entry, seek, time, xattr};
 use super::drafts::{DRAFT_TTL, file_attr, host, is_draft};
-use super::errands::{Waits, apart};
 use super::errno;
 use super::fs::Found;
 use super::publish::publish;
 use super::staging_files::Staging;
+use super::workers::{Waits, on_own_thread};
 use crate::content::store::Space;
 use crate::staging::{Result, SetAttr};
 
@@ -118,7 +118,7 @@ impl Filesystem for Staging {
         self.serve(ino.0, move |it| {
             let target = match is_draft(ino.0) {
                 true => it.fs.drafts().readlink(ino.0).map(Arc::from).map_err(host),
-                false => it.fs.read.readlink(ino.0).map_err(|e| errno::told("readlink", &e)),
+                false => it.fs.read.readlink(ino.0).map_err(|e| errno::report("readlink", &e)),
             };
             match target {
                 Ok(target) => reply.data(&target),
@@ -186,7 +186,7 @@ impl Filesystem for Staging {
         }
         // It waits for files to be closed, of which the mount's own threads hear.
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        apart(reply, move |reply| done(fs.rmdir(parent.0, &name), reply));
+        on_own_thread(reply, move |reply| done(fs.rmdir(parent.0, &name), reply));
     }
 
     fn symlink(
@@ -226,8 +226,8 @@ impl Filesystem for Staging {
                 });
             }
             (false, false) => {
-                let from = self.fs.place(parent.0, name);
-                let to = self.fs.place(newparent.0, newname);
+                let from = self.fs.resolve(parent.0, name);
+                let to = self.fs.resolve(newparent.0, newname);
                 let (from, to) = match (from, to) {
                     (Ok(from), Ok(to)) => (from, to),
                     (Err(e), _) | (_, Err(e)) => return reply.error(e),
@@ -297,7 +297,7 @@ impl Filesystem for Staging {
         let requester = requester(req);
         let work = move |it: &Self| {
             let read = || it.read_bytes(ino.0, fh.0, offset, size, requester);
-            let read = it.errands.lately().read(ino.0, offset, size, read);
+            let read = it.errands.recent_timeouts().read(ino.0, offset, size, read);
             reply_read(read, reply);
         };
         self.serve_bytes(ino.0, fh.0, work);

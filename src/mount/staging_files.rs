@@ -10,8 +10,8 @@ use super::adapter::{GENERATION, read_file};
 use super::backing::{Backings, Way};
 use super::convert::entry;
 use super::drafts::{DRAFT_TTL, StagingFs, file_attr, host, is_draft};
-use super::errands::{Errands, Refuse, Waits, apart};
 use super::errno;
+use super::workers::{Refuse, Waits, Workers, on_own_thread};
 use crate::content::external::Requester;
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
@@ -25,7 +25,7 @@ pub struct Staging {
     /// What the kernel reads and writes by itself.
     pub backings: Arc<Backings>,
     /// Threads that may wait for a remote store, in which versions are.
-    pub errands: Errands,
+    pub errands: Workers,
 }
 
 /// How the kernel is to cache a file that is not passed through.
@@ -42,7 +42,7 @@ fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
 impl Staging {
     /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
     pub fn new(fs: StagingFs, passthrough: bool) -> Self {
-        let errands = Errands::new(fs.reader().store().is_remote());
+        let errands = Workers::new(fs.reader().store().is_remote());
         Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), errands }
     }
 
@@ -56,7 +56,7 @@ impl Staging {
     pub fn waits_for_bytes(&self, ino: u64, handle: u64) -> bool {
         let waits = |content: &Content| self.waits() || content.is_external();
         match is_draft(ino) {
-            true => self.fs.drafts().stands_on(handle, waits),
+            true => self.fs.drafts().has_lower_content(handle, waits),
             false => self.fs.read.file(ino).is_ok_and(|file| waits(&file.content)),
         }
     }
@@ -108,7 +108,7 @@ impl Staging {
             };
         }
         let this = self.clone();
-        apart(reply, move |reply| work(&this, reply));
+        on_own_thread(reply, move |reply| work(&this, reply));
     }
 
     /// Answers open(2).
@@ -169,7 +169,7 @@ impl Staging {
         if handle.is_some() || size.unwrap_or(0) == 0 {
             return None;
         }
-        let content = self.fs.drafts().content_under(ino).ok().flatten();
+        let content = self.fs.drafts().lower_content(ino).ok().flatten();
         content.filter(Content::is_external)
     }
 
@@ -177,7 +177,7 @@ impl Staging {
     pub fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
         let Caller { uid, gid, pid } = caller;
         let permitted = self.fs.reader().permit(content, &Requester { uid, gid, pid });
-        permitted.map_err(|e| errno::told("open", &e))
+        permitted.map_err(|e| errno::report("open", &e))
     }
 
     fn answer_open(
@@ -265,7 +265,7 @@ impl Staging {
         draft: Arc<crate::model::reference::ArtifactPath>,
         root: Digest,
     ) -> Result<(), Errno> {
-        self.fs.desk.pin(&draft, root).map_err(|e| errno::told("copy", &e))
+        self.fs.desk.pin(&draft, root).map_err(|e| errno::report("copy", &e))
     }
 
     /// What is in an open file of a draft, or in a file of a version.
@@ -283,7 +283,7 @@ impl Staging {
         if !is_draft(ino) {
             let reader = self.fs.reader().on_behalf_of(requester);
             let read = read_file(&self.fs.read, &reader, ino, offset, size);
-            return read.map_err(|e| errno::told("read", &e));
+            return read.map_err(|e| errno::report("read", &e));
         }
         let mut buffer = vec![0; size as usize];
         let count = self.fs.drafts().read(handle, offset, &mut buffer).map_err(host)?;

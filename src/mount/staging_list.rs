@@ -26,7 +26,7 @@ impl Staging {
 
     fn lines(&self, ino: u64, offset: u64, each: &mut dyn FnMut(Line) -> bool) -> Done {
         let listed = self.fs.list(ino, offset.saturating_sub(DOTS), each);
-        listed.map_err(|e| errno::told("readdir", &e))
+        listed.map_err(|e| errno::report("readdir", &e))
     }
 
     /// Answers readdir.

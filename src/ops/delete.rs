@@ -27,7 +27,7 @@ const TABLE_BATCH: u32 = 8_192;
 
 /// When the dead bytes of packs that hold living ones go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purge {
+pub enum Reclaim {
     /// At once.
     Now,
     /// When [`collect`] is called; packs without a living object go at once.
@@ -44,9 +44,9 @@ pub fn delete(
     repository: &Repository,
     reference: &Reference,
     delete_aliases: bool,
-    when: Purge,
+    when: Reclaim,
 ) -> Result<(VersionInfo, u64)> {
-    super::holder::release_orphans(repository)?;
+    super::process_id::release_orphans(repository)?;
     let registry = &repository.registry;
     let there = registry.lookup(reference.clone())?;
     let info = match registry.delete(there.reference(), delete_aliases) {
@@ -65,9 +65,9 @@ pub fn delete(
 pub fn expire(
     repository: &Repository,
     version: &VersionInfo,
-    when: Purge,
+    when: Reclaim,
 ) -> Result<Option<(VersionInfo, u64)>> {
-    super::holder::release_orphans(repository)?;
+    super::process_id::release_orphans(repository)?;
     let gone = match repository.registry.expire(version.path.clone(), version.number) {
         // It is gone: somebody else deleted it, or this very call did and its answer was lost.
         Err(e) if e.kind() == Kind::NotFound => Some(version.clone()),
@@ -82,25 +82,25 @@ pub fn expire(
 ///
 /// # Errors
 /// When the registry or the store fails.
-pub fn reap(repository: &Repository) -> Result<u64> {
-    free(repository, Purge::Now)
+pub fn collect_garbage(repository: &Repository) -> Result<u64> {
+    free(repository, Reclaim::Now)
 }
 
 /// Removes dead objects from the registry and purges their packs, and repeats that as long as it frees something: an
 /// object that dies while its pack is rewritten is found only by the next pass. Returns the freed bytes.
-fn free(repository: &Repository, when: Purge) -> Result<u64> {
-    let mut freed = bury(repository)?;
-    while purge(repository, when)? {
-        freed += bury(repository)?;
+fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
+    let mut freed = collect_unreachable(repository)?;
+    while reclaim_packs(repository, when)? {
+        freed += collect_unreachable(repository)?;
     }
     Ok(freed)
 }
 
-fn bury(repository: &Repository) -> Result<u64> {
+fn collect_unreachable(repository: &Repository) -> Result<u64> {
     let registry = &repository.registry;
     let mut freed = 0;
     loop {
-        let dead = registry.dead(BURY_BATCH)?;
+        let dead = registry.unreachable(BURY_BATCH)?;
         if dead.is_empty() {
             return Ok(freed);
         }
@@ -123,11 +123,11 @@ fn bury(repository: &Repository) -> Result<u64> {
             references += children.len();
             batch.push((digest, children));
             if references >= BURY_REFERENCES {
-                freed += registry.bury(std::mem::take(&mut batch))?;
+                freed += registry.collect(std::mem::take(&mut batch))?;
                 references = 0;
             }
         }
-        freed += registry.bury(batch)?;
+        freed += registry.collect(batch)?;
     }
 }
 
@@ -149,7 +149,7 @@ impl Failures {
         })
     }
 
-    fn told(self) -> Result<()> {
+    fn into_result(self) -> Result<()> {
         let Some(first) = self.first else { return Ok(()) };
         let (packs, kind) = (self.packs, first.kind());
         let what = format!("dead bytes of {packs} packs could not be freed: {}", first.message());
@@ -160,27 +160,27 @@ impl Failures {
 
 /// Removes packs without a live object, and frees or defers the dead bytes of the others. Returns whether anything
 /// was freed.
-fn purge(repository: &Repository, when: Purge) -> Result<bool> {
+fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     let (mut failures, mut freed) = (Failures::default(), false);
-    each_purgeable(repository, false, &mut |pack, mark| {
-        if when == Purge::Later && pack.live_objects > 0 {
-            return repository.registry.defer_purge(pack.id, mark);
+    each_reclaimable(repository, false, &mut |pack, mark| {
+        if when == Reclaim::Later && pack.live_objects > 0 {
+            return repository.registry.defer_reclaim(pack.id, mark);
         }
-        freed |= failures.note(pack.id, purge_pack(repository, pack, mark));
+        freed |= failures.note(pack.id, reclaim_pack(repository, pack, mark));
         Ok(())
     })?;
-    if freed { Ok(true) } else { failures.told().map(|()| false) }
+    if freed { Ok(true) } else { failures.into_result().map(|()| false) }
 }
 
 /// Calls `each` with every pack that may be purged and the number of its mark.
-fn each_purgeable(
+fn each_reclaimable(
     repository: &Repository,
     deferred: bool,
     each: &mut dyn FnMut(&PackInfo, u64) -> Result<()>,
 ) -> Result<()> {
     let mut after = None;
     loop {
-        let page = repository.registry.purgeable(after, PURGE_BATCH, deferred)?;
+        let page = repository.registry.reclaimable(after, PURGE_BATCH, deferred)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.id);
         page.iter().try_for_each(|(pack, mark)| each(pack, *mark))?;
@@ -203,34 +203,34 @@ pub struct Collected {
 ///
 /// # Errors
 /// When the registry or the store fails; the next call goes on.
-pub fn collect(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
-    super::holder::release_orphans(repository)?;
+pub fn collect_deferred(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
+    super::process_id::release_orphans(repository)?;
     let (mut collected, mut failures) = (Collected::default(), Failures::default());
-    each_purgeable(repository, true, &mut |pack, mark| {
+    each_reclaimable(repository, true, &mut |pack, mark| {
         let dead = pack.length_bytes.saturating_sub(pack.live_bytes);
         if pack.live_objects > 0 && dead * 100 <= pack.length_bytes * garbage_percent {
             collected.left_bytes += dead;
-        } else if failures.note(pack.id, purge_pack(repository, pack, mark)) {
+        } else if failures.note(pack.id, reclaim_pack(repository, pack, mark)) {
             collected.packs += 1;
             collected.freed_bytes += dead;
         }
         Ok(())
     })?;
     // What died in a pack while it was written anew.
-    collected.freed_bytes += reap(repository)?;
-    failures.told().map(|()| collected)
+    collected.freed_bytes += collect_garbage(repository)?;
+    failures.into_result().map(|()| collected)
 }
 
 /// Frees the dead bytes of a pack; `false` when somebody else does.
-fn purge_pack(repository: &Repository, pack: &PackInfo, mark: u64) -> Result<bool> {
+fn reclaim_pack(repository: &Repository, pack: &PackInfo, mark: u64) -> Result<bool> {
     let (store, registry) = (&repository.store, &repository.registry);
     if pack.live_objects == 0 {
         store.remove(pack.id)?;
-        registry.purged(pack.id, 0, mark)?;
+        registry.reclaimed(pack.id, 0, mark)?;
         return Ok(true);
     }
     if store.is_remote() {
-        return claim_and_rewrite(repository, pack.id);
+        return rewrite_if_unclaimed(repository, pack.id);
     }
     let length = match store.pack_length(pack.id) {
         Err(e) if e.kind() == Kind::NotFound => return missing(repository, pack.id, mark),
@@ -247,7 +247,7 @@ fn purge_pack(repository: &Repository, pack: &PackInfo, mark: u64) -> Result<boo
     }
     let extents: Vec<_> = alive.iter().map(|e| (e.offset, u64::from(e.stored_bytes))).collect();
     store.punch(pack.id, &gaps(&extents, length))?;
-    registry.purged(pack.id, length, mark)?;
+    registry.reclaimed(pack.id, length, mark)?;
     Ok(true)
 }
 
@@ -263,7 +263,7 @@ fn missing(repository: &Repository, id: PackId, mark: u64) -> Result<bool> {
             tracing::warn!(%id, "the pack is missing with {objects} objects; verify tells more");
         }
     }
-    registry.purged(id, 0, mark)?;
+    registry.reclaimed(id, 0, mark)?;
     Ok(true)
 }
 
@@ -313,9 +313,9 @@ fn from_table(repository: &Repository, id: PackId) -> Result<Vec<IndexEntry>> {
 }
 
 /// Writes what lives of a remote pack to another, unless somebody else does already.
-fn claim_and_rewrite(repository: &Repository, old: PackId) -> Result<bool> {
+fn rewrite_if_unclaimed(repository: &Repository, old: PackId) -> Result<bool> {
     let lease = Lease::begin(repository, format!("rewrite pack {old}"))?;
-    let done = match repository.registry.claim_purge(lease.id(), old) {
+    let done = match repository.registry.claim_reclaim(lease.id(), old) {
         Ok(Some(mark)) => rewrite(repository, lease.id(), old, mark),
         Ok(None) => Ok(false),
         Err(e) => Err(e),
@@ -330,7 +330,7 @@ fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> R
     let (store, registry) = (&repository.store, &repository.registry);
     if registry.pack(old)?.is_none_or(|pack| pack.live_objects == 0) {
         store.remove(old)?;
-        registry.purged(old, 0, mark)?;
+        registry.reclaimed(old, 0, mark)?;
         return Ok(true);
     }
     let (alive, _) = living(repository, old)?;
@@ -362,7 +362,7 @@ fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> R
         return Err(Error::new(Kind::Corrupt, what).hint("`artifactfs fsck` tells more"));
     }
     store.remove(old)?;
-    registry.purged(old, 0, mark)?;
+    registry.reclaimed(old, 0, mark)?;
     Ok(true)
 }
 

@@ -250,7 +250,7 @@ impl Walk<'_> {
         let target = std::ffi::CString::new(target)
             .map_err(|_| Error::new(Kind::Corrupt, format!("{} holds a NUL", shown.display())))?;
         symlinkat(&*target, directory, &temporary).at("create", shown)?;
-        place(directory, &temporary, name, shown)
+        rename_into_place(directory, &temporary, name, shown)
     }
 }
 
@@ -260,7 +260,12 @@ fn temporary_name() -> String {
 
 /// Gives the complete file its name; what had the name before is replaced, unless it is a
 /// directory.
-fn place(directory: &OwnedFd, temporary: &str, name: &EntryName, shown: &Path) -> Result<()> {
+fn rename_into_place(
+    directory: &OwnedFd,
+    temporary: &str,
+    name: &EntryName,
+    shown: &Path,
+) -> Result<()> {
     let renamed = renameat(directory, temporary, directory, name.as_os_str());
     if let Err(e) = renamed {
         // What failed is what is told; the leftover has a name of its own.
@@ -341,7 +346,7 @@ fn write_file(repository: &Repository, job: &Job) -> Result<Made> {
         let _ = unlinkat(&*job.directory, &*temporary, AtFlags::empty());
         return Err(e);
     }
-    place(&job.directory, &temporary, &job.name, &job.shown)?;
+    rename_into_place(&job.directory, &temporary, &job.name, &job.shown)?;
     Ok(Made::Written(job.content.size_bytes()))
 }
 

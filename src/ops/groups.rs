@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::delete::reap;
-use super::holder;
+use super::delete::collect_garbage;
 use super::lease::Lease;
+use super::merge_walk::{MergeWalk, Step};
+use super::process_id;
 use super::put::{NewVersion, PutReport, PutRequest, merge};
 use super::repository::Repository;
-use super::together::{Step, Together};
 use crate::content::directory::lookup;
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
@@ -237,7 +237,7 @@ fn overwritten(
     if old == new {
         return Ok(());
     }
-    let mut both = Together::new(reader, &[old, new])?;
+    let mut both = MergeWalk::new(reader, &[old, new])?;
     while let Some(step) = both.next()? {
         let Step::Name(name, targets) = step else { continue };
         let [(_, old), (_, new)] = targets.as_slice() else { continue };
@@ -328,7 +328,7 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let done = finish_under(repository, &lease, request);
     let finished = lease.end(repository, done)?;
     // Writers that were killed when they had added their part have left their leases.
-    if let Err(e) = holder::release_orphans(repository) {
+    if let Err(e) = process_id::release_orphans(repository) {
         tracing::warn!("what killed writers of a finished group left is not freed yet: {e}");
     }
     Ok(finished)
@@ -371,10 +371,10 @@ pub fn discard(
     path: &ArtifactPath,
     group: &GroupName,
 ) -> Result<(GroupInfo, u64)> {
-    holder::release_orphans(repository)?;
+    process_id::release_orphans(repository)?;
     let registry = &repository.registry;
     let info = registry.open_group(path.clone(), group.clone())?;
     registry.discard_group(path.clone(), group.clone(), info.last)?;
-    let freed = reap(repository)?;
+    let freed = collect_garbage(repository)?;
     Ok((info, freed))
 }

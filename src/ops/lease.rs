@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::delete::reap;
-use super::holder;
+use super::delete::collect_garbage;
+use super::process_id;
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::registry::{LeaseId, Registry};
@@ -38,7 +38,7 @@ impl Lease {
     /// # Errors
     /// When the registry fails.
     pub(super) fn begin(repository: &Repository, purpose: String) -> Result<Self> {
-        super::maintenance::settle(repository)?;
+        super::maintenance::finish_interrupted(repository)?;
         let lease = Self::renewed_every(&repository.registry, purpose, RENEW_EVERY)?;
         match repository.refuse_moved() {
             Ok(()) => Ok(lease),
@@ -51,7 +51,7 @@ impl Lease {
         purpose: String,
         period: Duration,
     ) -> Result<Self> {
-        let id = registry.begin(purpose.clone(), holder::new_holder())?;
+        let id = registry.begin(purpose.clone(), process_id::new_holder())?;
         let (stop, stopped) = channel();
         let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
         let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
@@ -70,7 +70,7 @@ impl Lease {
     /// successor has looked.
     fn adopt_orphans(&self, purpose: &str) -> Result<()> {
         for _ in 0..LOOKS_MAX {
-            let orphans = holder::orphans_for(&*self.registry, purpose, self.id)?;
+            let orphans = process_id::orphans_for(&*self.registry, purpose, self.id)?;
             if orphans.is_empty() {
                 break;
             }
@@ -108,7 +108,7 @@ impl Lease {
         // A store that did not answer would only be waited for again: whoever comes next frees what died.
         let answers = !done.as_ref().is_err_and(|e| is_silence(e.kind()));
         let ended = ended.and_then(|kept_bytes| match answers {
-            true => reap(repository).map(|_| kept_bytes),
+            true => collect_garbage(repository).map(|_| kept_bytes),
             false => Ok(kept_bytes),
         });
         match (done, ended) {
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::model::version::Timestamp;
-    use crate::registry::Embedded;
+    use crate::registry::EngineRegistry;
     use crate::registry::engine::memory::MemoryEngine;
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         let now = Arc::new(AtomicU64::new(1));
         let clock = Arc::clone(&now);
         let clock = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
-        let registry = Embedded::open(Box::new(MemoryEngine::default()), clock).unwrap();
+        let registry = EngineRegistry::open(Box::new(MemoryEngine::default()), clock).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let period = Duration::from_millis(5);
         let lease = Lease::renewed_every(&registry, "test".to_owned(), period).unwrap();

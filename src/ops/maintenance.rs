@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::holder::{idle_leases, is_dead, this_process};
+use super::process_id::{idle_leases, is_dead, this_process};
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Maintenance, MaintenanceMode, Registry};
@@ -31,7 +31,7 @@ pub struct Held<'a> {
 /// # Errors
 /// [`Kind::Conflict`] while somebody writes, or while another process does maintenance.
 pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
-    settle(repository)?;
+    finish_interrupted(repository)?;
     let registry = &repository.registry;
     let holder = this_process();
     registry.begin_maintenance(mode, holder.clone(), None, idle_leases(&**registry)?)?;
@@ -110,7 +110,7 @@ fn is_abandoned(registry: &dyn Registry, mark: &Maintenance) -> Result<bool> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] while another process does maintenance.
-pub fn settle(repository: &Repository) -> Result<()> {
+pub fn finish_interrupted(repository: &Repository) -> Result<()> {
     let registry = &repository.registry;
     let Some(mark) = registry.maintenance()? else { return Ok(()) };
     if !is_abandoned(&**registry, &mark)? {

@@ -1,7 +1,7 @@
 //! Pruning: deleting the versions that no alias keeps, or whose time is over.
 
 use super::repository::Repository;
-use super::{delete, listing, share};
+use super::{delete, exclusive_size, listing};
 use crate::error::Result;
 use crate::model::name::{ArtifactName, ArtifactType, ProjectName};
 use crate::model::version::{Timestamp, VersionInfo};
@@ -67,7 +67,7 @@ fn choose(versions: Vec<VersionInfo>, request: &PruneRequest, now: Timestamp) ->
 /// What reading a node says.
 pub fn bytes_of(repository: &Repository, doomed: &[VersionInfo]) -> Result<u64> {
     let roots: Vec<_> = doomed.iter().map(|version| version.root).collect();
-    share::exclusive_bytes(repository, &roots)
+    exclusive_size::exclusive_bytes(repository, &roots)
 }
 
 /// Deletes them; one that got an alias meanwhile, or lives longer now, stays. Returns those that went and the bytes.
@@ -78,7 +78,7 @@ pub fn prune(
     repository: &Repository,
     doomed: Vec<VersionInfo>,
     expired: bool,
-    when: delete::Purge,
+    when: delete::Reclaim,
 ) -> Result<(Vec<VersionInfo>, u64)> {
     let mut gone = Vec::new();
     let mut freed = 0;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::holder::is_dead;
+use super::process_id::is_dead;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};

@@ -1,8 +1,8 @@
 //! Aliases, descriptions, metadata, tags and time to live: what can be said anew about a version.
 
 use super::api::{AliasChange, Update};
-use super::embedded::Embedded;
 use super::engine::Transaction;
+use super::engine_registry::EngineRegistry;
 use super::keys;
 use super::naming::{aliases, lookup};
 use super::properties::{check_said, hold_protected};
@@ -96,7 +96,7 @@ fn moves<'a>(info: &VersionInfo, change: &'a AliasChange) -> (Vec<Alias>, &'a [A
     }
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn update_version(
         &self,
         reference: &Reference,

@@ -276,7 +276,7 @@ macro_rules! registry_calls {
             $($call { $($arg: $type),* },)*
         }
 
-        /// Answers a call; the bytes are what [`Carrier::carry`] hands back.
+        /// Answers a call; the bytes are what [`Transport::call`] hands back.
         ///
         /// # Errors
         /// Those of the call.
@@ -286,21 +286,21 @@ macro_rules! registry_calls {
             }
         }
 
-        impl<C: Carrier> Registry for C {
+        impl<T: Transport> Registry for T {
             $(fn $name(&self, $($arg: $type),*) -> Result<$ret> {
-                unpack(&self.carry(Call::$call { $($arg),* })?)
+                unpack(&self.call(Call::$call { $($arg),* })?)
             })*
         }
     };
 }
 
 /// Something that brings calls to a registry and answers back.
-pub trait Carrier: Send + Sync {
+pub trait Transport: Send + Sync {
     /// The answer of [`dispatch`].
     ///
     /// # Errors
     /// Those of the call, or [`Kind::Unavailable`] when the other side cannot be reached.
-    fn carry(&self, call: Call) -> Result<Vec<u8>>;
+    fn call(&self, call: Call) -> Result<Vec<u8>>;
 }
 
 fn pack<T: Serialize>(answer: &T) -> Result<Vec<u8>> {
@@ -374,18 +374,18 @@ registry_calls! {
     /// that the registry was changed, unless `trusted`.
     time_to_expire = TimeToExpire(trusted: bool) -> Timestamp;
     /// Dead objects that still count their children, at most `limit`.
-    dead = Dead(limit: u32) -> Vec<(Digest, Located)>;
+    unreachable = Unreachable(limit: u32) -> Vec<(Digest, Located)>;
     /// Takes dead objects, given with their children, out of the table; how many bytes died.
-    bury = Bury(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
+    collect = Collect(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
     /// Packs above `after` with dead bytes, that nobody writes or purges, in the order of ids, at most
     /// `limit`, each with the number of its mark; with `deferred` also those whose dead bytes may stay.
-    purgeable = Purgeable(after: Option<PackId>, limit: u32, deferred: bool) -> Vec<(PackInfo, u64)>;
+    reclaimable = Reclaimable(after: Option<PackId>, limit: u32, deferred: bool) -> Vec<(PackInfo, u64)>;
     /// The dead bytes of a pack stay until garbage is collected, or until more of it dies; nothing happens
     /// when that was so since the mark had the number `mark`.
-    defer_purge = DeferPurge(pack: PackId, mark: u64) -> ();
+    defer_reclaim = DeferReclaim(pack: PackId, mark: u64) -> ();
     /// Keeps others from purging a pack while the lease lives; the number of its mark, or `None` when
     /// there is nothing to purge or somebody else does.
-    claim_purge = ClaimPurge(lease: LeaseId, pack: PackId) -> Option<u64>;
+    claim_reclaim = ClaimReclaim(lease: LeaseId, pack: PackId) -> Option<u64>;
     /// Objects of pack `from` were written to pack `to`, at the offsets given: they are there now. How
     /// many were still alive.
     relocate = Relocate(lease: LeaseId, from: PackId, to: PackId, length_bytes: u64, moved: Vec<(Digest, u64)>) -> u64;
@@ -395,7 +395,7 @@ registry_calls! {
     live_in = LiveIn(pack: PackId, digests: Vec<Digest>) -> Vec<bool>;
     /// The dead bytes that a pack had when its mark had the number `mark` are gone; `length_bytes` is what
     /// is left (0: the pack is gone).
-    purged = Purged(pack: PackId, length_bytes: u64, mark: u64) -> ();
+    reclaimed = Reclaimed(pack: PackId, length_bytes: u64, mark: u64) -> ();
     /// What changed after `after`; waits up to `wait_milliseconds` for something to change.
     changes = ChangesAfter(after: u64, wait_milliseconds: u64) -> Changes;
     /// Objects above `after` in the order of digests, at most `limit`.
@@ -435,7 +435,7 @@ registry_calls! {
     /// The runs of a project after one, in the order of their beginning, at most `limit`.
     runs = Runs(project: ProjectName, after: Option<(Timestamp, RunId)>, limit: u32) -> Page<RunInfo>;
     /// The run goes on.
-    beat = Beat(id: RunId) -> ();
+    heartbeat = Heartbeat(id: RunId) -> ();
     /// Adds to an open run.
     log = Log(id: RunId, log: RunLog) -> RunInfo;
     /// Rows of metrics from row `from` on, at most `limit`.

@@ -2,9 +2,9 @@
 //! is still there. Nothing is ever taken out of the table here.
 
 use super::api::{Fix, PackInfo};
-use super::delete::mark_purge;
-use super::embedded::Embedded;
+use super::delete::mark_reclaimable;
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::EngineRegistry;
 use super::keys;
 use super::maintenance::held_mark;
 use super::objects::{PackCounts, count_absent, object, pack_info};
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId, Presence};
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn apply_fixes(&self, holder: &str, fixes: &[Fix]) -> Result<u64> {
         self.write_aside(Durability::Immediate, |transaction| {
             held_mark(&*transaction, holder)?;
@@ -79,7 +79,7 @@ fn fix_object(
         count_absent(transaction, i64::from(now.is_absent()))?;
         transaction.put(&keys::object(digest), &encode_object(now))?;
     }
-    let dead = keys::dead(digest);
+    let dead = keys::unreachable(digest);
     let marked = transaction.get(&dead)?.is_some();
     let is_dead = now.refs == 0 && !is_held(&*transaction, pins, digest, now)?;
     match is_dead {
@@ -131,9 +131,9 @@ fn free_pack(transaction: &mut dyn Transaction, id: PackId) -> Result<bool> {
     let pack: PackRecord = record::decode(&bytes)?;
     let dead = pack.lease.is_none()
         && (pack.live_objects == 0 || pack.live_bytes < pack.length_bytes)
-        && transaction.get(&keys::purge(id))?.is_none();
+        && transaction.get(&keys::reclaimable(id))?.is_none();
     if dead {
-        mark_purge(transaction, id)?;
+        mark_reclaimable(transaction, id)?;
     }
     Ok(dead)
 }

@@ -2,8 +2,8 @@
 
 use super::alias::{point, rewrite};
 use super::api::{CommitRequest, LeaseId, Update};
-use super::embedded::Embedded;
 use super::engine::{Transaction, View};
+use super::engine_registry::EngineRegistry;
 use super::keys;
 use super::lease::{answer, fingerprint, has_answered, live_lease};
 use super::naming;
@@ -29,7 +29,7 @@ fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber,
     naming::newest_below(view, path, above)
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn commit_version(
         &self,
         lease: LeaseId,

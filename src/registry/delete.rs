@@ -6,8 +6,8 @@
 //! comes next goes on where an interrupted deletion stopped.
 
 use super::api::{LeaseId, PackInfo};
-use super::embedded::{Embedded, next_counter};
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, next_counter};
 use super::keys::{self, Key, Space};
 use super::lease::{is_live, live_lease};
 use super::naming::{count_one_less, lookup};
@@ -24,8 +24,8 @@ use crate::model::version::VersionInfo;
 const PAGE: usize = 1_000;
 
 /// Takes a version away with its aliases, and one reference from its root.
-pub(super) fn take_away(transaction: &mut dyn Transaction, info: &VersionInfo) -> Result<()> {
-    Embedded::drop_aliases(transaction, &info.path, info.number)?;
+pub(super) fn remove_version(transaction: &mut dyn Transaction, info: &VersionInfo) -> Result<()> {
+    EngineRegistry::drop_aliases(transaction, &info.path, info.number)?;
     transaction.delete(&keys::version(&info.path, info.number))?;
     count_one_less(transaction, &info.path, info.number)?;
     let mut counts = PackCounts::default();
@@ -33,7 +33,7 @@ pub(super) fn take_away(transaction: &mut dyn Transaction, info: &VersionInfo) -
     counts.store(transaction)
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn delete_version(
         &self,
         reference: &Reference,
@@ -49,13 +49,13 @@ impl Embedded {
                     Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
                 );
             }
-            take_away(transaction, &info)?;
+            remove_version(transaction, &info)?;
             Ok(info)
         })
     }
 
-    pub(super) fn list_dead(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
-        let (from, to) = Key::of(Space::Dead).range();
+    pub(super) fn list_unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
+        let (from, to) = Key::of(Space::Unreachable).range();
         self.write(Durability::Eventual, |transaction| {
             let mut dead = Vec::new();
             for (key, _) in transaction.scan(&from, &to, limit as usize)? {
@@ -69,13 +69,13 @@ impl Embedded {
         })
     }
 
-    pub(super) fn bury_objects(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
+    pub(super) fn collect_objects(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
         self.write(Durability::Immediate, |transaction| {
             let mut counts = PackCounts::default();
             let mut freed = 0;
             for (digest, children) in objects {
-                let known_dead = transaction.get(&keys::dead(digest))?.is_some();
-                transaction.delete(&keys::dead(digest))?;
+                let known_dead = transaction.get(&keys::unreachable(digest))?.is_some();
+                transaction.delete(&keys::unreachable(digest))?;
                 let Some(located) = object(&*transaction, digest)? else {
                     continue;
                 };
@@ -94,7 +94,7 @@ impl Embedded {
         })
     }
 
-    pub(super) fn list_purgeable(
+    pub(super) fn list_reclaimable(
         &self,
         after: Option<PackId>,
         limit: u32,
@@ -103,7 +103,7 @@ impl Embedded {
         self.read(|view| {
             let (mut found, mut after) = (Vec::new(), after);
             loop {
-                let mut page = marked(view, Space::Purge, after)?;
+                let mut page = marked(view, Space::Reclaimable, after)?;
                 if deferred {
                     page.extend(marked(view, Space::Deferred, after)?);
                     page.sort_unstable_by_key(|(id, _)| *id);
@@ -124,7 +124,7 @@ impl Embedded {
     pub(super) fn mark_deferred(&self, id: PackId, number: u64) -> Result<()> {
         self.write(Durability::Immediate, |transaction| match mark(&*transaction, id)? {
             Some(mark) if mark.number == number => {
-                transaction.delete(&keys::purge(id))?;
+                transaction.delete(&keys::reclaimable(id))?;
                 transaction.put(&keys::deferred(id), &[])
             }
             _ => Ok(()),
@@ -138,19 +138,19 @@ impl Embedded {
                 if transaction.get(&keys::deferred(id))?.is_none() {
                     return Ok(None);
                 }
-                mark_purge(transaction, id)?;
+                mark_reclaimable(transaction, id)?;
             }
             let Some(mut mark) = mark(&*transaction, id)? else { return Ok(None) };
             if mark.claim != lease.0 && is_live(&*transaction, mark.claim)? {
                 return Ok(None);
             }
             mark.claim = lease.0;
-            transaction.put(&keys::purge(id), &mark.encode())?;
+            transaction.put(&keys::reclaimable(id), &mark.encode())?;
             Ok(Some(mark.number))
         })
     }
 
-    pub(super) fn mark_purged(&self, id: PackId, length_bytes: u64, number: u64) -> Result<()> {
+    pub(super) fn mark_reclaimed(&self, id: PackId, length_bytes: u64, number: u64) -> Result<()> {
         self.write(Durability::Eventual, |transaction| {
             let Some(bytes) = transaction.get(&keys::pack(id))? else {
                 return forget_marks(transaction, id);
@@ -204,19 +204,19 @@ impl Mark {
 }
 
 fn mark(view: &dyn View, id: PackId) -> Result<Option<Mark>> {
-    Ok(view.get(&keys::purge(id))?.map(|bytes| Mark::decode(&bytes)))
+    Ok(view.get(&keys::reclaimable(id))?.map(|bytes| Mark::decode(&bytes)))
 }
 
 /// Notes that a pack has dead bytes, in a mark with a new number: who purges it now does not know of them.
-pub(super) fn mark_purge(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
+pub(super) fn mark_reclaimable(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
     let claim = mark(&*transaction, id)?.map_or(0, |mark| mark.claim);
     let number = next_counter(transaction, "purge")?;
     transaction.delete(&keys::deferred(id))?;
-    transaction.put(&keys::purge(id), &Mark { number, claim }.encode())
+    transaction.put(&keys::reclaimable(id), &Mark { number, claim }.encode())
 }
 
 fn forget_marks(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
-    transaction.delete(&keys::purge(id))?;
+    transaction.delete(&keys::reclaimable(id))?;
     transaction.delete(&keys::deferred(id))
 }
 

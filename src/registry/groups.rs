@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{CommitRequest, LeaseId};
 use super::commit::{commit_in, refuse_other_type};
-use super::embedded::{Embedded, each_below, next_counter};
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, each_below, next_counter};
 use super::keys::{self, Key, Space};
 use super::lease::{answer, fingerprint, has_answered, live_lease};
 use super::naming;
@@ -189,7 +189,7 @@ fn remove_parts(
     counts.store(transaction)
 }
 
-impl Embedded {
+impl EngineRegistry {
     /// Fails with [`Kind::Conflict`] when a part of type `wanted` could not be added.
     pub(super) fn find_group(
         &self,

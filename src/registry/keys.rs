@@ -54,9 +54,9 @@ pub enum Space {
     /// The change log.
     Change = b'c',
     /// Dead objects.
-    Dead = b'd',
+    Unreachable = b'd',
     /// Packs with dead bytes.
-    Purge = b'f',
+    Reclaimable = b'f',
     /// Packs whose dead bytes may stay for now.
     Deferred = b'F',
     /// Packs.
@@ -226,8 +226,8 @@ pub fn object(digest: &Digest) -> Vec<u8> {
 }
 
 /// A dead object's mark.
-pub fn dead(digest: &Digest) -> Vec<u8> {
-    Key::of(Space::Dead).fixed(digest.as_bytes()).done()
+pub fn unreachable(digest: &Digest) -> Vec<u8> {
+    Key::of(Space::Unreachable).fixed(digest.as_bytes()).done()
 }
 
 /// A pin.
@@ -241,8 +241,8 @@ pub fn pack(id: PackId) -> Vec<u8> {
 }
 
 /// The mark of a pack with dead bytes.
-pub fn purge(id: PackId) -> Vec<u8> {
-    Key::of(Space::Purge).fixed(&id.0).done()
+pub fn reclaimable(id: PackId) -> Vec<u8> {
+    Key::of(Space::Reclaimable).fixed(&id.0).done()
 }
 
 /// The mark of a pack whose dead bytes may stay for now.

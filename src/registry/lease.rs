@@ -11,9 +11,9 @@ use super::api::{
     DRAFT_HOLDER, ENDING_HOLDER, Judged, LEASE_MILLISECONDS, LEFT_HOLDER, LEFT_MILLISECONDS,
     LeaseId, LeaseInfo,
 };
-use super::delete::mark_purge;
-use super::embedded::{Embedded, each_below, next_counter};
+use super::delete::mark_reclaimable;
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, each_below, next_counter};
 use super::keys::{self, Key, Space};
 use super::objects::object;
 use super::pins::{Pins, unpin};
@@ -150,7 +150,7 @@ enum Given {
     Ended,
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn begin_lease(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
         let now = (self.clock)();
         let expires = match holder {
@@ -266,7 +266,7 @@ impl Embedded {
             let digests = unpin(transaction, id.0)?;
             let mut pins = Pins::default();
             for digest in &digests {
-                bury_if_unused(transaction, &mut pins, digest)?;
+                mark_if_unreachable(transaction, &mut pins, digest)?;
             }
             Ok(!digests.is_empty())
         })
@@ -314,7 +314,7 @@ impl Embedded {
             // Objects that somebody else registered first left dead bytes here, and a pack
             // that was announced and never finished is dead as a whole.
             if pack.live_objects == 0 || pack.live_bytes < pack.length_bytes {
-                mark_purge(transaction, id)?;
+                mark_reclaimable(transaction, id)?;
             }
             Ok(())
         })?;
@@ -333,7 +333,7 @@ impl Embedded {
             if look == LOOK_THROUGH {
                 let mut pins = Pins::default();
                 for digest in record::decode_digests(&value)? {
-                    bury_if_unused(transaction, &mut pins, &digest)?;
+                    mark_if_unreachable(transaction, &mut pins, &digest)?;
                 }
             }
             transaction.delete(&key)?;
@@ -343,7 +343,7 @@ impl Embedded {
 }
 
 /// Marks an object dead when nothing refers to it and no lease holds it.
-fn bury_if_unused(
+fn mark_if_unreachable(
     transaction: &mut dyn Transaction,
     pins: &mut Pins,
     digest: &Digest,
@@ -356,7 +356,7 @@ fn bury_if_unused(
     }
     let pack = pack_record(&*transaction, located.extent.pack)?;
     if pack.and_then(|pack| pack.lease).is_none() {
-        transaction.put(&keys::dead(digest), &[])?;
+        transaction.put(&keys::unreachable(digest), &[])?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 //! holder is gone takes the mark over by compare-and-set.
 
 use super::api::{DRAFT_HOLDER, LEFT_HOLDER, LeaseId};
-use super::embedded::{Embedded, each_below};
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, each_below};
 use super::keys::{self, Key, Space};
 use super::record::{self, LeaseRecord, Maintenance, MaintenanceMode};
 use crate::error::{Error, Kind, Result};
@@ -69,7 +69,7 @@ fn refuse_writers(view: &dyn View, idle: &[LeaseId]) -> Result<()> {
         .hint("try again when they have finished"))
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn find_mark(&self) -> Result<Option<Maintenance>> {
         self.read(|view| mark(view))
     }

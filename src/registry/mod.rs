@@ -13,8 +13,8 @@ mod clock;
 mod commit;
 mod counter;
 mod delete;
-mod embedded;
 pub mod engine;
+mod engine_registry;
 mod groups;
 mod keys;
 mod lease;
@@ -30,11 +30,11 @@ mod runs;
 mod sweeps;
 
 pub use api::{
-    Added, AliasChange, ArtifactUpdate, Call, Carrier, Changes, CommitRequest, DRAFT_HOLDER,
-    Detail, Fix, Judged, LeaseId, LeaseInfo, PackInfo, Page, Rebuilt, Registry, RegistryInfo,
-    Update, dispatch,
+    Added, AliasChange, ArtifactUpdate, Call, Changes, CommitRequest, DRAFT_HOLDER, Detail, Fix,
+    Judged, LeaseId, LeaseInfo, PackInfo, Page, Rebuilt, Registry, RegistryInfo, Transport, Update,
+    dispatch,
 };
 pub use clock::{Clock, system_clock};
-pub use embedded::{CHANGES_WAIT_MAX, Embedded, LastChange};
+pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
 pub use groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 pub use record::{Committed, Maintenance, MaintenanceMode};

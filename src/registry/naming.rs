@@ -1,8 +1,8 @@
 //! Projects, artifacts, versions: looking up and listing.
 
 use super::api::{Detail, Page};
-use super::embedded::{Embedded, each_below};
 use super::engine::{Transaction, View};
+use super::engine_registry::{EngineRegistry, each_below};
 use super::keys::{self, Key, Space};
 use super::paging::page;
 use super::record::{self, ArtifactRecord, VersionCount, VersionRecord};
@@ -190,7 +190,7 @@ fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
     name_in(&without_end[start..])
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn list_projects(&self) -> Result<Vec<ProjectInfo>> {
         self.read(|view| {
             let mut projects = Vec::new();
@@ -268,7 +268,7 @@ mod tests {
     use crate::registry::engine::memory::MemoryEngine;
     use crate::registry::{CommitRequest, Registry, system_clock};
 
-    fn commit(registry: &Embedded, seed: u8) {
+    fn commit(registry: &EngineRegistry, seed: u8) {
         let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
         let pack = PackId([seed + 1; 16]);
         registry.register_pack(lease, pack).unwrap();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     /// Writes the artifact's record as it was before versions were counted.
-    fn forget_count(registry: &Embedded, path: &ArtifactPath) {
+    fn forget_count(registry: &EngineRegistry, path: &ArtifactPath) {
         let write = |transaction: &mut dyn Transaction| {
             let known = known_artifact(&*transaction, path)?;
             let old = (known.artifact_type, known.next, known.description, known.tags);
@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn an_artifact_that_was_recorded_without_a_count_is_counted() {
-        let registry = Embedded::open(Box::new(MemoryEngine::default()), system_clock()).unwrap();
+        let registry =
+            EngineRegistry::open(Box::new(MemoryEngine::default()), system_clock()).unwrap();
         let path: ArtifactPath = "p/a".parse().unwrap();
         let told = || {
             let info = registry.show_artifact(&path).unwrap();

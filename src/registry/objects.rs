@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::api::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
-use super::delete::mark_purge;
-use super::embedded::{Embedded, each_below, read_counter};
+use super::delete::mark_reclaimable;
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, each_below, read_counter};
 use super::keys::{self, Key, Space};
 use super::lease::{live_lease, put_lease};
 use super::pins::{Pins, pin};
@@ -73,7 +73,7 @@ impl PackCounts {
             }
         }
         let dying = self.dying.into_iter().filter(|id| *id != PackId::NONE);
-        dying.into_iter().try_for_each(|id| mark_purge(transaction, id))
+        dying.into_iter().try_for_each(|id| mark_reclaimable(transaction, id))
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) fn drop_reference(
         counts.of(&*transaction, located.extent.pack)?.unreferenced += 1;
     }
     if !held {
-        transaction.put(&keys::dead(digest), &[])?;
+        transaction.put(&keys::unreachable(digest), &[])?;
     }
     Ok(0)
 }
@@ -154,7 +154,7 @@ pub(super) fn remove(
     Ok(stored)
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn locate_objects(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         self.read(|view| digests.iter().map(|digest| object(view, digest)).collect())
     }

@@ -6,8 +6,8 @@
 
 use std::collections::HashSet;
 
-use super::embedded::each_below;
 use super::engine::{Transaction, View};
+use super::engine_registry::each_below;
 use super::keys::{self, Key, Space};
 use super::record;
 use crate::error::Result;

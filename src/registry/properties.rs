@@ -5,9 +5,9 @@
 //! deletes or moves, so nothing comes between the check and the deed.
 
 use super::api::ArtifactUpdate;
-use super::delete::take_away;
-use super::embedded::{Embedded, read_counter};
+use super::delete::remove_version;
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, read_counter};
 use super::keys::{self, Key, Space};
 use super::naming::{aliases, artifact, artifact_info, known_artifact, lookup};
 use super::record::{self, ArtifactRecord, VersionRecord};
@@ -113,7 +113,7 @@ fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {
     change_names(&mut artifact.protected, change, ("protected aliases", PROTECTED_MAX))
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn show_artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
         self.read(|view| artifact_info(view, path.clone(), known_artifact(view, path)?))
     }
@@ -160,7 +160,7 @@ impl Embedded {
             if !over(&info) {
                 return Ok(None);
             }
-            take_away(transaction, &info)?;
+            remove_version(transaction, &info)?;
             Ok(Some(info))
         })
     }

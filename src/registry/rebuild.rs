@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{PackInfo, Rebuilt};
 use super::check::is_held;
-use super::embedded::Embedded;
 use super::engine::{Durability, Transaction};
+use super::engine_registry::EngineRegistry;
 use super::keys::{self, Key, Space};
 use super::maintenance::{held_mark, put_mark};
 use super::objects::{object, set_absent};
@@ -59,7 +59,7 @@ fn in_space(key: &[u8], space: Space) -> Vec<u8> {
     key
 }
 
-impl Embedded {
+impl EngineRegistry {
     /// Clears what an earlier rebuild left.
     pub(super) fn clear_rebuilt(&self, holder: &str) -> Result<()> {
         for space in [Space::RebuiltObject, Space::RebuiltPack] {
@@ -233,7 +233,7 @@ fn move_new(
 }
 
 fn drop_dead(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
-    let page = page(&*transaction, swap, Space::Dead)?;
+    let page = page(&*transaction, swap, Space::Unreachable)?;
     page.iter().try_for_each(|(key, _)| transaction.delete(key))
 }
 
@@ -244,7 +244,7 @@ fn mark_dead(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
         let Some(located) = object(&*transaction, &digest)? else { continue };
         swap.absent += u64::from(located.is_absent());
         if located.refs == 0 && !is_held(&*transaction, &mut pins, &digest, &located)? {
-            transaction.put(&keys::dead(&digest), &[])?;
+            transaction.put(&keys::unreachable(&digest), &[])?;
         }
     }
     Ok(())

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use super::api::Page;
-use super::embedded::{Embedded, each_below};
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::{EngineRegistry, each_below};
 use super::keys::{self, Key, Space};
 use super::naming::{lookup, name_in};
 use super::paging::{Filling, page};
@@ -215,7 +215,7 @@ fn is_new_token(transaction: &mut dyn Transaction, id: &RunId, token: u64) -> Re
     Ok(true)
 }
 
-impl Embedded {
+impl EngineRegistry {
     pub(super) fn open_or_begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
         check(start)?;
         self.clear_rows(&start.id)?;

@@ -1,8 +1,8 @@
 //! Sweeps: runs that are tried for the best value of one metric.
 
 use super::api::Page;
-use super::embedded::Embedded;
 use super::engine::{Durability, Transaction, View};
+use super::engine_registry::EngineRegistry;
 use super::keys::{self, Key, Space};
 use super::naming::name_in;
 use super::paging::{Filling, page};
@@ -24,7 +24,7 @@ fn known_sweep(view: &dyn View, id: &SweepId) -> Result<SweepInfo> {
     record::decode(&known(view, id)?)
 }
 
-impl Embedded {
+impl EngineRegistry {
     /// A run becomes part of a sweep, in the transaction that begins it.
     pub(super) fn join_sweep(
         transaction: &mut dyn Transaction,

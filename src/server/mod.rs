@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::ops::drafts::{DRAFTS_PATH, DraftCall, DraftService};
+use crate::ops::drafts::{DRAFTS_PATH, DraftCall, DraftTransport};
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
 use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, Registry, dispatch};
@@ -49,7 +49,7 @@ pub struct Services {
     /// How far its change log is.
     pub changed: Option<watch::Receiver<LastChange>>,
     /// The drafts.
-    pub drafts: Option<Arc<dyn DraftService>>,
+    pub drafts: Option<Arc<dyn DraftTransport>>,
     /// The repository whose numbers are told.
     pub stats: Option<Arc<Repository>>,
 }
@@ -102,7 +102,7 @@ impl Server {
         let router = Router::new()
             .route(REGISTRY_PATH, post(registry))
             .route(DRAFTS_PATH, post(drafts))
-            .route(STATS_PATH, post(numbers))
+            .route(STATS_PATH, post(serve_stats))
             .route(METRICS_PATH, get(metrics))
             .layer(middleware::map_response(speak))
             .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
@@ -243,7 +243,7 @@ fn written<T: serde::Serialize>(answer: &T) -> Result<Vec<u8>> {
         .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
 }
 
-async fn numbers(State(shared): State<Shared>, headers: HeaderMap) -> Response<Body> {
+async fn serve_stats(State(shared): State<Shared>, headers: HeaderMap) -> Response<Body> {
     answer(&headers, move || {
         let work = || written(&stats(&*shared.services.stats.ok_or_else(not_here)?));
         (work(), None)
@@ -275,7 +275,7 @@ async fn answer(
     }
     let failed = || Error::new(Kind::Unavailable, "the daemon failed at this request; see its log");
     match tokio::task::spawn_blocking(work).await {
-        Ok((Ok(bytes), active)) => Response::new(held(bytes, active)),
+        Ok((Ok(bytes), active)) => Response::new(counted_body(bytes, active)),
         Ok((Err(error), active)) => refuse(&error, active),
         // The server has ended before anything was done: whoever asked looks for the next.
         Err(e) if e.is_cancelled() => Response::new(broken()),
@@ -291,7 +291,7 @@ fn broken() -> Body {
 
 /// A body that is under way until it is sent: a server that ends would cut it off otherwise, and who
 /// asked would take what was done for not done.
-fn held(bytes: Vec<u8>, active: Option<Active>) -> Body {
+fn counted_body(bytes: Vec<u8>, active: Option<Active>) -> Body {
     let sent = async move {
         let _active = active;
         Ok::<_, Infallible>(bytes)
@@ -301,7 +301,7 @@ fn held(bytes: Vec<u8>, active: Option<Active>) -> Body {
 
 fn refuse(error: &Error, active: Option<Active>) -> Response<Body> {
     let body = serde_json::to_vec(&error.to_wire()).expect("an error is plain text");
-    let mut response = Response::new(held(body, active));
+    let mut response = Response::new(counted_body(body, active));
     *response.status_mut() =
         StatusCode::from_u16(status::of(error.kind())).expect("the table holds statuses");
     response

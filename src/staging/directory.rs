@@ -17,7 +17,7 @@ use rustix::fs::{FileType, OFlags, RawDir, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::Result;
-use super::base::{entry, host_errno};
+use super::lower::{entry, errno_of};
 use super::overlay::is_whiteout;
 use super::scratch::Drafts;
 use crate::model::digest::Digest;
@@ -47,7 +47,7 @@ pub struct DirectoryHandle {
     node: u64,
     tree: Option<Digest>,
     /// Reading moves its position. Opened late when there is no directory on the host yet.
-    host: Mutex<Option<OwnedFd>>,
+    upper: Mutex<Option<OwnedFd>>,
     above: Mutex<Above>,
 }
 
@@ -88,20 +88,20 @@ impl Drafts {
     /// What the host says; ENFILE when too many are open.
     pub fn open_directory(&self, id: u64) -> Result<u64> {
         let _names = self.shared(id)?;
-        let (tree, on_host) = self.lock_nodes().under(id)?;
-        let host = match self.lock_nodes().path(id).is_ok() && on_host {
+        let (tree, on_host) = self.lock_nodes().lower_tree(id)?;
+        let upper = match self.lock_nodes().path(id).is_ok() && on_host {
             true => Some(self.open_host_directory(id)?),
             false => None,
         };
         // Without a name there is nothing in it.
         let tree = if self.lock_nodes().path(id).is_ok() { tree } else { None };
-        let (host, above) = (Mutex::new(host), Mutex::default());
-        self.handles.add_directory(DirectoryHandle { node: id, tree, host, above })
+        let (upper, above) = (Mutex::new(upper), Mutex::default());
+        self.handles.add_directory(DirectoryHandle { node: id, tree, upper, above })
     }
 
     fn open_host_directory(&self, id: u64) -> Result<OwnedFd> {
         let path = self.lock_nodes().path(id)?;
-        self.open_host(&path, OFlags::RDONLY | OFlags::DIRECTORY).map(OwnedFd::from)
+        self.open_upper(&path, OFlags::RDONLY | OFlags::DIRECTORY).map(OwnedFd::from)
     }
 
     /// Calls `each` with the entries from `position` on until it says that it is full (`false`).
@@ -111,7 +111,7 @@ impl Drafts {
     pub fn list_directory(&self, handle: u64, position: u64, each: Each<'_>) -> Result<()> {
         let open = self.handles.directory(handle)?;
         let Some(tree) = open.tree else {
-            let fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
+            let fd = open.upper.lock().unwrap_or_else(PoisonError::into_inner);
             return match &*fd {
                 Some(fd) => list_host(fd, position, each),
                 None => Ok(()),
@@ -129,7 +129,7 @@ impl Drafts {
         }
         let mut at = position.saturating_sub(DOTS);
         loop {
-            let run = self.base.run(tree, at).map_err(|e| host_errno(&e))?;
+            let run = self.lower.run(tree, at).map_err(|e| errno_of(&e))?;
             if run.is_empty() {
                 break;
             }
@@ -152,7 +152,7 @@ impl Drafts {
     fn size_of(&self, tree: Digest) -> Result<u64> {
         // The position of the end: found by doubling, then by halving; each step reads one node
         // per level, from memory.
-        let ends = |at: u64| Ok(self.base.run(tree, at).map_err(|e| host_errno(&e))?.is_empty());
+        let ends = |at: u64| Ok(self.lower.run(tree, at).map_err(|e| errno_of(&e))?.is_empty());
         let (mut inside, mut end) = (0, 1);
         while !ends(end)? {
             (inside, end) = (end, end * 2);
@@ -179,12 +179,12 @@ impl Drafts {
         };
         let (place, now) = {
             let nodes = self.lock_nodes();
-            let (now, on_host) = nodes.under(open.node).unwrap_or((open.tree, false));
+            let (now, on_host) = nodes.lower_tree(open.node).unwrap_or((open.tree, false));
             (if on_host { nodes.entry(open.node, name).ok() } else { None }, now)
         };
         let Some(path) = place else { return Ok(Some((of_base, at + DOTS))) };
         if let (Some(now), true) = (now, now != open.tree)
-            && entry(&*self.base, now, name)?.is_none()
+            && entry(&*self.lower, now, name)?.is_none()
             && matches!(self.stat(&path), Err(Errno::NOENT))
         {
             // Removed, and committed since the listing began.
@@ -206,9 +206,9 @@ impl Drafts {
         (position, size): (u64, u64),
         each: Each<'_>,
     ) -> Result<()> {
-        let mut fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fd = open.upper.lock().unwrap_or_else(PoisonError::into_inner);
         if fd.is_none() {
-            let on_host = self.lock_nodes().under(open.node).is_ok_and(|(_, on_host)| on_host);
+            let on_host = self.lock_nodes().lower_tree(open.node).is_ok_and(|(_, on_host)| on_host);
             if !on_host {
                 return Ok(());
             }
@@ -250,7 +250,7 @@ impl Drafts {
 
     /// Whether an entry of the host is neither a whiteout nor a name of the tree.
     fn only_above(&self, fd: &OwnedFd, tree: Digest, listed: &Listed) -> Result<bool> {
-        if entry(&*self.base, tree, &listed.name)?.is_some() {
+        if entry(&*self.lower, tree, &listed.name)?.is_some() {
             return Ok(false);
         }
         if listed.kind != FileType::CharacterDevice && listed.kind != FileType::Unknown {
@@ -269,12 +269,12 @@ impl Drafts {
     /// What the disk says.
     pub fn sync_directory(&self, handle: u64) -> Result<()> {
         let open = self.handles.directory(handle)?;
-        let fd = open.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = open.upper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fd) = &*fd {
             return rustix::fs::fsync(fd);
         }
         let _names = self.shared(open.node)?;
-        match self.lock_nodes().under(open.node) {
+        match self.lock_nodes().lower_tree(open.node) {
             Ok((_, true)) => rustix::fs::fsync(self.open_host_directory(open.node)?),
             // Nothing in it was ever changed.
             _ => Ok(()),

@@ -10,9 +10,9 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Result;
+use super::base_xattr::ContentXattr;
 use super::directory::DirectoryHandle;
-use super::gate::DraftKey;
-use super::mark::ContentMark;
+use super::freeze::DraftKey;
 use crate::model::tree::Content;
 
 /// Descriptors left for everything else: packs, sockets, the registry.
@@ -47,7 +47,7 @@ impl OpenMode {
 #[derive(Default)]
 pub struct Inode {
     /// What the file stands on.
-    pub mark: Option<ContentMark>,
+    pub xattr: Option<ContentXattr>,
     /// The host's file, for handles that were opened when there was none.
     pub came_up: Option<Arc<File>>,
 }
@@ -98,7 +98,7 @@ impl Handle {
     ///
     /// # Errors
     /// EBADF when there is none.
-    pub fn host(&self) -> Result<&Arc<File>> {
+    pub fn upper_file(&self) -> Result<&Arc<File>> {
         self.file.as_ref().ok_or(Errno::BADF)
     }
 }
@@ -157,14 +157,14 @@ impl Handles {
     pub fn share(
         &self,
         node: u64,
-        first: impl FnOnce() -> Result<Option<ContentMark>>,
+        first: impl FnOnce() -> Result<Option<ContentXattr>>,
     ) -> Result<Arc<OpenInode>> {
         let mut inner = self.lock();
         if let Some((inode, users)) = inner.inodes.get_mut(&node) {
             *users += 1;
             return Ok(Arc::clone(inode));
         }
-        let inode = Arc::new(OpenInode(RwLock::new(Inode { mark: first()?, came_up: None })));
+        let inode = Arc::new(OpenInode(RwLock::new(Inode { xattr: first()?, came_up: None })));
         inner.inodes.insert(node, (Arc::clone(&inode), 1));
         Ok(inode)
     }
@@ -181,7 +181,7 @@ impl Handles {
     }
 
     /// What was only in the base is on the host now: who has it open reads there.
-    pub fn came_up(&self, node: u64, open: impl FnOnce() -> Result<File>) -> Result<()> {
+    pub fn copied_up(&self, node: u64, open: impl FnOnce() -> Result<File>) -> Result<()> {
         let shared = self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode));
         if let Some(inode) = shared {
             inode.write().came_up = Some(Arc::new(open()?));
@@ -266,12 +266,12 @@ impl Handles {
             Open::File(handle) if handle.mode == OpenMode::Write => Some(handle),
             _ => None,
         });
-        let plain = files.filter(|handle| handle.inode.read().mark.is_none());
+        let plain = files.filter(|handle| handle.inode.read().xattr.is_none());
         plain.filter(|handle| nodes.insert(handle.node)).filter_map(|h| h.file.clone()).collect()
     }
 
     /// Lists a draft's open files that stand on content, each as its node and that content.
-    pub fn standing(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
+    pub fn with_lower(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
         let open: Vec<_> = {
             let inner = self.lock();
             let files = inner.open.values().filter_map(|open| match open {
@@ -281,8 +281,8 @@ impl Handles {
             files.collect()
         };
         let standing = open.iter().filter_map(|handle| {
-            let mark = handle.inode.read().mark?;
-            Some((handle.node, mark.content))
+            let xattr = handle.inode.read().xattr?;
+            Some((handle.node, xattr.content))
         });
         standing.collect()
     }

@@ -12,9 +12,9 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Result;
-use super::base::{Base, host_errno};
+use super::base_xattr::ContentXattr;
 use super::handle::{Inode, OpenMode};
-use super::mark::ContentMark;
+use super::lower::{Lower, errno_of};
 use super::scratch::Drafts;
 use crate::model::tree::Content;
 
@@ -32,18 +32,18 @@ impl Drafts {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
         let file = shared.came_up.as_ref().or(open.file.as_ref());
-        match (shared.mark, file) {
+        match (shared.xattr, file) {
             (None, Some(file)) => read_host(file, offset, buffer),
-            (Some(mark), file) => read_marked(&*self.base, file, &mark, offset, buffer),
+            (Some(xattr), file) => read_with_lower(&*self.lower, file, &xattr, offset, buffer),
             (None, None) => Ok(0),
         }
     }
 
     /// Whether an open file stands on content that is `such`, or may be waiting for such content now.
-    pub fn stands_on(&self, handle: u64, such: impl Fn(&Content) -> bool) -> bool {
+    pub fn has_lower_content(&self, handle: u64, such: impl Fn(&Content) -> bool) -> bool {
         self.handles.file(handle).is_ok_and(|open| {
-            let stands = |mark: Option<ContentMark>| mark.is_some_and(|m| such(&m.content));
-            open.inode.try_read().is_none_or(|inode| stands(inode.mark))
+            let stands = |xattr: Option<ContentXattr>| xattr.is_some_and(|m| such(&m.content));
+            open.inode.try_read().is_none_or(|inode| stands(inode.xattr))
         })
     }
 
@@ -54,18 +54,18 @@ impl Drafts {
     pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
-        let file = open.host()?;
+        let file = open.upper_file()?;
         {
             let shared = open.inode.read();
-            if shared.mark.is_none() {
+            if shared.xattr.is_none() {
                 return write_host(file, offset, data);
             }
         }
         let mut shared = open.inode.write();
-        let Some(mark) = shared.mark else { return write_host(file, offset, data) };
+        let Some(xattr) = shared.xattr else { return write_host(file, offset, data) };
         self.soil(&mut shared, file)?;
-        self.own_end(file, &mark, offset)?;
-        let (start, filled) = self.filled(file, &mark, offset, data)?;
+        self.own_end(file, &xattr, offset)?;
+        let (start, filled) = self.filled(file, &xattr, offset, data)?;
         let written = write_host(file, start, &filled)? as u64;
         let end = (start + written).min(offset + data.len() as u64);
         // What fitted is told; the next write gets the error.
@@ -80,48 +80,48 @@ impl Drafts {
     fn filled(
         &self,
         file: &File,
-        mark: &ContentMark,
+        xattr: &ContentXattr,
         offset: u64,
         data: &[u8],
     ) -> Result<(u64, Vec<u8>)> {
         let block = self.block_bytes;
         let end = offset + data.len() as u64;
         let first = offset - offset % block;
-        let fill_head = first < offset && first < mark.visible_bytes && is_hole(file, first)?;
+        let fill_head = first < offset && first < xattr.visible_bytes && is_hole(file, first)?;
         let start = if fill_head { first } else { offset };
         let last = end - end % block;
-        let tail_end = (last + block).min(mark.visible_bytes);
+        let tail_end = (last + block).min(xattr.visible_bytes);
         let fill_tail = last < end && end < tail_end && is_hole(file, last)?;
         let stop = if fill_tail { tail_end } else { end };
         let mut filled = vec![0; (stop - start) as usize];
         let head = (offset - start) as usize;
         if head > 0 {
-            let seen = (mark.visible_bytes.min(offset) - start) as usize;
-            self.read_base(&mark.content, start, &mut filled[..seen])?;
+            let seen = (xattr.visible_bytes.min(offset) - start) as usize;
+            self.read_base(&xattr.content, start, &mut filled[..seen])?;
         }
         filled[head..head + data.len()].copy_from_slice(data);
-        self.read_base(&mark.content, end, &mut filled[head + data.len()..])?;
+        self.read_base(&xattr.content, end, &mut filled[head + data.len()..])?;
         Ok((start, filled))
     }
 
     /// The file is about to end at `end`, if it is shorter, or to be cut off there: the blocks that
     /// one end or the other divides become the file's own first. Some hosts fill the rest of such a block
     /// with zeros, and what was a hole there is none any more.
-    fn own_end(&self, file: &File, mark: &ContentMark, end: u64) -> Result<()> {
+    fn own_end(&self, file: &File, xattr: &ContentXattr, end: u64) -> Result<()> {
         let size = rustix::fs::fstat(file)?.st_size as u64;
-        let (start, filled) = self.filled(file, mark, size.min(end), &[])?;
+        let (start, filled) = self.filled(file, xattr, size.min(end), &[])?;
         if write_host(file, start, &filled)? == filled.len() { Ok(()) } else { Err(Errno::NOSPC) }
     }
 
     /// What the host tells as data of a file that has none of its own gets the content's bytes: hosts
     /// that keep small files within their inodes tell no holes in them.
-    fn own_told(&self, file: &File, mark: &ContentMark) -> Result<()> {
+    fn own_told(&self, file: &File, xattr: &ContentXattr) -> Result<()> {
         let mut at = 0;
-        while at < mark.visible_bytes {
-            let (own, stop) = whose(file, at, mark.visible_bytes)?;
+        while at < xattr.visible_bytes {
+            let (own, stop) = whose(file, at, xattr.visible_bytes)?;
             while own && at < stop {
                 let mut bytes = vec![0; (stop - at).min(ZEROS_BYTES) as usize];
-                self.read_base(&mark.content, at, &mut bytes)?;
+                self.read_base(&xattr.content, at, &mut bytes)?;
                 if write_host(file, at, &bytes)? < bytes.len() {
                     return Err(Errno::NOSPC);
                 }
@@ -132,11 +132,11 @@ impl Drafts {
         Ok(())
     }
 
-    fn write_zeros(&self, file: &File, mark: &ContentMark, mut at: u64, end: u64) -> Result<()> {
+    fn write_zeros(&self, file: &File, xattr: &ContentXattr, mut at: u64, end: u64) -> Result<()> {
         let zeros = vec![0; (end - at).min(ZEROS_BYTES) as usize];
         while at < end {
             let step = (end - at).min(ZEROS_BYTES);
-            let (start, filled) = self.filled(file, mark, at, &zeros[..step as usize])?;
+            let (start, filled) = self.filled(file, xattr, at, &zeros[..step as usize])?;
             if write_host(file, start, &filled)? < filled.len() {
                 return Err(Errno::NOSPC);
             }
@@ -149,23 +149,23 @@ impl Drafts {
         if buffer.is_empty() {
             return Ok(());
         }
-        let count = self.base.read(content, offset, buffer).map_err(|e| host_errno(&e))?;
+        let count = self.lower.read(content, offset, buffer).map_err(|e| errno_of(&e))?;
         if count == buffer.len() { Ok(()) } else { Err(Errno::IO) }
     }
 
     /// Cuts a file off or makes it longer.
     pub(super) fn truncate(&self, node: u64, file: &File, size: u64) -> Result<()> {
         let length = || Ok(rustix::fs::fstat(file)?.st_size as u64);
-        let inode = self.handles.share(node, || ContentMark::of(file, length()?))?;
+        let inode = self.handles.share(node, || ContentXattr::of(file, length()?))?;
         let done = (|| {
             let mut shared = inode.write();
-            let Some(mark) = shared.mark else { return rustix::fs::ftruncate(file, size) };
+            let Some(xattr) = shared.xattr else { return rustix::fs::ftruncate(file, size) };
             if size != length()? {
                 self.soil(&mut shared, file)?;
-                self.own_end(file, &mark, size)?;
+                self.own_end(file, &xattr, size)?;
             }
             rustix::fs::ftruncate(file, size)?;
-            self.see_only(&mut shared, file, size.min(mark.visible_bytes))
+            self.see_only(&mut shared, file, size.min(xattr.visible_bytes))
         })();
         self.handles.give_back(node);
         done
@@ -173,33 +173,33 @@ impl Drafts {
 
     /// The file is about to differ from its content.
     fn soil(&self, shared: &mut Inode, file: &File) -> Result<()> {
-        if let Some(mark) = &mut shared.mark
-            && mark.clean
+        if let Some(xattr) = &mut shared.xattr
+            && xattr.clean
         {
-            self.own_told(file, mark)?;
-            let soiled = ContentMark { clean: false, ..*mark };
+            self.own_told(file, xattr)?;
+            let soiled = ContentXattr { clean: false, ..*xattr };
             self.set_mark(&soiled, file)?;
-            *mark = soiled;
+            *xattr = soiled;
         }
         Ok(())
     }
 
     /// Less of the content can be seen.
     fn see_only(&self, shared: &mut Inode, file: &File, visible_bytes: u64) -> Result<()> {
-        let Some(mark) = shared.mark.filter(|mark| mark.visible_bytes != visible_bytes) else {
+        let Some(xattr) = shared.xattr.filter(|xattr| xattr.visible_bytes != visible_bytes) else {
             return Ok(());
         };
-        let mark = ContentMark { visible_bytes, clean: false, ..mark };
-        self.set_mark(&mark, file)?;
-        shared.mark = (visible_bytes > 0).then_some(mark);
+        let xattr = ContentXattr { visible_bytes, clean: false, ..xattr };
+        self.set_mark(&xattr, file)?;
+        shared.xattr = (visible_bytes > 0).then_some(xattr);
         Ok(())
     }
 
     /// Marks a file; its data alone being durable is not enough until the mark is too.
-    fn set_mark(&self, mark: &ContentMark, file: &File) -> Result<()> {
-        let host = rustix::fs::fstat(file)?.st_ino;
-        self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
-        mark.set(file)
+    fn set_mark(&self, xattr: &ContentXattr, file: &File) -> Result<()> {
+        let upper = rustix::fs::fstat(file)?.st_ino;
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(upper);
+        xattr.set(file)
     }
 
     /// Closes a file or directory.
@@ -220,11 +220,11 @@ impl Drafts {
         let shared = open.inode.read();
         // What is only in the base is durable.
         let Some(file) = shared.came_up.as_ref().or(open.file.as_ref()) else { return Ok(()) };
-        let host = rustix::fs::fstat(file)?.st_ino;
-        let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+        let upper = rustix::fs::fstat(file)?.st_ino;
+        let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner).remove(&upper);
         let synced = if data_only && !marked { file.sync_data() } else { file.sync_all() };
         if synced.is_err() && marked {
-            self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+            self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(upper);
         }
         synced.map_err(|e| errno(&e))
     }
@@ -237,9 +237,9 @@ impl Drafts {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
         let flags = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
-        let file = open.host()?;
+        let file = open.upper_file()?;
         let mut shared = open.inode.write();
-        let Some(mark) = shared.mark else {
+        let Some(xattr) = shared.xattr else {
             return rustix::fs::fallocate(file, flags, offset, length);
         };
         let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
@@ -249,18 +249,18 @@ impl Drafts {
         }
         self.soil(&mut shared, file)?;
         if flags.intersects(zeroes) {
-            if offset < mark.visible_bytes && end < mark.visible_bytes {
-                return self.write_zeros(file, &mark, offset, end);
+            if offset < xattr.visible_bytes && end < xattr.visible_bytes {
+                return self.write_zeros(file, &xattr, offset, end);
             }
-            self.own_end(file, &mark, offset)?;
-            self.see_only(&mut shared, file, offset.min(mark.visible_bytes))?;
+            self.own_end(file, &xattr, offset)?;
+            self.see_only(&mut shared, file, offset.min(xattr.visible_bytes))?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(file, punch, offset, length)?;
         } else {
             // Blocks that are only allocated read like holes, but not for certain: none are
             // allocated where holes mean something.
-            self.own_end(file, &mark, end)?;
-            let rest = offset.max(mark.visible_bytes.next_multiple_of(self.block_bytes));
+            self.own_end(file, &xattr, end)?;
+            let rest = offset.max(xattr.visible_bytes.next_multiple_of(self.block_bytes));
             if end > rest {
                 rustix::fs::fallocate(file, flags, rest, end - rest)?;
             }
@@ -268,8 +268,8 @@ impl Drafts {
         let longer = !flags.contains(FallocateFlags::KEEP_SIZE)
             && end > rustix::fs::fstat(file)?.st_size as u64;
         // Of the content, less may be seen by now.
-        if let (true, Some(mark)) = (longer && flags.intersects(zeroes), shared.mark) {
-            self.own_end(file, &mark, end)?;
+        if let (true, Some(xattr)) = (longer && flags.intersects(zeroes), shared.xattr) {
+            self.own_end(file, &xattr, end)?;
         }
         if longer { rustix::fs::ftruncate(file, end) } else { Ok(()) }
     }
@@ -282,7 +282,7 @@ impl Drafts {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
         let file = shared.came_up.as_ref().or(open.file.as_ref());
-        let visible = shared.mark.map_or(0, |mark| mark.visible_bytes);
+        let visible = shared.xattr.map_or(0, |xattr| xattr.visible_bytes);
         let size = match file {
             Some(file) => rustix::fs::fstat(file)?.st_size as u64,
             None => visible,
@@ -315,22 +315,23 @@ impl Drafts {
         plain: bool,
     ) -> Result<u64> {
         let (source, target) = (self.handles.file(from)?, self.handles.file(to)?);
-        let mark = source.inode.read().mark;
-        if let Some(mark) = mark.filter(|mark| mark.clean && !plain && source.draft == target.draft)
+        let xattr = source.inode.read().xattr;
+        if let Some(xattr) =
+            xattr.filter(|xattr| xattr.clean && !plain && source.draft == target.draft)
         {
-            let length = length.min(mark.visible_bytes.saturating_sub(from_offset));
-            return self.adopt(to, mark.content, from_offset, to_offset, length);
+            let length = length.min(xattr.visible_bytes.saturating_sub(from_offset));
+            return self.adopt(to, xattr.content, from_offset, to_offset, length);
         }
         let _change = self.gates.change(&target.draft)?;
         let shared = target.inode.read();
-        if mark.is_some() || shared.mark.is_some() {
+        if xattr.is_some() || shared.xattr.is_some() {
             return Err(Errno::OPNOTSUPP);
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let copied = rustix::fs::copy_file_range(
-            source.host()?,
+            source.upper_file()?,
             Some(&mut from_offset),
-            target.host()?,
+            target.upper_file()?,
             Some(&mut to_offset),
             length,
         )?;
@@ -355,7 +356,7 @@ impl Drafts {
         }
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
-        let file = open.host()?;
+        let file = open.upper_file()?;
         // The kernel's answer counts in 32 bits.
         let length =
             length.min(content.size_bytes().saturating_sub(from_offset)).min(COPY_MAX_BYTES);
@@ -364,9 +365,9 @@ impl Drafts {
         }
         let mut shared = open.inode.write();
         let size = rustix::fs::fstat(file)?.st_size as u64;
-        let before = match shared.mark {
+        let before = match shared.xattr {
             None => 0,
-            Some(mark) if mark.content == content => mark.visible_bytes,
+            Some(xattr) if xattr.content == content => xattr.visible_bytes,
             Some(_) => return Err(Errno::OPNOTSUPP),
         };
         let goes_on = before == size && to_offset == size && from_offset == size;
@@ -379,13 +380,13 @@ impl Drafts {
         }
         let visible_bytes = size + length;
         let clean = visible_bytes == content.size_bytes();
-        let mark = ContentMark { content, visible_bytes, clean };
-        self.set_mark(&mark, file)?;
+        let xattr = ContentXattr { content, visible_bytes, clean };
+        self.set_mark(&xattr, file)?;
         rustix::fs::ftruncate(file, visible_bytes)?;
         if !clean {
-            self.own_told(file, &mark)?;
+            self.own_told(file, &xattr)?;
         }
-        shared.mark = Some(mark);
+        shared.xattr = Some(xattr);
         Ok(length)
     }
 }
@@ -394,33 +395,33 @@ impl Drafts {
 ///
 /// # Errors
 /// What the host or the base says.
-pub(super) fn read_marked(
-    base: &dyn Base,
+pub(super) fn read_with_lower(
+    lower: &dyn Lower,
     file: Option<&Arc<File>>,
-    mark: &ContentMark,
+    xattr: &ContentXattr,
     offset: u64,
     buffer: &mut [u8],
 ) -> Result<usize> {
     let size = match file {
         Some(file) => rustix::fs::fstat(file)?.st_size as u64,
-        None => mark.visible_bytes,
+        None => xattr.visible_bytes,
     };
     let wanted = size.saturating_sub(offset).min(buffer.len() as u64) as usize;
     let end = offset + wanted as u64;
     let mut at = offset;
     while at < end {
         let (own, stop) = match file {
-            Some(file) if at >= mark.visible_bytes => {
+            Some(file) if at >= xattr.visible_bytes => {
                 let count = read_host(file, at, &mut buffer[(at - offset) as usize..wanted])?;
                 return Ok((at - offset) as usize + count);
             }
-            Some(file) if !mark.clean => whose(file, at, end.min(mark.visible_bytes))?,
-            _ => (false, end.min(mark.visible_bytes)),
+            Some(file) if !xattr.clean => whose(file, at, end.min(xattr.visible_bytes))?,
+            _ => (false, end.min(xattr.visible_bytes)),
         };
         let part = &mut buffer[(at - offset) as usize..(stop - offset) as usize];
         let count = match (own, file) {
             (true, Some(file)) => read_host(file, at, part)?,
-            _ => base.read(&mark.content, at, part).map_err(|e| host_errno(&e))?,
+            _ => lower.read(&xattr.content, at, part).map_err(|e| errno_of(&e))?,
         };
         if count == 0 {
             return Ok((at - offset) as usize);

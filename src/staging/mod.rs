@@ -18,14 +18,13 @@
 //! Lock order: the names of one draft, then nodes, then handles, then gates. Only that of names is held
 //! during a system call, or while a store is asked for a tree.
 
-mod base;
+mod base_xattr;
 mod directory;
-mod gate;
+mod freeze;
 mod handle;
-mod host;
 mod in_use;
 mod io;
-mod mark;
+mod lower;
 mod names;
 mod names_lock;
 mod node;
@@ -37,14 +36,15 @@ mod rename;
 mod scratch;
 mod survey;
 mod trial;
+mod upper;
 mod xattr;
 
-pub use base::Base;
+pub use base_xattr::{ContentXattr, TreeXattr};
 pub use directory::Listed;
-pub use gate::{DraftKey, Frozen};
+pub use freeze::{DraftKey, Frozen};
 pub use handle::OpenMode;
 pub use in_use::Writers;
-pub use mark::{ContentMark, TreeMark};
+pub use lower::Lower;
 pub use names::Opened;
 pub use node::NODE_BIT;
 pub use overlay::is_whiteout;

@@ -9,9 +9,9 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::Result;
-use super::gate::DraftKey;
+use super::base_xattr::ContentXattr;
+use super::freeze::DraftKey;
 use super::handle::{Handle, OpenInode, OpenMode};
-use super::mark::ContentMark;
 use super::node::Body;
 use super::overlay::{STANDS_FOR_ZERO, Seen, is_directory, is_whiteout};
 use super::posix::{Attr, Caller, open_again};
@@ -56,8 +56,8 @@ impl Drafts {
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
         let stat = self.stat(&path)?;
         let known = self.lock_nodes().knows_root(key, stat.st_ino);
-        let mark = if known { None } else { self.tree_mark(&path)? };
-        let id = self.lock_nodes().look_up_root(&Arc::new(key.clone()), stat.st_ino, mark);
+        let xattr = if known { None } else { self.tree_xattr(&path)? };
+        let id = self.lock_nodes().look_up_root(&Arc::new(key.clone()), stat.st_ino, xattr);
         Ok(Attr { id, stat })
     }
 
@@ -94,11 +94,11 @@ impl Drafts {
 
     pub(super) fn look_up_here(&self, parent: u64, name: &OsStr) -> Result<Attr> {
         match self.see(parent, name)? {
-            Seen::Host(stat) => self.meet(parent, name, stat),
-            Seen::Base(target) => {
+            Seen::Upper(stat) => self.meet(parent, name, stat),
+            Seen::Lower(target) => {
                 let draft = self.lock_nodes().draft(parent)?;
-                let stat = self.base_stat(&draft, &target)?;
-                let id = self.lock_nodes().look_up_base(parent, name, target)?;
+                let stat = self.lower_stat(&draft, &target)?;
+                let id = self.lock_nodes().look_up_lower(parent, name, target)?;
                 Ok(Attr { id, stat })
             }
         }
@@ -107,11 +107,11 @@ impl Drafts {
     /// The node of what the host has under a name, looked up once more.
     fn meet(&self, parent: u64, name: &OsStr, stat: Stat) -> Result<Attr> {
         let path = self.lock_nodes().entry(parent, name)?;
-        let host = stat.st_ino;
-        let unknown = is_directory(&stat) && !self.lock_nodes().knows_as(parent, name, host);
-        let mark = if unknown { self.tree_mark(&path)? } else { None };
-        let id = self.lock_nodes().look_up((parent, name), host, last_name(&stat), mark)?;
-        Ok(Attr { id, stat: self.shown(stat, Some(&path))? })
+        let upper = stat.st_ino;
+        let unknown = is_directory(&stat) && !self.lock_nodes().knows_as(parent, name, upper);
+        let xattr = if unknown { self.tree_xattr(&path)? } else { None };
+        let id = self.lock_nodes().look_up((parent, name), upper, last_name(&stat), xattr)?;
+        Ok(Attr { id, stat: self.visible_stat(stat, Some(&path))? })
     }
 
     /// The kernel forgets.
@@ -121,15 +121,15 @@ impl Drafts {
     }
 
     /// Gives what was just made its owner and mode, in that order: chown(2) takes set-user-id away.
-    fn settle(&self, path: &Path, owner: Owner, mode: Option<u32>) -> Result<()> {
+    fn set_owner_and_mode(&self, path: &Path, owner: Owner, mode: Option<u32>) -> Result<()> {
         if let Some((uid, gid)) = owner.given {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            self.host.chown(path, uid, gid)?;
+            self.upper.chown(path, uid, gid)?;
         }
         match mode {
             Some(mode) => {
                 let mode = Mode::from_raw_mode(mode & 0o7777);
-                self.host.chmod(path, mode)
+                self.upper.chmod(path, mode)
             }
             None => Ok(()),
         }
@@ -147,7 +147,7 @@ impl Drafts {
 
     /// EEXIST when the draft shows the name by what is below it; the host knows the others.
     fn refuse_covered(&self, parent: u64, name: &OsStr) -> Result<()> {
-        if self.lock_nodes().under(parent)?.0.is_none() {
+        if self.lock_nodes().lower_tree(parent)?.0.is_none() {
             return Ok(());
         }
         match self.see_any(parent, name)? {
@@ -176,12 +176,12 @@ impl Drafts {
         directory: bool,
         make: impl FnOnce(&Path, Owner) -> Result<()>,
     ) -> Result<Attr> {
-        self.own(parent)?;
+        self.ensure_upper(parent)?;
         let _names = self.shared(parent)?;
         let owner = self.owner(parent, caller)?;
         self.refuse_covered(parent, name)?;
         let path = self.lock_nodes().entry(parent, name)?;
-        self.place(&path, directory, |path| make(path, owner))?;
+        self.move_into_place(&path, directory, |path| make(path, owner))?;
         self.look_up_here(parent, name)
     }
 
@@ -205,8 +205,8 @@ impl Drafts {
         };
         self.make((parent, name), caller, false, |path, owner| {
             let private = Mode::from_raw_mode(0o600);
-            self.host.mknod(path, kind, private, device)?;
-            self.settle(path, owner, Some(mode))
+            self.upper.mknod(path, kind, private, device)?;
+            self.set_owner_and_mode(path, owner, Some(mode))
         })
     }
 
@@ -216,9 +216,9 @@ impl Drafts {
     /// What the host says.
     pub fn mkdir(&self, parent: u64, name: &OsStr, caller: Caller, mode: u32) -> Result<Attr> {
         self.make((parent, name), caller, true, |path, owner| {
-            self.host.mkdir(path, Mode::from_raw_mode(0o700))?;
+            self.upper.mkdir(path, Mode::from_raw_mode(0o700))?;
             let inherited = if owner.inherits { Mode::SGID.as_raw_mode() } else { 0 };
-            self.settle(path, owner, Some(mode | inherited))
+            self.set_owner_and_mode(path, owner, Some(mode | inherited))
         })
     }
 
@@ -234,8 +234,8 @@ impl Drafts {
         target: &Path,
     ) -> Result<Attr> {
         self.make((parent, name), caller, false, |path, owner| {
-            self.host.symlink(target.as_os_str(), path)?;
-            self.settle(path, owner, None)
+            self.upper.symlink(target.as_os_str(), path)?;
+            self.set_owner_and_mode(path, owner, None)
         })
     }
 
@@ -255,7 +255,7 @@ impl Drafts {
         }
         let target = Target::File { content, executable };
         let draft = self.lock_nodes().draft(parent)?;
-        let mut stat = self.base_stat(&draft, &target)?;
+        let mut stat = self.lower_stat(&draft, &target)?;
         self.make((parent, name), caller, false, |path, owner| {
             if let Err(Errno::NOENT) = self.stat(path) {
                 if let Some((uid, gid)) = owner.given {
@@ -280,18 +280,18 @@ impl Drafts {
         if drafts.0 != drafts.1 {
             return Err(Errno::XDEV);
         }
-        self.own(parent)?;
-        self.bring_node(id)?;
+        self.ensure_upper(parent)?;
+        self.copy_up_node(id)?;
         // From now on it may be changed by a name that does not lead through these directories.
         let others = self.lock_nodes().parents(id);
-        others.into_iter().try_for_each(|other| self.own(other))?;
+        others.into_iter().try_for_each(|other| self.ensure_upper(other))?;
         let _names = self.exclusive(parent)?;
         self.refuse_covered(parent, name)?;
         let (old, new) = {
             let nodes = self.lock_nodes();
             (nodes.path(id)?, nodes.entry(parent, name)?)
         };
-        self.place(&new, false, |new| self.host.link(&old, new))?;
+        self.move_into_place(&new, false, |new| self.upper.link(&old, new))?;
         self.look_up_here(parent, name)
     }
 
@@ -301,7 +301,7 @@ impl Drafts {
     /// What the host says.
     pub fn unlink(&self, parent: u64, name: &OsStr, directory: bool) -> Result<()> {
         let _change = self.change(parent)?;
-        self.own(parent)?;
+        self.ensure_upper(parent)?;
         // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
         let _spare;
         let left;
@@ -335,22 +335,22 @@ impl Drafts {
         seen: &Seen,
         path: &Path,
     ) -> Result<Option<PathBuf>> {
-        let cover = self.base_has(parent, name)?;
+        let cover = self.lower_has(parent, name)?;
         let mut left = None;
         match seen {
-            Seen::Base(_) => {
+            Seen::Lower(_) => {
                 self.whiteout_at(path)?;
-                self.lock_nodes().unlink_base(parent, name);
+                self.lock_nodes().unlink_lower(parent, name);
                 return Ok(None);
             }
-            Seen::Host(stat) if is_directory(stat) => left = self.take_directory(path, cover)?,
-            Seen::Host(_) if cover => {
+            Seen::Upper(stat) if is_directory(stat) => left = self.take_directory(path, cover)?,
+            Seen::Upper(_) if cover => {
                 let part = self.whiteout()?;
-                self.host.rename(&part, path)?;
+                self.upper.rename(&part, path)?;
             }
-            Seen::Host(_) => self.host.unlink(path)?,
+            Seen::Upper(_) => self.upper.unlink(path)?,
         }
-        if let Seen::Host(stat) = seen {
+        if let Seen::Upper(stat) = seen {
             self.lock_nodes().unlink(parent, name, stat.st_ino, last_name(stat));
         }
         Ok(left)
@@ -363,12 +363,12 @@ impl Drafts {
     /// When what is known cannot be held: its inode's number could be another draft's file's before it
     /// is forgotten.
     pub(super) fn hold(&self, seen: &Seen, path: &Path) -> Result<Option<File>> {
-        let Seen::Host(stat) = seen else { return Ok(None) };
+        let Seen::Upper(stat) = seen else { return Ok(None) };
         let known = self.lock_nodes().knows(stat.st_ino);
         if !last_name(stat) || !(known || stat.st_size >= SLOW_TO_FREE_BYTES) {
             return Ok(None);
         }
-        match self.open_host(path, OFlags::PATH) {
+        match self.open_upper(path, OFlags::PATH) {
             Ok(file) => Ok(self.lock_nodes().keep(stat.st_ino, file)),
             Err(e) if known => Err(e),
             Err(_) => Ok(None),
@@ -391,9 +391,9 @@ impl Drafts {
         let _change = (writes || truncates).then(|| self.change(id)).transpose()?;
         if writes || truncates {
             let parents = self.lock_nodes().parents(id);
-            parents.into_iter().try_for_each(|parent| self.own(parent))?;
+            parents.into_iter().try_for_each(|parent| self.ensure_upper(parent))?;
             if self.lock_nodes().path(id).is_ok() {
-                self.bring_node(id)?;
+                self.copy_up_node(id)?;
             }
         }
         let _names = self.shared(id)?;
@@ -401,16 +401,16 @@ impl Drafts {
             let nodes = self.lock_nodes();
             (nodes.named(id), nodes.draft(id)?, nodes.body(id)?)
         };
-        if let Body::Base(target) = body {
+        if let Body::Lower(target) = body {
             let Target::File { content, .. } = target else { return Err(Errno::INVAL) };
-            let inode = self.handles.share(id, || Ok(ContentMark::whole(content)))?;
+            let inode = self.handles.share(id, || Ok(ContentXattr::whole(content)))?;
             let handle = Handle { file: None, inode, node: id, draft, mode, pid: caller.pid };
             let handle = self.handles.add_file(handle)?;
             return Ok(Opened { handle, plain: None, content: Some(content), set_id: false });
         }
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
         let open = |access| match &path {
-            Ok(path) => self.open_host(path, access),
+            Ok(path) => self.open_upper(path, access),
             Err(_) => open_again(&*self.nameless(id, None)?, access),
         };
         let file = open(access);
@@ -439,7 +439,7 @@ impl Drafts {
         caller: Caller,
     ) -> Result<Opened> {
         let size = || Ok(rustix::fs::fstat(&file)?.st_size as u64);
-        let inode = self.handles.share(node, || ContentMark::of(&file, size()?))?;
+        let inode = self.handles.share(node, || ContentXattr::of(&file, size()?))?;
         self.keep_shared(Arc::new(file), inode, node, draft, mode, caller)
     }
 
@@ -454,7 +454,7 @@ impl Drafts {
     ) -> Result<Opened> {
         // A frozen draft's file may become a pack's: nothing but this process may use it then.
         let set_id = rustix::fs::fstat(&file)?.st_mode & SET_ID_BITS != 0;
-        let content = inode.read().mark.map(|mark| mark.content);
+        let content = inode.read().xattr.map(|xattr| xattr.content);
         let plain = content.is_none() && !self.gates.is_frozen(&draft);
         let plain = plain.then(|| Arc::clone(&file));
         let key = Arc::clone(&draft);
@@ -521,10 +521,10 @@ impl Drafts {
         if keeps && mode & (self.umask | 0o7000) == 0 {
             // Nothing to give away, and nothing our own umask takes: one call does it.
             let mode = Mode::from_raw_mode(mode & 0o7777);
-            return self.host.open_at(path, make, mode);
+            return self.upper.open_at(path, make, mode);
         }
         let private = Mode::from_raw_mode(0o600);
-        let file = self.host.open_at(path, make, private)?;
+        let file = self.upper.open_at(path, make, private)?;
         let given = owner.given.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
         let settled = match given {
             Some((uid, gid)) => rustix::fs::fchown(&file, Some(uid), Some(gid)),
@@ -533,7 +533,7 @@ impl Drafts {
         let settled =
             settled.and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)));
         if let Err(e) = settled {
-            self.host.unlink(path)?;
+            self.upper.unlink(path)?;
             return Err(e);
         }
         Ok(file)
@@ -545,7 +545,7 @@ impl Drafts {
     /// # Errors
     /// What the host says.
     pub(super) fn restore_entry(&self, parent: u64, name: &OsStr, target: &Target) -> Result<()> {
-        self.own(parent)?;
+        self.ensure_upper(parent)?;
         let left;
         {
             let _names = self.exclusive(parent)?;
@@ -553,13 +553,13 @@ impl Drafts {
                 let nodes = self.lock_nodes();
                 (nodes.entry(parent, name)?, nodes.draft(parent)?)
             };
-            let stat = self.base_stat(&draft, target)?;
+            let stat = self.lower_stat(&draft, target)?;
             let part = self.work_path();
             self.build(&part, target, &stat)?;
             left = match self.stat(&path) {
                 Ok(before) => {
-                    drop(self.hold(&Seen::Host(before), &path)?);
-                    self.host.rename_with(&part, &path, RenameFlags::EXCHANGE)?;
+                    drop(self.hold(&Seen::Upper(before), &path)?);
+                    self.upper.rename_with(&part, &path, RenameFlags::EXCHANGE)?;
                     let gone = is_directory(&before) || before.st_nlink <= 1;
                     if !is_whiteout(&before) {
                         self.lock_nodes().unlink(parent, name, before.st_ino, gone);
@@ -567,8 +567,8 @@ impl Drafts {
                     Some(part)
                 }
                 Err(Errno::NOENT) => {
-                    self.host.rename(&part, &path)?;
-                    self.lock_nodes().unlink_base(parent, name);
+                    self.upper.rename(&part, &path)?;
+                    self.lock_nodes().unlink_lower(parent, name);
                     None
                 }
                 Err(e) => return Err(e),

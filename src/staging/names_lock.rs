@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, RawRwLock, RwLock};
 
-use super::gate::DraftKey;
+use super::freeze::DraftKey;
 use crate::model::reference::ArtifactPath;
 
 /// Names stand still while this lives.

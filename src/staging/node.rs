@@ -14,8 +14,8 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::Result;
-use super::gate::DraftKey;
-use super::mark::TreeMark;
+use super::base_xattr::TreeXattr;
+use super::freeze::DraftKey;
 use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
@@ -43,16 +43,16 @@ impl Link {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// On the host, with this inode number.
-    Host(u64),
+    Upper(u64),
     /// Only in the tree that its directory stands on.
-    Base(Target),
+    Lower(Target),
 }
 
 struct Node {
     draft: DraftKey,
     body: Body,
     /// Of a directory on the host: what it stands on.
-    mark: Option<TreeMark>,
+    xattr: Option<TreeXattr>,
     links: Vec<Link>,
     lookups: u64,
     root: bool,
@@ -68,9 +68,9 @@ pub enum Step {
     /// Nothing.
     Owned,
     /// It is on the host, and marked clean.
-    Soil(PathBuf, TreeMark),
+    Dirty(PathBuf, TreeXattr),
     /// It is not on the host yet.
-    Make(Digest),
+    CopyUp(Digest),
 }
 
 /// The nodes the kernel knows.
@@ -93,43 +93,43 @@ impl Nodes {
         self.counted += 1;
         let id = NODE_BIT | self.counted;
         match &body {
-            Body::Host(host) => {
-                self.by_host.insert(*host, id);
+            Body::Upper(upper) => {
+                self.by_host.insert(*upper, id);
             }
-            Body::Base(_) => {
+            Body::Lower(_) => {
                 self.by_base.extend(links.iter().map(|link| (link.clone(), id)));
             }
         }
-        let (mark, kept, removed) = (None, None, false);
-        let node = Node { draft, body, mark, links, lookups: 1, root, removed, kept };
+        let (xattr, kept, removed) = (None, None, false);
+        let node = Node { draft, body, xattr, links, lookups: 1, root, removed, kept };
         self.known.insert(id, node);
         id
     }
 
     /// Whether the host's inode `host` is known.
-    pub fn knows(&self, host: u64) -> bool {
-        self.by_host.contains_key(&host)
+    pub fn knows(&self, upper: u64) -> bool {
+        self.by_host.contains_key(&upper)
     }
 
     /// The node of the host's inode `host`.
-    pub fn node_of_host(&self, host: u64) -> Option<u64> {
-        self.by_host.get(&host).copied()
+    pub fn node_of_upper(&self, upper: u64) -> Option<u64> {
+        self.by_host.get(&upper).copied()
     }
 
     /// Whether the host's inode `host` is known as the root of a draft.
-    pub fn knows_root(&self, draft: &ArtifactPath, host: u64) -> bool {
-        let node = self.by_host.get(&host).and_then(|id| self.known.get(id));
+    pub fn knows_root(&self, draft: &ArtifactPath, upper: u64) -> bool {
+        let node = self.by_host.get(&upper).and_then(|id| self.known.get(id));
         node.is_some_and(|node| node.root && !node.removed && *node.draft == *draft)
     }
 
     /// The root of a draft, looked up once more.
-    pub fn look_up_root(&mut self, draft: &DraftKey, host: u64, mark: Option<TreeMark>) -> u64 {
-        match self.by_host.get(&host).copied() {
-            Some(id) if self.knows_root(draft, host) => self.look_up_again(id),
+    pub fn look_up_root(&mut self, draft: &DraftKey, upper: u64, xattr: Option<TreeXattr>) -> u64 {
+        match self.by_host.get(&upper).copied() {
+            Some(id) if self.knows_root(draft, upper) => self.look_up_again(id),
             _ => {
-                let id = self.add(Arc::clone(draft), Body::Host(host), Vec::new(), true);
+                let id = self.add(Arc::clone(draft), Body::Upper(upper), Vec::new(), true);
                 self.roots.insert(Arc::clone(draft), id);
-                self.set_mark(id, mark);
+                self.set_xattr(id, xattr);
                 id
             }
         }
@@ -143,8 +143,8 @@ impl Nodes {
     }
 
     /// Whether the host's inode `host` is known as `name` in `parent`.
-    pub fn knows_as(&self, parent: u64, name: &OsStr, host: u64) -> bool {
-        let node = self.by_host.get(&host).and_then(|id| self.known.get(id));
+    pub fn knows_as(&self, parent: u64, name: &OsStr, upper: u64) -> bool {
+        let node = self.by_host.get(&upper).and_then(|id| self.known.get(id));
         node.is_some_and(|node| node.links.iter().any(|link| link.is(parent, name)))
     }
 
@@ -153,20 +153,20 @@ impl Nodes {
     pub fn look_up(
         &mut self,
         (parent, name): (u64, &OsStr),
-        host: u64,
+        upper: u64,
         sole: bool,
-        mark: Option<TreeMark>,
+        xattr: Option<TreeXattr>,
     ) -> Result<u64> {
         let draft = self.draft(parent)?;
         let link = Link { parent, name: name.as_bytes().into() };
         let here = |node: &Node| !node.root && !node.removed && node.draft == draft;
-        match self.by_host.get(&host).copied() {
+        match self.by_host.get(&upper).copied() {
             Some(id) if self.known.get(&id).is_some_and(here) => {
-                if sole && !self.knows_as(parent, name, host) {
+                if sole && !self.knows_as(parent, name, upper) {
                     // What it was known as, it is not any more: somebody renamed it on the host by hand, or
                     // removed that and its number is another's now.
                     if let Some(node) = self.known.get_mut(&id) {
-                        (node.links, node.mark) = (vec![link], mark);
+                        (node.links, node.xattr) = (vec![link], xattr);
                     }
                 } else {
                     self.add_link(id, link);
@@ -174,25 +174,25 @@ impl Nodes {
                 Ok(self.look_up_again(id))
             }
             _ => {
-                let id = self.add(draft, Body::Host(host), vec![link], false);
-                self.set_mark(id, mark);
+                let id = self.add(draft, Body::Upper(upper), vec![link], false);
+                self.set_xattr(id, xattr);
                 Ok(id)
             }
         }
     }
 
     /// The node of what is only in the base, as `name` in `parent`, looked up once more.
-    pub fn look_up_base(&mut self, parent: u64, name: &OsStr, target: Target) -> Result<u64> {
+    pub fn look_up_lower(&mut self, parent: u64, name: &OsStr, target: Target) -> Result<u64> {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(&id) = self.by_base.get(&link) {
             return Ok(self.look_up_again(id));
         }
         let draft = self.draft(parent)?;
-        Ok(self.add(draft, Body::Base(target), vec![link], false))
+        Ok(self.add(draft, Body::Lower(target), vec![link], false))
     }
 
     /// The node of what is only in the base, if it is known.
-    pub fn find_base(&self, parent: u64, name: &OsStr) -> Option<u64> {
+    pub fn find_lower(&self, parent: u64, name: &OsStr) -> Option<u64> {
         self.by_base.get(&Link { parent, name: name.as_bytes().into() }).copied()
     }
 
@@ -211,23 +211,23 @@ impl Nodes {
     }
 
     /// What was only in the base is on the host now, with this inode number.
-    pub fn copied_up(&mut self, id: u64, host: u64, mark: Option<TreeMark>) {
+    pub fn copied_up(&mut self, id: u64, upper: u64, xattr: Option<TreeXattr>) {
         if let Some(node) = self.known.get_mut(&id) {
-            (node.body, node.mark) = (Body::Host(host), mark);
+            (node.body, node.xattr) = (Body::Upper(upper), xattr);
             for link in &node.links {
                 self.by_base.remove(link);
             }
-            self.by_host.insert(host, id);
+            self.by_host.insert(upper, id);
         }
     }
 
     /// The same file has another inode on the host now.
-    pub fn replaced(&mut self, before: u64, host: u64) {
+    pub fn replaced(&mut self, before: u64, upper: u64) {
         if let Some(id) = self.by_host.remove(&before)
             && let Some(node) = self.known.get_mut(&id)
         {
-            node.body = Body::Host(host);
-            self.by_host.insert(host, id);
+            node.body = Body::Upper(upper);
+            self.by_host.insert(upper, id);
         }
     }
 
@@ -241,9 +241,9 @@ impl Nodes {
     }
 
     /// Whether the root of a node's draft stands on a tree, as far as is known.
-    pub fn stands_on_version(&self, id: u64) -> bool {
+    pub fn has_lower(&self, id: u64) -> bool {
         let root = self.known.get(&id).and_then(|node| self.roots.get(&node.draft));
-        root.and_then(|root| self.known.get(root)).is_none_or(|root| root.mark.is_some())
+        root.and_then(|root| self.known.get(root)).is_none_or(|root| root.xattr.is_some())
     }
 
     /// Whether it is the root of a draft that is there.
@@ -257,37 +257,37 @@ impl Nodes {
     }
 
     /// The tree a directory stands on, and whether there is a directory on the host.
-    pub fn under(&self, id: u64) -> Result<(Option<Digest>, bool)> {
+    pub fn lower_tree(&self, id: u64) -> Result<(Option<Digest>, bool)> {
         let node = self.node(id)?;
         Ok(match &node.body {
-            Body::Base(Target::Directory(tree)) => (Some(*tree), false),
-            Body::Base(_) => return Err(Errno::NOTDIR),
-            Body::Host(_) => (node.mark.map(|mark| mark.tree), true),
+            Body::Lower(Target::Directory(tree)) => (Some(*tree), false),
+            Body::Lower(_) => return Err(Errno::NOTDIR),
+            Body::Upper(_) => (node.xattr.map(|xattr| xattr.tree), true),
         })
     }
 
     /// What a directory on the host stands on now.
-    pub fn set_mark(&mut self, id: u64, mark: Option<TreeMark>) {
+    pub fn set_xattr(&mut self, id: u64, xattr: Option<TreeXattr>) {
         if let Some(node) = self.known.get_mut(&id) {
-            node.mark = mark;
+            node.xattr = xattr;
         }
     }
 
     /// What the directory with the host's inode `host` stands on now.
-    pub fn set_mark_of_host(&mut self, host: u64, mark: Option<TreeMark>) {
-        if let Some(&id) = self.by_host.get(&host) {
-            self.set_mark(id, mark);
+    pub fn set_xattr_of_upper(&mut self, upper: u64, xattr: Option<TreeXattr>) {
+        if let Some(&id) = self.by_host.get(&upper) {
+            self.set_xattr(id, xattr);
         }
     }
 
     /// What has to happen to a directory before something in it changes.
     pub fn step(&self, id: u64) -> Result<Step> {
         let node = self.node(id)?;
-        Ok(match (&node.body, node.mark) {
-            (Body::Base(Target::Directory(tree)), _) => Step::Make(*tree),
-            (Body::Base(_), _) => return Err(Errno::NOTDIR),
-            (Body::Host(_), Some(mark)) if mark.clean => Step::Soil(self.path(id)?, mark),
-            (Body::Host(_), _) => Step::Owned,
+        Ok(match (&node.body, node.xattr) {
+            (Body::Lower(Target::Directory(tree)), _) => Step::CopyUp(*tree),
+            (Body::Lower(_), _) => return Err(Errno::NOTDIR),
+            (Body::Upper(_), Some(xattr)) if xattr.clean => Step::Dirty(self.path(id)?, xattr),
+            (Body::Upper(_), _) => Step::Owned,
         })
     }
 
@@ -332,8 +332,8 @@ impl Nodes {
 
     /// Holds what the host's inode `host` is, whose last name is about to go, for as long as the
     /// kernel knows its node. What is given back is not needed.
-    pub fn keep(&mut self, host: u64, file: File) -> Option<File> {
-        let Some(&id) = self.by_host.get(&host) else { return Some(file) };
+    pub fn keep(&mut self, upper: u64, file: File) -> Option<File> {
+        let Some(&id) = self.by_host.get(&upper) else { return Some(file) };
         let Some(node) = self.known.get_mut(&id) else { return Some(file) };
         node.kept = Some(Arc::new(file));
         self.keepers.push_back(id);
@@ -355,8 +355,8 @@ impl Nodes {
     }
 
     /// The host's inode `host` is no longer `name` in `parent`; `gone` when that was its last name.
-    pub fn unlink(&mut self, parent: u64, name: &OsStr, host: u64, gone: bool) {
-        let Some(&id) = self.by_host.get(&host) else {
+    pub fn unlink(&mut self, parent: u64, name: &OsStr, upper: u64, gone: bool) {
+        let Some(&id) = self.by_host.get(&upper) else {
             return;
         };
         if let Some(node) = self.known.get_mut(&id) {
@@ -364,12 +364,12 @@ impl Nodes {
         }
         if gone {
             // The host may use the number again for something else.
-            self.by_host.remove(&host);
+            self.by_host.remove(&upper);
         }
     }
 
     /// What is only in the base is no longer `name` in `parent`.
-    pub fn unlink_base(&mut self, parent: u64, name: &OsStr) {
+    pub fn unlink_lower(&mut self, parent: u64, name: &OsStr) {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(id) = self.by_base.remove(&link)
             && let Some(node) = self.known.get_mut(&id)
@@ -379,8 +379,8 @@ impl Nodes {
     }
 
     /// The host's inode `host` is now also `name` in `parent`.
-    pub fn link(&mut self, parent: u64, name: &OsStr, host: u64) {
-        if let Some(&id) = self.by_host.get(&host) {
+    pub fn link(&mut self, parent: u64, name: &OsStr, upper: u64) {
+        if let Some(&id) = self.by_host.get(&upper) {
             self.add_link(id, Link { parent, name: name.as_bytes().into() });
         }
     }
@@ -394,11 +394,11 @@ impl Nodes {
             }
             node.removed = true;
             match &node.body {
-                Body::Host(host) if self.by_host.get(host) == Some(id) => {
-                    self.by_host.remove(host);
+                Body::Upper(upper) if self.by_host.get(upper) == Some(id) => {
+                    self.by_host.remove(upper);
                 }
-                Body::Host(_) => {}
-                Body::Base(_) => node.links.iter().for_each(|link| {
+                Body::Upper(_) => {}
+                Body::Lower(_) => node.links.iter().for_each(|link| {
                     self.by_base.remove(link);
                 }),
             }
@@ -421,11 +421,11 @@ impl Nodes {
             self.keepers.retain(|id| known.contains_key(id));
         }
         match node.body {
-            Body::Host(host) if self.by_host.get(&host) == Some(&id) => {
-                self.by_host.remove(&host);
+            Body::Upper(upper) if self.by_host.get(&upper) == Some(&id) => {
+                self.by_host.remove(&upper);
             }
-            Body::Host(_) => {}
-            Body::Base(_) => node.links.iter().for_each(|link| {
+            Body::Upper(_) => {}
+            Body::Lower(_) => node.links.iter().for_each(|link| {
                 if self.by_base.get(link) == Some(&id) {
                     self.by_base.remove(link);
                 }
@@ -448,10 +448,10 @@ mod tests {
         let root = nodes.look_up_root(&one, 1, None);
         let gone = nodes.look_up((root, name("gone")), 2, true, None).unwrap();
         let tree = Digest::of(ObjectKind::Tree, b"");
-        let mark = TreeMark { tree, clean: true };
-        let directory = nodes.look_up((root, name("new")), 2, true, Some(mark)).unwrap();
+        let xattr = TreeXattr { tree, clean: true };
+        let directory = nodes.look_up((root, name("new")), 2, true, Some(xattr)).unwrap();
         assert_eq!(nodes.path(directory).unwrap().to_str(), Some("p/one/tree/new"));
-        assert_eq!(nodes.under(directory).unwrap(), (Some(tree), true));
+        assert_eq!(nodes.lower_tree(directory).unwrap(), (Some(tree), true));
         // Of a file that has another name there, both stay.
         nodes.look_up((root, name("a")), 3, false, None).unwrap();
         let linked = nodes.look_up((root, name("b")), 3, false, None).unwrap();

@@ -18,9 +18,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::Result;
-use super::base::{self, host_errno};
-use super::gate::DraftKey;
-use super::mark::{ContentMark, TreeMark};
+use super::base_xattr::{ContentXattr, TreeXattr};
+use super::freeze::DraftKey;
+use super::lower::{self, errno_of};
 use super::node::{Body, Step};
 use super::scratch::{Drafts, WORK};
 use crate::model::digest::Digest;
@@ -38,9 +38,9 @@ pub const STANDS_FOR_ZERO: u64 = 0xffff_ffff;
 /// An entry as the draft shows it.
 pub enum Seen {
     /// The host has it.
-    Host(Stat),
+    Upper(Stat),
     /// Only the tree below has it.
-    Base(Target),
+    Lower(Target),
 }
 
 /// Whether this stands for a name that was removed.
@@ -62,33 +62,33 @@ impl Seen {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         match self {
-            Self::Host(stat) => is_directory(stat),
-            Self::Base(target) => matches!(target, Target::Directory(_)),
+            Self::Upper(stat) => is_directory(stat),
+            Self::Lower(target) => matches!(target, Target::Directory(_)),
         }
     }
 }
 
 impl Drafts {
     pub(super) fn stat(&self, path: &Path) -> Result<Stat> {
-        self.host.stat(path)
+        self.upper.stat(path)
     }
 
     /// The entry `name` of `parent`; ENOENT when the draft shows none.
     pub(super) fn see(&self, parent: u64, name: &OsStr) -> Result<Seen> {
         let (path, (tree, on_host)) = {
             let nodes = self.lock_nodes();
-            (nodes.entry(parent, name)?, nodes.under(parent)?)
+            (nodes.entry(parent, name)?, nodes.lower_tree(parent)?)
         };
         if on_host {
             match self.stat(&path) {
                 Ok(stat) if is_whiteout(&stat) => return Err(Errno::NOENT),
-                Ok(stat) => return Ok(Seen::Host(stat)),
+                Ok(stat) => return Ok(Seen::Upper(stat)),
                 Err(Errno::NOENT) => {}
                 Err(e) => return Err(e),
             }
         }
         let tree = tree.ok_or(Errno::NOENT)?;
-        base::entry(&*self.base, tree, name)?.map(Seen::Base).ok_or(Errno::NOENT)
+        lower::entry(&*self.lower, tree, name)?.map(Seen::Lower).ok_or(Errno::NOENT)
     }
 
     /// The entry, or nothing.
@@ -100,17 +100,17 @@ impl Drafts {
     }
 
     /// Whether the tree below `parent` has the name, seen or covered.
-    pub(super) fn base_has(&self, parent: u64, name: &OsStr) -> Result<bool> {
-        let (tree, _) = self.lock_nodes().under(parent)?;
+    pub(super) fn lower_has(&self, parent: u64, name: &OsStr) -> Result<bool> {
+        let (tree, _) = self.lock_nodes().lower_tree(parent)?;
         match tree {
-            Some(tree) => Ok(base::entry(&*self.base, tree, name)?.is_some()),
+            Some(tree) => Ok(lower::entry(&*self.lower, tree, name)?.is_some()),
             None => Ok(false),
         }
     }
 
     /// The mark of the host's directory at `path`.
-    pub(super) fn tree_mark(&self, path: &Path) -> Result<Option<TreeMark>> {
-        TreeMark::of(&self.host.placed(path)?)
+    pub(super) fn tree_xattr(&self, path: &Path) -> Result<Option<TreeXattr>> {
+        TreeXattr::of(&self.upper.placed(path)?)
     }
 
     /// A name below the scratch directory that nothing has.
@@ -121,7 +121,7 @@ impl Drafts {
 
     /// Attributes of what is only in the base: those of the draft's root, as far as it has none
     /// of its own.
-    pub(super) fn base_stat(&self, draft: &DraftKey, target: &Target) -> Result<Stat> {
+    pub(super) fn lower_stat(&self, draft: &DraftKey, target: &Target) -> Result<Stat> {
         let mut stat = self.template(draft)?;
         let (mode, size) = match target {
             Target::File { content, executable } => {
@@ -144,7 +144,7 @@ impl Drafts {
         if let Some(stat) = templates.get(draft) {
             return Ok(*stat);
         }
-        let record = self.record(draft).map_err(|e| host_errno(&e))?;
+        let record = self.record(draft).map_err(|e| errno_of(&e))?;
         let mut stat = rustix::fs::stat(self.tree_path(draft))?;
         if let Some((uid, gid)) = record.owner {
             (stat.st_uid, stat.st_gid) = (uid, gid);
@@ -160,7 +160,7 @@ impl Drafts {
 
     /// Attributes of a file on the host as users see them: a file that stands on content takes
     /// room, or `cp` would look for its holes one by one.
-    pub(super) fn shown(&self, mut stat: Stat, path: Option<&Path>) -> Result<Stat> {
+    pub(super) fn visible_stat(&self, mut stat: Stat, path: Option<&Path>) -> Result<Stat> {
         stat.st_blksize = PREFERRED_IO_BYTES as _;
         if is_stand_in(&stat) {
             stat.st_rdev = 0;
@@ -168,9 +168,9 @@ impl Drafts {
         let sparse = (stat.st_blocks as u64) * STAT_BLOCK_BYTES < stat.st_size as u64;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if let (true, true, Some(path)) = (sparse, regular, path)
-            && let Some(mark) = ContentMark::at(&self.host.placed(path)?)?
+            && let Some(xattr) = ContentXattr::at(&self.upper.placed(path)?)?
         {
-            let blocks = mark.visible_bytes.div_ceil(STAT_BLOCK_BYTES);
+            let blocks = xattr.visible_bytes.div_ceil(STAT_BLOCK_BYTES);
             stat.st_blocks = (stat.st_blocks as u64).max(blocks) as _;
         }
         Ok(stat)
@@ -178,7 +178,7 @@ impl Drafts {
 
     /// Brings a directory and all above it to the host, and marks them as changed. Nothing but a
     /// commit undoes that, and none can begin while the caller holds the draft's gate.
-    pub(super) fn own(&self, directory: u64) -> Result<()> {
+    pub(super) fn ensure_upper(&self, directory: u64) -> Result<()> {
         if self.lock_nodes().step(directory)? == Step::Owned {
             return Ok(());
         }
@@ -206,12 +206,12 @@ impl Drafts {
             let step = self.lock_nodes().step(at)?;
             match step {
                 Step::Owned => {}
-                Step::Soil(path, mark) => {
-                    let soiled = TreeMark { clean: false, ..mark };
-                    soiled.set(&self.host.placed(&path)?)?;
-                    self.lock_nodes().set_mark(at, Some(soiled));
+                Step::Dirty(path, xattr) => {
+                    let soiled = TreeXattr { clean: false, ..xattr };
+                    soiled.set(&self.upper.placed(&path)?)?;
+                    self.lock_nodes().set_xattr(at, Some(soiled));
                 }
-                Step::Make(tree) => self.bring_directory(at, tree, false)?,
+                Step::CopyUp(tree) => self.bring_directory(at, tree, false)?,
             }
         }
         Ok(())
@@ -223,21 +223,21 @@ impl Drafts {
             let nodes = self.lock_nodes();
             (nodes.path(id)?, nodes.draft(id)?)
         };
-        let mark = TreeMark { tree, clean };
-        let stat = self.base_stat(&draft, &Target::Directory(tree))?;
-        self.build_directory(&path, &stat, mark)?;
-        let host = self.stat(&path)?.st_ino;
-        self.lock_nodes().copied_up(id, host, Some(mark));
+        let xattr = TreeXattr { tree, clean };
+        let stat = self.lower_stat(&draft, &Target::Directory(tree))?;
+        self.build_directory(&path, &stat, xattr)?;
+        let upper = self.stat(&path)?.st_ino;
+        self.lock_nodes().copied_up(id, upper, Some(xattr));
         Ok(())
     }
 
     /// A directory that stands on a tree appears at `path` as a whole.
-    pub(super) fn build_directory(&self, path: &Path, stat: &Stat, mark: TreeMark) -> Result<()> {
+    pub(super) fn build_directory(&self, path: &Path, stat: &Stat, xattr: TreeXattr) -> Result<()> {
         let part = self.work_path();
-        self.host.mkdir(&part, Mode::from_raw_mode(0o700))?;
-        mark.set(&self.host.placed(&part)?)?;
+        self.upper.mkdir(&part, Mode::from_raw_mode(0o700))?;
+        xattr.set(&self.upper.placed(&part)?)?;
         self.dress(&part, stat)?;
-        self.host.rename(&part, path)
+        self.upper.rename(&part, path)
     }
 
     /// Owner, mode and times, in this order.
@@ -245,11 +245,11 @@ impl Drafts {
         let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            self.host.chown(path, Some(uid), Some(gid))?;
+            self.upper.chown(path, Some(uid), Some(gid))?;
         }
         if !link {
             let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-            self.host.chmod(path, mode)?;
+            self.upper.chmod(path, mode)?;
         }
         let at = |seconds: i64, nanoseconds: u64| Timespec {
             tv_sec: seconds,
@@ -259,7 +259,7 @@ impl Drafts {
             last_access: at(stat.st_atime, stat.st_atime_nsec),
             last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
         };
-        self.host.utimens(path, &times)
+        self.upper.utimens(path, &times)
     }
 
     /// Puts what stands for `target` at `path`, in place of what is there unless that is a
@@ -268,71 +268,71 @@ impl Drafts {
         let part = self.work_path();
         match target {
             Target::Directory(tree) => {
-                return self.build_directory(path, stat, TreeMark { tree: *tree, clean: true });
+                return self.build_directory(path, stat, TreeXattr { tree: *tree, clean: true });
             }
             Target::Symlink(to) => {
-                self.host.symlink(OsStr::from_bytes(to), &part)?;
+                self.upper.symlink(OsStr::from_bytes(to), &part)?;
             }
             Target::File { content, .. } => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
                 let private = Mode::from_raw_mode(0o600);
-                let file = self.host.open_at(&part, flags, private)?;
-                if let Some(mark) = ContentMark::whole(*content) {
-                    mark.set(&file)?;
+                let file = self.upper.open_at(&part, flags, private)?;
+                if let Some(xattr) = ContentXattr::whole(*content) {
+                    xattr.set(&file)?;
                     rustix::fs::ftruncate(&file, content.size_bytes())?;
                 }
             }
         }
         self.dress(&part, stat)?;
-        self.host.rename(&part, path)
+        self.upper.rename(&part, path)
     }
 
     /// Brings what is only in the base to the host: for a file its attributes and its mark, for a
     /// directory nothing of what is in it. The directory above is owned; names stand still.
-    pub(super) fn bring(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Stat> {
+    pub(super) fn copy_up(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Stat> {
         let (path, draft, known) = {
             let nodes = self.lock_nodes();
-            let known = nodes.find_base(parent, name);
+            let known = nodes.find_lower(parent, name);
             (nodes.entry(parent, name)?, nodes.draft(parent)?, known)
         };
-        let stat = self.base_stat(&draft, target)?;
+        let stat = self.lower_stat(&draft, target)?;
         self.build(&path, target, &stat)?;
         let stat = self.stat(&path)?;
         if let Some(id) = known {
-            let mark = match target {
-                Target::Directory(tree) => Some(TreeMark { tree: *tree, clean: true }),
+            let xattr = match target {
+                Target::Directory(tree) => Some(TreeXattr { tree: *tree, clean: true }),
                 _ => None,
             };
-            self.lock_nodes().copied_up(id, stat.st_ino, mark);
+            self.lock_nodes().copied_up(id, stat.st_ino, xattr);
             if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-                self.handles.came_up(id, || self.open_host(&path, OFlags::RDONLY))?;
+                self.handles.copied_up(id, || self.open_upper(&path, OFlags::RDONLY))?;
             }
         }
         Ok(stat)
     }
 
     /// Brings a node to the host, if it is not there.
-    pub(super) fn bring_node(&self, id: u64) -> Result<()> {
-        if matches!(self.lock_nodes().body(id)?, Body::Host(_)) {
+    pub(super) fn copy_up_node(&self, id: u64) -> Result<()> {
+        if matches!(self.lock_nodes().body(id)?, Body::Upper(_)) {
             return Ok(());
         }
         let (parent, name) = self.lock_nodes().link_of(id).ok_or(Errno::NOENT)?;
-        self.own(parent)?;
+        self.ensure_upper(parent)?;
         let _names = self.exclusive(id)?;
         let body = self.lock_nodes().body(id)?;
         match body {
-            Body::Base(target) => self.bring(parent, &name, &target).map(drop),
+            Body::Lower(target) => self.copy_up(parent, &name, &target).map(drop),
             // Somebody else was faster.
-            Body::Host(_) => Ok(()),
+            Body::Upper(_) => Ok(()),
         }
     }
 
-    pub(super) fn open_host(&self, path: &Path, flags: OFlags) -> Result<std::fs::File> {
-        self.host.open_at(path, flags, Mode::empty())
+    pub(super) fn open_upper(&self, path: &Path, flags: OFlags) -> Result<std::fs::File> {
+        self.upper.open_at(path, flags, Mode::empty())
     }
 
     /// Makes something at `path` by `make`, also where a whiteout lies; it appears as a whole.
-    pub(super) fn place(
+    pub(super) fn move_into_place(
         &self,
         path: &Path,
         directory: bool,
@@ -346,10 +346,10 @@ impl Drafts {
         make(&part)?;
         if directory {
             // A directory cannot be renamed over something that is none.
-            self.host.rename_with(&part, path, RenameFlags::EXCHANGE)?;
-            return self.host.unlink(&part);
+            self.upper.rename_with(&part, path, RenameFlags::EXCHANGE)?;
+            return self.upper.unlink(&part);
         }
-        self.host.rename(&part, path)
+        self.upper.rename(&part, path)
     }
 
     /// A whiteout below the work directory.
@@ -361,30 +361,30 @@ impl Drafts {
 
     pub(super) fn whiteout_at(&self, path: &Path) -> Result<()> {
         let none = Mode::empty();
-        self.host.mknod(path, FileType::CharacterDevice, none, 0)
+        self.upper.mknod(path, FileType::CharacterDevice, none, 0)
     }
 
     /// Whether the draft shows nothing in this directory; `path` is where it is on the host.
     pub(super) fn shows_nothing(&self, seen: &Seen, path: &Path) -> Result<bool> {
         let tree = match seen {
-            Seen::Base(Target::Directory(tree)) => Some(*tree),
-            Seen::Base(_) => return Err(Errno::NOTDIR),
-            Seen::Host(_) => {
+            Seen::Lower(Target::Directory(tree)) => Some(*tree),
+            Seen::Lower(_) => return Err(Errno::NOTDIR),
+            Seen::Upper(_) => {
                 if !self.host_names(path, |stat| !is_whiteout(stat))? {
                     return Ok(false);
                 }
-                self.tree_mark(path)?.map(|mark| mark.tree)
+                self.tree_xattr(path)?.map(|xattr| xattr.tree)
             }
         };
         let Some(tree) = tree else { return Ok(true) };
         let mut position = 0;
         loop {
-            let run = self.base.run(tree, position).map_err(|e| host_errno(&e))?;
+            let run = self.lower.run(tree, position).map_err(|e| errno_of(&e))?;
             if run.is_empty() {
                 return Ok(true);
             }
             for entry in &run {
-                if matches!(seen, Seen::Base(_)) {
+                if matches!(seen, Seen::Lower(_)) {
                     return Ok(false);
                 }
                 // Everything on the host is a whiteout: is this one's?
@@ -400,7 +400,7 @@ impl Drafts {
 
     /// Whether no name in the host's directory at `path` is `wanted`.
     fn host_names(&self, path: &Path, wanted: impl Fn(&Stat) -> bool) -> Result<bool> {
-        let fd = self.open_host(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let fd = self.open_upper(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         for entry in Dir::read_from(&fd)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -420,20 +420,20 @@ impl Drafts {
     /// left of it lies where the answer says, to be swept when nobody waits.
     pub(super) fn take_directory(&self, path: &Path, cover: bool) -> Result<Option<PathBuf>> {
         if !cover {
-            match self.host.rmdir(path) {
+            match self.upper.rmdir(path) {
                 Err(Errno::NOTEMPTY) => {}
                 done => return done.map(|()| None),
             }
         }
         let part = if cover { self.whiteout()? } else { self.work_path() };
         let flags = if cover { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
-        self.host.rename_with(path, &part, flags)?;
+        self.upper.rename_with(path, &part, flags)?;
         Ok(Some(part))
     }
 
     /// Removes what lies in the work directory: a file, or a directory of whiteouts.
     pub(super) fn sweep_work(&self, part: &Path) -> Result<()> {
-        let full = self.host.placed(part)?;
+        let full = self.upper.placed(part)?;
         let done = match std::fs::symlink_metadata(&*full) {
             Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&*full),
             Ok(_) => std::fs::remove_file(&*full),

@@ -9,9 +9,9 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::Result;
-use super::gate::Change;
+use super::base_xattr::ContentXattr;
+use super::freeze::Change;
 use super::handle::OpenMode;
-use super::mark::ContentMark;
 use super::names_lock::{Moving, Still};
 use super::node::{Body, Nodes};
 use super::scratch::Drafts;
@@ -99,8 +99,8 @@ impl Drafts {
             let nodes = self.lock_nodes();
             (nodes.body(id)?, nodes.path(id), nodes.draft(id)?)
         };
-        if let Body::Base(target) = body {
-            let mut stat = self.base_stat(&draft, &target)?;
+        if let Body::Lower(target) = body {
+            let mut stat = self.lower_stat(&draft, &target)?;
             if path.is_err() {
                 stat.st_nlink = 0;
             }
@@ -114,23 +114,23 @@ impl Drafts {
             })?,
             Err(_) => rustix::fs::fstat(self.nameless(id, handle)?)?,
         };
-        Ok(Attr { id, stat: self.shown(stat, path.ok().as_deref())? })
+        Ok(Attr { id, stat: self.visible_stat(stat, path.ok().as_deref())? })
     }
 
     /// Returns the content that a file with a name stands on, if any.
     ///
     /// # Errors
     /// Any error of the host's file system, and EIO for a damaged mark.
-    pub fn content_under(&self, id: u64) -> Result<Option<Content>> {
+    pub fn lower_content(&self, id: u64) -> Result<Option<Content>> {
         let _names = self.shared(id)?;
         let (body, path) = {
             let nodes = self.lock_nodes();
             (nodes.body(id)?, nodes.path(id))
         };
         match (body, path) {
-            (Body::Base(Target::File { content, .. }), _) => Ok(Some(content)),
-            (Body::Host(_), Ok(path)) => {
-                Ok(ContentMark::at(&self.host.placed(&path)?)?.map(|mark| mark.content))
+            (Body::Lower(Target::File { content, .. }), _) => Ok(Some(content)),
+            (Body::Upper(_), Ok(path)) => {
+                Ok(ContentXattr::at(&self.upper.placed(&path)?)?.map(|xattr| xattr.content))
             }
             _ => Ok(None),
         }
@@ -165,9 +165,9 @@ impl Drafts {
     pub fn setattr(&self, id: u64, handle: Option<u64>, set: SetAttr) -> Result<Attr> {
         let _change = self.change(id)?;
         let parents = self.lock_nodes().parents(id);
-        parents.into_iter().try_for_each(|parent| self.own(parent))?;
+        parents.into_iter().try_for_each(|parent| self.ensure_upper(parent))?;
         if self.lock_nodes().path(id).is_ok() {
-            self.bring_node(id)?;
+            self.copy_up_node(id)?;
         }
         {
             let _names = self.shared(id)?;
@@ -191,20 +191,20 @@ impl Drafts {
         if let Some(size) = set.size {
             match handle.map(|handle| self.handles.file(handle)).transpose()? {
                 Some(open) if open.mode == OpenMode::Write => {
-                    self.truncate(id, open.host()?, size)?;
+                    self.truncate(id, open.upper_file()?, size)?;
                 }
-                _ => self.truncate(id, &self.open_host(path, OFlags::WRONLY)?, size)?,
+                _ => self.truncate(id, &self.open_upper(path, OFlags::WRONLY)?, size)?,
             }
         }
         if set.uid.is_some() || set.gid.is_some() {
             let (uid, gid) = (set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw));
-            self.host.chown(path, uid, gid)?;
+            self.upper.chown(path, uid, gid)?;
         }
         if let Some(mode) = set.mode {
-            self.host.chmod(path, Mode::from_raw_mode(mode & 0o7777))?;
+            self.upper.chmod(path, Mode::from_raw_mode(mode & 0o7777))?;
         }
         match times(set) {
-            Some(times) => self.host.utimens(path, &times),
+            Some(times) => self.upper.utimens(path, &times),
             None => Ok(()),
         }
     }
@@ -220,14 +220,14 @@ impl Drafts {
             (nodes.body(id)?, nodes.named(id))
         };
         match body {
-            Body::Base(Target::Symlink(to)) => Ok(to.into_vec()),
-            Body::Base(_) => Err(Errno::INVAL),
-            Body::Host(_) => {
+            Body::Lower(Target::Symlink(to)) => Ok(to.into_vec()),
+            Body::Lower(_) => Err(Errno::INVAL),
+            Body::Upper(_) => {
                 let Ok(path) = path else {
                     let target = rustix::fs::readlinkat(self.nameless(id, None)?, "", Vec::new())?;
                     return Ok(target.into_bytes());
                 };
-                self.host.readlink(&path)
+                self.upper.readlink(&path)
             }
         }
     }

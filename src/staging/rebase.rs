@@ -13,9 +13,9 @@ use rustix::fs::{FallocateFlags, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::Result;
+use super::base_xattr::{ContentXattr, OWN_PREFIX, TreeXattr};
 use super::in_use::is_used_elsewhere;
 use super::io::is_all_hole;
-use super::mark::{ContentMark, OWN_PREFIX, TreeMark};
 use super::overlay::is_whiteout;
 use super::scratch::Drafts;
 use crate::model::digest::Digest;
@@ -54,14 +54,14 @@ impl Drafts {
     }
 
     /// Whether nobody has the host's inode open, so that its bytes may become a pack's.
-    pub fn may_share(&self, host: u64) -> bool {
-        let node = self.lock_nodes().node_of_host(host);
+    pub fn may_share(&self, upper: u64) -> bool {
+        let node = self.lock_nodes().node_of_upper(upper);
         node.is_none_or(|node| !self.handles.is_open(node))
     }
 
     /// Lists the content that the draft's open but removed files stand on.
     pub fn nameless_content(&self, key: &ArtifactPath) -> Vec<Content> {
-        let standing = self.handles.standing(&Arc::new(key.clone()));
+        let standing = self.handles.with_lower(&Arc::new(key.clone()));
         let nodes = self.lock_nodes();
         let nameless = standing.into_iter().filter(|(node, _)| nodes.path(*node).is_err());
         nameless.map(|(_, content)| content).collect()
@@ -72,7 +72,7 @@ impl Drafts {
     ///
     /// # Errors
     /// What the host says.
-    pub fn settle_file(
+    pub fn rebase_file(
         &self,
         key: &ArtifactPath,
         path: &Path,
@@ -80,35 +80,35 @@ impl Drafts {
         shared: bool,
     ) -> Result<Settled> {
         let path = self.in_draft(key, path);
-        let Some(mark) = ContentMark::whole(content) else {
+        let Some(xattr) = ContentXattr::whole(content) else {
             let stat = self.stat(&path)?;
             let alone = stat.st_nlink == 1 && self.may_share(stat.st_ino);
             return Ok(if alone { Settled::Wholly } else { Settled::NotAtAll });
         };
         if shared {
-            self.part_with(key, &path, mark)?;
+            self.part_with(key, &path, xattr)?;
             return Ok(Settled::Wholly);
         }
         let settled = {
             // Nobody opens it between the look and the change.
             let _names = self.names.moving(key);
-            let file = self.open_host(&path, OFlags::RDWR)?;
+            let file = self.open_upper(&path, OFlags::RDWR)?;
             let stat = rustix::fs::fstat(&file)?;
             let size = stat.st_size as u64;
-            let before = ContentMark::of(&file, size)?;
+            let before = ContentXattr::of(&file, size)?;
             let left = before.map_or(Settled::NotAtAll, |before| Settled::On(before.content));
             // A change by another name would not be seen by the directories that have this one.
             if !self.may_share(stat.st_ino) || stat.st_nlink > 1 {
-                return Ok(if before == Some(mark) { Settled::NotAtAll } else { left });
+                return Ok(if before == Some(xattr) { Settled::NotAtAll } else { left });
             }
-            if before == Some(mark) {
+            if before == Some(xattr) {
                 return Ok(Settled::Wholly);
             }
             // Somebody may read it by a mapping, though it is closed: holes would show there.
             if is_used(&file) {
                 return Ok(left);
             }
-            mark.set(&file)?;
+            xattr.set(&file)?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             // Only whole blocks become holes.
             let whole = size.next_multiple_of(self.block_bytes);
@@ -124,32 +124,32 @@ impl Drafts {
         };
         if !settled {
             // Something stayed of it, which would hide the content after a change.
-            self.part_with(key, &path, mark)?;
+            self.part_with(key, &path, xattr)?;
         }
         Ok(Settled::Wholly)
     }
 
     /// Puts an empty file with the same attributes in the place of one whose inode is a pack's.
-    fn part_with(&self, key: &ArtifactPath, path: &Path, mark: ContentMark) -> Result<()> {
+    fn part_with(&self, key: &ArtifactPath, path: &Path, xattr: ContentXattr) -> Result<()> {
         let stat = self.stat(path)?;
         let part = self.work_path();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let file = self.host.open_at(&part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
-        copy_xattrs(&self.host.placed(path)?, &file)?;
-        mark.set(&file)?;
-        rustix::fs::ftruncate(&file, mark.visible_bytes)?;
+        let file = self.upper.open_at(&part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
+        copy_xattrs(&self.upper.placed(path)?, &file)?;
+        xattr.set(&file)?;
+        rustix::fs::ftruncate(&file, xattr.visible_bytes)?;
         self.dress(&part, &stat)?;
         let _names = self.names.moving(key);
         // Its inode's number is no other file's before the node has the new one.
-        let _before = self.open_host(path, OFlags::PATH)?;
-        self.host.rename(&part, path)?;
-        let host = self.stat(path)?.st_ino;
-        let node = self.lock_nodes().node_of_host(stat.st_ino);
-        self.lock_nodes().replaced(stat.st_ino, host);
+        let _before = self.open_upper(path, OFlags::PATH)?;
+        self.upper.rename(&part, path)?;
+        let upper = self.stat(path)?.st_ino;
+        let node = self.lock_nodes().node_of_upper(stat.st_ino);
+        self.lock_nodes().replaced(stat.st_ino, upper);
         if let Some(shared) = node.and_then(|node| self.handles.shared(node)) {
             let mut shared = shared.write();
-            shared.mark = Some(mark);
-            shared.came_up = Some(Arc::new(self.open_host(path, OFlags::RDONLY)?));
+            shared.xattr = Some(xattr);
+            shared.came_up = Some(Arc::new(self.open_upper(path, OFlags::RDONLY)?));
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Drafts {
     ///
     /// # Errors
     /// What the host says.
-    pub fn settle_directory(
+    pub fn rebase_directory(
         &self,
         key: &ArtifactPath,
         path: &Path,
@@ -166,16 +166,16 @@ impl Drafts {
         clean: bool,
     ) -> Result<()> {
         let path = self.in_draft(key, path);
-        let full = self.host.placed(&path)?;
-        let host = self.stat(&path)?.st_ino;
+        let full = self.upper.placed(&path)?;
+        let upper = self.stat(&path)?.st_ino;
         {
             let _names = self.names.moving(key);
-            let mark = TreeMark { tree, clean };
-            mark.set(&full)?;
-            self.lock_nodes().set_mark_of_host(host, Some(mark));
+            let xattr = TreeXattr { tree, clean };
+            xattr.set(&full)?;
+            self.lock_nodes().set_xattr_of_upper(upper, Some(xattr));
         }
         // What was removed is not in the tree any more: nothing has to cover it.
-        let listed = self.open_host(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let listed = self.open_upper(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let listed = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&listed));
         for entry in fs::read_dir(listed).map_err(|e| super::io::errno(&e))? {
             let entry = entry.map_err(|e| super::io::errno(&e))?;
@@ -184,7 +184,7 @@ impl Drafts {
                 .is_ok_and(|kind| std::os::unix::fs::FileTypeExt::is_char_device(&kind));
             let name = path.join(entry.file_name());
             if device && self.stat(&name).is_ok_and(|stat| is_whiteout(&stat)) {
-                self.host.unlink(&name)?;
+                self.upper.unlink(&name)?;
             }
         }
         Ok(())
@@ -195,10 +195,10 @@ impl Drafts {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn settle_durably(&self) -> Result<()> {
+    pub fn rebase_durably(&self) -> Result<()> {
         /// statfs(2).
         const IN_ORDER: [i64; 2] = [0xEF53, 0x5846_5342];
-        let root = self.open_host(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let root = self.open_upper(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         if IN_ORDER.contains(&(rustix::fs::fstatfs(&root)?.f_type as i64)) {
             return Ok(());
         }
@@ -211,23 +211,23 @@ impl Drafts {
     /// What the host says.
     pub fn unshare(&self, key: &ArtifactPath, path: &Path) -> Result<()> {
         let path = self.in_draft(key, path);
-        let full = self.host.placed(&path)?;
+        let full = self.upper.placed(&path)?;
         let stat = match self.stat(&path) {
             Ok(stat) if stat.st_nlink > 1 => stat,
             Ok(_) | Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(e),
         };
         let part = self.work_path();
-        let host = |e: std::io::Error| super::io::errno(&e);
-        let mut source = self.open_host(&path, OFlags::RDONLY)?;
+        let upper = |e: std::io::Error| super::io::errno(&e);
+        let mut source = self.open_upper(&path, OFlags::RDONLY)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let mut copy = self.host.open_at(&part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
-        std::io::copy(&mut source, &mut copy).map_err(host)?;
+        let mut copy = self.upper.open_at(&part, flags, rustix::fs::Mode::from_raw_mode(0o600))?;
+        std::io::copy(&mut source, &mut copy).map_err(upper)?;
         copy_xattrs(&full, &copy)?;
-        copy.sync_all().map_err(host)?;
+        copy.sync_all().map_err(upper)?;
         self.dress(&part, &stat)?;
         let _names = self.names.moving(key);
-        self.host.rename(&part, &path)?;
+        self.upper.rename(&part, &path)?;
         let now = self.stat(&path)?.st_ino;
         self.lock_nodes().replaced(stat.st_ino, now);
         Ok(())

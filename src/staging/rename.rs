@@ -25,8 +25,8 @@ impl Drafts {
             return Err(Errno::XDEV);
         }
         let _change = self.gates.change(&drafts.0)?;
-        self.own(from.0)?;
-        self.own(to.0)?;
+        self.ensure_upper(from.0)?;
+        self.ensure_upper(to.0)?;
         // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
         let _spare;
         let mut left = Vec::new();
@@ -42,7 +42,7 @@ impl Drafts {
             }
             let moved = self.on_host(from, source)?;
             let replaced = match target {
-                Some(target) if exchange => Some(Seen::Host(self.on_host(to, target)?)),
+                Some(target) if exchange => Some(Seen::Upper(self.on_host(to, target)?)),
                 target => target,
             };
             _spare = match &replaced {
@@ -61,8 +61,8 @@ impl Drafts {
     /// What the host has for an entry, brought there if need be.
     fn on_host(&self, (parent, name): (u64, &OsStr), seen: Seen) -> Result<Stat> {
         match seen {
-            Seen::Host(stat) => Ok(stat),
-            Seen::Base(target) => self.bring(parent, name, &target),
+            Seen::Upper(stat) => Ok(stat),
+            Seen::Lower(target) => self.copy_up(parent, name, &target),
         }
     }
 
@@ -80,7 +80,7 @@ impl Drafts {
             (nodes.entry(from.0, from.1)?, nodes.entry(to.0, to.1)?)
         };
         if exchange {
-            return self.host.rename_with(&old, &new, RenameFlags::EXCHANGE);
+            return self.upper.rename_with(&old, &new, RenameFlags::EXCHANGE);
         }
         if replaced.is_some_and(|seen| same_inode(seen, moved)) {
             // Two names of one file: rename(2) does nothing.
@@ -93,30 +93,30 @@ impl Drafts {
             if !self.shows_nothing(seen, &new)? {
                 return Err(Errno::NOTEMPTY);
             }
-            if matches!(seen, Seen::Host(_)) {
+            if matches!(seen, Seen::Upper(_)) {
                 left.extend(self.empty_on_host(&new)?);
             }
         }
-        let cover = self.base_has(from.0, from.1)?;
+        let cover = self.lower_has(from.0, from.1)?;
         let over_whiteout = self.stat(&new).is_ok_and(|stat| is_whiteout(&stat));
         if is_directory(moved) && over_whiteout {
             // A directory cannot be renamed over a device; exchanged with it, it leaves the
             // whiteout where it was.
-            self.host.rename_with(&old, &new, RenameFlags::EXCHANGE)?;
+            self.upper.rename_with(&old, &new, RenameFlags::EXCHANGE)?;
             if !cover {
-                self.host.unlink(&old)?;
+                self.upper.unlink(&old)?;
             }
             return Ok(());
         }
         let flags = if cover { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
-        self.host.rename_with(&old, &new, flags)
+        self.upper.rename_with(&old, &new, flags)
     }
 
     /// Clears a directory that shows nothing of the whiteouts in it.
     fn empty_on_host(&self, path: &Path) -> Result<Option<PathBuf>> {
         let part = self.work_path();
-        self.host.mkdir(&part, Mode::from_raw_mode(0o700))?;
-        self.host.rename_with(&part, path, RenameFlags::EXCHANGE)?;
+        self.upper.mkdir(&part, Mode::from_raw_mode(0o700))?;
+        self.upper.rename_with(&part, path, RenameFlags::EXCHANGE)?;
         Ok(Some(part))
     }
 
@@ -131,16 +131,16 @@ impl Drafts {
     ) {
         let mut nodes = self.lock_nodes();
         match replaced {
-            Some(Seen::Host(stat)) if stat.st_ino == moved.st_ino => return,
-            Some(Seen::Host(stat)) => {
+            Some(Seen::Upper(stat)) if stat.st_ino == moved.st_ino => return,
+            Some(Seen::Upper(stat)) => {
                 nodes.unlink(to.0, to.1, stat.st_ino, !exchange && last_name(stat));
                 nodes.unlink(from.0, from.1, moved.st_ino, false);
                 if exchange {
                     nodes.link(from.0, from.1, stat.st_ino);
                 }
             }
-            Some(Seen::Base(_)) => {
-                nodes.unlink_base(to.0, to.1);
+            Some(Seen::Lower(_)) => {
+                nodes.unlink_lower(to.0, to.1);
                 nodes.unlink(from.0, from.1, moved.st_ino, false);
             }
             None => nodes.unlink(from.0, from.1, moved.st_ino, false),
@@ -150,5 +150,5 @@ impl Drafts {
 }
 
 fn same_inode(seen: &Seen, other: &Stat) -> bool {
-    matches!(seen, Seen::Host(stat) if stat.st_ino == other.st_ino)
+    matches!(seen, Seen::Upper(stat) if stat.st_ino == other.st_ino)
 }

@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, RenameFlags, Stat, flock};
 
-use super::base::Base;
-use super::gate::{Change, DraftKey, Frozen, Gates};
+use super::base_xattr::TreeXattr;
+use super::freeze::{Change, DraftKey, Freezes, Frozen};
 use super::handle::Handles;
-use super::host::Host;
-use super::mark::TreeMark;
+use super::lower::Lower;
 use super::names_lock::NamesLocks;
 use super::node::Nodes;
 use super::overlay::{Seen, is_directory};
 use super::posix::Caller;
 use super::record::{DraftRecord, RECORD_FORMAT};
 use super::trial::try_host;
+use super::upper::UpperDirectory;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::name::{EntryName, ProjectName};
 use crate::model::reference::ArtifactPath;
@@ -41,14 +41,14 @@ pub const BEING_WRITTEN: &str = "is being written";
 /// The drafts of a repository.
 pub struct Drafts {
     pub(super) root: PathBuf,
-    pub(super) host: Host,
+    pub(super) upper: UpperDirectory,
     _lock: File,
     pub(super) names: NamesLocks,
     pub(super) nodes: Mutex<Nodes>,
     pub(super) handles: Handles,
-    pub(super) gates: Arc<Gates>,
+    pub(super) gates: Arc<Freezes>,
     /// What drafts stand on.
-    pub(super) base: Arc<dyn Base>,
+    pub(super) lower: Arc<dyn Lower>,
     /// Why the host's file system cannot keep a draft that stands on a version, if so.
     unable: Option<String>,
     /// Blocks of the host's file system: its holes begin and end there.
@@ -72,7 +72,7 @@ impl Drafts {
     ///
     /// # Errors
     /// [`Kind::Conflict`] when another process has it open.
-    pub fn open(root: &Path, base: Arc<dyn Base>) -> Result<Self> {
+    pub fn open(root: &Path, lower: Arc<dyn Lower>) -> Result<Self> {
         let (trash, work) = (root.join(TRASH), root.join(WORK));
         for folder in [&trash, &work] {
             fs::DirBuilder::new()
@@ -85,7 +85,7 @@ impl Drafts {
         let lock = lock_drafts(root)?;
         empty(&trash)?;
         empty(&work)?;
-        let host = Host::open(root).at("open", root)?;
+        let upper = UpperDirectory::open(root).at("open", root)?;
         let space = rustix::fs::statvfs(root).at("stat", root)?;
         let umask = rustix::process::umask(rustix::fs::Mode::empty());
         rustix::process::umask(umask);
@@ -96,13 +96,13 @@ impl Drafts {
         }
         Ok(Self {
             root: root.to_owned(),
-            host,
+            upper,
             _lock: lock,
             names: NamesLocks::default(),
             nodes: Mutex::default(),
             handles: Handles::new(),
             gates: Arc::default(),
-            base,
+            lower,
             unable,
             block_bytes,
             umask: umask.as_raw_mode(),
@@ -245,7 +245,7 @@ impl Drafts {
         made.at("create", &folder)?;
         let part = self.root.join(self.work_path());
         let built = fs::DirBuilder::new().mode(0o700).create(&part).and_then(|()| {
-            TreeMark { tree, clean: true }.set(&part)?;
+            TreeXattr { tree, clean: true }.set(&part)?;
             if let (Some((uid, gid)), true) = (record.owner, rustix::process::geteuid().is_root()) {
                 chown(&part, Some(uid), Some(gid))?;
             }
@@ -276,7 +276,7 @@ impl Drafts {
         let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect();
         let stat = self.stat(&path)?;
-        self.shows_nothing(&Seen::Host(stat), &path)
+        self.shows_nothing(&Seen::Upper(stat), &path)
     }
 
     /// Throws a draft away: out of sight at once, then deleted.
@@ -319,7 +319,7 @@ impl Drafts {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return match TreeMark::of(&self.tree_path(key)) {
+                return match TreeXattr::of(&self.tree_path(key)) {
                     Ok(Some(_)) => Err(unread("is missing".to_owned())),
                     Ok(None) | Err(rustix::io::Errno::NOENT) => Ok(DraftRecord::default()),
                     Err(e) => {
@@ -368,7 +368,7 @@ impl Drafts {
 
     /// Whether the draft that a node belongs to may ask for what it stands on.
     pub fn stands_on_version(&self, id: u64) -> bool {
-        self.lock_nodes().stands_on_version(id)
+        self.lock_nodes().has_lower(id)
     }
 
     /// The draft of which a node is the root.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::base::Base;
-use super::io::read_marked;
-use super::mark::{ContentMark, TreeMark};
+use super::base_xattr::{ContentXattr, TreeXattr};
+use super::io::read_with_lower;
+use super::lower::Lower;
 use crate::error::{Error, IoContext, Result};
 use crate::model::name::EntryName;
 
@@ -22,9 +22,9 @@ pub enum Upper {
     /// A name of the tree below that was removed.
     Whiteout,
     /// A file, and what it stands on.
-    File(Option<ContentMark>),
+    File(Option<ContentXattr>),
     /// A directory, and what it stands on.
-    Directory(Option<TreeMark>),
+    Directory(Option<TreeXattr>),
     /// A symlink, and where it points.
     Symlink(Box<[u8]>),
     /// Something that no version holds.
@@ -41,9 +41,9 @@ impl Upper {
         let kind = meta.file_type();
         let told = |e: Errno| Error::io(format!("cannot read {}", path.display()), e.into());
         let upper = if kind.is_dir() {
-            Self::Directory(TreeMark::of(path).map_err(told)?)
+            Self::Directory(TreeXattr::of(path).map_err(told)?)
         } else if kind.is_file() {
-            Self::File(ContentMark::at(path).map_err(told)?)
+            Self::File(ContentXattr::at(path).map_err(told)?)
         } else if kind.is_symlink() {
             let target = fs::read_link(path).at("read", path)?;
             Self::Symlink(target.into_os_string().into_vec().into())
@@ -77,7 +77,7 @@ pub fn upper_entries(directory: &Path) -> Result<Vec<EntryName>> {
 pub struct DraftFile {
     file: Arc<File>,
     /// What it stands on.
-    pub mark: ContentMark,
+    pub xattr: ContentXattr,
     /// Its length.
     pub size_bytes: u64,
 }
@@ -87,20 +87,20 @@ impl DraftFile {
     ///
     /// # Errors
     /// What the host says.
-    pub fn open(path: &Path, mark: ContentMark) -> Result<Self> {
+    pub fn open(path: &Path, xattr: ContentXattr) -> Result<Self> {
         let file = File::open(path).at("read", path)?;
         let size_bytes = file.metadata().at("stat", path)?.len();
-        let mark = ContentMark { visible_bytes: mark.visible_bytes.min(size_bytes), ..mark };
-        Ok(Self { file: Arc::new(file), mark, size_bytes })
+        let xattr = ContentXattr { visible_bytes: xattr.visible_bytes.min(size_bytes), ..xattr };
+        Ok(Self { file: Arc::new(file), xattr, size_bytes })
     }
 
     /// Fills `buffer` from `offset`; how much was there.
     ///
     /// # Errors
     /// What the host or the base says.
-    pub fn read(&self, base: &dyn Base, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mark = ContentMark { clean: false, ..self.mark };
-        Ok(read_marked(base, Some(&self.file), &mark, offset, buffer)?)
+    pub fn read(&self, lower: &dyn Lower, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let xattr = ContentXattr { clean: false, ..self.xattr };
+        Ok(read_with_lower(lower, Some(&self.file), &xattr, offset, buffer)?)
     }
 
     /// Whether the bytes from `offset` to `end` are all the content's.
@@ -108,7 +108,7 @@ impl DraftFile {
     /// # Errors
     /// What the host says.
     pub fn is_transparent(&self, offset: u64, end: u64) -> io::Result<bool> {
-        if end > self.mark.visible_bytes {
+        if end > self.xattr.visible_bytes {
             return Ok(false);
         }
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, SeekFrom, fallocate, renameat_with, seek};
 use rustix::io::Errno;
 
-use super::mark::{ContentMark, TreeMark};
+use super::base_xattr::{ContentXattr, TreeXattr};
 use crate::model::digest::Digest;
 use crate::model::object::ObjectKind;
 use crate::model::tree::Content;
@@ -33,28 +33,32 @@ fn needs<T>(what: &str, step: rustix::io::Result<T>) -> io::Result<T> {
 /// What the host lacks, or says.
 pub fn try_host(work: &Path, block_bytes: u64) -> io::Result<()> {
     let folder = tempfile::tempdir_in(work)?;
-    marks(folder.path())?;
+    xattrs(folder.path())?;
     holes(&folder.path().join("holes"), block_bytes)?;
     whiteouts(folder.path())
 }
 
-fn marks(folder: &Path) -> io::Result<()> {
+fn xattrs(folder: &Path) -> io::Result<()> {
     let lacking = "keeps no extended attributes of users";
     let digest = Digest::of(ObjectKind::Chunk, b"");
-    needs(lacking, TreeMark { tree: digest, clean: true }.set(folder))?;
-    if needs(lacking, TreeMark::of(folder))?.is_none() {
+    needs(lacking, TreeXattr { tree: digest, clean: true }.set(folder))?;
+    if needs(lacking, TreeXattr::of(folder))?.is_none() {
         return Err(lacks(lacking));
     }
     let path = folder.join("mark");
     let file = File::create(&path)?;
     let content = Content::Chunk { digest, size_bytes: 1 };
-    let mark = ContentMark { content, visible_bytes: 1, clean: true };
-    needs(lacking, mark.set(&file))?;
-    if needs(lacking, ContentMark::at(&path))? == Some(mark) { Ok(()) } else { Err(lacks(lacking)) }
+    let xattr = ContentXattr { content, visible_bytes: 1, clean: true };
+    needs(lacking, xattr.set(&file))?;
+    if needs(lacking, ContentXattr::at(&path))? == Some(xattr) {
+        Ok(())
+    } else {
+        Err(lacks(lacking))
+    }
 }
 
 /// The pieces of data that the host tells of a file.
-fn told(file: &File) -> io::Result<Vec<(u64, u64)>> {
+fn reported_extents(file: &File) -> io::Result<Vec<(u64, u64)>> {
     let (mut pieces, mut at) = (Vec::new(), 0);
     loop {
         match seek(file, SeekFrom::Data(at)) {
@@ -80,7 +84,7 @@ fn holes(path: &Path, block: u64) -> io::Result<()> {
             if synced {
                 file.sync_all()?;
             }
-            if told(&file)? != wanted {
+            if reported_extents(&file)? != wanted {
                 return Err(lacks(&format!("does not tell {what}")));
             }
         }
@@ -101,7 +105,8 @@ fn holes(path: &Path, block: u64) -> io::Result<()> {
             file.sync_all()?;
         }
         let left = middle + block / 2..=middle + block;
-        if !matches!(told(&file)?[..], [(begin, end)] if begin == middle && left.contains(&end)) {
+        if !matches!(reported_extents(&file)?[..], [(begin, end)] if begin == middle && left.contains(&end))
+        {
             return Err(lacks("does not tell holes where a file was cut off"));
         }
     }

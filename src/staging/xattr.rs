@@ -9,10 +9,10 @@ use rustix::fs;
 use rustix::io::Errno;
 
 use super::Result;
-use super::host::Placed;
-use super::mark::OWN_PREFIX;
+use super::base_xattr::OWN_PREFIX;
 use super::node::Body;
 use super::scratch::Drafts;
+use super::upper::Placed;
 
 /// The longest value, and the longest list of names, of extended attributes (xattr(7)).
 const XATTR_MAX_BYTES: usize = 64 << 10;
@@ -61,12 +61,12 @@ impl Drafts {
         let named = {
             let nodes = self.lock_nodes();
             match nodes.body(id)? {
-                Body::Host(_) => nodes.named(id),
-                Body::Base(_) => return Ok(None),
+                Body::Upper(_) => nodes.named(id),
+                Body::Lower(_) => return Ok(None),
             }
         };
         match named {
-            Ok(path) => Ok(Some(Place::Named(self.host.placed(&path)?))),
+            Ok(path) => Ok(Some(Place::Named(self.upper.placed(&path)?))),
             Err(_) => Ok(Some(Place::Nameless(self.nameless(id, None)?))),
         }
     }
@@ -93,7 +93,7 @@ impl Drafts {
         only_users(name)?;
         let _change = self.change(id)?;
         if self.lock_nodes().path(id).is_ok() {
-            self.bring_node(id)?;
+            self.copy_up_node(id)?;
         }
         let _names = self.shared(id)?;
         let place = self.attributes_of(id)?.ok_or(Errno::STALE)?;

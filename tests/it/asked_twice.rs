@@ -9,26 +9,26 @@ use artifactfs::error::Result;
 use artifactfs::model::name::RunId;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::run::{Resume, RunLog, RunStart, RunState};
-use artifactfs::ops::delete::{self, Purge};
+use artifactfs::ops::delete::{self, Reclaim};
 use artifactfs::ops::groups::{self, FinishRequest, Upsert};
 use artifactfs::ops::put::{NewVersion, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{runs, select};
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::{
-    AliasChange, Call, Carrier, Detail, Embedded, Registry, Update, dispatch, system_clock,
+    AliasChange, Call, Detail, EngineRegistry, Registry, Transport, Update, dispatch, system_clock,
 };
 
 use crate::world::{World, noise, write};
 
 /// Carries each call so often.
 struct Repeated {
-    inner: Embedded,
+    inner: EngineRegistry,
     times: u32,
 }
 
-impl Carrier for Repeated {
-    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+impl Transport for Repeated {
+    fn call(&self, call: Call) -> Result<Vec<u8>> {
         let call = postcard::to_stdvec(&call).unwrap();
         let asked = || dispatch(&self.inner, postcard::from_bytes(&call).unwrap());
         for _ in 1..self.times {
@@ -41,7 +41,7 @@ impl Carrier for Repeated {
 fn open(root: &Path, times: u32) -> Repository {
     let layout = Layout::new(root).unwrap();
     let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
-    let inner = Embedded::open(engine, system_clock()).unwrap();
+    let inner = EngineRegistry::open(engine, system_clock()).unwrap();
     let registry: Arc<dyn Registry> = Arc::new(Repeated { inner, times });
     Repository::new(layout, registry, &StoreOptions::default()).unwrap()
 }
@@ -74,9 +74,9 @@ fn day(world: &World, times: u32) -> String {
     select::remove_aliases(registry, "p/a:v2".parse().unwrap(), &names, false).unwrap();
     let update = Update { tag: vec!["good".parse().unwrap()], ..Update::default() };
     registry.update("p/a:v2".parse().unwrap(), update).unwrap();
-    delete::delete(&repository, &"p/a:v0".parse().unwrap(), true, Purge::Later).unwrap();
+    delete::delete(&repository, &"p/a:v0".parse().unwrap(), true, Reclaim::Later).unwrap();
     let expired = registry.lookup("p/a:v3".parse().unwrap()).unwrap();
-    delete::expire(&repository, &expired, Purge::Now).unwrap().expect("its time is over");
+    delete::expire(&repository, &expired, Reclaim::Now).unwrap().expect("its time is over");
     for seed in 10..12 {
         change(seed);
         let request = PutRequest {

@@ -15,7 +15,7 @@ use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::{DESCRIPTION_MAX_BYTES, Metadata};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::{
-    Call, CommitRequest, Detail, Embedded, LeaseId, Update, dispatch, system_clock,
+    Call, CommitRequest, Detail, EngineRegistry, LeaseId, Update, dispatch, system_clock,
 };
 use artifactfs::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
 use rustix::fs::{FlockOperation, flock};
@@ -27,12 +27,12 @@ fn megabyte() -> Metadata {
     format!("{{\"x\": \"{}\"}}", "y".repeat(1_000_000)).parse().unwrap()
 }
 
-fn registry() -> Embedded {
-    Embedded::open(Box::new(MemoryEngine::default()), system_clock()).unwrap()
+fn registry() -> EngineRegistry {
+    EngineRegistry::open(Box::new(MemoryEngine::default()), system_clock()).unwrap()
 }
 
 /// Commits a version whose tree no other has.
-fn commit(registry: &Embedded, seed: u8, metadata: Option<Metadata>) -> LeaseId {
+fn commit(registry: &EngineRegistry, seed: u8, metadata: Option<Metadata>) -> LeaseId {
     let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
     let pack = PackId(u128::from(lease.0).to_be_bytes());
     registry.register_pack(lease, pack).unwrap();
@@ -387,13 +387,13 @@ fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
     assert!(registry.missing(other, digests[200..210].to_vec()).unwrap().is_empty());
     registry.delete("p/a:v0".parse().unwrap(), true).unwrap();
     let bury = || loop {
-        let dead = registry.dead(100).unwrap();
+        let dead = registry.unreachable(100).unwrap();
         if dead.is_empty() {
             break;
         }
         let children = |digest| if digest == root { digests.clone() } else { Vec::new() };
         let batch = dead.into_iter().map(|(digest, _)| (digest, children(digest))).collect();
-        registry.bury(batch).unwrap();
+        registry.collect(batch).unwrap();
     };
     let there = || registry.locate(digests.clone()).unwrap().iter().flatten().count();
     bury();
@@ -412,7 +412,7 @@ fn a_clock_that_is_years_ahead_expires_nothing() {
     let now = Arc::new(AtomicU64::new(1_000 * DAY));
     let clock = Arc::clone(&now);
     let clock = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
-    let registry = Embedded::open(Box::new(MemoryEngine::default()), clock).unwrap();
+    let registry = EngineRegistry::open(Box::new(MemoryEngine::default()), clock).unwrap();
     commit(&registry, 1, None);
     let ttl = Some(Ttl::After(3 * DAY));
     registry.update("p/a:v0".parse().unwrap(), Update { ttl, ..Update::default() }).unwrap();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use artifactfs::model::digest::Digest;
 use artifactfs::model::reference::Reference;
-use artifactfs::ops::delete::{Purge, delete};
+use artifactfs::ops::delete::{Reclaim, delete};
+use artifactfs::ops::exclusive_size::exclusive_bytes;
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::groups::{FinishRequest, Upsert, discard, each_part, finish, open_groups};
 use artifactfs::ops::listing::each_version;
 use artifactfs::ops::put::{NewVersion, PutRequest, Silent, put};
 use artifactfs::ops::repository::Repository;
-use artifactfs::ops::share::exclusive_bytes;
 use artifactfs::registry::GroupInfo;
 use proptest::prelude::*;
 
@@ -168,7 +168,7 @@ fn apply(world: &World, repository: &Repository, step: &Step) {
             let reference: Reference = version.reference();
             let promised = exclusive_bytes(repository, &[version.root]).unwrap();
             let before = agrees(repository);
-            let (_, freed) = delete(repository, &reference, true, Purge::Now).unwrap();
+            let (_, freed) = delete(repository, &reference, true, Reclaim::Now).unwrap();
             assert_eq!((freed, before - agrees(repository)), (promised, freed));
         }
     }

@@ -11,15 +11,15 @@ use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::Totals;
-use artifactfs::ops::delete::{Purge, delete};
+use artifactfs::ops::delete::{Reclaim, delete};
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::groups::{FinishRequest, Upsert, discard, finish};
-use artifactfs::ops::holder::this_process;
+use artifactfs::ops::process_id::this_process;
 use artifactfs::ops::put::{NewVersion, PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::{
-    CommitRequest, Embedded, LeaseId, NewPart, Registry, SealRequest, system_clock,
+    CommitRequest, EngineRegistry, LeaseId, NewPart, Registry, SealRequest, system_clock,
 };
 use tempfile::TempDir;
 
@@ -101,7 +101,8 @@ impl Bench {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let layout = Layout::new(&dir.path().join("repo")).unwrap();
         layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
-        let registry = Embedded::open(Box::<MemoryEngine>::default(), system_clock()).unwrap();
+        let registry =
+            EngineRegistry::open(Box::<MemoryEngine>::default(), system_clock()).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let repository = Repository::new(layout, registry, &StoreOptions::default()).unwrap();
         Self { dir, repository }
@@ -130,7 +131,7 @@ impl Bench {
         assert_eq!(found, (expected.root, expected.totals), "{what}: {parts:#?}\n{sum:#?}");
         for reference in ["p/merged", "p/expected"] {
             let reference: Reference = reference.parse().unwrap();
-            delete(&self.repository, &reference, true, Purge::Now).unwrap();
+            delete(&self.repository, &reference, true, Reclaim::Now).unwrap();
         }
         assert_eq!(self.repository.registry.info().unwrap().live_bytes, 0, "{what}");
     }

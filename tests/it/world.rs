@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use artifactfs::content::options::StoreOptions;
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::redb::RedbEngine;
-use artifactfs::registry::{Embedded, Registry, system_clock};
+use artifactfs::registry::{EngineRegistry, Registry, system_clock};
 use tempfile::TempDir;
 
 /// How long anything may take before the test fails: far above what it takes.
@@ -142,7 +142,7 @@ impl World {
     pub fn open(&self) -> Repository {
         let layout = Layout::new(&self.repo()).unwrap();
         let engine = RedbEngine::open(&layout.registry()).unwrap();
-        let registry = Embedded::open(Box::new(engine), system_clock()).unwrap();
+        let registry = EngineRegistry::open(Box::new(engine), system_clock()).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
         Repository::new(layout, registry, &StoreOptions::default()).unwrap()
     }

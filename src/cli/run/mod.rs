@@ -24,7 +24,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::name::{ProjectName, RunId};
 use crate::model::run::{Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting};
 use crate::model::version::Metadata;
-use crate::ops::holder::this_process;
+use crate::ops::process_id::this_process;
 use crate::ops::runs::{self, RUN_VARIABLE};
 use crate::registry::Registry;
 use supervise::Signals;
@@ -342,7 +342,7 @@ fn run_begun(
     let (registry, beaten) = (Arc::clone(&repository.registry), id.clone());
     std::thread::spawn(move || {
         while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
-            if let Err(e) = registry.beat(beaten.clone()) {
+            if let Err(e) = registry.heartbeat(beaten.clone()) {
                 tracing::warn!("run {beaten} could not say that it goes on: {e}");
             }
         }

@@ -45,7 +45,7 @@ pub fn enter(verb: Enter) -> Result<u8> {
     command.args(&verb.command[1..]);
     if let Some((view, at)) = pairs.first() {
         let way = look(&pairs);
-        tracing::info!("{}: {}", at.display(), way.told());
+        tracing::info!("{}: {}", at.display(), way.describe());
         let root = if way == Way::Variable { view } else { at };
         command.env(config::ROOT_VARIABLE, root);
     }
@@ -55,7 +55,7 @@ pub fn enter(verb: Enter) -> Result<u8> {
         std::io::ErrorKind::NotFound => NO_COMMAND,
         _ => NOT_RUNNABLE,
     };
-    super::super::output::tell(&Error::io(format!("cannot run {program}"), error), false);
+    super::super::output::print_error(&Error::io(format!("cannot run {program}"), error), false);
     Ok(code)
 }
 
@@ -68,7 +68,7 @@ enum Way {
 }
 
 impl Way {
-    fn told(self) -> &'static str {
+    fn describe(self) -> &'static str {
         match self {
             Self::Namespace => "seen by the run through a mount namespace",
             Self::UserNamespace => "seen by the run through a user and mount namespace",

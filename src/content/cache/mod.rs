@@ -59,7 +59,7 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 pub struct Cache {
     root: PathBuf,
     limit_bytes: u64,
-    ledger: Quota,
+    quota: Quota,
     started: Instant,
     complained: AtomicU64,
 }
@@ -113,16 +113,16 @@ impl Cache {
         if !tag.exists() {
             fs::write(&tag, TAG).at("write", &tag)?;
         }
-        let ledger = Quota::open(&root.join("ledger"), using).at("open", &root)?;
+        let quota = Quota::open(&root.join("ledger"), using).at("open", &root)?;
         let (started, complained) = (Instant::now(), AtomicU64::new(0));
-        let cache = Self { root, limit_bytes, ledger, started, complained };
-        cache.ledger.change(|sums| cache.count_anew(sums)).at("count", &cache.root)?;
+        let cache = Self { root, limit_bytes, quota, started, complained };
+        cache.quota.change(|sums| cache.count_anew(sums)).at("count", &cache.root)?;
         Ok(cache)
     }
 
     /// Bytes and segments by the ledger: what is there, and what is about to be.
     pub fn entered(&self) -> (u64, u64) {
-        self.ledger.change(|sums| Ok((sums.bytes, sums.files))).unwrap_or_default()
+        self.quota.change(|sums| Ok((sums.bytes, sums.files))).unwrap_or_default()
     }
 
     /// What it may take.
@@ -166,7 +166,7 @@ impl Cache {
         };
         let made = make().and_then(|(file, new)| {
             if new {
-                self.ledger.change(|sums| {
+                self.quota.change(|sums| {
                     sums.bytes += FILE_OVERHEAD_BYTES;
                     sums.files += 1;
                     Ok(())
@@ -205,7 +205,7 @@ impl Cache {
             }
             Ok(fits)
         };
-        match self.ledger.change(&mut enter) {
+        match self.quota.change(&mut enter) {
             Ok(fits) => fits.then(|| Room { cache: self, bytes, used: false }),
             Err(e) => {
                 self.complain(&e);
@@ -260,7 +260,7 @@ impl Cache {
         let held = self.segments()?;
         let there: u64 = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
         // What is being written is counted twice for a moment.
-        sums.bytes = there + sums.flying + self.ledger.reserved_by_others()?;
+        sums.bytes = there + sums.flying + self.quota.reserved_by_others()?;
         sums.files = held.len() as u64;
         Ok(held)
     }
@@ -297,7 +297,7 @@ impl Cache {
     /// # Errors
     /// When it is there and cannot be removed.
     pub fn remove(&self, key: SegmentKey) -> io::Result<u64> {
-        self.ledger.change(|sums| self.unlink(sums, key))
+        self.quota.change(|sums| self.unlink(sums, key))
     }
 
     /// Removes segments, least recently used first, until no more than `bytes` are left. Returns the
@@ -311,7 +311,7 @@ impl Cache {
             let there: u64 = held.iter().map(|segment| segment.bytes).sum();
             if there <= bytes { Ok(0) } else { self.evict(sums, held, there - bytes, &mut |_| {}) }
         };
-        self.ledger.change(shrink).at("empty", &self.root)
+        self.quota.change(shrink).at("empty", &self.root)
     }
 
     /// What is in it.
@@ -395,7 +395,7 @@ impl Drop for Room<'_> {
             }
             Ok(())
         };
-        if let Err(e) = self.cache.ledger.change(land) {
+        if let Err(e) = self.cache.quota.change(land) {
             self.cache.complain(&e);
         }
     }
@@ -419,7 +419,7 @@ mod tests {
         let count = |_: &mut Sums| {
             Ok(cache.segments()?.iter().map(|held| held.bytes + FILE_OVERHEAD_BYTES).sum())
         };
-        cache.ledger.change(count).unwrap()
+        cache.quota.change(count).unwrap()
     }
 
     /// Takes room and uses it at random; one that is killed leaves some taken.

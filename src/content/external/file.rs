@@ -160,7 +160,7 @@ impl Files {
         buffer: &mut [u8],
         requester: Option<Requester>,
     ) -> Result<()> {
-        let failed = |e| told(external, e);
+        let failed = |e| reader_error(external, e);
         for _ in 0..ATTEMPTS {
             let (file, before) = self.opened(external)?;
             if let Some(requester) = requester {
@@ -207,7 +207,7 @@ impl Files {
     /// # Errors
     /// As [`Files::read`].
     pub fn verify(&self, external: &External) -> Result<()> {
-        let failed = |e| told(external, e);
+        let failed = |e| reader_error(external, e);
         for _ in 0..ATTEMPTS {
             let (file, before) = self.opened(external)?;
             let Some(recorded) = external.checksum else { return Ok(()) };
@@ -236,7 +236,7 @@ impl Files {
 
     /// Opens the file and checks that it has the recorded length.
     fn opened(&self, external: &External) -> Result<(File, Identity)> {
-        let failed = |e| told(external, e);
+        let failed = |e| reader_error(external, e);
         let file = place::open_found(&self.found(external)?).map_err(failed)?;
         let identity = Identity::of(&file).map_err(failed)?;
         if identity.size_bytes != external.size_bytes {
@@ -249,7 +249,7 @@ impl Files {
 
     /// Locates the recorded file without opening it, and checks that it may be referred to.
     fn found(&self, external: &External) -> Result<File> {
-        let failed = |e| told(external, e);
+        let failed = |e| reader_error(external, e);
         let path = external.url.path().ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("{} is no file here", external.url))
         })?;
@@ -290,7 +290,7 @@ impl Files {
                 return Ok(judge(&self.judged, digest, checksum, file, now));
             }
             if judged.under_way.len() < HASHED_AT_ONCE && judged.under_way.insert(digest) {
-                let file = file.try_clone().map_err(|e| told(external, e))?;
+                let file = file.try_clone().map_err(|e| reader_error(external, e))?;
                 let shared = Arc::clone(&self.judged);
                 // It goes on when this reader has given up: the next will know.
                 let judges = std::thread::Builder::new().name("judge".to_owned());
@@ -343,7 +343,7 @@ fn judge(
 }
 
 /// What a reader is told whom a host's error met.
-fn told(external: &External, error: io::Error) -> Error {
+fn reader_error(external: &External, error: io::Error) -> Error {
     let url = &external.url;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::LOOP) => return changed(url, "a symlink stands in its place"),

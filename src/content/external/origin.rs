@@ -73,7 +73,7 @@ impl Origins {
     /// # Errors
     /// When its server cannot be spoken to at all.
     pub fn origin(&self, digest: Digest, external: &Arc<External>) -> Result<Origin> {
-        let place = self.place(&external.url)?;
+        let place = self.resolve(&external.url)?;
         Ok(Origin {
             threads: Arc::clone(&self.threads),
             digest,
@@ -82,7 +82,7 @@ impl Origins {
         })
     }
 
-    fn place(&self, url: &ExternalUrl) -> Result<Place> {
+    fn resolve(&self, url: &ExternalUrl) -> Result<Place> {
         match url.bucket_and_key() {
             Some((bucket, key)) => {
                 let key = Key::parse(key)
@@ -132,7 +132,7 @@ impl Origins {
     /// # Errors
     /// When its server does not say.
     pub fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
-        let place = self.place(url)?;
+        let place = self.resolve(url)?;
         // What is sent compressed has another length and other bytes each time.
         let attempt = || async {
             let seen = place.look_once(url, "").await?;
@@ -252,7 +252,7 @@ impl Origin {
         let wanted = frame::source_of(&place, size);
         let attempt = || self.fetch_once(wanted.clone());
         let fetched = persist(&self.threads, url, url, deadline, attempt).await;
-        let bytes = fetched.map_err(|e| self.told(e))?;
+        let bytes = fetched.map_err(|e| self.reader_error(e))?;
         let first = place.start / BLOCK_BYTES;
         let bytes = Bytes::from(frame::frame(&self.digest, first, &bytes));
         Ok(Fetched { bytes, object_bytes: self.pack_bytes() })
@@ -269,11 +269,11 @@ impl Origin {
             self.compare(&seen.map_err(|e| self.gone(e))?)
         };
         let looked = persist(&self.threads, url.as_str(), url.as_str(), deadline, attempt).await;
-        looked.map_err(|e| self.told(e))
+        looked.map_err(|e| self.reader_error(e))
     }
 
     /// To a reader it is a file that cannot be read now, never one that is closed to him.
-    fn told(&self, error: Error) -> Error {
+    fn reader_error(&self, error: Error) -> Error {
         let url = &self.external.url;
         match error.kind() {
             Kind::Corrupt => error,

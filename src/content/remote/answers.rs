@@ -266,7 +266,7 @@ impl Answer {
     }
 
     /// Builds the error of it: the store's own words come first.
-    fn told(&self, name: &str) -> Error {
+    fn error(&self, name: &str) -> Error {
         let reason = self.status.canonical_reason().unwrap_or("an unknown status");
         let words = match (&*self.code, &*self.message) {
             ("", "") => reason.to_owned(),
@@ -295,7 +295,7 @@ fn is_unusable(error: &Failure) -> bool {
 }
 
 /// Builds the error of a request to `name`, whose attempt was made within [`noting`].
-pub fn told(name: &str, error: Failure) -> Error {
+pub fn to_error(name: &str, error: Failure) -> Error {
     if is_untrusted(&error) {
         return Error::new(Kind::Denied, name.to_owned()).because(error).hint(
             "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
@@ -305,7 +305,7 @@ pub fn told(name: &str, error: Failure) -> Error {
     let refused = |answer: &&Answer| !answer.status.is_success() || !answer.code.is_empty();
     if let Some(answer) = noted.as_ref().filter(refused) {
         tracing::debug!("{error}");
-        return answer.told(name);
+        return answer.error(name);
     }
     let kind = match &error {
         Failure::NotFound { .. } => Kind::NotFound,
@@ -320,10 +320,10 @@ pub fn told(name: &str, error: Failure) -> Error {
         }
         _ => Kind::Unavailable,
     };
-    let told = Error::new(kind, name.to_owned()).because(error);
+    let failed = Error::new(kind, name.to_owned()).because(error);
     match kind {
-        Kind::Denied => told.hint("the credentials are missing, wrong, or have ended"),
-        _ => told,
+        Kind::Denied => failed.hint("the credentials are missing, wrong, or have ended"),
+        _ => failed,
     }
 }
 
@@ -369,14 +369,14 @@ mod tests {
             (501, "NotImplemented", Kind::Unsupported),
             (503, "SlowDown", Kind::Unavailable),
         ] {
-            let told = answer(status, &error(code)).told("s3://b");
+            let told = answer(status, &error(code)).error("s3://b");
             assert_eq!(told.kind(), kind, "{status} {code}");
             assert!(told.message().starts_with(if code.is_empty() { "words" } else { code }));
             assert!(told.message().contains(&status.to_string()), "{told}");
         }
-        let clock = answer(403, &error("RequestTimeTooSkewed")).told("s3://b");
+        let clock = answer(403, &error("RequestTimeTooSkewed")).error("s3://b");
         assert!(clock.hint_text().unwrap().contains("clock"), "{clock:?}");
-        let moved = Answer::of(StatusCode::MOVED_PERMANENTLY, "", "eu-west-1").told("s3://b");
+        let moved = Answer::of(StatusCode::MOVED_PERMANENTLY, "", "eu-west-1").error("s3://b");
         assert!(moved.hint_text().unwrap().contains("AWS_REGION=eu-west-1"), "{moved:?}");
         assert!(moved.message().starts_with("Moved Permanently"), "{moved}");
     }

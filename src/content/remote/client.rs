@@ -171,7 +171,7 @@ impl Client {
     }
 
     pub fn failed(&self, error: object_store::Error) -> Error {
-        answers::told(&self.name, error)
+        answers::to_error(&self.name, error)
     }
 
     /// Asks whether the store can be reached and read: for an object that need not be there.

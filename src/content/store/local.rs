@@ -66,7 +66,7 @@ impl LocalStore {
     /// # Errors
     /// When the file cannot be made.
     pub fn create(&self, id: PackId) -> Result<LocalWriter> {
-        let path = self.place(id)?;
+        let path = self.prepare_path(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         Ok(LocalWriter {
             file: file.at("create", &path)?,
@@ -78,7 +78,7 @@ impl LocalStore {
     }
 
     /// Where a new pack goes; its folder is there.
-    fn place(&self, id: PackId) -> Result<PathBuf> {
+    fn prepare_path(&self, id: PackId) -> Result<PathBuf> {
         let path = self.path(id, "pack");
         let folder = path.parent().expect("a pack lies in a folder of the store");
         match fs::create_dir(folder) {
@@ -96,7 +96,7 @@ impl LocalStore {
     /// When the pack cannot be made.
     pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let from = File::open(source).at("read", source)?;
-        let path = self.place(id)?;
+        let path = self.prepare_path(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.at("create", &path)?;
         if rustix::fs::ioctl_ficlone(&file, &from).is_err() {
@@ -114,7 +114,7 @@ impl LocalStore {
     /// When the pack cannot be made.
     pub fn link(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let file = File::open(source).at("read", source)?;
-        let path = self.place(id)?;
+        let path = self.prepare_path(id)?;
         if let Err(e) = fs::hard_link(source, &path) {
             tracing::debug!("{} is copied: {e}", source.display());
             return Ok(None);

@@ -10,7 +10,7 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::Target;
 use crate::ops::diff::{Change, Difference, one_side};
-use crate::staging::{TreeMark, Upper, upper_entries};
+use crate::staging::{TreeXattr, Upper, upper_entries};
 
 type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;
 
@@ -20,10 +20,10 @@ type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;
 /// # Errors
 /// What the host or the repository says, and what `each` says.
 pub fn changes(reader: &Reader, root: &Path, old: Option<Digest>, each: Each<'_>) -> Result<()> {
-    let mark = TreeMark::of(root).map_err(|e| {
+    let xattr = TreeXattr::of(root).map_err(|e| {
         crate::error::Error::io(format!("cannot read {}", root.display()), e.into())
     })?;
-    Walk { reader, root }.directory(Path::new(""), mark, old, each)
+    Walk { reader, root }.directory(Path::new(""), xattr, old, each)
 }
 
 struct Walk<'a> {
@@ -35,12 +35,12 @@ impl Walk<'_> {
     fn directory(
         &self,
         relative: &Path,
-        mark: Option<TreeMark>,
+        xattr: Option<TreeXattr>,
         old: Option<Digest>,
         each: Each<'_>,
     ) -> Result<()> {
-        let stands_on = mark.map(|mark| mark.tree);
-        if mark.is_some_and(|mark| mark.clean) && stands_on == old {
+        let stands_on = xattr.map(|xattr| xattr.tree);
+        if xattr.is_some_and(|xattr| xattr.clean) && stands_on == old {
             return Ok(());
         }
         let names = upper_entries(&self.root.join(relative))?;
@@ -87,7 +87,7 @@ impl Walk<'_> {
             Err(e) if e.kind() == crate::error::Kind::NotFound => return Ok(()),
             found => found?,
         };
-        if let Upper::Directory(mark) = upper {
+        if let Upper::Directory(xattr) = upper {
             let old = match &before {
                 Some(Target::Directory(tree)) => Some(*tree),
                 Some(other) => {
@@ -99,7 +99,7 @@ impl Walk<'_> {
             if old.is_none() {
                 each(difference(path, Change::Added, None, None, true))?;
             }
-            return self.directory(path, mark, old, each);
+            return self.directory(path, xattr, old, each);
         }
         if same(&upper, &meta, before.as_ref()) {
             return Ok(());
@@ -144,8 +144,8 @@ fn difference(
 /// Whether the host has what was there before, as far as its marks tell.
 fn same(upper: &Upper, meta: &std::fs::Metadata, before: Option<&Target>) -> bool {
     match (upper, before) {
-        (Upper::File(mark), Some(Target::File { content, executable })) => {
-            let stands = mark.is_some_and(|mark| mark.clean && mark.content == *content);
+        (Upper::File(xattr), Some(Target::File { content, executable })) => {
+            let stands = xattr.is_some_and(|xattr| xattr.clean && xattr.content == *content);
             let empty = meta.size() == 0 && content.size_bytes() == 0;
             (stands || empty) && (meta.mode() & 0o111 != 0) == *executable
         }

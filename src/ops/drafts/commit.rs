@@ -9,15 +9,15 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{CommitDraft, DraftDesk};
+use super::{CommitDraft, DraftService};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::ops::delete::reap;
-use crate::ops::holder;
+use crate::ops::delete::collect_garbage;
+use crate::ops::process_id;
 use crate::ops::put::{
-    DraftLedger, DraftSource, Line, NewVersion, PutReport, content_of, put_draft,
+    DraftOutcomes, DraftSource, Line, NewVersion, PutReport, decode_content, put_draft,
 };
 use crate::registry::{Committed, LeaseId};
 use crate::staging::{DraftRecord, Settled, give_to_store};
@@ -33,7 +33,7 @@ fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
     Error::io(format!("cannot {what} {} of the draft", path.display()), error.into())
 }
 
-impl DraftDesk {
+impl DraftService {
     /// Commits a draft; with `remove`, it is gone afterwards, otherwise it stands on the version it
     /// became.
     ///
@@ -84,7 +84,7 @@ impl DraftDesk {
         }
         let registry = &self.repository.registry;
         // The holder of a lease is its process and a number.
-        let me = format!("{}/", holder::this_process());
+        let me = format!("{}/", process_id::this_process());
         let root = self.drafts.tree_path(draft);
         let of_draft = format!(" {}", root.display());
         let failed = registry.leases()?.into_iter().filter(|lease| {
@@ -97,7 +97,7 @@ impl DraftDesk {
         for lease in &failed {
             registry.release(lease.id)?;
         }
-        if failed.is_empty() { Ok(()) } else { reap(&self.repository).map(drop) }
+        if failed.is_empty() { Ok(()) } else { collect_garbage(&self.repository).map(drop) }
     }
 
     fn commit_frozen(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
@@ -108,13 +108,13 @@ impl DraftDesk {
         let source = DraftSource {
             folder: File::open(&root).at("open", &root)?,
             root,
-            base: &self.base,
+            lower: &self.lower,
             known: record.root.map(|root| (root, record.totals.into())),
             strict: request.strict,
             external_symlinks: request.external_symlinks,
-            ahead: &|host| self.ahead.take(host),
+            prehashed: &|upper| self.prehash.take(upper),
             // What is a pack's the draft must part with, for which it has to stand on the pack.
-            may_share: &|host| (remove || self.drafts.can_stand()) && self.drafts.may_share(host),
+            may_share: &|upper| (remove || self.drafts.can_stand()) && self.drafts.may_share(upper),
             sharing: &|path| {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 shared.push(path.as_os_str().as_bytes().to_vec());
@@ -138,12 +138,12 @@ impl DraftDesk {
             tags: request.tags.clone(),
         };
         let work = self.drafts.work_folder();
-        put_draft(&self.repository, &source, version, &work, |report, ledger| {
+        put_draft(&self.repository, &source, version, &work, |report, outcomes| {
             let Some(committed) = &report.committed else { return Ok(()) };
             let settled = match remove {
-                true => settle_packs(ledger),
+                true => detach_packs(outcomes),
                 false if !self.drafts.can_stand() => self.note_base(draft, committed),
-                false => self.rebase(draft, committed, report, ledger),
+                false => self.rebase(draft, committed, report, outcomes),
             };
             // The version is there and durable; the draft shows the same as before in any case.
             if let Err(e) = settled {
@@ -180,18 +180,18 @@ impl DraftDesk {
         draft: &ArtifactPath,
         committed: &Committed,
         report: &PutReport,
-        ledger: DraftLedger,
+        outcomes: DraftOutcomes,
     ) -> Result<()> {
         // Pinned first: the version may be deleted as soon as its commit is over.
         self.pin_frozen(draft, report.root)?;
-        let mut stays = self.settle(draft, ledger)?;
+        let mut stays = self.rebase_files(draft, outcomes)?;
         let nameless = self.drafts.nameless_content(draft);
         stays.extend(nameless.iter().filter_map(|content| content.digest()));
         // What stood on an earlier version stands on this one now, also after a crash.
-        let durable = self.drafts.settle_durably();
+        let durable = self.drafts.rebase_durably();
         durable.map_err(|e| on_host("make durable", Path::new("."), e))?;
         let selector = Selector::Version(committed.number);
-        let base = Reference { path: committed.path.clone(), selector };
+        let base = Some(Reference { path: committed.path.clone(), selector });
         let record = self.drafts.record(draft)?;
         let (lease, sources) = match stays.len() {
             0..=STAYING_MAX => {
@@ -203,7 +203,7 @@ impl DraftDesk {
         };
         let before = record.lease.filter(|before| lease != Some(*before));
         let record = DraftRecord {
-            base: Some(base),
+            base,
             root: Some(report.root),
             totals: report.totals,
             lease,
@@ -224,18 +224,22 @@ impl DraftDesk {
 
     /// Settles every file. Returns the earlier content that files still stand on, at most one piece more than
     /// [`STAYING_MAX`].
-    fn settle(&self, draft: &ArtifactPath, ledger: DraftLedger) -> Result<BTreeSet<Digest>> {
+    fn rebase_files(
+        &self,
+        draft: &ArtifactPath,
+        outcomes: DraftOutcomes,
+    ) -> Result<BTreeSet<Digest>> {
         let mut stays = BTreeSet::new();
         // Directories that have something below which is not settled: they are not clean.
         let mut unsettled: Vec<Vec<u8>> = Vec::new();
-        ledger.each(&mut |line| match line {
+        outcomes.each(&mut |line| match line {
             Line::File { path, content, shared } => {
-                let content = content_of(&content);
+                let content = decode_content(&content);
                 let at = Path::new(OsStr::from_bytes(&path));
                 let is_shared = shared.is_some();
                 let settled = self
                     .drafts
-                    .settle_file(draft, at, content, is_shared)
+                    .rebase_file(draft, at, content, is_shared)
                     .map_err(|e| on_host("settle", at, e))?;
                 if let Some(pack) = shared {
                     own_pack(&pack)?;
@@ -251,13 +255,13 @@ impl DraftDesk {
                 Ok(())
             }
             Line::Directory { path, tree } => {
-                self.settle_directory(draft, path, tree, &mut unsettled)
+                self.rebase_directory(draft, path, tree, &mut unsettled)
             }
         })?;
         Ok(stays)
     }
 
-    fn settle_directory(
+    fn rebase_directory(
         &self,
         draft: &ArtifactPath,
         path: Vec<u8>,
@@ -267,7 +271,7 @@ impl DraftDesk {
         let clean = !unsettled.contains(&path);
         unsettled.retain(|other| *other != path);
         let at = Path::new(OsStr::from_bytes(&path));
-        let settled = self.drafts.settle_directory(draft, at, tree, clean);
+        let settled = self.drafts.rebase_directory(draft, at, tree, clean);
         settled.map_err(|e| on_host("settle", at, e))?;
         if !clean && !path.is_empty() {
             unsettled.push(parent_of(&path));
@@ -278,8 +282,8 @@ impl DraftDesk {
 }
 
 /// The draft goes, and with it all names of a file but its pack's.
-fn settle_packs(ledger: DraftLedger) -> Result<()> {
-    ledger.each(&mut |line| match line {
+fn detach_packs(outcomes: DraftOutcomes) -> Result<()> {
+    outcomes.each(&mut |line| match line {
         Line::File { shared: Some(pack), .. } => own_pack(&pack),
         _ => Ok(()),
     })

@@ -1,11 +1,11 @@
 //! Drafts: what is written and not yet committed.
 
-mod ahead;
-mod base;
 mod changes;
 mod commit;
-mod control;
+mod lower;
 mod pins;
+mod prehash;
+mod xattr;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,12 +24,12 @@ use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::Metadata;
 use crate::registry::Committed;
-use crate::staging::{Caller, DraftRecord, Drafts, TreeMark};
-use ahead::Ahead;
-use base::Versions;
+use crate::staging::{Caller, DraftRecord, Drafts, TreeXattr};
 pub use commit::WRITERS_WAIT;
 use commit::no_version;
-pub use control::{DraftPlace, field};
+use lower::Versions;
+use prehash::Prehash;
+pub use xattr::{DraftPlace, field};
 
 /// The path of draft calls.
 pub const DRAFTS_PATH: &str = "/v1/drafts";
@@ -166,7 +166,7 @@ pub enum DraftAnswer {
 }
 
 /// Whoever has the drafts open.
-pub trait DraftService: Send + Sync {
+pub trait DraftTransport: Send + Sync {
     /// Answers a call.
     ///
     /// # Errors
@@ -175,17 +175,17 @@ pub trait DraftService: Send + Sync {
 }
 
 /// The drafts of a repository, open in this process.
-pub struct DraftDesk {
+pub struct DraftService {
     repository: Arc<Repository>,
     drafts: Arc<Drafts>,
-    base: Versions,
+    lower: Versions,
     /// The root trees that are pinned for each draft.
     pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
     troubles: Mutex<VecDeque<String>>,
     /// Where drafts stand on nothing: when those were last changed that were committed by themselves.
     committed: Mutex<HashMap<ArtifactPath, Instant>>,
     opened: Instant,
-    ahead: Arc<Ahead>,
+    prehash: Arc<Prehash>,
     /// Told when what a draft's name stands for is another, so that nobody goes on with the last.
     moved: Mutex<Option<Box<Moved>>>,
 }
@@ -198,7 +198,7 @@ fn now() -> (i64, i64) {
     (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos().into())
 }
 
-impl DraftDesk {
+impl DraftService {
     /// Opens the drafts of `repository`; what a commit or a deletion that was interrupted left is put
     /// right.
     ///
@@ -208,27 +208,27 @@ impl DraftDesk {
     pub fn open(repository: &Arc<Repository>) -> Result<Self> {
         let base = Arc::new(Versions(Arc::clone(&repository.reader)));
         let drafts = Drafts::open(&Layout::drafts(&repository.layout), base)?;
-        let desk = Self {
+        let drafts = Self {
             repository: Arc::clone(repository),
             drafts: Arc::new(drafts),
-            base: Versions(Arc::clone(&repository.reader)),
+            lower: Versions(Arc::clone(&repository.reader)),
             pinned: Mutex::default(),
             troubles: Mutex::default(),
             committed: Mutex::default(),
             opened: Instant::now(),
-            ahead: Arc::default(),
+            prehash: Arc::default(),
             moved: Mutex::default(),
         };
-        for draft in desk.drafts.list()? {
+        for draft in drafts.drafts.list()? {
             // One draft that cannot be put right keeps nobody from the others: nothing of it is
             // changed, neither by us nor by users.
-            if let Err(e) = desk.unshare(&draft) {
-                desk.drafts.seal(&draft);
-                desk.trouble(format!("draft {draft} cannot be changed: {e}"));
+            if let Err(e) = drafts.unshare(&draft) {
+                drafts.drafts.seal(&draft);
+                drafts.trouble(format!("draft {draft} cannot be changed: {e}"));
             }
         }
-        desk.restore_pins()?;
-        Ok(desk)
+        drafts.restore_pins()?;
+        Ok(drafts)
     }
 
     /// The drafts.
@@ -237,17 +237,17 @@ impl DraftDesk {
     }
 
     /// Cuts and hashes big files while they are written, from now on.
-    pub fn hash_ahead(&self) {
-        self.ahead.start(&self.drafts, self.repository.cutter.clone());
+    pub fn start_prehashing(&self) {
+        self.prehash.start(&self.drafts, self.repository.cutter.clone());
     }
 
     /// Tells `moved` from now on when what a draft's name stands for is another.
-    pub fn tell(&self, moved: Box<Moved>) {
+    pub fn notify_with(&self, moved: Box<Moved>) {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
     }
 
     /// Tells that a draft's name stands for something else, or a path in the draft.
-    pub fn tell_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
+    pub fn notify_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
         if let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner) {
             moved(draft, path);
         }
@@ -441,14 +441,14 @@ impl DraftDesk {
     /// Whether a draft has something, and something that differs from what it stands on.
     fn is_changed(&self, draft: &ArtifactPath) -> bool {
         let root = self.drafts.tree_path(draft);
-        match TreeMark::of(&root) {
+        match TreeXattr::of(&root) {
             Ok(Some(mark)) => !mark.clean,
             _ => std::fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()),
         }
     }
 }
 
-impl DraftService for DraftDesk {
+impl DraftTransport for DraftService {
     fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
         match call {
             DraftCall::List => {
@@ -467,19 +467,19 @@ impl DraftService for DraftDesk {
             }
             DraftCall::Begin(reference) => {
                 let draft = self.begin(&reference)?;
-                self.tell_moved(&draft, &[]);
+                self.notify_moved(&draft, &[]);
                 Ok(DraftAnswer::Begun(draft))
             }
             DraftCall::Discard(draft) => {
                 let frozen = self.drafts.freeze(&draft, WRITERS_WAIT)?;
                 self.remove(&draft, frozen)?;
-                self.tell_moved(&draft, &[]);
+                self.notify_moved(&draft, &[]);
                 Ok(DraftAnswer::Done)
             }
             DraftCall::Diff(draft) => self.diff(&draft),
             DraftCall::Restore(draft, path) => {
                 self.restore(&draft, &path)?;
-                self.tell_moved(&draft, &path);
+                self.notify_moved(&draft, &path);
                 Ok(DraftAnswer::Done)
             }
         }

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::DraftDesk;
+use super::DraftService;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
-use crate::ops::delete::reap;
+use crate::ops::delete::collect_garbage;
 use crate::registry::{DRAFT_HOLDER, LeaseId};
 use crate::staging::DraftRecord;
 
@@ -20,7 +20,7 @@ fn purpose_of(draft: &ArtifactPath) -> String {
     format!("draft {draft}")
 }
 
-impl DraftDesk {
+impl DraftService {
     /// A lease for a draft, under which `roots` are pinned.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
@@ -77,7 +77,7 @@ impl DraftDesk {
     pub(super) fn release_pins(&self, lease: Option<u64>) -> Result<()> {
         let Some(lease) = lease else { return Ok(()) };
         self.repository.registry.release(LeaseId(lease))?;
-        reap(&self.repository).map(drop)
+        collect_garbage(&self.repository).map(drop)
     }
 
     /// Every draft has its lease, and no lease is without its draft: a process that was killed may

@@ -14,9 +14,9 @@ mod packs;
 mod rebuild;
 mod unknown;
 
-use super::delete::reap;
-use super::holder::release_orphans;
+use super::delete::collect_garbage;
 use super::maintenance::{self, Held};
+use super::process_id::release_orphans;
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -82,7 +82,7 @@ impl FsckReport {
 /// # Errors
 /// What keeps it from going on; [`Kind::Conflict`] while somebody writes.
 pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
-    maintenance::settle(repository)?;
+    maintenance::finish_interrupted(repository)?;
     release_orphans(repository)?;
     match mode {
         Mode::Check => check_at_rest(repository),
@@ -90,7 +90,7 @@ pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
             let held = maintenance::begin(repository, MaintenanceMode::Repair)?;
             let (report, whole) = check(repository, Some(&held))?;
             held.end()?;
-            reap_if(repository, whole)?;
+            collect_if(repository, whole)?;
             Ok(report)
         }
         Mode::Rebuild => {
@@ -98,15 +98,15 @@ pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
             let whole = rebuild::rebuild(repository, &held)?;
             let (report, _) = check(repository, None)?;
             held.end()?;
-            reap_if(repository, whole)?;
+            collect_if(repository, whole)?;
             Ok(report)
         }
     }
 }
 
 /// While a node cannot be read, what it points at may seem to be needed by nobody.
-fn reap_if(repository: &Repository, whole: bool) -> Result<()> {
-    if whole { reap(repository).map(drop) } else { Ok(()) }
+fn collect_if(repository: &Repository, whole: bool) -> Result<()> {
+    if whole { collect_garbage(repository).map(drop) } else { Ok(()) }
 }
 
 /// A deletion that runs beside a check looks like damage, once: what every check finds is damage.
@@ -129,7 +129,7 @@ fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
 
 /// What is being written would look wrong.
 fn refuse_writers(repository: &Repository) -> Result<()> {
-    let idle = super::holder::idle_leases(&*repository.registry)?;
+    let idle = super::process_id::idle_leases(&*repository.registry)?;
     let leases = repository.registry.leases()?.into_iter().filter(LeaseInfo::writes);
     let alive = leases.filter(|lease| !idle.contains(&lease.id));
     let writers: Vec<_> = alive.map(|lease| lease.purpose).collect();

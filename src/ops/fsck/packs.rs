@@ -56,7 +56,7 @@ impl Check<'_> {
         }
         for pack in unknown::find(self.repository)? {
             self.report.unknown_packs += 1;
-            self.report.finding(pack.told());
+            self.report.finding(pack.describe());
         }
         Ok(())
     }

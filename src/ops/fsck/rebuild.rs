@@ -136,8 +136,8 @@ impl Work<'_> {
             // table stays.
             let entries = self.repository.store.read_index(id)?;
             for some in entries.chunks(FIX_BATCH) {
-                let places = some.iter().filter_map(|entry| place(id, length, entry));
-                self.place(places.collect())?;
+                let places = some.iter().filter_map(|entry| locate_entry(id, length, entry));
+                self.put_objects(places.collect())?;
             }
         }
         self.flush()
@@ -159,13 +159,13 @@ impl Work<'_> {
         })?;
         batches.push(found);
         for batch in batches {
-            self.place(batch)?;
+            self.put_objects(batch)?;
         }
         self.flush()
     }
 
     /// Puts objects where they are, unless the new table has them in a better place.
-    fn place(&mut self, places: Vec<(Digest, Located)>) -> Result<()> {
+    fn put_objects(&mut self, places: Vec<(Digest, Located)>) -> Result<()> {
         let registry = &self.repository.registry;
         self.repository.registry.put_rebuilt(
             self.holder.to_owned(),
@@ -399,7 +399,7 @@ impl Work<'_> {
 }
 
 /// The object that an entry names, if it lies within the pack.
-fn place(pack: PackId, length: u64, entry: &IndexEntry) -> Option<(Digest, Located)> {
+fn locate_entry(pack: PackId, length: u64, entry: &IndexEntry) -> Option<(Digest, Located)> {
     let IndexEntry { digest, offset, stored_bytes, body_bytes, kind, codec } = *entry;
     let extent = Extent { pack, offset, stored_bytes };
     let presence = Presence::Present;

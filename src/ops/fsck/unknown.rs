@@ -25,7 +25,7 @@ pub struct UnknownPack {
 
 impl UnknownPack {
     /// A line for people.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         let holds = match self.objects {
             Some(objects) => format!("{objects} objects"),
             None => "no index that can be read".to_owned(),

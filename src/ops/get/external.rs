@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, symlinkat, unlinkat};
 
-use super::{Job, Made, place, temporary_name};
+use super::{Job, Made, rename_into_place, temporary_name};
 use crate::content::external;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
@@ -66,7 +66,7 @@ pub(super) fn link(repository: &Repository, job: &Job, digest: Digest) -> Result
             }
             let temporary = temporary_name();
             symlinkat(&path, &*job.directory, &temporary).at("create", &job.shown)?;
-            place(&job.directory, &temporary, &job.name, &job.shown)?;
+            rename_into_place(&job.directory, &temporary, &job.name, &job.shown)?;
             Ok(Made::Written(0))
         }
         None => write_url(job, &external),
@@ -92,6 +92,6 @@ fn write_url(job: &Job, external: &Arc<External>) -> Result<Made> {
         let _ = unlinkat(&*job.directory, &*temporary, AtFlags::empty());
         return Err(e).at("write", &job.shown);
     }
-    place(&job.directory, &temporary, &name, &job.shown)?;
+    rename_into_place(&job.directory, &temporary, &name, &job.shown)?;
     Ok(Made::Written(text.len() as u64))
 }

@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::feed::Feed;
-use super::graft::{Graft, GraftScan};
 use super::hash::hash;
 use super::index::OldIndex;
-use super::ledger::Ledger;
+use super::insert::{Insert, InsertWalk};
 use super::merge::{Layers, MergeScan};
+use super::outcome::Outcomes;
 use super::overlay::{DraftScan, DraftSource};
 use super::referred::Referred;
 use super::scan::{Cut, Event, FileMeta, Scan, Unit};
@@ -40,7 +40,7 @@ pub struct Built {
     /// What was found.
     pub report: PutReport,
     /// What was found out about each file.
-    pub ledger: Ledger,
+    pub outcomes: Outcomes,
 }
 
 /// What is walked.
@@ -50,7 +50,7 @@ pub enum Walk<'a> {
     /// A draft.
     Draft(&'a DraftSource<'a>),
     /// A tree that gets one more file.
-    Graft(&'a Graft<'a>),
+    Insert(&'a Insert<'a>),
     /// Trees that become one.
     Merge(&'a Layers),
 }
@@ -63,17 +63,17 @@ pub fn run(
     repository: &Repository,
     walked: Walk<'_>,
     lease: Option<&Lease>,
-    ledger: Ledger,
+    outcomes: Outcomes,
     progress: Arc<dyn Progress>,
 ) -> Result<Built> {
     let uploader = lease.map(|lease| Uploader::new(repository, lease));
-    let mut assembly = Assembly::new(repository, uploader, ledger, progress);
+    let mut assembly = Assembly::new(repository, uploader, outcomes, progress);
     match &walked {
         Walk::Source(source, ..) => {
             assembly.drop_empty = source.is_some_and(|source| source.filters().chooses());
         }
         Walk::Draft(draft) => assembly.draft = Some(draft),
-        Walk::Graft(_) | Walk::Merge(_) => {}
+        Walk::Insert(_) | Walk::Merge(_) => {}
     }
     let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
     let (work, work_queue) = channel::<(u64, Unit)>();
@@ -130,7 +130,7 @@ fn walk(
     let walked = match walked {
         Walk::Source(source, referred, old) => Scan::new(source, referred, *old, feed).run(),
         Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
-        Walk::Graft(graft) => GraftScan::new(graft, &repository.reader, feed).run(),
+        Walk::Insert(insert) => InsertWalk::new(insert, &repository.reader, feed).run(),
         Walk::Merge(layers) => MergeScan::new(layers, &repository.reader, feed).run(),
     };
     // The last "unit" says how the walk ended; nobody may be left to hear it.
@@ -175,7 +175,7 @@ struct BigFile {
 struct Assembly<'a> {
     repository: &'a Repository,
     uploader: Option<Uploader>,
-    ledger: Ledger,
+    outcomes: Outcomes,
     draft: Option<&'a DraftSource<'a>>,
     /// The tree of a draft in which nothing changed.
     whole: Option<Digest>,
@@ -195,7 +195,7 @@ impl<'a> Assembly<'a> {
     fn new(
         repository: &'a Repository,
         uploader: Option<Uploader>,
-        ledger: Ledger,
+        outcomes: Outcomes,
         progress: Arc<dyn Progress>,
     ) -> Self {
         let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
@@ -212,7 +212,7 @@ impl<'a> Assembly<'a> {
         Self {
             repository,
             uploader,
-            ledger,
+            outcomes,
             draft: None,
             whole: None,
             difference: Difference::default(),
@@ -358,7 +358,7 @@ impl<'a> Assembly<'a> {
         let root = done.builder.finish(&mut |node| nodes.push(node)).node_digest();
         let root = root.expect("a directory ends in a node");
         self.report.totals.directories += 1;
-        self.ledger.directory(path, root)?;
+        self.outcomes.directory(path, root)?;
         self.new_entry(name, Target::Directory(root))
     }
 
@@ -375,7 +375,7 @@ impl<'a> Assembly<'a> {
         read: bool,
         shared: Option<PathBuf>,
     ) -> Result<()> {
-        self.ledger.file(&file, content, read, shared)?;
+        self.outcomes.file(&file, content, read, shared)?;
         let FileMeta { name, executable, .. } = file;
         self.report.totals.external += u64::from(content.is_external());
         self.report.totals.files += 1;
@@ -555,7 +555,7 @@ impl<'a> Assembly<'a> {
                 let nodes = &mut self.nodes;
                 let root = root.builder.finish(&mut |node| nodes.push(node)).node_digest();
                 let root = root.expect("a directory ends in a node");
-                self.ledger.directory(Vec::new(), root)?;
+                self.outcomes.directory(Vec::new(), root)?;
                 root
             }
         };
@@ -564,7 +564,7 @@ impl<'a> Assembly<'a> {
         if let Some(uploader) = self.uploader.take() {
             self.report.stored_bytes = uploader.finish()?;
         }
-        Ok(Built { report: self.report, ledger: self.ledger })
+        Ok(Built { report: self.report, outcomes: self.outcomes })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Entry, Target};
 use crate::model::version::Totals;
-use crate::ops::together::{Step, Together};
+use crate::ops::merge_walk::{MergeWalk, Step};
 use crate::ops::totals::Difference;
 
 /// Trees in the order in which they lie over each other, and what is in each.
@@ -50,8 +50,8 @@ impl<'a> MergeScan<'a> {
     }
 
     fn directory(&mut self, trees: &[Digest]) -> Result<()> {
-        let mut together = Together::new(self.reader, trees)?;
-        while let Some(step) = together.next()? {
+        let mut walk = MergeWalk::new(self.reader, trees)?;
+        while let Some(step) = walk.next()? {
             match step {
                 Step::Run(child, times) => {
                     if times > 1 {

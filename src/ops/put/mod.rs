@@ -10,19 +10,19 @@
 //! Memory is bounded by the units in flight. The version appears in one transaction at the end.
 
 mod assemble;
+pub(super) mod external_sort;
 mod feed;
 mod file;
-mod graft;
 mod hash;
 mod index;
-mod ledger;
+mod insert;
 mod merge;
+mod outcome;
 mod overlay;
 mod reference;
 mod referred;
 mod scan;
 mod source;
-pub(super) mod spool;
 mod upload;
 
 use std::ffi::OsString;
@@ -41,10 +41,10 @@ use crate::model::reference::{ArtifactPath, Selector};
 use crate::model::version::{Metadata, Totals};
 use crate::registry::{AddedPart, CommitRequest, Committed};
 use assemble::{Built, Walk};
-pub use graft::{Graft, graft};
 use index::{NewIndex, OldIndex};
-use ledger::Ledger;
-pub use ledger::{DraftLedger, Line, content_of};
+pub use insert::{Insert, insert};
+use outcome::Outcomes;
+pub use outcome::{DraftOutcomes, Line, decode_content};
 pub use overlay::DraftSource;
 pub use reference::{MAX_OBJECTS, Reference, References};
 use referred::Referred;
@@ -164,7 +164,7 @@ pub fn put(
     let index = index_path(repository, &identity);
     if request.dry_run {
         let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index)?;
-        let built = assemble::run(repository, walk, None, Ledger::None, progress)?;
+        let built = assemble::run(repository, walk, None, Outcomes::None, progress)?;
         return Ok(warned(built.report, warnings));
     }
     let shown = identity.to_string_lossy().replace('\0', " ");
@@ -209,8 +209,8 @@ fn put_under(
 ) -> Result<PutReport> {
     let build = || -> Result<Built> {
         let (walk, warnings) = walk_of(repository, request, source, index)?;
-        let ledger = Ledger::Index(NewIndex::create(index)?, SystemTime::now());
-        let built = assemble::run(repository, walk, Some(lease), ledger, Arc::clone(&progress))?;
+        let outcomes = Outcomes::Index(NewIndex::create(index)?, SystemTime::now());
+        let built = assemble::run(repository, walk, Some(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {
@@ -222,7 +222,7 @@ fn put_under(
         }
         built => built?,
     };
-    let Built { mut report, ledger } = built;
+    let Built { mut report, outcomes } = built;
     if let Some(upsert) = &request.upsert {
         report.part = Some(groups::add_part(repository, lease, request, upsert, &report)?);
     } else {
@@ -239,7 +239,7 @@ fn put_under(
         };
         report.committed = Some(version.commit(repository, lease, &report)?);
     }
-    if let Ledger::Index(index, _) = ledger {
+    if let Outcomes::Index(index, _) = outcomes {
         index.keep();
     }
     Ok(report)
@@ -322,7 +322,7 @@ pub(super) fn merge(
     layers: &[(Digest, Totals)],
 ) -> Result<PutReport> {
     let walk = Walk::Merge(layers);
-    let built = assemble::run(repository, walk, Some(lease), Ledger::None, Arc::new(Silent))?;
+    let built = assemble::run(repository, walk, Some(lease), Outcomes::None, Arc::new(Silent))?;
     Ok(built.report)
 }
 
@@ -336,14 +336,14 @@ pub fn put_draft(
     draft: &DraftSource<'_>,
     version: NewVersion,
     work: &Path,
-    after: impl FnOnce(&PutReport, DraftLedger) -> Result<()>,
+    after: impl FnOnce(&PutReport, DraftOutcomes) -> Result<()>,
 ) -> Result<PutReport> {
     let purpose = format!("commit {} {}", version.path, draft.root.display());
     let lease = Lease::begin(repository, purpose)?;
     let done: Result<PutReport> = (|| {
         let build = || {
-            let ledger = Ledger::Draft(DraftLedger::create(work)?);
-            assemble::run(repository, Walk::Draft(draft), Some(&lease), ledger, Arc::new(Silent))
+            let outcomes = Outcomes::Draft(DraftOutcomes::create(work)?);
+            assemble::run(repository, Walk::Draft(draft), Some(&lease), outcomes, Arc::new(Silent))
         };
         let built = match build() {
             // Something was hashed ahead and then changed; nothing is guessed twice.
@@ -353,10 +353,10 @@ pub fn put_draft(
             }
             built => built?,
         };
-        let Built { mut report, ledger } = built;
+        let Built { mut report, outcomes } = built;
         report.committed = Some(version.commit(repository, &lease, &report)?);
-        if let Ledger::Draft(ledger) = ledger {
-            after(&report, ledger)?;
+        if let Outcomes::Draft(outcomes) = outcomes {
+            after(&report, outcomes)?;
         }
         Ok(report)
     })();

@@ -22,7 +22,7 @@ use crate::model::recipe::Piece;
 use crate::model::tree::{Entry, SYMLINK_MAX_BYTES, Target, TreeNode};
 use crate::ops::totals::Difference;
 use crate::staging::{
-    BEING_WRITTEN, Base, ContentMark, DraftFile, TreeMark, Upper, Writers, upper_entries,
+    BEING_WRITTEN, ContentXattr, DraftFile, Lower, TreeXattr, Upper, Writers, upper_entries,
 };
 
 /// Pieces told at once.
@@ -43,7 +43,7 @@ pub struct DraftSource<'a> {
     /// The open directory `root`.
     pub folder: File,
     /// What they stand on.
-    pub base: &'a dyn Base,
+    pub lower: &'a dyn Lower,
     /// The root tree it stands on by its record, and what is in it.
     pub known: Option<(Digest, Difference)>,
     /// Whether what no version holds is refused; otherwise it is told and left out.
@@ -52,7 +52,7 @@ pub struct DraftSource<'a> {
     pub external_symlinks: bool,
     /// The chunks at the head of a file, by its inode on the host, as somebody saw them who may be
     /// wrong.
-    pub ahead: &'a (dyn Fn(u64) -> Vec<Piece> + Sync),
+    pub prehashed: &'a (dyn Fn(u64) -> Vec<Piece> + Sync),
     /// Whether the bytes of a file may become a pack's, by its inode on the host.
     pub may_share: &'a (dyn Fn(u64) -> bool + Sync),
     /// Told, durably, before they do.
@@ -99,7 +99,7 @@ impl<'a> DraftScan<'a> {
     /// What cannot be read or no version holds, and what the feed says.
     pub fn run(mut self) -> Result<()> {
         let root = &self.source.root;
-        let mark = TreeMark::of(root).map_err(|e| cannot_read(root, e))?;
+        let mark = TreeXattr::of(root).map_err(|e| cannot_read(root, e))?;
         if let Some(mark) = mark {
             let inside = match self.source.known {
                 Some((tree, inside)) if tree == mark.tree => inside,
@@ -231,7 +231,7 @@ impl<'a> DraftScan<'a> {
     }
 
     /// A directory that stands on what was there before: it is counted already.
-    fn same_directory(&mut self, name: EntryName, relative: &Path, mark: TreeMark) -> Result<()> {
+    fn same_directory(&mut self, name: EntryName, relative: &Path, mark: TreeXattr) -> Result<()> {
         if mark.clean {
             let target = Target::Directory(mark.tree);
             return self.feed.push(Event::Unchanged(Entry { name, target }), 0);
@@ -277,7 +277,7 @@ impl<'a> DraftScan<'a> {
         name: EntryName,
         relative: PathBuf,
         meta: &fs::Metadata,
-        mark: Option<ContentMark>,
+        mark: Option<ContentXattr>,
     ) -> Result<()> {
         let path = self.source.at(&relative);
         if meta.mode() & SET_ID_BITS != 0 {
@@ -303,16 +303,16 @@ impl<'a> DraftScan<'a> {
             }
             Some(mark) => self.changed_file(file, mark),
             None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Event::Small(file), size_bytes),
-            None => self.feed.big_draft_file(file, &(self.source.ahead)(meta.ino())),
+            None => self.feed.big_draft_file(file, &(self.source.prehashed)(meta.ino())),
         }
     }
 
     /// A file that stands on content and has bytes of its own.
-    fn changed_file(&mut self, file: FileMeta, mark: ContentMark) -> Result<()> {
+    fn changed_file(&mut self, file: FileMeta, mark: ContentXattr) -> Result<()> {
         let open = DraftFile::open(&file.path, mark)?;
         if open.size_bytes <= SMALL_MAX_BYTES {
             let mut buffer = vec![0; open.size_bytes as usize];
-            let count = open.read(self.source.base, 0, &mut buffer).at("read", &file.path)?;
+            let count = open.read(self.source.lower, 0, &mut buffer).at("read", &file.path)?;
             buffer.truncate(count);
             let cuts = cut_all(&buffer, 0, self.feed.cutter);
             return self.feed.whole(Event::File(file, cuts), buffer);
@@ -336,7 +336,7 @@ struct Recut<'s, 'a> {
 
 impl Recut<'_, '_> {
     fn run(mut self) -> Result<()> {
-        let content = self.open.mark.content;
+        let content = self.open.xattr.content;
         let (reader, mut start) = (self.scan.reader, 0);
         if content.is_external() {
             // Nothing of it is there: the changed file is stored whole.
@@ -375,7 +375,7 @@ impl Recut<'_, '_> {
             let left = self.open.size_bytes - self.at;
             let left = left.min(needed).min(SEGMENT_BYTES as u64) as usize;
             let mut buffer = vec![0; left];
-            let count = self.open.read(self.scan.source.base, self.at, &mut buffer);
+            let count = self.open.read(self.scan.source.lower, self.at, &mut buffer);
             let count = count.at("read", self.path)?;
             if count < left {
                 let what = format!("{} is shorter than it was", self.path.display());

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::external_sort::{ExternalSort, Record, Sorted};
 use super::source::Filters;
-use super::spool::{Record, Sorted, Spool};
 use crate::content::external::Seen;
 use crate::content::external::{Externals, is_ours, loops, open};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -93,12 +93,12 @@ impl References {
         folder: &Path,
     ) -> Result<(Sorted, Vec<String>)> {
         fs::create_dir_all(folder).at("create", folder)?;
-        let spool = Spool::new(folder, self.max_objects);
+        let sorter = ExternalSort::new(folder, self.max_objects);
         let mut gather = Gather {
             externals,
             filters,
             checksum: self.checksum,
-            spool,
+            sorter,
             mounts: Mounts::default(),
             warnings: Vec::new(),
             left_out: 0,
@@ -109,7 +109,7 @@ impl References {
                 .warnings
                 .insert(0, format!("left out: {} that cannot be recorded", gather.left_out));
         }
-        Ok((gather.spool.sorted()?, gather.warnings))
+        Ok((gather.sorter.sorted()?, gather.warnings))
     }
 }
 
@@ -139,7 +139,7 @@ struct Gather<'a> {
     externals: &'a Externals,
     filters: &'a Filters,
     checksum: bool,
-    spool: Spool,
+    sorter: ExternalSort,
     mounts: Mounts,
     warnings: Vec<String>,
     /// How many were left out, of which the first are among the warnings.
@@ -246,7 +246,7 @@ impl Gather<'_> {
             return Ok(());
         }
         let key = super::source::index_key(&path);
-        self.spool.push(Record { key, body: external.encode() })
+        self.sorter.push(Record { key, body: external.encode() })
     }
 
     fn files(&mut self, at: Option<&At>, url: &ExternalUrl) -> Result<()> {
@@ -393,7 +393,7 @@ fn nothing(url: &ExternalUrl) -> Error {
 }
 
 /// A key as people write paths.
-pub fn shown(key: &[u8]) -> String {
+pub fn display_key(key: &[u8]) -> String {
     let path: Vec<u8> = key.iter().map(|b| if *b == 0 { b'/' } else { *b }).collect();
     Path::new(std::ffi::OsStr::from_bytes(&path)).display().to_string()
 }

@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::external_sort::Sorted;
 use super::file::SETTLED;
 use super::index::Stamp;
-use super::reference::{Mounts, shown};
+use super::reference::{Mounts, display_key};
 use super::scan::{Event, FileMeta, Scan};
 use super::source::index_key;
-use super::spool::Sorted;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::external::{External, Scheme};
 use crate::model::name::EntryName;
@@ -111,7 +111,10 @@ impl Scan<'_> {
         }
         let Some(record) = referred.sorted.take()? else { return Ok(()) };
         let external = External::decode(&record.body).ok_or_else(|| {
-            Error::new(Kind::Corrupt, format!("what was noted of {} is lost", shown(&record.key)))
+            Error::new(
+                Kind::Corrupt,
+                format!("what was noted of {} is lost", display_key(&record.key)),
+            )
         })?;
         match referred.stand(&path) {
             Stand::Elsewhere => {}

@@ -6,7 +6,7 @@ use super::{POINTER_SUFFIX, Table, no_table};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::EntryName;
 use crate::model::version::VersionInfo;
-use crate::ops::put::{Graft, NewVersion, PutReport, graft};
+use crate::ops::put::{Insert, NewVersion, PutReport, insert};
 use crate::ops::repository::Repository;
 
 /// A pointer that was written.
@@ -49,7 +49,7 @@ pub fn partition(
     }
     let pointer = json!({ "_type": "partitioned-table", "parts_path": shown(folder) }).to_string();
     let (root, totals) = (base.root, base.totals);
-    let with_pointer = Graft { root, totals, path: &path, bytes: pointer.as_bytes() };
-    let report = graft(repository, &with_pointer, version)?;
+    let with_pointer = Insert { root, totals, path: &path, bytes: pointer.as_bytes() };
+    let report = insert(repository, &with_pointer, version)?;
     Ok(Pointer { path: shown(&path), parts: table.parts, report })
 }

@@ -54,7 +54,7 @@ pub fn show(
         }
     }
     match format {
-        Format::Text => rows.shown(table.size_bytes),
+        Format::Text => rows.finish(table.size_bytes),
         _ => Ok(Shown { rows: rows.done, more: false, all: None }),
     }
 }
@@ -77,7 +77,7 @@ impl Limited<'_> {
     }
 
     /// What was done; a short table is read to its end for that.
-    fn shown(mut self, size_bytes: u64) -> Result<Shown> {
+    fn finish(mut self, size_bytes: u64) -> Result<Shown> {
         let rows = self.done;
         if self.left > 0 {
             return Ok(Shown { rows, more: false, all: Some(rows) });

@@ -11,14 +11,14 @@ use artifactfs::model::run::{
     SweepInfo,
 };
 use artifactfs::model::version::{Metadata, Timestamp};
-use artifactfs::registry::Embedded;
+use artifactfs::registry::EngineRegistry;
 use artifactfs::registry::engine::memory::MemoryEngine;
 
-fn registry() -> (Embedded, Arc<AtomicU64>) {
+fn registry() -> (EngineRegistry, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::clone(&now);
     let clock = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
-    (Embedded::open(Box::new(MemoryEngine::default()), clock).unwrap(), now)
+    (EngineRegistry::open(Box::new(MemoryEngine::default()), clock).unwrap(), now)
 }
 
 fn start(id: &str, holder: Option<&str>, token: u64) -> RunStart {
@@ -52,7 +52,7 @@ fn a_run_that_is_silent_for_too_long_has_crashed_and_is_heard_again() {
     assert_eq!((state("held"), state("script")), (RunState::Crashed, RunState::Running));
     let crashed = registry.run(id("held")).unwrap();
     assert_eq!(crashed.ended, Some(Timestamp(1_000)), "when it was last heard of");
-    registry.beat(id("held")).unwrap();
+    registry.heartbeat(id("held")).unwrap();
     assert_eq!(state("held"), RunState::Running);
     now.fetch_add(SCRIPT_SILENCE_MILLISECONDS, Ordering::SeqCst);
     assert_eq!(state("script"), RunState::Crashed);

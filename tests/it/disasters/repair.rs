@@ -17,7 +17,7 @@ use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{delete, get};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
-use artifactfs::registry::{Embedded, Fix, MaintenanceMode, system_clock};
+use artifactfs::registry::{EngineRegistry, Fix, MaintenanceMode, system_clock};
 
 use crate::world::{PATIENCE, World, noise, ran, same_tree};
 
@@ -320,7 +320,7 @@ impl Engine for Mortal {
 fn open(layout: &Layout, inner: &Arc<MemoryEngine>, lives: i64) -> (Repository, Arc<AtomicI64>) {
     let left = Arc::new(AtomicI64::new(lives));
     let engine = Mortal { inner: Arc::clone(inner), left: Arc::clone(&left) };
-    let registry = Embedded::open(Box::new(engine), system_clock()).unwrap();
+    let registry = EngineRegistry::open(Box::new(engine), system_clock()).unwrap();
     let repository =
         Repository::new(layout.clone(), Arc::new(registry), &StoreOptions::default()).unwrap();
     (repository, left)
@@ -402,7 +402,7 @@ fn fsck_killed_before_any_of_its_writes_loses_nothing() {
                 fsck(&repository, Mode::Repair).unwrap();
             }
             let gone = "p/a:v1".parse().unwrap();
-            delete::delete(&repository, &gone, true, delete::Purge::Now).unwrap();
+            delete::delete(&repository, &gone, true, delete::Reclaim::Now).unwrap();
             sources.remove("v1");
             check_all(&world, &repository, &sources);
             let again = PutRequest::plain(sources["v0"].clone(), "p/a".parse().unwrap());

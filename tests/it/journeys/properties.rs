@@ -12,13 +12,13 @@ use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Kind;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::version::{Timestamp, VersionInfo};
-use artifactfs::ops::delete::Purge;
+use artifactfs::ops::delete::Reclaim;
 use artifactfs::ops::prune::{self, PruneRequest};
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::engine::{self, Durability};
-use artifactfs::registry::{AliasChange, ArtifactUpdate, Embedded, Registry, Update};
+use artifactfs::registry::{AliasChange, ArtifactUpdate, EngineRegistry, Registry, Update};
 use serde_json::json;
 
 use crate::world::{Ran, World, ran, until, write};
@@ -42,7 +42,7 @@ impl Clocked {
         let layout = Layout::new(&world.repo()).unwrap();
         let engine = RedbEngine::open(&layout.registry()).unwrap();
         let clock = Arc::new(move || Timestamp(shared.load(Ordering::SeqCst)));
-        let registry = Embedded::open(Box::new(engine), clock).unwrap();
+        let registry = EngineRegistry::open(Box::new(engine), clock).unwrap();
         let repository =
             Repository::new(layout, Arc::new(registry), &StoreOptions::default()).unwrap();
         Self { world, repository, time }
@@ -100,7 +100,7 @@ impl Clocked {
     }
 
     fn prune(&self, planned: Vec<VersionInfo>) -> Vec<u64> {
-        let (gone, _) = prune::prune(&self.repository, planned, true, Purge::Now).unwrap();
+        let (gone, _) = prune::prune(&self.repository, planned, true, Reclaim::Now).unwrap();
         gone.iter().map(|version| version.number.0).collect()
     }
 }

@@ -17,7 +17,7 @@ use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::Timestamp;
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::{CommitRequest, Embedded, Judged, LeaseId, PackInfo, Registry};
+use artifactfs::registry::{CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo, Registry};
 
 use self::stepped::{Gated, Stepped};
 
@@ -60,7 +60,7 @@ enum Purge {
 }
 
 struct World {
-    registry: Arc<Embedded>,
+    registry: Arc<EngineRegistry>,
     clock: Arc<AtomicU64>,
     random: u64,
     remote: bool,
@@ -86,7 +86,7 @@ impl World {
         let time = Arc::clone(&clock);
         let time = Arc::new(move || Timestamp(time.load(Ordering::SeqCst)));
         let engine = Box::new(Gated(MemoryEngine::default()));
-        let registry = Arc::new(Embedded::open(engine, time).unwrap());
+        let registry = Arc::new(EngineRegistry::open(engine, time).unwrap());
         let mut children = BTreeMap::new();
         let chunk = |n: u8| Digest::of(ObjectKind::Chunk, &[n]);
         for n in 0..6 {
@@ -319,7 +319,7 @@ impl World {
     fn bury(&mut self) {
         if self.buries.is_empty() || self.below(2) == 0 {
             let most = 1 + self.below(3) as u32;
-            let dead = self.registry.dead(most).unwrap();
+            let dead = self.registry.unreachable(most).unwrap();
             self.buries.push(dead.into_iter().map(|(digest, _)| digest).collect());
             return;
         }
@@ -327,12 +327,12 @@ impl World {
         let dead = self.buries.swap_remove(which);
         let with_children =
             dead.into_iter().map(|digest| (digest, self.children[&digest].1.clone()));
-        self.registry.bury(with_children.collect()).unwrap();
+        self.registry.collect(with_children.collect()).unwrap();
     }
 
     fn purge(&mut self) {
         if self.purges.is_empty() || self.below(3) == 0 {
-            let packs = self.registry.purgeable(None, 3, false).unwrap();
+            let packs = self.registry.reclaimable(None, 3, false).unwrap();
             self.purges.extend(packs.into_iter().map(|(pack, mark)| Purge::Looks(pack, mark)));
             return;
         }
@@ -361,7 +361,7 @@ impl World {
                 let holder = format!("holder {}", self.number());
                 let lease = registry.begin("rewrite".to_owned(), holder.clone()).unwrap();
                 self.dead.insert(holder);
-                let Some(mark) = registry.claim_purge(lease, pack.id).unwrap() else {
+                let Some(mark) = registry.claim_reclaim(lease, pack.id).unwrap() else {
                     registry.release(lease).unwrap();
                     return None;
                 };
@@ -375,7 +375,7 @@ impl World {
                 Some(Purge::Told(id, length, mark))
             }
             Purge::Told(id, length, mark) => {
-                registry.purged(id, length, mark).unwrap();
+                registry.reclaimed(id, length, mark).unwrap();
                 None
             }
             Purge::Copied(lease, old, alive, mark) => {
@@ -399,7 +399,7 @@ impl World {
             Purge::Moved(lease, old, mark) => {
                 assert_eq!(registry.pack(old).unwrap().map_or(0, |pack| pack.live_objects), 0);
                 self.store.remove(&old);
-                registry.purged(old, 0, mark).unwrap();
+                registry.reclaimed(old, 0, mark).unwrap();
                 registry.release(lease).unwrap();
                 None
             }
@@ -486,14 +486,14 @@ impl World {
         }
         assert!(self.registry.leases().unwrap().is_empty());
         loop {
-            let dead = self.registry.dead(100).unwrap();
-            let packs = self.registry.purgeable(None, 100, true).unwrap();
+            let dead = self.registry.unreachable(100).unwrap();
+            let packs = self.registry.reclaimable(None, 100, true).unwrap();
             if dead.is_empty() && packs.is_empty() {
                 break;
             }
             let dead =
                 dead.into_iter().map(|(digest, _)| (digest, self.children[&digest].1.clone()));
-            self.registry.bury(dead.collect()).unwrap();
+            self.registry.collect(dead.collect()).unwrap();
             for (pack, mark) in packs {
                 let mut next = Some(Purge::Looks(pack, mark));
                 while let Some(purge) = next {

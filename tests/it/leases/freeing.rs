@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use artifactfs::model::object::{ObjectKind, PackId};
-use artifactfs::ops::delete::{self, Purge};
+use artifactfs::ops::delete::{self, Reclaim};
 use artifactfs::ops::repository::Repository;
 use artifactfs::registry::Registry;
 
@@ -38,30 +38,30 @@ fn what_dies_while_its_pack_is_being_purged_is_purged_too() {
     for (source, path) in &sources {
         put_tree(&repository, source, path).unwrap();
     }
-    delete::delete(&repository, &"p/all:v0".parse().unwrap(), true, Purge::Now).unwrap();
+    delete::delete(&repository, &"p/all:v0".parse().unwrap(), true, Reclaim::Now).unwrap();
     let registry = &*repository.registry;
     let bury = |reference: &str| {
         registry.delete(reference.parse().unwrap(), true).unwrap();
         loop {
-            let dead = registry.dead(100).unwrap();
+            let dead = registry.unreachable(100).unwrap();
             if dead.is_empty() {
                 break;
             }
             let below = |digest, kind| repository.reader.children(digest, kind).unwrap();
             let dead = dead.into_iter().map(|(digest, at)| (digest, below(digest, at.kind)));
-            registry.bury(dead.collect()).unwrap();
+            registry.collect(dead.collect()).unwrap();
         }
     };
     // One deletes, looks which packs are to be purged and what lives there ...
     bury("p/a:v0");
-    let packs = registry.purgeable(None, 100, false).unwrap();
+    let packs = registry.reclaimable(None, 100, false).unwrap();
     let (pack, mark) = packs.iter().find(|(pack, _)| pack.live_objects > 0).unwrap().clone();
     let length = repository.store.pack_length(pack.id).unwrap();
     // ... another deletes what lived then ...
     bury("p/b:v0");
     // ... and the first says that it is done.
-    registry.purged(pack.id, length, mark).unwrap();
-    delete::reap(&repository).unwrap();
+    registry.reclaimed(pack.id, length, mark).unwrap();
+    delete::collect_garbage(&repository).unwrap();
     let left = used(&repository, &root);
     assert!((1_000_000..1_200_000).contains(&left), "{left}");
 }
@@ -154,24 +154,24 @@ fn dead_bytes_that_may_stay_are_not_looked_at_by_every_put() {
     registry.release(lease).unwrap();
     registry.delete("p/a:v0".parse().unwrap(), true).unwrap();
     reap(&registry);
-    let listed = |deferred| registry.purgeable(None, 9, deferred).unwrap();
+    let listed = |deferred| registry.reclaimable(None, 9, deferred).unwrap();
     let old = listed(false)[0].1;
-    registry.defer_purge(pack, old).unwrap();
+    registry.defer_reclaim(pack, old).unwrap();
     assert_eq!((listed(false).len(), listed(true).len()), (0, 1));
     // More of it dies: it is looked at again, and who puts off what was before does not put this off.
     registry.delete("p/b:v0".parse().unwrap(), true).unwrap();
     reap(&registry);
-    registry.defer_purge(pack, old).unwrap();
+    registry.defer_reclaim(pack, old).unwrap();
     assert_eq!(listed(false).len(), 1);
     // Who purges it keeps others away while his lease lives.
     let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned()).unwrap();
     let (one, two) = (begin("one"), begin("two"));
-    let mark = registry.claim_purge(one, pack).unwrap();
-    assert_eq!(registry.claim_purge(two, pack).unwrap(), None);
+    let mark = registry.claim_reclaim(one, pack).unwrap();
+    assert_eq!(registry.claim_reclaim(two, pack).unwrap(), None);
     assert_eq!(listed(true).len(), 0);
     registry.release(one).unwrap();
-    assert_eq!(registry.claim_purge(two, pack).unwrap(), mark);
-    registry.purged(pack, 0, mark.unwrap()).unwrap();
+    assert_eq!(registry.claim_reclaim(two, pack).unwrap(), mark);
+    registry.reclaimed(pack, 0, mark.unwrap()).unwrap();
     assert!(registry.pack(pack).unwrap().is_none());
     assert_eq!(listed(true).len(), 0);
 }

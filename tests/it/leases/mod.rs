@@ -14,14 +14,15 @@ use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::Timestamp;
 use artifactfs::ops::delete;
-use artifactfs::ops::holder::this_process;
+use artifactfs::ops::process_id::this_process;
 use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 use artifactfs::registry::{
-    Call, Carrier, CommitRequest, Embedded, Judged, LeaseId, Registry, dispatch, system_clock,
+    Call, CommitRequest, EngineRegistry, Judged, LeaseId, Registry, Transport, dispatch,
+    system_clock,
 };
 
 use crate::world::{World, noise, until, write};
@@ -29,11 +30,11 @@ use crate::world::{World, noise, until, write};
 const HOUR: u64 = 3_600_000;
 
 /// A registry in memory, and its clock in milliseconds.
-fn registry() -> (Embedded, Arc<AtomicU64>) {
+fn registry() -> (EngineRegistry, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(HOUR));
     let time = Arc::clone(&clock);
     let time = Arc::new(move || Timestamp(time.load(Ordering::SeqCst)));
-    (Embedded::open(Box::new(MemoryEngine::default()), time).unwrap(), clock)
+    (EngineRegistry::open(Box::new(MemoryEngine::default()), time).unwrap(), clock)
 }
 
 fn object(seed: u8, kind: ObjectKind, offset: u64, children: Vec<Digest>) -> NewObject {
@@ -63,8 +64,8 @@ fn is_there(registry: &dyn Registry, digest: Digest) -> bool {
 
 /// Takes out all that is dead and has no children.
 fn reap(registry: &dyn Registry) {
-    let dead = registry.dead(100).unwrap();
-    registry.bury(dead.into_iter().map(|(digest, _)| (digest, vec![])).collect()).unwrap();
+    let dead = registry.unreachable(100).unwrap();
+    registry.collect(dead.into_iter().map(|(digest, _)| (digest, vec![])).collect()).unwrap();
 }
 
 #[test]
@@ -240,7 +241,7 @@ fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
     };
     sweep();
     // Its pins and the pack it had not finished go at once.
-    assert_eq!(registry.purgeable(None, 9, false).unwrap()[0].0.id, PackId([2; 16]));
+    assert_eq!(registry.reclaimable(None, 9, false).unwrap()[0].0.id, PackId([2; 16]));
     registry.delete("p/a:v0".parse().unwrap(), true).unwrap();
     reap(&registry);
     assert!(!is_there(&registry, version));
@@ -297,18 +298,18 @@ fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
             hook: Arc::clone(&hook),
             busy: AtomicBool::new(false),
         };
-        let registry = Arc::new(Embedded::open(Box::new(engine), system_clock()).unwrap());
+        let registry = Arc::new(EngineRegistry::open(Box::new(engine), system_clock()).unwrap());
         let lease = registry.begin("put".into(), "h".into()).unwrap();
         let pack = PackId([1; 16]);
         registry.register_pack(lease, pack).unwrap();
         registry.add_objects(lease, pack, 2, vec![chunk.clone()]).unwrap();
         registry.add_objects(lease, pack, 2, vec![tree.clone()]).unwrap();
         registry.commit(lease, request("p/a", root)).unwrap();
-        let bury = move |registry: &Embedded| {
-            let dead = registry.dead(10).unwrap();
+        let bury = move |registry: &EngineRegistry| {
+            let dead = registry.unreachable(10).unwrap();
             let below = |digest| if digest == root { vec![leaf] } else { vec![] };
             registry
-                .bury(dead.into_iter().map(|(digest, _)| (digest, below(digest))).collect())
+                .collect(dead.into_iter().map(|(digest, _)| (digest, below(digest))).collect())
                 .unwrap()
         };
         let other = Arc::clone(&registry);
@@ -324,7 +325,7 @@ fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
         }
         while bury(&registry) > 0 {}
         assert_eq!(registry.scan_objects(None, 10).unwrap(), [], "before write {step}");
-        assert_eq!(registry.purgeable(None, 9, false).unwrap().len(), 1, "before write {step}");
+        assert_eq!(registry.reclaimable(None, 9, false).unwrap().len(), 1, "before write {step}");
         played += 1;
     }
     assert!(played > 3);
@@ -332,14 +333,14 @@ fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
 
 /// A registry that does something before calls reach it, or refuses them.
 struct Meddled {
-    inner: Embedded,
+    inner: EngineRegistry,
     before: Mutex<Option<Box<Meddling>>>,
 }
 
-type Meddling = dyn FnMut(&Embedded, &Call) -> Result<()> + Send;
+type Meddling = dyn FnMut(&EngineRegistry, &Call) -> Result<()> + Send;
 
-impl Carrier for Meddled {
-    fn carry(&self, call: Call) -> Result<Vec<u8>> {
+impl Transport for Meddled {
+    fn call(&self, call: Call) -> Result<Vec<u8>> {
         if let Some(before) = self.before.lock().unwrap().as_mut() {
             before(&self.inner, &call)?;
         }
@@ -353,7 +354,7 @@ fn open(root: &Path) -> (Repository, Arc<Meddled>) {
         layout.init(None, Default::default(), system_clock()()).unwrap();
     }
     let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
-    let inner = Embedded::open(engine, system_clock()).unwrap();
+    let inner = EngineRegistry::open(engine, system_clock()).unwrap();
     let meddled = Arc::new(Meddled { inner, before: Mutex::new(None) });
     let registry: Arc<dyn Registry> = Arc::<Meddled>::clone(&meddled);
     (Repository::new(layout, registry, &StoreOptions::default()).unwrap(), meddled)
@@ -386,8 +387,8 @@ fn a_writer_whose_lease_was_ended_removes_the_pack_it_had_just_stored() {
             // Somebody takes the writer for dead, and frees what it has.
             let holder = registry.leases()?[0].holder.clone();
             registry.end_lease(dead(*lease, &holder), true)?;
-            for (pack, mark) in registry.purgeable(None, 9, false)? {
-                registry.purged(pack.id, 0, mark)?;
+            for (pack, mark) in registry.reclaimable(None, 9, false)? {
+                registry.reclaimed(pack.id, 0, mark)?;
             }
         }
         Ok(())
@@ -420,8 +421,8 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     assert_eq!(error.kind(), Kind::TimedOut);
     assert!(error.hint_text().is_some_and(|hint| hint.contains("to go on")), "{error:?}");
     // Nobody who tidies up takes it away.
-    artifactfs::ops::holder::release_orphans(&repository).unwrap();
-    delete::collect(&repository, 0).unwrap();
+    artifactfs::ops::process_id::release_orphans(&repository).unwrap();
+    delete::collect_deferred(&repository, 0).unwrap();
     artifactfs::ops::fsck::fsck(&repository, artifactfs::ops::fsck::Mode::Check).unwrap();
     let kept = repository.registry.info().unwrap().live_bytes;
     assert!(kept > 60_000_000, "{kept}");

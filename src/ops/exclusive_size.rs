@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::put::spool::{Record, Spool};
+use super::put::external_sort::{ExternalSort, Record};
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -59,7 +59,7 @@ fn walk(
     enters: &mut dyn FnMut(Digest, &Located) -> bool,
     counts: &dyn Fn(u64, u64) -> bool,
 ) -> Result<u64> {
-    let mut aside = Spool::new(&repository.layout.puts(), u64::MAX);
+    let mut aside = ExternalSort::new(&repository.layout.puts(), u64::MAX);
     let mut total = 0;
     while !open.is_empty() {
         let batch = open.split_off(open.len().saturating_sub(BATCH));
@@ -84,7 +84,7 @@ fn chunk(digest: &Digest, at: &Located) -> Record {
 }
 
 /// The bytes of the chunks that were put aside and count.
-fn count(aside: Spool, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
+fn count(aside: ExternalSort, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
     let mut sorted = aside.sorted()?;
     let mut total = 0;
     while let Some(Record { key, body }) = sorted.take()? {
@@ -93,7 +93,7 @@ fn count(aside: Spool, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
             sorted.take()?;
             found += 1;
         }
-        let (refs, stored) = numbers(&body).ok_or_else(|| {
+        let (refs, stored) = count_and_bytes(&body).ok_or_else(|| {
             Error::new(Kind::Corrupt, "what was put aside on the disk is not what was written")
         })?;
         if counts(found, refs) {
@@ -103,7 +103,7 @@ fn count(aside: Spool, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
     Ok(total)
 }
 
-fn numbers(body: &[u8]) -> Option<(u64, u64)> {
+fn count_and_bytes(body: &[u8]) -> Option<(u64, u64)> {
     let (refs, rest) = body.split_first_chunk()?;
     let (stored, _) = rest.split_first_chunk()?;
     Some((u64::from_le_bytes(*refs), u64::from_le_bytes(*stored)))

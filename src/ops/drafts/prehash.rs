@@ -31,7 +31,7 @@ const NICE: i32 = 5;
 
 /// What is known of files by their inode on the host.
 #[derive(Default)]
-pub struct Ahead(Mutex<Known>);
+pub struct Prehash(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -41,11 +41,11 @@ struct Known {
 }
 
 impl Known {
-    fn add(&mut self, host: u64, pieces: &[Piece]) {
-        if !self.files.contains_key(&host) {
-            self.order.push_back(host);
+    fn add(&mut self, upper: u64, pieces: &[Piece]) {
+        if !self.files.contains_key(&upper) {
+            self.order.push_back(upper);
         }
-        self.files.entry(host).or_default().extend_from_slice(pieces);
+        self.files.entry(upper).or_default().extend_from_slice(pieces);
         self.pieces += pieces.len();
         while self.pieces > PIECES_MAX {
             let Some(oldest) = self.order.pop_front() else { return };
@@ -53,10 +53,10 @@ impl Known {
         }
     }
 
-    fn take(&mut self, host: u64) -> Vec<Piece> {
-        let pieces = self.files.remove(&host).unwrap_or_default();
+    fn take(&mut self, upper: u64) -> Vec<Piece> {
+        let pieces = self.files.remove(&upper).unwrap_or_default();
         self.pieces -= pieces.len();
-        self.order.retain(|other| *other != host);
+        self.order.retain(|other| *other != upper);
         pieces
     }
 }
@@ -64,15 +64,15 @@ impl Known {
 /// A file that is followed.
 struct Followed {
     file: File,
-    host: u64,
+    upper: u64,
     /// Cut so far.
     done: u64,
 }
 
-impl Ahead {
+impl Prehash {
     /// The chunks at the head of a file, as far as they were seen; each is told once.
-    pub fn take(&self, host: u64) -> Vec<Piece> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(host)
+    pub fn take(&self, upper: u64) -> Vec<Piece> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(upper)
     }
 
     /// Follows what is written to `drafts`, in a thread of its own, as long as they are open.
@@ -103,10 +103,10 @@ impl Ahead {
             let mut open = Vec::new();
             for file in written {
                 let Ok(meta) = file.metadata() else { continue };
-                let known = following.iter().position(|f| f.host == meta.ino());
+                let known = following.iter().position(|f| f.upper == meta.ino());
                 let known = known.map(|index| following.swap_remove(index));
                 if meta.len() >= SOLO_MIN_BYTES {
-                    open.push(known.unwrap_or(Followed { file, host: meta.ino(), done: 0 }));
+                    open.push(known.unwrap_or(Followed { file, upper: meta.ino(), done: 0 }));
                 }
             }
             following = open;
@@ -140,9 +140,9 @@ impl Ahead {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if followed.done == 0 {
             // It was written before: what was known of it then counts no more.
-            known.take(followed.host);
+            known.take(followed.upper);
         }
-        known.add(followed.host, &pieces);
+        known.add(followed.upper, &pieces);
         followed.done += start as u64;
         true
     }

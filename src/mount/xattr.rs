@@ -44,7 +44,7 @@ impl StagingFs {
         if let Some(field) = field(name.as_bytes()) {
             if let Some(place) = self.control(ino) {
                 let value = self.desk.attribute(&place, field);
-                let value = value.map_err(|e| errno::told("getxattr", &e))?;
+                let value = value.map_err(|e| errno::report("getxattr", &e))?;
                 return value.map(String::into_bytes).ok_or(Errno::ENODATA);
             }
             if !is_draft(ino) && field == DIGEST {
@@ -68,7 +68,7 @@ impl StagingFs {
         match self.control(ino) {
             Some(place) => {
                 let ours = self.desk.attributes(&place);
-                names.extend(ours.map_err(|e| errno::told("listxattr", &e))?);
+                names.extend(ours.map_err(|e| errno::report("listxattr", &e))?);
             }
             None if !is_draft(ino) && self.digest(ino).is_some() => {
                 names.extend_from_slice(b"user.artifact.digest\0");

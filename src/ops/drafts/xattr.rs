@@ -1,6 +1,6 @@
 //! What can be said about drafts and versions by extended attributes of their directories.
 
-use super::DraftDesk;
+use super::DraftService;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactType};
 use crate::model::reference::{ArtifactPath, Reference};
@@ -50,7 +50,7 @@ fn joined(aliases: &[Alias]) -> String {
     aliases.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-impl DraftDesk {
+impl DraftService {
     /// The value of `user.artifact.<field>`; `None` when it has none.
     ///
     /// # Errors

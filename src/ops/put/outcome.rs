@@ -39,7 +39,7 @@ pub enum Line {
 }
 
 /// The content that a line tells.
-pub fn content_of(told: &(u8, Option<Digest>, u64)) -> Content {
+pub fn decode_content(told: &(u8, Option<Digest>, u64)) -> Content {
     match *told {
         (1, Some(digest), size_bytes) => Content::Chunk { digest, size_bytes },
         (2, Some(digest), size_bytes) => Content::Recipe { digest, size_bytes },
@@ -48,7 +48,7 @@ pub fn content_of(told: &(u8, Option<Digest>, u64)) -> Content {
     }
 }
 
-fn told(content: Content) -> (u8, Option<Digest>, u64) {
+fn encode_content(content: Content) -> (u8, Option<Digest>, u64) {
     let kind = match content {
         Content::Empty => 0,
         Content::Chunk { .. } => 1,
@@ -59,9 +59,9 @@ fn told(content: Content) -> (u8, Option<Digest>, u64) {
 }
 
 /// The ledger of a draft: a file without a name, so memory does not grow with the draft.
-pub struct DraftLedger(BufWriter<File>);
+pub struct DraftOutcomes(BufWriter<File>);
 
-impl DraftLedger {
+impl DraftOutcomes {
     /// Begins one in `folder`.
     ///
     /// # Errors
@@ -104,16 +104,16 @@ impl DraftLedger {
 }
 
 /// Where it goes.
-pub enum Ledger {
+pub enum Outcomes {
     /// Nowhere.
     None,
     /// Into the index of the next put of the same path.
     Index(NewIndex, SystemTime),
     /// To a draft.
-    Draft(DraftLedger),
+    Draft(DraftOutcomes),
 }
 
-impl Ledger {
+impl Outcomes {
     /// A file that was read or known.
     ///
     /// # Errors
@@ -133,9 +133,9 @@ impl Ledger {
                 index.add(file, content, *now);
                 Ok(())
             }
-            Self::Draft(ledger) if read || file.linked => {
+            Self::Draft(outcomes) if read || file.linked => {
                 let path = file.key.clone();
-                ledger.add(&Line::File { path, content: told(content), shared })
+                outcomes.add(&Line::File { path, content: encode_content(content), shared })
             }
             Self::Draft(_) => Ok(()),
         }
@@ -147,7 +147,7 @@ impl Ledger {
     /// When it cannot be written.
     pub fn directory(&mut self, path: Vec<u8>, tree: Digest) -> Result<()> {
         match self {
-            Self::Draft(ledger) => ledger.add(&Line::Directory { path, tree }),
+            Self::Draft(outcomes) => outcomes.add(&Line::Directory { path, tree }),
             Self::None | Self::Index(..) => Ok(()),
         }
     }

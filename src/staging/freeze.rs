@@ -34,7 +34,7 @@ struct Gate {
 
 /// The gates of all drafts that anything happens to.
 #[derive(Default)]
-pub struct Gates {
+pub struct Freezes {
     gates: Mutex<HashMap<DraftKey, Gate>>,
     moved: Condvar,
     /// When each draft was last changed: as many as there are drafts.
@@ -50,17 +50,17 @@ pub struct Gates {
 
 /// An operation that changes a draft.
 pub struct Change<'a> {
-    gates: &'a Gates,
+    gates: &'a Freezes,
     key: DraftKey,
 }
 
 /// A draft that does not change while this lives.
 pub struct Frozen {
-    gates: Arc<Gates>,
+    gates: Arc<Freezes>,
     key: DraftKey,
 }
 
-impl Gates {
+impl Freezes {
     fn lock(&self) -> MutexGuard<'_, HashMap<DraftKey, Gate>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_draft_with_writers_is_not_frozen() {
-        let gates = Arc::new(Gates::default());
+        let gates = Arc::new(Freezes::default());
         let frozen = gates.freeze(&key()).unwrap();
         assert!(gates.freeze(&key()).is_err());
         drop(frozen);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn changes_wait_for_the_thaw_and_not_too_many_of_them() {
-        let gates = Arc::new(Gates::default());
+        let gates = Arc::new(Freezes::default());
         let frozen = gates.freeze(&key()).unwrap();
         std::thread::scope(|scope| {
             let change = || gates.change(&key()).map(drop);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn freezing_waits_for_what_has_begun() {
-        let gates = Arc::new(Gates::default());
+        let gates = Arc::new(Freezes::default());
         let change = gates.change(&key()).unwrap();
         std::thread::scope(|scope| {
             let freezer = scope.spawn(|| gates.freeze(&key()));

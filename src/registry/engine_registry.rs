@@ -49,7 +49,7 @@ impl LastChange {
 }
 
 /// A registry in this process.
-pub struct Embedded {
+pub struct EngineRegistry {
     pub(super) engine: Box<dyn Engine>,
     pub(super) clock: Clock,
     changed: (Mutex<u64>, Condvar),
@@ -57,7 +57,7 @@ pub struct Embedded {
     told: watch::Sender<LastChange>,
 }
 
-impl Embedded {
+impl EngineRegistry {
     /// The registry in `engine`, which may be empty.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) 
     }
 }
 
-impl Registry for Embedded {
+impl Registry for EngineRegistry {
     fn info(&self) -> Result<RegistryInfo> {
         self.count_packs()
     }
@@ -330,21 +330,21 @@ impl Registry for Embedded {
         self.delete_version(&reference, delete_aliases)
     }
 
-    fn dead(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
-        self.list_dead(limit)
+    fn unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
+        self.list_unreachable(limit)
     }
 
-    fn bury(&self, objects: Vec<(Digest, Vec<Digest>)>) -> Result<u64> {
-        self.bury_objects(&objects)
+    fn collect(&self, objects: Vec<(Digest, Vec<Digest>)>) -> Result<u64> {
+        self.collect_objects(&objects)
     }
 
-    fn purgeable(
+    fn reclaimable(
         &self,
         after: Option<PackId>,
         limit: u32,
         deferred: bool,
     ) -> Result<Vec<(PackInfo, u64)>> {
-        self.list_purgeable(after, limit, deferred)
+        self.list_reclaimable(after, limit, deferred)
     }
 
     fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {
@@ -352,11 +352,11 @@ impl Registry for Embedded {
         Ok(found.iter().map(|at| at.is_some_and(|l| l.extent.pack == pack)).collect())
     }
 
-    fn defer_purge(&self, pack: PackId, mark: u64) -> Result<()> {
+    fn defer_reclaim(&self, pack: PackId, mark: u64) -> Result<()> {
         self.mark_deferred(pack, mark)
     }
 
-    fn claim_purge(&self, lease: LeaseId, pack: PackId) -> Result<Option<u64>> {
+    fn claim_reclaim(&self, lease: LeaseId, pack: PackId) -> Result<Option<u64>> {
         self.claim_pack(lease, pack)
     }
 
@@ -371,8 +371,8 @@ impl Registry for Embedded {
         self.relocate_objects(lease, (from, to), length_bytes, moved)
     }
 
-    fn purged(&self, pack: PackId, length_bytes: u64, mark: u64) -> Result<()> {
-        self.mark_purged(pack, length_bytes, mark)
+    fn reclaimed(&self, pack: PackId, length_bytes: u64, mark: u64) -> Result<()> {
+        self.mark_reclaimed(pack, length_bytes, mark)
     }
 
     fn changes(&self, after: u64, wait_milliseconds: u64) -> Result<Changes> {
@@ -465,7 +465,7 @@ impl Registry for Embedded {
         self.list_runs(&project, after.as_ref(), limit)
     }
 
-    fn beat(&self, id: RunId) -> Result<()> {
+    fn heartbeat(&self, id: RunId) -> Result<()> {
         self.beat_run(&id)
     }
 

@@ -6,7 +6,7 @@ use super::assemble::{self, Walk};
 use super::feed::Feed;
 use super::hash::cut_all;
 use super::index::Stamp;
-use super::ledger::Ledger;
+use super::outcome::Outcomes;
 use super::scan::{Event, FileMeta};
 use super::{NewVersion, PutReport, Silent};
 use crate::content::reader::Reader;
@@ -20,7 +20,7 @@ use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
 
 /// A tree, and the file that comes into it or takes another file's place.
-pub struct Graft<'a> {
+pub struct Insert<'a> {
     /// The root of the tree.
     pub root: Digest,
     /// What is in it.
@@ -36,13 +36,17 @@ pub struct Graft<'a> {
 /// # Errors
 /// [`Kind::Conflict`] when a directory is where the file comes, or a file where a directory must be; and as
 /// [`put`](super::put).
-pub fn graft(repository: &Repository, graft: &Graft<'_>, version: NewVersion) -> Result<PutReport> {
-    let purpose = format!("graft {} {}", version.path, shown(graft.path));
+pub fn insert(
+    repository: &Repository,
+    insert: &Insert<'_>,
+    version: NewVersion,
+) -> Result<PutReport> {
+    let purpose = format!("graft {} {}", version.path, display_path(insert.path));
     let lease = Lease::begin(repository, purpose)?;
     let done: Result<PutReport> = (|| {
         let progress = std::sync::Arc::new(Silent);
-        let walk = Walk::Graft(graft);
-        let built = assemble::run(repository, walk, Some(&lease), Ledger::None, progress)?;
+        let walk = Walk::Insert(insert);
+        let built = assemble::run(repository, walk, Some(&lease), Outcomes::None, progress)?;
         let mut report = built.report;
         report.committed = Some(version.commit(repository, &lease, &report)?);
         Ok(report)
@@ -50,13 +54,13 @@ pub fn graft(repository: &Repository, graft: &Graft<'_>, version: NewVersion) ->
     lease.end(repository, done)
 }
 
-fn shown(path: &[EntryName]) -> String {
+fn display_path(path: &[EntryName]) -> String {
     path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
 }
 
 /// The walk.
-pub struct GraftScan<'a> {
-    graft: &'a Graft<'a>,
+pub struct InsertWalk<'a> {
+    insert: &'a Insert<'a>,
     reader: &'a Reader,
     feed: Feed<'a>,
 }
@@ -64,10 +68,10 @@ pub struct GraftScan<'a> {
 /// What still comes into a directory: a name, and the path below it.
 type Coming<'p> = Option<(&'p EntryName, &'p [EntryName])>;
 
-impl<'a> GraftScan<'a> {
+impl<'a> InsertWalk<'a> {
     /// A walk of `graft` that feeds `feed`.
-    pub fn new(graft: &'a Graft<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
-        Self { graft, reader, feed }
+    pub fn new(insert: &'a Insert<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
+        Self { insert, reader, feed }
     }
 
     /// Walks to the end.
@@ -75,8 +79,8 @@ impl<'a> GraftScan<'a> {
     /// # Errors
     /// As [`graft`], and what the feed says.
     pub fn run(mut self) -> Result<()> {
-        self.feed.push(Event::Adjust(self.graft.totals.into()), 0)?;
-        self.directory(Some(self.graft.root), self.graft.path)?;
+        self.feed.push(Event::Adjust(self.insert.totals.into()), 0)?;
+        self.directory(Some(self.insert.root), self.insert.path)?;
         self.feed.flush()
     }
 
@@ -142,7 +146,7 @@ impl<'a> GraftScan<'a> {
     fn come(&mut self, coming: &mut Coming<'_>, old: Option<&Target>) -> Result<()> {
         let Some((name, below)) = coming.take() else { return Ok(()) };
         let in_the_way = |what: &str| {
-            let what = format!("{what} {name} is in the way of {}", shown(self.graft.path));
+            let what = format!("{what} {name} is in the way of {}", display_path(self.insert.path));
             Err(Error::new(Kind::Conflict, what).hint("choose another name"))
         };
         match old {
@@ -170,7 +174,7 @@ impl<'a> GraftScan<'a> {
     }
 
     fn file(&mut self, name: &EntryName) -> Result<()> {
-        let buffer = self.graft.bytes.to_vec();
+        let buffer = self.insert.bytes.to_vec();
         let cuts = cut_all(&buffer, 0, self.feed.cutter);
         let file = FileMeta {
             name: name.clone(),

@@ -8,12 +8,12 @@ use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Content, Entry, Target};
-use crate::staging::Base;
+use crate::staging::Lower;
 
 /// Trees and content of a repository.
 pub struct Versions(pub Arc<Reader>);
 
-impl Base for Versions {
+impl Lower for Versions {
     fn entry(&self, tree: Digest, name: &EntryName) -> Result<Option<Target>> {
         Ok(lookup(&self.0, tree, name)?.map(|entry| entry.target))
     }

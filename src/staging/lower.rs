@@ -10,7 +10,7 @@ use crate::model::tree::{Content, Entry, Target};
 
 /// Trees and content of versions. What a draft stands on is pinned: it is there as long as the
 /// draft is.
-pub trait Base: Send + Sync {
+pub trait Lower: Send + Sync {
     /// The entry `name` of the directory `tree`.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ pub trait Base: Send + Sync {
 }
 
 /// The errno of an error of the base; it leaves a line in the log.
-pub fn host_errno(error: &Error) -> Errno {
+pub fn errno_of(error: &Error) -> Errno {
     tracing::error!("below a draft: {error}");
     match error.kind() {
         Kind::Stale => Errno::STALE,
@@ -56,9 +56,9 @@ pub fn host_errno(error: &Error) -> Errno {
 }
 
 /// The entry `name`; a name that no version can hold has none.
-pub fn entry(base: &dyn Base, tree: Digest, name: &std::ffi::OsStr) -> Result<Option<Target>> {
+pub fn entry(lower: &dyn Lower, tree: Digest, name: &std::ffi::OsStr) -> Result<Option<Target>> {
     let Ok(name) = EntryName::try_from(name) else {
         return if name.len() > 255 { Err(Errno::NAMETOOLONG) } else { Ok(None) };
     };
-    base.entry(tree, &name).map_err(|e| host_errno(&e))
+    lower.entry(tree, &name).map_err(|e| errno_of(&e))
 }

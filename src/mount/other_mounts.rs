@@ -13,7 +13,7 @@ use super::session::SOURCE_NAME;
 
 /// A place where a mount of ours can be reached, beside the one it was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Elsewhere {
+pub struct OtherMount {
     /// Where, as those see it who are in that namespace.
     pub path: PathBuf,
     /// A process of that namespace; `None` for a bind mount in this one.
@@ -22,7 +22,7 @@ pub struct Elsewhere {
     pub command: Option<String>,
 }
 
-impl std::fmt::Display for Elsewhere {
+impl std::fmt::Display for OtherMount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.path.display())?;
         match (self.pid, &self.command) {
@@ -47,7 +47,7 @@ pub fn mounts_of(pid: u32) -> Option<Vec<(u32, String, PathBuf)>> {
 
 /// Finds where mounts of these numbers can be reached, except at `places` in this namespace. A namespace
 /// without a process, and what this user may not look at, are not found.
-pub fn elsewhere(devices: &[u32], places: &[&Path]) -> Vec<Elsewhere> {
+pub fn find_other_mounts(devices: &[u32], places: &[&Path]) -> Vec<OtherMount> {
     let ours = |text: &[u8]| {
         let mut mounts = parse(text);
         mounts.retain(|(device, source, _)| devices.contains(device) && source == SOURCE_NAME);
@@ -56,7 +56,7 @@ pub fn elsewhere(devices: &[u32], places: &[&Path]) -> Vec<Elsewhere> {
     let here = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let mut found: Vec<_> = ours(&here)
         .filter(|point| !places.contains(&point.as_path()))
-        .map(|path| Elsewhere { path, pid: None, command: None })
+        .map(|path| OtherMount { path, pid: None, command: None })
         .collect();
     let mut namespaces: HashSet<_> = fs::read_link("/proc/self/ns/mnt").ok().into_iter().collect();
     let mut texts = HashSet::from([here]);
@@ -75,7 +75,7 @@ pub fn elsewhere(devices: &[u32], places: &[&Path]) -> Vec<Elsewhere> {
         }
         let command = fs::read_to_string(folder.join("comm")).ok();
         let command = command.map(|name| name.trim_end().to_owned());
-        found.extend(ours(&text).map(|path| Elsewhere {
+        found.extend(ours(&text).map(|path| OtherMount {
             path,
             pid: Some(pid),
             command: command.clone(),

@@ -15,19 +15,19 @@ use rustix::io::Errno;
 use super::Result;
 
 /// The scratch directory.
-pub struct Host(OwnedFd);
+pub struct UpperDirectory(OwnedFd);
 
 /// A name in an open directory.
 struct Place<'a> {
     /// `None` for a name in the scratch directory itself.
     above: Option<OwnedFd>,
-    host: BorrowedFd<'a>,
+    upper: BorrowedFd<'a>,
     name: &'a OsStr,
 }
 
 impl AsFd for Place<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.above.as_ref().map_or(self.host, AsFd::as_fd)
+        self.above.as_ref().map_or(self.upper, AsFd::as_fd)
     }
 }
 
@@ -47,7 +47,7 @@ impl std::ops::Deref for Placed {
 
 const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
 
-impl Host {
+impl UpperDirectory {
     /// Opens the scratch directory.
     ///
     /// # Errors
@@ -80,13 +80,13 @@ impl Host {
         let above = path.parent().filter(|above| !above.as_os_str().is_empty());
         let above = above.map(|above| self.directory(above)).transpose()?;
         let name = path.file_name().unwrap_or(OsStr::new("."));
-        Ok(Place { above, host: self.0.as_fd(), name })
+        Ok(Place { above, upper: self.0.as_fd(), name })
     }
 
     /// A path to use in calls that take no descriptor.
     pub fn placed(&self, path: &Path) -> Result<Placed> {
-        let Place { above, host, name } = self.place(path)?;
-        let fd = above.as_ref().map_or(host.as_raw_fd(), AsRawFd::as_raw_fd);
+        let Place { above, upper, name } = self.place(path)?;
+        let fd = above.as_ref().map_or(upper.as_raw_fd(), AsRawFd::as_raw_fd);
         Ok(Placed { path: Path::new(&format!("/proc/self/fd/{fd}")).join(name), _above: above })
     }
 

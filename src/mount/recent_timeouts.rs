@@ -13,7 +13,7 @@ const SINCE: Duration = Duration::from_millis(500);
 /// Reads that are remembered: more cannot have been under way at once.
 const READS_MAX: usize = 1024;
 
-struct Late {
+struct Timeout {
     ino: u64,
     bytes: Range<u64>,
     ended: Instant,
@@ -21,11 +21,11 @@ struct Late {
 
 /// Reads that have just ended because the store did not answer in time.
 #[derive(Default)]
-pub struct Lately {
-    late: Mutex<VecDeque<Late>>,
+pub struct RecentTimeouts {
+    late: Mutex<VecDeque<Timeout>>,
 }
 
-impl Lately {
+impl RecentTimeouts {
     /// Does `read`, unless what it begins with was waited for in vain just now.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Lately {
         if late.len() == READS_MAX {
             late.pop_front();
         }
-        late.push_back(Late { ino, bytes, ended: now });
+        late.push_back(Timeout { ino, bytes, ended: now });
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_was_late_is_not_waited_for_at_once_again_and_then_it_is() {
-        let lately = Lately::default();
+        let lately = RecentTimeouts::default();
         let now = Instant::now();
         lately.note(1, 100..200, now);
         assert!(lately.was_late(1, 100, now) && lately.was_late(1, 199, now + SINCE / 2));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn only_what_took_too_long_is_remembered() {
-        let lately = Lately::default();
+        let lately = RecentTimeouts::default();
         for (errno, tried_again) in [(Errno::EIO, true), (Errno::ETIMEDOUT, false)] {
             assert!(lately.read(1, 0, 10, || Err::<(), _>(errno)).is_err());
             assert_eq!(lately.read(1, 5, 5, || Ok(())).is_ok(), tried_again);

@@ -22,7 +22,7 @@ pub enum Step {
 }
 
 /// The walk.
-pub struct Together<'a> {
+pub struct MergeWalk<'a> {
     reader: &'a Reader,
     cursors: Vec<Cursor>,
 }
@@ -110,7 +110,7 @@ impl Cursor {
     }
 }
 
-impl<'a> Together<'a> {
+impl<'a> MergeWalk<'a> {
     /// A walk of the directories with these roots.
     ///
     /// # Errors

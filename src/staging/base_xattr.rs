@@ -33,7 +33,7 @@ const CONTENT_BYTES: usize = 3 + 8 + 8 + DIGEST_BYTES;
 
 /// What a directory stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TreeMark {
+pub struct TreeXattr {
     /// The directory of a version.
     pub tree: Digest,
     /// Nothing in it or below it differs from that.
@@ -42,7 +42,7 @@ pub struct TreeMark {
 
 /// What a file stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContentMark {
+pub struct ContentXattr {
     /// The content.
     pub content: Content,
     /// So many bytes of it can be seen; at most the length of the file.
@@ -59,7 +59,7 @@ fn absent<T>(error: Errno) -> Result<Option<T>> {
     }
 }
 
-impl TreeMark {
+impl TreeXattr {
     /// The mark of the directory at `path`.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl TreeMark {
     }
 }
 
-impl ContentMark {
+impl ContentXattr {
     /// The mark of a file that is exactly `content`; nothing stands on no bytes.
     pub fn whole(content: Content) -> Option<Self> {
         let visible_bytes = content.size_bytes();
@@ -151,14 +151,14 @@ impl ContentMark {
     pub fn of(file: impl AsFd, size: u64) -> Result<Option<Self>> {
         let mut bytes = [0; CONTENT_BYTES];
         let file = file.as_fd();
-        let mark = Self::read(fgetxattr(file, CONTENT, &mut bytes), &bytes)?;
-        match mark {
-            Some(mark) if mark.visible_bytes > size => {
-                let cut = Self { visible_bytes: size, clean: false, ..mark };
+        let xattr = Self::read(fgetxattr(file, CONTENT, &mut bytes), &bytes)?;
+        match xattr {
+            Some(xattr) if xattr.visible_bytes > size => {
+                let cut = Self { visible_bytes: size, clean: false, ..xattr };
                 cut.set(file)?;
                 Ok((size > 0).then_some(cut))
             }
-            mark => Ok(mark),
+            xattr => Ok(xattr),
         }
     }
 
@@ -196,25 +196,25 @@ mod tests {
     fn marks_come_back_from_the_host() {
         let folder = tempfile::tempdir().unwrap();
         let digest = Digest::of(ObjectKind::Chunk, b"x");
-        assert_eq!(TreeMark::of(folder.path()).unwrap(), None);
+        assert_eq!(TreeXattr::of(folder.path()).unwrap(), None);
         for clean in [true, false] {
-            let mark = TreeMark { tree: digest, clean };
-            mark.set(folder.path()).unwrap();
-            assert_eq!(TreeMark::of(folder.path()).unwrap(), Some(mark));
+            let xattr = TreeXattr { tree: digest, clean };
+            xattr.set(folder.path()).unwrap();
+            assert_eq!(TreeXattr::of(folder.path()).unwrap(), Some(xattr));
         }
         let path = folder.path().join("file");
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(70).unwrap();
-        assert_eq!(ContentMark::at(&path).unwrap(), None);
+        assert_eq!(ContentXattr::at(&path).unwrap(), None);
         let content = Content::Recipe { digest, size_bytes: 100 };
-        let mark = ContentMark { content, visible_bytes: 100, clean: true };
-        mark.set(&file).unwrap();
-        assert_eq!(ContentMark::at(&path).unwrap(), Some(mark));
+        let xattr = ContentXattr { content, visible_bytes: 100, clean: true };
+        xattr.set(&file).unwrap();
+        assert_eq!(ContentXattr::at(&path).unwrap(), Some(xattr));
         // The file was cut off, and the mark not yet.
-        let cut = ContentMark { visible_bytes: 70, clean: false, ..mark };
-        assert_eq!(ContentMark::of(&file, 70).unwrap(), Some(cut));
-        assert_eq!(ContentMark::at(&path).unwrap(), Some(cut));
-        ContentMark { visible_bytes: 0, ..mark }.set(&file).unwrap();
-        assert_eq!(ContentMark::at(&path).unwrap(), None);
+        let cut = ContentXattr { visible_bytes: 70, clean: false, ..xattr };
+        assert_eq!(ContentXattr::of(&file, 70).unwrap(), Some(cut));
+        assert_eq!(ContentXattr::at(&path).unwrap(), Some(cut));
+        ContentXattr { visible_bytes: 0, ..xattr }.set(&file).unwrap();
+        assert_eq!(ContentXattr::at(&path).unwrap(), None);
     }
 }

@@ -11,7 +11,7 @@ use fuser::{
     Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite,
 };
 
-use super::lately::Lately;
+use super::recent_timeouts::RecentTimeouts;
 
 /// Threads that may wait for listings and look-ups.
 const METADATA_THREADS: usize = 32;
@@ -35,16 +35,16 @@ pub enum Waits {
     Disk,
 }
 
-type Errand = Box<dyn FnOnce() + Send>;
+type Task = Box<dyn FnOnce() + Send>;
 
 /// Three thread pools, so that metadata requests never wait for data, nor requests to the host's disk for a store.
 #[derive(Clone)]
-pub struct Errands {
+pub struct Workers {
     metadata: Arc<Pool>,
     data: Arc<Pool>,
     disk: Arc<Pool>,
     needed: bool,
-    lately: Arc<Lately>,
+    recent_timeouts: Arc<RecentTimeouts>,
 }
 
 /// Threads of one kind: made when needed, gone when idle.
@@ -57,7 +57,7 @@ struct Pool {
 
 #[derive(Default)]
 struct Inner {
-    queue: VecDeque<Errand>,
+    queue: VecDeque<Task>,
     threads: usize,
     idle: usize,
 }
@@ -72,7 +72,7 @@ impl Pool {
     }
 
     /// Has `errand` done; gives it back when nobody can do it.
-    fn take(self: &Arc<Self>, errand: Errand) -> Result<(), Errand> {
+    fn take(self: &Arc<Self>, errand: Task) -> Result<(), Task> {
         let mut inner = self.lock();
         if inner.queue.len() >= QUEUE {
             return Err(errand);
@@ -121,14 +121,14 @@ impl Pool {
     }
 }
 
-impl Errands {
+impl Workers {
     /// Threads, made when something has to be waited for: always in a remote store, and for
     /// external files in any.
     pub fn new(needed: bool) -> Self {
         let metadata = Pool::new("metadata", METADATA_THREADS);
         let data = Pool::new("data", DATA_THREADS);
         let disk = Pool::new("disk", DISK_THREADS);
-        Self { metadata, data, disk, needed, lately: Arc::default() }
+        Self { metadata, data, disk, needed, recent_timeouts: Arc::default() }
     }
 
     /// Whether whatever touches a version has to be waited for.
@@ -137,8 +137,8 @@ impl Errands {
     }
 
     /// What was waited for in vain just now.
-    pub fn lately(&self) -> &Lately {
-        &self.lately
+    pub fn recent_timeouts(&self) -> &RecentTimeouts {
+        &self.recent_timeouts
     }
 
     /// Does `errand` in a thread that may wait, or here when there can be none.
@@ -173,7 +173,7 @@ macro_rules! refuse {
 refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite);
 
 /// Does `work`, which answers, in a thread of its own; EAGAIN when there can be none.
-pub fn apart<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static) {
+pub fn on_own_thread<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static) {
     let kept = Arc::new(Mutex::new(Some(reply)));
     let own = Arc::clone(&kept);
     let take = |from: &Mutex<Option<R>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_errand_that_panics_takes_no_thread_along() {
-        let errands = Errands::new(false);
+        let errands = Workers::new(false);
         for _ in 0..DATA_THREADS * 2 {
             errands.run(Waits::Data, || panic!("on purpose"));
         }

@@ -137,7 +137,7 @@ pub(super) fn orphans_for(
 /// # Errors
 /// When the registry or the store fails; the next call goes on.
 pub fn release_orphans(repository: &Repository) -> Result<usize> {
-    super::maintenance::settle(repository)?;
+    super::maintenance::finish_interrupted(repository)?;
     end_orphans(repository, false)
 }
 
@@ -166,7 +166,7 @@ fn end_orphans(repository: &Repository, wholly: bool) -> Result<usize> {
         registry.end_lease(judged, wholly)?;
         released += 1;
     }
-    super::delete::reap(repository)?;
+    super::delete::collect_garbage(repository)?;
     Ok(released)
 }
 

@@ -29,7 +29,7 @@ pub struct Record {
 }
 
 /// Takes records in any order.
-pub struct Spool {
+pub struct ExternalSort {
     folder: PathBuf,
     held: Vec<Record>,
     held_bytes: usize,
@@ -38,7 +38,7 @@ pub struct Spool {
     most: u64,
 }
 
-impl Spool {
+impl ExternalSort {
     /// One for `most` records, with its runs in `folder`.
     pub fn new(folder: &Path, most: u64) -> Self {
         let folder = folder.to_owned();
@@ -158,17 +158,17 @@ mod tests {
     #[test]
     fn records_come_back_sorted_from_memory_and_disk_and_too_many_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(folder.path(), 1_000);
+        let mut sorter = ExternalSort::new(folder.path(), 1_000);
         for number in 0..1_000u32 {
             let key = (number.wrapping_mul(2_654_435_761)).to_be_bytes().to_vec();
-            spool.push(Record { key, body: vec![1; 20] }).unwrap();
+            sorter.push(Record { key, body: vec![1; 20] }).unwrap();
             if number % 300 == 299 {
-                spool.spill().unwrap();
+                sorter.spill().unwrap();
             }
         }
-        let over = spool.push(Record { key: vec![0], body: Vec::new() }).unwrap_err();
+        let over = sorter.push(Record { key: vec![0], body: Vec::new() }).unwrap_err();
         assert!(over.message().contains("1000"), "{over}");
-        let mut sorted = spool.sorted().unwrap();
+        let mut sorted = sorter.sorted().unwrap();
         let (mut last, mut count) = (Vec::new(), 0);
         while let Some(peeked) = sorted.peek().map(<[u8]>::to_vec) {
             let record = sorted.take().unwrap().unwrap();
