@@ -1,4 +1,4 @@
-//! `cache` and `prefetch`: what is near of a remote store.
+//! `cache` and `prefetch`: what is cached of a remote store.
 
 use std::path::Path;
 
@@ -141,7 +141,7 @@ fn pin(context: &Context, verb: &Pin) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let info = repository.registry.lookup(reference)?;
     let fetcher = repository.store.fetcher().ok_or_else(|| {
-        Error::new(Kind::Unsupported, "the store is a directory: nothing needs to be kept near")
+        Error::new(Kind::Unsupported, "the store is a local directory: there is nothing to cache")
     })?;
     let cache = fetcher.cache().ok_or_else(|| {
         Error::new(Kind::Unavailable, "the cache cannot be used").hint("see --cache-dir")
@@ -189,7 +189,7 @@ pub fn prefetch(context: &Context, verb: Prefetch) -> Result<u8> {
     let document =
         json!({ "reference": reference, "files": fetched.files, "bytes": fetched.bytes });
     context.output.print(document, || {
-        vec![format!("{reference}  {} files, {} near", fetched.files, bytes(fetched.bytes))]
+        vec![format!("{reference}  {} files, {} cached", fetched.files, bytes(fetched.bytes))]
     });
     Ok(exit::DONE)
 }

@@ -52,7 +52,7 @@ struct Cli {
     /// The repository [default: $XDG_DATA_HOME/artifactfs, made on first use]
     #[arg(long, global = true, value_name = "DIR", env = config::REPO_VARIABLE)]
     repo: Option<PathBuf>,
-    /// Where bytes of a remote store are kept near [default: $XDG_CACHE_HOME/artifactfs]
+    /// Where bytes of remote stores are cached [default: $XDG_CACHE_HOME/artifactfs]
     #[arg(long, global = true, value_name = "DIR", env = config::CACHE_DIR_VARIABLE)]
     cache_dir: Option<PathBuf>,
     /// What they may take on the disk: 500MB, 10GiB … [default: 10GiB]
@@ -115,7 +115,7 @@ enum Verb {
     Restore(draft::Restore),
     /// Fetch a version of a remote store before it is read
     Prefetch(cache::Prefetch),
-    /// Look after the bytes of remote stores that are kept near
+    /// Look after the bytes of remote stores that are cached
     #[command(subcommand)]
     Cache(cache::CacheVerb),
     /// Free dead bytes that `delete --purge later` left

@@ -36,7 +36,7 @@ pub fn rows(stats: &Stats) -> Vec<(&'static str, String)> {
     let (held, most) = (bytes(stats.cache_bytes), bytes(stats.cache_limit_bytes));
     let mut rows = vec![
         ("cache", format!("{held} of {most}, {} segments", stats.cache_files)),
-        ("found near", format!("{hit}, {} saved", bytes(stats.saved_bytes))),
+        ("cache hits", format!("{hit}, {} saved", bytes(stats.saved_bytes))),
         ("fetched", format!("{} in {} requests", bytes(stats.fetched_bytes), stats.requests)),
         ("in flight", stats.in_flight.to_string()),
     ];

@@ -37,7 +37,7 @@ const VERSIONS: usize = 256;
 /// What a prefetch did.
 #[derive(Debug, Default)]
 pub struct Prefetched {
-    /// Files that are near now.
+    /// Files that are cached now.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -45,12 +45,12 @@ pub struct Prefetched {
     pub segments: HashSet<SegmentKey>,
 }
 
-/// Brings the files below `root` near that `takes` says, and the metadata of all of it. `goes_on` is asked
+/// Caches the files below `root` that `takes` says, and the metadata of all of it. `goes_on` is asked
 /// before each step, with the bytes so far.
 ///
 /// # Errors
-/// What the registry or the store says; [`Kind::Unsupported`] when the store is a directory: everything
-/// is near.
+/// What the registry or the store says; [`Kind::Unsupported`] when the store is a directory: there is
+/// nothing to prefetch.
 pub fn prefetch(
     repository: &Repository,
     root: Digest,
@@ -59,7 +59,10 @@ pub fn prefetch(
     progress: &dyn Progress,
 ) -> Result<Prefetched> {
     if !repository.store.is_remote() {
-        return Err(Error::new(Kind::Unsupported, "the store is a directory: nothing is far"));
+        return Err(Error::new(
+            Kind::Unsupported,
+            "the store is a local directory: there is nothing to prefetch",
+        ));
     }
     let mut walk = Walk {
         repository,
@@ -237,7 +240,7 @@ impl Prefetcher {
         }
     }
 
-    /// A small file of the version with tree `root` was not near.
+    /// A small file of the version with tree `root` was not cached.
     pub fn missed(self: &Arc<Self>, root: Digest) {
         if self.mode != Mode::None {
             self.count(root, 1);
@@ -247,7 +250,7 @@ impl Prefetcher {
     fn count(self: &Arc<Self>, root: Digest, misses: u64) {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         if versions.len() >= VERSIONS && !versions.contains_key(&root) {
-            // Forgetting costs a second look at what is near by then.
+            // Forgetting costs a second look at what is cached by then.
             versions.retain(|_, watched| watched.since.elapsed() < MISSES_WITHIN);
             if versions.len() >= VERSIONS {
                 return;

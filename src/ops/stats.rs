@@ -11,10 +11,10 @@ use super::repository::Repository;
 pub struct Stats {
     /// Whether there is a remote store.
     pub remote: bool,
-    /// Reads of objects that found everything near.
-    pub hits: u64,
+    /// Reads of objects that the cache served alone.
+    pub cache_hits: u64,
     /// Reads of objects that waited for the store.
-    pub misses: u64,
+    pub cache_misses: u64,
     /// Bytes that did not have to be fetched.
     pub saved_bytes: u64,
     /// Bytes that came from the store.
@@ -42,10 +42,10 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads that found everything near, in percent of all.
+    /// Returns the share of reads that the cache served alone, in percent.
     pub fn hit_percent(&self) -> Option<u64> {
-        let all = self.hits + self.misses;
-        (self.hits * 100).checked_div(all)
+        let all = self.cache_hits + self.cache_misses;
+        (self.cache_hits * 100).checked_div(all)
     }
 }
 
@@ -60,8 +60,8 @@ pub fn stats(repository: &Repository) -> Stats {
     let milliseconds = |took: std::time::Duration| took.as_millis() as u64;
     Stats {
         remote: true,
-        hits: get(&counters.hits),
-        misses: get(&counters.misses),
+        cache_hits: get(&counters.hits),
+        cache_misses: get(&counters.misses),
         saved_bytes: get(&counters.hit_bytes),
         fetched_bytes: get(&counters.fetched_bytes),
         requests: get(&counters.requests),

@@ -17,12 +17,19 @@ type Row = (&'static str, &'static str, u64);
 
 impl Moment {
     fn counters(&self) -> [Row; 10] {
-        let Stats { hits, misses, saved_bytes, fetched_bytes, requests, .. } = self.0;
+        let Stats {
+            cache_hits: hits,
+            cache_misses: misses,
+            saved_bytes,
+            fetched_bytes,
+            requests,
+            ..
+        } = self.0;
         let Stats { retries, failures, wrong_objects, evictions, .. } = self.0;
         [
             ("reads", "Reads of objects", hits + misses),
-            ("reads_near", "Reads of objects that found everything in the cache", hits),
-            ("reads_far", "Reads of objects that waited for the store", misses),
+            ("cache_hits", "Reads of objects that the cache served alone", hits),
+            ("cache_misses", "Reads of objects that waited for the store", misses),
             ("saved_bytes", "Bytes read that did not have to be fetched", saved_bytes),
             ("store_bytes", "Bytes that came from the store", fetched_bytes),
             ("store_requests", "Requests to the store that ended", requests),

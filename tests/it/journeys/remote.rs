@@ -482,10 +482,10 @@ fn numbers_are_told_to_people_and_to_prometheus() {
     let stats = it.world.json(&["stats", "--once"]);
     let stats = &stats[0]["stats"];
     assert!(stats["fetched_bytes"].as_u64().unwrap() > 10_000_000, "{stats}");
-    assert!(stats["misses"].as_u64().unwrap() > 0, "{stats}");
+    assert!(stats["cache_misses"].as_u64().unwrap() > 0, "{stats}");
     assert!(!stats["slowest"].as_array().unwrap().is_empty(), "{stats}");
     let told = it.world.ok(&["status"]);
-    assert!(told.contains("found near") && told.contains("fetched"), "{told}");
+    assert!(told.contains("cache hits") && told.contains("fetched"), "{told}");
     let socket = it.world.repo().join(format!("daemons/{}.sock", it.world.daemon()));
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -495,7 +495,7 @@ fn numbers_are_told_to_people_and_to_prometheus() {
 }
 
 fn has_metrics(text: &str) {
-    for name in ["store_bytes_total", "reads_near_total", "wrong_objects_total", "cache_bytes"] {
+    for name in ["store_bytes_total", "cache_hits_total", "wrong_objects_total", "cache_bytes"] {
         let line = text.lines().find(|line| line.starts_with(&format!("artifactfs_{name} ")));
         let number = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         assert!(number.is_some(), "{name}: {text}");
