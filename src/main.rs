@@ -1,5 +1,7 @@
-//! The command; everything is in the library.
+//! The command.
+
+mod cli;
 
 fn main() -> std::process::ExitCode {
-    artifactfs::cli::run()
+    cli::run()
 }

@@ -20,6 +20,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ops", &["model", "error", "content", "registry", "staging"]),
     ("mount", &["model", "error", "content", "registry", "staging", "ops"]),
     ("server", &["model", "error", "content", "registry", "staging", "ops", "wire"]),
+    (
+        "daemon",
+        &[
+            "model", "error", "config", "content", "registry", "staging", "client", "ops", "mount",
+            "server", "wire",
+        ],
+    ),
     ("cli", &["*"]),
 ];
 

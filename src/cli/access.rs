@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 
-use crate::config::EXTERNAL_DIRS_VARIABLE;
-use crate::content::options::StoreOptions;
-use crate::error::{Error, Kind, Result};
+use artifactfs::config::EXTERNAL_DIRS_VARIABLE;
+use artifactfs::content::options::StoreOptions;
+use artifactfs::error::{Error, Kind, Result};
 
 /// A number of bytes as people write it: `500MB`, `10GiB`, `4096`.
 pub fn size(text: &str) -> Result<u64> {

@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::output::{Bar, bytes, table};
 use super::{Context, access, connect, exit, parse};
-use crate::content::cache::Cache;
-use crate::error::{Error, Kind, Result};
-use crate::model::reference::Reference;
-use crate::ops::cache::{CacheCheck, check};
-use crate::ops::prefetch::prefetch as bring;
-use crate::ops::put::{Filters, Silent};
-use crate::ops::repository::Layout;
+use artifactfs::content::cache::Cache;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::reference::Reference;
+use artifactfs::ops::cache::{CacheCheck, check};
+use artifactfs::ops::prefetch::prefetch as bring;
+use artifactfs::ops::put::{Filters, Silent};
+use artifactfs::ops::repository::Layout;
 
 #[derive(Subcommand)]
 pub enum CacheVerb {
@@ -59,7 +59,7 @@ pub struct Prefetch {
 /// The cache that is named, or else that of a mount that runs, or else that which a mount would have.
 fn open(context: &Context) -> Result<Cache> {
     if !context.cache_named {
-        let running = super::daemon::daemons(&Layout::new(&context.repo.value)?)?;
+        let running = artifactfs::daemon::daemons(&Layout::new(&context.repo.value)?)?;
         let held =
             running.into_iter().find_map(|one| Some((one.cache?, one.cache_bytes, one.mount)));
         if let Some((root, limit_bytes, mount)) = held {

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::output::{Bar, bytes};
 use super::stream::{Stream, name_in_json};
 use super::{Context, connect, exit, parse};
-use crate::error::{Error, Kind, Result};
-use crate::model::reference::Reference;
-use crate::ops::diff::{Change, Difference};
-use crate::ops::fsck::{FsckReport, Mode, UnknownPack};
-use crate::ops::listing::each_version;
-use crate::ops::repository::Repository;
-use crate::ops::verify::{Verifier, VerifyReport};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::reference::Reference;
+use artifactfs::ops::diff::{Change, Difference};
+use artifactfs::ops::fsck::{FsckReport, Mode, UnknownPack};
+use artifactfs::ops::listing::each_version;
+use artifactfs::ops::repository::Repository;
+use artifactfs::ops::verify::{Verifier, VerifyReport};
 
 #[derive(Args)]
 pub struct Diff {
@@ -80,7 +80,7 @@ fn versions(
     let repository = connect::open_repository(context)?;
     let before = repository.registry.lookup(before)?.root;
     let after = repository.registry.lookup(after)?.root;
-    crate::ops::diff::diff(&repository.reader, before, after, &mut |difference| {
+    artifactfs::ops::diff::diff(&repository.reader, before, after, &mut |difference| {
         each(&difference);
         Ok(())
     })
@@ -153,7 +153,7 @@ fn tell_verified(context: &Context, report: &VerifyReport) {
         "damage": damage.collect::<Vec<_>>(),
     });
     context.output.print(document, || {
-        let line = |d: &crate::ops::verify::Damage| {
+        let line = |d: &artifactfs::ops::verify::Damage| {
             format!("{}/{}: {}", d.version, d.path.display(), d.reason)
         };
         report.damage.iter().map(line).collect()
@@ -182,7 +182,7 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
     if verb.remove_unknown {
         return remove_unknown(context, &repository);
     }
-    let report = crate::ops::fsck::fsck(&repository, mode)?;
+    let report = artifactfs::ops::fsck::fsck(&repository, mode)?;
     tell_checked(context, &report);
     let sound = match mode {
         Mode::Check => report.problems == 0,
@@ -197,7 +197,7 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
 }
 
 fn remove_unknown(context: &Context, repository: &Repository) -> Result<u8> {
-    let (removed, young) = crate::ops::fsck::remove_unknown(repository)?;
+    let (removed, young) = artifactfs::ops::fsck::remove_unknown(repository)?;
     let ids = |packs: &[UnknownPack]| packs.iter().map(|p| p.id.to_string()).collect::<Vec<_>>();
     let freed: u64 = removed.iter().map(|pack| pack.length_bytes).sum();
     let document =

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
-use super::daemon::daemons;
 use super::output::{Bar, bytes};
 use super::repo::store_options;
 use super::{Context, connect, exit, parse};
-use crate::content::options::StoreOptions;
-use crate::content::store::{Store, StoreUrl, refuse_secrets};
-use crate::error::{Error, Kind, Result};
-use crate::ops::copy_store::{copy, move_to, packs_of};
-use crate::ops::repository::{Repository, Settings};
+use artifactfs::content::options::StoreOptions;
+use artifactfs::content::store::{Store, StoreUrl, refuse_secrets};
+use artifactfs::daemon::daemons;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::ops::copy_store::{copy, move_to, packs_of};
+use artifactfs::ops::repository::{Repository, Settings};
 
 #[derive(Args)]
 pub struct CopyStore {

@@ -13,22 +13,16 @@ use super::output::{bytes, table};
 use super::properties::Properties;
 use super::stream::name_in_json;
 use super::{Context, connect, exit, parse};
-use crate::client::Client;
-use crate::error::{Error, Kind, Result};
-use crate::model::reference::{ArtifactPath, Reference};
-use crate::ops::diff::Difference;
-use crate::ops::drafts::{
-    CommitDraft, DRAFTS_PATH, DraftAnswer, DraftCall, DraftInfo, DraftService, DraftTransport,
-};
-use crate::ops::repository::Repository;
-use crate::staging::BEING_WRITTEN;
+use artifactfs::daemon::drafts;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::reference::{ArtifactPath, Reference};
+use artifactfs::ops::diff::Difference;
+use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftInfo, DraftTransport};
+use artifactfs::ops::repository::Repository;
+use artifactfs::staging::BEING_WRITTEN;
 
-/// How long a command waits for another one that has the drafts open.
-const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
 /// How long one call waits for writers.
 const WAIT_STEP: Duration = Duration::from_secs(5);
-/// How long between tries.
-const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
 pub struct Commit {
@@ -77,56 +71,6 @@ enum DraftVerb {
     },
 }
 
-/// The drafts: through the daemon that has them open, or by opening them.
-pub fn desk(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
-    if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
-        return Ok(Box::new(RemoteDesk(client)));
-    }
-    let desk = match open_desk(&repository) {
-        // A daemon has just opened them.
-        Err(e) if e.kind() == Kind::Conflict => {
-            let client = Client::connect(&repository.layout.staging_socket());
-            return Ok(Box::new(RemoteDesk(client.map_err(|_| e)?)));
-        }
-        desk => desk?,
-    };
-    Ok(Box::new(desk))
-}
-
-/// Opens the drafts; waits while another command has them open.
-///
-/// # Errors
-/// [`Kind::Conflict`] when a daemon has them open, or a command that takes too long.
-pub fn open_desk(repository: &Arc<Repository>) -> Result<DraftService> {
-    let deadline = Instant::now() + DRAFTS_DEADLINE;
-    loop {
-        match DraftService::open(repository) {
-            Err(e) if e.kind() == Kind::Conflict && Instant::now() < deadline => {
-                if Client::connect(&repository.layout.staging_socket()).is_ok() {
-                    return Err(e);
-                }
-                std::thread::sleep(RETRY_EVERY);
-            }
-            desk => return desk,
-        }
-    }
-}
-
-struct RemoteDesk(Client);
-
-impl DraftTransport for RemoteDesk {
-    fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
-        let body = serde_json::to_vec(&call)
-            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
-        let answer = self.0.post(DRAFTS_PATH, body)?;
-        serde_json::from_slice(&answer).map_err(|e| {
-            Error::new(Kind::Unsupported, "the daemon's answer cannot be read")
-                .because(e)
-                .hint("daemon and command are of different releases: unmount, and mount again")
-        })
-    }
-}
-
 fn unexpected() -> Error {
     Error::new(Kind::Unsupported, "the daemon answered something else")
         .hint("daemon and command are of different releases: unmount, and mount again")
@@ -134,7 +78,7 @@ fn unexpected() -> Error {
 
 /// All drafts, and what went wrong with them lately.
 pub fn list(repository: Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)> {
-    match desk(repository)?.call(DraftCall::List)? {
+    match drafts(repository)?.call(DraftCall::List)? {
         DraftAnswer::Drafts { drafts, troubles } => Ok((drafts, troubles)),
         _ => Err(unexpected()),
     }
@@ -186,10 +130,10 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
         ..CommitDraft::plain(path)
     };
     let repository = Arc::new(connect::open_repository(context)?);
-    let desk = desk(repository)?;
+    let service = drafts(repository)?;
     let answer = match verb.wait {
-        Some(seconds) => commit_when_quiet(&*desk, &request, Duration::from_secs(seconds))?,
-        None => desk.call(DraftCall::Commit(Box::new(request)))?,
+        Some(seconds) => commit_when_quiet(&*service, &request, Duration::from_secs(seconds))?,
+        None => service.call(DraftCall::Commit(Box::new(request)))?,
     };
     let DraftAnswer::Committed { committed, warnings, stored_bytes, files_read } = answer else {
         return Err(unexpected());
@@ -216,7 +160,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
 
 /// Asks again while the draft is being written: each call waits a little, none for ever.
 fn commit_when_quiet(
-    desk: &dyn DraftTransport,
+    service: &dyn DraftTransport,
     request: &CommitDraft,
     wait: Duration,
 ) -> Result<DraftAnswer> {
@@ -226,7 +170,7 @@ fn commit_when_quiet(
         let wait_milliseconds = u64::try_from(left.as_millis()).ok();
         let request = CommitDraft { wait_milliseconds, ..request.clone() };
         let call = DraftCall::Commit(Box::new(request));
-        match desk.call(call) {
+        match service.call(call) {
             Err(e) if e.kind() == Kind::Conflict && is_busy(&e) && Instant::now() < deadline => {}
             answer => return answer,
         }
@@ -247,7 +191,7 @@ pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
     let draft: ArtifactPath = parse(&format!("{project}/{artifact}"))?;
     let names = path_within(path)?;
     let repository = Arc::new(connect::open_repository(context)?);
-    desk(repository)?.call(DraftCall::Restore(draft, names))?;
+    drafts(repository)?.call(DraftCall::Restore(draft, names))?;
     let mut document = json!({});
     name_in_json(&mut document, "restored", verb.path.as_bytes());
     context.output.print(document, Vec::new);
@@ -258,7 +202,7 @@ pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
 pub fn differences(context: &Context, draft: &str) -> Result<(Vec<Difference>, u64)> {
     let draft: ArtifactPath = parse(draft)?;
     let repository = Arc::new(connect::open_repository(context)?);
-    match desk(repository)?.call(DraftCall::Diff(draft))? {
+    match drafts(repository)?.call(DraftCall::Diff(draft))? {
         DraftAnswer::Differences { differences, count } => Ok((differences, count)),
         _ => Err(unexpected()),
     }
@@ -276,7 +220,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
         (Some(DraftVerb::Discard { draft }), _) => {
             let path: ArtifactPath = parse(&draft)?;
             let repository = Arc::new(connect::open_repository(context)?);
-            desk(repository)?.call(DraftCall::Discard(path.clone()))?;
+            drafts(repository)?.call(DraftCall::Discard(path.clone()))?;
             context.output.print(json!({ "discarded": path.to_string() }), Vec::new);
         }
         (None, Some(reference)) => {
@@ -284,7 +228,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
             let repository = Arc::new(connect::open_repository(context)?);
             let reference =
                 super::runs::used(context, &*repository.registry, reference)?.reference();
-            let DraftAnswer::Begun(path) = desk(repository)?.call(DraftCall::Begin(reference))?
+            let DraftAnswer::Begun(path) = drafts(repository)?.call(DraftCall::Begin(reference))?
             else {
                 return Err(unexpected());
             };

@@ -7,15 +7,15 @@ use super::output::{artifact, table, version};
 use super::properties::{description, metadata};
 use super::select::{Where, change, references};
 use super::{Context, connect, exit, parse, parse_all};
-use crate::error::{Error, Kind, Result};
-use crate::model::json::parse_or_text;
-use crate::model::name::{self, VersionNumber};
-use crate::model::properties::Ttl;
-use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::version::VersionInfo;
-use crate::ops::listing;
-use crate::ops::select::{remove_aliases, targets};
-use crate::registry::{self, AliasChange, ArtifactUpdate, Detail};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::json::parse_or_text;
+use artifactfs::model::name::{self, VersionNumber};
+use artifactfs::model::properties::Ttl;
+use artifactfs::model::reference::{ArtifactPath, Reference};
+use artifactfs::model::version::VersionInfo;
+use artifactfs::ops::listing;
+use artifactfs::ops::select::{remove_aliases, targets};
+use artifactfs::registry::{self, AliasChange, ArtifactUpdate, Detail};
 
 #[derive(Args)]
 pub struct Update {

@@ -1,6 +1,6 @@
 //! What a kind of error means to `$?`.
 
-use crate::error::Kind;
+use artifactfs::error::Kind;
 
 /// Done.
 pub const DONE: u8 = 0;

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::output::{Bar, bytes};
 use super::{Context, connect, exit, parse};
-use crate::error::Result;
-use crate::model::reference::Reference;
-use crate::ops::get::{Externals, get_with};
-use crate::ops::put::Filters;
+use artifactfs::error::Result;
+use artifactfs::model::reference::Reference;
+use artifactfs::ops::get::{Externals, get_with};
+use artifactfs::ops::put::Filters;
 
 #[derive(Args)]
 pub struct Get {

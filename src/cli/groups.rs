@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::output::{age, bytes, table};
 use super::properties::Properties;
 use super::{Context, connect, exit, parse};
-use crate::error::{Error, Kind, Result};
-use crate::model::name::GroupName;
-use crate::model::reference::ArtifactPath;
-use crate::ops::groups::{self, FinishRequest};
-use crate::ops::put::NewVersion;
-use crate::ops::repository::Repository;
-use crate::registry::GroupInfo;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::name::GroupName;
+use artifactfs::model::reference::ArtifactPath;
+use artifactfs::ops::groups::{self, FinishRequest};
+use artifactfs::ops::put::NewVersion;
+use artifactfs::ops::repository::Repository;
+use artifactfs::registry::GroupInfo;
 
 #[derive(Args)]
 pub struct Finish {

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::runs::{run_json, run_row};
 use super::{Context, connect, exit, parse};
-use crate::error::{Error, Kind, Result};
-use crate::model::reference::Reference;
-use crate::model::run::RunInfo;
-use crate::ops::lineage::{self, Graph, Node, Relation, Thing};
-use crate::ops::runs;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::reference::Reference;
+use artifactfs::model::run::RunInfo;
+use artifactfs::ops::lineage::{self, Graph, Node, Relation, Thing};
+use artifactfs::ops::runs;
 
 #[derive(Args)]
 pub struct Lineage {

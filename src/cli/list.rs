@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 use super::output::{age, artifact, bytes, joined, remarks, table, version};
 use super::stream::{Stream, name_in_json};
 use super::{Context, connect, exit, parse, parse_all};
-use crate::content::directory::{each_entry, resolve};
-use crate::error::{Error, Kind, Result};
-use crate::model::digest::Digest;
-use crate::model::external::External;
-use crate::model::name::{EntryName, ProjectName, Tag};
-use crate::model::properties::Ttl;
-use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::tree::{Content, Entry, Target};
-use crate::model::version::VersionInfo;
-use crate::ops::exclusive_size;
-use crate::ops::external::count_unproven;
-use crate::ops::listing;
-use crate::ops::repository::Repository;
-use crate::ops::select::{Filter, Selection, each_selected};
-use crate::registry::Detail;
+use artifactfs::content::directory::{each_entry, resolve};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::digest::Digest;
+use artifactfs::model::external::External;
+use artifactfs::model::name::{EntryName, ProjectName, Tag};
+use artifactfs::model::properties::Ttl;
+use artifactfs::model::reference::{ArtifactPath, Reference};
+use artifactfs::model::tree::{Content, Entry, Target};
+use artifactfs::model::version::VersionInfo;
+use artifactfs::ops::exclusive_size;
+use artifactfs::ops::external::count_unproven;
+use artifactfs::ops::listing;
+use artifactfs::ops::repository::Repository;
+use artifactfs::ops::select::{Filter, Selection, each_selected};
+use artifactfs::registry::Detail;
 
 #[derive(Args)]
 pub struct Ls {
@@ -93,7 +93,7 @@ fn projects(context: &Context) -> Result<u8> {
     let projects = repository.registry.projects()?;
     let document = projects.iter().map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
     context.output.print(document.collect(), || {
-        let row = |p: &crate::model::version::ProjectInfo| {
+        let row = |p: &artifactfs::model::version::ProjectInfo| {
             vec![p.name.to_string(), format!("{} artifacts", p.artifacts)]
         };
         table(&projects.iter().map(row).collect::<Vec<_>>())

@@ -8,7 +8,6 @@ mod cache;
 mod check;
 mod connect;
 mod copy_store;
-mod daemon;
 mod draft;
 mod edit;
 mod exit;
@@ -16,7 +15,6 @@ mod get;
 mod groups;
 mod lineage;
 mod list;
-mod manners;
 mod mount;
 mod output;
 mod properties;
@@ -38,11 +36,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Setting};
-use crate::content::options::StoreOptions;
-use crate::error::Result;
-use crate::model::name::RunId;
-use crate::ops::runs::RUN_VARIABLE;
+use artifactfs::config::{self, Setting};
+use artifactfs::content::options::StoreOptions;
+use artifactfs::daemon::process;
+use artifactfs::error::Result;
+use artifactfs::model::name::RunId;
+use artifactfs::ops::runs::RUN_VARIABLE;
 use output::Output;
 
 /// Versions of datasets and models as read-only directories.
@@ -174,7 +173,7 @@ impl Context {
 
 /// Runs the command line; every error ends here.
 pub fn run() -> ExitCode {
-    manners::set_up_signals();
+    process::set_up_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -184,7 +183,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if asked { exit::DONE } else { exit::USAGE_OR_DIFFERS });
         }
     };
-    crate::telemetry::start(cli.verbose);
+    artifactfs::telemetry::start(cli.verbose);
     let json = cli.json;
     match run_verb(cli) {
         Ok(code) => ExitCode::from(code),
@@ -207,7 +206,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Get(_) | Verb::Run(_) | Verb::Enter(_) | Verb::Table(_) | Verb::Sweep(_)
     );
     if !own {
-        manners::protect();
+        process::protect();
     }
     let repo = config::repository(cli.repo, path_variable)?;
     let cache_named = cli.cache_dir.is_some();
@@ -247,7 +246,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Lineage(verb) => lineage::lineage(&context, &verb),
         Verb::Sweep(verb) => sweep::sweep(&context, verb),
         Verb::Enter(verb) => run::enter(verb),
-        Verb::Watchdog(verb) => watchdog::watch(&verb),
+        Verb::Watchdog(verb) => watchdog::watchdog(&verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
 }
@@ -256,7 +255,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
 fn parse<T>(text: &str) -> Result<T>
 where
     T: std::str::FromStr,
-    crate::error::Error: From<T::Err>,
+    artifactfs::error::Error: From<T::Err>,
 {
     Ok(text.parse()?)
 }
@@ -264,7 +263,7 @@ where
 fn parse_all<T>(texts: &[String]) -> Result<Vec<T>>
 where
     T: std::str::FromStr,
-    crate::error::Error: From<T::Err>,
+    artifactfs::error::Error: From<T::Err>,
 {
     texts.iter().map(|text| parse(text)).collect()
 }

@@ -12,14 +12,14 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::daemon::Daemon;
-use super::{Context, connect, exit, manners};
-use crate::content::cache::Cache;
-use crate::content::options::StoreOptions;
-use crate::error::{Error, IoContext, Kind, Result, WireError};
-use crate::mount::MountOptions;
-use crate::ops::prefetch::Mode;
-use crate::ops::repository::Layout;
+use super::{Context, connect, exit};
+use artifactfs::content::cache::Cache;
+use artifactfs::content::options::StoreOptions;
+use artifactfs::daemon::{Daemon, MountRequest, process};
+use artifactfs::error::{Error, IoContext, Kind, Result, WireError};
+use artifactfs::mount::MountOptions;
+use artifactfs::ops::prefetch::Mode;
+use artifactfs::ops::repository::Layout;
 
 /// How long the daemon may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -27,23 +27,23 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Args)]
 pub struct Mount {
     /// An empty directory
-    pub directory: PathBuf,
+    directory: PathBuf,
     /// Also mount drafts, to be written to, on this empty directory
     #[arg(long, value_name = "DIR")]
-    pub staging: Option<PathBuf>,
+    staging: Option<PathBuf>,
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
     /// Commit a draft that was quiet for so long, and that nobody has open for writing
     #[arg(long, value_name = "SECONDS", requires = "staging", value_parser = clap::value_parser!(u64).range(1..))]
-    pub autocommit: Option<u64>,
+    autocommit: Option<u64>,
     /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec,
     /// prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS, watchdog=SECONDS (0: none)
     #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
-    pub options: Vec<String>,
+    options: Vec<String>,
     /// Also answer `GET /metrics` on this address and port
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
+    metrics_listen: Option<SocketAddr>,
     /// Say on standard output whether it is ready, and nothing more there
     #[arg(long, hide = true, requires = "foreground")]
     started: bool,
@@ -57,7 +57,7 @@ enum Ready {
 }
 
 /// What `-o` says: how to mount, and how a remote store is read.
-pub fn options(texts: &[String], access: &StoreOptions) -> Result<(MountOptions, StoreOptions)> {
+fn options(texts: &[String], access: &StoreOptions) -> Result<(MountOptions, StoreOptions)> {
     let root = rustix::process::geteuid().is_root();
     let mut options = MountOptions {
         allow_other: root,
@@ -115,16 +115,16 @@ fn seconds(name: &str, text: &str) -> Result<Duration> {
 
 pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
     options(&verb.options, &context.access)?;
-    manners::ensure_descriptors()?;
+    process::ensure_descriptors()?;
     let layout = connect::layout_of(&context.repo)?;
     if !verb.foreground {
         return start_daemon(context, &layout, &verb);
     }
-    manners::raise_descriptors();
+    process::raise_descriptors();
     if verb.started {
-        crate::telemetry::keep(&log_of(&layout));
+        artifactfs::telemetry::keep(&log_of(&layout));
     }
-    let started = Daemon::start(context, &layout, &verb);
+    let started = request_of(context, &verb).and_then(|request| Daemon::start(&layout, &request));
     let told = if verb.started { tell_starter(&started) } else { Ok(()) };
     let daemon = started?;
     if let Err(e) = told {
@@ -137,6 +137,18 @@ pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
     }
     daemon.serve()?;
     Ok(exit::DONE)
+}
+
+fn request_of(context: &Context, verb: &Mount) -> Result<MountRequest> {
+    let (options, store) = options(&verb.options, &context.access)?;
+    Ok(MountRequest {
+        directory: verb.directory.clone(),
+        staging: verb.staging.clone(),
+        options,
+        store,
+        autocommit: verb.autocommit.map(Duration::from_secs),
+        metrics_listen: verb.metrics_listen,
+    })
 }
 
 /// What a daemon says when nobody listens.
@@ -180,7 +192,7 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     }
     command.arg("--").arg(std::path::absolute(&verb.directory).at("find", &verb.directory)?);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    manners::detach(&mut command);
+    process::detach(&mut command);
     let mut child = command.spawn().map_err(|e| Error::io("cannot start the daemon", e))?;
     let why = || format!("its last words are in {}", log_path.display());
     let Some(word) = word_of(&mut child) else {
@@ -226,6 +238,6 @@ fn tell_starter(started: &Result<Daemon>) -> Result<()> {
     let text = serde_json::to_vec(&word).expect("a word is plain text");
     let mut output = std::io::stdout();
     let told = output.write_all(&text).and_then(|()| output.flush());
-    manners::close_output().map_err(|e| Error::io("cannot close standard output", e))?;
+    process::close_output().map_err(|e| Error::io("cannot close standard output", e))?;
     told.map_err(|e| Error::io("who started the daemon is gone", e))
 }

@@ -7,11 +7,11 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::stream::harmless;
-use crate::error::{Error, Result};
-use crate::model::properties::Ttl;
-use crate::model::version::{ArtifactInfo, Timestamp, VersionInfo};
-use crate::ops::put::Progress;
-use crate::registry::system_clock;
+use artifactfs::error::{Error, Result};
+use artifactfs::model::properties::Ttl;
+use artifactfs::model::version::{ArtifactInfo, Timestamp, VersionInfo};
+use artifactfs::ops::put::Progress;
+use artifactfs::registry::system_clock;
 
 /// How a verb prints.
 #[derive(Debug, Clone, Copy)]

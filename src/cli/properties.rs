@@ -3,10 +3,10 @@
 use clap::Args;
 
 use super::{parse, parse_all};
-use crate::error::{IoContext, Result};
-use crate::model::name::{Alias, ArtifactType, Tag};
-use crate::model::properties::Ttl;
-use crate::model::version::{Description, Metadata};
+use artifactfs::error::{IoContext, Result};
+use artifactfs::model::name::{Alias, ArtifactType, Tag};
+use artifactfs::model::properties::Ttl;
+use artifactfs::model::version::{Description, Metadata};
 
 #[derive(Args)]
 pub struct Properties {

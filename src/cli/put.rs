@@ -9,9 +9,9 @@ use serde_json::json;
 use super::output::{Bar, bytes};
 use super::properties::{Parsed, Properties};
 use super::{Context, connect, exit, parse, parse_all};
-use crate::error::{Error, Kind, Result};
-use crate::ops::groups::Upsert;
-use crate::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, References};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::ops::groups::Upsert;
+use artifactfs::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, References};
 
 #[derive(Args)]
 pub struct Put {
@@ -72,7 +72,7 @@ fn upsert(verb: &Put, said: &Parsed) -> Result<Option<Upsert>> {
 }
 
 pub fn put(context: &Context, verb: Put) -> Result<u8> {
-    let path: crate::model::reference::ArtifactPath = match verb.name.split_once([':', '@']) {
+    let path: artifactfs::model::reference::ArtifactPath = match verb.name.split_once([':', '@']) {
         Some((_, selector)) => {
             let what = format!("put makes a new version, and {:?} names one", verb.name);
             return Err(Error::new(Kind::BadName, what)
@@ -106,7 +106,7 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
     };
     let repository = connect::open_repository(context)?;
     let bar = Arc::new(Bar::new("putting", None, context.output));
-    let report = crate::ops::put::put(&repository, &request, bar)?;
+    let report = artifactfs::ops::put::put(&repository, &request, bar)?;
     print_report(context, &request, &report);
     Ok(exit::DONE)
 }

@@ -6,12 +6,12 @@ use serde_json::json;
 use super::output::{bytes, table};
 use super::select::parse_scope;
 use super::{Context, connect, exit, parse};
-use crate::error::{Error, Kind, Result};
-use crate::model::reference::Reference;
-use crate::model::version::{Timestamp, VersionInfo};
-use crate::ops::delete::{Collected, Reclaim};
-use crate::ops::process_id::release_unfinished;
-use crate::ops::prune::{self, PruneRequest};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::reference::Reference;
+use artifactfs::model::version::{Timestamp, VersionInfo};
+use artifactfs::ops::delete::{Collected, Reclaim};
+use artifactfs::ops::process_id::release_unfinished;
+use artifactfs::ops::prune::{self, PruneRequest};
 
 #[derive(Args)]
 pub struct Delete {
@@ -59,7 +59,7 @@ pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
     if verb.unfinished {
         release_unfinished(&repository)?;
     }
-    let collected = crate::ops::delete::collect_deferred(&repository, verb.garbage)?;
+    let collected = artifactfs::ops::delete::collect_deferred(&repository, verb.garbage)?;
     let Collected { packs, freed_bytes, left_bytes } = collected;
     let document =
         json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });
@@ -101,7 +101,7 @@ pub fn delete(context: &Context, verb: Delete) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
     let when = verb.purge.into();
-    let done = crate::ops::delete::delete(&repository, &reference, verb.delete_aliases, when);
+    let done = artifactfs::ops::delete::delete(&repository, &reference, verb.delete_aliases, when);
     let (info, freed) = done?;
     let reference = info.reference().to_string();
     let document = json!({ "deleted": reference, "freed_bytes": freed });

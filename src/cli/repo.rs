@@ -7,13 +7,13 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::daemon::{DaemonRecord, Running};
 use super::output::{bytes, table};
 use super::{Context, connect, draft, exit, groups, parse, stats};
-use crate::content::store::StoreUrl;
-use crate::error::{Error, Kind, Result};
-use crate::ops::repository::Layout;
-use crate::registry::system_clock;
+use artifactfs::content::store::StoreUrl;
+use artifactfs::daemon::{DaemonRecord, Running};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::ops::repository::Layout;
+use artifactfs::registry::system_clock;
 
 #[derive(Args)]
 pub struct Init {
@@ -77,7 +77,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let (here, left): (Vec<_>, Vec<_>) = daemons.iter().partition(|daemon| daemon.is_in_place());
     let (drafts, mut troubles) = draft::list(Arc::clone(&repository))?;
     troubles.extend(unreadable);
-    let open = crate::ops::groups::open_groups(&*repository.registry, None)?;
+    let open = artifactfs::ops::groups::open_groups(&*repository.registry, None)?;
     let info = repository.registry.info()?;
     let space = repository.store.space()?;
     let numbers: Vec<_> = daemons

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use super::output::{age, table};
 use super::{Context, connect, exit, parse, parse_all};
-use crate::error::Result;
-use crate::model::name::{ProjectName, RunId};
-use crate::model::reference::Reference;
-use crate::model::run::{Edge, MetricRow, RunInfo, number, parse_setting};
-use crate::model::version::VersionInfo;
-use crate::ops::runs::{self, use_version};
-use crate::registry::Registry;
+use artifactfs::error::Result;
+use artifactfs::model::name::{ProjectName, RunId};
+use artifactfs::model::reference::Reference;
+use artifactfs::model::run::{Edge, MetricRow, RunInfo, number, parse_setting};
+use artifactfs::model::version::VersionInfo;
+use artifactfs::ops::runs::{self, use_version};
+use artifactfs::registry::Registry;
 
 #[derive(Subcommand)]
 pub enum Runs {

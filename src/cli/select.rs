@@ -4,10 +4,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Context, exit, parse, parse_all};
-use crate::error::{Error, Kind, Result};
-use crate::model::name::{ArtifactName, ProjectName};
-use crate::model::reference::Reference;
-use crate::ops::select::{Changed, Selection, Targets};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::name::{ArtifactName, ProjectName};
+use artifactfs::model::reference::Reference;
+use artifactfs::ops::select::{Changed, Selection, Targets};
 
 /// Versions chosen by conditions.
 #[derive(Args)]
@@ -62,7 +62,7 @@ pub fn change(
     context: &Context,
     targets: Targets,
     dry_run: bool,
-    change: &mut dyn FnMut(Reference) -> Result<crate::model::version::VersionInfo>,
+    change: &mut dyn FnMut(Reference) -> Result<artifactfs::model::version::VersionInfo>,
 ) -> Result<u8> {
     let changed = match dry_run {
         true => Changed { done: targets.references, ..Changed::default() },

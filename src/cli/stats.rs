@@ -5,14 +5,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::daemon::daemons;
 use super::output::{bytes, table};
 use super::{Context, connect, exit};
-use crate::client::Client;
-use crate::error::Result;
-use crate::ops::repository::Layout;
-use crate::ops::stats::Stats;
-use crate::wire::STATS_PATH;
+use artifactfs::client::Client;
+use artifactfs::daemon::daemons;
+use artifactfs::error::Result;
+use artifactfs::ops::repository::Layout;
+use artifactfs::ops::stats::Stats;
+use artifactfs::wire::STATS_PATH;
 
 #[derive(Args)]
 pub struct StatsVerb {

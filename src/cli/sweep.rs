@@ -9,15 +9,15 @@ use serde_yaml_ng::Value as Yaml;
 use super::output::{Bar, age, table};
 use super::runs::{edge_lines, edges_json, run_json, run_row};
 use super::{Context, connect, exit, parse};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::json::{number, parse_if_json, refuse_large};
-use crate::model::name::{ProjectName, SweepId};
-use crate::model::reference::{Reference, Selector};
-use crate::model::run::{Edge, Goal, SweepInfo};
-use crate::model::version::{Metadata, Timestamp};
-use crate::ops::put::Filters;
-use crate::ops::repository::Repository;
-use crate::ops::runs;
+use artifactfs::error::{Error, IoContext, Kind, Result};
+use artifactfs::model::json::{number, parse_if_json, refuse_large};
+use artifactfs::model::name::{ProjectName, SweepId};
+use artifactfs::model::reference::{Reference, Selector};
+use artifactfs::model::run::{Edge, Goal, SweepInfo};
+use artifactfs::model::version::{Metadata, Timestamp};
+use artifactfs::ops::put::Filters;
+use artifactfs::ops::repository::Repository;
+use artifactfs::ops::runs;
 
 #[derive(Subcommand)]
 pub enum Sweep {
@@ -267,6 +267,6 @@ fn write_out(
     let info = super::runs::used(context, &*repository.registry, reference)?;
     let target = folder.join(format!("{}:{}", edge.path.artifact, edge.number));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
-    crate::ops::get::get(repository, info.root, &target, &Filters::default(), &bar)?;
+    artifactfs::ops::get::get(repository, info.root, &target, &Filters::default(), &bar)?;
     Ok(Some(target))
 }

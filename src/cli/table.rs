@@ -11,11 +11,11 @@ use super::list::{Place, path_within};
 use super::output::standard_output;
 use super::properties::Properties;
 use super::{Context, connect, exit, parse};
-use crate::error::{Error, Kind, Result};
-use crate::model::name::EntryName;
-use crate::model::reference::Reference;
-use crate::ops::put::NewVersion;
-use crate::ops::table::{self, Format, Shown, Table};
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::name::EntryName;
+use artifactfs::model::reference::Reference;
+use artifactfs::ops::put::NewVersion;
+use artifactfs::ops::table::{self, Format, Shown, Table};
 
 /// Rows that text has unless told.
 const TEXT_ROWS: u64 = 50;

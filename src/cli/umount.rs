@@ -8,12 +8,12 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::daemon::{DaemonRecord, daemons};
 use super::{Context, connect, exit};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts, unmount_if_idle};
-use crate::ops::process_id;
-use crate::ops::repository::Layout;
+use artifactfs::daemon::{DaemonRecord, daemons};
+use artifactfs::error::{Error, IoContext, Kind, Result};
+use artifactfs::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts, unmount_if_idle};
+use artifactfs::ops::process_id;
+use artifactfs::ops::repository::Layout;
 
 /// How long a daemon may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(30);

@@ -1,20 +1,13 @@
-//! A process beside the daemon that ends mounts which do not answer: who waits for one is in the kernel,
-//! where no signal reaches him.
+//! `watchdog`: ends mounts that do not answer.
 
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::mount::MountFlags;
-use rustix::process::{Signal, kill_process};
 
-use super::{exit, manners};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::mount::{SOURCE_NAME, mounts_with_devices};
+use super::exit;
+use artifactfs::daemon::watchdog::watch;
+use artifactfs::error::{Error, Kind, Result};
 
 #[derive(Args)]
 pub struct Watchdog {
@@ -26,121 +19,14 @@ pub struct Watchdog {
     mounts: Vec<String>,
 }
 
-/// Starts one for mounts that are up; it ends when its standard input does, so when this process ends.
-///
-/// # Errors
-/// When the program cannot be started.
-pub fn start(seconds: u64, targets: &[PathBuf]) -> Result<Child> {
-    let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
-    let mut command = Command::new(program);
-    command.args(["watchdog", "--seconds", &seconds.to_string()]);
-    for target in targets {
-        let device = std::fs::metadata(target).at("stat", target)?.dev();
-        let number = rustix::fs::minor(device);
-        command.arg("--mount").arg(format!("{number}:{}", target.display()));
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    // A terminal that stops or interrupts a daemon in the foreground does not reach it.
-    manners::detach(&mut command);
-    command.spawn().map_err(|e| Error::io("cannot start the watchdog", e))
-}
-
 /// Watches until the daemon ends.
-pub fn watch(verb: &Watchdog) -> Result<u8> {
+pub fn watchdog(verb: &Watchdog) -> Result<u8> {
     let parse = |text: &String| {
         let (number, target) = text.split_once(':')?;
         Some((number.parse::<u32>().ok()?, PathBuf::from(target)))
     };
     let mounts: Option<Vec<_>> = verb.mounts.iter().map(parse).collect();
     let mounts = mounts.ok_or_else(|| Error::new(Kind::Usage, "write --mount NUMBER:DIR"))?;
-    let (ended, end) = channel::<()>();
-    std::thread::spawn(move || {
-        // Nothing is ever written: it returns when the daemon is gone.
-        let _ = std::io::stdin().read(&mut [0]);
-        drop(ended);
-    });
-    let limit = Duration::from_secs(verb.seconds);
-    let mut slow = 0;
-    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(limit / 2) {
-        let silent = |(number, target): &&(u32, PathBuf)| {
-            is_ours(*number, target) && !answers(target, limit)
-        };
-        let silent: Vec<_> = mounts.iter().filter(silent).collect();
-        if !silent.is_empty() && slow < SLOW_MAX && waits_for_disk() {
-            slow += 1;
-            tracing::warn!(
-                "the daemon waits for its disk: it is given more time ({slow} of {SLOW_MAX})"
-            );
-            continue;
-        }
-        for (number, target) in &silent {
-            tracing::error!(
-                "{} has not answered for {} s: it is ended",
-                target.display(),
-                limit.as_secs()
-            );
-            abort(*number, target);
-        }
-        if silent.is_empty() {
-            slow = 0;
-        }
-    }
+    watch(Duration::from_secs(verb.seconds), &mounts);
     Ok(exit::DONE)
-}
-
-/// How often a daemon that waits for its disk is given the time again: one that hangs in the kernel for
-/// another reason cannot be told from it.
-const SLOW_MAX: u32 = 10;
-/// What a process that waits for an answer of FUSE hangs in: its own mount, so nobody will answer.
-const FUSE_WAITS: [&str; 2] = ["request_wait_answer", "fuse"];
-
-/// Whether a thread of the daemon is in an uninterruptible wait (proc_pid_stat(5), state `D`) for something but
-/// a mount: a disk that is slow is not a daemon that is dead.
-fn waits_for_disk() -> bool {
-    let Some(daemon) = rustix::process::getppid() else { return false };
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.as_raw_nonzero()));
-    tasks.into_iter().flatten().flatten().any(|task| {
-        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        let stat = read("stat");
-        let state = stat.rsplit_once(')').map_or("", |(_, after)| after.trim_start());
-        state.starts_with('D') && !FUSE_WAITS.iter().any(|name| read("wchan").starts_with(name))
-    })
-}
-
-/// Room is what the kernel never answers by itself.
-fn answers(target: &Path, limit: Duration) -> bool {
-    let (answer, answered) = channel();
-    let path = target.to_owned();
-    // It may never come back; then it ends with this process.
-    std::thread::spawn(move || answer.send(rustix::fs::statvfs(&path).is_ok()));
-    !matches!(answered.recv_timeout(limit), Err(RecvTimeoutError::Timeout))
-}
-
-/// Whether the mount is still there: numbers are used again.
-fn is_ours(number: u32, target: &Path) -> bool {
-    mounts_with_devices().iter().any(|(device, source, point)| {
-        *device == number && source == SOURCE_NAME && point == target
-    })
-}
-
-/// Where the kernel lets connections be ended (kernel.org, "The FUSE control filesystem").
-const CONNECTIONS: &str = "/sys/fs/fuse/connections";
-
-fn abort(number: u32, target: &Path) {
-    if !is_ours(number, target) {
-        return;
-    }
-    let path = Path::new(CONNECTIONS).join(number.to_string()).join("abort");
-    if !path.exists() {
-        // Most systems have it mounted; who may not mount it is told below.
-        let _ = rustix::mount::mount("none", CONNECTIONS, "fusectl", MountFlags::empty(), None);
-    }
-    let Err(e) = std::fs::write(&path, "1") else { return };
-    tracing::warn!("{}: cannot be ended: {e}; the daemon is killed", target.display());
-    // Its end closes the connection.
-    if let Some(daemon) = rustix::process::getppid()
-        && let Err(e) = kill_process(daemon, Signal::KILL)
-    {
-        tracing::error!("the daemon cannot be killed: {e}");
-    }
 }

@@ -25,6 +25,7 @@ pub mod prefetch;
 pub mod process_id;
 pub mod prune;
 pub mod put;
+pub mod read;
 pub mod repository;
 pub mod runs;
 pub mod select;

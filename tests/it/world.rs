@@ -5,13 +5,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artifactfs::content::options::StoreOptions;
-use artifactfs::ops::repository::{Layout, Repository};
-use artifactfs::registry::engine::redb::RedbEngine;
-use artifactfs::registry::{EngineRegistry, Registry, system_clock};
+use artifactfs::{Repository, StoreOptions};
 use tempfile::TempDir;
 
 /// How long anything may take before the test fails: far above what it takes.
@@ -138,13 +134,9 @@ impl World {
         self.mounts.clear();
     }
 
-    /// The repository, opened by this process. No other may run.
+    /// Opens the repository in this process.
     pub fn open(&self) -> Repository {
-        let layout = Layout::new(&self.repo()).unwrap();
-        let engine = RedbEngine::open(&layout.registry()).unwrap();
-        let registry = EngineRegistry::open(Box::new(engine), system_clock()).unwrap();
-        let registry: Arc<dyn Registry> = Arc::new(registry);
-        Repository::new(layout, registry, &StoreOptions::default()).unwrap()
+        Repository::open(&self.repo(), &StoreOptions::default()).unwrap()
     }
 
     pub fn sound(&self) {

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::super::Context;
-use crate::error::{Error, Result};
-use crate::model::reference::ArtifactPath;
-use crate::model::run::RunInfo;
-use crate::ops::code::Code;
-use crate::ops::put::{CODE_TYPE, PutRequest, Silent, put};
-use crate::ops::repository::Repository;
+use artifactfs::error::{Error, Result};
+use artifactfs::model::reference::ArtifactPath;
+use artifactfs::model::run::RunInfo;
+use artifactfs::ops::code::Code;
+use artifactfs::ops::put::{CODE_TYPE, PutRequest, Silent, put};
+use artifactfs::ops::repository::Repository;
 
 /// Logs the code of a command as its run begins.
 pub fn save(

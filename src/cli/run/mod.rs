@@ -16,17 +16,19 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Map;
 
-use super::daemon::{DaemonRecord, daemons};
 use super::runs::{edge_lines, edges_json, run_json};
 use super::{Context, connect, exit, parse};
-use crate::config;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::name::{ProjectName, RunId};
-use crate::model::run::{Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting};
-use crate::model::version::Metadata;
-use crate::ops::process_id::this_process;
-use crate::ops::runs::{self, RUN_VARIABLE};
-use crate::registry::Registry;
+use artifactfs::config;
+use artifactfs::daemon::{DaemonRecord, daemons};
+use artifactfs::error::{Error, IoContext, Kind, Result};
+use artifactfs::model::name::{ProjectName, RunId};
+use artifactfs::model::run::{
+    Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting,
+};
+use artifactfs::model::version::Metadata;
+use artifactfs::ops::process_id::this_process;
+use artifactfs::ops::runs::{self, RUN_VARIABLE};
+use artifactfs::registry::Registry;
 use supervise::Signals;
 pub use view::{Enter, enter};
 
@@ -306,7 +308,7 @@ fn run_begun(
     context: &Context,
     verb: &Run,
     signals: &Signals,
-    repository: &Arc<crate::ops::repository::Repository>,
+    repository: &Arc<artifactfs::ops::repository::Repository>,
     run: &RunInfo,
 ) -> Result<ExitStatus> {
     let id = &run.start.id;

@@ -12,8 +12,8 @@ use clap::Args;
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
-use crate::config;
-use crate::error::{Error, IoContext, Kind, Result};
+use artifactfs::config;
+use artifactfs::error::{Error, IoContext, Kind, Result};
 
 /// What a shell gives for a command that is not there (POSIX, Shell Command Language, 2.8.2).
 pub const NO_COMMAND: u8 = 127;

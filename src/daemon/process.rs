@@ -1,6 +1,6 @@
 //! What a process takes along from whoever started it, and what it must not.
 //!
-//! Every command begins with [`settle`]. A process that outlives its command is started with [`detach`]: what
+//! Every command begins with [`set_up_signals`]. A process that outlives its command is started with [`detach`]: what
 //! its starter had open, where it stood, and what belongs to its terminal, session or run stay behind.
 
 use std::ffi::OsStr;

@@ -1,0 +1,105 @@
+//! The drafts of a repository: through the daemon that has them open, or by opening them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::record::daemons;
+use crate::client::Client;
+use crate::error::{Error, Kind, Result};
+use crate::mount::find_other_mounts;
+use crate::ops::drafts::{DRAFTS_PATH, DraftAnswer, DraftCall, DraftService, DraftTransport};
+use crate::ops::repository::{Layout, Repository};
+use crate::server::{Server, Services};
+
+/// How long a command waits for another one that has the drafts open.
+const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
+/// How long between tries.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// The drafts: through the daemon that has them open, or by opening them.
+pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
+    if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
+        return Ok(Box::new(DraftsClient(client)));
+    }
+    let opened = match open_drafts(&repository) {
+        // A daemon has just opened them.
+        Err(e) if e.kind() == Kind::Conflict => {
+            let client = Client::connect(&repository.layout.staging_socket());
+            return Ok(Box::new(DraftsClient(client.map_err(|_| e)?)));
+        }
+        opened => opened?,
+    };
+    Ok(Box::new(opened))
+}
+
+/// Opens the drafts; waits while another command has them open.
+///
+/// # Errors
+/// [`Kind::Conflict`] when a daemon has them open, or a command that takes too long.
+fn open_drafts(repository: &Arc<Repository>) -> Result<DraftService> {
+    let deadline = Instant::now() + DRAFTS_DEADLINE;
+    loop {
+        match DraftService::open(repository) {
+            Err(e) if e.kind() == Kind::Conflict && Instant::now() < deadline => {
+                if Client::connect(&repository.layout.staging_socket()).is_ok() {
+                    return Err(e);
+                }
+                std::thread::sleep(RETRY_EVERY);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// The drafts, open in this process, and the server that answers for them.
+pub(super) struct ServedDrafts {
+    pub service: Arc<DraftService>,
+    _server: Server,
+}
+
+/// Opens the drafts, and answers for them.
+pub(super) fn serve_drafts(repository: &Arc<Repository>) -> Result<ServedDrafts> {
+    let opened = open_drafts(repository).map_err(|e| held_by(&repository.layout, e))?;
+    let drafts = Arc::new(opened);
+    drafts.start_prehashing();
+    let service: Arc<dyn DraftTransport> = Arc::<DraftService>::clone(&drafts);
+    let services = Services { drafts: Some(service), ..Services::default() };
+    let server = Server::start(&repository.layout.staging_socket(), services)?;
+    Ok(ServedDrafts { service: drafts, _server: server })
+}
+
+/// Says by whom the drafts are held, when a mount that is gone from its place is used elsewhere.
+fn held_by(layout: &Layout, error: Error) -> Error {
+    let left = daemons(layout).unwrap_or_default().into_iter().find_map(|daemon| {
+        if daemon.commits {
+            let what = "which commits a draft and then ends".to_owned();
+            return Some((daemon.pid, what));
+        }
+        let device = daemon.staging_device.filter(|_| daemon.left)?;
+        let places = find_other_mounts(&[device], &[]);
+        let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+        let what = format!("whose staging mount is still used: {}", places.join(", "));
+        (!places.is_empty()).then_some((daemon.pid, what))
+    });
+    let Some((pid, what)) = left.filter(|_| error.kind() == Kind::Conflict) else {
+        return error;
+    };
+    let what = format!("{}: process {pid}, {what}", error.message());
+    Error::new(Kind::Conflict, what)
+        .hint(format!("wait for it or unmount it there, or end the daemon for good: kill {pid}"))
+}
+
+struct DraftsClient(Client);
+
+impl DraftTransport for DraftsClient {
+    fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
+        let body = serde_json::to_vec(&call)
+            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
+        let answer = self.0.post(DRAFTS_PATH, body)?;
+        serde_json::from_slice(&answer).map_err(|e| {
+            Error::new(Kind::Unsupported, "the daemon's answer cannot be read")
+                .because(e)
+                .hint("daemon and command are of different releases: unmount, and mount again")
+        })
+    }
+}

@@ -1,0 +1,301 @@
+//! The daemon: a process that serves mounts until a signal ends it or they are gone.
+//!
+//! Its record, a file in the repository, lists its mounts; by it `umount`, `status` and `run` find it. A mount that
+//! was taken from its place may still be used elsewhere, through a bind mount or in another mount namespace: the
+//! daemon then serves it on, gives up everything else, and says in its file that it has left.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::connection::Connection;
+use super::drafts::{ServedDrafts, serve_drafts};
+use super::record::{DaemonRecord, record_path, write_record};
+use super::schedule::Schedule;
+use super::watchdog;
+use crate::content::options::StoreOptions;
+use crate::error::{Error, Kind, Result};
+use crate::mount::{MountOptions, Mounted, Watcher, mount_read_only, mount_staging};
+use crate::ops::repository::{Layout, Repository};
+use crate::ops::{maintenance, process_id};
+use crate::registry::Registry;
+use crate::server::{Server, Services, serve_metrics};
+
+/// The interval between two looks at signals and mounts.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// The interval between two looks whether the mounts are in their places.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The time after which an unmounted file system that has not ended is reported as used elsewhere.
+const LEAVE_AFTER: Duration = Duration::from_millis(300);
+
+/// What a daemon mounts, and how.
+pub struct MountRequest {
+    /// Where versions are mounted read-only: an empty directory.
+    pub directory: PathBuf,
+    /// Where drafts are mounted, if they are: another one.
+    pub staging: Option<PathBuf>,
+    /// How both are mounted.
+    pub options: MountOptions,
+    /// How a remote store is read.
+    pub store: StoreOptions,
+    /// How long a draft must be quiet to be committed by itself.
+    pub autocommit: Option<Duration>,
+    /// Where metrics are served on TCP, too.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// A process that serves mounts.
+pub struct Daemon {
+    repository: Arc<Repository>,
+    connection: Arc<Connection>,
+    /// The read-only one first.
+    mounts: Vec<Mounted>,
+    watchers: Vec<Watcher>,
+    record: DaemonRecord,
+    drafts: Option<ServedDrafts>,
+    /// Tells its numbers.
+    stats: Server,
+    /// Ends the mounts if this process hangs.
+    watchdog: Option<Child>,
+    /// How long a draft must be quiet to be committed.
+    autocommit: Option<Duration>,
+}
+
+/// What ends a daemon in order.
+struct Told([Signal; 3]);
+
+impl Told {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", e));
+        Ok(Self([
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn heard(&mut self) {
+        let [terminate, interrupt, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
+}
+
+impl Daemon {
+    /// Mounts what `request` says.
+    ///
+    /// # Errors
+    /// What is refused leaves nothing mounted.
+    pub fn start(layout: &Layout, request: &MountRequest) -> Result<Self> {
+        let (options, store) = (request.options, &request.store);
+        refuse_no_text([Some(&request.directory), request.staging.as_ref(), store.cache.as_ref()])?;
+        let connection = Arc::new(Connection::open(layout)?);
+        let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
+        let repository = Arc::new(Repository::new(layout.clone(), registry, store)?);
+        if let Err(e) = process_id::release_orphans(&repository) {
+            tracing::warn!("what dead writers left is not freed yet: {e}");
+        }
+        // Everything that can be refused comes before the first mount.
+        let drafts = request.staging.is_some().then(|| serve_drafts(&repository)).transpose()?;
+        let (mounts, watchers) = mount_both(&repository, request, drafts.as_ref())?;
+        let second = mounts.get(1);
+        let record = DaemonRecord {
+            pid: std::process::id(),
+            holder: process_id::this_process(),
+            mount: mounts[0].target().to_owned(),
+            device: mounts[0].device(),
+            staging: second.map(|mounted| mounted.target().to_owned()),
+            staging_device: second.map(Mounted::device),
+            left: false,
+            commits: false,
+            cache: store.cache.clone(),
+            cache_bytes: store.cache_bytes,
+        };
+
+        write_record(layout, &record)?;
+        // Whoever moves the store looks for daemons, and sees this one from now on.
+        maintenance::refuse_moving(&repository)?;
+        let services = Services { stats: Some(Arc::clone(&repository)), ..Services::default() };
+        let stats = Server::start(&layout.daemon_socket(record.pid), services)?;
+        if let Some(address) = request.metrics_listen {
+            serve_metrics(address, Arc::clone(&repository))?;
+        }
+        let targets: Vec<_> = mounts.iter().map(|mounted| mounted.target().to_owned()).collect();
+        let seconds = options.watchdog_seconds;
+        let watchdog = (seconds > 0).then(|| watchdog::start(seconds, &targets)).transpose()?;
+        Ok(Self {
+            repository,
+            connection,
+            mounts,
+            watchers,
+            record,
+            drafts,
+            stats,
+            watchdog,
+            autocommit: request.autocommit,
+        })
+    }
+
+    /// Serves until it is told to end or its mounts are gone.
+    ///
+    /// # Errors
+    /// When signals cannot be heard.
+    pub fn serve(self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
+        let mut told = runtime.block_on(async { Told::listen() })?;
+        runtime.block_on(self.wait(&mut told));
+        self.leave(Some((&runtime, &mut told)));
+        Ok(())
+    }
+
+    /// Unmounts at once.
+    pub fn end(self) {
+        self.leave(None);
+    }
+
+    /// Takes the mounts from their places and waits for their last users, or until it is told to end once more.
+    fn leave(mut self, told: Option<(&Runtime, &mut Told)>) {
+        for mounted in &self.mounts {
+            mounted.leave();
+        }
+        // Names are watched as long as anybody may see them.
+        let ended = self.last_users(told);
+        for watcher in std::mem::take(&mut self.watchers) {
+            watcher.stop();
+        }
+        self.drafts = None;
+        drop(self.stats);
+        if let Some(mut watchdog) = self.watchdog {
+            drop(watchdog.stdin.take());
+            // It ends when its input does.
+            let _ = watchdog.wait();
+        }
+        self.connection.close();
+        let path = record_path(&self.repository.layout, self.record.pid);
+        if let Err(e) = fs::remove_file(&path) {
+            tracing::debug!("{} was not removed: {e}", path.display());
+        }
+        if !ended {
+            tracing::warn!(
+                "ended while it was used: readers get ENOTCONN, and no draft is committed"
+            );
+        }
+        self.mounts.into_iter().for_each(Mounted::abandon);
+    }
+
+    /// Blocks until all mounts and commits have ended. Returns `false` if a second signal cut the wait short.
+    fn last_users(&mut self, mut told: Option<(&Runtime, &mut Told)>) -> bool {
+        let since = Instant::now();
+        loop {
+            let commits = self.drafts.as_ref().is_some_and(|drafts| drafts.service.is_committing());
+            if !commits && self.mounts.get(1).is_none_or(Mounted::has_ended) {
+                // Another daemon may have the drafts: nobody reaches them here.
+                self.drafts = None;
+            }
+            if !commits && self.mounts.iter().all(Mounted::has_ended) {
+                return true;
+            }
+            if since.elapsed() > LEAVE_AFTER {
+                self.say_left(commits);
+            }
+            let Some((runtime, told)) = &mut told else {
+                std::thread::sleep(POLL_EVERY);
+                continue;
+            };
+            let again = async { tokio::time::timeout(POLL_EVERY, told.heard()).await.is_ok() };
+            if runtime.block_on(again) {
+                return false;
+            }
+        }
+    }
+
+    /// Updates the daemon's record: its mounts are detached, whether it still commits, and which mounts are still
+    /// used. Device numbers of ended mounts are cleared, because the kernel reuses them.
+    fn say_left(&mut self, commits: bool) {
+        let number = |mounted: &Mounted| Some(mounted.device()).filter(|_| !mounted.has_ended());
+        let device = number(&self.mounts[0]).unwrap_or(0);
+        let staging_device = self.mounts.get(1).and_then(number);
+        let now =
+            DaemonRecord { left: true, commits, device, staging_device, ..self.record.clone() };
+        if self.record == now {
+            return;
+        }
+        self.record = now;
+        tracing::info!(
+            "its mounts are used elsewhere, or drafts are being committed: it ends after that"
+        );
+        if let Err(e) = write_record(&self.repository.layout, &self.record) {
+            tracing::warn!("that the mounts have left is not recorded: {e}");
+        }
+    }
+
+    async fn wait(&self, told: &mut Told) {
+        let drafts = self.drafts.as_ref().map(|drafts| Arc::clone(&drafts.service));
+        let commits = drafts.zip(self.autocommit);
+        let mut schedule = Schedule::new(Arc::clone(&self.repository), commits);
+        let mut looked = Instant::now();
+        let mut tick = tokio::time::interval(POLL_EVERY);
+        loop {
+            tokio::select! {
+                () = told.heard() => return,
+                _ = tick.tick() => {}
+            }
+            if self.mounts.iter().any(Mounted::has_ended) {
+                return;
+            }
+            if looked.elapsed() > LOOK_EVERY {
+                looked = Instant::now();
+                if !self.mounts.iter().all(Mounted::is_in_place) {
+                    return;
+                }
+            }
+            schedule.run_due();
+        }
+    }
+}
+
+/// Mounts the versions, and the drafts if they are served: both or none.
+fn mount_both(
+    repository: &Arc<Repository>,
+    request: &MountRequest,
+    drafts: Option<&ServedDrafts>,
+) -> Result<(Vec<Mounted>, Vec<Watcher>)> {
+    let options = request.options;
+    let (mounted, watcher) = mount_read_only(Arc::clone(repository), &request.directory, options)?;
+    let (mut mounts, mut watchers) = (vec![mounted], vec![watcher]);
+    if let (Some(target), Some(drafts)) = (&request.staging, drafts) {
+        let drafts = Arc::clone(&drafts.service);
+        match mount_staging(Arc::clone(repository), drafts, target, options) {
+            Ok((mounted, watcher)) => {
+                mounts.push(mounted);
+                watchers.push(watcher);
+            }
+            Err(e) => {
+                mounts.into_iter().for_each(Mounted::unmount);
+                return Err(e);
+            }
+        }
+    }
+    Ok((mounts, watchers))
+}
+
+/// Rejects paths that are not UTF-8: the daemon's record is JSON text.
+fn refuse_no_text(paths: [Option<&PathBuf>; 3]) -> Result<()> {
+    match paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => {
+            let what = format!("{} is not UTF-8", path.display());
+            Err(Error::new(Kind::BadName, what).hint("choose a path that is"))
+        }
+    }
+}
