@@ -37,11 +37,11 @@ pub mod error;
 pub mod model;
 pub mod mount;
 pub mod ops;
+pub mod protocol;
 pub mod registry;
 pub mod server;
 pub mod staging;
 pub mod telemetry;
-pub mod wire;
 
 pub use content::options::StoreOptions;
 pub use ops::repository::Repository;

@@ -12,7 +12,7 @@ use artifactfs::daemon::daemons;
 use artifactfs::error::Result;
 use artifactfs::ops::repository::Layout;
 use artifactfs::ops::stats::Stats;
-use artifactfs::wire::STATS_PATH;
+use artifactfs::protocol::Service;
 
 #[derive(Args)]
 pub struct StatsVerb {
@@ -27,7 +27,7 @@ pub struct StatsVerb {
 /// The numbers of a daemon; `None` when it does not answer.
 pub fn of_daemon(layout: &Layout, pid: u32) -> Option<Stats> {
     let client = Client::connect(&layout.daemon_socket(pid)).ok()?;
-    serde_json::from_slice(&client.post(STATS_PATH, Vec::new()).ok()?).ok()
+    client.ask(Service::Stats, &()).ok()
 }
 
 /// A daemon's numbers, a line each.

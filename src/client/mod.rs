@@ -9,16 +9,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::Request;
 pub use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use crate::error::{Error, Kind, Result, WireError};
+use crate::error::{Error, Kind, Result};
+use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftTransport};
+use crate::protocol::{self, RPC_PATH, Service};
 use crate::registry::{Call, Transport};
-use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
 
 /// How long a call may take before the other side is taken for dead. A commit is one
 /// transaction; a release may have to go through a million objects.
@@ -78,22 +81,23 @@ impl Client {
         Ok(client)
     }
 
-    /// Posts `body` to `path`; the body of the answer.
+    /// Makes a call to a service and returns the value of its answer.
     ///
     /// # Errors
     /// The other side's error, or [`Kind::Unavailable`].
-    pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
-        Ok(self.call(path, Bytes::from(body))?)
+    pub fn ask<C: Serialize, V: DeserializeOwned>(&self, service: Service, call: &C) -> Result<V> {
+        let request = protocol::encode_request(service, call)?;
+        protocol::decode_value(&self.send(Bytes::from(request))?)
     }
 
-    /// The same, for those who may have to ask somebody else.
+    /// Sends an encoded request and returns the bytes of the answer's value.
     ///
     /// # Errors
     /// As [`Failure`] tells apart.
-    pub fn call(&self, path: &str, body: Bytes) -> Result<Vec<u8>, Failure> {
+    pub fn send(&self, request: Bytes) -> Result<Vec<u8>, Failure> {
         let answer = async {
             tokio::select! {
-                answer = self.exchange(path, body) => answer,
+                answer = self.exchange(request) => answer,
                 error = self.suspended() => Err(Failure::Answer(error)),
                 () = tokio::time::sleep(CALL_DEADLINE) => {
                     let what = format!("{} did not answer in time", self.socket.display());
@@ -125,32 +129,22 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, path: &str, body: Bytes) -> Result<Vec<u8>, Failure> {
+    async fn exchange(&self, request: Bytes) -> Result<Vec<u8>, Failure> {
         let mut sender = self.sender().await.map_err(Failure::Silence)?;
         let unwritten = |e| Error::new(Kind::Usage, "a request cannot be written").because(e);
-        let request = Request::post(path)
+        let request = Request::post(RPC_PATH)
             .header("host", "artifactfs")
-            .header(PROTOCOL_HEADER, PROTOCOL)
-            .body(Full::new(body))
+            .body(Full::new(request))
             .map_err(|e| Failure::Answer(unwritten(e)))?;
         let sent = sender.send_request(request).await;
         let response = sent.map_err(|e| Failure::Silence(self.lost(e)))?;
-        let status = response.status();
-        let spoken = response.headers().get(PROTOCOL_HEADER).cloned();
         let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
-        let body = body.collect().await.map_err(broken_off)?.to_bytes().to_vec();
-        if spoken.is_none_or(|version| version != PROTOCOL) {
-            return Err(Failure::Answer(other_release()));
+        let body = body.collect().await.map_err(broken_off)?.to_bytes();
+        let answer = protocol::decode_answer(&body).map(<[u8]>::to_vec).map_err(Failure::Answer);
+        if protocol::is_answer(&body) {
+            self.keep(sender);
         }
-        self.keep(sender);
-        if status == StatusCode::OK {
-            return Ok(body);
-        }
-        let told: Result<WireError, _> = serde_json::from_slice(&body);
-        Err(Failure::Answer(told.map_or_else(
-            |_| Error::new(Kind::Unavailable, format!("the daemon answered {status}")),
-            Error::from,
-        )))
+        answer
     }
 
     async fn sender(&self) -> Result<SendRequest<Full<Bytes>>> {
@@ -214,12 +208,6 @@ fn stopped(pid: i32) -> Option<String> {
     after.trim_start().starts_with(['T', 't']).then(|| name.to_owned())
 }
 
-fn other_release() -> Error {
-    let what = "the daemon speaks another protocol than this command";
-    Error::new(Kind::Unsupported, what)
-        .hint("they are of different releases: unmount, and mount again with this release")
-}
-
 /// One runtime for all connections of the process.
 fn runtime() -> Result<Arc<Runtime>> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
@@ -237,8 +225,16 @@ fn runtime() -> Result<Arc<Runtime>> {
 
 impl Transport for Client {
     fn call(&self, call: Call) -> Result<Vec<u8>> {
-        let body = postcard::to_stdvec(&call)
-            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
-        self.post(REGISTRY_PATH, body)
+        let request = protocol::encode_request(Service::Registry, &call)?;
+        Ok(self.send(Bytes::from(request))?)
+    }
+}
+
+/// The drafts, seen through the process that has them open.
+pub struct DraftsClient(pub Client);
+
+impl DraftTransport for DraftsClient {
+    fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
+        self.0.ask(Service::Drafts, &call)
     }
 }

@@ -17,10 +17,10 @@ use crate::client::{Bytes, Client, Failure};
 use crate::content::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ops::repository::{Layout, Repository};
+use crate::protocol::{self, Service};
 use crate::registry::engine::redb::RedbEngine;
 use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch, system_clock};
 use crate::server::{Server, Services};
-use crate::wire::REGISTRY_PATH;
 
 /// How long to try when the process that has the lock does not answer: it may be starting,
 /// repairing its file after a crash, or ending.
@@ -129,13 +129,11 @@ impl Transport for Connection {
             Route::Here(registry) => return dispatch(&*registry, call),
             Route::There(client) => client,
         };
-        let body = postcard::to_stdvec(&call)
-            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
-        let body = Bytes::from(body);
+        let request = Bytes::from(protocol::encode_request(Service::Registry, &call)?);
         let deadline = Instant::now() + CONNECT_DEADLINE;
         let mut client = client;
         loop {
-            match client.call(REGISTRY_PATH, body.clone()) {
+            match client.send(request.clone()) {
                 Err(Failure::Silence(e)) if Instant::now() < deadline => {
                     tracing::debug!("looking for the registry again: {e}");
                     self.lose(&client);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::record::daemons;
-use crate::client::Client;
+use crate::client::{Client, DraftsClient};
 use crate::error::{Error, Kind, Result};
 use crate::mount::find_other_mounts;
-use crate::ops::drafts::{DRAFTS_PATH, DraftAnswer, DraftCall, DraftService, DraftTransport};
+use crate::ops::drafts::{DraftService, DraftTransport};
 use crate::ops::repository::{Layout, Repository};
 use crate::server::{Server, Services};
 
@@ -87,19 +87,4 @@ fn held_by(layout: &Layout, error: Error) -> Error {
     let what = format!("{}: process {pid}, {what}", error.message());
     Error::new(Kind::Conflict, what)
         .hint(format!("wait for it or unmount it there, or end the daemon for good: kill {pid}"))
-}
-
-struct DraftsClient(Client);
-
-impl DraftTransport for DraftsClient {
-    fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
-        let body = serde_json::to_vec(&call)
-            .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))?;
-        let answer = self.0.post(DRAFTS_PATH, body)?;
-        serde_json::from_slice(&answer).map_err(|e| {
-            Error::new(Kind::Unsupported, "the daemon's answer cannot be read")
-                .because(e)
-                .hint("daemon and command are of different releases: unmount, and mount again")
-        })
-    }
 }

@@ -4,6 +4,7 @@
 //! version. Must not know files, clocks, threads or how anything is stored.
 //! Invariant: a value that exists is valid; text becomes a value only through its parser.
 
+pub mod difference;
 pub mod digest;
 pub mod external;
 pub mod json;

@@ -252,3 +252,14 @@ impl fmt::Display for Description {
         f.write_str(&self.0)
     }
 }
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// The version that has the content.
+    pub number: VersionNumber,
+    /// Whether it is new; otherwise the newest version had this content already.
+    pub new: bool,
+}

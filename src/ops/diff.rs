@@ -1,41 +1,14 @@
 //! Comparing two versions: equal subtrees are skipped, so the cost follows the difference.
 
 use std::cmp::Ordering;
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 use crate::content::directory::each_entry;
 use crate::content::reader::Reader;
 use crate::error::Result;
+use crate::model::difference::{Change, Difference};
 use crate::model::digest::Digest;
 use crate::model::tree::{Child, Entry, Target, TreeNode};
-
-/// How a path differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
-    /// Only in the second.
-    Added,
-    /// Only in the first.
-    Removed,
-    /// In both, and not the same.
-    Changed,
-}
-
-/// A path that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The path.
-    pub path: PathBuf,
-    /// How.
-    pub change: Change,
-    /// Size in the first, of a file.
-    pub before_bytes: Option<u64>,
-    /// Size in the second, of a file.
-    pub after_bytes: Option<u64>,
-    /// Whether it is a directory (only told of one that is empty).
-    pub directory: bool,
-}
 
 /// Calls `each` with every difference from `before` to `after` in path order.
 ///

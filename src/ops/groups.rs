@@ -16,8 +16,8 @@ use crate::model::digest::Digest;
 use crate::model::name::{EntryName, GroupName};
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
-use crate::model::version::Totals;
-use crate::registry::{AddedPart, Committed, GroupInfo, NewPart, PartInfo, Registry, SealRequest};
+use crate::model::version::{Committed, Totals};
+use crate::registry::{AddedPart, GroupInfo, NewPart, PartInfo, Registry, SealRequest};
 
 /// Trees merged at once: bounds memory to so many nodes a level, a few MiB.
 const MERGED_AT_ONCE: usize = 256;

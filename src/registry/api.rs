@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
-use super::record::{Committed, Maintenance, MaintenanceMode};
+use super::record::{Maintenance, MaintenanceMode};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{
@@ -15,7 +15,7 @@ use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
 use crate::model::version::{
-    ArtifactInfo, Change, Metadata, ProjectInfo, Timestamp, Totals, VersionInfo,
+    ArtifactInfo, Change, Committed, Metadata, ProjectInfo, Timestamp, Totals, VersionInfo,
 };
 
 /// A lease: while it lives, what it pinned or wrote stays.

@@ -9,12 +9,12 @@ use super::lease::{answer, fingerprint, has_answered, live_lease};
 use super::naming;
 use super::objects::{PackCounts, add_reference};
 use super::properties::{check_said, hold_protected, would_be_over};
-use super::record::{self, ArtifactRecord, Committed, ProjectRecord, VersionCount, VersionRecord};
+use super::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactType, ProjectName, VersionNumber};
 use crate::model::properties::{Ttl, change_tags};
 use crate::model::reference::ArtifactPath;
-use crate::model::version::Timestamp;
+use crate::model::version::{Committed, Timestamp};
 
 /// The highest version that exists.
 fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {

@@ -14,7 +14,7 @@ use super::groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
 use super::keys::{self, Key, Space};
 use super::maintenance::refuse_under_maintenance;
 use super::paging::page;
-use super::record::{self, Committed, Maintenance, MaintenanceMode};
+use super::record::{self, Maintenance, MaintenanceMode};
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::name::{
@@ -23,7 +23,7 @@ use crate::model::name::{
 use crate::model::object::{Extent, Located, NewObject, PackId};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
-use crate::model::version::{ArtifactInfo, Change, ProjectInfo, Timestamp, VersionInfo};
+use crate::model::version::{ArtifactInfo, Change, Committed, ProjectInfo, Timestamp, VersionInfo};
 
 /// Entries of the change log that are kept: a mount that missed more forgets everything.
 const CHANGES_KEPT: u64 = 10_000;

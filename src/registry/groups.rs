@@ -16,12 +16,12 @@ use super::keys::{self, Key, Space};
 use super::lease::{answer, fingerprint, has_answered, live_lease};
 use super::naming;
 use super::objects::{PackCounts, add_reference, drop_reference};
-use super::record::{self, Committed};
+use super::record;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{ArtifactType, GroupName, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
-use crate::model::version::{Timestamp, Totals};
+use crate::model::version::{Committed, Timestamp, Totals};
 
 /// Parts of an open group: they are sealed in one transaction.
 const PARTS_MAX: u64 = 65_536;

@@ -37,4 +37,4 @@ pub use api::{
 pub use clock::{Clock, system_clock};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
 pub use groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
-pub use record::{Committed, Maintenance, MaintenanceMode};
+pub use record::{Maintenance, MaintenanceMode};

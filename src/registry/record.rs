@@ -9,9 +9,8 @@ use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
 use crate::model::object::{Extent, Located, ObjectKind, PackId, Presence};
 use crate::model::properties::Ttl;
-use crate::model::reference::ArtifactPath;
 use crate::model::varint;
-use crate::model::version::{Metadata, Timestamp, Totals};
+use crate::model::version::{Committed, Metadata, Timestamp, Totals};
 
 const FORMAT: u8 = 2;
 /// The format of an absent object's record: an older release, which would take it for present, refuses it.
@@ -189,17 +188,6 @@ pub struct Maintenance {
     pub begun: Timestamp,
     /// When it last said that it goes on.
     pub renewed: Timestamp,
-}
-
-/// What a commit did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Committed {
-    /// The artifact.
-    pub path: ArtifactPath,
-    /// The version that has the content.
-    pub number: VersionNumber,
-    /// Whether it is new; otherwise the newest version had this content already.
-    pub new: bool,
 }
 
 /// A pack.

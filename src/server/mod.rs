@@ -14,21 +14,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderValue, Response, StatusCode};
 use axum::routing::{get, post};
-use axum::{Router, middleware};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::ops::drafts::{DRAFTS_PATH, DraftCall, DraftTransport};
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
+use crate::protocol::drafts::DraftTransport;
+use crate::protocol::{
+    RPC_PATH, Service, decode_call, decode_request, encode_answer, encode_value,
+};
 use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, Registry, dispatch};
-use crate::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH, STATS_PATH};
 
 /// Where scrapers look.
 const METRICS_PATH: &str = "/metrics";
@@ -100,11 +102,8 @@ impl Server {
         let active = Arc::new(AtomicUsize::new(0));
         let shared = Shared { services, active: Arc::clone(&active) };
         let router = Router::new()
-            .route(REGISTRY_PATH, post(registry))
-            .route(DRAFTS_PATH, post(drafts))
-            .route(STATS_PATH, post(serve_stats))
+            .route(RPC_PATH, post(rpc))
             .route(METRICS_PATH, get(metrics))
-            .layer(middleware::map_response(speak))
             .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
             .with_state(shared);
         runtime.spawn(async move {
@@ -165,11 +164,6 @@ impl Drop for Server {
     }
 }
 
-async fn speak<B>(mut response: Response<B>) -> Response<B> {
-    response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
-    response
-}
-
 struct Active(Arc<AtomicUsize>);
 
 impl Active {
@@ -185,14 +179,26 @@ impl Drop for Active {
     }
 }
 
-async fn registry(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    if let Some(refused) = refuse_other_release(&headers) {
-        return refused;
-    }
-    let mut call: Call = match postcard::from_bytes(&body) {
-        Ok(call) => call,
-        Err(e) => return refuse(&unreadable().because(e), None),
+/// Answers a request of any service.
+async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
+    let (service, call) = match decode_request(&body) {
+        Ok((service, call)) => (service, body.slice_ref(call)),
+        Err(e) => return respond(&Err(e), None),
     };
+    match service {
+        Service::Registry => match decode_call(&call) {
+            Ok(call) => registry(shared, call).await,
+            Err(e) => respond(&Err(e), None),
+        },
+        Service::Drafts => {
+            let active = Active::begin(&shared.active);
+            answer(move || (drafts(shared.services.drafts, &call), Some(active))).await
+        }
+        Service::Stats => answer(move || (numbers(shared.services.stats.as_deref()), None)).await,
+    }
+}
+
+async fn registry(shared: Shared, mut call: Call) -> Response<Body> {
     // Waiting for a change may be cut short at any time; anything else is finished.
     let mut active = None;
     match &mut call {
@@ -203,11 +209,20 @@ async fn registry(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
         }
         _ => active = Some(Active::begin(&shared.active)),
     }
-    answer(&headers, move || {
+    answer(move || {
         let registry = shared.services.registry.ok_or_else(not_here);
         (registry.and_then(|registry| dispatch(&*registry, call)), active)
     })
     .await
+}
+
+fn drafts(drafts: Option<Arc<dyn DraftTransport>>, call: &[u8]) -> Result<Vec<u8>> {
+    let drafts = drafts.ok_or_else(not_here)?;
+    encode_value(&drafts.call(decode_call(call)?)?)
+}
+
+fn numbers(repository: Option<&Repository>) -> Result<Vec<u8>> {
+    encode_value(&stats(repository.ok_or_else(not_here)?))
 }
 
 /// Returns when something has changed, when the wait is over, or when the registry ends. However many wait, no
@@ -224,36 +239,9 @@ async fn wait_for_change(
     }
 }
 
-async fn drafts(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let active = Active::begin(&shared.active);
-    answer(&headers, move || {
-        let work = || {
-            let drafts = shared.services.drafts.ok_or_else(not_here)?;
-            let call: DraftCall =
-                serde_json::from_slice(&body).map_err(|e| unreadable().because(e))?;
-            written(&drafts.call(call)?)
-        };
-        (work(), Some(active))
-    })
-    .await
-}
-
-fn written<T: serde::Serialize>(answer: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(answer)
-        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
-}
-
-async fn serve_stats(State(shared): State<Shared>, headers: HeaderMap) -> Response<Body> {
-    answer(&headers, move || {
-        let work = || written(&stats(&*shared.services.stats.ok_or_else(not_here)?));
-        (work(), None)
-    })
-    .await
-}
-
 async fn metrics(State(shared): State<Shared>) -> Response<Body> {
     let Some(repository) = shared.services.stats else {
-        return refuse(&not_here(), None);
+        return respond(&Err(not_here()), None);
     };
     let mut response = Response::new(Body::from(metrics::text(stats(&repository))));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -261,25 +249,15 @@ async fn metrics(State(shared): State<Shared>) -> Response<Body> {
     response
 }
 
-fn refuse_other_release(headers: &HeaderMap) -> Option<Response<Body>> {
-    let other = headers.get(PROTOCOL_HEADER).is_none_or(|version| version != PROTOCOL);
-    other.then(|| refuse(&unreadable(), None))
-}
-
 async fn answer(
-    headers: &HeaderMap,
     work: impl FnOnce() -> (Result<Vec<u8>>, Option<Active>) + Send + 'static,
 ) -> Response<Body> {
-    if let Some(refused) = refuse_other_release(headers) {
-        return refused;
-    }
     let failed = || Error::new(Kind::Unavailable, "the daemon failed at this request; see its log");
     match tokio::task::spawn_blocking(work).await {
-        Ok((Ok(bytes), active)) => Response::new(counted_body(bytes, active)),
-        Ok((Err(error), active)) => refuse(&error, active),
+        Ok((answer, active)) => respond(&answer, active),
         // The server has ended before anything was done: whoever asked looks for the next.
         Err(e) if e.is_cancelled() => Response::new(broken()),
-        Err(_) => refuse(&failed(), None),
+        Err(_) => respond(&Err(failed()), None),
     }
 }
 
@@ -299,21 +277,17 @@ fn counted_body(bytes: Vec<u8>, active: Option<Active>) -> Body {
     Body::from_stream(futures_util::stream::once(sent))
 }
 
-fn refuse(error: &Error, active: Option<Active>) -> Response<Body> {
-    let body = serde_json::to_vec(&error.to_wire()).expect("an error is plain text");
-    let mut response = Response::new(counted_body(body, active));
-    *response.status_mut() =
-        StatusCode::from_u16(status::of(error.kind())).expect("the table holds statuses");
+fn respond(answer: &Result<Vec<u8>>, active: Option<Active>) -> Response<Body> {
+    let mut response = Response::new(counted_body(encode_answer(answer), active));
+    if let Err(error) = answer {
+        *response.status_mut() =
+            StatusCode::from_u16(status::of(error.kind())).expect("the table holds statuses");
+    }
     response
 }
 
 fn not_here() -> Error {
     Error::new(Kind::NotFound, "this process does not offer that")
-}
-
-fn unreadable() -> Error {
-    Error::new(Kind::Unsupported, "this daemon cannot read the request")
-        .hint("daemon and command are of different releases: unmount, and mount again")
 }
 
 #[cfg(test)]

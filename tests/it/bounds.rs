@@ -13,11 +13,11 @@ use artifactfs::error::{Error, Kind};
 use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::{DESCRIPTION_MAX_BYTES, Metadata};
+use artifactfs::protocol::{RPC_PATH, Service, encode_answer, encode_request};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::{
     Call, CommitRequest, Detail, EngineRegistry, LeaseId, Update, dispatch, system_clock,
 };
-use artifactfs::wire::{PROTOCOL, PROTOCOL_HEADER, REGISTRY_PATH};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::world::{World, until};
@@ -141,11 +141,9 @@ fn what_comes_over_a_socket_is_checked_like_what_people_write() {
 
 /// A call as it goes over the socket.
 fn request(call: &Call) -> Vec<u8> {
-    let body = postcard::to_stdvec(call).unwrap();
-    let head = format!(
-        "POST {REGISTRY_PATH} HTTP/1.1\r\nhost: a\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
+    let body = encode_request(Service::Registry, call).unwrap();
+    let head =
+        format!("POST {RPC_PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), &body].concat()
 }
 
@@ -208,13 +206,12 @@ fn refuse_all(world: &World) -> Arc<AtomicUsize> {
                 continue;
             }
             count.fetch_add(1, Ordering::SeqCst);
-            let told = Error::new(Kind::Unavailable, "the store is away").to_wire();
-            let body = serde_json::to_string(&told).unwrap();
+            let body = encode_answer(&Err(Error::new(Kind::Unavailable, "the store is away")));
             let head = format!(
-                "HTTP/1.1 503 Service Unavailable\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\ncontent-length: {}\r\n\r\n{body}",
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: {}\r\n\r\n",
                 body.len()
             );
-            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
         }
     });
     asked

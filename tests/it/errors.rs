@@ -197,8 +197,7 @@ fn a_daemon_of_another_release_is_named() {
             let mut stream = stream;
             let mut request = [0; 4096];
             if stream.read(&mut request).unwrap_or(0) > 0 {
-                let answer =
-                    b"HTTP/1.1 200 OK\r\nartifactfs-protocol: another\r\ncontent-length: 2\r\n\r\nhi";
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
                 stream.write_all(answer).unwrap();
             }
         }

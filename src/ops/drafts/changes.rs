@@ -6,10 +6,11 @@ use std::path::Path;
 use crate::content::directory::{each_entry, lookup};
 use crate::content::reader::Reader;
 use crate::error::Result;
+use crate::model::difference::{Change, Difference};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::Target;
-use crate::ops::diff::{Change, Difference, one_side};
+use crate::ops::diff::one_side;
 use crate::staging::{TreeXattr, Upper, upper_entries};
 
 type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;

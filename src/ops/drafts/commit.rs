@@ -14,12 +14,13 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::version::Committed;
 use crate::ops::delete::collect_garbage;
 use crate::ops::process_id;
 use crate::ops::put::{
     DraftOutcomes, DraftSource, Line, NewVersion, PutReport, decode_content, put_draft,
 };
-use crate::registry::{Committed, LeaseId};
+use crate::registry::LeaseId;
 use crate::staging::{DraftRecord, Settled, give_to_store};
 
 /// How long a commit waits for files that are open for writing to be closed: the kernel tells of a

@@ -1,7 +1,9 @@
 //! Drafts that stand on versions: begun, copied, linked, changed, compared, taken back, committed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -168,6 +170,19 @@ fn a_deleted_version_stays_as_long_as_a_draft_stands_on_it() {
     world.umount();
     world.sound();
     assert_eq!(world.json(&["status"])["store_bytes"], 0);
+}
+
+#[test]
+fn names_of_any_bytes_are_compared_through_the_daemon() {
+    let mut world = World::new();
+    let source = source(&world);
+    world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
+    let (_, staging) = world.mount();
+    world.ok(&["draft", "p/a:v0"]);
+    write(&staging.join("p/a").join(OsStr::from_bytes(b"\xff")), b"new");
+    let told = world.run(&["diff", "--draft", "p/a"]);
+    assert_eq!(told.code, 1, "{}", told.err);
+    assert!(told.out.starts_with("+ ") && told.out.ends_with("  3 B\n"), "{}", told.out);
 }
 
 #[test]
@@ -353,7 +368,7 @@ fn what_no_version_holds_is_told_or_refused() {
     write(&draft.join("program"), b"#!/bin/sh\n");
     fs::set_permissions(draft.join("program"), fs::Permissions::from_mode(0o4755)).unwrap();
     let odd: &[u8] = b"not \xff UTF-8\n";
-    write(&draft.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(odd)), b"odd");
+    write(&draft.join(OsStr::from_bytes(odd)), b"odd");
     let refused = world.run(&["commit", "p/a", "--strict"]);
     assert_eq!(refused.code, 11, "{}", refused.err);
     let ran = world.run(&["commit", "p/a"]);

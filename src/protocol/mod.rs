@@ -1,0 +1,180 @@
+//! What crosses a socket between two processes of artifactfs.
+//!
+//! Knows the envelope of a request and of its answer, and the calls of services that have no trait of their own. Must not
+//! know who carries or answers them. Invariant: both sides speak the same version, or each says so.
+//!
+//! ```text
+//! request:  "AFSRPC"  version (u16, little-endian)  service (u8)  call (postcard)
+//! answer:   "AFSRPC"  version (u16, little-endian)  0             answer of the service (postcard)
+//!           "AFSRPC"  version (u16, little-endian)  1             error (postcard of WireError)
+//! ```
+//! Of these only the first eight bytes are the same in every version.
+
+pub mod drafts;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Kind, Result, WireError};
+
+/// The version of everything behind the first eight bytes.
+pub const VERSION: u16 = 7;
+/// The path that requests are posted to.
+pub const RPC_PATH: &str = "/v1/rpc";
+
+const MAGIC: &[u8; 6] = b"AFSRPC";
+const HEAD_BYTES: usize = MAGIC.len() + 2;
+
+/// Whom a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// The registry: its calls are [`Call`](crate::registry::Call).
+    Registry,
+    /// The drafts: [`drafts::DraftCall`].
+    Drafts,
+    /// The numbers of a process: the call is `()`.
+    Stats,
+}
+
+impl Service {
+    const ALL: [Self; 3] = [Self::Registry, Self::Drafts, Self::Stats];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Registry => 0,
+            Self::Drafts => 1,
+            Self::Stats => 2,
+        }
+    }
+}
+
+/// Returns the bytes of a request.
+///
+/// # Errors
+/// [`Kind::Usage`] for a call that cannot be written.
+pub fn encode_request<T: Serialize>(service: Service, call: &T) -> Result<Vec<u8>> {
+    let mut bytes = head();
+    bytes.push(service.code());
+    postcard::to_extend(call, bytes)
+        .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))
+}
+
+/// Splits a request into its service and the bytes of the call.
+///
+/// # Errors
+/// [`Kind::Unsupported`] for a request of another version.
+pub fn decode_request(bytes: &[u8]) -> Result<(Service, &[u8])> {
+    let (code, call) = after_head(bytes).and_then(|rest| rest.split_first()).ok_or_else(unread)?;
+    let service = Service::ALL.into_iter().find(|service| service.code() == *code);
+    Ok((service.ok_or_else(unread)?, call))
+}
+
+/// Returns what the bytes of a call are.
+///
+/// # Errors
+/// [`Kind::Unsupported`] for bytes that are no such call.
+pub fn decode_call<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| unread().because(e))
+}
+
+/// Returns the bytes of an answer; `answer` is postcard already.
+pub fn encode_answer(answer: &Result<Vec<u8>>) -> Vec<u8> {
+    let mut bytes = head();
+    match answer {
+        Ok(answer) => {
+            bytes.push(0);
+            bytes.extend_from_slice(answer);
+            bytes
+        }
+        Err(error) => {
+            bytes.push(1);
+            postcard::to_extend(&error.to_wire(), bytes).expect("an error is plain text")
+        }
+    }
+}
+
+/// Returns the answer of a service, or its error.
+///
+/// # Errors
+/// That of the other side; [`Kind::Unsupported`] if it speaks another version.
+pub fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
+    match after_head(bytes).and_then(|rest| rest.split_first()) {
+        Some((0, answer)) => Ok(answer),
+        Some((1, error)) => {
+            let error: WireError = postcard::from_bytes(error).map_err(|_| other_release())?;
+            Err(error.into())
+        }
+        _ => Err(other_release()),
+    }
+}
+
+/// Returns whether bytes are an answer of this version.
+pub fn is_answer(bytes: &[u8]) -> bool {
+    after_head(bytes).is_some()
+}
+
+/// Returns the value of an answer.
+///
+/// # Errors
+/// [`Kind::Unsupported`] for bytes that are no such value.
+pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| other_release().because(e))
+}
+
+/// Returns the bytes of an answer's value.
+///
+/// # Errors
+/// [`Kind::Unavailable`] for a value that cannot be written.
+pub fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    postcard::to_stdvec(value)
+        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+}
+
+fn head() -> Vec<u8> {
+    [MAGIC.as_slice(), &VERSION.to_le_bytes()].concat()
+}
+
+fn after_head(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(HEAD_BYTES..).filter(|_| bytes[..HEAD_BYTES] == *head())
+}
+
+fn unread() -> Error {
+    Error::new(Kind::Unsupported, "this daemon cannot read the request")
+        .hint("daemon and command are of different releases: unmount, and mount again")
+}
+
+fn other_release() -> Error {
+    Error::new(Kind::Unsupported, "the daemon speaks another protocol than this command")
+        .hint("they are of different releases: unmount, and mount again with this release")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_are_read_as_they_were_written() {
+        for service in Service::ALL {
+            let request = encode_request(service, &("call", 7u64)).unwrap();
+            let (found, call) = decode_request(&request).unwrap();
+            assert_eq!((found, decode_call(call).unwrap()), (service, ("call".to_owned(), 7u64)));
+        }
+        let answer = encode_answer(&encode_value(&42u64));
+        assert_eq!(decode_value::<u64>(decode_answer(&answer).unwrap()).unwrap(), 42);
+        let error = Error::new(Kind::Conflict, "in the way").hint("remove it");
+        let told = decode_answer(&encode_answer(&Err(error))).unwrap_err();
+        assert_eq!((told.kind(), told.hint_text()), (Kind::Conflict, Some("remove it")));
+    }
+
+    #[test]
+    fn what_another_release_says_is_told_apart_from_nonsense() {
+        let mut request = encode_request(Service::Stats, &()).unwrap();
+        let mut answer = encode_answer(&Ok(vec![1]));
+        for bytes in [&mut request, &mut answer] {
+            bytes[6] ^= 1;
+        }
+        let both = [decode_request(&request).unwrap_err(), decode_answer(&answer).unwrap_err()];
+        assert!(both.iter().all(|e| e.kind() == Kind::Unsupported), "{both:?}");
+        assert!(!is_answer(b"") && !is_answer(b"<html>") && !is_answer(&answer));
+    }
+}
