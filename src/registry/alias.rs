@@ -97,7 +97,7 @@ fn moves<'a>(info: &VersionInfo, change: &'a AliasChange) -> (Vec<Alias>, &'a [A
 }
 
 impl EngineRegistry {
-    pub(super) fn update_version(
+    pub(super) fn update(
         &self,
         reference: &Reference,
         update: &Update,
@@ -109,7 +109,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn alter_aliases(
+    pub(super) fn change_aliases(
         &self,
         reference: &Reference,
         change: &AliasChange,

@@ -15,7 +15,7 @@ use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId, Presence};
 
 impl EngineRegistry {
-    pub(super) fn apply_fixes(&self, holder: &str, fixes: &[Fix]) -> Result<u64> {
+    pub(super) fn repair(&self, holder: &str, fixes: &[Fix]) -> Result<u64> {
         self.write_aside(Durability::Immediate, |transaction| {
             held_mark(&*transaction, holder)?;
             let (mut applied, mut pins) = (0, Pins::default());
@@ -28,7 +28,7 @@ impl EngineRegistry {
 
     /// Marks objects absent that are still where their bytes were found wrong. Allowed under maintenance: it takes
     /// nothing away.
-    pub(super) fn doubt_objects(&self, found: &[(Digest, Extent)]) -> Result<u64> {
+    pub(super) fn doubt(&self, found: &[(Digest, Extent)]) -> Result<u64> {
         self.write_aside(Durability::Immediate, |transaction| {
             let mut marked = 0;
             for (digest, extent) in found {

@@ -30,7 +30,7 @@ fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber,
 }
 
 impl EngineRegistry {
-    pub(super) fn commit_version(
+    pub(super) fn commit(
         &self,
         lease: LeaseId,
         request: &CommitRequest,

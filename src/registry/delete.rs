@@ -34,7 +34,7 @@ pub(super) fn remove_version(transaction: &mut dyn Transaction, info: &VersionIn
 }
 
 impl EngineRegistry {
-    pub(super) fn delete_version(
+    pub(super) fn delete(
         &self,
         reference: &Reference,
         delete_aliases: bool,
@@ -54,7 +54,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
+    pub(super) fn unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
         let (from, to) = Key::of(Space::Unreachable).range();
         self.write(Durability::Eventual, |transaction| {
             let mut dead = Vec::new();
@@ -69,7 +69,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn collect_objects(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
+    pub(super) fn collect(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
         self.write(Durability::Immediate, |transaction| {
             let mut counts = PackCounts::default();
             let mut freed = 0;
@@ -94,7 +94,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_reclaimable(
+    pub(super) fn reclaimable(
         &self,
         after: Option<PackId>,
         limit: u32,
@@ -121,7 +121,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn mark_deferred(&self, id: PackId, number: u64) -> Result<()> {
+    pub(super) fn defer_reclaim(&self, id: PackId, number: u64) -> Result<()> {
         self.write(Durability::Immediate, |transaction| match mark(&*transaction, id)? {
             Some(mark) if mark.number == number => {
                 transaction.delete(&keys::reclaimable(id))?;
@@ -131,7 +131,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn claim_pack(&self, lease: LeaseId, id: PackId) -> Result<Option<u64>> {
+    pub(super) fn claim_reclaim(&self, lease: LeaseId, id: PackId) -> Result<Option<u64>> {
         self.write(Durability::Immediate, |transaction| {
             live_lease(&*transaction, lease)?;
             if mark(&*transaction, id)?.is_none() {
@@ -150,7 +150,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn mark_reclaimed(&self, id: PackId, length_bytes: u64, number: u64) -> Result<()> {
+    pub(super) fn reclaimed(&self, id: PackId, length_bytes: u64, number: u64) -> Result<()> {
         self.write(Durability::Eventual, |transaction| {
             let Some(bytes) = transaction.get(&keys::pack(id))? else {
                 return forget_marks(transaction, id);

@@ -202,7 +202,7 @@ pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) 
 
 impl Registry for EngineRegistry {
     fn info(&self) -> Result<RegistryInfo> {
-        self.count_packs()
+        self.info()
     }
 
     fn lookup(&self, reference: Reference) -> Result<VersionInfo> {
@@ -210,7 +210,7 @@ impl Registry for EngineRegistry {
     }
 
     fn projects(&self) -> Result<Vec<ProjectInfo>> {
-        self.list_projects()
+        self.projects()
     }
 
     fn artifacts(
@@ -219,7 +219,7 @@ impl Registry for EngineRegistry {
         after: Option<ArtifactName>,
         limit: u32,
     ) -> Result<Page<ArtifactInfo>> {
-        self.list_artifacts(&project, after.as_ref(), limit)
+        self.artifacts(&project, after.as_ref(), limit)
     }
 
     fn versions(
@@ -229,7 +229,7 @@ impl Registry for EngineRegistry {
         limit: u32,
         detail: Detail,
     ) -> Result<Page<VersionInfo>> {
-        self.list_versions(&path, after, limit, detail)
+        self.versions(&path, after, limit, detail)
     }
 
     fn has_project(&self, project: ProjectName) -> Result<bool> {
@@ -237,38 +237,38 @@ impl Registry for EngineRegistry {
     }
 
     fn begin(&self, purpose: String, holder: String) -> Result<LeaseId> {
-        self.begin_lease(&purpose, &holder)
+        self.begin(&purpose, &holder)
     }
     fn adopt(&self, lease: LeaseId, judged: Judged) -> Result<()> {
-        self.adopt_lease(lease, &judged)
+        self.adopt(lease, &judged)
     }
 
     fn renew(&self, lease: LeaseId) -> Result<()> {
-        self.renew_lease(lease)
+        self.renew(lease)
     }
 
     fn leases(&self) -> Result<Vec<LeaseInfo>> {
-        self.list_leases()
+        self.leases()
     }
 
     fn release(&self, lease: LeaseId) -> Result<()> {
-        self.release_lease(lease)
+        self.release(lease)
     }
 
     fn leave(&self, lease: LeaseId) -> Result<u64> {
-        self.leave_lease(lease)
+        self.leave(lease)
     }
 
     fn end_lease(&self, judged: Judged, wholly: bool) -> Result<u64> {
-        self.end_judged_lease(&judged, wholly)
+        self.end_lease(&judged, wholly)
     }
 
     fn missing(&self, lease: LeaseId, digests: Vec<Digest>) -> Result<Vec<Digest>> {
-        self.find_missing(lease, digests)
+        self.missing(lease, digests)
     }
 
     fn register_pack(&self, lease: LeaseId, pack: PackId) -> Result<()> {
-        self.announce_pack(lease, pack)
+        self.register_pack(lease, pack)
     }
 
     fn add_objects(
@@ -278,23 +278,23 @@ impl Registry for EngineRegistry {
         length_bytes: u64,
         objects: Vec<NewObject>,
     ) -> Result<Added> {
-        self.register_objects(lease, pack, length_bytes, objects)
+        self.add_objects(lease, pack, length_bytes, objects)
     }
 
     fn commit(&self, lease: LeaseId, request: CommitRequest) -> Result<Committed> {
-        self.commit_version(lease, &request)
+        self.commit(lease, &request)
     }
 
     fn pack(&self, pack: PackId) -> Result<Option<PackInfo>> {
-        self.find_pack(pack)
+        self.pack(pack)
     }
 
     fn locate(&self, digests: Vec<Digest>) -> Result<Vec<Option<Located>>> {
-        self.locate_objects(&digests)
+        self.locate(&digests)
     }
 
     fn update(&self, reference: Reference, update: Update) -> Result<VersionInfo> {
-        self.update_version(&reference, &update)
+        self.update(&reference, &update)
     }
 
     fn change_aliases(
@@ -303,19 +303,19 @@ impl Registry for EngineRegistry {
         change: AliasChange,
         also_protected: bool,
     ) -> Result<VersionInfo> {
-        self.alter_aliases(&reference, &change, also_protected)
+        self.change_aliases(&reference, &change, also_protected)
     }
 
     fn artifact(&self, path: ArtifactPath) -> Result<ArtifactInfo> {
-        self.show_artifact(&path)
+        self.artifact(&path)
     }
 
     fn update_artifact(&self, path: ArtifactPath, update: ArtifactUpdate) -> Result<ArtifactInfo> {
-        self.alter_artifact(&path, &update)
+        self.update_artifact(&path, &update)
     }
 
     fn expire(&self, path: ArtifactPath, number: VersionNumber) -> Result<Option<VersionInfo>> {
-        self.expire_version(&path, number)
+        self.expire(&path, number)
     }
 
     fn now(&self) -> Result<Timestamp> {
@@ -323,19 +323,19 @@ impl Registry for EngineRegistry {
     }
 
     fn time_to_expire(&self, trusted: bool) -> Result<Timestamp> {
-        self.check_time(trusted)
+        self.time_to_expire(trusted)
     }
 
     fn delete(&self, reference: Reference, delete_aliases: bool) -> Result<VersionInfo> {
-        self.delete_version(&reference, delete_aliases)
+        self.delete(&reference, delete_aliases)
     }
 
     fn unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
-        self.list_unreachable(limit)
+        self.unreachable(limit)
     }
 
     fn collect(&self, objects: Vec<(Digest, Vec<Digest>)>) -> Result<u64> {
-        self.collect_objects(&objects)
+        self.collect(&objects)
     }
 
     fn reclaimable(
@@ -344,20 +344,20 @@ impl Registry for EngineRegistry {
         limit: u32,
         deferred: bool,
     ) -> Result<Vec<(PackInfo, u64)>> {
-        self.list_reclaimable(after, limit, deferred)
+        self.reclaimable(after, limit, deferred)
     }
 
     fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {
-        let found = self.locate_objects(&digests)?;
+        let found = self.locate(&digests)?;
         Ok(found.iter().map(|at| at.is_some_and(|l| l.extent.pack == pack)).collect())
     }
 
     fn defer_reclaim(&self, pack: PackId, mark: u64) -> Result<()> {
-        self.mark_deferred(pack, mark)
+        self.defer_reclaim(pack, mark)
     }
 
     fn claim_reclaim(&self, lease: LeaseId, pack: PackId) -> Result<Option<u64>> {
-        self.claim_pack(lease, pack)
+        self.claim_reclaim(lease, pack)
     }
 
     fn relocate(
@@ -368,11 +368,11 @@ impl Registry for EngineRegistry {
         length_bytes: u64,
         moved: Vec<(Digest, u64)>,
     ) -> Result<u64> {
-        self.relocate_objects(lease, (from, to), length_bytes, moved)
+        self.relocate(lease, (from, to), length_bytes, moved)
     }
 
     fn reclaimed(&self, pack: PackId, length_bytes: u64, mark: u64) -> Result<()> {
-        self.mark_reclaimed(pack, length_bytes, mark)
+        self.reclaimed(pack, length_bytes, mark)
     }
 
     fn changes(&self, after: u64, wait_milliseconds: u64) -> Result<Changes> {
@@ -386,11 +386,11 @@ impl Registry for EngineRegistry {
     }
 
     fn scan_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
-        self.page_of_packs(after, limit)
+        self.scan_packs(after, limit)
     }
 
     fn maintenance(&self) -> Result<Option<Maintenance>> {
-        self.find_mark()
+        self.maintenance()
     }
 
     fn begin_maintenance(
@@ -400,31 +400,31 @@ impl Registry for EngineRegistry {
         seen: Option<Maintenance>,
         idle: Vec<LeaseId>,
     ) -> Result<()> {
-        self.set_mark(mode, &holder, seen.as_ref(), &idle)
+        self.begin_maintenance(mode, &holder, seen.as_ref(), &idle)
     }
 
     fn renew_maintenance(&self, holder: String) -> Result<()> {
-        self.renew_mark(&holder)
+        self.renew_maintenance(&holder)
     }
 
     fn end_maintenance(&self, holder: String) -> Result<()> {
-        self.remove_mark(&holder)
+        self.end_maintenance(&holder)
     }
 
     fn repair(&self, holder: String, fixes: Vec<Fix>) -> Result<u64> {
-        self.apply_fixes(&holder, &fixes)
+        self.repair(&holder, &fixes)
     }
 
     fn doubt(&self, found: Vec<(Digest, Extent)>) -> Result<u64> {
-        self.doubt_objects(&found)
+        self.doubt(&found)
     }
 
     fn absent(&self) -> Result<u64> {
-        self.absent_objects()
+        self.absent()
     }
 
     fn begin_rebuild(&self, holder: String) -> Result<()> {
-        self.clear_rebuilt(&holder)
+        self.begin_rebuild(&holder)
     }
 
     fn put_rebuilt(
@@ -433,7 +433,7 @@ impl Registry for EngineRegistry {
         objects: Vec<Rebuilt>,
         packs: Vec<PackInfo>,
     ) -> Result<()> {
-        self.write_rebuilt(&holder, &objects, &packs)
+        self.put_rebuilt(&holder, &objects, &packs)
     }
 
     fn scan_rebuilt(&self, after: Option<Digest>, limit: u32) -> Result<Vec<(Digest, Located)>> {
@@ -441,19 +441,19 @@ impl Registry for EngineRegistry {
     }
 
     fn locate_rebuilt(&self, digests: Vec<Digest>) -> Result<Vec<Option<Located>>> {
-        self.find_rebuilt(&digests)
+        self.locate_rebuilt(&digests)
     }
 
     fn swap_rebuilt(&self, holder: String) -> Result<bool> {
-        self.swap_step(&holder)
+        self.swap_rebuilt(&holder)
     }
 
     fn begin_run(&self, start: RunStart, resume: Resume) -> Result<RunInfo> {
-        self.open_or_begin_run(&start, resume)
+        self.begin_run(&start, resume)
     }
 
     fn run(&self, id: RunId) -> Result<RunInfo> {
-        self.show_run(&id)
+        self.run(&id)
     }
 
     fn runs(
@@ -462,35 +462,35 @@ impl Registry for EngineRegistry {
         after: Option<(Timestamp, RunId)>,
         limit: u32,
     ) -> Result<Page<RunInfo>> {
-        self.list_runs(&project, after.as_ref(), limit)
+        self.runs(&project, after.as_ref(), limit)
     }
 
     fn heartbeat(&self, id: RunId) -> Result<()> {
-        self.beat_run(&id)
+        self.heartbeat(&id)
     }
 
     fn log(&self, id: RunId, log: RunLog) -> Result<RunInfo> {
-        self.add_to_run(&id, &log)
+        self.log(&id, &log)
     }
 
     fn rows(&self, id: RunId, from: u64, limit: u32) -> Result<Page<MetricRow>> {
-        self.rows_of_run(&id, from, limit)
+        self.rows(&id, from, limit)
     }
 
     fn crash_run(&self, id: RunId, holder: String) -> Result<RunInfo> {
-        self.end_crashed_run(&id, &holder)
+        self.crash_run(&id, &holder)
     }
 
     fn end_run(&self, id: RunId, state: RunState, exit_code: Option<i32>) -> Result<RunInfo> {
-        self.finish_run(&id, state, exit_code)
+        self.end_run(&id, state, exit_code)
     }
 
     fn remove_run(&self, id: RunId) -> Result<RunInfo> {
-        self.delete_run(&id)
+        self.remove_run(&id)
     }
 
     fn lookup_for_run(&self, id: RunId, reference: Reference) -> Result<VersionInfo> {
-        self.resolve_for_run(&id, &reference)
+        self.lookup_for_run(&id, &reference)
     }
 
     fn add_use(
@@ -500,7 +500,7 @@ impl Registry for EngineRegistry {
         number: VersionNumber,
         alias: Option<Alias>,
     ) -> Result<()> {
-        self.add_used(&id, &path, number, alias.as_ref())
+        self.add_use(&id, &path, number, alias.as_ref())
     }
 
     fn edges(
@@ -510,11 +510,11 @@ impl Registry for EngineRegistry {
         after: Option<(ArtifactPath, VersionNumber)>,
         limit: u32,
     ) -> Result<Page<Edge>> {
-        self.edges_of_run(&id, logged, after.as_ref(), limit)
+        self.edges(&id, logged, after.as_ref(), limit)
     }
 
     fn logger(&self, path: ArtifactPath, number: VersionNumber) -> Result<Option<RunId>> {
-        self.find_logger(&path, number)
+        self.logger(&path, number)
     }
 
     fn users(
@@ -524,15 +524,15 @@ impl Registry for EngineRegistry {
         after: Option<RunId>,
         limit: u32,
     ) -> Result<Page<RunId>> {
-        self.list_users(&path, number, after.as_ref(), limit)
+        self.users(&path, number, after.as_ref(), limit)
     }
 
     fn create_sweep(&self, sweep: SweepInfo) -> Result<SweepInfo> {
-        self.make_sweep(&sweep)
+        self.create_sweep(&sweep)
     }
 
     fn sweep(&self, id: SweepId) -> Result<SweepInfo> {
-        self.show_sweep(&id)
+        self.sweep(&id)
     }
 
     fn sweeps(
@@ -541,7 +541,7 @@ impl Registry for EngineRegistry {
         after: Option<SweepId>,
         limit: u32,
     ) -> Result<Page<SweepInfo>> {
-        self.list_sweeps(&project, after.as_ref(), limit)
+        self.sweeps(&project, after.as_ref(), limit)
     }
 
     fn runs_of_sweep(
@@ -550,7 +550,7 @@ impl Registry for EngineRegistry {
         after: Option<RunId>,
         limit: u32,
     ) -> Result<Page<RunInfo>> {
-        self.list_runs_of_sweep(&id, after.as_ref(), limit)
+        self.runs_of_sweep(&id, after.as_ref(), limit)
     }
 
     fn group(
@@ -559,11 +559,11 @@ impl Registry for EngineRegistry {
         group: GroupName,
         wanted: Option<ArtifactType>,
     ) -> Result<Option<GroupInfo>> {
-        self.find_group(&path, &group, wanted.as_ref())
+        self.group(&path, &group, wanted.as_ref())
     }
 
     fn open_group(&self, path: ArtifactPath, group: GroupName) -> Result<GroupInfo> {
-        self.find_open_group(&path, &group)
+        self.open_group(&path, &group)
     }
 
     fn open_groups(
@@ -572,7 +572,7 @@ impl Registry for EngineRegistry {
         after: Option<(ArtifactPath, GroupName)>,
         limit: u32,
     ) -> Result<Vec<GroupInfo>> {
-        self.list_open_groups(path.as_ref(), after.as_ref(), limit)
+        self.open_groups(path.as_ref(), after.as_ref(), limit)
     }
 
     fn parts(
@@ -582,18 +582,18 @@ impl Registry for EngineRegistry {
         after: u64,
         limit: u32,
     ) -> Result<Vec<PartInfo>> {
-        self.list_parts(&path, &group, after, limit)
+        self.parts(&path, &group, after, limit)
     }
 
     fn add_part(&self, lease: LeaseId, part: NewPart) -> Result<AddedPart> {
-        self.append_part(lease, &part)
+        self.add_part(lease, &part)
     }
 
     fn seal_group(&self, lease: LeaseId, request: SealRequest) -> Result<Committed> {
-        self.commit_group(lease, &request)
+        self.seal_group(lease, &request)
     }
 
     fn discard_group(&self, path: ArtifactPath, group: GroupName, last: u64) -> Result<()> {
-        self.discard_parts(&path, &group, last)
+        self.discard_group(&path, &group, last)
     }
 }

@@ -191,7 +191,7 @@ fn remove_parts(
 
 impl EngineRegistry {
     /// Fails with [`Kind::Conflict`] when a part of type `wanted` could not be added.
-    pub(super) fn find_group(
+    pub(super) fn group(
         &self,
         path: &ArtifactPath,
         group: &GroupName,
@@ -204,7 +204,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn find_open_group(
+    pub(super) fn open_group(
         &self,
         path: &ArtifactPath,
         group: &GroupName,
@@ -212,7 +212,7 @@ impl EngineRegistry {
         self.read(|view| open(view, path, group))
     }
 
-    pub(super) fn list_open_groups(
+    pub(super) fn open_groups(
         &self,
         path: Option<&ArtifactPath>,
         after: Option<&(ArtifactPath, GroupName)>,
@@ -240,7 +240,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_parts(
+    pub(super) fn parts(
         &self,
         path: &ArtifactPath,
         group: &GroupName,
@@ -255,7 +255,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn append_part(&self, lease: LeaseId, new: &NewPart) -> Result<AddedPart> {
+    pub(super) fn add_part(&self, lease: LeaseId, new: &NewPart) -> Result<AddedPart> {
         if new.writer.len() > WRITER_MAX_BYTES {
             let what = format!("a writer's name has at most {WRITER_MAX_BYTES} bytes");
             return Err(Error::new(Kind::Usage, what));
@@ -305,7 +305,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn commit_group(&self, lease: LeaseId, request: &SealRequest) -> Result<Committed> {
+    pub(super) fn seal_group(&self, lease: LeaseId, request: &SealRequest) -> Result<Committed> {
         let SealRequest { group, commit, .. } = request;
         let (now, asked) = ((self.clock)(), fingerprint(request));
         self.write_names(&commit.path, |transaction| {
@@ -335,7 +335,7 @@ impl EngineRegistry {
     }
 
     /// What came after `last` stays; done already, it does nothing.
-    pub(super) fn discard_parts(
+    pub(super) fn discard_group(
         &self,
         path: &ArtifactPath,
         group: &GroupName,

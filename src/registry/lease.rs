@@ -151,7 +151,7 @@ enum Given {
 }
 
 impl EngineRegistry {
-    pub(super) fn begin_lease(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
+    pub(super) fn begin(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
         let now = (self.clock)();
         let expires = match holder {
             DRAFT_HOLDER => Timestamp(u64::MAX),
@@ -170,12 +170,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn adopt_lease(&self, id: LeaseId, judged: &Judged) -> Result<()> {
+    pub(super) fn adopt(&self, id: LeaseId, judged: &Judged) -> Result<()> {
         let now = (self.clock)();
         self.write(Durability::Immediate, |transaction| take_over(transaction, judged, id, now))
     }
 
-    pub(super) fn renew_lease(&self, id: LeaseId) -> Result<()> {
+    pub(super) fn renew(&self, id: LeaseId) -> Result<()> {
         let now = (self.clock)();
         self.write_aside(Durability::Eventual, |transaction| {
             let mut record = live_lease(&*transaction, id)?;
@@ -187,7 +187,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_leases(&self) -> Result<Vec<LeaseInfo>> {
+    pub(super) fn leases(&self) -> Result<Vec<LeaseInfo>> {
         let now = (self.clock)();
         self.read(|view| {
             let mut leases = Vec::new();
@@ -201,11 +201,11 @@ impl EngineRegistry {
     }
 
     /// In steps, each a transaction of bounded size; interrupted, it goes on where it was.
-    pub(super) fn release_lease(&self, id: LeaseId) -> Result<()> {
+    pub(super) fn release(&self, id: LeaseId) -> Result<()> {
         self.give_up(id, |_| Some(Given::Ended)).map(drop)
     }
 
-    pub(super) fn leave_lease(&self, id: LeaseId) -> Result<u64> {
+    pub(super) fn leave(&self, id: LeaseId) -> Result<u64> {
         self.give_up(id, |record| match record.holder.as_str() {
             DRAFT_HOLDER => None,
             ENDING_HOLDER => Some(Given::Ended),
@@ -214,7 +214,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn end_judged_lease(&self, judged: &Judged, wholly: bool) -> Result<u64> {
+    pub(super) fn end_lease(&self, judged: &Judged, wholly: bool) -> Result<u64> {
         let now = (self.clock)();
         self.give_up(judged.lease, |record| match record.holder.as_str() {
             DRAFT_HOLDER => None,

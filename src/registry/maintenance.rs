@@ -70,11 +70,11 @@ fn refuse_writers(view: &dyn View, idle: &[LeaseId]) -> Result<()> {
 }
 
 impl EngineRegistry {
-    pub(super) fn find_mark(&self) -> Result<Option<Maintenance>> {
+    pub(super) fn maintenance(&self) -> Result<Option<Maintenance>> {
         self.read(|view| mark(view))
     }
 
-    pub(super) fn set_mark(
+    pub(super) fn begin_maintenance(
         &self,
         mode: MaintenanceMode,
         holder: &str,
@@ -101,7 +101,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn renew_mark(&self, holder: &str) -> Result<()> {
+    pub(super) fn renew_maintenance(&self, holder: &str) -> Result<()> {
         let now = (self.clock)();
         self.write_aside(Durability::Eventual, |transaction| {
             let mark = held_mark(&*transaction, holder)?;
@@ -109,7 +109,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn remove_mark(&self, holder: &str) -> Result<()> {
+    pub(super) fn end_maintenance(&self, holder: &str) -> Result<()> {
         self.write_aside(Durability::Immediate, |transaction| match mark(&*transaction)? {
             Some(mark) if mark.holder == holder => {
                 if mark.mode == MaintenanceMode::Swap {

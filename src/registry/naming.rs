@@ -191,7 +191,7 @@ fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
 }
 
 impl EngineRegistry {
-    pub(super) fn list_projects(&self) -> Result<Vec<ProjectInfo>> {
+    pub(super) fn projects(&self) -> Result<Vec<ProjectInfo>> {
         self.read(|view| {
             let mut projects = Vec::new();
             each_below(view, Key::of(Space::Project), &mut |key, _| {
@@ -209,7 +209,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_artifacts(
+    pub(super) fn artifacts(
         &self,
         project: &ProjectName,
         after: Option<&ArtifactName>,
@@ -232,7 +232,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_versions(
+    pub(super) fn versions(
         &self,
         path: &ArtifactPath,
         after: Option<VersionNumber>,
@@ -268,7 +268,7 @@ mod tests {
     use crate::registry::engine::memory::MemoryEngine;
     use crate::registry::{CommitRequest, Registry, system_clock};
 
-    fn commit(registry: &EngineRegistry, seed: u8) {
+    fn commit(registry: &dyn Registry, seed: u8) {
         let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
         let pack = PackId([seed + 1; 16]);
         registry.register_pack(lease, pack).unwrap();
@@ -305,7 +305,7 @@ mod tests {
             EngineRegistry::open(Box::new(MemoryEngine::default()), system_clock()).unwrap();
         let path: ArtifactPath = "p/a".parse().unwrap();
         let told = || {
-            let info = registry.show_artifact(&path).unwrap();
+            let info = registry.artifact(&path).unwrap();
             (info.versions, info.newest.map(|number| number.0))
         };
         for seed in 0..4 {
@@ -313,7 +313,7 @@ mod tests {
         }
         forget_count(&registry, &path);
         assert_eq!(told(), (4, Some(3)));
-        registry.delete("p/a:v3".parse().unwrap(), true).unwrap();
+        registry.delete(&"p/a:v3".parse().unwrap(), true).unwrap();
         assert_eq!(told(), (3, Some(2)));
         forget_count(&registry, &path);
         commit(&registry, 9);

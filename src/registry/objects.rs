@@ -155,11 +155,11 @@ pub(super) fn remove(
 }
 
 impl EngineRegistry {
-    pub(super) fn locate_objects(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+    pub(super) fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         self.read(|view| digests.iter().map(|digest| object(view, digest)).collect())
     }
 
-    pub(super) fn find_missing(
+    pub(super) fn missing(
         &self,
         lease: LeaseId,
         mut digests: Vec<Digest>,
@@ -199,7 +199,7 @@ impl EngineRegistry {
     }
 
     /// Durable at once: after a crash every pack on the disk is known, so none is ever lost.
-    pub(super) fn announce_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
+    pub(super) fn register_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
         self.write(Durability::Immediate, |transaction| {
             live_lease(&*transaction, lease)?;
             if let Some(bytes) = transaction.get(&keys::pack(id))? {
@@ -216,7 +216,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn register_objects(
+    pub(super) fn add_objects(
         &self,
         lease: LeaseId,
         id: PackId,
@@ -258,7 +258,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn absent_objects(&self) -> Result<u64> {
+    pub(super) fn absent(&self) -> Result<u64> {
         self.read(|view| read_counter(view, ABSENT))
     }
 
@@ -284,7 +284,7 @@ impl EngineRegistry {
     }
 
     /// One transaction: a reader finds each object in one of the two packs.
-    pub(super) fn relocate_objects(
+    pub(super) fn relocate(
         &self,
         lease: LeaseId,
         (from, to): (PackId, PackId),
@@ -331,12 +331,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn find_pack(&self, id: PackId) -> Result<Option<PackInfo>> {
+    pub(super) fn pack(&self, id: PackId) -> Result<Option<PackInfo>> {
         let key = keys::pack(id);
         self.read(|view| view.get(&key)?.map(|value| pack_info(&key, &value)).transpose())
     }
 
-    pub(super) fn page_of_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
+    pub(super) fn scan_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
         let (start, to) = Key::of(Space::Pack).range();
         let from = after.map_or(start, |id| keys::next(&keys::pack(id)));
         self.read(|view| {
@@ -345,7 +345,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn count_packs(&self) -> Result<RegistryInfo> {
+    pub(super) fn info(&self) -> Result<RegistryInfo> {
         self.read(|view| {
             let mut info = RegistryInfo::default();
             each_below(view, Key::of(Space::Pack), &mut |key, value| {

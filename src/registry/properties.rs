@@ -114,11 +114,11 @@ fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {
 }
 
 impl EngineRegistry {
-    pub(super) fn show_artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
+    pub(super) fn artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
         self.read(|view| artifact_info(view, path.clone(), known_artifact(view, path)?))
     }
 
-    pub(super) fn alter_artifact(
+    pub(super) fn update_artifact(
         &self,
         path: &ArtifactPath,
         update: &ArtifactUpdate,
@@ -131,7 +131,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn check_time(&self, trusted: bool) -> Result<Timestamp> {
+    pub(super) fn time_to_expire(&self, trusted: bool) -> Result<Timestamp> {
         let now = (self.clock)();
         self.write(Durability::Immediate, |transaction| {
             if !trusted {
@@ -142,7 +142,7 @@ impl EngineRegistry {
         Ok(now)
     }
 
-    pub(super) fn expire_version(
+    pub(super) fn expire(
         &self,
         path: &ArtifactPath,
         number: VersionNumber,

@@ -61,7 +61,7 @@ fn in_space(key: &[u8], space: Space) -> Vec<u8> {
 
 impl EngineRegistry {
     /// Clears what an earlier rebuild left.
-    pub(super) fn clear_rebuilt(&self, holder: &str) -> Result<()> {
+    pub(super) fn begin_rebuild(&self, holder: &str) -> Result<()> {
         for space in [Space::RebuiltObject, Space::RebuiltPack] {
             let (from, to) = Key::of(space).range();
             loop {
@@ -79,7 +79,7 @@ impl EngineRegistry {
         Ok(())
     }
 
-    pub(super) fn write_rebuilt(
+    pub(super) fn put_rebuilt(
         &self,
         holder: &str,
         objects: &[Rebuilt],
@@ -111,7 +111,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn find_rebuilt(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+    pub(super) fn locate_rebuilt(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         self.read(|view| {
             let find = |digest| {
                 let key = in_space(&keys::object(digest), Space::RebuiltObject);
@@ -122,7 +122,7 @@ impl EngineRegistry {
     }
 
     /// One step; whether it was the last.
-    pub(super) fn swap_step(&self, holder: &str) -> Result<bool> {
+    pub(super) fn swap_rebuilt(&self, holder: &str) -> Result<bool> {
         let now = (self.clock)();
         self.write_aside(Durability::Immediate, |transaction| {
             let mark = held_mark(&*transaction, holder)?;

@@ -216,7 +216,7 @@ fn is_new_token(transaction: &mut dyn Transaction, id: &RunId, token: u64) -> Re
 }
 
 impl EngineRegistry {
-    pub(super) fn open_or_begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
+    pub(super) fn begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
         check(start)?;
         self.clear_rows(&start.id)?;
         let now = (self.clock)();
@@ -258,12 +258,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn show_run(&self, id: &RunId) -> Result<RunInfo> {
+    pub(super) fn run(&self, id: &RunId) -> Result<RunInfo> {
         let now = (self.clock)();
         self.read(|view| Ok(known_run(view, id)?.seen_at(now)))
     }
 
-    pub(super) fn list_runs(
+    pub(super) fn runs(
         &self,
         project: &ProjectName,
         after: Option<&(Timestamp, RunId)>,
@@ -295,11 +295,11 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn beat_run(&self, id: &RunId) -> Result<()> {
+    pub(super) fn heartbeat(&self, id: &RunId) -> Result<()> {
         self.change_run(id, Durability::Eventual, |_, _| Ok(())).map(drop)
     }
 
-    pub(super) fn add_to_run(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
+    pub(super) fn log(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
         let now = (self.clock)();
         self.change_run(id, Durability::Immediate, |transaction, run| {
             // Asked twice, by who heard no answer.
@@ -327,7 +327,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn rows_of_run(&self, id: &RunId, from: u64, limit: u32) -> Result<Page<MetricRow>> {
+    pub(super) fn rows(&self, id: &RunId, from: u64, limit: u32) -> Result<Page<MetricRow>> {
         self.read(|view| {
             known_run(view, id)?;
             let (_, to) = Key::of(Space::Row).name(id.as_str()).range();
@@ -337,7 +337,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn finish_run(
+    pub(super) fn end_run(
         &self,
         id: &RunId,
         state: RunState,
@@ -358,7 +358,7 @@ impl EngineRegistry {
     }
 
     /// Nothing happens to a run that has ended, or that another process goes on with.
-    pub(super) fn end_crashed_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
+    pub(super) fn crash_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
         let now = (self.clock)();
         let lives = |run: &RunInfo| {
             run.state == RunState::Running && run.start.holder.as_deref() == Some(holder)
@@ -399,7 +399,7 @@ impl EngineRegistry {
 
     /// The run first and its rows behind it: one that goes on after all loses nothing. Rows that an interrupted
     /// removal left go with the next, or before a run of that id begins.
-    pub(super) fn delete_run(&self, id: &RunId) -> Result<RunInfo> {
+    pub(super) fn remove_run(&self, id: &RunId) -> Result<RunInfo> {
         let run = self.forget_run(id);
         self.clear_rows(id)?;
         run
@@ -434,7 +434,7 @@ impl EngineRegistry {
     }
 
     /// What a reference is for a run: aliases stay what they were when it first looked.
-    pub(super) fn resolve_for_run(&self, id: &RunId, reference: &Reference) -> Result<VersionInfo> {
+    pub(super) fn lookup_for_run(&self, id: &RunId, reference: &Reference) -> Result<VersionInfo> {
         let Selector::Alias(alias) = &reference.selector else {
             return self.read(|view| lookup(view, reference));
         };
@@ -463,7 +463,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn add_used(
+    pub(super) fn add_use(
         &self,
         id: &RunId,
         path: &ArtifactPath,
@@ -486,7 +486,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn edges_of_run(
+    pub(super) fn edges(
         &self,
         id: &RunId,
         logged: bool,
@@ -507,7 +507,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn find_logger(
+    pub(super) fn logger(
         &self,
         path: &ArtifactPath,
         number: VersionNumber,
@@ -518,7 +518,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_users(
+    pub(super) fn users(
         &self,
         path: &ArtifactPath,
         number: VersionNumber,

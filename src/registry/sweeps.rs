@@ -39,7 +39,7 @@ impl EngineRegistry {
         transaction.put(&keys::run_of_sweep(id, &start.id), &[])
     }
 
-    pub(super) fn make_sweep(&self, sweep: &SweepInfo) -> Result<SweepInfo> {
+    pub(super) fn create_sweep(&self, sweep: &SweepInfo) -> Result<SweepInfo> {
         sweep.config.check()?;
         let now = (self.clock)();
         let sweep = SweepInfo { created: now, ..sweep.clone() };
@@ -60,11 +60,11 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn show_sweep(&self, id: &SweepId) -> Result<SweepInfo> {
+    pub(super) fn sweep(&self, id: &SweepId) -> Result<SweepInfo> {
         self.read(|view| known_sweep(view, id))
     }
 
-    pub(super) fn list_sweeps(
+    pub(super) fn sweeps(
         &self,
         project: &ProjectName,
         after: Option<&SweepId>,
@@ -89,7 +89,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn list_runs_of_sweep(
+    pub(super) fn runs_of_sweep(
         &self,
         id: &SweepId,
         after: Option<&RunId>,
