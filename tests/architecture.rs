@@ -129,6 +129,30 @@ fn foreign_crates_stay_behind_their_walls() {
 }
 
 #[test]
+fn tests_of_a_file_stand_at_its_end() {
+    let mut broken = Vec::new();
+    for (path, text) in all() {
+        let Some((_, tests)) = text.split_once("#[cfg(test)]\n") else { continue };
+        let body = tests.strip_prefix("mod tests {\n").and_then(|rest| rest.strip_suffix("\n}\n"));
+        let ends_early = |body: &str| body.lines().any(|line| line == "}");
+        if body.is_none_or(ends_early) {
+            broken.push(path);
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Returns whether a line begins a function, of whatever visibility and kind.
+fn begins_function(line: &str) -> bool {
+    let line = match line.strip_prefix("pub(").and_then(|rest| rest.split_once(") ")) {
+        Some((_, rest)) => rest,
+        None => line.strip_prefix("pub ").unwrap_or(line),
+    };
+    let mut words = line.split(' ').skip_while(|word| ["const", "async", "unsafe"].contains(word));
+    words.next() == Some("fn")
+}
+
+#[test]
 fn files_and_functions_are_short() {
     let mut long = Vec::new();
     for (path, text) in all() {
@@ -139,10 +163,7 @@ fn files_and_functions_are_short() {
         let mut begun: Option<(usize, usize, &str)> = None;
         for (number, line) in text.lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
-            let begins =
-                ["fn ", "pub fn ", "pub(super) fn ", "async fn ", "const fn ", "pub const fn "]
-                    .iter()
-                    .any(|start| line.trim_start().starts_with(start));
+            let begins = begins_function(line.trim_start());
             match begun {
                 None if begins && !line.trim_end().ends_with(';') => {
                     begun = Some((number, indent, line.trim()));

@@ -1,6 +1,6 @@
 //! Maintenance: one process at a time puts the object table right, or moves the store.
 //!
-//! The mark is in the registry and durable (`registry/maintenance.rs`). A thread renews it; a mark whose holder is known
+//! The mark is in the registry and durable (`registry/upkeep/maintenance.rs`). A thread renews it; a mark whose holder is known
 //! to be dead, or that was not renewed for long, is taken over by whoever comes next.
 
 use std::sync::Arc;

@@ -6,35 +6,43 @@
 //! live objects; `refs` of an object is exactly the number of nodes, versions and parts of open
 //! groups that point at it; an object goes only when nothing refers to it and no lease pins it.
 
-mod alias;
-mod api;
-mod check;
+mod call;
 mod clock;
-mod commit;
 mod counter;
-mod delete;
 pub mod engine;
 mod engine_registry;
 mod groups;
 mod keys;
-mod lease;
-mod maintenance;
-mod naming;
+mod leases;
+mod names;
 mod objects;
 mod paging;
-mod pins;
-mod properties;
-mod rebuild;
 mod record;
 mod runs;
-mod sweeps;
+mod upkeep;
+mod versions;
 
-pub use api::{
-    Added, AliasChange, ArtifactUpdate, Call, Changes, CommitRequest, DRAFT_HOLDER, Detail, Fix,
-    Judged, LeaseId, LeaseInfo, PackInfo, Page, Rebuilt, Registry, RegistryInfo, Transport, Update,
-    dispatch,
-};
+pub use call::{Call, Transport, dispatch};
 pub use clock::{Clock, system_clock};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
-pub use groups::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
+pub use groups::part::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
+pub use groups::{Groups, GroupsCall};
+pub use leases::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo, Leases, LeasesCall};
+pub use names::{AliasChange, ArtifactUpdate, Changes, Names, NamesCall};
+pub use objects::{Added, Objects, ObjectsCall, PackInfo, RegistryInfo};
+pub use paging::Page;
 pub use record::{Maintenance, MaintenanceMode};
+pub use runs::{Runs, RunsCall};
+pub use upkeep::{Fix, Rebuilt, Upkeep, UpkeepCall};
+pub use versions::{CommitRequest, Detail, Update, Versions, VersionsCall};
+
+/// Everything a registry can be asked. Errors have the kinds of [`crate::error::Kind`]; a name that is not there is
+/// `NotFound`, a registry that cannot be reached `Unavailable`.
+pub trait Registry: Names + Versions + Objects + Leases + Runs + Groups + Upkeep {}
+
+impl<T: Names + Versions + Objects + Leases + Runs + Groups + Upkeep> Registry for T {}
+
+/// The traits of all subjects, for those who hold a registry of a known type.
+pub mod prelude {
+    pub use super::{Groups, Leases, Names, Objects, Registry, Runs, Upkeep, Versions};
+}

@@ -1,9 +1,19 @@
 //! Listings in parts that are bounded in number and in bytes.
 
-use super::api::Page;
 use super::engine::{Pair, View};
+use serde::{Deserialize, Serialize};
+
 use super::keys;
 use crate::error::Result;
+
+/// A part of a listing: as many as were asked for, or fewer when they are large.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// What is in it.
+    pub items: Vec<T>,
+    /// Whether there may be more behind it.
+    pub more: bool,
+}
 
 /// Bytes of values in one part of a listing: enough for thousands of usual records, and little enough
 /// for many who ask at once. The last value may go beyond it, and there is always one.

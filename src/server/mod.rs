@@ -30,7 +30,7 @@ use crate::protocol::drafts::DraftTransport;
 use crate::protocol::{
     RPC_PATH, Service, decode_call, decode_request, encode_answer, encode_value,
 };
-use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, Registry, dispatch};
+use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, NamesCall, Registry, dispatch};
 
 /// Where scrapers look.
 const METRICS_PATH: &str = "/metrics";
@@ -202,7 +202,7 @@ async fn registry(shared: Shared, mut call: Call) -> Response<Body> {
     // Waiting for a change may be cut short at any time; anything else is finished.
     let mut active = None;
     match &mut call {
-        Call::ChangesAfter { after, wait_milliseconds } => {
+        Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) => {
             if let Some(changed) = shared.services.changed {
                 wait_for_change(changed, *after, std::mem::take(wait_milliseconds)).await;
             }

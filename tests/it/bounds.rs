@@ -7,7 +7,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use artifactfs::Registry;
 use artifactfs::client::Client;
 use artifactfs::error::{Error, Kind};
 use artifactfs::model::digest::Digest;
@@ -15,8 +14,10 @@ use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::{DESCRIPTION_MAX_BYTES, Metadata};
 use artifactfs::protocol::{RPC_PATH, Service, encode_answer, encode_request};
 use artifactfs::registry::engine::memory::MemoryEngine;
+use artifactfs::registry::prelude::*;
 use artifactfs::registry::{
-    Call, CommitRequest, Detail, EngineRegistry, LeaseId, Update, dispatch, system_clock,
+    Call, CommitRequest, Detail, EngineRegistry, LeaseId, NamesCall, Update, VersionsCall,
+    dispatch, system_clock,
 };
 use rustix::fs::{FlockOperation, flock};
 
@@ -58,7 +59,8 @@ fn a_listing_of_versions_with_much_metadata_comes_in_short_answers() {
     let (mut after, mut seen) = (None, 0);
     loop {
         let (limit, detail) = (500, Detail::Full);
-        let call = Call::Versions { path: path.clone(), after, limit, detail };
+        let call =
+            Call::Versions(VersionsCall::Versions { path: path.clone(), after, limit, detail });
         let answer = dispatch(&registry, call).unwrap();
         assert!(answer.len() < 16 << 20, "{} bytes", answer.len());
         let page = registry.versions(path.clone(), after, limit, detail).unwrap();
@@ -70,8 +72,12 @@ fn a_listing_of_versions_with_much_metadata_comes_in_short_answers() {
         }
     }
     assert_eq!(seen, 40);
-    let call =
-        Call::Versions { path: path.clone(), after: None, limit: 500, detail: Detail::Brief };
+    let call = Call::Versions(VersionsCall::Versions {
+        path: path.clone(),
+        after: None,
+        limit: 500,
+        detail: Detail::Brief,
+    });
     assert!(dispatch(&registry, call).unwrap().len() < 10_000);
 }
 
@@ -162,7 +168,7 @@ fn however_many_wait_for_changes_others_are_answered() {
     let last = Client::connect(&socket).unwrap().changes(u64::MAX - 1, 0).unwrap().last;
     let wait = |after| {
         let mut waiter = UnixStream::connect(&socket).unwrap();
-        let call = Call::ChangesAfter { after, wait_milliseconds: 25_000 };
+        let call = Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds: 25_000 });
         waiter.write_all(&request(&call)).unwrap();
         waiter.set_nonblocking(true).unwrap();
         waiter

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use artifactfs::Registry;
 use artifactfs::error::Kind;
 use artifactfs::model::name::RunId;
 use artifactfs::model::run::{
@@ -13,6 +12,7 @@ use artifactfs::model::run::{
 use artifactfs::model::version::{Metadata, Timestamp};
 use artifactfs::registry::EngineRegistry;
 use artifactfs::registry::engine::memory::MemoryEngine;
+use artifactfs::registry::prelude::*;
 
 fn registry() -> (EngineRegistry, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(1_000));

@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use artifactfs::Registry;
 use artifactfs::client::Client;
+use artifactfs::registry::prelude::*;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, host, until};

@@ -17,7 +17,8 @@ use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, ObjectKind, PackId};
 use artifactfs::model::version::Timestamp;
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::{CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo, Registry};
+use artifactfs::registry::prelude::*;
+use artifactfs::registry::{CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo};
 
 use self::stepped::{Gated, Stepped};
 

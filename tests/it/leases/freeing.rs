@@ -6,7 +6,7 @@ use std::path::Path;
 use artifactfs::model::object::{ObjectKind, PackId};
 use artifactfs::ops::delete::{self, Reclaim};
 use artifactfs::ops::repository::Repository;
-use artifactfs::registry::Registry;
+use artifactfs::registry::prelude::*;
 
 use super::{object, open, put_tree, reap, registry, request, temporary};
 use crate::world::{World, noise, write};

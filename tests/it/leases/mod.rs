@@ -20,9 +20,10 @@ use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
+use artifactfs::registry::prelude::*;
 use artifactfs::registry::{
-    Call, CommitRequest, EngineRegistry, Judged, LeaseId, Registry, Transport, dispatch,
-    system_clock,
+    Call, CommitRequest, EngineRegistry, Judged, LeaseId, LeasesCall, ObjectsCall, Transport,
+    VersionsCall, dispatch, system_clock,
 };
 
 use crate::world::{World, noise, until, write};
@@ -181,7 +182,7 @@ fn a_put_goes_on_with_what_goes_over_to_a_killed_one_late() {
     let stored = store_tree(&*repository.registry, first, 1).unwrap();
     let mut second = None;
     *meddled.before.lock().unwrap() = Some(Box::new(move |registry, call| {
-        if matches!(call, Call::Adopt { .. }) && second.is_none() {
+        if matches!(call, Call::Leases(LeasesCall::Adopt { .. })) && second.is_none() {
             let late = registry.begin(purpose.clone(), killed_process(2))?;
             registry.adopt(late, dead(first, &killed_process(1)))?;
             second = Some(late);
@@ -383,7 +384,7 @@ fn a_writer_whose_lease_was_ended_removes_the_pack_it_had_just_stored() {
     let (repository, meddled) = open(&dir.path().join("repo"));
     large(&dir.path().join("src"), 1, 3);
     *meddled.before.lock().unwrap() = Some(Box::new(|registry, call| {
-        if let Call::AddObjects { lease, .. } = call {
+        if let Call::Objects(ObjectsCall::AddObjects { lease, .. }) = call {
             // Somebody takes the writer for dead, and frees what it has.
             let holder = registry.leases()?[0].holder.clone();
             registry.end_lease(dead(*lease, &holder), true)?;
@@ -408,7 +409,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     large(&source, 2, 30);
     let mut added = 0;
     *meddled.before.lock().unwrap() = Some(Box::new(move |_, call| {
-        if let Call::AddObjects { .. } = call {
+        if let Call::Objects(ObjectsCall::AddObjects { .. }) = call {
             added += 1;
             if added == 3 {
                 return Err(Error::new(Kind::TimedOut, "it took too long"));
@@ -432,7 +433,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     // One that failed for good keeps nothing.
     fs::write(source.join("more"), noise(3, 1_000_000)).unwrap();
     *meddled.before.lock().unwrap() = Some(Box::new(|_, call| match call {
-        Call::Commit { .. } => Err(Error::new(Kind::Conflict, "no")),
+        Call::Versions(VersionsCall::Commit { .. }) => Err(Error::new(Kind::Conflict, "no")),
         _ => Ok(()),
     }));
     let before = repository.registry.info().unwrap();

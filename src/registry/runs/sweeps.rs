@@ -1,16 +1,16 @@
 //! Sweeps: runs that are tried for the best value of one metric.
 
-use super::api::Page;
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::EngineRegistry;
-use super::keys::{self, Key, Space};
-use super::naming::name_in;
-use super::paging::{Filling, page};
-use super::record;
-use super::runs::page_of_runs;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{ProjectName, RunId, SweepId};
 use crate::model::run::{RunInfo, RunStart, SweepInfo};
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::names::naming::name_in;
+use crate::registry::paging::Page;
+use crate::registry::paging::{Filling, page};
+use crate::registry::record;
+use crate::registry::runs::run::page_of_runs;
 
 /// The record of a sweep that is there.
 fn known(view: &dyn View, id: &SweepId) -> Result<Vec<u8>> {
@@ -26,7 +26,7 @@ fn known_sweep(view: &dyn View, id: &SweepId) -> Result<SweepInfo> {
 
 impl EngineRegistry {
     /// A run becomes part of a sweep, in the transaction that begins it.
-    pub(super) fn join_sweep(
+    pub(in crate::registry) fn join_sweep(
         transaction: &mut dyn Transaction,
         id: &SweepId,
         start: &RunStart,
@@ -39,7 +39,7 @@ impl EngineRegistry {
         transaction.put(&keys::run_of_sweep(id, &start.id), &[])
     }
 
-    pub(super) fn create_sweep(&self, sweep: &SweepInfo) -> Result<SweepInfo> {
+    pub(in crate::registry) fn create_sweep(&self, sweep: &SweepInfo) -> Result<SweepInfo> {
         sweep.config.check()?;
         let now = (self.clock)();
         let sweep = SweepInfo { created: now, ..sweep.clone() };
@@ -53,18 +53,18 @@ impl EngineRegistry {
                 let what = format!("sweep {} is there already", sweep.id);
                 return Err(Error::new(Kind::Conflict, what).hint("choose another id"));
             }
-            super::commit::open_project(transaction, &sweep.project, now)?;
+            crate::registry::versions::commit::open_project(transaction, &sweep.project, now)?;
             transaction.put(&keys::sweep_of_project(&sweep.project, &sweep.id), &[])?;
             transaction.put(&keys::sweep(&sweep.id), &record::encode(&sweep))?;
             Ok(sweep.clone())
         })
     }
 
-    pub(super) fn sweep(&self, id: &SweepId) -> Result<SweepInfo> {
+    pub(in crate::registry) fn sweep(&self, id: &SweepId) -> Result<SweepInfo> {
         self.read(|view| known_sweep(view, id))
     }
 
-    pub(super) fn sweeps(
+    pub(in crate::registry) fn sweeps(
         &self,
         project: &ProjectName,
         after: Option<&SweepId>,
@@ -89,7 +89,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn runs_of_sweep(
+    pub(in crate::registry) fn runs_of_sweep(
         &self,
         id: &SweepId,
         after: Option<&RunId>,

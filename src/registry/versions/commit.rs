@@ -1,20 +1,20 @@
 //! Committing: one transaction, after which readers see all of a version.
 
-use super::alias::{point, rewrite};
-use super::api::{CommitRequest, LeaseId, Update};
-use super::engine::{Transaction, View};
-use super::engine_registry::EngineRegistry;
-use super::keys;
-use super::lease::{answer, fingerprint, has_answered, live_lease};
-use super::naming;
-use super::objects::{PackCounts, add_reference};
-use super::properties::{check_said, hold_protected, would_be_over};
-use super::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactType, ProjectName, VersionNumber};
 use crate::model::properties::{Ttl, change_tags};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::{Committed, Timestamp};
+use crate::registry::engine::{Transaction, View};
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys;
+use crate::registry::leases::lease::{answer, fingerprint, has_answered, live_lease};
+use crate::registry::names::alias::{point, rewrite};
+use crate::registry::names::naming;
+use crate::registry::names::properties::{check_said, hold_protected, would_be_over};
+use crate::registry::objects::table::{PackCounts, add_reference};
+use crate::registry::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
+use crate::registry::{CommitRequest, LeaseId, Update};
 
 /// The highest version that exists.
 fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {
@@ -30,7 +30,7 @@ fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber,
 }
 
 impl EngineRegistry {
-    pub(super) fn commit(
+    pub(in crate::registry) fn commit(
         &self,
         lease: LeaseId,
         request: &CommitRequest,
@@ -52,7 +52,7 @@ impl EngineRegistry {
 }
 
 /// Makes the version, or finds that the newest has this content; moves aliases.
-pub(super) fn commit_in(
+pub(in crate::registry) fn commit_in(
     transaction: &mut dyn Transaction,
     request: &CommitRequest,
     now: Timestamp,
@@ -83,7 +83,13 @@ pub(super) fn commit_in(
             let time_seconds = time_after(&*transaction, &request.path, &artifact, before, now)?;
             add_version(transaction, request, artifact, now, time_seconds)?;
             if let Some(run) = &request.run {
-                super::runs::add_logged(transaction, run, &request.path, number, now)?;
+                crate::registry::runs::run::add_logged(
+                    transaction,
+                    run,
+                    &request.path,
+                    number,
+                    now,
+                )?;
             }
             Committed { path: request.path.clone(), number, new: true }
         }
@@ -126,7 +132,7 @@ fn expect(
 }
 
 /// Refuses to take `what`, which has a type, for something else.
-pub(super) fn refuse_other_type(
+pub(in crate::registry) fn refuse_other_type(
     what: &str,
     is: &ArtifactType,
     wanted: Option<&ArtifactType>,
@@ -167,7 +173,7 @@ fn open_artifact(
 }
 
 /// Makes a project that is not there.
-pub(super) fn open_project(
+pub(in crate::registry) fn open_project(
     transaction: &mut dyn Transaction,
     name: &ProjectName,
     now: Timestamp,

@@ -1,60 +1,25 @@
-//! Deleting: names are gone before bytes, and exactly what only a version had goes with it.
+//! Garbage: unreachable objects are collected, then the bytes of packs are reclaimed.
 //!
-//! `delete` takes one reference from the root. A count that reaches zero puts the object among the
-//! dead; `bury` takes dead objects out of the table and one reference from each of their
-//! children. Packs that lost objects wait to be purged. Each step is one transaction; whoever
-//! comes next goes on where an interrupted deletion stopped.
+//! A count that reaches zero marks its object unreachable; `collect` takes such objects out of the table, and one
+//! reference from each of their children. Packs that lost objects wait to be reclaimed. Each step is one transaction;
+//! whoever comes next goes on where an interrupted deletion stopped.
 
-use super::api::{LeaseId, PackInfo};
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, next_counter};
-use super::keys::{self, Key, Space};
-use super::lease::{is_live, live_lease};
-use super::naming::{count_one_less, lookup};
-use super::objects::{PackCounts, drop_reference, object, pack_info, remove};
-use super::properties::keep_protected;
-use super::record::{self, PackRecord};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};
-use crate::model::reference::Reference;
-use crate::model::version::VersionInfo;
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, next_counter};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::lease::{is_live, live_lease};
+use crate::registry::objects::table::{PackCounts, drop_reference, object, pack_info, remove};
+use crate::registry::record::{self, PackRecord};
+use crate::registry::{LeaseId, PackInfo};
 
 /// Marks read at once.
 const PAGE: usize = 1_000;
 
-/// Takes a version away with its aliases, and one reference from its root.
-pub(super) fn remove_version(transaction: &mut dyn Transaction, info: &VersionInfo) -> Result<()> {
-    EngineRegistry::drop_aliases(transaction, &info.path, info.number)?;
-    transaction.delete(&keys::version(&info.path, info.number))?;
-    count_one_less(transaction, &info.path, info.number)?;
-    let mut counts = PackCounts::default();
-    drop_reference(transaction, &mut counts, &info.root)?;
-    counts.store(transaction)
-}
-
 impl EngineRegistry {
-    pub(super) fn delete(
-        &self,
-        reference: &Reference,
-        delete_aliases: bool,
-    ) -> Result<VersionInfo> {
-        self.write_names(&reference.path, |transaction| {
-            let info = lookup(&*transaction, reference)?;
-            keep_protected(&info)?;
-            if !info.aliases.is_empty() && !delete_aliases {
-                let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
-                let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
-                return Err(
-                    Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
-                );
-            }
-            remove_version(transaction, &info)?;
-            Ok(info)
-        })
-    }
-
-    pub(super) fn unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
+    pub(in crate::registry) fn unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
         let (from, to) = Key::of(Space::Unreachable).range();
         self.write(Durability::Eventual, |transaction| {
             let mut dead = Vec::new();
@@ -69,7 +34,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn collect(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
+    pub(in crate::registry) fn collect(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
         self.write(Durability::Immediate, |transaction| {
             let mut counts = PackCounts::default();
             let mut freed = 0;
@@ -94,7 +59,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn reclaimable(
+    pub(in crate::registry) fn reclaimable(
         &self,
         after: Option<PackId>,
         limit: u32,
@@ -121,7 +86,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn defer_reclaim(&self, id: PackId, number: u64) -> Result<()> {
+    pub(in crate::registry) fn defer_reclaim(&self, id: PackId, number: u64) -> Result<()> {
         self.write(Durability::Immediate, |transaction| match mark(&*transaction, id)? {
             Some(mark) if mark.number == number => {
                 transaction.delete(&keys::reclaimable(id))?;
@@ -131,7 +96,11 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn claim_reclaim(&self, lease: LeaseId, id: PackId) -> Result<Option<u64>> {
+    pub(in crate::registry) fn claim_reclaim(
+        &self,
+        lease: LeaseId,
+        id: PackId,
+    ) -> Result<Option<u64>> {
         self.write(Durability::Immediate, |transaction| {
             live_lease(&*transaction, lease)?;
             if mark(&*transaction, id)?.is_none() {
@@ -150,7 +119,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn reclaimed(&self, id: PackId, length_bytes: u64, number: u64) -> Result<()> {
+    pub(in crate::registry) fn reclaimed(
+        &self,
+        id: PackId,
+        length_bytes: u64,
+        number: u64,
+    ) -> Result<()> {
         self.write(Durability::Eventual, |transaction| {
             let Some(bytes) = transaction.get(&keys::pack(id))? else {
                 return forget_marks(transaction, id);
@@ -208,7 +182,10 @@ fn mark(view: &dyn View, id: PackId) -> Result<Option<Mark>> {
 }
 
 /// Notes that a pack has dead bytes, in a mark with a new number: who purges it now does not know of them.
-pub(super) fn mark_reclaimable(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
+pub(in crate::registry) fn mark_reclaimable(
+    transaction: &mut dyn Transaction,
+    id: PackId,
+) -> Result<()> {
     let claim = mark(&*transaction, id)?.map_or(0, |mark| mark.claim);
     let number = next_counter(transaction, "purge")?;
     transaction.delete(&keys::deferred(id))?;

@@ -1,21 +1,21 @@
 //! Aliases, descriptions, metadata, tags and time to live: what can be said anew about a version.
 
-use super::api::{AliasChange, Update};
-use super::engine::Transaction;
-use super::engine_registry::EngineRegistry;
-use super::keys;
-use super::naming::{aliases, lookup};
-use super::properties::{check_said, hold_protected};
-use super::record::{self, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::json;
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::change_tags;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::{Metadata, VersionInfo};
+use crate::registry::engine::Transaction;
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys;
+use crate::registry::names::naming::{aliases, lookup};
+use crate::registry::names::properties::{check_said, hold_protected};
+use crate::registry::record::{self, VersionRecord};
+use crate::registry::{AliasChange, Update};
 
 /// Points aliases at a version, wherever they pointed before.
-pub(super) fn point(
+pub(in crate::registry) fn point(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
     names: &[Alias],
@@ -38,7 +38,7 @@ fn remove(transaction: &mut dyn Transaction, info: &VersionInfo, names: &[Alias]
 }
 
 /// Applies `update` to a version's record.
-pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> {
+pub(in crate::registry) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> {
     check_said(update.description.as_deref(), update.metadata.as_ref())?;
     if let Some(description) = &update.description {
         version.description.clone_from(description);
@@ -69,7 +69,7 @@ pub(super) fn apply(version: &mut VersionRecord, update: &Update) -> Result<()> 
 }
 
 /// Rewrites the record of a version that is there.
-pub(super) fn rewrite(
+pub(in crate::registry) fn rewrite(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
     number: VersionNumber,
@@ -97,7 +97,7 @@ fn moves<'a>(info: &VersionInfo, change: &'a AliasChange) -> (Vec<Alias>, &'a [A
 }
 
 impl EngineRegistry {
-    pub(super) fn update(
+    pub(in crate::registry) fn update(
         &self,
         reference: &Reference,
         update: &Update,
@@ -109,7 +109,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn change_aliases(
+    pub(in crate::registry) fn change_aliases(
         &self,
         reference: &Reference,
         change: &AliasChange,
@@ -135,7 +135,7 @@ impl EngineRegistry {
     }
 
     /// Removes every alias of a version.
-    pub(super) fn drop_aliases(
+    pub(in crate::registry) fn drop_aliases(
         transaction: &mut dyn Transaction,
         path: &ArtifactPath,
         number: VersionNumber,

@@ -4,22 +4,22 @@
 //! the alias is taken off it only by who says so. All of it is decided in the transaction that
 //! deletes or moves, so nothing comes between the check and the deed.
 
-use super::api::ArtifactUpdate;
-use super::delete::remove_version;
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, read_counter};
-use super::keys::{self, Key, Space};
-use super::naming::{aliases, artifact, artifact_info, known_artifact, lookup};
-use super::record::{self, ArtifactRecord, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::{PROTECTED_MAX, Ttl, change_names, change_tags};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::{ArtifactInfo, Metadata, Timestamp, VersionInfo, check_description};
+use crate::registry::ArtifactUpdate;
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, read_counter};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::names::naming::{aliases, artifact, artifact_info, known_artifact, lookup};
+use crate::registry::record::{self, ArtifactRecord, VersionRecord};
+use crate::registry::versions::delete::remove_version;
 
 /// Refuses to take protected ones of `names` off the version they stand for; they are to stand for `number`,
 /// or for nothing.
-pub(super) fn hold_protected(
+pub(in crate::registry) fn hold_protected(
     view: &dyn View,
     path: &ArtifactPath,
     names: &[Alias],
@@ -40,7 +40,7 @@ pub(super) fn hold_protected(
 }
 
 /// Refuses to delete a version that a protected alias keeps.
-pub(super) fn keep_protected(info: &VersionInfo) -> Result<()> {
+pub(in crate::registry) fn keep_protected(info: &VersionInfo) -> Result<()> {
     let Some(name) = info.protected.first() else { return Ok(()) };
     let what = format!("{} is kept by its protected alias {name}", info.reference());
     Err(Error::new(Kind::Conflict, what)
@@ -48,7 +48,7 @@ pub(super) fn keep_protected(info: &VersionInfo) -> Result<()> {
 }
 
 /// Whether the time of a version would be over if it lived as long as `ttl` says.
-pub(super) fn would_be_over(
+pub(in crate::registry) fn would_be_over(
     view: &dyn View,
     (path, artifact): (&ArtifactPath, &ArtifactRecord),
     (number, version): (VersionNumber, &VersionRecord),
@@ -64,7 +64,10 @@ pub(super) fn would_be_over(
 }
 
 /// Refuses what is too long, or no metadata: what comes over a socket went through no parser here.
-pub(super) fn check_said(description: Option<&str>, metadata: Option<&Metadata>) -> Result<()> {
+pub(in crate::registry) fn check_said(
+    description: Option<&str>,
+    metadata: Option<&Metadata>,
+) -> Result<()> {
     description.map_or(Ok(()), check_description)?;
     metadata.map_or(Ok(()), Metadata::check)
 }
@@ -76,7 +79,10 @@ const TIME_JUMP_MILLISECONDS: u64 = 8 * 24 * 3600 * 1000;
 const TIME: &str = "time";
 
 /// Remembers the highest time seen.
-pub(super) fn note_time(transaction: &mut dyn Transaction, now: Timestamp) -> Result<()> {
+pub(in crate::registry) fn note_time(
+    transaction: &mut dyn Transaction,
+    now: Timestamp,
+) -> Result<()> {
     if now.0 <= read_counter(&*transaction, TIME)? {
         return Ok(());
     }
@@ -114,11 +120,11 @@ fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {
 }
 
 impl EngineRegistry {
-    pub(super) fn artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
+    pub(in crate::registry) fn artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
         self.read(|view| artifact_info(view, path.clone(), known_artifact(view, path)?))
     }
 
-    pub(super) fn update_artifact(
+    pub(in crate::registry) fn update_artifact(
         &self,
         path: &ArtifactPath,
         update: &ArtifactUpdate,
@@ -131,7 +137,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn time_to_expire(&self, trusted: bool) -> Result<Timestamp> {
+    pub(in crate::registry) fn time_to_expire(&self, trusted: bool) -> Result<Timestamp> {
         let now = (self.clock)();
         self.write(Durability::Immediate, |transaction| {
             if !trusted {
@@ -142,7 +148,7 @@ impl EngineRegistry {
         Ok(now)
     }
 
-    pub(super) fn expire(
+    pub(in crate::registry) fn expire(
         &self,
         path: &ArtifactPath,
         number: VersionNumber,

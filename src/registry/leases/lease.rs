@@ -7,21 +7,19 @@
 
 use serde::Serialize;
 
-use super::api::{
-    DRAFT_HOLDER, ENDING_HOLDER, Judged, LEASE_MILLISECONDS, LEFT_HOLDER, LEFT_MILLISECONDS,
-    LeaseId, LeaseInfo,
-};
-use super::delete::mark_reclaimable;
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, each_below, next_counter};
-use super::keys::{self, Key, Space};
-use super::objects::object;
-use super::pins::{Pins, unpin};
-use super::record::{self, LeaseRecord, PackRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::model::version::Timestamp;
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, each_below, next_counter};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::pins::{Pins, unpin};
+use crate::registry::leases::{ENDING_HOLDER, LEASE_MILLISECONDS, LEFT_HOLDER, LEFT_MILLISECONDS};
+use crate::registry::objects::table::object;
+use crate::registry::record::{self, LeaseRecord, PackRecord};
+use crate::registry::upkeep::reclaim::mark_reclaimable;
+use crate::registry::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo};
 
 /// Packs that go over to another lease in one transaction, some 300 GB; what is beyond is stored again.
 const ADOPTED_MAX: usize = 10_000;
@@ -40,7 +38,7 @@ fn is_over(record: &LeaseRecord) -> bool {
 ///
 /// # Errors
 /// [`Kind::Unavailable`] for one that was ended.
-pub(super) fn live_lease(view: &dyn View, id: LeaseId) -> Result<LeaseRecord> {
+pub(in crate::registry) fn live_lease(view: &dyn View, id: LeaseId) -> Result<LeaseRecord> {
     lease(view, id)?.filter(|record| !is_over(record)).ok_or_else(|| {
         let what = format!("lease {} was ended by somebody who took its holder for dead", id.0);
         Error::new(Kind::Unavailable, what).hint("nothing was committed: begin again")
@@ -48,11 +46,11 @@ pub(super) fn live_lease(view: &dyn View, id: LeaseId) -> Result<LeaseRecord> {
 }
 
 /// Whether there is such a lease and nobody has ended it.
-pub(super) fn is_live(view: &dyn View, id: u64) -> Result<bool> {
+pub(in crate::registry) fn is_live(view: &dyn View, id: u64) -> Result<bool> {
     Ok(lease(view, LeaseId(id))?.is_some_and(|record| !is_over(&record)))
 }
 
-pub(super) fn put_lease(
+pub(in crate::registry) fn put_lease(
     transaction: &mut dyn Transaction,
     id: LeaseId,
     record: &LeaseRecord,
@@ -61,17 +59,21 @@ pub(super) fn put_lease(
 }
 
 /// What tells a request from others.
-pub(super) fn fingerprint<T: Serialize>(request: &T) -> [u8; 32] {
+pub(in crate::registry) fn fingerprint<T: Serialize>(request: &T) -> [u8; 32] {
     *blake3::hash(&record::encode(request)).as_bytes()
 }
 
 /// Whether what a lease has answered was this request, asked again by who heard no answer.
-pub(super) fn has_answered(view: &dyn View, id: LeaseId, asked: &[u8; 32]) -> Result<bool> {
+pub(in crate::registry) fn has_answered(
+    view: &dyn View,
+    id: LeaseId,
+    asked: &[u8; 32],
+) -> Result<bool> {
     Ok(view.get(&keys::answered(id.0))?.is_some_and(|known| known == asked))
 }
 
 /// Remembers in a lease what was answered, and to which request.
-pub(super) fn answer(
+pub(in crate::registry) fn answer(
     transaction: &mut dyn Transaction,
     id: LeaseId,
     record: &LeaseRecord,
@@ -151,7 +153,7 @@ enum Given {
 }
 
 impl EngineRegistry {
-    pub(super) fn begin(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
+    pub(in crate::registry) fn begin(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
         let now = (self.clock)();
         let expires = match holder {
             DRAFT_HOLDER => Timestamp(u64::MAX),
@@ -170,12 +172,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn adopt(&self, id: LeaseId, judged: &Judged) -> Result<()> {
+    pub(in crate::registry) fn adopt(&self, id: LeaseId, judged: &Judged) -> Result<()> {
         let now = (self.clock)();
         self.write(Durability::Immediate, |transaction| take_over(transaction, judged, id, now))
     }
 
-    pub(super) fn renew(&self, id: LeaseId) -> Result<()> {
+    pub(in crate::registry) fn renew(&self, id: LeaseId) -> Result<()> {
         let now = (self.clock)();
         self.write_aside(Durability::Eventual, |transaction| {
             let mut record = live_lease(&*transaction, id)?;
@@ -187,7 +189,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn leases(&self) -> Result<Vec<LeaseInfo>> {
+    pub(in crate::registry) fn leases(&self) -> Result<Vec<LeaseInfo>> {
         let now = (self.clock)();
         self.read(|view| {
             let mut leases = Vec::new();
@@ -201,11 +203,11 @@ impl EngineRegistry {
     }
 
     /// In steps, each a transaction of bounded size; interrupted, it goes on where it was.
-    pub(super) fn release(&self, id: LeaseId) -> Result<()> {
+    pub(in crate::registry) fn release(&self, id: LeaseId) -> Result<()> {
         self.give_up(id, |_| Some(Given::Ended)).map(drop)
     }
 
-    pub(super) fn leave(&self, id: LeaseId) -> Result<u64> {
+    pub(in crate::registry) fn leave(&self, id: LeaseId) -> Result<u64> {
         self.give_up(id, |record| match record.holder.as_str() {
             DRAFT_HOLDER => None,
             ENDING_HOLDER => Some(Given::Ended),
@@ -214,7 +216,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn end_lease(&self, judged: &Judged, wholly: bool) -> Result<u64> {
+    pub(in crate::registry) fn end_lease(&self, judged: &Judged, wholly: bool) -> Result<u64> {
         let now = (self.clock)();
         self.give_up(judged.lease, |record| match record.holder.as_str() {
             DRAFT_HOLDER => None,

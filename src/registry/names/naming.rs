@@ -1,22 +1,29 @@
 //! Projects, artifacts, versions: looking up and listing.
 
-use super::api::{Detail, Page};
-use super::engine::{Transaction, View};
-use super::engine_registry::{EngineRegistry, each_below};
-use super::keys::{self, Key, Space};
-use super::paging::page;
-use super::record::{self, ArtifactRecord, VersionCount, VersionRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactName, ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::{ArtifactInfo, Metadata, ProjectInfo, VersionInfo};
+use crate::registry::Detail;
+use crate::registry::engine::{Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, each_below};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::paging::Page;
+use crate::registry::paging::page;
+use crate::registry::record::{self, ArtifactRecord, VersionCount, VersionRecord};
 
 /// The artifact's record.
-pub(super) fn artifact(view: &dyn View, path: &ArtifactPath) -> Result<Option<ArtifactRecord>> {
+pub(in crate::registry) fn artifact(
+    view: &dyn View,
+    path: &ArtifactPath,
+) -> Result<Option<ArtifactRecord>> {
     view.get(&keys::artifact(path))?.map(|bytes| record::decode_artifact(&bytes)).transpose()
 }
 
-pub(super) fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<ArtifactRecord> {
+pub(in crate::registry) fn known_artifact(
+    view: &dyn View,
+    path: &ArtifactPath,
+) -> Result<ArtifactRecord> {
     if let Some(record) = artifact(view, path)? {
         return Ok(record);
     }
@@ -29,7 +36,7 @@ pub(super) fn known_artifact(view: &dyn View, path: &ArtifactPath) -> Result<Art
 }
 
 /// The version a reference stands for now.
-pub(super) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionInfo> {
+pub(in crate::registry) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionInfo> {
     let path = &reference.path;
     let artifact = known_artifact(view, path)?;
     let not_found = |what: &str| {
@@ -83,7 +90,7 @@ fn version_info(
 }
 
 /// The versions of an artifact in numbers.
-pub(super) fn count(
+pub(in crate::registry) fn count(
     view: &dyn View,
     path: &ArtifactPath,
     artifact: &ArtifactRecord,
@@ -102,7 +109,7 @@ pub(super) fn count(
 }
 
 /// Counts a version that was taken away.
-pub(super) fn count_one_less(
+pub(in crate::registry) fn count_one_less(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
     number: VersionNumber,
@@ -122,7 +129,7 @@ pub(super) fn count_one_less(
 }
 
 /// The highest version below `number`. Numbers of deleted versions are gaps; it is found from above.
-pub(super) fn newest_below(
+pub(in crate::registry) fn newest_below(
     view: &dyn View,
     path: &ArtifactPath,
     number: VersionNumber,
@@ -143,7 +150,7 @@ pub(super) fn newest_below(
 }
 
 /// What a listing says of an artifact.
-pub(super) fn artifact_info(
+pub(in crate::registry) fn artifact_info(
     view: &dyn View,
     path: ArtifactPath,
     artifact: ArtifactRecord,
@@ -163,7 +170,10 @@ pub(super) fn artifact_info(
 }
 
 /// The aliases of an artifact, sorted.
-pub(super) fn aliases(view: &dyn View, path: &ArtifactPath) -> Result<Vec<(Alias, VersionNumber)>> {
+pub(in crate::registry) fn aliases(
+    view: &dyn View,
+    path: &ArtifactPath,
+) -> Result<Vec<(Alias, VersionNumber)>> {
     let prefix = keys::below(Space::Alias, path).done();
     let mut found = Vec::new();
     each_below(view, keys::below(Space::Alias, path), &mut |key, value| {
@@ -174,7 +184,7 @@ pub(super) fn aliases(view: &dyn View, path: &ArtifactPath) -> Result<Vec<(Alias
 }
 
 /// A name that stands in a key.
-pub(super) fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
+pub(in crate::registry) fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
     std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         Error::new(
             Kind::Corrupt,
@@ -191,7 +201,7 @@ fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
 }
 
 impl EngineRegistry {
-    pub(super) fn projects(&self) -> Result<Vec<ProjectInfo>> {
+    pub(in crate::registry) fn projects(&self) -> Result<Vec<ProjectInfo>> {
         self.read(|view| {
             let mut projects = Vec::new();
             each_below(view, Key::of(Space::Project), &mut |key, _| {
@@ -209,7 +219,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn artifacts(
+    pub(in crate::registry) fn artifacts(
         &self,
         project: &ProjectName,
         after: Option<&ArtifactName>,
@@ -232,7 +242,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn versions(
+    pub(in crate::registry) fn versions(
         &self,
         path: &ArtifactPath,
         after: Option<VersionNumber>,

@@ -4,23 +4,24 @@
 //! was read for a repair stays true until it is applied. A mark outlives a crash of its holder; whoever sees that the
 //! holder is gone takes the mark over by compare-and-set.
 
-use super::api::{DRAFT_HOLDER, LEFT_HOLDER, LeaseId};
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, each_below};
-use super::keys::{self, Key, Space};
-use super::record::{self, LeaseRecord, Maintenance, MaintenanceMode};
 use crate::error::{Error, Kind, Result};
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, each_below};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::LEFT_HOLDER;
+use crate::registry::record::{self, LeaseRecord, Maintenance, MaintenanceMode};
+use crate::registry::{DRAFT_HOLDER, LeaseId};
 
 fn key() -> Vec<u8> {
     Key::of(Space::Counter).name("maintenance").done()
 }
 
-pub(super) fn mark(view: &dyn View) -> Result<Option<Maintenance>> {
+pub(in crate::registry) fn mark(view: &dyn View) -> Result<Option<Maintenance>> {
     view.get(&key())?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
 /// Refuses what maintenance excludes.
-pub(super) fn refuse_under_maintenance(view: &dyn View) -> Result<()> {
+pub(in crate::registry) fn refuse_under_maintenance(view: &dyn View) -> Result<()> {
     mark(view)?.map_or(Ok(()), |mark| Err(under_maintenance(&mark)))
 }
 
@@ -38,7 +39,7 @@ fn under_maintenance(mark: &Maintenance) -> Error {
 }
 
 /// The mark of `holder`, or a conflict.
-pub(super) fn held_mark(view: &dyn View, holder: &str) -> Result<Maintenance> {
+pub(in crate::registry) fn held_mark(view: &dyn View, holder: &str) -> Result<Maintenance> {
     match mark(view)? {
         Some(mark) if mark.holder == holder => Ok(mark),
         _ => Err(Error::new(Kind::Conflict, "another process took the maintenance over")
@@ -46,7 +47,10 @@ pub(super) fn held_mark(view: &dyn View, holder: &str) -> Result<Maintenance> {
     }
 }
 
-pub(super) fn put_mark(transaction: &mut dyn Transaction, mark: &Maintenance) -> Result<()> {
+pub(in crate::registry) fn put_mark(
+    transaction: &mut dyn Transaction,
+    mark: &Maintenance,
+) -> Result<()> {
     transaction.put(&key(), &record::encode(mark))
 }
 
@@ -70,11 +74,11 @@ fn refuse_writers(view: &dyn View, idle: &[LeaseId]) -> Result<()> {
 }
 
 impl EngineRegistry {
-    pub(super) fn maintenance(&self) -> Result<Option<Maintenance>> {
+    pub(in crate::registry) fn maintenance(&self) -> Result<Option<Maintenance>> {
         self.read(|view| mark(view))
     }
 
-    pub(super) fn begin_maintenance(
+    pub(in crate::registry) fn begin_maintenance(
         &self,
         mode: MaintenanceMode,
         holder: &str,
@@ -101,7 +105,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn renew_maintenance(&self, holder: &str) -> Result<()> {
+    pub(in crate::registry) fn renew_maintenance(&self, holder: &str) -> Result<()> {
         let now = (self.clock)();
         self.write_aside(Durability::Eventual, |transaction| {
             let mark = held_mark(&*transaction, holder)?;
@@ -109,7 +113,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn end_maintenance(&self, holder: &str) -> Result<()> {
+    pub(in crate::registry) fn end_maintenance(&self, holder: &str) -> Result<()> {
         self.write_aside(Durability::Immediate, |transaction| match mark(&*transaction)? {
             Some(mark) if mark.holder == holder => {
                 if mark.mode == MaintenanceMode::Swap {

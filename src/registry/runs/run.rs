@@ -5,13 +5,6 @@
 
 use std::collections::VecDeque;
 
-use super::api::Page;
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, each_below};
-use super::keys::{self, Key, Space};
-use super::naming::{lookup, name_in};
-use super::paging::{Filling, page};
-use super::record;
 use crate::error::{Error, Kind, Result};
 use crate::model::json;
 use crate::model::name::{Alias, ArtifactName, ProjectName, RunId, VersionNumber};
@@ -20,6 +13,13 @@ use crate::model::run::{
     Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
 };
 use crate::model::version::{Change, Metadata, Timestamp, VersionInfo};
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, each_below};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::names::naming::{lookup, name_in};
+use crate::registry::paging::Page;
+use crate::registry::paging::{Filling, page};
+use crate::registry::record;
 
 /// Rows of metrics that are kept of a run.
 const ROWS_MAX: u64 = 10_000_000;
@@ -30,7 +30,7 @@ const ROWS_BATCH: usize = 10_000;
 const TOKENS_KEPT: usize = 64;
 
 /// A run as it is recorded.
-pub(super) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
+pub(in crate::registry) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
     view.get(&keys::run(id))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
@@ -45,7 +45,7 @@ fn unknown_run(id: &RunId) -> Error {
 
 /// A run that things can be logged to. One that was taken for crashed is heard again: what outlived the
 /// process that kept it alive loses nothing.
-pub(super) fn open_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
+pub(in crate::registry) fn open_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
     let run = known_run(view, id)?;
     match run.state {
         RunState::Running => Ok(run),
@@ -160,7 +160,7 @@ fn neighbours(
 }
 
 /// The runs whose ids end the keys of a range, behind `prefix` bytes.
-pub(super) fn page_of_runs(
+pub(in crate::registry) fn page_of_runs(
     view: &dyn View,
     (from, to): (&[u8], &[u8]),
     prefix: usize,
@@ -185,7 +185,7 @@ pub(super) fn page_of_runs(
 ///
 /// # Errors
 /// [`Kind::Conflict`] for a run that has ended.
-pub(super) fn add_logged(
+pub(in crate::registry) fn add_logged(
     transaction: &mut dyn Transaction,
     id: &RunId,
     path: &ArtifactPath,
@@ -216,7 +216,11 @@ fn is_new_token(transaction: &mut dyn Transaction, id: &RunId, token: u64) -> Re
 }
 
 impl EngineRegistry {
-    pub(super) fn begin_run(&self, start: &RunStart, resume: Resume) -> Result<RunInfo> {
+    pub(in crate::registry) fn begin_run(
+        &self,
+        start: &RunStart,
+        resume: Resume,
+    ) -> Result<RunInfo> {
         check(start)?;
         self.clear_rows(&start.id)?;
         let now = (self.clock)();
@@ -251,19 +255,19 @@ impl EngineRegistry {
                 Self::join_sweep(transaction, sweep, start)?;
             }
             let run = RunInfo::new(start.clone(), now);
-            super::commit::open_project(transaction, &start.project, now)?;
+            crate::registry::versions::commit::open_project(transaction, &start.project, now)?;
             transaction.put(&keys::run_of_project(&start.project, now, id), &[])?;
             put_run(transaction, &run)?;
             Ok(run)
         })
     }
 
-    pub(super) fn run(&self, id: &RunId) -> Result<RunInfo> {
+    pub(in crate::registry) fn run(&self, id: &RunId) -> Result<RunInfo> {
         let now = (self.clock)();
         self.read(|view| Ok(known_run(view, id)?.seen_at(now)))
     }
 
-    pub(super) fn runs(
+    pub(in crate::registry) fn runs(
         &self,
         project: &ProjectName,
         after: Option<&(Timestamp, RunId)>,
@@ -295,11 +299,11 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn heartbeat(&self, id: &RunId) -> Result<()> {
+    pub(in crate::registry) fn heartbeat(&self, id: &RunId) -> Result<()> {
         self.change_run(id, Durability::Eventual, |_, _| Ok(())).map(drop)
     }
 
-    pub(super) fn log(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
+    pub(in crate::registry) fn log(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
         let now = (self.clock)();
         self.change_run(id, Durability::Immediate, |transaction, run| {
             // Asked twice, by who heard no answer.
@@ -327,7 +331,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn rows(&self, id: &RunId, from: u64, limit: u32) -> Result<Page<MetricRow>> {
+    pub(in crate::registry) fn rows(
+        &self,
+        id: &RunId,
+        from: u64,
+        limit: u32,
+    ) -> Result<Page<MetricRow>> {
         self.read(|view| {
             known_run(view, id)?;
             let (_, to) = Key::of(Space::Row).name(id.as_str()).range();
@@ -337,7 +346,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn end_run(
+    pub(in crate::registry) fn end_run(
         &self,
         id: &RunId,
         state: RunState,
@@ -358,7 +367,7 @@ impl EngineRegistry {
     }
 
     /// Nothing happens to a run that has ended, or that another process goes on with.
-    pub(super) fn crash_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
+    pub(in crate::registry) fn crash_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
         let now = (self.clock)();
         let lives = |run: &RunInfo| {
             run.state == RunState::Running && run.start.holder.as_deref() == Some(holder)
@@ -399,7 +408,7 @@ impl EngineRegistry {
 
     /// The run first and its rows behind it: one that goes on after all loses nothing. Rows that an interrupted
     /// removal left go with the next, or before a run of that id begins.
-    pub(super) fn remove_run(&self, id: &RunId) -> Result<RunInfo> {
+    pub(in crate::registry) fn remove_run(&self, id: &RunId) -> Result<RunInfo> {
         let run = self.forget_run(id);
         self.clear_rows(id)?;
         run
@@ -434,7 +443,11 @@ impl EngineRegistry {
     }
 
     /// What a reference is for a run: aliases stay what they were when it first looked.
-    pub(super) fn lookup_for_run(&self, id: &RunId, reference: &Reference) -> Result<VersionInfo> {
+    pub(in crate::registry) fn lookup_for_run(
+        &self,
+        id: &RunId,
+        reference: &Reference,
+    ) -> Result<VersionInfo> {
         let Selector::Alias(alias) = &reference.selector else {
             return self.read(|view| lookup(view, reference));
         };
@@ -463,7 +476,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn add_use(
+    pub(in crate::registry) fn add_use(
         &self,
         id: &RunId,
         path: &ArtifactPath,
@@ -486,7 +499,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn edges(
+    pub(in crate::registry) fn edges(
         &self,
         id: &RunId,
         logged: bool,
@@ -507,7 +520,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn logger(
+    pub(in crate::registry) fn logger(
         &self,
         path: &ArtifactPath,
         number: VersionNumber,
@@ -518,7 +531,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn users(
+    pub(in crate::registry) fn users(
         &self,
         path: &ArtifactPath,
         number: VersionNumber,

@@ -6,12 +6,12 @@
 
 use std::collections::HashSet;
 
-use super::engine::{Transaction, View};
-use super::engine_registry::each_below;
-use super::keys::{self, Key, Space};
-use super::record;
 use crate::error::Result;
 use crate::model::digest::Digest;
+use crate::registry::engine::{Transaction, View};
+use crate::registry::engine_registry::each_below;
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::record;
 
 /// Digests of a batch from which on they are kept together.
 const TOGETHER: usize = 64;
@@ -21,7 +21,7 @@ const UNPINNED_AT_ONCE: usize = 16_384;
 const MARK_BYTES: usize = 12;
 
 /// Pins objects for a lease; `batch` is a number that it has not used.
-pub(super) fn pin(
+pub(in crate::registry) fn pin(
     transaction: &mut dyn Transaction,
     lease: u64,
     batch: u64,
@@ -38,7 +38,10 @@ pub(super) fn pin(
 }
 
 /// Takes some of a lease's pins away: which; none when there are none left.
-pub(super) fn unpin(transaction: &mut dyn Transaction, lease: u64) -> Result<Vec<Digest>> {
+pub(in crate::registry) fn unpin(
+    transaction: &mut dyn Transaction,
+    lease: u64,
+) -> Result<Vec<Digest>> {
     let mut gone = Vec::new();
     for space in [Space::PinnedBy, Space::PinnedTogether] {
         let (from, to) = Key::of(space).number(lease).range();
@@ -59,14 +62,14 @@ pub(super) fn unpin(transaction: &mut dyn Transaction, lease: u64) -> Result<Vec
 
 /// What is pinned, as one transaction sees it. Nothing may be pinned or unpinned after the first question.
 #[derive(Default)]
-pub(super) struct Pins {
+pub(in crate::registry) struct Pins {
     /// Of those that are kept together.
     together: Option<HashSet<[u8; MARK_BYTES]>>,
 }
 
 impl Pins {
     /// Whether a lease pins the object.
-    pub(super) fn hold(&mut self, view: &dyn View, digest: &Digest) -> Result<bool> {
+    pub(in crate::registry) fn hold(&mut self, view: &dyn View, digest: &Digest) -> Result<bool> {
         let (from, to) = Key::of(Space::Pin).fixed(digest.as_bytes()).range();
         if !view.scan(&from, &to, 1)?.is_empty() {
             return Ok(true);

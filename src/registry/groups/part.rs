@@ -8,20 +8,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{CommitRequest, LeaseId};
-use super::commit::{commit_in, refuse_other_type};
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, each_below, next_counter};
-use super::keys::{self, Key, Space};
-use super::lease::{answer, fingerprint, has_answered, live_lease};
-use super::naming;
-use super::objects::{PackCounts, add_reference, drop_reference};
-use super::record;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{ArtifactType, GroupName, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::version::{Committed, Timestamp, Totals};
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, each_below, next_counter};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::lease::{answer, fingerprint, has_answered, live_lease};
+use crate::registry::names::naming;
+use crate::registry::objects::table::{PackCounts, add_reference, drop_reference};
+use crate::registry::record;
+use crate::registry::versions::commit::{commit_in, refuse_other_type};
+use crate::registry::{CommitRequest, LeaseId};
 
 /// Parts of an open group: they are sealed in one transaction.
 const PARTS_MAX: u64 = 65_536;
@@ -191,7 +191,7 @@ fn remove_parts(
 
 impl EngineRegistry {
     /// Fails with [`Kind::Conflict`] when a part of type `wanted` could not be added.
-    pub(super) fn group(
+    pub(in crate::registry) fn group(
         &self,
         path: &ArtifactPath,
         group: &GroupName,
@@ -204,7 +204,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn open_group(
+    pub(in crate::registry) fn open_group(
         &self,
         path: &ArtifactPath,
         group: &GroupName,
@@ -212,7 +212,7 @@ impl EngineRegistry {
         self.read(|view| open(view, path, group))
     }
 
-    pub(super) fn open_groups(
+    pub(in crate::registry) fn open_groups(
         &self,
         path: Option<&ArtifactPath>,
         after: Option<&(ArtifactPath, GroupName)>,
@@ -240,7 +240,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn parts(
+    pub(in crate::registry) fn parts(
         &self,
         path: &ArtifactPath,
         group: &GroupName,
@@ -255,7 +255,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn add_part(&self, lease: LeaseId, new: &NewPart) -> Result<AddedPart> {
+    pub(in crate::registry) fn add_part(&self, lease: LeaseId, new: &NewPart) -> Result<AddedPart> {
         if new.writer.len() > WRITER_MAX_BYTES {
             let what = format!("a writer's name has at most {WRITER_MAX_BYTES} bytes");
             return Err(Error::new(Kind::Usage, what));
@@ -273,7 +273,7 @@ impl EngineRegistry {
             let found = find(&*transaction, path, group)?;
             check_type(&*transaction, path, found.as_ref(), new.artifact_type.as_ref())?;
             if let Some(run) = &new.run {
-                super::runs::open_run(&*transaction, run)?;
+                crate::registry::runs::run::open_run(&*transaction, run)?;
             }
             let mut info = found.unwrap_or_else(|| unwritten(new, now));
             let first = info.parts == 0;
@@ -305,7 +305,11 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn seal_group(&self, lease: LeaseId, request: &SealRequest) -> Result<Committed> {
+    pub(in crate::registry) fn seal_group(
+        &self,
+        lease: LeaseId,
+        request: &SealRequest,
+    ) -> Result<Committed> {
         let SealRequest { group, commit, .. } = request;
         let (now, asked) = ((self.clock)(), fingerprint(request));
         self.write_names(&commit.path, |transaction| {
@@ -335,7 +339,7 @@ impl EngineRegistry {
     }
 
     /// What came after `last` stays; done already, it does nothing.
-    pub(super) fn discard_group(
+    pub(in crate::registry) fn discard_group(
         &self,
         path: &ArtifactPath,
         group: &GroupName,

@@ -6,18 +6,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{PackInfo, Rebuilt};
-use super::check::is_held;
-use super::engine::{Durability, Transaction};
-use super::engine_registry::EngineRegistry;
-use super::keys::{self, Key, Space};
-use super::maintenance::{held_mark, put_mark};
-use super::objects::{object, set_absent};
-use super::pins::Pins;
-use super::record::{self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::Located;
+use crate::registry::engine::{Durability, Transaction};
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::pins::Pins;
+use crate::registry::objects::table::{object, set_absent};
+use crate::registry::record::{
+    self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object,
+};
+use crate::registry::upkeep::check::is_held;
+use crate::registry::upkeep::maintenance::{held_mark, put_mark};
+use crate::registry::{PackInfo, Rebuilt};
 
 /// Records moved or looked at in one transaction.
 const STEP: usize = 10_000;
@@ -61,7 +63,7 @@ fn in_space(key: &[u8], space: Space) -> Vec<u8> {
 
 impl EngineRegistry {
     /// Clears what an earlier rebuild left.
-    pub(super) fn begin_rebuild(&self, holder: &str) -> Result<()> {
+    pub(in crate::registry) fn begin_rebuild(&self, holder: &str) -> Result<()> {
         for space in [Space::RebuiltObject, Space::RebuiltPack] {
             let (from, to) = Key::of(space).range();
             loop {
@@ -79,7 +81,7 @@ impl EngineRegistry {
         Ok(())
     }
 
-    pub(super) fn put_rebuilt(
+    pub(in crate::registry) fn put_rebuilt(
         &self,
         holder: &str,
         objects: &[Rebuilt],
@@ -111,7 +113,10 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn locate_rebuilt(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+    pub(in crate::registry) fn locate_rebuilt(
+        &self,
+        digests: &[Digest],
+    ) -> Result<Vec<Option<Located>>> {
         self.read(|view| {
             let find = |digest| {
                 let key = in_space(&keys::object(digest), Space::RebuiltObject);
@@ -122,7 +127,7 @@ impl EngineRegistry {
     }
 
     /// One step; whether it was the last.
-    pub(super) fn swap_rebuilt(&self, holder: &str) -> Result<bool> {
+    pub(in crate::registry) fn swap_rebuilt(&self, holder: &str) -> Result<bool> {
         let now = (self.clock)();
         self.write_aside(Durability::Immediate, |transaction| {
             let mark = held_mark(&*transaction, holder)?;

@@ -2,36 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::api::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
-use super::delete::mark_reclaimable;
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::{EngineRegistry, each_below, read_counter};
-use super::keys::{self, Key, Space};
-use super::lease::{live_lease, put_lease};
-use super::pins::{Pins, pin};
-use super::record::{self, PackRecord, decode_object, encode_object};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, NewObject, ObjectKind, PackId, Presence};
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::{EngineRegistry, each_below, read_counter};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::lease::{live_lease, put_lease};
+use crate::registry::leases::pins::{Pins, pin};
+use crate::registry::record::{self, PackRecord, decode_object, encode_object};
+use crate::registry::upkeep::reclaim::mark_reclaimable;
+use crate::registry::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
 
 /// The record of an object.
-pub(super) fn object(view: &dyn View, digest: &Digest) -> Result<Option<Located>> {
+pub(in crate::registry) fn object(view: &dyn View, digest: &Digest) -> Result<Option<Located>> {
     view.get(&keys::object(digest))?.map(|bytes| decode_object(&bytes)).transpose()
 }
 
 /// Pack records changed by one transaction, written once at its end.
 #[derive(Default)]
-pub(super) struct PackCounts {
+pub(in crate::registry) struct PackCounts {
     packs: BTreeMap<PackId, PackRecord>,
     /// Those that lost objects.
     dying: BTreeSet<PackId>,
     /// What it asks of pins.
-    pub(super) pins: Pins,
+    pub(in crate::registry) pins: Pins,
 }
 
 impl PackCounts {
     /// The record of a pack that is known.
-    pub(super) fn of(&mut self, view: &dyn View, id: PackId) -> Result<&mut PackRecord> {
+    pub(in crate::registry) fn of(
+        &mut self,
+        view: &dyn View,
+        id: PackId,
+    ) -> Result<&mut PackRecord> {
         use std::collections::btree_map::Entry;
         match self.packs.entry(id) {
             Entry::Occupied(known) => Ok(known.into_mut()),
@@ -50,7 +54,12 @@ impl PackCounts {
     }
 
     /// Counts an object into or out of the record of its pack, which is made if it is not there.
-    pub(super) fn count(&mut self, view: &dyn View, located: &Located, sign: i64) -> Result<()> {
+    pub(in crate::registry) fn count(
+        &mut self,
+        view: &dyn View,
+        located: &Located,
+        sign: i64,
+    ) -> Result<()> {
         let id = located.extent.pack;
         if view.get(&keys::pack(id))?.is_none() {
             self.packs.entry(id).or_default();
@@ -66,7 +75,7 @@ impl PackCounts {
     }
 
     /// Writes the records back.
-    pub(super) fn store(self, transaction: &mut dyn Transaction) -> Result<()> {
+    pub(in crate::registry) fn store(self, transaction: &mut dyn Transaction) -> Result<()> {
         for (id, pack) in self.packs {
             if id != PackId::NONE {
                 transaction.put(&keys::pack(id), &record::encode(&pack))?;
@@ -81,12 +90,18 @@ impl PackCounts {
 const ABSENT: &str = "absent";
 
 /// Sets the number of absent objects.
-pub(super) fn set_absent(transaction: &mut dyn Transaction, objects: u64) -> Result<()> {
+pub(in crate::registry) fn set_absent(
+    transaction: &mut dyn Transaction,
+    objects: u64,
+) -> Result<()> {
     transaction.put(&Key::of(Space::Counter).name(ABSENT).done(), &record::encode(&objects))
 }
 
 /// Counts objects that became absent, or (a negative number) that are so no more.
-pub(super) fn count_absent(transaction: &mut dyn Transaction, change: i64) -> Result<()> {
+pub(in crate::registry) fn count_absent(
+    transaction: &mut dyn Transaction,
+    change: i64,
+) -> Result<()> {
     if change == 0 {
         return Ok(());
     }
@@ -95,7 +110,7 @@ pub(super) fn count_absent(transaction: &mut dyn Transaction, change: i64) -> Re
 }
 
 /// One more parent points at the object; `false` when there is no such object.
-pub(super) fn add_reference(
+pub(in crate::registry) fn add_reference(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
     digest: &Digest,
@@ -115,7 +130,7 @@ pub(super) fn add_reference(
 /// One parent fewer points at the object; the last one gone, it is dead unless something pins it. A
 /// dead chunk goes at once, since it points at nothing; a dead node waits for its children to be
 /// known. Returns the bytes that went.
-pub(super) fn drop_reference(
+pub(in crate::registry) fn drop_reference(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
     digest: &Digest,
@@ -138,7 +153,7 @@ pub(super) fn drop_reference(
 }
 
 /// Takes an object out of the table; its pack waits to be purged. Returns its bytes in the store.
-pub(super) fn remove(
+pub(in crate::registry) fn remove(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
     digest: &Digest,
@@ -155,11 +170,11 @@ pub(super) fn remove(
 }
 
 impl EngineRegistry {
-    pub(super) fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+    pub(in crate::registry) fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         self.read(|view| digests.iter().map(|digest| object(view, digest)).collect())
     }
 
-    pub(super) fn missing(
+    pub(in crate::registry) fn missing(
         &self,
         lease: LeaseId,
         mut digests: Vec<Digest>,
@@ -199,7 +214,7 @@ impl EngineRegistry {
     }
 
     /// Durable at once: after a crash every pack on the disk is known, so none is ever lost.
-    pub(super) fn register_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
+    pub(in crate::registry) fn register_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
         self.write(Durability::Immediate, |transaction| {
             live_lease(&*transaction, lease)?;
             if let Some(bytes) = transaction.get(&keys::pack(id))? {
@@ -216,7 +231,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn add_objects(
+    pub(in crate::registry) fn add_objects(
         &self,
         lease: LeaseId,
         id: PackId,
@@ -258,12 +273,12 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn absent(&self) -> Result<u64> {
+    pub(in crate::registry) fn absent(&self) -> Result<u64> {
         self.read(|view| read_counter(view, ABSENT))
     }
 
     /// Objects of the table, or of one that is being made anew.
-    pub(super) fn page_of_objects(
+    pub(in crate::registry) fn page_of_objects(
         &self,
         space: Space,
         after: Option<Digest>,
@@ -284,7 +299,7 @@ impl EngineRegistry {
     }
 
     /// One transaction: a reader finds each object in one of the two packs.
-    pub(super) fn relocate(
+    pub(in crate::registry) fn relocate(
         &self,
         lease: LeaseId,
         (from, to): (PackId, PackId),
@@ -331,12 +346,16 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn pack(&self, id: PackId) -> Result<Option<PackInfo>> {
+    pub(in crate::registry) fn pack(&self, id: PackId) -> Result<Option<PackInfo>> {
         let key = keys::pack(id);
         self.read(|view| view.get(&key)?.map(|value| pack_info(&key, &value)).transpose())
     }
 
-    pub(super) fn scan_packs(&self, after: Option<PackId>, limit: u32) -> Result<Vec<PackInfo>> {
+    pub(in crate::registry) fn scan_packs(
+        &self,
+        after: Option<PackId>,
+        limit: u32,
+    ) -> Result<Vec<PackInfo>> {
         let (start, to) = Key::of(Space::Pack).range();
         let from = after.map_or(start, |id| keys::next(&keys::pack(id)));
         self.read(|view| {
@@ -345,7 +364,7 @@ impl EngineRegistry {
         })
     }
 
-    pub(super) fn info(&self) -> Result<RegistryInfo> {
+    pub(in crate::registry) fn info(&self) -> Result<RegistryInfo> {
         self.read(|view| {
             let mut info = RegistryInfo::default();
             each_below(view, Key::of(Space::Pack), &mut |key, value| {
@@ -361,7 +380,7 @@ impl EngineRegistry {
     }
 }
 
-pub(super) fn pack_info(key: &[u8], value: &[u8]) -> Result<PackInfo> {
+pub(in crate::registry) fn pack_info(key: &[u8], value: &[u8]) -> Result<PackInfo> {
     let pack: PackRecord = record::decode(value)?;
     let id = keys::pack_of(key)
         .ok_or_else(|| Error::new(Kind::Corrupt, "a key of the pack table is cut"))?;

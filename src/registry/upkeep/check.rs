@@ -1,21 +1,21 @@
 //! Correcting the object table, for `fsck`. Every correction bears what it was computed from, and is made only if that
 //! is still there. Nothing is ever taken out of the table here.
 
-use super::api::{Fix, PackInfo};
-use super::delete::mark_reclaimable;
-use super::engine::{Durability, Transaction, View};
-use super::engine_registry::EngineRegistry;
-use super::keys;
-use super::maintenance::held_mark;
-use super::objects::{PackCounts, count_absent, object, pack_info};
-use super::pins::Pins;
-use super::record::{self, PackRecord, encode_object};
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId, Presence};
+use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys;
+use crate::registry::leases::pins::Pins;
+use crate::registry::objects::table::{PackCounts, count_absent, object, pack_info};
+use crate::registry::record::{self, PackRecord, encode_object};
+use crate::registry::upkeep::maintenance::held_mark;
+use crate::registry::upkeep::reclaim::mark_reclaimable;
+use crate::registry::{Fix, PackInfo};
 
 impl EngineRegistry {
-    pub(super) fn repair(&self, holder: &str, fixes: &[Fix]) -> Result<u64> {
+    pub(in crate::registry) fn repair(&self, holder: &str, fixes: &[Fix]) -> Result<u64> {
         self.write_aside(Durability::Immediate, |transaction| {
             held_mark(&*transaction, holder)?;
             let (mut applied, mut pins) = (0, Pins::default());
@@ -28,7 +28,7 @@ impl EngineRegistry {
 
     /// Marks objects absent that are still where their bytes were found wrong. Allowed under maintenance: it takes
     /// nothing away.
-    pub(super) fn doubt(&self, found: &[(Digest, Extent)]) -> Result<u64> {
+    pub(in crate::registry) fn doubt(&self, found: &[(Digest, Extent)]) -> Result<u64> {
         self.write_aside(Durability::Immediate, |transaction| {
             let mut marked = 0;
             for (digest, extent) in found {
@@ -91,7 +91,7 @@ fn fix_object(
 }
 
 /// Whether a lease keeps an object to which nothing refers.
-pub(super) fn is_held(
+pub(in crate::registry) fn is_held(
     view: &dyn View,
     pins: &mut Pins,
     digest: &Digest,

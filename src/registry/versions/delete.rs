@@ -1,0 +1,46 @@
+//! Deleting a version: its names go, and one reference from its root.
+
+use crate::error::{Error, Kind, Result};
+use crate::model::reference::Reference;
+use crate::model::version::VersionInfo;
+use crate::registry::engine::Transaction;
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys;
+use crate::registry::names::naming::{count_one_less, lookup};
+use crate::registry::names::properties::keep_protected;
+use crate::registry::objects::table::{PackCounts, drop_reference};
+
+/// Takes a version away with its aliases, and one reference from its root.
+pub(in crate::registry) fn remove_version(
+    transaction: &mut dyn Transaction,
+    info: &VersionInfo,
+) -> Result<()> {
+    EngineRegistry::drop_aliases(transaction, &info.path, info.number)?;
+    transaction.delete(&keys::version(&info.path, info.number))?;
+    count_one_less(transaction, &info.path, info.number)?;
+    let mut counts = PackCounts::default();
+    drop_reference(transaction, &mut counts, &info.root)?;
+    counts.store(transaction)
+}
+
+impl EngineRegistry {
+    pub(in crate::registry) fn delete(
+        &self,
+        reference: &Reference,
+        delete_aliases: bool,
+    ) -> Result<VersionInfo> {
+        self.write_names(&reference.path, |transaction| {
+            let info = lookup(&*transaction, reference)?;
+            keep_protected(&info)?;
+            if !info.aliases.is_empty() && !delete_aliases {
+                let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
+                let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
+                return Err(
+                    Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
+                );
+            }
+            remove_version(transaction, &info)?;
+            Ok(info)
+        })
+    }
+}

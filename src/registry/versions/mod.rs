@@ -1,0 +1,154 @@
+//! VERSIONS: made in one transaction, described, and deleted.
+
+pub(super) mod commit;
+pub(super) mod delete;
+
+use super::call::subject;
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
+use crate::model::properties::Ttl;
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::version::{Committed, Metadata, Timestamp, Totals, VersionInfo};
+use crate::registry::LeaseId;
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::paging::Page;
+use serde::{Deserialize, Serialize};
+
+/// How much is told of each version in a listing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detail {
+    /// All but the metadata, which stands as an empty object.
+    #[default]
+    Brief,
+    /// All.
+    Full,
+}
+
+/// A commit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommitRequest {
+    /// The artifact.
+    pub path: ArtifactPath,
+    /// Its type; must be the artifact's when that exists. `None`: the artifact's, or `dataset`.
+    pub artifact_type: Option<ArtifactType>,
+    /// The root tree, which must be registered.
+    pub root: Digest,
+    /// What is in it.
+    pub totals: Totals,
+    /// Aliases that move to it, beside `latest`.
+    pub aliases: Vec<Alias>,
+    /// Set when given, also on a version that has this content already.
+    pub description: Option<String>,
+    /// Set when given, also on a version that has this content already.
+    pub metadata: Option<Metadata>,
+    /// The version that must be the newest; otherwise nothing is committed.
+    pub expect: Option<VersionNumber>,
+    /// The run that logs it, which must be open.
+    pub run: Option<RunId>,
+    /// Set when given, also on a version that has this content already.
+    pub ttl: Option<Ttl>,
+    /// Added, also to a version that has this content already.
+    pub tags: Vec<Tag>,
+}
+
+impl CommitRequest {
+    /// A commit of which nothing more is said.
+    pub fn plain(path: ArtifactPath, root: Digest) -> Self {
+        Self {
+            path,
+            artifact_type: None,
+            root,
+            totals: Totals::default(),
+            aliases: Vec::new(),
+            description: None,
+            metadata: None,
+            expect: None,
+            run: None,
+            ttl: None,
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// A change of what is said about a version; what is `None` or empty stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Update {
+    /// The whole description.
+    pub description: Option<String>,
+    /// The whole metadata.
+    pub metadata: Option<Metadata>,
+    /// Keys to set, with values as JSON.
+    pub set: Vec<(String, String)>,
+    /// Keys to remove.
+    pub unset: Vec<String>,
+    /// How long it lives.
+    pub ttl: Option<Ttl>,
+    /// Tags to add.
+    pub tag: Vec<Tag>,
+    /// Tags to remove.
+    pub untag: Vec<Tag>,
+}
+
+subject! {
+    /// Versions of an artifact.
+    ///
+    /// # Contract
+    /// A caller may rely on this: a version appears whole or not at all, its number is never used twice, and a commit that
+    /// is repeated under the same lease gives the same answer. An implementation counts one reference to the root while
+    /// the version is there. It needs the right to read a project; all but `versions`, `now` and `time_to_expire` need
+    /// the right to write to it.
+    Versions, VersionsCall;
+
+    /// The versions of an artifact above `after`, ascending, at most `limit`.
+    versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32, detail: Detail) -> Page<VersionInfo>;
+    /// Makes a version, in one transaction.
+    commit = Commit(lease: LeaseId, request: CommitRequest) -> Committed;
+    /// Changes what is said about a version.
+    update = UpdateVersion(reference: Reference, update: Update) -> VersionInfo;
+    /// Takes a version away; what only it had is dead. With aliases it is refused unless told, with a protected one always.
+    delete = Delete(reference: Reference, delete_aliases: bool) -> VersionInfo;
+    /// Takes a version away with its aliases if its time is over by now, and no alias protects it.
+    expire = Expire(path: ArtifactPath, number: VersionNumber) -> Option<VersionInfo>;
+    /// The registry's time.
+    now = Now() -> Timestamp;
+    /// The registry's time, for those who delete what is over by it: refused when it is far beyond the last time
+    /// that the registry was changed, unless `trusted`.
+    time_to_expire = TimeToExpire(trusted: bool) -> Timestamp;
+}
+
+impl Versions for EngineRegistry {
+    fn versions(
+        &self,
+        path: ArtifactPath,
+        after: Option<VersionNumber>,
+        limit: u32,
+        detail: Detail,
+    ) -> Result<Page<VersionInfo>> {
+        self.versions(&path, after, limit, detail)
+    }
+
+    fn commit(&self, lease: LeaseId, request: CommitRequest) -> Result<Committed> {
+        self.commit(lease, &request)
+    }
+
+    fn update(&self, reference: Reference, update: Update) -> Result<VersionInfo> {
+        self.update(&reference, &update)
+    }
+
+    fn delete(&self, reference: Reference, delete_aliases: bool) -> Result<VersionInfo> {
+        self.delete(&reference, delete_aliases)
+    }
+
+    fn expire(&self, path: ArtifactPath, number: VersionNumber) -> Result<Option<VersionInfo>> {
+        self.expire(&path, number)
+    }
+
+    fn now(&self) -> Result<Timestamp> {
+        Ok((self.clock)())
+    }
+
+    fn time_to_expire(&self, trusted: bool) -> Result<Timestamp> {
+        self.time_to_expire(trusted)
+    }
+}
