@@ -16,6 +16,7 @@ use super::{Context, connect, exit, parse};
 use artifactfs::daemon::drafts;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::difference::Difference;
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::{ArtifactPath, Reference};
 use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftInfo, DraftTransport};
 use artifactfs::ops::repository::Repository;
@@ -115,18 +116,12 @@ pub fn draft_row(draft: &DraftInfo) -> Vec<String> {
 
 pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
     let path: ArtifactPath = parse(&verb.draft)?;
-    let said = verb.properties.parse()?;
+    let expect = verb.expect.as_deref().map(parse).transpose()?;
+    let version = verb.properties.new_version(path.clone(), context)?;
     let request = CommitDraft {
-        artifact_type: said.artifact_type,
-        aliases: said.aliases,
-        description: said.description,
-        metadata: said.metadata,
-        expect: verb.expect.as_deref().map(parse).transpose()?,
+        version: NewVersion { expect, ..version },
         strict: verb.strict,
         external_symlinks: verb.allow_external_symlinks,
-        run: context.run()?,
-        ttl: said.ttl,
-        tags: said.tags,
         ..CommitDraft::plain(path)
     };
     let repository = Arc::new(connect::open_repository(context)?);

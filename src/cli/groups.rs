@@ -8,9 +8,9 @@ use super::properties::Properties;
 use super::{Context, connect, exit, parse};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::GroupName;
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::ArtifactPath;
 use artifactfs::ops::groups::{self, FinishRequest};
-use artifactfs::ops::put::NewVersion;
 use artifactfs::ops::repository::Repository;
 use artifactfs::registry::GroupInfo;
 
@@ -48,18 +48,9 @@ pub enum GroupVerb {
 }
 
 pub fn finish(context: &Context, verb: Finish) -> Result<u8> {
-    let said = verb.properties.parse()?;
-    let version = NewVersion {
-        path: parse(&verb.name)?,
-        artifact_type: said.artifact_type,
-        aliases: said.aliases,
-        description: said.description,
-        metadata: said.metadata,
-        expect: verb.expect.as_deref().map(parse).transpose()?,
-        run: context.run()?,
-        ttl: said.ttl,
-        tags: said.tags,
-    };
+    let expect = verb.expect.as_deref().map(parse).transpose()?;
+    let version = verb.properties.new_version(parse(&verb.name)?, context)?;
+    let version = NewVersion { expect, ..version };
     let request = FinishRequest { group: parse(&verb.group)?, version };
     let repository = connect::open_repository(context)?;
     let done = groups::finish(&repository, &request)?;

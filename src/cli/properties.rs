@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::{parse, parse_all};
+use super::{Context, parse, parse_all};
 use artifactfs::error::{IoContext, Result};
-use artifactfs::model::name::{Alias, ArtifactType, Tag};
-use artifactfs::model::properties::Ttl;
+use artifactfs::model::new_version::NewVersion;
+use artifactfs::model::reference::ArtifactPath;
 use artifactfs::model::version::{Description, Metadata};
 
 #[derive(Args)]
@@ -30,25 +30,19 @@ pub struct Properties {
     ttl: Option<String>,
 }
 
-/// The same, parsed.
-pub struct Parsed {
-    pub aliases: Vec<Alias>,
-    pub artifact_type: Option<ArtifactType>,
-    pub description: Option<String>,
-    pub metadata: Option<Metadata>,
-    pub tags: Vec<Tag>,
-    pub ttl: Option<Ttl>,
-}
-
 impl Properties {
-    pub fn parse(&self) -> Result<Parsed> {
-        Ok(Parsed {
-            aliases: parse_all(&self.aliases)?,
+    /// Returns the version of the artifact `path` that is made in this run, if in one.
+    pub fn new_version(&self, path: ArtifactPath, context: &Context) -> Result<NewVersion> {
+        Ok(NewVersion {
+            path,
             artifact_type: self.artifact_type.as_deref().map(parse).transpose()?,
+            aliases: parse_all(&self.aliases)?,
             description: self.description.as_deref().map(description).transpose()?,
             metadata: self.metadata.as_deref().map(metadata).transpose()?,
-            tags: parse_all(&self.tags)?,
+            expect: None,
+            run: context.run()?,
             ttl: self.ttl.as_deref().map(parse).transpose()?,
+            tags: parse_all(&self.tags)?,
         })
     }
 }

@@ -7,9 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Bar, bytes};
-use super::properties::{Parsed, Properties};
+use super::properties::Properties;
 use super::{Context, connect, exit, parse, parse_all};
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::ops::groups::Upsert;
 use artifactfs::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, References};
 
@@ -60,7 +61,7 @@ pub struct Put {
 }
 
 /// The group that a put adds to.
-fn upsert(verb: &Put, said: &Parsed) -> Result<Option<Upsert>> {
+fn upsert(verb: &Put, said: &NewVersion) -> Result<Option<Upsert>> {
     let Some(group) = &verb.group else { return Ok(None) };
     let named = !said.aliases.is_empty() || !said.tags.is_empty() || said.ttl.is_some();
     if named || said.description.is_some() || said.metadata.is_some() {
@@ -80,8 +81,8 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
         }
         None => parse(&verb.name)?,
     };
-    let said = verb.properties.parse()?;
-    let upsert = upsert(&verb, &said)?;
+    let version = verb.properties.new_version(path, context)?;
+    let upsert = upsert(&verb, &version)?;
     let references = References {
         wanted: parse_all(&verb.reference)?,
         checksum: !verb.no_checksum,
@@ -90,18 +91,11 @@ pub fn put(context: &Context, verb: Put) -> Result<u8> {
     let request = PutRequest {
         source: verb.path,
         references,
-        path,
-        artifact_type: said.artifact_type,
-        aliases: said.aliases,
-        description: said.description,
-        metadata: said.metadata,
+        version,
         filters: Filters::new(&verb.include, &verb.exclude)?,
         follow: !verb.no_follow,
         dry_run: verb.dry_run,
         reread: verb.reread,
-        run: context.run()?,
-        ttl: said.ttl,
-        tags: said.tags,
         upsert,
     };
     let repository = connect::open_repository(context)?;
@@ -123,7 +117,7 @@ fn print_report(context: &Context, request: &PutRequest, report: &PutReport) {
     let generation = report.part.as_ref().map(|part| part.generation);
     let begins_after = report.part.as_ref().and_then(|part| part.begins_after);
     if let (Some(group), Some(sealed)) = (group, begins_after) {
-        let (path, sealed) = (&request.path, sealed.to_string());
+        let (path, sealed) = (&request.version.path, sealed.to_string());
         let what = format!("group {group} was sealed as {path}:{sealed}");
         context.output.note(&format!("artifactfs: {what}; this begins its next version"));
     }
@@ -160,7 +154,10 @@ fn print_report(context: &Context, request: &PutRequest, report: &PutReport) {
             }
             (None, _) if generation.is_some() => {
                 let group = group.map_or("", |group| group.as_str());
-                format!("group {group} of {}  {files} files, {size}, {stored} new", request.path)
+                format!(
+                    "group {group} of {}  {files} files, {size}, {stored} new",
+                    request.version.path
+                )
             }
             (None, _) => format!("{files} files, {size}; {stored} would be stored"),
         }]

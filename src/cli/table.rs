@@ -14,7 +14,6 @@ use super::{Context, connect, exit, parse};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::EntryName;
 use artifactfs::model::reference::Reference;
-use artifactfs::ops::put::NewVersion;
 use artifactfs::ops::table::{self, Format, Shown, Table};
 
 /// Rows that text has unless told.
@@ -117,20 +116,9 @@ fn partition(context: &Context, verb: &Partition) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let folder = path_within(verb.parts_path.as_bytes())?;
     let name = path_within(verb.name.as_bytes())?;
-    let said = verb.properties.parse()?;
     let repository = connect::open_repository(context)?;
     let base = super::runs::used(context, &*repository.registry, reference)?;
-    let version = NewVersion {
-        path: base.path.clone(),
-        artifact_type: said.artifact_type,
-        aliases: said.aliases,
-        description: said.description,
-        metadata: said.metadata,
-        expect: None,
-        run: context.run()?,
-        ttl: said.ttl,
-        tags: said.tags,
-    };
+    let version = verb.properties.new_version(base.path.clone(), context)?;
     let pointer = table::partition(&repository, &base, &folder, &name, version)?;
     let committed = pointer.report.committed.as_ref();
     let reference = committed.map(|c| format!("{}:{}", c.path, c.number)).unwrap_or_default();

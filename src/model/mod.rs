@@ -10,6 +10,7 @@ pub mod external;
 pub mod json;
 pub mod merkle;
 pub mod name;
+pub mod new_version;
 pub mod object;
 pub mod properties;
 pub mod recipe;

@@ -17,6 +17,7 @@ use super::drafts::{Place, StagingFs};
 use super::errno;
 use super::workers::on_own_thread;
 use crate::model::name::Alias;
+use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Selector};
 use crate::ops::drafts::CommitDraft;
 use crate::ops::runs;
@@ -85,7 +86,8 @@ fn commit(
     let told_of = goes_on(draft, &path, &alias);
     let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
     let run = runs::of_process(pid);
-    let request = CommitDraft { path, aliases, run, ..CommitDraft::plain(draft.clone()) };
+    let version = NewVersion { aliases, run, ..NewVersion::plain(path) };
+    let request = CommitDraft { version, ..CommitDraft::plain(draft.clone()) };
     let done = fs.desk.commit(&request, true);
     let outcome = done.map(|_| ()).map_err(|e| {
         fs.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));

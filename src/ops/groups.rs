@@ -7,17 +7,20 @@ use super::delete::collect_garbage;
 use super::lease::Lease;
 use super::merge_walk::{MergeWalk, Step};
 use super::process_id;
-use super::put::{NewVersion, PutReport, PutRequest, merge};
+use super::put::{PutReport, PutRequest, merge};
 use super::repository::Repository;
 use crate::content::directory::lookup;
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{EntryName, GroupName};
+use crate::model::new_version::NewVersion;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
 use crate::model::version::{Committed, Totals};
-use crate::registry::{AddedPart, GroupInfo, NewPart, PartInfo, Registry, SealRequest};
+use crate::registry::{
+    AddedPart, CommitRequest, GroupInfo, NewPart, PartInfo, Registry, SealRequest,
+};
 
 /// Trees merged at once: bounds memory to so many nodes a level, a few MiB.
 const MERGED_AT_ONCE: usize = 256;
@@ -128,18 +131,18 @@ pub(super) fn add_part(
     upsert: &Upsert,
     report: &PutReport,
 ) -> Result<AddedPart> {
-    let writer = match &request.run {
+    let writer = match &request.version.run {
         Some(run) => format!("run {run}"),
         None => writer(),
     };
     let mut new = NewPart {
-        path: request.path.clone(),
+        path: request.version.path.clone(),
         group: upsert.group.clone(),
-        artifact_type: request.artifact_type.clone(),
+        artifact_type: request.version.artifact_type.clone(),
         root: report.root,
         totals: report.totals,
         writer,
-        run: request.run.clone(),
+        run: request.version.run.clone(),
         seen: None,
     };
     let deadline = Instant::now() + RETRY_DEADLINE;
@@ -307,7 +310,7 @@ impl Merged {
             group: request.group.clone(),
             parts: self.parts,
             last: self.last,
-            commit: request.version.clone().request(root, totals),
+            commit: CommitRequest { version: request.version.clone(), root, totals },
         };
         let committed = repository.registry.seal_group(lease.id(), seal)?;
         Ok(Finished { committed, root, totals, parts: self.parts })

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::difference::Difference;
-use crate::model::name::{Alias, ArtifactType, EntryName, RunId, Tag, VersionNumber};
-use crate::model::properties::Ttl;
+use crate::model::name::EntryName;
+use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::version::{Committed, Metadata};
+use crate::model::version::Committed;
 
 /// Differences told of a draft; more are only counted.
 pub const DIFFERENCES_MAX: usize = 100_000;
@@ -17,49 +17,25 @@ pub const DIFFERENCES_MAX: usize = 100_000;
 pub struct CommitDraft {
     /// The draft.
     pub draft: ArtifactPath,
-    /// The artifact it becomes a version of.
-    pub path: ArtifactPath,
-    /// Its type, when the artifact is new or to be checked.
-    pub artifact_type: Option<ArtifactType>,
-    /// Aliases beside `latest`.
-    pub aliases: Vec<Alias>,
-    /// What people say about it.
-    pub description: Option<String>,
-    /// What programs say about it.
-    pub metadata: Option<Metadata>,
-    /// The version that must be the newest.
-    pub expect: Option<VersionNumber>,
+    /// The version it becomes.
+    pub version: NewVersion,
     /// Whether what no version holds is refused.
     pub strict: bool,
     /// Whether symlinks that lead out of the version are kept.
     pub external_symlinks: bool,
     /// How long to wait for writers to close their files; `None`: only for what is closed already.
     pub wait_milliseconds: Option<u64>,
-    /// The run that logs it.
-    pub run: Option<RunId>,
-    /// How long it lives.
-    pub ttl: Option<Ttl>,
-    /// Its tags.
-    pub tags: Vec<Tag>,
 }
 
 impl CommitDraft {
     /// A commit of `draft` as the next version of its own artifact, about which nothing is said.
     pub fn plain(draft: ArtifactPath) -> Self {
         Self {
-            path: draft.clone(),
+            version: NewVersion::plain(draft.clone()),
             draft,
-            artifact_type: None,
-            aliases: Vec::new(),
-            description: None,
-            metadata: None,
-            expect: None,
             strict: false,
             external_symlinks: false,
             wait_milliseconds: None,
-            run: None,
-            ttl: None,
-            tags: Vec::new(),
         }
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Result;
 use artifactfs::model::name::RunId;
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::run::{Resume, RunLog, RunStart, RunState};
 use artifactfs::ops::delete::{self, Reclaim};
 use artifactfs::ops::groups::{self, FinishRequest, Upsert};
-use artifactfs::ops::put::{NewVersion, PutRequest, Silent, put};
+use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{runs, select};
 use artifactfs::registry::engine::redb::RedbEngine;
@@ -57,11 +58,9 @@ fn day(world: &World, times: u32) -> String {
     runs::begin(registry, run_start(run.clone()), Resume::Never).unwrap();
     for seed in 0..5 {
         change(seed);
-        let request = PutRequest {
-            run: Some(run.clone()),
-            ttl: (seed == 3).then_some(Ttl::After(0)),
-            ..PutRequest::plain(source.clone(), "p/a".parse().unwrap())
-        };
+        let mut request = PutRequest::plain(source.clone(), "p/a".parse().unwrap());
+        request.version.run = Some(run.clone());
+        request.version.ttl = (seed == 3).then_some(Ttl::After(0));
         put(&repository, &request, silent()).unwrap();
     }
     let best = |version: &str| {

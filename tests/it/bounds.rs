@@ -42,8 +42,8 @@ fn commit(registry: &EngineRegistry, seed: u8, metadata: Option<Metadata>) -> Le
     let object =
         NewObject { digest, kind, codec: 0, body_bytes: 1, offset: 0, stored_bytes: 1, children };
     registry.add_objects(lease, pack, 1, vec![object]).unwrap();
-    let request =
-        CommitRequest { metadata, ..CommitRequest::plain("p/a".parse().unwrap(), digest) };
+    let mut request = CommitRequest::plain("p/a".parse().unwrap(), digest);
+    request.version.metadata = metadata;
     registry.commit(lease, request).unwrap();
     registry.release(lease).unwrap();
     lease

@@ -6,13 +6,14 @@ use std::fs;
 use std::sync::Arc;
 
 use artifactfs::model::digest::Digest;
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::delete::{Reclaim, delete};
 use artifactfs::ops::exclusive_size::exclusive_bytes;
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::groups::{FinishRequest, Upsert, discard, each_part, finish, open_groups};
 use artifactfs::ops::listing::each_version;
-use artifactfs::ops::put::{NewVersion, PutRequest, Silent, put};
+use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::Repository;
 use artifactfs::registry::GroupInfo;
 use proptest::prelude::*;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::Totals;
 use artifactfs::ops::delete::{Reclaim, delete};
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::groups::{FinishRequest, Upsert, discard, finish};
 use artifactfs::ops::process_id::this_process;
-use artifactfs::ops::put::{NewVersion, PutReport, PutRequest, Silent, put};
+use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::{

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::Context;
 use artifactfs::error::{Error, Result};
+use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::ArtifactPath;
 use artifactfs::model::run::RunInfo;
 use artifactfs::ops::code::Code;
@@ -28,12 +29,13 @@ pub fn save(
     let project = &run.start.project;
     let gathered = code.gather(folder.path(), project, command)?;
     let path = ArtifactPath { project: project.clone(), artifact: gathered.artifact };
-    let request = PutRequest {
+    let version = NewVersion {
         artifact_type: Some(CODE_TYPE.parse()?),
         metadata: Some(gathered.metadata),
         run: Some(run.start.id.clone()),
-        ..PutRequest::plain(folder.path().to_owned(), path)
+        ..NewVersion::plain(path.clone())
     };
+    let request = PutRequest { version, ..PutRequest::plain(folder.path().to_owned(), path) };
     let report = put(repository, &request, Arc::new(Silent))?;
     if let Some(committed) = report.committed {
         tracing::info!("code: {}:{}", committed.path, committed.number);

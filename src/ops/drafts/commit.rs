@@ -13,15 +13,14 @@ use super::{CommitDraft, DraftService};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;
+use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::Committed;
 use crate::ops::delete::collect_garbage;
 use crate::ops::process_id;
-use crate::ops::put::{
-    DraftOutcomes, DraftSource, Line, NewVersion, PutReport, decode_content, put_draft,
-};
+use crate::ops::put::{DraftOutcomes, DraftSource, Line, PutReport, decode_content, put_draft};
 use crate::registry::LeaseId;
-use crate::staging::{DraftRecord, Settled, give_to_store};
+use crate::staging::{DraftProperties, DraftRecord, Settled, give_to_store};
 
 /// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
 /// close(2) a little after it has returned.
@@ -123,21 +122,7 @@ impl DraftService {
                 self.drafts.set_record(draft, &record)
             },
         };
-        let said = &record.properties;
-        let mut aliases = request.aliases.clone();
-        let more = said.aliases.iter().filter(|alias| **alias != Alias::latest());
-        aliases.extend(more.filter(|alias| !request.aliases.contains(alias)).cloned());
-        let version = NewVersion {
-            path: request.path.clone(),
-            artifact_type: request.artifact_type.clone().or_else(|| said.artifact_type.clone()),
-            aliases,
-            description: request.description.clone().or_else(|| said.description.clone()),
-            metadata: request.metadata.clone().or_else(|| said.metadata.clone()),
-            expect: request.expect,
-            run: request.run.clone(),
-            ttl: request.ttl,
-            tags: request.tags.clone(),
-        };
+        let version = with_said(request.version.clone(), &record.properties);
         let work = self.drafts.work_folder();
         put_draft(&self.repository, &source, version, &work, |report, outcomes| {
             let Some(committed) = &report.committed else { return Ok(()) };
@@ -297,6 +282,20 @@ fn own_pack(pack: &Path) -> Result<()> {
 fn parent_of(path: &[u8]) -> Vec<u8> {
     let slash = path.iter().rposition(|b| *b == b'/');
     path[..slash.unwrap_or(0)].to_vec()
+}
+
+/// Returns what a commit says of the version, and beside that what was said of the draft.
+fn with_said(version: NewVersion, said: &DraftProperties) -> NewVersion {
+    let mut aliases = version.aliases.clone();
+    let more = said.aliases.iter().filter(|alias| **alias != Alias::latest());
+    aliases.extend(more.filter(|alias| !version.aliases.contains(alias)).cloned());
+    NewVersion {
+        artifact_type: version.artifact_type.or_else(|| said.artifact_type.clone()),
+        aliases,
+        description: version.description.or_else(|| said.description.clone()),
+        metadata: version.metadata.or_else(|| said.metadata.clone()),
+        ..version
+    }
 }
 
 /// A commit that made no version.

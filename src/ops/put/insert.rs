@@ -8,11 +8,12 @@ use super::hash::cut_all;
 use super::index::Stamp;
 use super::outcome::Outcomes;
 use super::scan::{Event, FileMeta};
-use super::{NewVersion, PutReport, Silent};
+use super::{PutReport, Silent, commit};
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
+use crate::model::new_version::NewVersion;
 use crate::model::tree::{Entry, Target, TreeNode};
 use crate::model::version::Totals;
 use crate::ops::lease::Lease;
@@ -48,7 +49,7 @@ pub fn insert(
         let walk = Walk::Insert(insert);
         let built = assemble::run(repository, walk, Some(&lease), Outcomes::None, progress)?;
         let mut report = built.report;
-        report.committed = Some(version.commit(repository, &lease, &report)?);
+        report.committed = Some(commit(repository, &lease, version, &report)?);
         Ok(report)
     })();
     lease.end(repository, done)

@@ -35,10 +35,10 @@ use super::lease::Lease;
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
-use crate::model::properties::Ttl;
+use crate::model::name::Alias;
+use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Selector};
-use crate::model::version::{Committed, Metadata, Totals};
+use crate::model::version::{Committed, Totals};
 use crate::registry::{AddedPart, CommitRequest};
 use assemble::{Built, Walk};
 use index::{NewIndex, OldIndex};
@@ -56,16 +56,8 @@ pub struct PutRequest {
     pub source: Option<PathBuf>,
     /// What is recorded and stays where it is.
     pub references: References,
-    /// The artifact.
-    pub path: ArtifactPath,
-    /// Its type, when the caller said one.
-    pub artifact_type: Option<ArtifactType>,
-    /// Aliases beside `latest`.
-    pub aliases: Vec<Alias>,
-    /// What people say about it.
-    pub description: Option<String>,
-    /// What programs say about it.
-    pub metadata: Option<Metadata>,
+    /// The version it becomes.
+    pub version: NewVersion,
     /// What to leave out.
     pub filters: Filters,
     /// Whether symlinks that lead out of the source are followed; otherwise they are refused.
@@ -74,12 +66,6 @@ pub struct PutRequest {
     pub dry_run: bool,
     /// Whether every file is read, also one that looks as it did at the last put.
     pub reread: bool,
-    /// The run that logs it.
-    pub run: Option<RunId>,
-    /// How long it lives.
-    pub ttl: Option<Ttl>,
-    /// Its tags.
-    pub tags: Vec<Tag>,
     /// The group it is added to, instead of becoming a version.
     pub upsert: Option<Upsert>,
 }
@@ -90,18 +76,11 @@ impl PutRequest {
         Self {
             source: Some(source),
             references: References::default(),
-            path,
-            artifact_type: None,
-            aliases: Vec::new(),
-            description: None,
-            metadata: None,
+            version: NewVersion::plain(path),
             filters: Filters::default(),
             follow: true,
             dry_run: false,
             reread: false,
-            run: None,
-            ttl: None,
-            tags: Vec::new(),
             upsert: None,
         }
     }
@@ -169,12 +148,12 @@ pub fn put(
     }
     let shown = identity.to_string_lossy().replace('\0', " ");
     let registry = &repository.registry;
-    let path = &request.path;
+    let path = &request.version.path;
     let purpose = match &request.upsert {
         None => format!("put {path} {shown}"),
         Some(Upsert { group, .. }) => {
             // Refused now rather than when everything is stored.
-            registry.group(path.clone(), group.clone(), request.artifact_type.clone())?;
+            registry.group(path.clone(), group.clone(), request.version.artifact_type.clone())?;
             format!("put {path} {shown} for group {group}")
         }
     };
@@ -188,11 +167,12 @@ pub const CODE_TYPE: &str = "code";
 
 /// Whether what is put is code, because it is said to be or the artifact is.
 fn is_code(repository: &Repository, request: &PutRequest) -> Result<bool> {
-    if let Some(artifact_type) = &request.artifact_type {
+    if let Some(artifact_type) = &request.version.artifact_type {
         return Ok(artifact_type.as_str() == CODE_TYPE);
     }
     let selector = Selector::Alias(Alias::latest());
-    let newest = crate::model::reference::Reference { path: request.path.clone(), selector };
+    let newest =
+        crate::model::reference::Reference { path: request.version.path.clone(), selector };
     match repository.registry.lookup(newest) {
         Err(e) if e.kind() == Kind::NotFound => Ok(false),
         found => Ok(found?.artifact_type.as_str() == CODE_TYPE),
@@ -226,18 +206,7 @@ fn put_under(
     if let Some(upsert) = &request.upsert {
         report.part = Some(groups::add_part(repository, lease, request, upsert, &report)?);
     } else {
-        let version = NewVersion {
-            path: request.path.clone(),
-            artifact_type: request.artifact_type.clone(),
-            aliases: request.aliases.clone(),
-            description: request.description.clone(),
-            metadata: request.metadata.clone(),
-            expect: None,
-            run: request.run.clone(),
-            ttl: request.ttl,
-            tags: request.tags.clone(),
-        };
-        report.committed = Some(version.commit(repository, lease, &report)?);
+        report.committed = Some(commit(repository, lease, request.version.clone(), &report)?);
     }
     if let Outcomes::Index(index, _) = outcomes {
         index.keep();
@@ -245,70 +214,14 @@ fn put_under(
     Ok(report)
 }
 
-/// What a version is to be called, and what is said about it.
-#[derive(Debug, Clone)]
-pub struct NewVersion {
-    /// The artifact.
-    pub path: ArtifactPath,
-    /// Its type, when the caller said one.
-    pub artifact_type: Option<ArtifactType>,
-    /// Aliases beside `latest`.
-    pub aliases: Vec<Alias>,
-    /// What people say about it.
-    pub description: Option<String>,
-    /// What programs say about it.
-    pub metadata: Option<Metadata>,
-    /// The version that must be the newest.
-    pub expect: Option<VersionNumber>,
-    /// The run that logs it.
-    pub run: Option<RunId>,
-    /// How long it lives.
-    pub ttl: Option<Ttl>,
-    /// Its tags.
-    pub tags: Vec<Tag>,
-}
-
-impl NewVersion {
-    /// A version of which nothing else is said.
-    pub fn plain(path: ArtifactPath) -> Self {
-        Self {
-            path,
-            artifact_type: None,
-            aliases: Vec::new(),
-            description: None,
-            metadata: None,
-            expect: None,
-            run: None,
-            ttl: None,
-            tags: Vec::new(),
-        }
-    }
-
-    fn commit(
-        self,
-        repository: &Repository,
-        lease: &Lease,
-        report: &PutReport,
-    ) -> Result<Committed> {
-        repository.registry.commit(lease.id(), self.request(report.root, report.totals))
-    }
-
-    /// The commit that makes it of a tree.
-    pub(super) fn request(self, root: Digest, totals: Totals) -> CommitRequest {
-        CommitRequest {
-            path: self.path,
-            artifact_type: self.artifact_type,
-            root,
-            totals,
-            aliases: self.aliases,
-            description: self.description,
-            metadata: self.metadata,
-            expect: self.expect,
-            run: self.run,
-            ttl: self.ttl,
-            tags: self.tags,
-        }
-    }
+fn commit(
+    repository: &Repository,
+    lease: &Lease,
+    version: NewVersion,
+    report: &PutReport,
+) -> Result<Committed> {
+    let (root, totals) = (report.root, report.totals);
+    repository.registry.commit(lease.id(), CommitRequest { version, root, totals })
 }
 
 /// Merges trees that lie over each other, in this order, and stores what nodes the one they become
@@ -354,7 +267,7 @@ pub fn put_draft(
             built => built?,
         };
         let Built { mut report, outcomes } = built;
-        report.committed = Some(version.commit(repository, &lease, &report)?);
+        report.committed = Some(commit(repository, &lease, version, &report)?);
         if let Outcomes::Draft(outcomes) = outcomes {
             after(&report, outcomes)?;
         }

@@ -5,8 +5,9 @@ use serde_json::json;
 use super::{POINTER_SUFFIX, Table, no_table};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::EntryName;
+use crate::model::new_version::NewVersion;
 use crate::model::version::VersionInfo;
-use crate::ops::put::{Insert, NewVersion, PutReport, insert};
+use crate::ops::put::{Insert, PutReport, insert};
 use crate::ops::repository::Repository;
 
 /// A pointer that was written.

@@ -312,23 +312,25 @@ impl EngineRegistry {
     ) -> Result<Committed> {
         let SealRequest { group, commit, .. } = request;
         let (now, asked) = ((self.clock)(), fingerprint(request));
-        self.write_names(&commit.path, |transaction| {
+        self.write_names(&commit.version.path, |transaction| {
             let mut held = live_lease(&*transaction, lease)?;
             if let Some(committed) = &held.committed
                 && has_answered(&*transaction, lease, &asked)?
             {
                 return Ok(committed.clone());
             }
-            let mut info = open(&*transaction, &commit.path, group)?;
+            let mut info = open(&*transaction, &commit.version.path, group)?;
             if (info.parts, info.last) != (request.parts, request.last) {
                 let what = format!("the parts of group {group} have changed");
                 return Err(Error::new(Kind::Stale, what).hint("merge them again"));
             }
-            check_type(&*transaction, &commit.path, Some(&info), commit.artifact_type.as_ref())?;
-            let artifact_type = commit.artifact_type.clone().or(info.artifact_type.clone());
-            let commit = CommitRequest { artifact_type, ..commit.clone() };
+            let (path, wanted) = (&commit.version.path, commit.version.artifact_type.as_ref());
+            check_type(&*transaction, path, Some(&info), wanted)?;
+            let mut commit = commit.clone();
+            let known = info.artifact_type.clone();
+            commit.version.artifact_type = commit.version.artifact_type.or(known);
             let committed = commit_in(transaction, &commit, now)?;
-            remove_parts(transaction, &commit.path, group, u64::MAX)?;
+            remove_parts(transaction, path, group, u64::MAX)?;
             (info.parts, info.totals) = (0, Totals::default());
             info.sealed = Some(committed.number);
             put(transaction, &info)?;

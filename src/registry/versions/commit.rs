@@ -36,7 +36,7 @@ impl EngineRegistry {
         request: &CommitRequest,
     ) -> Result<Committed> {
         let (now, asked) = ((self.clock)(), fingerprint(request));
-        self.write_names(&request.path, |transaction| {
+        self.write_names(&request.version.path, |transaction| {
             let mut held = live_lease(&*transaction, lease)?;
             if let Some(committed) = &held.committed
                 && has_answered(&*transaction, lease, &asked)?
@@ -57,47 +57,48 @@ pub(in crate::registry) fn commit_in(
     request: &CommitRequest,
     now: Timestamp,
 ) -> Result<Committed> {
-    check_said(request.description.as_deref(), request.metadata.as_ref())?;
+    check_said(request.version.description.as_deref(), request.version.metadata.as_ref())?;
     let artifact = open_artifact(transaction, request, now)?;
-    let newest = newest(&*transaction, &request.path)?;
-    if let Some(expected) = request.expect {
-        expect(&request.path, expected, newest.as_ref().map(|(number, _)| *number))?;
+    let newest = newest(&*transaction, &request.version.path)?;
+    if let Some(expected) = request.version.expect {
+        expect(&request.version.path, expected, newest.as_ref().map(|(number, _)| *number))?;
     }
     let before = newest.as_ref().map(|(number, version)| (*number, version.time_seconds));
     let equal = newest.filter(|(_, version)| version.root == request.root);
-    let found = (&request.path, &artifact);
-    let committed = match living(&*transaction, found, equal, request.ttl, now)? {
+    let found = (&request.version.path, &artifact);
+    let committed = match living(&*transaction, found, equal, request.version.ttl, now)? {
         Some(number) => {
             let update = Update {
-                description: request.description.clone(),
-                metadata: request.metadata.clone(),
-                ttl: request.ttl,
-                tag: request.tags.clone(),
+                description: request.version.description.clone(),
+                metadata: request.version.metadata.clone(),
+                ttl: request.version.ttl,
+                tag: request.version.tags.clone(),
                 ..Update::default()
             };
-            rewrite(transaction, &request.path, number, &update)?;
-            Committed { path: request.path.clone(), number, new: false }
+            rewrite(transaction, &request.version.path, number, &update)?;
+            Committed { path: request.version.path.clone(), number, new: false }
         }
         None => {
             let number = artifact.next;
-            let time_seconds = time_after(&*transaction, &request.path, &artifact, before, now)?;
+            let time_seconds =
+                time_after(&*transaction, &request.version.path, &artifact, before, now)?;
             add_version(transaction, request, artifact, now, time_seconds)?;
-            if let Some(run) = &request.run {
+            if let Some(run) = &request.version.run {
                 crate::registry::runs::run::add_logged(
                     transaction,
                     run,
-                    &request.path,
+                    &request.version.path,
                     number,
                     now,
                 )?;
             }
-            Committed { path: request.path.clone(), number, new: true }
+            Committed { path: request.version.path.clone(), number, new: true }
         }
     };
     let number = committed.number;
-    hold_protected(&*transaction, &request.path, &request.aliases, Some(number))?;
-    point(transaction, &request.path, &[Alias::latest()], committed.number)?;
-    point(transaction, &request.path, &request.aliases, committed.number)?;
+    hold_protected(&*transaction, &request.version.path, &request.version.aliases, Some(number))?;
+    point(transaction, &request.version.path, &[Alias::latest()], committed.number)?;
+    point(transaction, &request.version.path, &request.version.aliases, committed.number)?;
     Ok(committed)
 }
 
@@ -152,15 +153,15 @@ fn open_artifact(
     request: &CommitRequest,
     now: Timestamp,
 ) -> Result<ArtifactRecord> {
-    let path = &request.path;
+    let path = &request.version.path;
     if let Some(artifact) = naming::artifact(&*transaction, path)? {
-        let wanted = request.artifact_type.as_ref();
+        let wanted = request.version.artifact_type.as_ref();
         refuse_other_type(&path.to_string(), &artifact.artifact_type, wanted)?;
         return Ok(artifact);
     }
     open_project(transaction, &path.project, now)?;
     let artifact = ArtifactRecord {
-        artifact_type: request.artifact_type.clone().unwrap_or_default(),
+        artifact_type: request.version.artifact_type.clone().unwrap_or_default(),
         next: VersionNumber(0),
         description: String::new(),
         tags: Vec::new(),
@@ -219,22 +220,23 @@ fn add_version(
     }
     counts.store(transaction)?;
     let mut tags = Vec::new();
-    change_tags(&mut tags, &request.tags, &[])?;
+    change_tags(&mut tags, &request.version.tags, &[])?;
     let version = VersionRecord {
         root: request.root,
         totals: request.totals,
         created: now,
         time_seconds,
-        description: request.description.clone().unwrap_or_default(),
-        metadata: request.metadata.clone().unwrap_or_default(),
+        description: request.version.description.clone().unwrap_or_default(),
+        metadata: request.version.metadata.clone().unwrap_or_default(),
         tags,
-        ttl: request.ttl.unwrap_or_default(),
+        ttl: request.version.ttl.unwrap_or_default(),
     };
-    let mut count = naming::count(&*transaction, &request.path, &artifact)?;
-    transaction.put(&keys::version(&request.path, number), &record::encode_version(&version))?;
-    transaction.put(&keys::last_time(&request.path), &record::encode(&time_seconds))?;
+    let mut count = naming::count(&*transaction, &request.version.path, &artifact)?;
+    transaction
+        .put(&keys::version(&request.version.path, number), &record::encode_version(&version))?;
+    transaction.put(&keys::last_time(&request.version.path), &record::encode(&time_seconds))?;
     (count.versions, count.newest) = (count.versions + 1, Some((number, now)));
     artifact.count = Some(count);
     artifact.next = VersionNumber(number.0 + 1);
-    transaction.put(&keys::artifact(&request.path), &record::encode_artifact(&artifact))
+    transaction.put(&keys::artifact(&request.version.path), &record::encode_artifact(&artifact))
 }

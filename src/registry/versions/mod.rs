@@ -6,7 +6,8 @@ pub(super) mod delete;
 use super::call::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
+use crate::model::name::{Tag, VersionNumber};
+use crate::model::new_version::NewVersion;
 use crate::model::properties::Ttl;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::{Committed, Metadata, Timestamp, Totals, VersionInfo};
@@ -25,49 +26,21 @@ pub enum Detail {
     Full,
 }
 
-/// A commit.
+/// A commit: a version of a tree.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommitRequest {
-    /// The artifact.
-    pub path: ArtifactPath,
-    /// Its type; must be the artifact's when that exists. `None`: the artifact's, or `dataset`.
-    pub artifact_type: Option<ArtifactType>,
+    /// The version.
+    pub version: NewVersion,
     /// The root tree, which must be registered.
     pub root: Digest,
     /// What is in it.
     pub totals: Totals,
-    /// Aliases that move to it, beside `latest`.
-    pub aliases: Vec<Alias>,
-    /// Set when given, also on a version that has this content already.
-    pub description: Option<String>,
-    /// Set when given, also on a version that has this content already.
-    pub metadata: Option<Metadata>,
-    /// The version that must be the newest; otherwise nothing is committed.
-    pub expect: Option<VersionNumber>,
-    /// The run that logs it, which must be open.
-    pub run: Option<RunId>,
-    /// Set when given, also on a version that has this content already.
-    pub ttl: Option<Ttl>,
-    /// Added, also to a version that has this content already.
-    pub tags: Vec<Tag>,
 }
 
 impl CommitRequest {
     /// A commit of which nothing more is said.
     pub fn plain(path: ArtifactPath, root: Digest) -> Self {
-        Self {
-            path,
-            artifact_type: None,
-            root,
-            totals: Totals::default(),
-            aliases: Vec::new(),
-            description: None,
-            metadata: None,
-            expect: None,
-            run: None,
-            ttl: None,
-            tags: Vec::new(),
-        }
+        Self { version: NewVersion::plain(path), root, totals: Totals::default() }
     }
 }
 

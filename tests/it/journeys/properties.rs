@@ -59,7 +59,8 @@ impl Clocked {
     /// Puts a file with this text as `p/a`; the version that has it.
     fn put(&self, text: &str, ttl: Option<Ttl>) -> u64 {
         let source = self.world.tree("src", &[("a", text.as_bytes())]);
-        let request = PutRequest { ttl, ..PutRequest::plain(source, "p/a".parse().unwrap()) };
+        let mut request = PutRequest::plain(source, "p/a".parse().unwrap());
+        request.version.ttl = ttl;
         let report = put(&self.repository, &request, Arc::new(Silent)).unwrap();
         report.committed.unwrap().number.0
     }

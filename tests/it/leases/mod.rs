@@ -205,7 +205,8 @@ fn what_a_lease_answered_answers_no_other_request() {
     assert_eq!(registry.commit(lease, request("p/a", one)).unwrap(), first);
     let second = registry.commit(lease, request("p/a", two)).unwrap();
     assert_eq!((second.number.0, second.new), (1, true));
-    let aliased = CommitRequest { aliases: vec!["best".parse().unwrap()], ..request("p/a", two) };
+    let mut aliased = request("p/a", two);
+    aliased.version.aliases = vec!["best".parse().unwrap()];
     registry.commit(lease, aliased).unwrap();
     assert_eq!(registry.lookup("p/a:best".parse().unwrap()).unwrap().number.0, 1);
 }
