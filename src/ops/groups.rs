@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::delete::collect_garbage;
-use super::lease::Lease;
+use super::lease::{Lease, with_lease};
 use super::merge_walk::{MergeWalk, Step};
 use super::process_id;
 use super::put::{PutReport, PutRequest, merge};
@@ -327,9 +327,8 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let (path, group) = (&request.version.path, &request.group);
     registry.open_group(path.clone(), group.clone())?;
     let purpose = format!("finish group {group} of {path}");
-    let lease = Lease::begin(repository, purpose)?;
-    let done = finish_under(repository, &lease, request);
-    let finished = lease.end(repository, done)?;
+    let finished =
+        with_lease(repository, purpose, |lease| finish_under(repository, lease, request))?;
     // Writers that were killed when they had added their part have left their leases.
     if let Err(e) = process_id::release_orphans(repository) {
         tracing::warn!("what killed writers of a finished group left is not freed yet: {e}");

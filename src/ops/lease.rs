@@ -98,7 +98,7 @@ impl Lease {
     ///
     /// # Errors
     /// That of `done`.
-    pub(super) fn end<T>(mut self, repository: &Repository, done: Result<T>) -> Result<T> {
+    fn end<T>(mut self, repository: &Repository, done: Result<T>) -> Result<T> {
         self.stop();
         let kept = done.as_ref().is_err_and(|e| goes_on_later(e, repository.store.is_remote()));
         let ended = match kept {
@@ -149,6 +149,21 @@ impl Drop for Lease {
             }
         }
     }
+}
+
+/// Does `work` under a lease of its own, and ends that with it. What writers that are gone had stored for the same
+/// purpose is gone on with.
+///
+/// # Errors
+/// Those of `work`, and when the registry fails.
+pub(super) fn with_lease<T>(
+    repository: &Repository,
+    purpose: String,
+    work: impl FnOnce(&Lease) -> Result<T>,
+) -> Result<T> {
+    let lease = Lease::begin(repository, purpose)?;
+    let done = work(&lease);
+    lease.end(repository, done)
 }
 
 /// Whether the same put may well succeed later. On a disk that is full it takes nothing meanwhile: others need the room.

@@ -24,6 +24,8 @@ use artifactfs::registry::{
 };
 use tempfile::TempDir;
 
+use crate::random::Random;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Thing {
     Directory,
@@ -33,18 +35,7 @@ enum Thing {
 
 type Tree = BTreeMap<PathBuf, Thing>;
 
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
     fn thing(&mut self) -> Thing {
         match self.below(6) {
             0 => Thing::Directory,

@@ -18,5 +18,6 @@ mod leases;
 mod model;
 mod mounted;
 mod overlay;
+mod random;
 mod web;
 mod world;

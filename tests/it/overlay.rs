@@ -10,23 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::random::Random;
 use crate::world::{World, noise, same_tree, until, write};
 
 const ROUNDS: usize = 10;
 const OPERATIONS: usize = 600;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 /// A path of few names, so that operations meet.
 fn path(random: &mut Random) -> PathBuf {

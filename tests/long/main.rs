@@ -5,6 +5,8 @@
 #[allow(dead_code)]
 mod bucket;
 mod power_loss;
+#[path = "../it/random.rs"]
+mod random;
 mod silent_store;
 #[path = "../it/world.rs"]
 #[allow(dead_code)]

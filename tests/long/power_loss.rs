@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::random::Random;
 use crate::world::{World, host, noise, until};
 
 const POINTS: u64 = 100;
@@ -22,19 +23,6 @@ const STEPS_BEFORE: usize = 8;
 const LOSS_WITHIN: usize = 500_000;
 const DISK_BYTES: u64 = 1 << 30;
 const DRAFT: &str = "p/a";
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 type Files = BTreeMap<String, Vec<u8>>;
 

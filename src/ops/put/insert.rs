@@ -16,7 +16,7 @@ use crate::model::name::EntryName;
 use crate::model::new_version::NewVersion;
 use crate::model::tree::{Entry, Target, TreeNode};
 use crate::model::version::Totals;
-use crate::ops::lease::Lease;
+use crate::ops::lease::with_lease;
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
 
@@ -32,7 +32,7 @@ pub struct Insert<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Makes `graft` a version.
+/// Makes `insert` a version.
 ///
 /// # Errors
 /// [`Kind::Conflict`] when a directory is where the file comes, or a file where a directory must be; and as
@@ -42,17 +42,15 @@ pub fn insert(
     insert: &Insert<'_>,
     version: NewVersion,
 ) -> Result<PutReport> {
-    let purpose = format!("graft {} {}", version.path, display_path(insert.path));
-    let lease = Lease::begin(repository, purpose)?;
-    let done: Result<PutReport> = (|| {
+    let purpose = format!("insert {} {}", version.path, display_path(insert.path));
+    with_lease(repository, purpose, |lease| {
         let progress = std::sync::Arc::new(Silent);
         let walk = Walk::Insert(insert);
-        let built = assemble::run(repository, walk, Some(&lease), Outcomes::None, progress)?;
+        let built = assemble::run(repository, walk, Some(lease), Outcomes::None, progress)?;
         let mut report = built.report;
-        report.committed = Some(commit(repository, &lease, version, &report)?);
+        report.committed = Some(commit(repository, lease, version, &report)?);
         Ok(report)
-    })();
-    lease.end(repository, done)
+    })
 }
 
 fn display_path(path: &[EntryName]) -> String {
@@ -70,7 +68,7 @@ pub struct InsertWalk<'a> {
 type Coming<'p> = Option<(&'p EntryName, &'p [EntryName])>;
 
 impl<'a> InsertWalk<'a> {
-    /// A walk of `graft` that feeds `feed`.
+    /// A walk of `insert` that feeds `feed`.
     pub fn new(insert: &'a Insert<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { insert, reader, feed }
     }
@@ -78,7 +76,7 @@ impl<'a> InsertWalk<'a> {
     /// Walks to the end.
     ///
     /// # Errors
-    /// As [`graft`], and what the feed says.
+    /// As [`insert`], and what the feed says.
     pub fn run(mut self) -> Result<()> {
         self.feed.push(Event::Adjust(self.insert.totals.into()), 0)?;
         self.directory(Some(self.insert.root), self.insert.path)?;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::groups::{self, Upsert};
-use super::lease::Lease;
+use super::lease::{Lease, with_lease};
 use super::repository::Repository;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
@@ -157,9 +157,9 @@ pub fn put(
             format!("put {path} {shown} for group {group}")
         }
     };
-    let lease = Lease::begin(repository, purpose)?;
-    let done = put_under(repository, request, source.as_ref(), &index, &lease, progress);
-    lease.end(repository, done)
+    with_lease(repository, purpose, |lease| {
+        put_under(repository, request, source.as_ref(), &index, lease, progress)
+    })
 }
 
 /// The type of artifacts that are code.
@@ -252,11 +252,10 @@ pub fn put_draft(
     after: impl FnOnce(&PutReport, DraftOutcomes) -> Result<()>,
 ) -> Result<PutReport> {
     let purpose = format!("commit {} {}", version.path, draft.root.display());
-    let lease = Lease::begin(repository, purpose)?;
-    let done: Result<PutReport> = (|| {
+    with_lease(repository, purpose, |lease| {
         let build = || {
             let outcomes = Outcomes::Draft(DraftOutcomes::create(work)?);
-            assemble::run(repository, Walk::Draft(draft), Some(&lease), outcomes, Arc::new(Silent))
+            assemble::run(repository, Walk::Draft(draft), Some(lease), outcomes, Arc::new(Silent))
         };
         let built = match build() {
             // Something was hashed ahead and then changed; nothing is guessed twice.
@@ -267,13 +266,12 @@ pub fn put_draft(
             built => built?,
         };
         let Built { mut report, outcomes } = built;
-        report.committed = Some(commit(repository, &lease, version, &report)?);
+        report.committed = Some(commit(repository, lease, version, &report)?);
         if let Outcomes::Draft(outcomes) = outcomes {
             after(&report, outcomes)?;
         }
         Ok(report)
-    })();
-    lease.end(repository, done)
+    })
 }
 
 /// What a put goes through: the source, and what its references name now; what they leave out.

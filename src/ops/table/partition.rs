@@ -25,7 +25,7 @@ pub struct Pointer {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is no such folder, or no table in it; as [`Table::open`] when the tables are
-/// not one; as [`graft`].
+/// not one; as [`insert`].
 pub fn partition(
     repository: &Repository,
     base: &VersionInfo,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::random::Random;
 use crate::world::{World, noise};
 
 /// Points at which something is killed.
@@ -17,7 +18,7 @@ const KILLS: u64 = 200;
 
 struct Killer {
     world: World,
-    random: u64,
+    random: Random,
     /// What was acknowledged: version and the seed of its content.
     acknowledged: BTreeMap<String, u64>,
 }
@@ -35,15 +36,7 @@ fn fill(root: &Path, seed: u64) {
 
 impl Killer {
     fn new() -> Self {
-        Self { world: World::new(), random: 88_172_645_463_325_252, acknowledged: BTreeMap::new() }
-    }
-
-    /// xorshift64: the same points each time.
-    fn next(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
+        Self { world: World::new(), random: Random(7), acknowledged: BTreeMap::new() }
     }
 
     fn start(&self, args: &[&str]) -> Child {
@@ -53,7 +46,7 @@ impl Killer {
 
     /// Lets it run for up to `most` and kills it; what it printed if it was done before.
     fn kill_within(&mut self, mut child: Child, most: Duration) -> Option<serde_json::Value> {
-        let wait = Duration::from_micros(self.next(most.as_micros() as u64));
+        let wait = Duration::from_micros(self.random.below(most.as_micros() as u64));
         std::thread::sleep(wait);
         let _ = child.kill();
         let output = child.wait_with_output().unwrap();
@@ -123,7 +116,7 @@ impl Killer {
             fill(&draft, seed);
             self.start(&["commit", "p/a"])
         };
-        let wait = Duration::from_micros(self.next(60_000));
+        let wait = Duration::from_micros(self.random.below(60_000));
         std::thread::sleep(wait);
         kill_process(daemon, Signal::KILL).unwrap();
         // A put finds the registry closed, opens it itself and goes on; a commit ends.

@@ -10,6 +10,7 @@ use std::process::Command;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::crash;
+use crate::random::Random;
 use crate::world::{World, host, noise};
 
 /// A file system of its own, unmounted with the test.
@@ -51,19 +52,6 @@ impl Disk {
         std::os::unix::fs::symlink(&repo, world.repo()).unwrap();
         world.ok(&["init", repo.to_str().unwrap()]);
         (world, disk)
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
     }
 }
 

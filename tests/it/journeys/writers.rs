@@ -11,20 +11,13 @@ use artifactfs::model::version::Metadata;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::random::Random;
 use crate::world::{World, noise, ran, same_tree, until};
 
 const WRITERS: u64 = 16;
 const FILES: u64 = 1_000;
 /// How often each writer puts.
 const PUTS: u64 = 4;
-
-/// splitmix64: the same moments each time, as far as the machine is the same.
-fn random(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 fn upsert<'a>(group: &'a str, source: &'a str) -> Vec<&'a str> {
     vec!["put", "--upsert", "--group", group, "-n", "p/a", source]
@@ -40,8 +33,8 @@ fn put_with_kills(world: &World, source: &str, seed: u64) -> u64 {
     loop {
         let mut put = world.command(&upsert("g", source));
         let mut put = put.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        if random(seed + killed).is_multiple_of(2) && killed < 3 {
-            std::thread::sleep(Duration::from_micros(random(seed ^ (killed + 77)) % 120_000));
+        if Random(seed + killed).below(2) == 0 && killed < 3 {
+            std::thread::sleep(Duration::from_micros(Random(seed ^ (killed + 77)).below(120_000)));
             put.kill().unwrap();
         }
         let done = put.wait_with_output().unwrap();
@@ -367,7 +360,7 @@ fn a_finish_that_is_killed_leaves_the_group_open_and_whole_or_is_done() {
         fs::write(world.path("w0/round"), round.to_string()).unwrap();
         world.ok(&upsert("g", "w0"));
         let mut killed = world.start(&finish("g"));
-        std::thread::sleep(Duration::from_micros(random(round) % 60_000));
+        std::thread::sleep(Duration::from_micros(Random(round).below(60_000)));
         killed.kill().unwrap();
         killed.wait().unwrap();
         world.sound();

@@ -20,6 +20,8 @@ use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;
 use artifactfs::registry::{CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo};
 
+use crate::random::Random;
+
 use self::stepped::{Gated, Stepped};
 
 /// Interleavings that are played.
@@ -63,7 +65,7 @@ enum Purge {
 struct World {
     registry: Arc<EngineRegistry>,
     clock: Arc<AtomicU64>,
-    random: u64,
+    random: Random,
     remote: bool,
     /// Bytes that are in the store: pack, offset, object.
     store: BTreeMap<PackId, BTreeMap<u64, Digest>>,
@@ -105,7 +107,7 @@ impl World {
         Self {
             registry,
             clock,
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            random: Random(seed),
             remote: seed.is_multiple_of(3),
             store: BTreeMap::new(),
             children,
@@ -122,12 +124,8 @@ impl World {
         }
     }
 
-    /// xorshift64.
     fn below(&mut self, end: usize) -> usize {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random % end.max(1) as u64) as usize
+        self.random.below(end.max(1))
     }
 
     fn number(&mut self) -> u64 {
