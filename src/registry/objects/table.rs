@@ -10,7 +10,7 @@ use crate::registry::engine_registry::{EngineRegistry, each_below, read_counter}
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::lease::{live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, pin};
-use crate::registry::record::{self, PackRecord, decode_object, encode_object};
+use crate::registry::record::{self, LeaseRecord, PackRecord, decode_object, encode_object};
 use crate::registry::upkeep::reclaim::mark_reclaimable;
 use crate::registry::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
 
@@ -204,11 +204,7 @@ impl EngineRegistry {
                     }
                 }
             }
-            if !pinned.is_empty() {
-                pin(transaction, lease.0, held.pin_batches, &pinned)?;
-                held.pin_batches += 1;
-                put_lease(transaction, lease, &held)?;
-            }
+            pin_all(transaction, lease, &mut held, &pinned)?;
             Ok(missing)
         })
     }
@@ -247,7 +243,7 @@ impl EngineRegistry {
         // Durable, because the writer goes on as if it were: the process that answers may be killed
         // and another take its place before the commit.
         self.write(Durability::Immediate, |transaction| {
-            live_lease(&*transaction, lease)?;
+            let mut held = live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let pack = counts.of(&*transaction, id)?;
             if pack.lease != Some(lease.0) {
@@ -258,9 +254,15 @@ impl EngineRegistry {
             let batch = Key::of(Space::PackObjects).fixed(&id.0).number(pack.object_batches).done();
             pack.object_batches += 1;
             let (mut added, mut uncounted) = (Vec::with_capacity(objects.len()), Vec::new());
+            let mut others = Vec::new();
             for object in &objects {
                 match insert(transaction, &mut counts, id, object)? {
-                    Inserted::Known => continue,
+                    Inserted::Known(at) => {
+                        if counts.of(&*transaction, at)?.lease != Some(lease.0) {
+                            others.push(object.digest);
+                        }
+                        continue;
+                    }
                     Inserted::Mended => {}
                     Inserted::New => uncounted.push(object.digest),
                 }
@@ -269,6 +271,8 @@ impl EngineRegistry {
             transaction.put(&batch, &record::encode_digests(&added))?;
             count_children(transaction, &mut counts, &objects, &uncounted)?;
             counts.store(transaction)?;
+            // What somebody else registered first goes with their version, unless it is held here, too.
+            pin_all(transaction, lease, &mut held, &others)?;
             Ok(Added { missing: Vec::new(), duplicates: (objects.len() - added.len()) as u64 })
         })
     }
@@ -393,6 +397,21 @@ pub(in crate::registry) fn pack_info(key: &[u8], value: &[u8]) -> Result<PackInf
     })
 }
 
+/// Pins objects for a lease, if there are any.
+fn pin_all(
+    transaction: &mut dyn Transaction,
+    lease: LeaseId,
+    held: &mut LeaseRecord,
+    digests: &[Digest],
+) -> Result<()> {
+    if digests.is_empty() {
+        return Ok(());
+    }
+    pin(transaction, lease.0, held.pin_batches, digests)?;
+    held.pin_batches += 1;
+    put_lease(transaction, lease, held)
+}
+
 /// The children of `objects` that are neither registered nor among them.
 fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest>> {
     let mut missing = Vec::new();
@@ -409,8 +428,8 @@ fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest
 
 /// What registering an object found.
 enum Inserted {
-    /// It was there.
-    Known,
+    /// It was there, in this pack.
+    Known(PackId),
     /// It was absent, and has good bytes again; its children are counted.
     Mended,
     /// Its children are to be counted.
@@ -428,7 +447,7 @@ fn insert(
     let old = object(&*transaction, &new.digest)?;
     let (refs, inserted) = match &old {
         Some(old) => match old.presence {
-            Presence::Present => return Ok(Inserted::Known),
+            Presence::Present => return Ok(Inserted::Known(old.extent.pack)),
             Presence::Absent => (old.refs, Inserted::Mended),
             Presence::AbsentUncounted => (old.refs, Inserted::New),
         },
