@@ -34,7 +34,7 @@ pub enum Kind {
     Unavailable,
     /// It took longer than it may: try again later.
     TimedOut,
-    /// It would have to be waited for, by one who does not wait. Never leaves the program.
+    /// The data is not local and the caller asked not to block. Never leaves the program.
     WouldBlock,
     /// It was there and was deleted while it was in use.
     Stale,

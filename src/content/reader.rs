@@ -103,7 +103,7 @@ impl Reader {
     }
 
     /// The same reader, but one that never waits for a remote store: what is not at hand gives
-    /// [`Kind::Later`].
+    /// [`Kind::WouldBlock`].
     #[must_use]
     pub fn non_blocking(&self) -> Self {
         Self {

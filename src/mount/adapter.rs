@@ -41,8 +41,8 @@ pub const DOTS: u64 = 2;
 pub struct ReadOnly {
     fs: Arc<ReadFs>,
     /// What never waits: the mount's own threads use it.
-    at_once: Reader,
-    errands: Workers,
+    non_blocking: Reader,
+    workers: Workers,
     prefetcher: Arc<Prefetcher>,
 }
 
@@ -229,10 +229,10 @@ impl ReadOnly {
     /// A mount of `fs`, which fetches by itself what `prefetch` says.
     pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
         let reader = fs.repository().reader.clone();
-        let errands = Workers::new(reader.store().is_remote());
-        let at_once = reader.non_blocking();
+        let workers = Workers::new(reader.store().is_remote());
+        let non_blocking = reader.non_blocking();
         let prefetcher = Arc::new(Prefetcher::new(Arc::clone(fs.repository()), prefetch));
-        Self { fs, at_once, errands, prefetcher }
+        Self { fs, non_blocking, workers, prefetcher }
     }
 
     /// Does `job` at once if nothing has to be waited for, else in a thread that may wait.
@@ -242,10 +242,10 @@ impl ReadOnly {
         job: impl Fn(&ReadFs, &Reader) -> Result<T> + Send + 'static,
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        match job(&self.fs, &self.at_once) {
+        match job(&self.fs, &self.non_blocking) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let fs = Arc::clone(&self.fs);
-                self.errands.run(waits, move || answer(job(&fs, &fs.repository().reader)));
+                self.workers.run(waits, move || answer(job(&fs, &fs.repository().reader)));
             }
             done => answer(done),
         }
@@ -289,7 +289,7 @@ impl Filesystem for ReadOnly {
             return reply_found(self.fs.getattr(ino.0), reply);
         }
         let fs = Arc::clone(&self.fs);
-        self.errands.run(Waits::Data, move || reply_found(fs.getattr(ino.0), reply));
+        self.workers.run(Waits::Data, move || reply_found(fs.getattr(ino.0), reply));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -316,16 +316,16 @@ impl Filesystem for ReadOnly {
     ) {
         self.prefetcher.read();
         let told = |e| errno::report("read", &e);
-        match read_file(&self.fs, &self.at_once, ino.0, offset, size) {
+        match read_file(&self.fs, &self.non_blocking, ino.0, offset, size) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
-                let (errands, requester) = (self.errands.clone(), requester(req));
-                self.errands.run(Waits::Data, move || {
+                let (workers, requester) = (self.workers.clone(), requester(req));
+                self.workers.run(Waits::Data, move || {
                     if let Some(tree) = fs.tree_of_small_file(ino.0) {
                         prefetcher.missed(tree);
                     }
                     let reader = fs.repository().reader.on_behalf_of(requester);
-                    let read = errands.recent_timeouts().read(ino.0, offset, size, || {
+                    let read = workers.recent_timeouts().read(ino.0, offset, size, || {
                         read_file(&fs, &reader, ino.0, offset, size).map_err(told)
                     });
                     reply_read(read, reply);
@@ -361,10 +361,10 @@ impl Filesystem for ReadOnly {
         let answer = |listed, reply| {
             ended(listed, reply, ReplyDirectory::ok, ReplyDirectory::error);
         };
-        match list_names(&self.fs, &self.at_once, ino.0, offset, &mut reply) {
+        match list_names(&self.fs, &self.non_blocking, ino.0, offset, &mut reply) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let fs = Arc::clone(&self.fs);
-                self.errands.run(Waits::Metadata, move || {
+                self.workers.run(Waits::Metadata, move || {
                     let reader = &fs.repository().reader;
                     let listed = list_names(&fs, reader, ino.0, offset, &mut reply);
                     answer(listed, reply);
@@ -385,10 +385,10 @@ impl Filesystem for ReadOnly {
         let answer = |listed, reply| {
             ended(listed, reply, ReplyDirectoryPlus::ok, ReplyDirectoryPlus::error);
         };
-        match list_plus(&self.fs, &self.at_once, ino.0, offset, &mut reply) {
+        match list_plus(&self.fs, &self.non_blocking, ino.0, offset, &mut reply) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let fs = Arc::clone(&self.fs);
-                self.errands.run(Waits::Metadata, move || {
+                self.workers.run(Waits::Metadata, move || {
                     let reader = &fs.repository().reader;
                     let listed = list_plus(&fs, reader, ino.0, offset, &mut reply);
                     answer(listed, reply);

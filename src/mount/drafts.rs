@@ -30,7 +30,7 @@ pub struct StagingFs {
     /// The read-only side.
     pub read: Arc<ReadFs>,
     /// The drafts.
-    pub desk: Arc<DraftService>,
+    pub service: Arc<DraftService>,
     /// Whether other users may make drafts.
     pub shared: bool,
 }
@@ -63,7 +63,7 @@ impl StagingFs {
 
     /// The drafts.
     pub fn drafts(&self) -> &Drafts {
-        self.desk.drafts()
+        self.service.drafts()
     }
 
     /// What `name` in the read-only directory `parent` would be.
@@ -239,7 +239,7 @@ impl StagingFs {
                 found.map(|found| self.writable(found)).map_err(|e| errno::report("mkdir", &e))
             }
             Place::Draft(path) => {
-                self.desk.create(&path, caller, mode).map_err(io)?;
+                self.service.create(&path, caller, mode).map_err(io)?;
                 self.draft(&path).map_err(|e| errno::report("mkdir", &e))
             }
             Place::Version(..) => Err(Errno::EROFS),
@@ -256,7 +256,7 @@ impl StagingFs {
                     return Err(Errno::ENOTEMPTY);
                 }
                 let frozen = self.drafts().freeze(&path, WRITERS_WAIT);
-                let removed = frozen.and_then(|frozen| self.desk.remove(&path, frozen));
+                let removed = frozen.and_then(|frozen| self.service.remove(&path, frozen));
                 removed.map_err(|e| errno::report("rmdir", &e))
             }
             Place::Version(..) => Err(Errno::EROFS),

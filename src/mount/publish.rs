@@ -32,7 +32,7 @@ pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: Repl
         return reply.error(Errno::EXDEV);
     };
     let Selector::Alias(alias) = selector else {
-        fs.desk
+        fs.service
             .trouble(format!("mv {draft}: the registry numbers versions; rename it to an alias"));
         return reply.error(Errno::EPERM);
     };
@@ -61,7 +61,7 @@ fn commit_within(
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
             let (fs, draft, path, alias) = waiting;
-            fs.desk.trouble(goes_on(&draft, &path, &alias));
+            fs.service.trouble(goes_on(&draft, &path, &alias));
             Err(Errno::from_i32(rustix::io::Errno::INPROGRESS.raw_os_error()))
         }
         Err(RecvTimeoutError::Disconnected) => Err(Errno::EIO),
@@ -88,9 +88,9 @@ fn commit(
     let run = runs::of_process(pid);
     let version = NewVersion { aliases, run, ..NewVersion::plain(path) };
     let request = CommitDraft { version, ..CommitDraft::plain(draft.clone()) };
-    let done = fs.desk.commit(&request, true);
+    let done = fs.service.commit(&request, true);
     let outcome = done.map(|_| ()).map_err(|e| {
-        fs.desk.trouble(format!("draft {draft} was not committed by mv: {e}"));
+        fs.service.trouble(format!("draft {draft} was not committed by mv: {e}"));
         match errno::of(e.kind()) {
             // `mv` would say that a directory cannot be moved into itself.
             Errno::EINVAL => Errno::EPERM,
@@ -100,7 +100,7 @@ fn commit(
     // Answered already: the kernel still has the draft under its name, which is gone.
     if told.send(outcome).is_err() && outcome.is_ok() {
         tracing::info!("draft {draft} was committed; mv did not wait for it");
-        fs.desk.no_trouble(&told_of);
-        fs.desk.notify_moved(draft, &[]);
+        fs.service.no_trouble(&told_of);
+        fs.service.notify_moved(draft, &[]);
     }
 }

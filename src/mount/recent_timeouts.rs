@@ -1,5 +1,5 @@
-//! What was waited for in vain a moment ago. The kernel reads ahead, and when that fails asks again by itself for
-//! the page its reader wants: one read(2) would wait twice as long as it may.
+//! Reads that timed out recently, so that a retry by the kernel fails fast. The kernel reads ahead, and if that fails
+//! it asks again by itself for the page that its reader wants: one read(2) would wait twice as long as it may.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,7 +26,7 @@ pub struct RecentTimeouts {
 }
 
 impl RecentTimeouts {
-    /// Does `read`, unless what it begins with was waited for in vain just now.
+    /// Does `read`, unless a read of its first byte has just timed out.
     ///
     /// # Errors
     /// Those of `read`; ETIMEDOUT.

@@ -301,13 +301,13 @@ pub fn mount_read_only(
     Ok((mounted, watcher))
 }
 
-/// Mounts the drafts at `desk`, and beside them the versions of `repository`.
+/// Mounts the drafts of `service`, and beside them the versions of `repository`.
 ///
 /// # Errors
 /// As [`mount`].
 pub fn mount_staging(
     repository: Arc<Repository>,
-    desk: Arc<DraftService>,
+    service: Arc<DraftService>,
     target: &Path,
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
@@ -315,8 +315,9 @@ pub fn mount_staging(
     // Here the kernel asks when a file is opened.
     let read = ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false).writable();
     let read = Arc::new(read);
-    let (told, names, drafts) = (Arc::clone(&desk), Arc::clone(&read), Arc::clone(desk.drafts()));
-    let fs = StagingFs { read: Arc::clone(&read), desk, shared: options.allow_other };
+    let (told, names, drafts) =
+        (Arc::clone(&service), Arc::clone(&read), Arc::clone(service.drafts()));
+    let fs = StagingFs { read: Arc::clone(&read), service, shared: options.allow_other };
     let staging = Staging::new(fs, options.passthrough);
     let mounted = mount(staging, target, options, false)?;
     if let Some(notifier) = mounted.notifier() {

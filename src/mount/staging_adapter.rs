@@ -297,7 +297,7 @@ impl Filesystem for Staging {
         let requester = requester(req);
         let work = move |it: &Self| {
             let read = || it.read_bytes(ino.0, fh.0, offset, size, requester);
-            let read = it.errands.recent_timeouts().read(ino.0, offset, size, read);
+            let read = it.workers.recent_timeouts().read(ino.0, offset, size, read);
             reply_read(read, reply);
         };
         self.serve_bytes(ino.0, fh.0, work);

@@ -25,7 +25,7 @@ pub struct Staging {
     /// What the kernel reads and writes by itself.
     pub backings: Arc<Backings>,
     /// Threads that may wait for a remote store, in which versions are.
-    pub errands: Workers,
+    pub workers: Workers,
 }
 
 /// How the kernel is to cache a file that is not passed through.
@@ -42,14 +42,14 @@ fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
 impl Staging {
     /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
     pub fn new(fs: StagingFs, passthrough: bool) -> Self {
-        let errands = Workers::new(fs.reader().store().is_remote());
-        Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), errands }
+        let workers = Workers::new(fs.reader().store().is_remote());
+        Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), workers }
     }
 
     /// Whether what touches a version has to be waited for: who reads external files may be waited for
     /// by others.
     fn waits(&self) -> bool {
-        self.errands.are_needed() || self.fs.reader().store().externals().were_read()
+        self.workers.are_needed() || self.fs.reader().store().externals().were_read()
     }
 
     /// Whether bytes of an inode, open by a handle, have to be waited for.
@@ -87,7 +87,7 @@ impl Staging {
     /// Does `work` in a thread that may wait.
     pub fn serve_elsewhere(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
         let this = self.clone();
-        self.errands.run(waits, move || work(&this));
+        self.workers.run(waits, move || work(&this));
     }
 
     /// Does what changes a draft, by one of its nodes. While the draft is being committed that waits,
@@ -265,7 +265,7 @@ impl Staging {
         draft: Arc<crate::model::reference::ArtifactPath>,
         root: Digest,
     ) -> Result<(), Errno> {
-        self.fs.desk.pin(&draft, root).map_err(|e| errno::report("copy", &e))
+        self.fs.service.pin(&draft, root).map_err(|e| errno::report("copy", &e))
     }
 
     /// What is in an open file of a draft, or in a file of a version.

@@ -1,5 +1,5 @@
-//! Threads for what would keep the mount's own threads waiting: no request that needs the network is
-//! answered by a thread that the kernel's next request needs.
+//! Threads for requests that may block, so that the threads which the kernel's next request needs never wait for the
+//! network.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,12 +19,12 @@ const METADATA_THREADS: usize = 32;
 const DATA_THREADS: usize = 128;
 /// Threads that may wait for the host's disk.
 const DISK_THREADS: usize = 32;
-/// Errands that wait for a thread; beyond that, who asks waits himself.
+/// Tasks that wait for a thread; beyond that, the caller does the task itself.
 const QUEUE: usize = 4_096;
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What an errand waits for.
+/// What a task waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
     /// Names and attributes.
@@ -71,13 +71,13 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `errand` done; gives it back when nobody can do it.
-    fn take(self: &Arc<Self>, errand: Task) -> Result<(), Task> {
+    /// Queues `task`; gives it back if there is no thread to do it.
+    fn take(self: &Arc<Self>, task: Task) -> Result<(), Task> {
         let mut inner = self.lock();
         if inner.queue.len() >= QUEUE {
-            return Err(errand);
+            return Err(task);
         }
-        inner.queue.push_back(errand);
+        inner.queue.push_back(task);
         if inner.idle < inner.queue.len() && inner.threads < self.threads_max {
             let pool = Arc::clone(self);
             let made = Builder::new().name(self.name.to_owned()).spawn(move || pool.work());
@@ -86,8 +86,8 @@ impl Pool {
                 Err(e) => {
                     tracing::warn!("no more threads for {}: {e}", self.name);
                     // With others about, it waits for one of them.
-                    if let (0, Some(errand)) = (inner.threads, inner.queue.pop_back()) {
-                        return Err(errand);
+                    if let (0, Some(task)) = (inner.threads, inner.queue.pop_back()) {
+                        return Err(task);
                     }
                 }
             }
@@ -99,10 +99,10 @@ impl Pool {
     fn work(&self) {
         let mut inner = self.lock();
         loop {
-            if let Some(errand) = inner.queue.pop_front() {
+            if let Some(task) = inner.queue.pop_front() {
                 drop(inner);
                 // What panics has not answered: that the reply is dropped answers EIO.
-                if catch_unwind(AssertUnwindSafe(errand)).is_err() {
+                if catch_unwind(AssertUnwindSafe(task)).is_err() {
                     tracing::error!("a request of the kernel panicked");
                 }
                 inner = self.lock();
@@ -122,8 +122,7 @@ impl Pool {
 }
 
 impl Workers {
-    /// Threads, made when something has to be waited for: always in a remote store, and for
-    /// external files in any.
+    /// Makes pools without threads; `needed`: every request that touches a version may block, as in a remote store.
     pub fn new(needed: bool) -> Self {
         let metadata = Pool::new("metadata", METADATA_THREADS);
         let data = Pool::new("data", DATA_THREADS);
@@ -131,25 +130,25 @@ impl Workers {
         Self { metadata, data, disk, needed, recent_timeouts: Arc::default() }
     }
 
-    /// Whether whatever touches a version has to be waited for.
+    /// Returns whether every request that touches a version may block.
     pub fn are_needed(&self) -> bool {
         self.needed
     }
 
-    /// What was waited for in vain just now.
+    /// Returns the reads that have just timed out.
     pub fn recent_timeouts(&self) -> &RecentTimeouts {
         &self.recent_timeouts
     }
 
-    /// Does `errand` in a thread that may wait, or here when there can be none.
-    pub fn run(&self, waits: Waits, errand: impl FnOnce() + Send + 'static) {
+    /// Does `task` in a thread that may block, or in this one if there can be none.
+    pub fn run(&self, waits: Waits, task: impl FnOnce() + Send + 'static) {
         let pool = match waits {
             Waits::Metadata => &self.metadata,
             Waits::Data => &self.data,
             Waits::Disk => &self.disk,
         };
-        if let Err(errand) = pool.take(Box::new(errand)) {
-            errand();
+        if let Err(task) = pool.take(Box::new(task)) {
+            task();
         }
     }
 }
@@ -196,15 +195,15 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn an_errand_that_panics_takes_no_thread_along() {
-        let errands = Workers::new(false);
+    fn a_task_that_panics_takes_no_thread_along() {
+        let workers = Workers::new(false);
         for _ in 0..DATA_THREADS * 2 {
-            errands.run(Waits::Data, || panic!("on purpose"));
+            workers.run(Waits::Data, || panic!("on purpose"));
         }
         let (done, all) = channel();
         for number in 0..DATA_THREADS * 2 {
             let done = done.clone();
-            errands.run(Waits::Data, move || done.send(number).unwrap());
+            workers.run(Waits::Data, move || done.send(number).unwrap());
         }
         drop(done);
         let mut numbers: Vec<_> = all.iter().collect();
@@ -220,11 +219,11 @@ mod tests {
         let gate = Arc::new(Mutex::new(gate));
         for number in 0..6 {
             let (done, gate) = (done.clone(), Arc::clone(&gate));
-            let errand = Box::new(move || {
+            let task = Box::new(move || {
                 let _closed = gate.lock().unwrap().recv();
                 done.send(number).unwrap();
             });
-            assert!(pool.take(errand).is_ok());
+            assert!(pool.take(task).is_ok());
         }
         assert_eq!(pool.lock().threads, 2);
         drop((open, done));

@@ -43,7 +43,7 @@ impl StagingFs {
     pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
         if let Some(field) = field(name.as_bytes()) {
             if let Some(place) = self.control(ino) {
-                let value = self.desk.attribute(&place, field);
+                let value = self.service.attribute(&place, field);
                 let value = value.map_err(|e| errno::report("getxattr", &e))?;
                 return value.map(String::into_bytes).ok_or(Errno::ENODATA);
             }
@@ -67,7 +67,7 @@ impl StagingFs {
         };
         match self.control(ino) {
             Some(place) => {
-                let ours = self.desk.attributes(&place);
+                let ours = self.service.attributes(&place);
                 names.extend(ours.map_err(|e| errno::report("listxattr", &e))?);
             }
             None if !is_draft(ino) && self.digest(ino).is_some() => {
@@ -87,7 +87,7 @@ impl StagingFs {
         flags: u32,
     ) -> Result<(), Errno> {
         if let (Some(field), Some(place)) = (field(name.as_bytes()), self.control(ino)) {
-            let done = self.desk.set_attribute(&place, field, value);
+            let done = self.service.set_attribute(&place, field, value);
             return done.map_err(|e| errno::of(e.kind()));
         }
         if !is_draft(ino) {

@@ -39,7 +39,7 @@ pub enum Reclaim {
 ///
 /// # Errors
 /// [`Kind::Conflict`] when it has aliases and `delete_aliases` is not set, or a protected one. After any other
-/// error the version may be gone already; the bytes then go with the next call of [`reap`].
+/// error the version may be gone already; the bytes then go with the next call of [`collect_garbage`].
 pub fn delete(
     repository: &Repository,
     reference: &Reference,

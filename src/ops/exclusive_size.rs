@@ -1,4 +1,4 @@
-//! What would go if versions went: a deletion tried out on paper.
+//! Computes what deleting versions would free, without deleting.
 //!
 //! Nodes are walked once each. Chunks, of which there may be many millions, point at nothing: those that
 //! several nodes point at are put aside and counted at the end, sorted, on the disk when they are many. Memory

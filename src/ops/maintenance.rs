@@ -1,7 +1,7 @@
 //! Maintenance: one process at a time puts the object table right, or moves the store.
 //!
-//! The mark is in the registry and durable (`registry/upkeep/maintenance.rs`). A thread renews it; a mark whose holder is known
-//! to be dead, or that was not renewed for long, is taken over by whoever comes next.
+//! The mark is in the registry and durable (`registry/upkeep/maintenance.rs`). A thread renews it; a mark whose holder
+//! is known to be dead, or that was not renewed for long, is taken over by whoever comes next.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -133,7 +133,7 @@ pub fn finish_interrupted(repository: &Repository) -> Result<()> {
 /// Puts the new object table in the place of the old one.
 ///
 /// # Errors
-/// When the registry fails; [`settle`] goes on.
+/// When the registry fails; [`finish_interrupted`] goes on.
 pub fn swap(registry: &dyn Registry, holder: &str) -> Result<()> {
     while !registry.swap_rebuilt(holder.to_owned())? {}
     Ok(())

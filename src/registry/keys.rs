@@ -343,13 +343,13 @@ pub fn name_after(key: &[u8], prefix: usize) -> &[u8] {
     name.strip_suffix(&[0]).unwrap_or(name)
 }
 
-/// The digest a key of [`Space::Object`], [`Space::RebuiltObject`] or [`Space::Dead`] ends with.
+/// The digest a key of [`Space::Object`], [`Space::RebuiltObject`] or [`Space::Unreachable`] ends with.
 pub fn digest_of(key: &[u8]) -> Option<Digest> {
     let bytes: [u8; DIGEST_BYTES] = key.get(1..1 + DIGEST_BYTES)?.try_into().ok()?;
     Some(Digest::from_bytes(bytes))
 }
 
-/// The pack a key of [`Space::Pack`], [`Space::Purge`], [`Space::Deferred`] or [`Space::LeasePack`] ends
+/// The pack a key of [`Space::Pack`], [`Space::Reclaimable`], [`Space::Deferred`] or [`Space::LeasePack`] ends
 /// with.
 pub fn pack_of(key: &[u8]) -> Option<PackId> {
     let start = key.len().checked_sub(PACK_ID_BYTES)?;

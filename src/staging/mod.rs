@@ -3,7 +3,7 @@
 //! Knows a scratch directory, in which every draft is an ordinary directory tree, and the POSIX
 //! operations on it; where a draft stands on a version, the host has only what differs from it
 //! (`overlay`, `mark`). Must not know packs or the registry, and of versions only trees and content
-//! ([`Base`]). Invariants: an operation that was answered is in the host's file system; a draft
+//! ([`Lower`]). Invariants: an operation that was answered is in the host's file system; a draft
 //! that is frozen does not change; a node's number is never used twice; no inode of the host is in
 //! two drafts; what is marked clean equals what it stands on.
 //!

@@ -10,7 +10,7 @@
 //! ```
 //! What is there, the file system says (`SEEK_DATA`): there is no second truth to be kept in step. A
 //! wrong answer does no harm, since nobody gets a byte of a segment before it was verified. Room is
-//! entered in the ledger before it is used, so several processes keep one bound; each eviction counts
+//! entered in `ledger` before it is used, so several processes keep one bound; each eviction counts
 //! anew, so what was entered and never came is not missed for long. Segments go whole, by `unlink`: who has
 //! one open reads on.
 
@@ -120,7 +120,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Bytes and segments by the ledger: what is there, and what is about to be.
+    /// Returns the bytes and segments that are entered: what is there, and what is about to be.
     pub fn entered(&self) -> (u64, u64) {
         self.quota.change(|sums| Ok((sums.bytes, sums.files))).unwrap_or_default()
     }

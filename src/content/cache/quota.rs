@@ -43,7 +43,7 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 impl Quota {
-    /// Opens the ledger `sums`, made if need be, and joins those in the folder `using`.
+    /// Opens the file `sums`, made if need be, and joins the processes in the folder `using`.
     pub fn open(sums: &Path, using: PathBuf) -> io::Result<Self> {
         let sums = open(sums)?;
         // Nobody takes the new file for that of a dead process before it is locked.
@@ -63,7 +63,7 @@ impl Quota {
         changed
     }
 
-    /// What other processes are about to write; only within [`Ledger::change`]. Forgets those that
+    /// What other processes are about to write; only within [`Quota::change`]. Forgets those that
     /// ended.
     pub fn reserved_by_others(&self) -> io::Result<u64> {
         let mut flying = 0;

@@ -342,7 +342,7 @@ fn judge(
     good && same
 }
 
-/// What a reader is told whom a host's error met.
+/// Maps an I/O error to the kind a reader sees.
 fn reader_error(external: &External, error: io::Error) -> Error {
     let url = &external.url;
     match error.raw_os_error().map(Errno::from_raw_os_error) {

@@ -91,7 +91,7 @@ impl Externals {
         }
     }
 
-    /// Who has external files.
+    /// Returns the servers that have external files.
     ///
     /// # Errors
     /// When the host gives no threads.
@@ -117,8 +117,8 @@ impl Externals {
     /// named `digest`, describes, for `requester` if somebody else than this process reads.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when it is not what was recorded, [`Kind::Later`] for who does not wait, and
-    /// what its server or the host says.
+    /// [`Kind::Corrupt`] when it is not what was recorded, [`Kind::WouldBlock`] if `patience` is `Now` and it is not
+    /// cached, and what its server or the host says.
     pub fn read(
         &self,
         digest: Digest,
@@ -205,7 +205,7 @@ impl Externals {
         Err(Error::new(Kind::Unavailable, format!("{} did not come whole", external.url)))
     }
 
-    /// Wishes for bytes `range` that somebody may want soon. Never waits.
+    /// Queues bytes `range` that may be read soon. Never blocks.
     pub fn readahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
         let Some(Servers { fetcher, origins }) = self.servers.get() else { return };
         let Ok(origin) = origins.origin(digest, external) else { return };
@@ -215,7 +215,7 @@ impl Externals {
         fetcher.readahead(pack, place);
     }
 
-    /// Brings bytes `range` of a file that is on a server near.
+    /// Caches bytes `range` of a file that is on a server.
     ///
     /// # Errors
     /// As [`Externals::read`].

@@ -261,7 +261,7 @@ impl Origin {
     /// Whether it is still what was recorded, as far as its server says.
     ///
     /// # Errors
-    /// As [`Guest::fetch`].
+    /// As [`Origin::fetch`].
     pub async fn look(&self, deadline: Instant) -> Result<()> {
         let url = &self.external.url;
         let attempt = || async {

@@ -1,9 +1,8 @@
-//! Reading a remote store through the cache: which ranges are asked for, when, and once.
+//! Reading a remote store through the cache: which ranges are requested, when, and only once.
 //!
-//! A reader finds the blocks it wants in the cache, or in a flight that is under way, or starts one. A
-//! flight's bytes are handed to who waits before they are written to the cache, so a cache that is
-//! full or fails only costs its use. Requests and the memory they need have bounds; nodes have
-//! bounds of their own, so metadata never waits for data.
+//! A reader finds the blocks it wants in the cache, or in a flight that is under way, or starts one. Readers get the
+//! bytes of a flight before these are written to the cache, so a cache that is full or fails only costs its use.
+//! Requests and the memory they need have bounds; nodes have bounds of their own, so metadata never waits for data.
 
 mod counters;
 mod flight;
@@ -61,7 +60,7 @@ const PREFETCH_QUEUE: usize = 512;
 /// How exactly it is known when a segment was last read, in seconds.
 const TOUCH_EVERY_SECONDS: u64 = 5;
 
-/// What is wanted, and how much around it.
+/// What is read, which decides how much is fetched around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A tree or recipe.
@@ -70,20 +69,20 @@ pub enum Class {
     SmallFile,
     /// A piece of a big file.
     Piece,
-    /// What nobody waits for.
+    /// What nobody waits for yet.
     Prefetch,
 }
 
 /// How long a reader waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Not at all: what is not at hand gives [`Kind::Later`].
+    /// Not at all: what is not cached gives [`Kind::WouldBlock`].
     Now,
     /// As long as the deadline of its class.
     Deadline,
 }
 
-/// Packs of a remote store, and external files, near at hand.
+/// Packs of a remote store, and external files, read through the cache.
 pub struct Fetcher {
     /// The store; a directory is no such thing.
     remote: Option<Arc<Client>>,
@@ -157,7 +156,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Takes an external file in: from now on it can be read like a pack.
+    /// Registers an external file: from now on it can be read like a pack.
     pub fn register(&self, origin: &Arc<Origin>) {
         let (pack, length) = (origin.pack(), origin.pack_bytes());
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
@@ -169,7 +168,7 @@ impl Fetcher {
         guests.get(&pack).cloned()
     }
 
-    /// The threads that bring what is not near.
+    /// Returns the threads that make requests.
     pub fn threads(&self) -> &Arc<Threads> {
         &self.threads
     }
@@ -202,7 +201,7 @@ impl Fetcher {
         Arc::clone(segments.get_or_insert(key, || segment))
     }
 
-    /// Forgets what another process or an eviction took away.
+    /// Forgets a segment that another process or an eviction removed.
     fn forget(&self, segment: &Arc<Segment>) {
         segment.evicted.store(true, Ordering::Relaxed);
         let mut segments = self.segments();
@@ -216,11 +215,11 @@ impl Fetcher {
             + if class == Class::Node { self.deadlines.metadata } else { self.deadlines.data }
     }
 
-    /// Fills `buffer` with the bytes of `extent` from its `skip`th on. What is not near is fetched
-    /// whole.
+    /// Fills `buffer` with the bytes of `extent` from its `skip`th on. If they are not cached, the whole extent is
+    /// fetched.
     ///
     /// # Errors
-    /// [`Kind::Later`] for who does not wait; [`Kind::NotFound`] for a pack that is gone;
+    /// [`Kind::WouldBlock`] if they are not cached and `patience` is `Now`; [`Kind::NotFound`] for a pack that is gone;
     /// [`Kind::TimedOut`] and what the store says.
     pub fn read(
         self: &Arc<Self>,
@@ -373,7 +372,7 @@ impl Fetcher {
         let around = self.within_pack(segment.key, around);
         let least = blocks.start.min(around.start)..blocks.end.max(around.end);
         let short = u64::from(least.end - least.start) * BLOCK_BYTES <= NODE_WINDOW_BYTES;
-        // A long way around must not hold up who waits for a little.
+        // A slow prefetch must not delay a small read.
         let first = if short { least.clone() } else { blocks.clone() };
         for gap in state.wanting(first) {
             self.start(segment, state, gap, class);
@@ -516,7 +515,7 @@ impl Fetcher {
     /// The bytes of `extent`, from the store whatever the cache has.
     ///
     /// # Errors
-    /// As [`Near::read`].
+    /// As [`Fetcher::read`].
     pub fn refetch(&self, extent: Extent, class: Class) -> Result<Bytes> {
         let range = extent.offset..extent.offset + u64::from(extent.stored_bytes);
         self.threads.wait(self.fetch(extent.pack, range, self.deadline(class)))

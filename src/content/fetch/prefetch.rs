@@ -1,4 +1,4 @@
-//! Bringing near what nobody waits for yet.
+//! Caching what nobody waits for yet.
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ impl Fetcher {
         }
     }
 
-    /// Wishes for bytes of a pack that somebody may want soon. Never waits.
+    /// Queues bytes of a pack that may be read soon. Never blocks.
     pub fn readahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
         if let Err(e) = self.learn_length(pack) {
             return tracing::debug!(%pack, "not read ahead: {e}");
@@ -45,7 +45,7 @@ impl Fetcher {
         });
     }
 
-    /// Brings bytes of a pack near, as far as they are not; ends when the cache has them.
+    /// Caches bytes of a pack, as far as they are not yet; ends when the cache has them.
     ///
     /// # Errors
     /// What the store says of the first request that failed.
@@ -89,7 +89,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Waits for [`Near::bring`] of several ranges, some at a time.
+    /// Waits for [`Fetcher::prefetch`] of several ranges, some at a time.
     ///
     /// # Errors
     /// The first that failed.

@@ -1,9 +1,8 @@
 //! How much of a pack is fetched when small files in it are missed: pure.
 //!
-//! A miss costs a round trip, bytes cost bandwidth. Who misses in one pack again and again gets twice
-//! as much each second time, in any order; who misses one file after the other gets there sooner. So
-//! neither a few files nor a whole epoch costs more than a small multiple of the best that could
-//! have been done for it.
+//! A miss costs a round trip, bytes cost bandwidth. Each second miss in the same pack doubles the fetch size, in any
+//! order; misses of one file after the other double it sooner. So neither a few files nor a whole epoch costs more than
+//! a small multiple of the best that could have been done for it.
 
 use std::ops::Range;
 
@@ -13,12 +12,12 @@ use super::super::cache::SEGMENT_BLOCKS;
 const COLD_MISSES: u32 = 12;
 /// The first window in blocks: 64 KiB.
 const FIRST_WINDOW: u32 = 16;
-/// A miss so many blocks behind the one before is its successor.
+/// A miss at most so many blocks behind the one before is its successor.
 const NEXT_BLOCKS: u32 = 64;
-/// What a successor counts for beside itself.
+/// How many more misses a successor counts for.
 const NEXT_WEIGHT: u32 = 5;
 
-/// What was missed in one segment.
+/// The misses in one segment.
 #[derive(Debug, Default)]
 pub struct MissWindow {
     misses: u32,
@@ -26,7 +25,7 @@ pub struct MissWindow {
 }
 
 impl MissWindow {
-    /// The file in `blocks` was missed: what to fetch.
+    /// Notes that the file in `blocks` was missed, and returns what to fetch.
     pub fn missed(&mut self, blocks: &Range<u32>) -> Range<u32> {
         let next = self.end.saturating_sub(1)..self.end + NEXT_BLOCKS;
         let follows = self.misses > 0 && next.contains(&blocks.start);

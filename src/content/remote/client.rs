@@ -125,7 +125,7 @@ impl Client {
     /// A whole object; tried again until `deadline`. Not every server calls all of it a range.
     ///
     /// # Errors
-    /// As [`Far::get`]; [`Kind::Unavailable`] for one longer than [`WHOLE_BYTES_MAX`].
+    /// As [`Client::get`]; [`Kind::Unavailable`] for one longer than [`WHOLE_BYTES_MAX`].
     pub async fn get_whole(&self, key: &str, deadline: Instant) -> Result<Fetched> {
         let (bytes, object_bytes) =
             self.persist(key, deadline, || self.get_once(key, None)).await?;
@@ -269,7 +269,7 @@ impl Client {
     /// Returns a page of the objects whose keys begin with `prefix`, which is taken as it is.
     ///
     /// # Errors
-    /// As [`Far::list`].
+    /// As [`Client::list`].
     pub async fn page(&self, prefix: &str, token: Option<String>) -> Result<Page> {
         let Some(pages) = &self.server.pages else {
             return Err(Error::new(Kind::Unsupported, format!("{} cannot be listed", self.name)));

@@ -45,7 +45,7 @@ impl Client {
     /// Begins an object that is written in parts, noted at `note`.
     ///
     /// # Errors
-    /// As [`Far::put`].
+    /// As [`Client::put`].
     pub async fn begin(self: &Arc<Self>, key: &str, note: &str) -> Result<Parts> {
         let store = Arc::clone(self.multipart()?);
         let path = self.key(key);

@@ -238,8 +238,8 @@ impl Store {
     /// Fills `buffer` with the bytes of `extent` from its `skip`th on.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when the pack is missing or too short, [`Kind::Later`] for who does not wait,
-    /// and what the store says.
+    /// [`Kind::Corrupt`] when the pack is missing or too short, [`Kind::WouldBlock`] if `patience` is `Now` and they
+    /// are not cached, and what the store says.
     pub fn read(
         &self,
         extent: Extent,

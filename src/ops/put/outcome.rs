@@ -17,7 +17,7 @@ use crate::model::tree::Content;
 /// No record is longer: a path of 4,096 bytes and a few numbers.
 const RECORD_MAX_BYTES: usize = 8_192;
 
-/// A line of a draft's ledger. Paths are relative to the draft's root.
+/// The outcome of one path of a draft. Paths are relative to the draft's root.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Line {
     /// A file that was read; `shared` when its bytes are a pack's now.
@@ -58,7 +58,7 @@ fn encode_content(content: Content) -> (u8, Option<Digest>, u64) {
     (kind, content.digest(), content.size_bytes())
 }
 
-/// The ledger of a draft: a file without a name, so memory does not grow with the draft.
+/// The outcomes of a draft: a file without a name, so memory does not grow with the draft.
 pub struct DraftOutcomes(BufWriter<File>);
 
 impl DraftOutcomes {
