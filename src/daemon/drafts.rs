@@ -13,10 +13,13 @@ use crate::server::{Server, Services};
 
 /// How long a command waits for another one that has the drafts open.
 const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
-/// How long between tries.
+/// The time between two tries.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The drafts: through the daemon that has them open, or by opening them.
+/// Returns the drafts: through the daemon that has them open, or opened by this process.
+///
+/// # Errors
+/// [`Kind::Conflict`] if another command has them open for too long, and what the host says.
 pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
     if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
         return Ok(Box::new(DraftsClient(client)));
@@ -32,10 +35,10 @@ pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
     Ok(Box::new(opened))
 }
 
-/// Opens the drafts; waits while another command has them open.
+/// Opens the drafts. Waits while another command has them open.
 ///
 /// # Errors
-/// [`Kind::Conflict`] when a daemon has them open, or a command that takes too long.
+/// [`Kind::Conflict`] if a daemon has them open, or a command that takes too long.
 fn open_drafts(repository: &Arc<Repository>) -> Result<DraftService> {
     let deadline = Instant::now() + DRAFTS_DEADLINE;
     loop {

@@ -3,12 +3,13 @@
 pub(super) mod lease;
 pub(super) mod pins;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::subject;
 use crate::error::Result;
 use crate::model::version::Timestamp;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::record::LeaseRecord;
-use serde::{Deserialize, Serialize};
 
 /// A lease: while it lives, what it pinned or wrote stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,16 +4,18 @@ pub(super) mod alias;
 pub(super) mod naming;
 pub(super) mod properties;
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
 use super::call::subject;
 use crate::error::Result;
 use crate::model::name::{Alias, ArtifactName, ProjectName, Tag};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::{ArtifactInfo, Change, ProjectInfo, VersionInfo};
 use crate::registry::engine_registry::{CHANGES_WAIT_MAX, EngineRegistry};
-use crate::registry::keys::{self};
+use crate::registry::keys;
 use crate::registry::paging::Page;
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// A change of what is said about an artifact; what is `None` or empty stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

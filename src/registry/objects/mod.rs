@@ -2,13 +2,14 @@
 
 pub(super) mod table;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, NewObject, PackId};
 use crate::registry::LeaseId;
 use crate::registry::engine_registry::EngineRegistry;
-use serde::{Deserialize, Serialize};
 
 /// The repository in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,8 @@ pub(super) mod maintenance;
 pub(super) mod rebuild;
 pub(super) mod reclaim;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
@@ -13,7 +15,6 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::Space;
 use crate::registry::record::{Maintenance, MaintenanceMode};
 use crate::registry::{LeaseId, PackInfo};
-use serde::{Deserialize, Serialize};
 
 /// One correction of the object table, made only if what was `seen` is still there.
 #[derive(Debug, Clone, Serialize, Deserialize)]

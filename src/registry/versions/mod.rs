@@ -3,6 +3,8 @@
 pub(super) mod commit;
 pub(super) mod delete;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
@@ -14,7 +16,6 @@ use crate::model::version::{Committed, Metadata, Timestamp, Totals, VersionInfo}
 use crate::registry::LeaseId;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::paging::Page;
-use serde::{Deserialize, Serialize};
 
 /// How much is told of each version in a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
