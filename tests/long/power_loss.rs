@@ -94,7 +94,7 @@ impl Drop for Disk {
 fn step(world: &World, draft: &Path, random: &mut Random, known: &mut Promised) -> io::Result<()> {
     let name = format!("{}/f{}", ["x", "y", "z"][random.below(3)], random.below(8));
     let path = draft.join(&name);
-    let seed = random.below(1 << 40) as u64;
+    let seed = random.below(1u64 << 40);
     let length = [10, 5_000, 100_000, 400_000][random.below(4)];
     fs::create_dir_all(path.parent().unwrap())?;
     match random.below(12) {
