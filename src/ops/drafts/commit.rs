@@ -124,7 +124,7 @@ impl DraftService {
         };
         let version = with_said(request.version.clone(), &record.properties);
         let work = self.drafts.work_folder();
-        put_draft(&self.repository, &source, version, &work, |report, outcomes| {
+        put_draft(&self.repository, source, version, &work, |report, outcomes| {
             let Some(committed) = &report.committed else { return Ok(()) };
             let settled = match remove {
                 true => detach_packs(outcomes),

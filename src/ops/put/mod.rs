@@ -246,22 +246,23 @@ pub(super) fn merge(
 /// As [`put`]; what no version holds is refused if the draft says so.
 pub fn put_draft(
     repository: &Repository,
-    draft: &DraftSource<'_>,
+    mut draft: DraftSource<'_>,
     version: NewVersion,
     work: &Path,
     after: impl FnOnce(&PutReport, DraftOutcomes) -> Result<()>,
 ) -> Result<PutReport> {
     let purpose = format!("commit {} {}", version.path, draft.root.display());
     with_lease(repository, purpose, |lease| {
-        let build = || {
+        let build = |draft: &DraftSource<'_>| {
             let outcomes = Outcomes::Draft(DraftOutcomes::create(work)?);
             assemble::run(repository, Walk::Draft(draft), Some(lease), outcomes, Arc::new(Silent))
         };
-        let built = match build() {
-            // Something was hashed ahead and then changed; nothing is guessed twice.
+        let built = match build(&draft) {
+            // Something was hashed ahead and then changed. Whoever hashes may guess the same again meanwhile.
             Err(e) if e.kind() == Kind::Stale => {
                 tracing::debug!("committing again: {e}");
-                build()?
+                draft.prehashed = &|_| Vec::new();
+                build(&draft)?
             }
             built => built?,
         };
