@@ -22,6 +22,10 @@ use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftInfo, Dr
 use artifactfs::ops::repository::Repository;
 use artifactfs::staging::BEING_WRITTEN;
 
+/// How long a listing looks for who has the drafts open.
+const LIST_DEADLINE: Duration = Duration::from_secs(5);
+/// The time between two looks.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// How long one call waits for writers.
 const WAIT_STEP: Duration = Duration::from_secs(5);
 
@@ -77,11 +81,20 @@ fn unexpected() -> Error {
         .hint("daemon and command are of different releases: unmount, and mount again")
 }
 
-/// All drafts, and what went wrong with them lately.
-pub fn list(repository: Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)> {
-    match drafts(repository)?.call(DraftCall::List)? {
-        DraftAnswer::Drafts { drafts, troubles } => Ok((drafts, troubles)),
-        _ => Err(unexpected()),
+/// Returns all drafts, and what went wrong with them recently.
+pub fn list(repository: &Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)> {
+    let deadline = Instant::now() + LIST_DEADLINE;
+    loop {
+        match drafts(Arc::clone(repository))?.call(DraftCall::List) {
+            Ok(DraftAnswer::Drafts { drafts, troubles }) => return Ok((drafts, troubles)),
+            Ok(_) => return Err(unexpected()),
+            // The daemon that had them open gave them up between being reached and being asked.
+            Err(e) if e.kind() == Kind::Unavailable && Instant::now() < deadline => {
+                tracing::debug!("looking for the drafts again: {e}");
+                std::thread::sleep(RETRY_EVERY);
+            }
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -207,7 +220,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
     match (verb.verb, verb.reference) {
         (Some(DraftVerb::Ls), _) => {
             let repository = Arc::new(connect::open_repository(context)?);
-            let (drafts, _) = list(repository)?;
+            let (drafts, _) = list(&repository)?;
             context.output.print(drafts.iter().map(draft_json).collect(), || {
                 table(&drafts.iter().map(draft_row).collect::<Vec<_>>())
             });

@@ -75,7 +75,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let repository = Arc::new(connect::open_repository(context)?);
     let Running { records: daemons, unreadable } = Running::of(&repository.layout)?;
     let (here, left): (Vec<_>, Vec<_>) = daemons.iter().partition(|daemon| daemon.is_in_place());
-    let (drafts, mut troubles) = draft::list(Arc::clone(&repository))?;
+    let (drafts, mut troubles) = draft::list(&repository)?;
     troubles.extend(unreadable);
     let open = artifactfs::ops::groups::open_groups(&*repository.registry, None)?;
     let info = repository.registry.info()?;
