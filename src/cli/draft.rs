@@ -22,7 +22,7 @@ use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftInfo, Dr
 use artifactfs::ops::repository::Repository;
 use artifactfs::staging::BEING_WRITTEN;
 
-/// How long a listing looks for who has the drafts open.
+/// The time a listing has to reach the process that has the drafts open.
 const LIST_DEADLINE: Duration = Duration::from_secs(5);
 /// The time between two looks.
 const RETRY_EVERY: Duration = Duration::from_millis(20);

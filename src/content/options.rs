@@ -1,4 +1,4 @@
-//! How a store is read.
+//! The options with which a process reads a store: its cache, its deadlines, and the folders it may read.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -63,8 +63,8 @@ impl Quota {
         changed
     }
 
-    /// What other processes are about to write; only within [`Quota::change`]. Forgets those that
-    /// ended.
+    /// Returns the bytes that other processes are about to write, and removes the entries of processes that have
+    /// ended. Callers hold the lock of [`Quota::change`].
     pub fn reserved_by_others(&self) -> io::Result<u64> {
         let mut flying = 0;
         for user in fs::read_dir(&self.using)? {

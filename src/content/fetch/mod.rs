@@ -60,7 +60,7 @@ const PREFETCH_QUEUE: usize = 512;
 /// How exactly it is known when a segment was last read, in seconds.
 const TOUCH_EVERY_SECONDS: u64 = 5;
 
-/// What is read, which decides how much is fetched around it.
+/// The kind of a read. It decides how much is fetched around the bytes that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A tree or recipe.
@@ -69,7 +69,7 @@ pub enum Class {
     SmallFile,
     /// A piece of a big file.
     Piece,
-    /// What nobody waits for yet.
+    /// Bytes that no reader waits for yet.
     Prefetch,
 }
 

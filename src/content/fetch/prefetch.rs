@@ -1,4 +1,4 @@
-//! Caching what nobody waits for yet.
+//! Fetches bytes into the cache before a reader asks for them.
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;

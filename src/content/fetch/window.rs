@@ -14,7 +14,7 @@ const COLD_MISSES: u32 = 12;
 const FIRST_WINDOW: u32 = 16;
 /// A miss at most so many blocks behind the one before is its successor.
 const NEXT_BLOCKS: u32 = 64;
-/// How many more misses a successor counts for.
+/// The number of misses by which a successor counts more than another miss.
 const NEXT_WEIGHT: u32 = 5;
 
 /// The misses in one segment.
