@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("content", &["model", "error"]),
     ("registry", &["model", "error"]),
     ("staging", &["model", "error"]),
-    ("client", &["model", "error", "content", "registry", "protocol"]),
+    ("client", &["model", "error", "registry", "protocol"]),
     ("ops", &["model", "error", "protocol", "content", "registry", "staging"]),
     ("mount", &["model", "error", "content", "registry", "staging", "ops"]),
     ("server", &["model", "error", "content", "registry", "staging", "ops", "protocol"]),
