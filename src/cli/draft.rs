@@ -13,7 +13,7 @@ use super::output::{bytes, table};
 use super::properties::Properties;
 use super::stream::name_in_json;
 use super::{Context, connect, exit, parse};
-use artifactfs::daemon::drafts;
+use artifactfs::daemon::{drafts, read_drafts};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::difference::Difference;
 use artifactfs::model::new_version::NewVersion;
@@ -22,10 +22,6 @@ use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftInfo, Dr
 use artifactfs::ops::repository::Repository;
 use artifactfs::staging::BEING_WRITTEN;
 
-/// The time a listing has to reach the process that has the drafts open.
-const LIST_DEADLINE: Duration = Duration::from_secs(5);
-/// The time between two looks.
-const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// How long one call waits for writers.
 const WAIT_STEP: Duration = Duration::from_secs(5);
 
@@ -83,18 +79,9 @@ fn unexpected() -> Error {
 
 /// Returns all drafts, and what went wrong with them recently.
 pub fn list(repository: &Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)> {
-    let deadline = Instant::now() + LIST_DEADLINE;
-    loop {
-        match drafts(Arc::clone(repository))?.call(DraftCall::List) {
-            Ok(DraftAnswer::Drafts { drafts, troubles }) => return Ok((drafts, troubles)),
-            Ok(_) => return Err(unexpected()),
-            // The daemon that had them open gave them up between being reached and being asked.
-            Err(e) if e.kind() == Kind::Unavailable && Instant::now() < deadline => {
-                tracing::debug!("looking for the drafts again: {e}");
-                std::thread::sleep(RETRY_EVERY);
-            }
-            Err(e) => return Err(e),
-        }
+    match read_drafts(repository, || DraftCall::List)? {
+        DraftAnswer::Drafts { drafts, troubles } => Ok((drafts, troubles)),
+        _ => Err(unexpected()),
     }
 }
 
@@ -210,7 +197,7 @@ pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
 pub fn differences(context: &Context, draft: &str) -> Result<(Vec<Difference>, u64)> {
     let draft: ArtifactPath = parse(draft)?;
     let repository = Arc::new(connect::open_repository(context)?);
-    match drafts(repository)?.call(DraftCall::Diff(draft))? {
+    match read_drafts(&repository, || DraftCall::Diff(draft.clone()))? {
         DraftAnswer::Differences { differences, count } => Ok((differences, count)),
         _ => Err(unexpected()),
     }

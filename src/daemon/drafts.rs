@@ -7,12 +7,14 @@ use super::record::daemons;
 use crate::client::{Client, DraftsClient};
 use crate::error::{Error, Kind, Result};
 use crate::mount::find_other_mounts;
-use crate::ops::drafts::{DraftService, DraftTransport};
+use crate::ops::drafts::{DraftAnswer, DraftCall, DraftService, DraftTransport};
 use crate::ops::repository::{Layout, Repository};
 use crate::server::{Server, Services};
 
 /// How long a command waits for another one that has the drafts open.
 const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a call that changes nothing is repeated.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// The time between two tries.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -33,6 +35,27 @@ pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
         opened => opened?,
     };
     Ok(Box::new(opened))
+}
+
+/// Makes a call that changes nothing. The call is repeated if the daemon that had the drafts open gave them up after it
+/// was reached.
+///
+/// # Errors
+/// As [`drafts`], and those of the call.
+pub fn read_drafts(
+    repository: &Arc<Repository>,
+    call: impl Fn() -> DraftCall,
+) -> Result<DraftAnswer> {
+    let deadline = Instant::now() + READ_DEADLINE;
+    loop {
+        match drafts(Arc::clone(repository))?.call(call()) {
+            Err(e) if e.kind() == Kind::Unavailable && Instant::now() < deadline => {
+                tracing::debug!("looking for the drafts again: {e}");
+                std::thread::sleep(RETRY_EVERY);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Opens the drafts. Waits while another command has them open.

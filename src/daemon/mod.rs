@@ -12,6 +12,6 @@ mod schedule;
 mod serve;
 pub mod watchdog;
 
-pub use drafts::drafts;
+pub use drafts::{drafts, read_drafts};
 pub use record::{DaemonRecord, Running, daemons};
 pub use serve::{Daemon, MountRequest};
