@@ -1,7 +1,9 @@
 //! RUNS: what used and logged versions, and the sweeps they belong to.
 
+mod edge;
 pub(super) mod run;
 pub(super) mod sweeps;
+pub(super) mod uses;
 
 use super::call::subject;
 use crate::error::Result;

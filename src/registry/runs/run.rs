@@ -1,24 +1,20 @@
-//! Runs: what executed, what it used and logged, and what its aliases stand for.
-//!
-//! A version that is deleted keeps its place: edges hold names and numbers, which are never used
-//! twice.
+//! Runs: beginning, logging to, ending and removing them.
 
 use std::collections::VecDeque;
 
+use super::edge::neighbours;
 use crate::error::{Error, Kind, Result};
 use crate::model::json;
-use crate::model::name::{Alias, ArtifactName, ProjectName, RunId, VersionNumber};
-use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::name::{ProjectName, RunId};
 use crate::model::run::{
-    Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
+    MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
 };
-use crate::model::version::{Change, Metadata, Timestamp, VersionInfo};
+use crate::model::version::{Change, Metadata, Timestamp};
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::{EngineRegistry, each_below};
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::names::naming::{lookup, name_in};
-use crate::registry::paging::Page;
-use crate::registry::paging::{Filling, page};
+use crate::registry::names::naming::name_in;
+use crate::registry::paging::{Filling, Page, page};
 use crate::registry::record;
 
 /// Rows of metrics that are kept of a run.
@@ -34,7 +30,7 @@ pub(in crate::registry) fn find_run(view: &dyn View, id: &RunId) -> Result<Optio
     view.get(&keys::run(id))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
-fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
+pub(super) fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
     find_run(view, id)?.ok_or_else(|| unknown_run(id))
 }
 
@@ -67,7 +63,7 @@ fn ended_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
         .hint(format!("`artifactfs run finish {id}` ends it")))
 }
 
-fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
+pub(super) fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
     transaction.put(&keys::run(&run.start.id), &record::encode(run))
 }
 
@@ -121,44 +117,6 @@ fn reopen(transaction: &mut dyn Transaction, mut run: RunInfo, start: RunStart) 
     Ok(run)
 }
 
-/// The version a key ends with, after `prefix`.
-fn version_in(key: &[u8], prefix: usize) -> Result<(ArtifactPath, VersionNumber)> {
-    let damaged = || Error::new(Kind::Corrupt, "a key of the registry is damaged");
-    let names = key.get(prefix..key.len().saturating_sub(8)).ok_or_else(damaged)?;
-    let mut parts = names.split(|b| *b == 0);
-    let project: ProjectName = name_in(parts.next().ok_or_else(damaged)?)?;
-    let artifact: ArtifactName = name_in(parts.next().ok_or_else(damaged)?)?;
-    let number = keys::number_of(key).ok_or_else(damaged)?;
-    Ok((ArtifactPath { project, artifact }, VersionNumber(number)))
-}
-
-/// What is kept of an edge.
-type EdgeRecord = (Timestamp, Option<Alias>);
-
-/// What a key, of which `prefix` bytes name the run, and its value say.
-fn edge(view: &dyn View, key: &[u8], value: &[u8], prefix: usize) -> Result<Edge> {
-    let (path, number) = version_in(key, prefix)?;
-    let (at, alias): EdgeRecord = record::decode(value)?;
-    let deleted = view.get(&keys::version(&path, number))?.is_none();
-    Ok(Edge { path, number, at, alias, deleted })
-}
-
-/// The versions in the keys of a run.
-fn neighbours(
-    view: &dyn View,
-    space: Space,
-    id: &RunId,
-) -> Result<Vec<(ArtifactPath, VersionNumber)>> {
-    let below = Key::of(space).name(id.as_str());
-    let prefix = below.length();
-    let mut found = Vec::new();
-    each_below(view, below, &mut |key, _| {
-        found.push(version_in(key, prefix)?);
-        Ok(())
-    })?;
-    Ok(found)
-}
-
 /// The runs whose ids end the keys of a range, behind `prefix` bytes.
 pub(in crate::registry) fn page_of_runs(
     view: &dyn View,
@@ -179,24 +137,6 @@ pub(in crate::registry) fn page_of_runs(
         filling.push(run.seen_at(now), bytes.len());
     }
     Ok(filling.page(found.more))
-}
-
-/// A run makes a version, in the transaction that makes it.
-///
-/// # Errors
-/// [`Kind::Conflict`] for a run that has ended.
-pub(in crate::registry) fn add_logged(
-    transaction: &mut dyn Transaction,
-    id: &RunId,
-    path: &ArtifactPath,
-    number: VersionNumber,
-    now: Timestamp,
-) -> Result<()> {
-    let run = open_run(&*transaction, id)?;
-    put_run(transaction, &RunInfo { heard: now, ..run })?;
-    let edge: EdgeRecord = (now, None);
-    transaction.put(&keys::edge(Space::Logged, id, path, number), &record::encode(&edge))?;
-    transaction.put(&keys::logger(path, number), &record::encode(id))
 }
 
 /// Records the token of a log request. Returns `false` if it is among the last [`TOKENS_KEPT`].
@@ -439,113 +379,6 @@ impl EngineRegistry {
             transaction.delete(&keys::log_tokens(id))?;
             transaction.delete(&keys::run(id))?;
             Ok(run)
-        })
-    }
-
-    /// What a reference is for a run: aliases stay what they were when it first looked.
-    pub(in crate::registry) fn lookup_for_run(
-        &self,
-        id: &RunId,
-        reference: &Reference,
-    ) -> Result<VersionInfo> {
-        let Selector::Alias(alias) = &reference.selector else {
-            return self.read(|view| lookup(view, reference));
-        };
-        let key = keys::run_alias(id, &reference.path, alias);
-        let pinned = self.read(|view| {
-            known_run(view, id)?;
-            view.get(&key)?.map(|bytes| record::decode(&bytes)).transpose()
-        })?;
-        let by_number = |number| Reference {
-            path: reference.path.clone(),
-            selector: Selector::Version(number),
-        };
-        if let Some(number) = pinned {
-            return self.read(|view| lookup(view, &by_number(number)));
-        }
-        self.write_aside(Durability::Immediate, |transaction| {
-            if let Some(bytes) = transaction.get(&key)? {
-                return lookup(&*transaction, &by_number(record::decode(&bytes)?));
-            }
-            if open_run(&*transaction, id).is_err() {
-                return lookup(&*transaction, reference);
-            }
-            let found = lookup(&*transaction, reference)?;
-            transaction.put(&key, &record::encode(&found.number))?;
-            Ok(found)
-        })
-    }
-
-    pub(in crate::registry) fn add_use(
-        &self,
-        id: &RunId,
-        path: &ArtifactPath,
-        number: VersionNumber,
-        alias: Option<&Alias>,
-    ) -> Result<()> {
-        let now = (self.clock)();
-        let key = keys::edge(Space::Used, id, path, number);
-        if self.read(|view| view.get(&key))?.is_some() {
-            return Ok(());
-        }
-        self.write_aside(Durability::Immediate, |transaction| {
-            open_run(&*transaction, id)?;
-            if transaction.get(&key)?.is_some() {
-                return Ok(());
-            }
-            let edge: EdgeRecord = (now, alias.cloned());
-            transaction.put(&key, &record::encode(&edge))?;
-            transaction.put(&keys::user(path, number, id), &[])
-        })
-    }
-
-    pub(in crate::registry) fn edges(
-        &self,
-        id: &RunId,
-        logged: bool,
-        after: Option<&(ArtifactPath, VersionNumber)>,
-        limit: u32,
-    ) -> Result<Page<Edge>> {
-        let space = if logged { Space::Logged } else { Space::Used };
-        let below = Key::of(space).name(id.as_str());
-        let prefix = below.length();
-        let (first, to) = below.range();
-        let from =
-            after.map_or(first, |(path, number)| keys::next(&keys::edge(space, id, path, *number)));
-        self.read(|view| {
-            known_run(view, id)?;
-            let found = page(view, &from, &to, limit as usize)?;
-            let edges = found.items.iter().map(|(key, value)| edge(view, key, value, prefix));
-            Ok(Page { items: edges.collect::<Result<_>>()?, more: found.more })
-        })
-    }
-
-    pub(in crate::registry) fn logger(
-        &self,
-        path: &ArtifactPath,
-        number: VersionNumber,
-    ) -> Result<Option<RunId>> {
-        self.read(|view| {
-            let found = view.get(&keys::logger(path, number))?;
-            found.map(|bytes| record::decode(&bytes)).transpose()
-        })
-    }
-
-    pub(in crate::registry) fn users(
-        &self,
-        path: &ArtifactPath,
-        number: VersionNumber,
-        after: Option<&RunId>,
-        limit: u32,
-    ) -> Result<Page<RunId>> {
-        let below = keys::below(Space::User, path).number(number.0);
-        let prefix = below.length();
-        let (first, to) = below.range();
-        let from = after.map_or(first, |id| keys::next(&keys::user(path, number, id)));
-        self.read(|view| {
-            let found = page(view, &from, &to, limit as usize)?;
-            let users = found.items.iter().map(|(key, _)| name_in(keys::name_after(key, prefix)));
-            Ok(Page { items: users.collect::<Result<_>>()?, more: found.more })
         })
     }
 }

@@ -84,7 +84,7 @@ pub(in crate::registry) fn commit_in(
                 time_after(&*transaction, &request.version.path, &artifact, before, now)?;
             add_version(transaction, request, artifact, now, time_seconds)?;
             if let Some(run) = &request.version.run {
-                crate::registry::runs::run::add_logged(
+                crate::registry::runs::uses::add_logged(
                     transaction,
                     run,
                     &request.version.path,
