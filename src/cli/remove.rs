@@ -10,7 +10,7 @@ use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::{Timestamp, VersionInfo};
 use artifactfs::ops::delete::{Collected, Reclaim};
-use artifactfs::ops::process_id::release_unfinished;
+use artifactfs::ops::orphans::release_unfinished;
 use artifactfs::ops::prune::{self, PruneRequest};
 
 #[derive(Args)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::ops::drafts::DraftService;
-use crate::ops::process_id::release_orphans;
+use crate::ops::orphans::release_orphans;
 use crate::ops::repository::Repository;
 
 /// The interval between two sweeps of leases whose writer is gone.

@@ -23,7 +23,7 @@ use crate::content::options::StoreOptions;
 use crate::error::{Error, Kind, Result};
 use crate::mount::{MountOptions, Mounted, Watcher, mount_read_only, mount_staging};
 use crate::ops::repository::{Layout, Repository};
-use crate::ops::{maintenance, process_id};
+use crate::ops::{maintenance, orphans, process_id};
 use crate::registry::Registry;
 use crate::server::{Server, Services, serve_metrics};
 
@@ -101,7 +101,7 @@ impl Daemon {
         let connection = Arc::new(Connection::open(layout)?);
         let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
         let repository = Arc::new(Repository::new(layout.clone(), registry, store)?);
-        if let Err(e) = process_id::release_orphans(&repository) {
+        if let Err(e) = orphans::release_orphans(&repository) {
             tracing::warn!("what dead writers left is not freed yet: {e}");
         }
         // Everything that can be refused comes before the first mount.

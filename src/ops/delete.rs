@@ -46,7 +46,7 @@ pub fn delete(
     delete_aliases: bool,
     when: Reclaim,
 ) -> Result<(VersionInfo, u64)> {
-    super::process_id::release_orphans(repository)?;
+    super::orphans::release_orphans(repository)?;
     let registry = &repository.registry;
     let there = registry.lookup(reference.clone())?;
     let info = match registry.delete(there.reference(), delete_aliases) {
@@ -67,7 +67,7 @@ pub fn expire(
     version: &VersionInfo,
     when: Reclaim,
 ) -> Result<Option<(VersionInfo, u64)>> {
-    super::process_id::release_orphans(repository)?;
+    super::orphans::release_orphans(repository)?;
     let gone = match repository.registry.expire(version.path.clone(), version.number) {
         // It is gone: somebody else deleted it, or this very call did and its answer was lost.
         Err(e) if e.kind() == Kind::NotFound => Some(version.clone()),
@@ -204,7 +204,7 @@ pub struct Collected {
 /// # Errors
 /// When the registry or the store fails; the next call goes on.
 pub fn collect_deferred(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
-    super::process_id::release_orphans(repository)?;
+    super::orphans::release_orphans(repository)?;
     let (mut collected, mut failures) = (Collected::default(), Failures::default());
     each_reclaimable(repository, true, &mut |pack, mark| {
         let dead = pack.length_bytes.saturating_sub(pack.live_bytes);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::delete::collect_garbage;
 use super::lease::{Lease, with_lease};
 use super::merge_walk::{MergeWalk, Step};
-use super::process_id;
+use super::orphans;
 use super::put::{PutReport, PutRequest, merge};
 use super::repository::Repository;
 use crate::content::directory::lookup;
@@ -330,7 +330,7 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let finished =
         with_lease(repository, purpose, |lease| finish_under(repository, lease, request))?;
     // Writers that were killed when they had added their part have left their leases.
-    if let Err(e) = process_id::release_orphans(repository) {
+    if let Err(e) = orphans::release_orphans(repository) {
         tracing::warn!("what killed writers of a finished group left is not freed yet: {e}");
     }
     Ok(finished)
@@ -373,7 +373,7 @@ pub fn discard(
     path: &ArtifactPath,
     group: &GroupName,
 ) -> Result<(GroupInfo, u64)> {
-    process_id::release_orphans(repository)?;
+    orphans::release_orphans(repository)?;
     let registry = &repository.registry;
     let info = registry.open_group(path.clone(), group.clone())?;
     registry.discard_group(path.clone(), group.clone(), info.last)?;

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::delete::collect_garbage;
-use super::process_id;
 use super::repository::Repository;
+use super::{orphans, process_id};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{LeaseId, Registry};
 
@@ -70,7 +70,7 @@ impl Lease {
     /// successor has looked.
     fn adopt_orphans(&self, purpose: &str) -> Result<()> {
         for _ in 0..LOOKS_MAX {
-            let orphans = process_id::orphans_for(&*self.registry, purpose, self.id)?;
+            let orphans = orphans::orphans_for(&*self.registry, purpose, self.id)?;
             if orphans.is_empty() {
                 break;
             }

@@ -21,6 +21,7 @@ pub mod lineage;
 pub mod listing;
 pub mod maintenance;
 mod merge_walk;
+pub mod orphans;
 pub mod prefetch;
 pub mod process_id;
 pub mod prune;

@@ -16,7 +16,7 @@ mod unknown;
 
 use super::delete::collect_garbage;
 use super::maintenance::{self, Held};
-use super::process_id::release_orphans;
+use super::orphans::release_orphans;
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -129,7 +129,7 @@ fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
 
 /// What is being written would look wrong.
 fn refuse_writers(repository: &Repository) -> Result<()> {
-    let idle = super::process_id::idle_leases(&*repository.registry)?;
+    let idle = super::orphans::idle_leases(&*repository.registry)?;
     let leases = repository.registry.leases()?.into_iter().filter(LeaseInfo::writes);
     let alive = leases.filter(|lease| !idle.contains(&lease.id));
     let writers: Vec<_> = alive.map(|lease| lease.purpose).collect();

@@ -423,7 +423,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     assert_eq!(error.kind(), Kind::TimedOut);
     assert!(error.hint_text().is_some_and(|hint| hint.contains("to go on")), "{error:?}");
     // Nobody who tidies up takes it away.
-    artifactfs::ops::process_id::release_orphans(&repository).unwrap();
+    artifactfs::ops::orphans::release_orphans(&repository).unwrap();
     delete::collect_deferred(&repository, 0).unwrap();
     artifactfs::ops::fsck::fsck(&repository, artifactfs::ops::fsck::Mode::Check).unwrap();
     let kept = repository.registry.info().unwrap().live_bytes;
