@@ -18,7 +18,7 @@ use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::difference::Difference;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::{ArtifactPath, Reference};
-use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftInfo, DraftTransport};
+use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftHandler, DraftInfo};
 use artifactfs::ops::repository::Repository;
 use artifactfs::staging::BEING_WRITTEN;
 
@@ -155,7 +155,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
 
 /// Asks again while the draft is being written: each call waits a little, none for ever.
 fn commit_when_quiet(
-    service: &dyn DraftTransport,
+    service: &dyn DraftHandler,
     request: &CommitDraft,
     wait: Duration,
 ) -> Result<DraftAnswer> {

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Kind, Result};
-use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftTransport};
+use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftHandler};
 use crate::protocol::{self, RPC_PATH, Service};
 use crate::registry::{Call, Transport};
 
@@ -233,7 +233,7 @@ impl Transport for Client {
 /// The drafts, seen through the process that has them open.
 pub struct DraftsClient(pub Client);
 
-impl DraftTransport for DraftsClient {
+impl DraftHandler for DraftsClient {
     fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
         self.0.ask(Service::Drafts, &call)
     }

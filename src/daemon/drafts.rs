@@ -7,7 +7,7 @@ use super::record::daemons;
 use crate::client::{Client, DraftsClient};
 use crate::error::{Error, Kind, Result};
 use crate::mount::find_other_mounts;
-use crate::ops::drafts::{DraftAnswer, DraftCall, DraftService, DraftTransport};
+use crate::ops::drafts::{DraftAnswer, DraftCall, DraftHandler, DraftService};
 use crate::ops::repository::{Layout, Repository};
 use crate::server::{Server, Services};
 
@@ -22,7 +22,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// [`Kind::Conflict`] if another command has them open for too long, and what the host says.
-pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftTransport>> {
+pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftHandler>> {
     if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
         return Ok(Box::new(DraftsClient(client)));
     }
@@ -88,7 +88,7 @@ pub(super) fn serve_drafts(repository: &Arc<Repository>) -> Result<ServedDrafts>
     let opened = open_drafts(repository).map_err(|e| held_by(&repository.layout, e))?;
     let drafts = Arc::new(opened);
     drafts.start_prehashing();
-    let service: Arc<dyn DraftTransport> = Arc::<DraftService>::clone(&drafts);
+    let service: Arc<dyn DraftHandler> = Arc::<DraftService>::clone(&drafts);
     let services = Services { drafts: Some(service), ..Services::default() };
     let server = Server::start(&repository.layout.staging_socket(), services)?;
     Ok(ServedDrafts { service: drafts, _server: server })

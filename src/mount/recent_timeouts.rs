@@ -22,7 +22,7 @@ struct Timeout {
 /// Reads that have just ended because the store did not answer in time.
 #[derive(Default)]
 pub struct RecentTimeouts {
-    late: Mutex<VecDeque<Timeout>>,
+    recent: Mutex<VecDeque<Timeout>>,
 }
 
 impl RecentTimeouts {
@@ -48,14 +48,14 @@ impl RecentTimeouts {
     }
 
     fn was_late(&self, ino: u64, at: u64, now: Instant) -> bool {
-        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         late.iter().any(|one| {
             one.ino == ino && one.bytes.contains(&at) && now.duration_since(one.ended) < SINCE
         })
     }
 
     fn note(&self, ino: u64, bytes: Range<u64>, now: Instant) {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         late.retain(|one| now.duration_since(one.ended) < SINCE);
         if late.len() == READS_MAX {
             late.pop_front();
@@ -70,23 +70,23 @@ mod tests {
 
     #[test]
     fn what_was_late_is_not_waited_for_at_once_again_and_then_it_is() {
-        let lately = RecentTimeouts::default();
+        let timeouts = RecentTimeouts::default();
         let now = Instant::now();
-        lately.note(1, 100..200, now);
-        assert!(lately.was_late(1, 100, now) && lately.was_late(1, 199, now + SINCE / 2));
-        assert!(!lately.was_late(2, 100, now) && !lately.was_late(1, 200, now));
-        assert!(!lately.was_late(1, 100, now + SINCE));
-        lately.note(2, 0..1, now + SINCE);
-        assert_eq!(lately.late.lock().unwrap().len(), 1, "what is over is forgotten");
+        timeouts.note(1, 100..200, now);
+        assert!(timeouts.was_late(1, 100, now) && timeouts.was_late(1, 199, now + SINCE / 2));
+        assert!(!timeouts.was_late(2, 100, now) && !timeouts.was_late(1, 200, now));
+        assert!(!timeouts.was_late(1, 100, now + SINCE));
+        timeouts.note(2, 0..1, now + SINCE);
+        assert_eq!(timeouts.recent.lock().unwrap().len(), 1, "what is over is forgotten");
     }
 
     #[test]
     fn only_what_took_too_long_is_remembered() {
-        let lately = RecentTimeouts::default();
+        let timeouts = RecentTimeouts::default();
         for (errno, tried_again) in [(Errno::EIO, true), (Errno::ETIMEDOUT, false)] {
-            assert!(lately.read(1, 0, 10, || Err::<(), _>(errno)).is_err());
-            assert_eq!(lately.read(1, 5, 5, || Ok(())).is_ok(), tried_again);
+            assert!(timeouts.read(1, 0, 10, || Err::<(), _>(errno)).is_err());
+            assert_eq!(timeouts.read(1, 5, 5, || Ok(())).is_ok(), tried_again);
         }
-        assert!(lately.read(1, 10, 10, || Ok(())).is_ok());
+        assert!(timeouts.read(1, 10, 10, || Ok(())).is_ok());
     }
 }

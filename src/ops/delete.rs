@@ -11,11 +11,11 @@ use crate::model::version::VersionInfo;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
 /// Dead objects asked for at once.
-const BURY_BATCH: u32 = 2_000;
+const COLLECT_BATCH: u32 = 2_000;
 /// References released in one transaction, plus at most one node's. It bounds how long other writers wait.
-const BURY_REFERENCES: usize = 5_000;
+const COLLECT_REFERENCES: usize = 5_000;
 /// Packs asked for at once.
-const PURGE_BATCH: u32 = 100;
+const RECLAIM_BATCH: u32 = 100;
 /// Bytes of a pack read by one request when it is written anew.
 const RUN_BYTES: u64 = 8 << 20;
 /// Dead bytes that are read with living ones on both sides, rather than making another request.
@@ -86,7 +86,7 @@ pub fn collect_garbage(repository: &Repository) -> Result<u64> {
     free(repository, Reclaim::Now)
 }
 
-/// Removes dead objects from the registry and purges their packs, and repeats that as long as it frees something: an
+/// Collects unreachable objects and reclaims their packs, and repeats that as long as it frees something: an
 /// object that dies while its pack is rewritten is found only by the next pass. Returns the freed bytes.
 fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
     let mut freed = collect_unreachable(repository)?;
@@ -100,7 +100,7 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
     let registry = &repository.registry;
     let mut freed = 0;
     loop {
-        let dead = registry.unreachable(BURY_BATCH)?;
+        let dead = registry.unreachable(COLLECT_BATCH)?;
         if dead.is_empty() {
             return Ok(freed);
         }
@@ -122,7 +122,7 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
             };
             references += children.len();
             batch.push((digest, children));
-            if references >= BURY_REFERENCES {
+            if references >= COLLECT_REFERENCES {
                 freed += registry.collect(std::mem::take(&mut batch))?;
                 references = 0;
             }
@@ -172,7 +172,7 @@ fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     if freed { Ok(true) } else { failures.into_result().map(|()| false) }
 }
 
-/// Calls `each` with every pack that may be purged and the number of its mark.
+/// Calls `each` with every pack that may be reclaimed and the number of its mark.
 fn each_reclaimable(
     repository: &Repository,
     deferred: bool,
@@ -180,7 +180,7 @@ fn each_reclaimable(
 ) -> Result<()> {
     let mut after = None;
     loop {
-        let page = repository.registry.reclaimable(after, PURGE_BATCH, deferred)?;
+        let page = repository.registry.reclaimable(after, RECLAIM_BATCH, deferred)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.id);
         page.iter().try_for_each(|(pack, mark)| each(pack, *mark))?;

@@ -116,8 +116,8 @@ pub enum DraftAnswer {
     Done,
 }
 
-/// Whoever has the drafts open.
-pub trait DraftTransport: Send + Sync {
+/// Handles calls to drafts: the process that has them open, or a client of it.
+pub trait DraftHandler: Send + Sync {
     /// Answers a call.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
-use crate::protocol::drafts::DraftTransport;
+use crate::protocol::drafts::DraftHandler;
 use crate::protocol::{
     RPC_PATH, Service, decode_call, decode_request, encode_answer, encode_value,
 };
@@ -51,7 +51,7 @@ pub struct Services {
     /// How far its change log is.
     pub changed: Option<watch::Receiver<LastChange>>,
     /// The drafts.
-    pub drafts: Option<Arc<dyn DraftTransport>>,
+    pub drafts: Option<Arc<dyn DraftHandler>>,
     /// The repository whose numbers are told.
     pub stats: Option<Arc<Repository>>,
 }
@@ -216,7 +216,7 @@ async fn registry(shared: Shared, mut call: Call) -> Response<Body> {
     .await
 }
 
-fn drafts(drafts: Option<Arc<dyn DraftTransport>>, call: &[u8]) -> Result<Vec<u8>> {
+fn drafts(drafts: Option<Arc<dyn DraftHandler>>, call: &[u8]) -> Result<Vec<u8>> {
     let drafts = drafts.ok_or_else(not_here)?;
     encode_value(&drafts.call(decode_call(call)?)?)
 }

@@ -20,7 +20,7 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::reference::{ArtifactPath, Reference};
 pub use crate::protocol::drafts::{
-    CommitDraft, DIFFERENCES_MAX, DraftAnswer, DraftCall, DraftInfo, DraftTransport,
+    CommitDraft, DIFFERENCES_MAX, DraftAnswer, DraftCall, DraftHandler, DraftInfo,
 };
 use crate::staging::{Caller, DraftRecord, Drafts, TreeXattr};
 pub use commit::WRITERS_WAIT;
@@ -306,7 +306,7 @@ impl DraftService {
     }
 }
 
-impl DraftTransport for DraftService {
+impl DraftHandler for DraftService {
     fn call(&self, call: DraftCall) -> Result<DraftAnswer> {
         match call {
             DraftCall::List => {

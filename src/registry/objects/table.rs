@@ -152,7 +152,7 @@ pub(in crate::registry) fn drop_reference(
     Ok(0)
 }
 
-/// Takes an object out of the table; its pack waits to be purged. Returns its bytes in the store.
+/// Takes an object out of the table; its pack waits to be reclaimed. Returns its bytes in the store.
 pub(in crate::registry) fn remove(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,

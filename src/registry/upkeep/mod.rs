@@ -55,14 +55,14 @@ subject! {
     unreachable = Unreachable(limit: u32) -> Vec<(Digest, Located)>;
     /// Takes dead objects, given with their children, out of the table; how many bytes died.
     collect = Collect(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
-    /// Packs above `after` with dead bytes, that nobody writes or purges, in the order of ids, at most
+    /// Packs above `after` with dead bytes, that nobody writes or reclaims, in the order of ids, at most
     /// `limit`, each with the number of its mark; with `deferred` also those whose dead bytes may stay.
     reclaimable = Reclaimable(after: Option<PackId>, limit: u32, deferred: bool) -> Vec<(PackInfo, u64)>;
     /// The dead bytes of a pack stay until garbage is collected, or until more of it dies; nothing happens
     /// when that was so since the mark had the number `mark`.
     defer_reclaim = DeferReclaim(pack: PackId, mark: u64) -> ();
     /// Keeps others from purging a pack while the lease lives; the number of its mark, or `None` when
-    /// there is nothing to purge or somebody else does.
+    /// there is nothing to reclaim or somebody else does.
     claim_reclaim = ClaimReclaim(lease: LeaseId, pack: PackId) -> Option<u64>;
     /// Objects of pack `from` were written to pack `to`, at the offsets given: they are there now. How
     /// many were still alive.

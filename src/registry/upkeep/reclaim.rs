@@ -77,7 +77,7 @@ impl EngineRegistry {
                 let Some((last, _)) = page.last() else { return Ok(found) };
                 after = Some(*last);
                 for (id, value) in page {
-                    found.extend(purgeable(view, id, &value, deferred)?);
+                    found.extend(may_reclaim(view, id, &value, deferred)?);
                     if found.len() >= limit as usize {
                         return Ok(found);
                     }
@@ -147,7 +147,7 @@ impl EngineRegistry {
 }
 
 /// What stands under the key of a pack with dead bytes: a number that no other mark ever has, and the lease
-/// of who purges it (0: nobody).
+/// of who reclaims it (0: nobody).
 ///
 /// ```text
 /// 2:u8  number:u64be  claim:u64be      empty, or 1:u8 for one that was put off: of an older release
@@ -181,7 +181,7 @@ fn mark(view: &dyn View, id: PackId) -> Result<Option<Mark>> {
     Ok(view.get(&keys::reclaimable(id))?.map(|bytes| Mark::decode(&bytes)))
 }
 
-/// Notes that a pack has dead bytes, in a mark with a new number: who purges it now does not know of them.
+/// Notes that a pack has dead bytes, in a mark with a new number: who reclaims it now does not know of them.
 pub(in crate::registry) fn mark_reclaimable(
     transaction: &mut dyn Transaction,
     id: PackId,
@@ -205,8 +205,8 @@ fn marked(view: &dyn View, space: Space, after: Option<PackId>) -> Result<Vec<(P
     Ok(page.filter_map(|(key, value)| Some((keys::pack_of(&key)?, value))).collect())
 }
 
-/// A marked pack, if it may be purged now.
-fn purgeable(
+/// A marked pack, if it may be reclaimed now.
+fn may_reclaim(
     view: &dyn View,
     id: PackId,
     value: &[u8],
