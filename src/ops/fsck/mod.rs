@@ -14,6 +14,8 @@ mod packs;
 mod rebuild;
 mod unknown;
 
+use std::collections::HashSet;
+
 use super::delete::collect_garbage;
 use super::maintenance::{self, Held};
 use super::orphans::release_orphans;
@@ -33,7 +35,7 @@ const FIX_BATCH: usize = 4_096;
 const FINDINGS_MAX: usize = 1_000;
 /// Counts that are too high and wait until it is known that every node could be read; more are found by the next repair.
 const LOWERED_MAX: usize = 1_000_000;
-/// How often a check that found something is made again, when what was found may only have been a deletion under way.
+/// The number of checks that are made, when each finds something else.
 const CHECKS_MAX: usize = 3;
 
 /// What to do about what is found.
@@ -48,7 +50,7 @@ pub enum Mode {
 }
 
 /// What a check found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct FsckReport {
     /// Objects in the table.
     pub objects: u64,
@@ -74,6 +76,15 @@ impl FsckReport {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(text);
         }
+    }
+
+    /// Keeps what an earlier report has too, and what neither has told.
+    fn found_before(mut self, earlier: &Self) -> Self {
+        let told = self.findings.len();
+        let earlier: HashSet<&String> = earlier.findings.iter().collect();
+        self.findings.retain(|finding| earlier.contains(finding));
+        self.problems -= (told - self.findings.len()) as u64;
+        self
     }
 }
 
@@ -109,22 +120,35 @@ fn collect_if(repository: &Repository, whole: bool) -> Result<()> {
     if whole { collect_garbage(repository).map(drop) } else { Ok(()) }
 }
 
-/// A deletion that runs beside a check looks like damage, once: what every check finds is damage.
+/// Reports what two checks in a row find: what others change in the middle of one looks like damage, once.
 fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
     refuse_writers(repository)?;
-    let (mut report, _) = check(repository, None)?;
+    let lasting = lasting_report(|| Ok(check(repository, None)?.0))?;
+    refuse_writers(repository)?;
+    if let Some(report) = lasting {
+        return Ok(report);
+    }
+    let what = "what looks wrong is something else at each look: others delete or put meanwhile";
+    Err(Error::new(Kind::Conflict, what).hint("check when they have finished"))
+}
+
+/// Makes a check until one finds nothing, or two in a row find the same; `None` when neither comes soon.
+fn lasting_report(mut check: impl FnMut() -> Result<FsckReport>) -> Result<Option<FsckReport>> {
+    let mut report = check()?;
     for _ in 1..CHECKS_MAX {
         if report.problems == 0 {
             break;
         }
-        let before = std::mem::take(&mut report.findings);
-        (report, _) = check(repository, None)?;
-        if report.findings == before {
-            break;
+        let again = check()?;
+        if again.problems > 0 {
+            let lasting = again.clone().found_before(&report);
+            if lasting.problems > 0 {
+                return Ok(Some(lasting));
+            }
         }
+        report = again;
     }
-    refuse_writers(repository)?;
-    Ok(report)
+    Ok((report.problems == 0).then_some(report))
 }
 
 /// What is being written would look wrong.

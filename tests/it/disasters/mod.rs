@@ -1,3 +1,4 @@
+mod beside;
 mod damage;
 mod full_disk;
 mod killed;

@@ -26,7 +26,7 @@ fn stored(world: &World, extension: &str) -> Vec<PathBuf> {
     files_of(&world.repo().join("store/packs"), extension)
 }
 
-fn files_of(packs: &Path, extension: &str) -> Vec<PathBuf> {
+pub(super) fn files_of(packs: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in fs::read_dir(packs).unwrap() {
         for file in fs::read_dir(folder.unwrap().path()).unwrap() {
@@ -317,7 +317,11 @@ impl Engine for Mortal {
     }
 }
 
-fn open(layout: &Layout, inner: &Arc<MemoryEngine>, lives: i64) -> (Repository, Arc<AtomicI64>) {
+pub(super) fn open(
+    layout: &Layout,
+    inner: &Arc<MemoryEngine>,
+    lives: i64,
+) -> (Repository, Arc<AtomicI64>) {
     let left = Arc::new(AtomicI64::new(lives));
     let engine = Mortal { inner: Arc::clone(inner), left: Arc::clone(&left) };
     let registry = EngineRegistry::open(Box::new(engine), system_clock()).unwrap();
