@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::stream::harmless;
 use artifactfs::error::{Error, Result};
 use artifactfs::model::properties::Ttl;
-use artifactfs::model::version::{ArtifactInfo, Timestamp, VersionInfo};
+use artifactfs::model::time::Timestamp;
+use artifactfs::model::version::{ArtifactInfo, VersionInfo};
 use artifactfs::ops::put::Progress;
 use artifactfs::registry::system_clock;
 

@@ -4,9 +4,10 @@ use clap::Args;
 
 use super::{Context, parse, parse_all};
 use artifactfs::error::{IoContext, Result};
+use artifactfs::model::metadata::Metadata;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::ArtifactPath;
-use artifactfs::model::version::{Description, Metadata};
+use artifactfs::model::version::Description;
 
 #[derive(Args)]
 pub struct Properties {

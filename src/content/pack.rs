@@ -10,7 +10,8 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
-use crate::model::object::{NewObject, ObjectKind, PACK_ID_BYTES, PackId};
+use crate::model::object::{NewObject, PACK_ID_BYTES, PackId};
+use crate::model::object_kind::ObjectKind;
 
 /// No usual pack is longer: large enough for few requests, small enough to be rewritten when half
 /// of it is dead, and one segment of a cache.

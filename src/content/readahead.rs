@@ -85,7 +85,7 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::ObjectKind;
+    use crate::model::object_kind::ObjectKind;
 
     fn file(n: u8) -> Digest {
         Digest::of(ObjectKind::Chunk, &[n])

@@ -19,7 +19,8 @@ use super::{Locate, codec};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::External;
-use crate::model::object::{Located, ObjectKind, PackId};
+use crate::model::object::{Located, PackId};
+use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::{Piece, RecipeNode};
 use crate::model::tree::{Content, TreeNode};
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::name::NameError;
-use super::object::ObjectKind;
+use super::object_kind::ObjectKind;
 
 /// Bytes in a digest.
 pub const DIGEST_BYTES: usize = 32;

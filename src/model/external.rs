@@ -20,7 +20,7 @@ use std::str::FromStr;
 use url::Url;
 
 use super::digest::{DIGEST_BYTES, Digest};
-use super::object::ObjectKind;
+use super::object_kind::ObjectKind;
 use super::varint;
 use crate::error::{Error, Kind};
 

@@ -5,7 +5,7 @@
 //! added to a million changes the node it falls into and the few above it, and nothing else.
 
 use super::digest::Digest;
-use super::object::ObjectKind;
+use super::object_kind::ObjectKind;
 
 /// Format number at the head of every node.
 pub const NODE_FORMAT: u8 = 1;

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::metadata::Metadata;
 use super::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
 use super::properties::Ttl;
 use super::reference::ArtifactPath;
-use super::version::Metadata;
 
 /// What a version is to be called, and what is said about it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,51 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::name::NameError;
+use super::object_kind::ObjectKind;
 
 /// Bytes in a pack id.
 pub const PACK_ID_BYTES: usize = 16;
-
-/// What an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum ObjectKind {
-    /// Up to 1 MiB of file content.
-    Chunk,
-    /// The ordered chunks of one file, or a run of them.
-    Recipe,
-    /// One directory, or a run of its entries.
-    Tree,
-}
-
-impl ObjectKind {
-    /// The byte that stands for it in indexes and records.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Chunk => 0,
-            Self::Recipe => 1,
-            Self::Tree => 2,
-        }
-    }
-
-    /// The kind of a byte, if it is one.
-    pub const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::Chunk),
-            1 => Some(Self::Recipe),
-            2 => Some(Self::Tree),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for ObjectKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Chunk => "chunk",
-            Self::Recipe => "recipe",
-            Self::Tree => "tree",
-        })
-    }
-}
 
 /// The name of a pack: random, never derived from content, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::name::Tag;
-use super::version::Timestamp;
+use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
 /// The most tags of a version or an artifact: they are part of every listing.

@@ -7,7 +7,7 @@
 
 use super::digest::{DIGEST_BYTES, Digest};
 use super::merkle::{Item, NODE_FORMAT};
-use super::object::ObjectKind;
+use super::object_kind::ObjectKind;
 use super::varint;
 
 /// A piece of a file: a chunk, or above level 0 a run of pieces.

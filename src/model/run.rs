@@ -8,8 +8,9 @@ use serde_json::Value;
 
 pub use super::json::number;
 use super::json::{NOT_FINITE, parse_or_text};
+use super::metadata::Metadata;
 use super::name::{Alias, GroupName, ProjectName, RunId, SweepId};
-use super::version::{Metadata, Timestamp};
+use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
 /// A run that nobody heard of for so long has crashed, in milliseconds.

@@ -15,7 +15,7 @@
 use super::digest::{DIGEST_BYTES, Digest};
 use super::merkle::{Item, NODE_FORMAT};
 use super::name::EntryName;
-use super::object::ObjectKind;
+use super::object_kind::ObjectKind;
 use super::varint;
 
 const ITEM_NODE: u8 = 0;

@@ -1,128 +1,23 @@
 //! What is told of projects, artifacts and versions.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::metadata::Metadata;
 use super::name::{Alias, ArtifactType, NameError, ProjectName, Tag, VersionNumber};
 use super::properties::Ttl;
 use super::reference::{ArtifactPath, Reference, Selector};
+use super::time::Timestamp;
 use crate::error::{Error, Kind};
 
-/// The most metadata a version may carry, in bytes of JSON.
-pub const METADATA_MAX_BYTES: usize = 1 << 20;
 /// The longest description in bytes.
 pub const DESCRIPTION_MAX_BYTES: usize = 1 << 16;
 
 /// The name in the root of every version under which a mount shows what the registry says of it.
 pub const DESCRIPTION_FILE: &str = ".artifact.json";
-
-/// Metadata: a JSON object of any depth, at most 1 MiB, kept as compact text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Metadata(String);
-
-impl Default for Metadata {
-    fn default() -> Self {
-        Self("{}".to_owned())
-    }
-}
-
-impl Metadata {
-    /// The object as a value.
-    pub fn to_object(&self) -> serde_json::Map<String, serde_json::Value> {
-        serde_json::from_str(&self.0).unwrap_or_default()
-    }
-
-    /// Refuses what no parser made: it came over a socket.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] for what is too long or no object.
-    pub fn check(&self) -> Result<(), Error> {
-        if self.0.len() <= METADATA_MAX_BYTES {
-            let object: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_str(&self.0);
-            return object
-                .map(drop)
-                .map_err(|e| Error::new(Kind::Usage, "metadata is no JSON object").because(e));
-        }
-        Err(too_long(self.0.len()))
-    }
-
-    /// From an object; too large a one is refused.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when its text is longer than [`METADATA_MAX_BYTES`].
-    pub fn from_object(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
-        let text = serde_json::Value::Object(object).to_string();
-        if text.len() > METADATA_MAX_BYTES {
-            return Err(too_long(text.len()));
-        }
-        Ok(Self(text))
-    }
-}
-
-fn too_long(found_bytes: usize) -> Error {
-    let found = format!("metadata of {found_bytes} bytes; the most is {METADATA_MAX_BYTES}");
-    Error::new(Kind::Usage, found).hint("put large values in a file of the version")
-}
-
-impl fmt::Display for Metadata {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for Metadata {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = |found: String| {
-            Error::new(Kind::Usage, format!("metadata is no JSON object: {found}"))
-                .hint("write it as {\"key\": value}, or @FILE to read it from a file")
-        };
-        match super::json::parse(text) {
-            Ok(serde_json::Value::Object(object)) => Self::from_object(object),
-            Ok(other) => Err(bad(format!("found {}", json_type(&other)))),
-            Err(e) => Err(bad(e.message())),
-        }
-    }
-}
-
-fn json_type(value: &serde_json::Value) -> &'static str {
-    match value {
-        serde_json::Value::Null => "null",
-        serde_json::Value::Bool(_) => "a boolean",
-        serde_json::Value::Number(_) => "a number",
-        serde_json::Value::String(_) => "a string",
-        serde_json::Value::Array(_) => "an array",
-        serde_json::Value::Object(_) => "an object",
-    }
-}
-
-/// Milliseconds since 1970 by the registry's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Timestamp(pub u64);
-
-impl Timestamp {
-    /// Whole seconds since 1970.
-    pub fn seconds(self) -> u64 {
-        self.0 / 1_000
-    }
-}
-
-impl fmt::Display for Timestamp {
-    /// RFC 3339, in UTC.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let milliseconds = i64::try_from(self.0).unwrap_or(i64::MAX);
-        match jiff::Timestamp::from_millisecond(milliseconds) {
-            Ok(at) => at.fmt(f),
-            Err(_) => write!(f, "{} ms after 1970", self.0),
-        }
-    }
-}
 
 /// The content of a version, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -234,7 +234,7 @@ const fn number(slot: u32, generation: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::ObjectKind;
+    use crate::model::object_kind::ObjectKind;
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
 

@@ -10,7 +10,7 @@ use super::drafts::{StagingFs, host, is_draft};
 use super::errno;
 use super::inode::{Node, is_path};
 use crate::model::digest::Digest;
-use crate::model::object::ObjectKind;
+use crate::model::object_kind::ObjectKind;
 use crate::model::reference::{Reference, Selector};
 use crate::ops::drafts::{DraftPlace, field};
 

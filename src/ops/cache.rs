@@ -59,7 +59,7 @@ pub fn check(repository: &Repository) -> Result<CacheCheck> {
     Ok(found)
 }
 
-type Object = (Digest, crate::model::object::ObjectKind, u8, u64, u32, u32);
+type Object = (Digest, crate::model::object_kind::ObjectKind, u8, u64, u32, u32);
 
 fn check_segment(
     cache: &Cache,

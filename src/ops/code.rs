@@ -11,8 +11,8 @@ use serde_json::{Map, json};
 use url::Url;
 
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::metadata::Metadata;
 use crate::model::name::{ArtifactName, ProjectName};
-use crate::model::version::Metadata;
 
 /// How a script is known by its name.
 const SCRIPTS: [&str; 12] =

@@ -10,7 +10,8 @@ use super::put::external_sort::{ExternalSort, Record};
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Located, ObjectKind};
+use crate::model::object::Located;
+use crate::model::object_kind::ObjectKind;
 
 /// Objects looked at together.
 const BATCH: usize = 1_024;

@@ -24,7 +24,7 @@ use crate::content::directory::{each_entry, lookup};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
-use crate::model::object::ObjectKind;
+use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Content, Entry, Target};
 

@@ -201,7 +201,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::model::version::Timestamp;
+    use crate::model::time::Timestamp;
     use crate::registry::EngineRegistry;
     use crate::registry::engine::memory::MemoryEngine;
 

@@ -4,7 +4,8 @@ use super::repository::Repository;
 use super::{delete, exclusive_size, listing};
 use crate::error::Result;
 use crate::model::name::{ArtifactName, ArtifactType, ProjectName};
-use crate::model::version::{Timestamp, VersionInfo};
+use crate::model::time::Timestamp;
+use crate::model::version::VersionInfo;
 
 /// What to prune.
 #[derive(Debug, Clone)]

@@ -26,8 +26,9 @@ use crate::content::reader::Reader;
 use crate::content::store::{Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, ObjectKind, PackId};
-use crate::model::version::Timestamp;
+use crate::model::object::{Extent, Located, PackId};
+use crate::model::object_kind::ObjectKind;
+use crate::model::time::Timestamp;
 use crate::registry::Registry;
 
 /// The format this release writes and reads.

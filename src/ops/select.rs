@@ -14,7 +14,8 @@ use crate::model::name::{Alias, ArtifactName, ArtifactType, ProjectName, Tag};
 use crate::model::properties::parse_duration;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{find, is_value};
-use crate::model::version::{Timestamp, VersionInfo};
+use crate::model::time::Timestamp;
+use crate::model::version::VersionInfo;
 use crate::registry::{AliasChange, Detail, Registry};
 
 const HINT: &str = "write type=model, tag=x, alias=best, name='mnist-*', metadata.lr<=0.1, \

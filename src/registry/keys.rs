@@ -43,7 +43,7 @@ use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::name::{Alias, GroupName, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::object::{PACK_ID_BYTES, PackId};
 use crate::model::reference::ArtifactPath;
-use crate::model::version::Timestamp;
+use crate::model::time::Timestamp;
 
 /// What a key is about: its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

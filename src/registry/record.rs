@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::AddedPart;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
+use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
-use crate::model::object::{Extent, Located, ObjectKind, PackId, Presence};
+use crate::model::object::{Extent, Located, PackId, Presence};
+use crate::model::object_kind::ObjectKind;
 use crate::model::properties::Ttl;
+use crate::model::time::Timestamp;
 use crate::model::varint;
-use crate::model::version::{Committed, Metadata, Timestamp, Totals};
+use crate::model::version::{Committed, Totals};
 
 const FORMAT: u8 = 2;
 /// The format of an absent object's record: an older release, which would take it for present, refuses it.
@@ -339,7 +342,7 @@ pub fn decode_digests(bytes: &[u8]) -> Result<Vec<Digest>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::ObjectKind;
+    use crate::model::object_kind::ObjectKind;
 
     #[test]
     fn a_version_written_before_it_had_a_time_bears_that_of_its_commit() {

@@ -190,7 +190,7 @@ impl ContentXattr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::ObjectKind;
+    use crate::model::object_kind::ObjectKind;
 
     #[test]
     fn marks_come_back_from_the_host() {

@@ -438,7 +438,7 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::ObjectKind;
+    use crate::model::object_kind::ObjectKind;
 
     #[test]
     fn a_number_that_the_host_uses_again_is_not_what_it_was() {

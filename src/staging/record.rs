@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::digest::Digest;
+use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactType};
 use crate::model::reference::Reference;
-use crate::model::version::{Metadata, Totals};
+use crate::model::version::Totals;
 
 /// The shape of `draft.json` that this release writes. Records without a number are of this shape.
 pub const RECORD_FORMAT: u32 = 1;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::base_xattr::{ContentXattr, TreeXattr};
 use crate::model::digest::Digest;
-use crate::model::object::ObjectKind;
+use crate::model::object_kind::ObjectKind;
 use crate::model::tree::Content;
 
 /// Longer than a huge page, which tmpfs may use for a single byte.

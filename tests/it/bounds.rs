@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use artifactfs::client::Client;
 use artifactfs::error::{Error, Kind};
 use artifactfs::model::digest::Digest;
-use artifactfs::model::object::{NewObject, ObjectKind, PackId};
-use artifactfs::model::version::{DESCRIPTION_MAX_BYTES, Metadata};
+use artifactfs::model::metadata::Metadata;
+use artifactfs::model::object::{NewObject, PackId};
+use artifactfs::model::object_kind::ObjectKind;
+use artifactfs::model::version::DESCRIPTION_MAX_BYTES;
 use artifactfs::protocol::{RPC_PATH, Service, encode_answer, encode_request};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;
@@ -409,7 +411,7 @@ fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
 #[test]
 fn a_clock_that_is_years_ahead_expires_nothing() {
     use artifactfs::model::properties::Ttl;
-    use artifactfs::model::version::Timestamp;
+    use artifactfs::model::time::Timestamp;
     use std::sync::atomic::AtomicU64;
     const DAY: u64 = 24 * 3600 * 1000;
     let now = Arc::new(AtomicU64::new(1_000 * DAY));

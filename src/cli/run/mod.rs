@@ -21,11 +21,11 @@ use super::{Context, connect, exit, parse};
 use artifactfs::config;
 use artifactfs::daemon::{DaemonRecord, daemons};
 use artifactfs::error::{Error, IoContext, Kind, Result};
+use artifactfs::model::metadata::Metadata;
 use artifactfs::model::name::{ProjectName, RunId};
 use artifactfs::model::run::{
     Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting,
 };
-use artifactfs::model::version::Metadata;
 use artifactfs::ops::process_id::this_process;
 use artifactfs::ops::runs::{self, RUN_VARIABLE};
 use artifactfs::registry::Registry;

@@ -83,7 +83,7 @@ pub fn unframe(file: &Digest, first: u64, framed: &[u8], offset: u64, buffer: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::ObjectKind;
+    use crate::model::object_kind::ObjectKind;
     use proptest::prelude::*;
 
     proptest! {

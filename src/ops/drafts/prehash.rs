@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::content::chunk::Cutter;
 use crate::content::pack::SOLO_MIN_BYTES;
 use crate::model::digest::Digest;
-use crate::model::object::ObjectKind;
+use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::staging::Drafts;
 

@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::merkle::{Builder, Node};
 use crate::model::name::EntryName;
-use crate::model::object::ObjectKind;
+use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Child, Content, Entry, Target, TreeItem, TreeNode};
 use crate::model::version::{DESCRIPTION_FILE, Totals};

@@ -9,7 +9,7 @@ use crate::content::external;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::External;
-use crate::model::object::ObjectKind;
+use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::Content;
 

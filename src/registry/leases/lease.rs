@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
-use crate::model::version::Timestamp;
+use crate::model::time::Timestamp;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::{EngineRegistry, each_below, next_counter};
 use crate::registry::keys::{self, Key, Space};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::call::subject;
 use crate::error::Result;
-use crate::model::version::Timestamp;
+use crate::model::time::Timestamp;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::record::LeaseRecord;
 

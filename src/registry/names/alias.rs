@@ -2,10 +2,11 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::model::json;
+use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::change_tags;
 use crate::model::reference::{ArtifactPath, Reference};
-use crate::model::version::{Metadata, VersionInfo};
+use crate::model::version::VersionInfo;
 use crate::registry::engine::Transaction;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;

@@ -1,9 +1,10 @@
 //! Projects, artifacts, versions: looking up and listing.
 
 use crate::error::{Error, Kind, Result};
+use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactName, ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::model::version::{ArtifactInfo, Metadata, ProjectInfo, VersionInfo};
+use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
 use crate::registry::Detail;
 use crate::registry::engine::{Transaction, View};
 use crate::registry::engine_registry::{EngineRegistry, each_below};
@@ -273,7 +274,8 @@ impl EngineRegistry {
 mod tests {
     use super::*;
     use crate::model::digest::Digest;
-    use crate::model::object::{NewObject, ObjectKind, PackId};
+    use crate::model::object::{NewObject, PackId};
+    use crate::model::object_kind::ObjectKind;
     use crate::registry::engine::Durability;
     use crate::registry::engine::memory::MemoryEngine;
     use crate::registry::{CommitRequest, Registry, system_clock};

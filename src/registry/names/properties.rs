@@ -5,10 +5,12 @@
 //! deletes or moves, so nothing comes between the check and the deed.
 
 use crate::error::{Error, Kind, Result};
+use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::{PROTECTED_MAX, Ttl, change_names, change_tags};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
-use crate::model::version::{ArtifactInfo, Metadata, Timestamp, VersionInfo, check_description};
+use crate::model::time::Timestamp;
+use crate::model::version::{ArtifactInfo, VersionInfo, check_description};
 use crate::registry::ArtifactUpdate;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::{EngineRegistry, read_counter};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, NewObject, ObjectKind, PackId, Presence};
+use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
+use crate::model::object_kind::ObjectKind;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::{EngineRegistry, each_below, read_counter};
 use crate::registry::keys::{self, Key, Space};

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactName, ProjectName, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::run::Edge;
-use crate::model::version::Timestamp;
+use crate::model::time::Timestamp;
 use crate::registry::engine::View;
 use crate::registry::engine_registry::each_below;
 use crate::registry::keys::{self, Key, Space};

@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{Edge, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo};
-use crate::model::version::{Timestamp, VersionInfo};
+use crate::model::time::Timestamp;
+use crate::model::version::VersionInfo;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::paging::Page;
 

@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use super::edge::neighbours;
 use crate::error::{Error, Kind, Result};
 use crate::model::json;
+use crate::model::metadata::Metadata;
 use crate::model::name::{ProjectName, RunId};
 use crate::model::run::{
     MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
 };
-use crate::model::version::{Change, Metadata, Timestamp};
+use crate::model::time::Timestamp;
+use crate::model::version::Change;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::{EngineRegistry, each_below};
 use crate::registry::keys::{self, Key, Space};

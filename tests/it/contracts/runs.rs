@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use artifactfs::error::Kind;
+use artifactfs::model::metadata::Metadata;
 use artifactfs::model::name::RunId;
 use artifactfs::model::run::{
     Goal, Resume, RunLog, RunStart, RunState, SCRIPT_SILENCE_MILLISECONDS, SILENCE_MILLISECONDS,
     SweepInfo,
 };
-use artifactfs::model::version::{Metadata, Timestamp};
+use artifactfs::model::time::Timestamp;
 use artifactfs::registry::EngineRegistry;
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;

@@ -8,7 +8,8 @@ use artifactfs::content::pack::IndexEntry;
 use artifactfs::content::store::{Store, StoreUrl};
 use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
-use artifactfs::model::object::{Extent, ObjectKind, PackId};
+use artifactfs::model::object::{Extent, PackId};
+use artifactfs::model::object_kind::ObjectKind;
 
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut out = vec![0; length];

@@ -5,9 +5,9 @@ use std::fs;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use artifactfs::model::metadata::Metadata;
 use artifactfs::model::name::RunId;
 use artifactfs::model::run::{Resume, RunStart};
-use artifactfs::model::version::Metadata;
 
 use rustix::process::{Pid, Signal, kill_process};
 

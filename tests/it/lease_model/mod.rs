@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use artifactfs::error::Result;
 use artifactfs::model::digest::Digest;
-use artifactfs::model::object::{NewObject, ObjectKind, PackId};
-use artifactfs::model::version::Timestamp;
+use artifactfs::model::object::{NewObject, PackId};
+use artifactfs::model::object_kind::ObjectKind;
+use artifactfs::model::time::Timestamp;
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;
 use artifactfs::registry::{CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo};

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use artifactfs::model::object::{ObjectKind, PackId};
+use artifactfs::model::object::PackId;
+use artifactfs::model::object_kind::ObjectKind;
 use artifactfs::ops::delete::{self, Reclaim};
 use artifactfs::ops::repository::Repository;
 use artifactfs::registry::prelude::*;
