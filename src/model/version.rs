@@ -158,3 +158,14 @@ pub struct Committed {
     /// Whether it is new; otherwise the newest version had this content already.
     pub new: bool,
 }
+
+/// What adding a part did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedPart {
+    /// Its place.
+    pub sequence: u64,
+    /// The generation it is in.
+    pub generation: u64,
+    /// It begins this generation: the one before became this version.
+    pub begins_after: Option<VersionNumber>,
+}

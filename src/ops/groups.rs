@@ -17,10 +17,8 @@ use crate::model::name::{EntryName, GroupName};
 use crate::model::new_version::NewVersion;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
-use crate::model::version::{Committed, Totals};
-use crate::registry::{
-    AddedPart, CommitRequest, GroupInfo, NewPart, PartInfo, Registry, SealRequest,
-};
+use crate::model::version::{AddedPart, Committed, Totals};
+use crate::registry::{CommitRequest, GroupInfo, NewPart, PartInfo, Registry, SealRequest};
 
 /// Trees merged at once: bounds memory to so many nodes a level, a few MiB.
 const MERGED_AT_ONCE: usize = 256;

@@ -6,22 +6,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Changes;
 use super::clock::Clock;
-pub(super) use super::counter::{next_counter, read_counter};
+use super::counter::{next_counter, read_counter};
 use super::engine::{self, Durability, Engine, Transaction, View};
-use super::keys::{self, Key, Space};
-use super::paging::page;
+use super::keys::{Key, Space};
 use super::record;
-use super::upkeep::maintenance::refuse_under_maintenance;
+use super::seen_time::note_time;
+use super::upkeep::mark::refuse_under_maintenance;
 use crate::error::Result;
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Change;
 
+/// The counter of the change log.
+pub(super) const CHANGES: &str = "change";
 /// Entries of the change log that are kept: a mount that missed more forgets everything.
 const CHANGES_KEPT: u64 = 10_000;
-/// Entries handed out at once.
-const CHANGES_PAGE: usize = 1_000;
 /// The longest wait for a change in milliseconds, whatever was asked.
 pub const CHANGES_WAIT_MAX: u64 = 60_000;
 
@@ -56,7 +55,7 @@ impl EngineRegistry {
     /// # Errors
     /// When the engine fails.
     pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
-        let last = engine::read(&*engine, |view| read_counter(view, "change"))?;
+        let last = engine::read(&*engine, |view| read_counter(view, CHANGES))?;
         Ok(Self {
             engine,
             clock,
@@ -126,8 +125,8 @@ impl EngineRegistry {
                 refuse_under_maintenance(&*transaction)?;
             }
             let value = body(transaction)?;
-            super::names::properties::note_time(transaction, (self.clock)())?;
-            let sequence = next_counter(transaction, "change")?;
+            note_time(transaction, (self.clock)())?;
+            let sequence = next_counter(transaction, CHANGES)?;
             let key = Key::of(Space::Change).number(sequence).done();
             transaction.put(&key, &record::encode(change))?;
             if let Some(old) = sequence.checked_sub(CHANGES_KEPT) {
@@ -152,43 +151,6 @@ impl EngineRegistry {
                 return;
             };
             last = waiters.wait_timeout(last, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    pub(super) fn changes_now(&self, after: u64) -> Result<Changes> {
-        self.read(|view| {
-            let newest = read_counter(view, "change")?;
-            let from = Key::of(Space::Change).number(after.saturating_add(1)).done();
-            let (_, to) = Key::of(Space::Change).range();
-            let pairs = view.scan(&from, &to, CHANGES_PAGE)?;
-            let first = pairs.first().and_then(|(key, _)| keys::number_of(key));
-            let lost = after > newest || first.is_some_and(|first| first > after + 1);
-            let last = pairs.last().and_then(|(key, _)| keys::number_of(key));
-            let changes = pairs.iter().map(|(_, value)| record::decode(value));
-            Ok(Changes {
-                last: last.unwrap_or(newest),
-                changes: changes.collect::<Result<_>>()?,
-                lost,
-            })
-        })
-    }
-}
-
-/// What is done with a key and its value.
-type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
-
-/// All pairs below a key, in pages, so that memory does not depend on how many and how long they are.
-pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) -> Result<()> {
-    const PAGE: usize = 1_000;
-    let (mut from, to) = prefix.range();
-    loop {
-        let page = page(view, &from, &to, PAGE)?;
-        for (key, value) in &page.items {
-            each(key, value)?;
-        }
-        match page.items.last() {
-            Some((key, _)) if page.more => from = keys::next(key),
-            _ => return Ok(()),
         }
     }
 }

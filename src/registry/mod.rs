@@ -19,13 +19,15 @@ mod objects;
 mod paging;
 mod record;
 mod runs;
+mod seen_time;
+mod subject;
 mod upkeep;
 mod versions;
 
 pub use call::{Call, Transport, dispatch};
 pub use clock::{Clock, system_clock};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
-pub use groups::part::{AddedPart, GroupInfo, NewPart, PartInfo, SealRequest};
+pub use groups::part::{GroupInfo, NewPart, PartInfo, SealRequest};
 pub use groups::{Groups, GroupsCall};
 pub use leases::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo, Leases, LeasesCall};
 pub use names::{AliasChange, ArtifactUpdate, Changes, Names, NamesCall};

@@ -3,7 +3,7 @@
 use super::engine::{Pair, View};
 use serde::{Deserialize, Serialize};
 
-use super::keys;
+use super::keys::{self, Key};
 use crate::error::Result;
 
 /// A part of a listing: as many as were asked for, or fewer when they are large.
@@ -39,6 +39,25 @@ pub(super) fn page(view: &dyn View, from: &[u8], to: &[u8], limit: usize) -> Res
         step = room.min(items.len() * FIRST).min(limit - items.len());
     }
     Ok(Page { items, more: true })
+}
+
+/// What is done with a key and its value.
+type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
+/// All pairs below a key, in pages, so that memory does not depend on how many and how long they are.
+pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) -> Result<()> {
+    const PAGE: usize = 1_000;
+    let (mut from, to) = prefix.range();
+    loop {
+        let page = page(view, &from, &to, PAGE)?;
+        for (key, value) in &page.items {
+            each(key, value)?;
+        }
+        match page.items.last() {
+            Some((key, _)) if page.more => from = keys::next(key),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// A part of a listing that grows value by value until it is full.

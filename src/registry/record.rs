@@ -3,7 +3,6 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::AddedPart;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::metadata::Metadata;
@@ -13,7 +12,7 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::properties::Ttl;
 use crate::model::time::Timestamp;
 use crate::model::varint;
-use crate::model::version::{Committed, Totals};
+use crate::model::version::{AddedPart, Committed, Totals};
 
 const FORMAT: u8 = 2;
 /// The format of an absent object's record: an older release, which would take it for present, refuses it.

@@ -2,13 +2,13 @@
 
 pub(super) mod part;
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::name::{ArtifactType, GroupName};
 use crate::model::reference::ArtifactPath;
-use crate::model::version::Committed;
+use crate::model::version::{AddedPart, Committed};
 use crate::registry::engine_registry::EngineRegistry;
-use crate::registry::{AddedPart, GroupInfo, LeaseId, NewPart, PartInfo, SealRequest};
+use crate::registry::{GroupInfo, LeaseId, NewPart, PartInfo, SealRequest};
 
 subject! {
     /// Groups of parts.

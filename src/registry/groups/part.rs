@@ -13,13 +13,15 @@ use crate::model::digest::Digest;
 use crate::model::name::{ArtifactType, GroupName, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
-use crate::model::version::{Committed, Totals};
+use crate::model::version::{AddedPart, Committed, Totals};
+use crate::registry::counter::next_counter;
 use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, each_below, next_counter};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::leases::lease::{answer, fingerprint, has_answered, live_lease};
+use crate::registry::leases::live::{answer, fingerprint, has_answered, live_lease};
 use crate::registry::names::naming;
 use crate::registry::objects::table::{PackCounts, add_reference, drop_reference};
+use crate::registry::paging::each_below;
 use crate::registry::record;
 use crate::registry::versions::commit::{commit_in, refuse_other_type};
 use crate::registry::{CommitRequest, LeaseId};
@@ -93,17 +95,6 @@ pub struct NewPart {
     /// The last part that was looked at for what this one would replace; nothing is added when
     /// there is a later one.
     pub seen: Option<u64>,
-}
-
-/// What adding a part did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddedPart {
-    /// Its place.
-    pub sequence: u64,
-    /// The generation it is in.
-    pub generation: u64,
-    /// It begins this generation: the one before became this version.
-    pub begins_after: Option<VersionNumber>,
 }
 
 /// The parts of a group, merged, become a version.

@@ -5,83 +5,27 @@
 //! is still the lease that was judged. An ended lease is never valid again: what was stored under it
 //! goes over to a new one, so that no two writers ever share a lease.
 
-use serde::Serialize;
-
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::model::time::Timestamp;
+use crate::registry::counter::next_counter;
 use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, each_below, next_counter};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
+use crate::registry::leases::live::{lease, live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, unpin};
 use crate::registry::leases::{ENDING_HOLDER, LEASE_MILLISECONDS, LEFT_HOLDER, LEFT_MILLISECONDS};
 use crate::registry::objects::table::object;
+use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord};
-use crate::registry::upkeep::reclaim::mark_reclaimable;
+use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
 use crate::registry::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo};
 
 /// Packs that go over to another lease in one transaction, some 300 GB; what is beyond is stored again.
 const ADOPTED_MAX: usize = 10_000;
 /// What stands under the key of a pack whose lease was taken off, while its objects are looked through.
 const LOOK_THROUGH: &[u8] = &[1];
-
-fn lease(view: &dyn View, id: LeaseId) -> Result<Option<LeaseRecord>> {
-    view.get(&keys::lease(id.0))?.map(|bytes| record::decode(&bytes)).transpose()
-}
-
-fn is_over(record: &LeaseRecord) -> bool {
-    matches!(record.holder.as_str(), LEFT_HOLDER | ENDING_HOLDER)
-}
-
-/// The record of a lease that nobody has ended.
-///
-/// # Errors
-/// [`Kind::Unavailable`] for one that was ended.
-pub(in crate::registry) fn live_lease(view: &dyn View, id: LeaseId) -> Result<LeaseRecord> {
-    lease(view, id)?.filter(|record| !is_over(record)).ok_or_else(|| {
-        let what = format!("lease {} was ended by somebody who took its holder for dead", id.0);
-        Error::new(Kind::Unavailable, what).hint("nothing was committed: begin again")
-    })
-}
-
-/// Whether there is such a lease and nobody has ended it.
-pub(in crate::registry) fn is_live(view: &dyn View, id: u64) -> Result<bool> {
-    Ok(lease(view, LeaseId(id))?.is_some_and(|record| !is_over(&record)))
-}
-
-pub(in crate::registry) fn put_lease(
-    transaction: &mut dyn Transaction,
-    id: LeaseId,
-    record: &LeaseRecord,
-) -> Result<()> {
-    transaction.put(&keys::lease(id.0), &record::encode(record))
-}
-
-/// What tells a request from others.
-pub(in crate::registry) fn fingerprint<T: Serialize>(request: &T) -> [u8; 32] {
-    *blake3::hash(&record::encode(request)).as_bytes()
-}
-
-/// Whether what a lease has answered was this request, asked again by who heard no answer.
-pub(in crate::registry) fn has_answered(
-    view: &dyn View,
-    id: LeaseId,
-    asked: &[u8; 32],
-) -> Result<bool> {
-    Ok(view.get(&keys::answered(id.0))?.is_some_and(|known| known == asked))
-}
-
-/// Remembers in a lease what was answered, and to which request.
-pub(in crate::registry) fn answer(
-    transaction: &mut dyn Transaction,
-    id: LeaseId,
-    record: &LeaseRecord,
-    asked: &[u8; 32],
-) -> Result<()> {
-    transaction.put(&keys::answered(id.0), asked)?;
-    put_lease(transaction, id, record)
-}
 
 /// Whether a lease is as it was when it was judged.
 fn is_still(record: &LeaseRecord, judged: &Judged, now: Timestamp) -> bool {

@@ -1,11 +1,12 @@
 //! LEASES: what a writer pinned or wrote stays until it commits or gives up.
 
-pub(super) mod lease;
+mod lease;
+pub(super) mod live;
 pub(super) mod pins;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::time::Timestamp;
 use crate::registry::engine_registry::EngineRegistry;

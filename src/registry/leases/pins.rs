@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::registry::engine::{Transaction, View};
-use crate::registry::engine_registry::each_below;
 use crate::registry::keys::{self, Key, Space};
+use crate::registry::paging::each_below;
 use crate::registry::record;
 
 /// Digests of a batch from which on they are kept together.

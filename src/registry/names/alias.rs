@@ -11,7 +11,7 @@ use crate::registry::engine::Transaction;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
 use crate::registry::names::naming::{aliases, lookup};
-use crate::registry::names::properties::{check_said, hold_protected};
+use crate::registry::names::protection::{check_said, hold_protected};
 use crate::registry::record::{self, VersionRecord};
 use crate::registry::{AliasChange, Update};
 

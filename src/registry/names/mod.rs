@@ -1,14 +1,16 @@
 //! NAMES: projects, artifacts and aliases.
 
 pub(super) mod alias;
+mod changes;
 pub(super) mod naming;
 pub(super) mod properties;
+pub(super) mod protection;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::name::{Alias, ArtifactName, ProjectName, Tag};
 use crate::model::reference::{ArtifactPath, Reference};

@@ -4,14 +4,16 @@ use crate::error::{Error, Kind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactName, ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::model::time::Timestamp;
 use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
 use crate::registry::Detail;
 use crate::registry::engine::{Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, each_below};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::paging::Page;
+use crate::registry::paging::each_below;
 use crate::registry::paging::page;
-use crate::registry::record::{self, ArtifactRecord, VersionCount, VersionRecord};
+use crate::registry::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
 
 /// The artifact's record.
 pub(in crate::registry) fn artifact(
@@ -199,6 +201,19 @@ fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
     let without_end = key.strip_suffix(&[0]).unwrap_or(key);
     let start = without_end.iter().rposition(|b| *b == 0).map_or(1, |at| at + 1);
     name_in(&without_end[start..])
+}
+
+/// Makes a project that is not there.
+pub(in crate::registry) fn open_project(
+    transaction: &mut dyn Transaction,
+    name: &ProjectName,
+    now: Timestamp,
+) -> Result<()> {
+    let project = keys::project(name);
+    if transaction.get(&project)?.is_none() {
+        transaction.put(&project, &record::encode(&ProjectRecord { created: now }))?;
+    }
+    Ok(())
 }
 
 impl EngineRegistry {

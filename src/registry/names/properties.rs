@@ -5,103 +5,20 @@
 //! deletes or moves, so nothing comes between the check and the deed.
 
 use crate::error::{Error, Kind, Result};
-use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, VersionNumber};
-use crate::model::properties::{PROTECTED_MAX, Ttl, change_names, change_tags};
+use crate::model::properties::{PROTECTED_MAX, change_names, change_tags};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::time::Timestamp;
-use crate::model::version::{ArtifactInfo, VersionInfo, check_description};
+use crate::model::version::{ArtifactInfo, VersionInfo};
 use crate::registry::ArtifactUpdate;
-use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, read_counter};
-use crate::registry::keys::{self, Key, Space};
-use crate::registry::names::naming::{aliases, artifact, artifact_info, known_artifact, lookup};
-use crate::registry::record::{self, ArtifactRecord, VersionRecord};
+use crate::registry::engine::Durability;
+use crate::registry::engine_registry::EngineRegistry;
+use crate::registry::keys::{self};
+use crate::registry::names::naming::{artifact_info, known_artifact, lookup};
+use crate::registry::names::protection::check_said;
+use crate::registry::record::{self, ArtifactRecord};
+use crate::registry::seen_time::{note_time, refuse_jump};
 use crate::registry::versions::delete::remove_version;
-
-/// Refuses to take protected ones of `names` off the version they stand for; they are to stand for `number`,
-/// or for nothing.
-pub(in crate::registry) fn hold_protected(
-    view: &dyn View,
-    path: &ArtifactPath,
-    names: &[Alias],
-    number: Option<VersionNumber>,
-) -> Result<()> {
-    let protected = artifact(view, path)?.map(|record| record.protected).unwrap_or_default();
-    for name in names.iter().filter(|name| protected.contains(name)) {
-        let Some(bytes) = view.get(&keys::alias(path, name))? else { continue };
-        let target: VersionNumber = record::decode(&bytes)?;
-        if number != Some(target) {
-            let what = format!("{path}:{name} is protected and stands for {target}");
-            let hint =
-                format!("`artifactfs alias add --protected {path}:VERSION {name}` moves it anyway");
-            return Err(Error::new(Kind::Conflict, what).hint(hint));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses to delete a version that a protected alias keeps.
-pub(in crate::registry) fn keep_protected(info: &VersionInfo) -> Result<()> {
-    let Some(name) = info.protected.first() else { return Ok(()) };
-    let what = format!("{} is kept by its protected alias {name}", info.reference());
-    Err(Error::new(Kind::Conflict, what)
-        .hint(format!("`artifactfs alias unprotect {} {name}` lets it go", info.path)))
-}
-
-/// Whether the time of a version would be over if it lived as long as `ttl` says.
-pub(in crate::registry) fn would_be_over(
-    view: &dyn View,
-    (path, artifact): (&ArtifactPath, &ArtifactRecord),
-    (number, version): (VersionNumber, &VersionRecord),
-    ttl: Ttl,
-    now: Timestamp,
-) -> Result<bool> {
-    let expires = ttl.expires(version.created, artifact.ttl_milliseconds);
-    if expires.is_none_or(|at| at > now) {
-        return Ok(false);
-    }
-    let all = aliases(view, path)?;
-    Ok(!all.iter().any(|(name, target)| *target == number && artifact.protected.contains(name)))
-}
-
-/// Refuses what is too long, or no metadata: what comes over a socket went through no parser here.
-pub(in crate::registry) fn check_said(
-    description: Option<&str>,
-    metadata: Option<&Metadata>,
-) -> Result<()> {
-    description.map_or(Ok(()), check_description)?;
-    metadata.map_or(Ok(()), Metadata::check)
-}
-
-/// How far the clock may be beyond the last change for versions to expire by it: who prunes every week is not
-/// asked, and a clock that is years ahead deletes nothing.
-const TIME_JUMP_MILLISECONDS: u64 = 8 * 24 * 3600 * 1000;
-/// The counter that holds the highest time seen.
-const TIME: &str = "time";
-
-/// Remembers the highest time seen.
-pub(in crate::registry) fn note_time(
-    transaction: &mut dyn Transaction,
-    now: Timestamp,
-) -> Result<()> {
-    if now.0 <= read_counter(&*transaction, TIME)? {
-        return Ok(());
-    }
-    transaction.put(&Key::of(Space::Counter).name(TIME).done(), &record::encode(&now.0))
-}
-
-/// Refuses a time that is far beyond the highest seen.
-fn refuse_jump(view: &dyn View, now: Timestamp) -> Result<()> {
-    let seen = read_counter(view, TIME)?;
-    if seen == 0 || now.0 <= seen.saturating_add(TIME_JUMP_MILLISECONDS) {
-        return Ok(());
-    }
-    let seen = Timestamp(seen);
-    let what = format!("the clock says {now}, and the repository was changed last at {seen}");
-    Err(Error::new(Kind::Conflict, what)
-        .hint("nothing expired; if the clock is right, say so with --trust-clock"))
-}
 
 /// Applies `update` to an artifact's record.
 fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {

@@ -4,7 +4,7 @@ pub(super) mod table;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, NewObject, PackId};

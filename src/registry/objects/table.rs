@@ -6,13 +6,15 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
 use crate::model::object_kind::ObjectKind;
+use crate::registry::counter::read_counter;
 use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, each_below, read_counter};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::leases::lease::{live_lease, put_lease};
+use crate::registry::leases::live::{live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, pin};
+use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord, decode_object, encode_object};
-use crate::registry::upkeep::reclaim::mark_reclaimable;
+use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
 use crate::registry::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
 
 /// The record of an object.

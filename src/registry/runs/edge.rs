@@ -6,9 +6,9 @@ use crate::model::reference::ArtifactPath;
 use crate::model::run::Edge;
 use crate::model::time::Timestamp;
 use crate::registry::engine::View;
-use crate::registry::engine_registry::each_below;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::names::naming::name_in;
+use crate::registry::paging::each_below;
 use crate::registry::record;
 
 /// The version a key ends with, after `prefix`.

@@ -5,7 +5,7 @@ pub(super) mod run;
 pub(super) mod sweeps;
 pub(super) mod uses;
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference};

@@ -13,9 +13,10 @@ use crate::model::run::{
 use crate::model::time::Timestamp;
 use crate::model::version::Change;
 use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, each_below};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::names::naming::name_in;
+use crate::registry::names::naming::{name_in, open_project};
+use crate::registry::paging::each_below;
 use crate::registry::paging::{Filling, Page, page};
 use crate::registry::record;
 
@@ -197,7 +198,7 @@ impl EngineRegistry {
                 Self::join_sweep(transaction, sweep, start)?;
             }
             let run = RunInfo::new(start.clone(), now);
-            crate::registry::versions::commit::open_project(transaction, &start.project, now)?;
+            open_project(transaction, &start.project, now)?;
             transaction.put(&keys::run_of_project(&start.project, now, id), &[])?;
             put_run(transaction, &run)?;
             Ok(run)

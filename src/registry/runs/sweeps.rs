@@ -6,7 +6,7 @@ use crate::model::run::{RunInfo, RunStart, SweepInfo};
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::names::naming::name_in;
+use crate::registry::names::naming::{name_in, open_project};
 use crate::registry::paging::Page;
 use crate::registry::paging::{Filling, page};
 use crate::registry::record;
@@ -53,7 +53,7 @@ impl EngineRegistry {
                 let what = format!("sweep {} is there already", sweep.id);
                 return Err(Error::new(Kind::Conflict, what).hint("choose another id"));
             }
-            crate::registry::versions::commit::open_project(transaction, &sweep.project, now)?;
+            open_project(transaction, &sweep.project, now)?;
             transaction.put(&keys::sweep_of_project(&sweep.project, &sweep.id), &[])?;
             transaction.put(&keys::sweep(&sweep.id), &record::encode(&sweep))?;
             Ok(sweep.clone())

@@ -10,8 +10,8 @@ use crate::registry::keys;
 use crate::registry::leases::pins::Pins;
 use crate::registry::objects::table::{PackCounts, count_absent, object, pack_info};
 use crate::registry::record::{self, PackRecord, encode_object};
-use crate::registry::upkeep::maintenance::held_mark;
-use crate::registry::upkeep::reclaim::mark_reclaimable;
+use crate::registry::upkeep::mark::held_mark;
+use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
 use crate::registry::{Fix, PackInfo};
 
 impl EngineRegistry {

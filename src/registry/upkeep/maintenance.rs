@@ -5,54 +5,14 @@
 //! holder is gone takes the mark over by compare-and-set.
 
 use crate::error::{Error, Kind, Result};
-use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, each_below};
+use crate::registry::engine::{Durability, View};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::LEFT_HOLDER;
+use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, Maintenance, MaintenanceMode};
+use crate::registry::upkeep::mark::{held_mark, key, mark, put_mark, under_maintenance};
 use crate::registry::{DRAFT_HOLDER, LeaseId};
-
-fn key() -> Vec<u8> {
-    Key::of(Space::Counter).name("maintenance").done()
-}
-
-pub(in crate::registry) fn mark(view: &dyn View) -> Result<Option<Maintenance>> {
-    view.get(&key())?.map(|bytes| record::decode(&bytes)).transpose()
-}
-
-/// Refuses what maintenance excludes.
-pub(in crate::registry) fn refuse_under_maintenance(view: &dyn View) -> Result<()> {
-    mark(view)?.map_or(Ok(()), |mark| Err(under_maintenance(&mark)))
-}
-
-fn under_maintenance(mark: &Maintenance) -> Error {
-    let (doing, go_on) = match mark.mode {
-        MaintenanceMode::Repair => ("repaired", "`artifactfs fsck --repair`"),
-        MaintenanceMode::Rebuild | MaintenanceMode::Swap => {
-            ("rebuilt", "`artifactfs fsck --rebuild`")
-        }
-        MaintenanceMode::Copy => ("moved to another store", "`artifactfs copy-store`"),
-    };
-    let what = format!("the repository is being {doing}; nothing was changed");
-    Error::new(Kind::Conflict, what)
-        .hint(format!("try again when that has ended; if it was interrupted, run {go_on} again"))
-}
-
-/// The mark of `holder`, or a conflict.
-pub(in crate::registry) fn held_mark(view: &dyn View, holder: &str) -> Result<Maintenance> {
-    match mark(view)? {
-        Some(mark) if mark.holder == holder => Ok(mark),
-        _ => Err(Error::new(Kind::Conflict, "another process took the maintenance over")
-            .hint("nothing is lost; run it again")),
-    }
-}
-
-pub(in crate::registry) fn put_mark(
-    transaction: &mut dyn Transaction,
-    mark: &Maintenance,
-) -> Result<()> {
-    transaction.put(&key(), &record::encode(mark))
-}
 
 /// Refuses while a lease other than those in `idle` writes.
 fn refuse_writers(view: &dyn View, idle: &[LeaseId]) -> Result<()> {

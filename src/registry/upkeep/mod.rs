@@ -1,13 +1,15 @@
 //! UPKEEP: garbage, repair and moving. Only processes of the repository's own machine ask for it.
 
 pub(super) mod check;
-pub(super) mod maintenance;
+mod maintenance;
+pub(super) mod mark;
 pub(super) mod rebuild;
-pub(super) mod reclaim;
+mod reclaim;
+pub(super) mod reclaim_mark;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};

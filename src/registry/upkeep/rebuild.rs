@@ -18,7 +18,7 @@ use crate::registry::record::{
     self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object,
 };
 use crate::registry::upkeep::check::is_held;
-use crate::registry::upkeep::maintenance::{held_mark, put_mark};
+use crate::registry::upkeep::mark::{held_mark, put_mark};
 use crate::registry::{PackInfo, Rebuilt};
 
 /// Records moved or looked at in one transaction.

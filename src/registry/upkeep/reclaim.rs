@@ -7,12 +7,15 @@
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};
-use crate::registry::engine::{Durability, Transaction, View};
-use crate::registry::engine_registry::{EngineRegistry, next_counter};
+use crate::registry::engine::{Durability, View};
+use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::leases::lease::{is_live, live_lease};
+use crate::registry::leases::live::{is_live, live_lease};
 use crate::registry::objects::table::{PackCounts, drop_reference, object, pack_info, remove};
 use crate::registry::record::{self, PackRecord};
+use crate::registry::upkeep::reclaim_mark::{
+    Mark, OLD_DEFERRED, forget_marks, mark, mark_reclaimable,
+};
 use crate::registry::{LeaseId, PackInfo};
 
 /// Marks read at once.
@@ -144,57 +147,6 @@ impl EngineRegistry {
             transaction.put(&keys::pack(id), &record::encode(&pack))
         })
     }
-}
-
-/// What stands under the key of a pack with dead bytes: a number that no other mark ever has, and the lease
-/// of who reclaims it (0: nobody).
-///
-/// ```text
-/// 2:u8  number:u64be  claim:u64be      empty, or 1:u8 for one that was put off: of an older release
-/// ```
-struct Mark {
-    number: u64,
-    claim: u64,
-}
-
-const MARK_FORMAT: u8 = 2;
-/// What an older release wrote for a pack whose dead bytes may stay for now.
-const OLD_DEFERRED: &[u8] = &[1];
-
-impl Mark {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![MARK_FORMAT];
-        bytes.extend(self.number.to_be_bytes());
-        bytes.extend(self.claim.to_be_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Self {
-        let number = |from: usize| -> Option<u64> {
-            Some(u64::from_be_bytes(bytes.get(from..from + 8)?.try_into().ok()?))
-        };
-        Self { number: number(1).unwrap_or_default(), claim: number(9).unwrap_or_default() }
-    }
-}
-
-fn mark(view: &dyn View, id: PackId) -> Result<Option<Mark>> {
-    Ok(view.get(&keys::reclaimable(id))?.map(|bytes| Mark::decode(&bytes)))
-}
-
-/// Notes that a pack has dead bytes, in a mark with a new number: who reclaims it now does not know of them.
-pub(in crate::registry) fn mark_reclaimable(
-    transaction: &mut dyn Transaction,
-    id: PackId,
-) -> Result<()> {
-    let claim = mark(&*transaction, id)?.map_or(0, |mark| mark.claim);
-    let number = next_counter(transaction, "purge")?;
-    transaction.delete(&keys::deferred(id))?;
-    transaction.put(&keys::reclaimable(id), &Mark { number, claim }.encode())
-}
-
-fn forget_marks(transaction: &mut dyn Transaction, id: PackId) -> Result<()> {
-    transaction.delete(&keys::reclaimable(id))?;
-    transaction.delete(&keys::deferred(id))
 }
 
 /// A page of marks behind a pack.

@@ -1,7 +1,7 @@
 //! Committing: one transaction, after which readers see all of a version.
 
 use crate::error::{Error, Kind, Result};
-use crate::model::name::{Alias, ArtifactType, ProjectName, VersionNumber};
+use crate::model::name::{Alias, ArtifactType, VersionNumber};
 use crate::model::properties::{Ttl, change_tags};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
@@ -9,12 +9,12 @@ use crate::model::version::Committed;
 use crate::registry::engine::{Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
-use crate::registry::leases::lease::{answer, fingerprint, has_answered, live_lease};
+use crate::registry::leases::live::{answer, fingerprint, has_answered, live_lease};
 use crate::registry::names::alias::{point, rewrite};
 use crate::registry::names::naming;
-use crate::registry::names::properties::{check_said, hold_protected, would_be_over};
+use crate::registry::names::protection::{check_said, hold_protected, would_be_over};
 use crate::registry::objects::table::{PackCounts, add_reference};
-use crate::registry::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
+use crate::registry::record::{self, ArtifactRecord, VersionCount, VersionRecord};
 use crate::registry::{CommitRequest, LeaseId, Update};
 
 /// The highest version that exists.
@@ -160,7 +160,7 @@ fn open_artifact(
         refuse_other_type(&path.to_string(), &artifact.artifact_type, wanted)?;
         return Ok(artifact);
     }
-    open_project(transaction, &path.project, now)?;
+    naming::open_project(transaction, &path.project, now)?;
     let artifact = ArtifactRecord {
         artifact_type: request.version.artifact_type.clone().unwrap_or_default(),
         next: VersionNumber(0),
@@ -172,19 +172,6 @@ fn open_artifact(
     };
     transaction.put(&keys::artifact(path), &record::encode_artifact(&artifact))?;
     Ok(artifact)
-}
-
-/// Makes a project that is not there.
-pub(in crate::registry) fn open_project(
-    transaction: &mut dyn Transaction,
-    name: &ProjectName,
-    now: Timestamp,
-) -> Result<()> {
-    let project = keys::project(name);
-    if transaction.get(&project)?.is_none() {
-        transaction.put(&project, &record::encode(&ProjectRecord { created: now }))?;
-    }
-    Ok(())
 }
 
 /// The time that the next version bears: later than that of every version the artifact ever had, so

@@ -7,7 +7,7 @@ use crate::registry::engine::Transaction;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
 use crate::registry::names::naming::{count_one_less, lookup};
-use crate::registry::names::properties::keep_protected;
+use crate::registry::names::protection::keep_protected;
 use crate::registry::objects::table::{PackCounts, drop_reference};
 
 /// Takes a version away with its aliases, and one reference from its root.

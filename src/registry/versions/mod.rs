@@ -5,7 +5,7 @@ pub(super) mod delete;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::subject;
+use super::subject::subject;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::metadata::Metadata;

@@ -1,0 +1,31 @@
+//! Reading the log of changes.
+
+use crate::error::Result;
+use crate::registry::Changes;
+use crate::registry::counter::read_counter;
+use crate::registry::engine_registry::{CHANGES, EngineRegistry};
+use crate::registry::keys::{self, Key, Space};
+use crate::registry::record;
+
+/// Entries handed out at once.
+const CHANGES_PAGE: usize = 1_000;
+
+impl EngineRegistry {
+    pub(in crate::registry) fn changes_now(&self, after: u64) -> Result<Changes> {
+        self.read(|view| {
+            let newest = read_counter(view, CHANGES)?;
+            let from = Key::of(Space::Change).number(after.saturating_add(1)).done();
+            let (_, to) = Key::of(Space::Change).range();
+            let pairs = view.scan(&from, &to, CHANGES_PAGE)?;
+            let first = pairs.first().and_then(|(key, _)| keys::number_of(key));
+            let lost = after > newest || first.is_some_and(|first| first > after + 1);
+            let last = pairs.last().and_then(|(key, _)| keys::number_of(key));
+            let changes = pairs.iter().map(|(_, value)| record::decode(value));
+            Ok(Changes {
+                last: last.unwrap_or(newest),
+                changes: changes.collect::<Result<_>>()?,
+                lost,
+            })
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! What a protected alias keeps, and what may be said of versions and artifacts.
+
+use crate::error::{Error, Kind, Result};
+use crate::model::metadata::Metadata;
+use crate::model::name::{Alias, VersionNumber};
+use crate::model::properties::Ttl;
+use crate::model::reference::ArtifactPath;
+use crate::model::time::Timestamp;
+use crate::model::version::{VersionInfo, check_description};
+use crate::registry::engine::View;
+use crate::registry::keys;
+use crate::registry::names::naming::{aliases, artifact};
+use crate::registry::record::{self, ArtifactRecord, VersionRecord};
+
+/// Refuses to take protected ones of `names` off the version they stand for; they are to stand for `number`,
+/// or for nothing.
+pub(in crate::registry) fn hold_protected(
+    view: &dyn View,
+    path: &ArtifactPath,
+    names: &[Alias],
+    number: Option<VersionNumber>,
+) -> Result<()> {
+    let protected = artifact(view, path)?.map(|record| record.protected).unwrap_or_default();
+    for name in names.iter().filter(|name| protected.contains(name)) {
+        let Some(bytes) = view.get(&keys::alias(path, name))? else { continue };
+        let target: VersionNumber = record::decode(&bytes)?;
+        if number != Some(target) {
+            let what = format!("{path}:{name} is protected and stands for {target}");
+            let hint =
+                format!("`artifactfs alias add --protected {path}:VERSION {name}` moves it anyway");
+            return Err(Error::new(Kind::Conflict, what).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to delete a version that a protected alias keeps.
+pub(in crate::registry) fn keep_protected(info: &VersionInfo) -> Result<()> {
+    let Some(name) = info.protected.first() else { return Ok(()) };
+    let what = format!("{} is kept by its protected alias {name}", info.reference());
+    Err(Error::new(Kind::Conflict, what)
+        .hint(format!("`artifactfs alias unprotect {} {name}` lets it go", info.path)))
+}
+
+/// Whether the time of a version would be over if it lived as long as `ttl` says.
+pub(in crate::registry) fn would_be_over(
+    view: &dyn View,
+    (path, artifact): (&ArtifactPath, &ArtifactRecord),
+    (number, version): (VersionNumber, &VersionRecord),
+    ttl: Ttl,
+    now: Timestamp,
+) -> Result<bool> {
+    let expires = ttl.expires(version.created, artifact.ttl_milliseconds);
+    if expires.is_none_or(|at| at > now) {
+        return Ok(false);
+    }
+    let all = aliases(view, path)?;
+    Ok(!all.iter().any(|(name, target)| *target == number && artifact.protected.contains(name)))
+}
+
+/// Refuses what is too long, or no metadata: what comes over a socket went through no parser here.
+pub(in crate::registry) fn check_said(
+    description: Option<&str>,
+    metadata: Option<&Metadata>,
+) -> Result<()> {
+    description.map_or(Ok(()), check_description)?;
+    metadata.map_or(Ok(()), Metadata::check)
+}

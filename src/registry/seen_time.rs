@@ -1,0 +1,34 @@
+//! The highest time that the registry has seen.
+
+use super::counter::read_counter;
+use super::engine::{Transaction, View};
+use super::keys::{Key, Space};
+use super::record;
+use crate::error::{Error, Kind, Result};
+use crate::model::time::Timestamp;
+
+/// How far the clock may be beyond the last change for versions to expire by it: who prunes every week is not
+/// asked, and a clock that is years ahead deletes nothing.
+const TIME_JUMP_MILLISECONDS: u64 = 8 * 24 * 3600 * 1000;
+/// The counter that holds the highest time seen.
+const TIME: &str = "time";
+
+/// Remembers the highest time seen.
+pub(super) fn note_time(transaction: &mut dyn Transaction, now: Timestamp) -> Result<()> {
+    if now.0 <= read_counter(&*transaction, TIME)? {
+        return Ok(());
+    }
+    transaction.put(&Key::of(Space::Counter).name(TIME).done(), &record::encode(&now.0))
+}
+
+/// Refuses a time that is far beyond the highest seen.
+pub(super) fn refuse_jump(view: &dyn View, now: Timestamp) -> Result<()> {
+    let seen = read_counter(view, TIME)?;
+    if seen == 0 || now.0 <= seen.saturating_add(TIME_JUMP_MILLISECONDS) {
+        return Ok(());
+    }
+    let seen = Timestamp(seen);
+    let what = format!("the clock says {now}, and the repository was changed last at {seen}");
+    Err(Error::new(Kind::Conflict, what)
+        .hint("nothing expired; if the clock is right, say so with --trust-clock"))
+}

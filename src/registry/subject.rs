@@ -1,0 +1,71 @@
+//! The form of a subject: one list of calls becomes a trait, the calls as data, and the trait over a transport.
+
+use serde::Serialize;
+
+use crate::error::{Error, Kind, Result};
+
+/// Brings the calls of one subject to a registry, and its answers back.
+pub trait CallTransport<C>: Send + Sync {
+    /// Returns the bytes of an answer.
+    ///
+    /// # Errors
+    /// Those of the call, or [`Kind::Unavailable`] if the other side cannot be reached.
+    fn send(&self, call: C) -> Result<Vec<u8>>;
+}
+
+/// Returns the bytes of an answer.
+pub(super) fn pack<T: Serialize>(answer: &T) -> Result<Vec<u8>> {
+    postcard::to_stdvec(answer)
+        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+}
+
+/// Returns what the bytes of an answer are.
+pub(super) fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| {
+        Error::new(Kind::Unsupported, "the registry's answer cannot be read")
+            .because(e)
+            .hint("daemon and command are of different releases: restart the daemon")
+    })
+}
+
+/// Makes, of one list of calls, the trait of a subject, its calls as data, and the subject seen through a
+/// [`CallTransport`].
+macro_rules! subject {
+    (
+        $(#[$meta:meta])*
+        $subject:ident, $calls:ident;
+        $($(#[$doc:meta])* $name:ident = $call:ident ($($arg:ident: $type:ty),* $(,)?) -> $ret:ty;)*
+    ) => {
+        $(#[$meta])*
+        #[allow(clippy::missing_errors_doc)]
+        pub trait $subject: Send + Sync {
+            $($(#[$doc])* fn $name(&self, $($arg: $type),*) -> Result<$ret>;)*
+        }
+
+        /// The calls of a subject, as they cross a socket.
+        #[derive(Debug, serde::Serialize, serde::Deserialize)]
+        #[allow(missing_docs)]
+        pub enum $calls {
+            $($call { $($arg: $type),* },)*
+        }
+
+        impl $calls {
+            pub(in crate::registry) fn answer(self, registry: &dyn $subject) -> Result<Vec<u8>> {
+                match self {
+                    $(Self::$call { $($arg),* } => {
+                        crate::registry::subject::pack(&registry.$name($($arg),*)?)
+                    })*
+                }
+            }
+        }
+
+        impl<T: crate::registry::subject::CallTransport<$calls>> $subject for T {
+            $(fn $name(&self, $($arg: $type),*) -> Result<$ret> {
+                let answer = self.send($calls::$call { $($arg),* })?;
+                crate::registry::subject::unpack(&answer)
+            })*
+        }
+    };
+}
+
+pub(super) use subject;

@@ -1,0 +1,48 @@
+//! The mark that maintenance leaves for others.
+
+use crate::error::{Error, Kind, Result};
+use crate::registry::engine::{Transaction, View};
+use crate::registry::keys::{Key, Space};
+use crate::registry::record::{self, Maintenance, MaintenanceMode};
+
+pub(in crate::registry) fn key() -> Vec<u8> {
+    Key::of(Space::Counter).name("maintenance").done()
+}
+
+pub(in crate::registry) fn mark(view: &dyn View) -> Result<Option<Maintenance>> {
+    view.get(&key())?.map(|bytes| record::decode(&bytes)).transpose()
+}
+
+/// Refuses what maintenance excludes.
+pub(in crate::registry) fn refuse_under_maintenance(view: &dyn View) -> Result<()> {
+    mark(view)?.map_or(Ok(()), |mark| Err(under_maintenance(&mark)))
+}
+
+pub(in crate::registry) fn under_maintenance(mark: &Maintenance) -> Error {
+    let (doing, go_on) = match mark.mode {
+        MaintenanceMode::Repair => ("repaired", "`artifactfs fsck --repair`"),
+        MaintenanceMode::Rebuild | MaintenanceMode::Swap => {
+            ("rebuilt", "`artifactfs fsck --rebuild`")
+        }
+        MaintenanceMode::Copy => ("moved to another store", "`artifactfs copy-store`"),
+    };
+    let what = format!("the repository is being {doing}; nothing was changed");
+    Error::new(Kind::Conflict, what)
+        .hint(format!("try again when that has ended; if it was interrupted, run {go_on} again"))
+}
+
+/// The mark of `holder`, or a conflict.
+pub(in crate::registry) fn held_mark(view: &dyn View, holder: &str) -> Result<Maintenance> {
+    match mark(view)? {
+        Some(mark) if mark.holder == holder => Ok(mark),
+        _ => Err(Error::new(Kind::Conflict, "another process took the maintenance over")
+            .hint("nothing is lost; run it again")),
+    }
+}
+
+pub(in crate::registry) fn put_mark(
+    transaction: &mut dyn Transaction,
+    mark: &Maintenance,
+) -> Result<()> {
+    transaction.put(&key(), &record::encode(mark))
+}
