@@ -10,7 +10,8 @@ use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::time::Timestamp;
 use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::delete::{Collected, Reclaim};
+use artifactfs::ops::garbage::Reclaim;
+use artifactfs::ops::gc::Collected;
 use artifactfs::ops::orphans::release_unfinished;
 use artifactfs::ops::prune::{self, PruneRequest};
 
@@ -60,7 +61,7 @@ pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
     if verb.unfinished {
         release_unfinished(&repository)?;
     }
-    let collected = artifactfs::ops::delete::collect_deferred(&repository, verb.garbage)?;
+    let collected = artifactfs::ops::gc::collect_deferred(&repository, verb.garbage)?;
     let Collected { packs, freed_bytes, left_bytes } = collected;
     let document =
         json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });

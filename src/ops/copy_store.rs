@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::delete::{runs, span};
+use super::garbage::{runs, span};
 use super::maintenance;
 use super::put::Progress;
 use super::repository::{Repository, Settings};

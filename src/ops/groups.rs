@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::delete::collect_garbage;
-use super::lease::{Lease, with_lease};
+use super::garbage::collect_garbage;
+use super::lease::Lease;
 use super::merge_walk::{MergeWalk, Step};
 use super::orphans;
 use super::put::{PutReport, PutRequest, merge};
 use super::repository::Repository;
+use super::with_lease::with_lease;
 use crate::content::directory::lookup;
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};

@@ -7,10 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::delete::collect_garbage;
+use super::maintenance::finish_interrupted;
 use super::repository::Repository;
-use super::{orphans, process_id};
-use crate::error::{Error, Kind, Result};
+use super::{judgement, process_id};
+use crate::error::Result;
 use crate::registry::{LeaseId, Registry};
 
 /// How often a lease is renewed: well within its life.
@@ -18,10 +18,6 @@ const RENEW_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a new lease looks for others to take over. Each time but the last it took one over.
 const LOOKS_MAX: usize = 100;
-
-/// What a put that ended early says when what it had stored is kept.
-const GO_ON_HINT: &str = "run it again to go on: what is stored already is kept for a day; \
-                          `artifactfs gc --unfinished` frees it before";
 
 /// A lease that this process holds.
 pub(super) struct Lease {
@@ -38,7 +34,7 @@ impl Lease {
     /// # Errors
     /// When the registry fails.
     pub(super) fn begin(repository: &Repository, purpose: String) -> Result<Self> {
-        super::maintenance::finish_interrupted(repository)?;
+        finish_interrupted(repository)?;
         let lease = Self::renewed_every(&repository.registry, purpose, RENEW_EVERY)?;
         match repository.refuse_moved() {
             Ok(()) => Ok(lease),
@@ -70,7 +66,7 @@ impl Lease {
     /// successor has looked.
     fn adopt_orphans(&self, purpose: &str) -> Result<()> {
         for _ in 0..LOOKS_MAX {
-            let orphans = orphans::orphans_for(&*self.registry, purpose, self.id)?;
+            let orphans = judgement::orphans_for(&*self.registry, purpose, self.id)?;
             if orphans.is_empty() {
                 break;
             }
@@ -93,35 +89,6 @@ impl Lease {
         Arc::clone(&self.stored_bytes)
     }
 
-    /// Ends it with what it was for. If that ended for want of a store, of its room or of time, what is stored is
-    /// kept for the next try.
-    ///
-    /// # Errors
-    /// That of `done`.
-    fn end<T>(mut self, repository: &Repository, done: Result<T>) -> Result<T> {
-        self.stop();
-        let kept = done.as_ref().is_err_and(|e| goes_on_later(e, repository.store.is_remote()));
-        let ended = match kept {
-            true => self.registry.leave(self.id),
-            false => self.registry.release(self.id).map(|()| 0),
-        };
-        // A store that did not answer would only be waited for again: whoever comes next frees what died.
-        let answers = !done.as_ref().is_err_and(|e| is_silence(e.kind()));
-        let ended = ended.and_then(|kept_bytes| match answers {
-            true => collect_garbage(repository).map(|_| kept_bytes),
-            false => Ok(kept_bytes),
-        });
-        match (done, ended) {
-            (Err(error), Ok(kept_bytes)) if kept_bytes > 0 => Err(with_hint(error)),
-            (Ok(value), Err(e)) => {
-                // What it was for is done and durable; whoever comes next frees what could not be.
-                tracing::warn!("a lease whose work is done could not be ended: {e}");
-                Ok(value)
-            }
-            (done, _) => done,
-        }
-    }
-
     /// Ends it, whatever came of what it was for.
     ///
     /// # Errors
@@ -129,6 +96,15 @@ impl Lease {
     pub(super) fn release(mut self) -> Result<()> {
         self.stop();
         self.registry.release(self.id)
+    }
+
+    /// Ends it, but keeps what was stored for the next try. Returns the bytes that are kept.
+    ///
+    /// # Errors
+    /// When the registry fails; whoever comes next ends it.
+    pub(super) fn leave(mut self) -> Result<u64> {
+        self.stop();
+        self.registry.leave(self.id)
     }
 
     fn stop(&mut self) {
@@ -149,43 +125,6 @@ impl Drop for Lease {
             }
         }
     }
-}
-
-/// Does `work` under a lease of its own, and ends that with it. What writers that are gone had stored for the same
-/// purpose is gone on with.
-///
-/// # Errors
-/// Those of `work`, and when the registry fails.
-pub(super) fn with_lease<T>(
-    repository: &Repository,
-    purpose: String,
-    work: impl FnOnce(&Lease) -> Result<T>,
-) -> Result<T> {
-    let lease = Lease::begin(repository, purpose)?;
-    let done = work(&lease);
-    lease.end(repository, done)
-}
-
-/// Whether the same put may well succeed later. On a disk that is full it takes nothing meanwhile: others need the room.
-fn goes_on_later(error: &Error, remote: bool) -> bool {
-    match error.kind() {
-        Kind::Stale => true,
-        Kind::Full => remote,
-        kind => is_silence(kind),
-    }
-}
-
-/// Returns whether an error means that the store did not respond.
-fn is_silence(kind: Kind) -> bool {
-    matches!(kind, Kind::Unavailable | Kind::TimedOut)
-}
-
-fn with_hint(error: Error) -> Error {
-    let hint = match error.hint_text() {
-        Some(own) => format!("{own}; {GO_ON_HINT}"),
-        None => GO_ON_HINT.to_owned(),
-    };
-    error.hint(hint)
 }
 
 fn renew(registry: &dyn Registry, id: LeaseId, stopped: &Receiver<()>, period: Duration) {

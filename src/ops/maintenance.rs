@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::orphans::idle_leases;
+use super::judgement::idle_leases;
 use super::process_id::{is_dead, this_process};
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};

@@ -1,5 +1,6 @@
 //! Pruning: deleting the versions that no alias keeps, or whose time is over.
 
+use super::garbage::Reclaim;
 use super::repository::Repository;
 use super::{delete, exclusive_size, listing};
 use crate::error::Result;
@@ -79,7 +80,7 @@ pub fn prune(
     repository: &Repository,
     doomed: Vec<VersionInfo>,
     expired: bool,
-    when: delete::Reclaim,
+    when: Reclaim,
 ) -> Result<(Vec<VersionInfo>, u64)> {
     let mut gone = Vec::new();
     let mut freed = 0;

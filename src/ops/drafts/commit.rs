@@ -16,7 +16,7 @@ use crate::model::name::Alias;
 use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::Committed;
-use crate::ops::delete::collect_garbage;
+use crate::ops::garbage::collect_garbage;
 use crate::ops::process_id;
 use crate::ops::put::{DraftOutcomes, DraftSource, Line, PutReport, decode_content, put_draft};
 use crate::registry::LeaseId;

@@ -7,7 +7,7 @@ use super::DraftService;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
-use crate::ops::delete::collect_garbage;
+use crate::ops::garbage::collect_garbage;
 use crate::registry::{DRAFT_HOLDER, LeaseId};
 use crate::staging::DraftRecord;
 

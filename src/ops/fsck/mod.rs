@@ -16,7 +16,7 @@ mod unknown;
 
 use std::collections::HashSet;
 
-use super::delete::collect_garbage;
+use super::garbage::collect_garbage;
 use super::maintenance::{self, Held};
 use super::orphans::release_orphans;
 use super::repository::Repository;
@@ -154,7 +154,7 @@ fn lasting_report(mut check: impl FnMut() -> Result<FsckReport>) -> Result<Optio
 
 /// What is being written would look wrong.
 fn refuse_writers(repository: &Repository) -> Result<()> {
-    let idle = super::orphans::idle_leases(&*repository.registry)?;
+    let idle = super::judgement::idle_leases(&*repository.registry)?;
     let leases = repository.registry.leases()?.into_iter().filter(LeaseInfo::writes);
     let alive = leases.filter(|lease| !idle.contains(&lease.id));
     let writers: Vec<_> = alive.map(|lease| lease.purpose).collect();

@@ -16,9 +16,9 @@ use crate::model::name::EntryName;
 use crate::model::new_version::NewVersion;
 use crate::model::tree::{Entry, Target, TreeNode};
 use crate::model::version::Totals;
-use crate::ops::lease::with_lease;
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
+use crate::ops::with_lease::with_lease;
 
 /// A tree, and the file that comes into it or takes another file's place.
 pub struct Insert<'a> {

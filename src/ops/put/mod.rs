@@ -31,8 +31,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::groups::{self, Upsert};
-use super::lease::{Lease, with_lease};
+use super::lease::Lease;
 use super::repository::Repository;
+use super::with_lease::with_lease;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;

@@ -20,7 +20,7 @@ use crate::model::digest::Digest;
 use crate::model::merkle::Node;
 use crate::model::object::{NewObject, PackId};
 use crate::model::object_kind::ObjectKind;
-use crate::ops::delete::disown;
+use crate::ops::garbage::disown;
 use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::registry::{LeaseId, Registry};

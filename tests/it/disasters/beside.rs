@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Kind, Result};
-use artifactfs::ops::delete::{Reclaim, delete};
+use artifactfs::ops::delete::delete;
 use artifactfs::ops::fsck::{Mode, fsck};
+use artifactfs::ops::garbage::Reclaim;
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;

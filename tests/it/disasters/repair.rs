@@ -12,6 +12,7 @@ use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::object::Located;
 use artifactfs::ops::fsck::{Mode, fsck};
+use artifactfs::ops::garbage::Reclaim;
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{delete, get};
@@ -406,7 +407,7 @@ fn fsck_killed_before_any_of_its_writes_loses_nothing() {
                 fsck(&repository, Mode::Repair).unwrap();
             }
             let gone = "p/a:v1".parse().unwrap();
-            delete::delete(&repository, &gone, true, delete::Reclaim::Now).unwrap();
+            delete::delete(&repository, &gone, true, Reclaim::Now).unwrap();
             sources.remove("v1");
             check_all(&world, &repository, &sources);
             let again = PutRequest::plain(sources["v0"].clone(), "p/a".parse().unwrap());

@@ -13,7 +13,7 @@ use artifactfs::error::Kind;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::time::Timestamp;
 use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::delete::Reclaim;
+use artifactfs::ops::garbage::Reclaim;
 use artifactfs::ops::prune::{self, PruneRequest};
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};

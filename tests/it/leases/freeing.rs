@@ -5,7 +5,8 @@ use std::path::Path;
 
 use artifactfs::model::object::PackId;
 use artifactfs::model::object_kind::ObjectKind;
-use artifactfs::ops::delete::{self, Reclaim};
+use artifactfs::ops::delete;
+use artifactfs::ops::garbage::{self, Reclaim};
 use artifactfs::ops::repository::Repository;
 use artifactfs::registry::prelude::*;
 
@@ -62,7 +63,7 @@ fn what_dies_while_its_pack_is_being_purged_is_purged_too() {
     bury("p/b:v0");
     // ... and the first says that it is done.
     registry.reclaimed(pack.id, length, mark).unwrap();
-    delete::collect_garbage(&repository).unwrap();
+    garbage::collect_garbage(&repository).unwrap();
     let left = used(&repository, &root);
     assert!((1_000_000..1_200_000).contains(&left), "{left}");
 }

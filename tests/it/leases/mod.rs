@@ -14,7 +14,7 @@ use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, PackId};
 use artifactfs::model::object_kind::ObjectKind;
 use artifactfs::model::time::Timestamp;
-use artifactfs::ops::delete;
+use artifactfs::ops::gc;
 use artifactfs::ops::process_id::this_process;
 use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
@@ -425,7 +425,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     assert!(error.hint_text().is_some_and(|hint| hint.contains("to go on")), "{error:?}");
     // Nobody who tidies up takes it away.
     artifactfs::ops::orphans::release_orphans(&repository).unwrap();
-    delete::collect_deferred(&repository, 0).unwrap();
+    gc::collect_deferred(&repository, 0).unwrap();
     artifactfs::ops::fsck::fsck(&repository, artifactfs::ops::fsck::Mode::Check).unwrap();
     let kept = repository.registry.info().unwrap().live_bytes;
     assert!(kept > 60_000_000, "{kept}");

@@ -1,0 +1,348 @@
+//! Garbage: unreachable objects, and the dead bytes of packs.
+
+use super::lease::Lease;
+use super::repository::Repository;
+use crate::content::pack::IndexEntry;
+use crate::content::store::Store;
+use crate::error::{Error, Kind, Result};
+use crate::model::object::PackId;
+use crate::registry::{LeaseId, PackInfo, Registry};
+
+/// Dead objects asked for at once.
+const COLLECT_BATCH: u32 = 2_000;
+/// References released in one transaction, plus at most one node's. It bounds how long other writers wait.
+const COLLECT_REFERENCES: usize = 5_000;
+/// Packs asked for at once.
+const RECLAIM_BATCH: u32 = 100;
+/// Bytes of a pack read by one request when it is written anew.
+const RUN_BYTES: u64 = 8 << 20;
+/// Dead bytes that are read with living ones on both sides, rather than making another request.
+const RUN_GAP_BYTES: u64 = 64 << 10;
+/// Objects of one pack asked about at once.
+const LIVE_BATCH: usize = 4_096;
+/// Objects of the table looked at in one step.
+const TABLE_BATCH: u32 = 8_192;
+
+/// When the dead bytes of packs that hold living ones go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reclaim {
+    /// At once.
+    Now,
+    /// When [`collect_deferred`](super::gc::collect_deferred) is called; packs without a living object go at once.
+    Later,
+}
+
+/// Takes every dead object out of the registry, then frees its bytes. Goes on where an
+/// interrupted deletion stopped. Returns the bytes that died.
+///
+/// # Errors
+/// When the registry or the store fails.
+pub fn collect_garbage(repository: &Repository) -> Result<u64> {
+    free(repository, Reclaim::Now)
+}
+
+/// Collects unreachable objects and reclaims their packs, and repeats that as long as it frees something: an
+/// object that dies while its pack is rewritten is found only by the next pass. Returns the freed bytes.
+pub(super) fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
+    let mut freed = collect_unreachable(repository)?;
+    while reclaim_packs(repository, when)? {
+        freed += collect_unreachable(repository)?;
+    }
+    Ok(freed)
+}
+
+fn collect_unreachable(repository: &Repository) -> Result<u64> {
+    let registry = &repository.registry;
+    let mut freed = 0;
+    loop {
+        let dead = registry.unreachable(COLLECT_BATCH)?;
+        if dead.is_empty() {
+            return Ok(freed);
+        }
+        let (mut batch, mut references) = (Vec::with_capacity(dead.len()), 0);
+        for (digest, located) in dead {
+            let children = match repository.reader.children(digest, located.kind) {
+                Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Stale) => {
+                    let now = repository.registry.locate(vec![digest])?.pop().flatten();
+                    if now.is_none_or(|now| now.extent != located.extent) {
+                        // Somebody else took it out since it was listed. What came back is listed again.
+                        continue;
+                    }
+                    // Its children keep a count too many, which only fsck can put right; the dead
+                    // node itself must not stop everything else from being freed.
+                    tracing::warn!(%digest, "a dead node cannot be read; run fsck --repair: {e}");
+                    Vec::new()
+                }
+                children => children?,
+            };
+            references += children.len();
+            batch.push((digest, children));
+            if references >= COLLECT_REFERENCES {
+                freed += registry.collect(std::mem::take(&mut batch))?;
+                references = 0;
+            }
+        }
+        freed += registry.collect(batch)?;
+    }
+}
+
+/// What could not be freed: it stops nothing else, and is told at the end.
+#[derive(Default)]
+pub(super) struct Failures {
+    packs: u64,
+    first: Option<Error>,
+}
+
+impl Failures {
+    /// Takes the error of one pack; whether it went well.
+    pub(super) fn note(&mut self, pack: PackId, done: Result<bool>) -> bool {
+        done.unwrap_or_else(|e| {
+            tracing::warn!(%pack, "its dead bytes are not freed yet: {e}");
+            self.packs += 1;
+            self.first.get_or_insert(e);
+            false
+        })
+    }
+
+    pub(super) fn into_result(self) -> Result<()> {
+        let Some(first) = self.first else { return Ok(()) };
+        let (packs, kind) = (self.packs, first.kind());
+        let what = format!("dead bytes of {packs} packs could not be freed: {}", first.message());
+        let hint = first.hint_text().unwrap_or("`artifactfs gc` tries again").to_owned();
+        Err(Error::new(kind, what).hint(hint).because(first))
+    }
+}
+
+/// Removes packs without a live object, and frees or defers the dead bytes of the others. Returns whether anything
+/// was freed.
+fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
+    let (mut failures, mut freed) = (Failures::default(), false);
+    each_reclaimable(repository, false, &mut |pack, mark| {
+        if when == Reclaim::Later && pack.live_objects > 0 {
+            return repository.registry.defer_reclaim(pack.id, mark);
+        }
+        freed |= failures.note(pack.id, reclaim_pack(repository, pack, mark));
+        Ok(())
+    })?;
+    if freed { Ok(true) } else { failures.into_result().map(|()| false) }
+}
+
+/// Calls `each` with every pack that may be reclaimed and the number of its mark.
+pub(super) fn each_reclaimable(
+    repository: &Repository,
+    deferred: bool,
+    each: &mut dyn FnMut(&PackInfo, u64) -> Result<()>,
+) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = repository.registry.reclaimable(after, RECLAIM_BATCH, deferred)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        page.iter().try_for_each(|(pack, mark)| each(pack, *mark))?;
+    }
+}
+
+/// Frees the dead bytes of a pack; `false` when somebody else does.
+pub(super) fn reclaim_pack(repository: &Repository, pack: &PackInfo, mark: u64) -> Result<bool> {
+    let (store, registry) = (&repository.store, &repository.registry);
+    if pack.live_objects == 0 {
+        store.remove(pack.id)?;
+        registry.reclaimed(pack.id, 0, mark)?;
+        return Ok(true);
+    }
+    if store.is_remote() {
+        return rewrite_if_unclaimed(repository, pack.id);
+    }
+    let length = match store.pack_length(pack.id) {
+        Err(e) if e.kind() == Kind::NotFound => return missing(repository, pack.id, mark),
+        length => length?,
+    };
+    let (alive, all) = living(repository, pack.id)?;
+    if alive.len() < all {
+        store.write_index(pack.id, &alive)?;
+        // Another process may have seen the rest of it die, and removed it meanwhile.
+        if store.pack_length(pack.id).is_err_and(|e| e.kind() == Kind::NotFound) {
+            store.remove(pack.id)?;
+            return Ok(false);
+        }
+    }
+    let extents: Vec<_> = alive.iter().map(|e| (e.offset, u64::from(e.stored_bytes))).collect();
+    store.punch(pack.id, &gaps(&extents, length))?;
+    registry.reclaimed(pack.id, length, mark)?;
+    Ok(true)
+}
+
+/// A pack that should be there is not: another process saw the rest of it die and removed it, or it is lost,
+/// and then there is nothing in it to be freed.
+fn missing(repository: &Repository, id: PackId, mark: u64) -> Result<bool> {
+    let registry = &repository.registry;
+    match registry.pack(id)? {
+        None => return Ok(false),
+        Some(pack) if pack.live_objects == 0 => {}
+        Some(pack) => {
+            let objects = pack.live_objects;
+            tracing::warn!(%id, "the pack is missing with {objects} objects; verify tells more");
+        }
+    }
+    registry.reclaimed(id, 0, mark)?;
+    Ok(true)
+}
+
+/// The objects of a pack that live, in the order of their offsets, and how many its index names. The object
+/// table, which knows the same of each, stands in for an index that is damaged or lost.
+fn living(repository: &Repository, id: PackId) -> Result<(Vec<IndexEntry>, usize)> {
+    let entries = match repository.store.read_index(id) {
+        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
+            tracing::warn!(pack = %id, "its index is made again from the registry: {e}");
+            return Ok((from_table(repository, id)?, usize::MAX));
+        }
+        entries => entries?,
+    };
+    let mut alive = Vec::with_capacity(entries.len());
+    for batch in entries.chunks(LIVE_BATCH) {
+        let digests = batch.iter().map(|entry| entry.digest).collect();
+        let live = repository.registry.live_in(id, digests)?;
+        alive.extend(batch.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry));
+    }
+    let known = repository.registry.pack(id)?.map_or(0, |pack| pack.live_objects);
+    if (alive.len() as u64) < known {
+        tracing::warn!(pack = %id, "its index does not name all that lives in it");
+        return Ok((from_table(repository, id)?, usize::MAX));
+    }
+    Ok((alive, entries.len()))
+}
+
+/// The objects of a pack, of the whole object table.
+fn from_table(repository: &Repository, id: PackId) -> Result<Vec<IndexEntry>> {
+    let (mut entries, mut after) = (Vec::new(), None);
+    loop {
+        let page = repository.registry.scan_objects(after, TABLE_BATCH)?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        let here = page.iter().filter(|(_, located)| located.extent.pack == id);
+        entries.extend(here.map(|(digest, located)| IndexEntry {
+            digest: *digest,
+            offset: located.extent.offset,
+            stored_bytes: located.extent.stored_bytes,
+            body_bytes: located.body_bytes,
+            kind: located.kind,
+            codec: located.codec,
+        }));
+    }
+    entries.sort_unstable_by_key(|entry| entry.offset);
+    Ok(entries)
+}
+
+/// Writes what lives of a remote pack to another, unless somebody else does already.
+fn rewrite_if_unclaimed(repository: &Repository, old: PackId) -> Result<bool> {
+    let lease = Lease::begin(repository, format!("rewrite pack {old}"))?;
+    let done = match repository.registry.claim_reclaim(lease.id(), old) {
+        Ok(Some(mark)) => rewrite(repository, lease.id(), old, mark),
+        Ok(None) => Ok(false),
+        Err(e) => Err(e),
+    };
+    lease.release()?;
+    done
+}
+
+/// Writes what lives of a remote pack to another, and removes it. Interrupted, the new pack goes with
+/// its lease, or the old one is found empty.
+fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> Result<bool> {
+    let (store, registry) = (&repository.store, &repository.registry);
+    if registry.pack(old)?.is_none_or(|pack| pack.live_objects == 0) {
+        store.remove(old)?;
+        registry.reclaimed(old, 0, mark)?;
+        return Ok(true);
+    }
+    let (alive, _) = living(repository, old)?;
+    let new = PackId(rand::random());
+    registry.register_pack(lease, new)?;
+    let mut writer = store.create(new)?;
+    let mut entries = Vec::with_capacity(alive.len());
+    for run in runs(&alive) {
+        let (start, end) = span(run);
+        let bytes = match store.read_raw(old, start, (end - start) as usize) {
+            Err(e) if e.kind() == Kind::NotFound => return missing(repository, old, mark),
+            bytes => bytes?,
+        };
+        for entry in run {
+            let at = (entry.offset - start) as usize;
+            let object = &bytes[at..at + entry.stored_bytes as usize];
+            entries.push(IndexEntry { offset: writer.append(object)?, ..*entry });
+        }
+    }
+    let length = writer.finish()?;
+    store.write_index(new, &entries)?;
+    let moved = entries.iter().map(|entry| (entry.digest, entry.offset)).collect();
+    if let Err(e) = registry.relocate(lease, old, new, length, moved) {
+        disown(&**registry, store, new);
+        return Err(e);
+    }
+    if registry.pack(old)?.is_some_and(|pack| pack.live_objects > 0) {
+        let what = format!("pack {old} holds objects that its index does not name");
+        return Err(Error::new(Kind::Corrupt, what).hint("`artifactfs fsck` tells more"));
+    }
+    store.remove(old)?;
+    registry.reclaimed(old, 0, mark)?;
+    Ok(true)
+}
+
+/// Removes a pack that this process wrote and could not register, if nothing can ever need it: the lease it
+/// was written under was ended meanwhile.
+pub(super) fn disown(registry: &dyn Registry, store: &Store, id: PackId) {
+    let given_up = |pack: &Option<PackInfo>| {
+        pack.as_ref().is_none_or(|pack| !pack.leased && pack.live_objects == 0)
+    };
+    let removed = match registry.pack(id) {
+        Ok(pack) if given_up(&pack) => store.remove(id),
+        Ok(_) => Ok(()),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = removed {
+        tracing::warn!(pack = %id, "a pack that nobody needs is left in the store: {e}");
+    }
+}
+
+/// First byte, and the one behind the last, of a run of entries.
+pub(super) fn span(run: &[IndexEntry]) -> (u64, u64) {
+    let end = |entry: &IndexEntry| entry.offset + u64::from(entry.stored_bytes);
+    (run.first().map_or(0, |entry| entry.offset), run.last().map_or(0, end))
+}
+
+/// Runs of entries that are read as one: none much longer than [`RUN_BYTES`], with little between.
+pub(super) fn runs(entries: &[IndexEntry]) -> impl Iterator<Item = &[IndexEntry]> {
+    let mut start = entries.first().map_or(0, |entry| entry.offset);
+    entries.chunk_by(move |a, b| {
+        let end = a.offset + u64::from(a.stored_bytes);
+        let together = b.offset - end <= RUN_GAP_BYTES && end - start <= RUN_BYTES;
+        if !together {
+            start = b.offset;
+        }
+        together
+    })
+}
+
+/// What lies between `extents` (offset, length; ascending, disjoint) up to `end`.
+fn gaps(extents: &[(u64, u64)], end: u64) -> Vec<(u64, u64)> {
+    let mut gaps = Vec::new();
+    let mut at = 0;
+    for &(offset, length) in extents.iter().chain([&(end, 0)]) {
+        if offset > at {
+            gaps.push((at, offset - at));
+        }
+        at = at.max(offset + length);
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_is_left_between() {
+        assert_eq!(gaps(&[], 10), [(0, 10)]);
+        assert_eq!(gaps(&[(0, 10)], 10), []);
+        assert_eq!(gaps(&[(2, 3), (5, 1), (8, 1)], 10), [(0, 2), (6, 2), (9, 1)]);
+    }
+}

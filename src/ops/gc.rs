@@ -1,0 +1,40 @@
+//! Freeing dead bytes that were put off.
+
+use super::garbage::{Failures, collect_garbage, each_reclaimable, reclaim_pack};
+use super::orphans::release_orphans;
+use super::repository::Repository;
+use crate::error::Result;
+
+/// What a collection did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Collected {
+    /// Packs that lost their dead bytes.
+    pub packs: u64,
+    /// These bytes.
+    pub freed_bytes: u64,
+    /// Dead bytes that stay.
+    pub left_bytes: u64,
+}
+
+/// Frees dead bytes that were put off, in packs of which more than `garbage_percent` is dead: so no more
+/// than that of the store is.
+///
+/// # Errors
+/// When the registry or the store fails; the next call goes on.
+pub fn collect_deferred(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
+    release_orphans(repository)?;
+    let (mut collected, mut failures) = (Collected::default(), Failures::default());
+    each_reclaimable(repository, true, &mut |pack, mark| {
+        let dead = pack.length_bytes.saturating_sub(pack.live_bytes);
+        if pack.live_objects > 0 && dead * 100 <= pack.length_bytes * garbage_percent {
+            collected.left_bytes += dead;
+        } else if failures.note(pack.id, reclaim_pack(repository, pack, mark)) {
+            collected.packs += 1;
+            collected.freed_bytes += dead;
+        }
+        Ok(())
+    })?;
+    // What died in a pack while it was written anew.
+    collected.freed_bytes += collect_garbage(repository)?;
+    failures.into_result().map(|()| collected)
+}

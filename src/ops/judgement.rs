@@ -1,0 +1,46 @@
+//! Judgements on leases: is the writer gone?
+
+use super::process_id::{Life, life};
+use crate::error::Result;
+use crate::registry::{Judged, LeaseId, LeaseInfo, Registry};
+
+/// Returns the judgement on a lease whose writer is gone, or `None` while the writer may go on.
+pub(super) fn judge(lease: &LeaseInfo) -> Option<Judged> {
+    let judged = |dead| Judged { lease: lease.id, holder: lease.holder.clone(), dead };
+    if !lease.writes() {
+        return None;
+    }
+    if lease.is_left() || lease.is_ending() {
+        return Some(judged(false));
+    }
+    match life(&lease.holder) {
+        Life::Dead => Some(judged(true)),
+        // Its clock may have jumped, or it was suspended; it is there.
+        Life::Alive => None,
+        Life::Unknown => lease.expired.then(|| judged(false)),
+    }
+}
+
+/// Returns the leases besides `own` that writers which are gone left for the same purpose: what they wrote need not
+/// be written again.
+///
+/// # Errors
+/// When the registry fails.
+pub(super) fn orphans_for(
+    registry: &dyn Registry,
+    purpose: &str,
+    own: LeaseId,
+) -> Result<Vec<Judged>> {
+    let leases = registry.leases()?;
+    let same = leases.iter().filter(|lease| lease.purpose == purpose && lease.id != own);
+    let unfinished = same.filter(|lease| !lease.committed && !lease.is_ending());
+    Ok(unfinished.filter_map(judge).collect())
+}
+
+/// Returns the leases under which nobody writes any more.
+///
+/// # Errors
+/// When the registry fails.
+pub(super) fn idle_leases(registry: &dyn Registry) -> Result<Vec<LeaseId>> {
+    Ok(registry.leases()?.iter().filter_map(judge).map(|judged| judged.lease).collect())
+}
