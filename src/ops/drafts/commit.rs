@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{CommitDraft, DraftService};
+use super::service::{DraftService, now};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::Alias;
@@ -19,6 +19,7 @@ use crate::model::version::Committed;
 use crate::ops::garbage::collect_garbage;
 use crate::ops::process_id;
 use crate::ops::put::{DraftOutcomes, DraftSource, Line, PutReport, decode_content, put_draft};
+use crate::protocol::drafts::CommitDraft;
 use crate::registry::LeaseId;
 use crate::staging::{DraftProperties, DraftRecord, Settled, give_to_store};
 
@@ -195,7 +196,7 @@ impl DraftService {
             lease,
             sources: sources.clone(),
             properties: Default::default(),
-            since: if record.root.is_some() { record.since } else { super::now() },
+            since: if record.root.is_some() { record.since } else { now() },
             owner: record.owner.or_else(|| self.owner_of(draft)),
             ..record
         };

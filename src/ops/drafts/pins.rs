@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::DraftService;
+use super::service::DraftService;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;

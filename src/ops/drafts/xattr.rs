@@ -1,6 +1,6 @@
 //! What can be said about drafts and versions by extended attributes of their directories.
 
-use super::DraftService;
+use super::service::DraftService;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactType};
 use crate::model::reference::{ArtifactPath, Reference};

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{PAGE, is_damage};
+use super::table::{Table, is_damage};
 use crate::error::Result;
 use crate::model::digest::Digest;
-use crate::model::object::Located;
 use crate::model::object_kind::ObjectKind;
 use crate::ops::groups::each_part;
 use crate::ops::listing::each_version;
@@ -15,56 +14,6 @@ use crate::ops::repository::Repository;
 const COUNTED_AT_ONCE: u64 = 2_000_000;
 /// Nodes that cannot be read and are remembered; more are not told one by one.
 const UNREADABLE_MAX: usize = 100_000;
-
-/// An object table: the one in use, or one that is being made.
-pub trait Table {
-    /// Calls `each` with every object, in the order of digests.
-    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()>;
-    /// The objects that a node points at.
-    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>>;
-}
-
-/// The table in use.
-pub struct LiveTable<'a>(pub &'a Repository);
-
-/// The table beside it.
-pub struct RebuiltTable<'a>(pub &'a Repository);
-
-/// All objects of pages that begin behind a digest.
-fn each_page(
-    page: &dyn Fn(Option<Digest>) -> Result<Vec<(Digest, Located)>>,
-    each: &mut dyn FnMut(Digest, Located) -> Result<()>,
-) -> Result<()> {
-    let mut after = None;
-    loop {
-        let objects = page(after)?;
-        let Some((last, _)) = objects.last() else {
-            return Ok(());
-        };
-        after = Some(*last);
-        objects.into_iter().try_for_each(|(digest, located)| each(digest, located))?;
-    }
-}
-
-impl Table for LiveTable<'_> {
-    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
-        each_page(&|after| self.0.registry.scan_objects(after, PAGE), each)
-    }
-
-    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
-        self.0.reader.children(digest, located.kind)
-    }
-}
-
-impl Table for RebuiltTable<'_> {
-    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
-        each_page(&|after| self.0.registry.scan_rebuilt(after, PAGE), each)
-    }
-
-    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
-        self.0.reader.children_at(digest, located)
-    }
-}
 
 /// A count of all references to the objects of a table.
 pub struct Counting<'a> {

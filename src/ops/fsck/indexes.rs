@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::counting::{LiveTable, Table};
+use super::table::{LiveTable, Table};
 use crate::content::pack::IndexEntry;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::check::Check;
 use super::indexes::{check_index, write_indexes};
-use super::{Check, PAGE, unknown};
+use super::table::PAGE;
+use super::unknown;
 use crate::error::{Error, Kind, Result};
 use crate::model::object::{Located, PackId, Presence};
 use crate::registry::{Fix, PackInfo};

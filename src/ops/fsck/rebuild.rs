@@ -11,10 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::counting::{Counting, LiveTable, RebuiltTable, Table};
+use super::check::FIX_BATCH;
+use super::counting::Counting;
 use super::indexes::write_indexes;
 use super::packs::refuse_absent_store;
-use super::{FIX_BATCH, PAGE, lost_object};
+use super::table::{LiveTable, PAGE, RebuiltTable, Table, lost_object};
 use crate::content::pack::IndexEntry;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;

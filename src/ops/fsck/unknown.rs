@@ -1,7 +1,7 @@
 //! Packs that are in the store and that the registry does not know: an upload that ended after its lease was taken away, a
 //! registry that was put back from a copy. They stay where they are until somebody has them removed.
 
-use super::PAGE;
+use super::table::PAGE;
 use crate::error::{Kind, Result};
 use crate::model::object::PackId;
 use crate::ops::maintenance;

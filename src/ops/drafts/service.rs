@@ -1,0 +1,204 @@
+//! The drafts of a repository, open in this process.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::changes;
+use super::lower::Versions;
+use super::prehash::Prehash;
+use crate::error::{Error, Kind, Result};
+use crate::model::difference::Difference;
+use crate::model::digest::Digest;
+use crate::model::name::EntryName;
+use crate::model::reference::{ArtifactPath, Reference};
+use crate::ops::repository::{Layout, Repository};
+use crate::staging::{Caller, DraftRecord, Drafts, Frozen};
+
+/// What went wrong lately and nobody was there to hear: so many lines are kept.
+const TROUBLES_KEPT: usize = 20;
+
+/// The drafts of a repository, open in this process.
+pub struct DraftService {
+    pub(super) repository: Arc<Repository>,
+    pub(super) drafts: Arc<Drafts>,
+    pub(super) lower: Versions,
+    /// The root trees that are pinned for each draft.
+    pub(super) pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
+    pub(super) troubles: Mutex<VecDeque<String>>,
+    /// Where drafts stand on nothing: when those were last changed that were committed by themselves.
+    pub(super) committed: Mutex<HashMap<ArtifactPath, Instant>>,
+    pub(super) opened: Instant,
+    pub(super) prehash: Arc<Prehash>,
+    /// Told when what a draft's name stands for is another, so that nobody goes on with the last.
+    pub(super) moved: Mutex<Option<Box<Moved>>>,
+}
+
+/// Told of a draft, or of a path in it, by a thread that serves no request of the kernel's.
+type Moved = dyn Fn(&ArtifactPath, &[EntryName]) + Send + Sync;
+
+pub(super) fn now() -> (i64, i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos().into())
+}
+
+impl DraftService {
+    /// Opens the drafts of `repository`; what a commit or a deletion that was interrupted left is put
+    /// right.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when another process has them open, and what the host or the registry
+    /// says.
+    pub fn open(repository: &Arc<Repository>) -> Result<Self> {
+        let base = Arc::new(Versions(Arc::clone(&repository.reader)));
+        let drafts = Drafts::open(&Layout::drafts(&repository.layout), base)?;
+        let drafts = Self {
+            repository: Arc::clone(repository),
+            drafts: Arc::new(drafts),
+            lower: Versions(Arc::clone(&repository.reader)),
+            pinned: Mutex::default(),
+            troubles: Mutex::default(),
+            committed: Mutex::default(),
+            opened: Instant::now(),
+            prehash: Arc::default(),
+            moved: Mutex::default(),
+        };
+        for draft in drafts.drafts.list()? {
+            // One draft that cannot be put right keeps nobody from the others: nothing of it is
+            // changed, neither by us nor by users.
+            if let Err(e) = drafts.unshare(&draft) {
+                drafts.drafts.seal(&draft);
+                drafts.trouble(format!("draft {draft} cannot be changed: {e}"));
+            }
+        }
+        drafts.restore_pins()?;
+        Ok(drafts)
+    }
+
+    /// The drafts.
+    pub fn drafts(&self) -> &Arc<Drafts> {
+        &self.drafts
+    }
+
+    /// Cuts and hashes big files while they are written, from now on.
+    pub fn start_prehashing(&self) {
+        self.prehash.start(&self.drafts, self.repository.cutter.clone());
+    }
+
+    /// Tells `moved` from now on when what a draft's name stands for is another.
+    pub fn notify_with(&self, moved: Box<Moved>) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
+    }
+
+    /// Tells that a draft's name stands for something else, or a path in the draft.
+    pub fn notify_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
+        if let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner) {
+            moved(draft, path);
+        }
+    }
+
+    pub(super) fn lock_pinned(&self) -> MutexGuard<'_, HashMap<ArtifactPath, Vec<Digest>>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_committed(&self) -> MutexGuard<'_, HashMap<ArtifactPath, Instant>> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a line for `artifactfs status`, and writes it to the log.
+    pub fn trouble(&self, what: String) {
+        tracing::error!("{what}");
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubles.len() == TROUBLES_KEPT {
+            troubles.pop_front();
+        }
+        troubles.push_back(what);
+    }
+
+    /// Removes a line from what `artifactfs status` shows, once it is no longer true.
+    pub fn no_trouble(&self, what: &str) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.retain(|trouble| trouble != what);
+    }
+
+    /// Begins a draft from a version: nothing of it is read.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], [`Kind::Conflict`] when there is one.
+    pub(super) fn begin(&self, reference: &Reference) -> Result<ArtifactPath> {
+        let info = self.repository.registry.lookup(reference.clone())?;
+        let draft = info.path.clone();
+        if self.drafts.exists(&draft)? {
+            return Err(Error::new(Kind::Conflict, format!("there is a draft {draft} already"))
+                .hint(format!("commit it, or `artifactfs draft discard {draft}`")));
+        }
+        let lease = self.begin_pins(&draft, &[info.root])?;
+        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let record = DraftRecord {
+            base: Some(info.reference()),
+            root: Some(info.root),
+            totals: info.totals,
+            since: now(),
+            owner: Some(user),
+            lease: Some(lease.0),
+            sources: vec![info.root],
+            ..DraftRecord::default()
+        };
+        let begun = self.drafts.begin(&draft, &record, 0o755);
+        if begun.is_err() {
+            self.repository.registry.release(lease)?;
+        }
+        begun?;
+        self.set_pinned(&draft, vec![info.root]);
+        Ok(draft)
+    }
+
+    /// Makes an empty draft that belongs to `caller`.
+    ///
+    /// # Errors
+    /// EEXIST when there is one, and what the host says.
+    pub fn create(&self, draft: &ArtifactPath, caller: Caller, mode: u32) -> std::io::Result<()> {
+        self.drafts.create(draft, caller, mode)
+    }
+
+    /// Returns whether any draft is being committed or removed.
+    pub fn is_committing(&self) -> bool {
+        self.drafts.any_frozen()
+    }
+
+    /// Throws a frozen draft away, with what it pinned.
+    ///
+    /// # Errors
+    /// What the host or the registry says.
+    pub fn remove(&self, draft: &ArtifactPath, frozen: Frozen) -> Result<()> {
+        // Of a record that cannot be read the lease is found when the drafts are opened next.
+        let lease = self.drafts.record(draft).ok().and_then(|record| record.lease);
+        self.drafts.remove(draft, frozen)?;
+        self.lock_pinned().remove(draft);
+        self.release_pins(lease)
+    }
+
+    pub(super) fn owner_of(&self, draft: &ArtifactPath) -> Option<(u32, u32)> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = std::fs::metadata(self.drafts.tree_path(draft)).ok()?;
+        Some((meta.uid(), meta.gid()))
+    }
+
+    pub(super) fn each_difference(
+        &self,
+        draft: &ArtifactPath,
+        record: &DraftRecord,
+        each: &mut dyn FnMut(Difference) -> Result<()>,
+    ) -> Result<()> {
+        let root = self.drafts.tree_path(draft);
+        changes::changes(&self.repository.reader, &root, record.root, each)
+    }
+
+    pub(super) fn must_exist(&self, draft: &ArtifactPath) -> Result<()> {
+        if self.drafts.exists(draft)? {
+            return Ok(());
+        }
+        Err(Error::new(Kind::NotFound, format!("no draft {draft}"))
+            .hint("`artifactfs draft ls` lists the drafts"))
+    }
+}

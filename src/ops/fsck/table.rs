@@ -1,0 +1,72 @@
+//! Object tables, as a check reads them.
+
+use crate::error::{Error, Kind, Result};
+use crate::model::digest::Digest;
+use crate::model::object::{Extent, Located, PackId, Presence};
+use crate::model::object_kind::ObjectKind;
+use crate::ops::repository::Repository;
+
+/// Objects looked at in one step.
+pub(super) const PAGE: u32 = 8_192;
+
+/// An object table: the one in use, or one that is being made.
+pub trait Table {
+    /// Calls `each` with every object, in the order of digests.
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()>;
+    /// The objects that a node points at.
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>>;
+}
+
+/// The table in use.
+pub struct LiveTable<'a>(pub &'a Repository);
+
+/// The table beside it.
+pub struct RebuiltTable<'a>(pub &'a Repository);
+
+/// All objects of pages that begin behind a digest.
+fn each_page(
+    page: &dyn Fn(Option<Digest>) -> Result<Vec<(Digest, Located)>>,
+    each: &mut dyn FnMut(Digest, Located) -> Result<()>,
+) -> Result<()> {
+    let mut after = None;
+    loop {
+        let objects = page(after)?;
+        let Some((last, _)) = objects.last() else {
+            return Ok(());
+        };
+        after = Some(*last);
+        objects.into_iter().try_for_each(|(digest, located)| each(digest, located))?;
+    }
+}
+
+impl Table for LiveTable<'_> {
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
+        each_page(&|after| self.0.registry.scan_objects(after, PAGE), each)
+    }
+
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        self.0.reader.children(digest, located.kind)
+    }
+}
+
+impl Table for RebuiltTable<'_> {
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
+        each_page(&|after| self.0.registry.scan_rebuilt(after, PAGE), each)
+    }
+
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        self.0.reader.children_at(digest, located)
+    }
+}
+
+/// The record of an object of which only the digest is known: it points at nothing that was counted.
+pub(super) fn lost_object(refs: u64) -> Located {
+    let extent = Extent { pack: PackId::NONE, offset: 0, stored_bytes: 0 };
+    let presence = Presence::AbsentUncounted;
+    Located { kind: ObjectKind::Chunk, codec: 0, body_bytes: 0, extent, refs, presence }
+}
+
+/// Whether an error says that bytes are wrong or gone, rather than that they cannot be read now.
+pub(super) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Corrupt | Kind::Stale | Kind::NotFound)
+}
