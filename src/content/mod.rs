@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod chunk;
 pub mod codec;
+pub mod cursor;
 pub mod directory;
 pub mod external;
 pub mod fetch;

@@ -3,12 +3,13 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use crate::content::cursor::Cursor;
 use crate::content::directory::each_entry;
 use crate::content::reader::Reader;
 use crate::error::Result;
 use crate::model::difference::{Change, Difference};
 use crate::model::digest::Digest;
-use crate::model::tree::{Child, Entry, Target, TreeNode};
+use crate::model::tree::{Entry, Target};
 
 /// Calls `each` with every difference from `before` to `after` in path order.
 ///
@@ -35,19 +36,38 @@ fn directories(
     if before == after {
         return Ok(());
     }
-    let (mut left, mut right) = (Cursor::new(before), Cursor::new(after));
+    let (mut left, mut right) = (Cursor::new(reader, before)?, Cursor::new(reader, after)?);
     loop {
-        Cursor::skip_equal(reader, &mut left, &mut right)?;
-        let order = match (left.peek(reader)?, right.peek(reader)?) {
+        skip_equal(reader, &mut left, &mut right)?;
+        let order = match (left.to_entry(reader)?, right.to_entry(reader)?) {
             (None, None) => return Ok(()),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(left), Some(right)) => left.name.cmp(&right.name),
         };
-        let old = if order.is_le() { left.next(reader)? } else { None };
-        let new = if order.is_ge() { right.next(reader)? } else { None };
+        let old = if order.is_le() { left.take() } else { None };
+        let new = if order.is_ge() { right.take() } else { None };
         entries(reader, at, old, new, each)?;
     }
+}
+
+/// Passes equal nodes while both stand before one, and otherwise reads the larger, so that the nodes come to stand level.
+fn skip_equal(reader: &Reader, left: &mut Cursor, right: &mut Cursor) -> Result<()> {
+    while let (Some(one), Some(other)) = (left.unread(), right.unread()) {
+        if one.child.digest == other.child.digest {
+            left.skip();
+            right.skip();
+            continue;
+        }
+        let order = one.child.count.cmp(&other.child.count);
+        if order.is_ge() {
+            left.open(reader)?;
+        }
+        if order.is_le() {
+            right.open(reader)?;
+        }
+    }
+    Ok(())
 }
 
 /// Two entries of one name, or one entry that the other side has not.
@@ -119,63 +139,4 @@ pub(super) fn one_side(
         one_side(reader, &path.join(entry.name.as_os_str()), &entry.target, change, each)
     })?;
     if empty { each(told(true)) } else { Ok(()) }
-}
-
-/// A position in a directory that knows which nodes it has not yet opened.
-struct Cursor {
-    /// Nodes still to come, the nearest last.
-    ahead: Vec<Child>,
-    /// Entries of the open leaf, the nearest last.
-    entries: Vec<Entry>,
-}
-
-impl Cursor {
-    fn new(root: Digest) -> Self {
-        // The root's first name does not matter: it is opened before it is compared.
-        let first = crate::model::name::EntryName::try_from(&b"-"[..]).expect("a plain name");
-        Self { ahead: vec![Child { first, count: 0, digest: root }], entries: Vec::new() }
-    }
-
-    fn open(&mut self, reader: &Reader) -> Result<bool> {
-        let Some(node) = self.ahead.pop() else {
-            return Ok(false);
-        };
-        match &*reader.tree(node.digest)? {
-            TreeNode::Leaf(entries) => self.entries = entries.iter().rev().cloned().collect(),
-            TreeNode::Inner(children) => self.ahead.extend(children.iter().rev().cloned()),
-        }
-        Ok(true)
-    }
-
-    fn peek(&mut self, reader: &Reader) -> Result<Option<&Entry>> {
-        while self.entries.is_empty() && self.open(reader)? {}
-        Ok(self.entries.last())
-    }
-
-    fn next(&mut self, reader: &Reader) -> Result<Option<Entry>> {
-        self.peek(reader)?;
-        Ok(self.entries.pop())
-    }
-
-    /// While both stand before an unopened node: skips it when it is the same, and opens the one
-    /// that begins earlier or is of a higher level otherwise.
-    fn skip_equal(reader: &Reader, left: &mut Self, right: &mut Self) -> Result<()> {
-        while left.entries.is_empty() && right.entries.is_empty() {
-            let (Some(one), Some(other)) = (left.ahead.last(), right.ahead.last()) else {
-                return Ok(());
-            };
-            if one.digest == other.digest {
-                left.ahead.pop();
-                right.ahead.pop();
-                continue;
-            }
-            // The larger node is opened first, so that the nodes come to stand level.
-            match one.count.cmp(&other.count) {
-                Ordering::Less if other.count > 0 && one.count > 0 => right.open(reader)?,
-                Ordering::Greater if other.count > 0 && one.count > 0 => left.open(reader)?,
-                _ => left.open(reader)? && right.open(reader)?,
-            };
-        }
-        Ok(())
-    }
 }

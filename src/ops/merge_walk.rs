@@ -3,13 +3,12 @@
 //! Of a node that only one tree has names in, or that several share, nothing is read: the cost
 //! follows where trees overlap. Memory is a node per level and tree.
 
-use std::sync::Arc;
-
+use crate::content::cursor::Cursor;
 use crate::content::reader::Reader;
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
-use crate::model::tree::{Child, Entry, Target, TreeNode};
+use crate::model::tree::{Child, Target};
 
 /// What comes next.
 #[derive(Debug)]
@@ -25,89 +24,6 @@ pub enum Step {
 pub struct MergeWalk<'a> {
     reader: &'a Reader,
     cursors: Vec<Cursor>,
-}
-
-/// A node that was not read.
-struct Ahead {
-    child: Child,
-    /// Whether it is known to hold entries.
-    is_leaf: bool,
-    /// The first name behind it; none at the end of the directory.
-    behind: Option<EntryName>,
-}
-
-/// A position in one directory.
-struct Cursor {
-    /// Nodes still to come, the nearest last.
-    ahead: Vec<Ahead>,
-    /// The node that was read, and how many of its entries are behind.
-    leaf: Option<(Arc<TreeNode>, usize)>,
-}
-
-impl Cursor {
-    fn new(reader: &Reader, root: Digest) -> Result<Self> {
-        let mut cursor = Self { ahead: Vec::new(), leaf: None };
-        cursor.read(reader, root, None)?;
-        Ok(cursor)
-    }
-
-    fn entry(&self) -> Option<&Entry> {
-        match &self.leaf {
-            Some((node, at)) => match &**node {
-                TreeNode::Leaf(entries) => entries.get(*at),
-                TreeNode::Inner(_) => None,
-            },
-            None => None,
-        }
-    }
-
-    /// The name it stands at, or before the node that begins with it.
-    fn name(&self) -> Option<&EntryName> {
-        let entry = self.entry().map(|entry| &entry.name);
-        entry.or_else(|| self.ahead.last().map(|node| &node.child.first))
-    }
-
-    /// The node it stands before.
-    fn node(&self) -> Option<&Ahead> {
-        match self.entry() {
-            Some(_) => None,
-            None => self.ahead.last(),
-        }
-    }
-
-    fn read(&mut self, reader: &Reader, digest: Digest, behind: Option<EntryName>) -> Result<()> {
-        let node = reader.tree(digest)?;
-        match &*node {
-            TreeNode::Leaf(_) => self.leaf = Some((Arc::clone(&node), 0)),
-            TreeNode::Inner(children) => {
-                let is_leaf = match children.first() {
-                    Some(first) => matches!(*reader.tree(first.digest)?, TreeNode::Leaf(_)),
-                    None => false,
-                };
-                for (index, child) in children.iter().enumerate().rev() {
-                    let next = children.get(index + 1).map(|next| next.first.clone());
-                    let behind = next.or_else(|| behind.clone());
-                    self.ahead.push(Ahead { child: child.clone(), is_leaf, behind });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, reader: &Reader) -> Result<()> {
-        match self.ahead.pop() {
-            Some(node) => self.read(reader, node.child.digest, node.behind),
-            None => Ok(()),
-        }
-    }
-
-    fn take(&mut self) -> Option<Target> {
-        let target = self.entry()?.target.clone();
-        if let Some((_, at)) = &mut self.leaf {
-            *at += 1;
-        }
-        Some(target)
-    }
 }
 
 impl<'a> MergeWalk<'a> {
@@ -132,19 +48,19 @@ impl<'a> MergeWalk<'a> {
             let at_least = |cursor: &Cursor| cursor.name() == Some(&least);
             let here: Vec<usize> =
                 (0..self.cursors.len()).filter(|index| at_least(&self.cursors[*index])).collect();
-            let before_node = |index: &&usize| self.cursors[**index].node().is_some();
+            let before_node = |index: &&usize| self.cursors[**index].unread().is_some();
             let unread: Vec<usize> = here.iter().filter(before_node).copied().collect();
             if unread.is_empty() {
                 let targets = here.into_iter().filter_map(|index| {
-                    let target = self.cursors[index].take()?;
-                    Some((index, target))
+                    let entry = self.cursors[index].take()?;
+                    Some((index, entry.target))
                 });
                 return Ok(Some(Step::Name(least, targets.collect())));
             }
             if unread.len() == here.len()
                 && let Some(child) = self.run_at(&here)
             {
-                here.iter().for_each(|index| drop(self.cursors[*index].ahead.pop()));
+                here.iter().for_each(|index| drop(self.cursors[*index].skip()));
                 return Ok(Some(Step::Run(child, here.len() as u64)));
             }
             for index in unread {
@@ -155,7 +71,7 @@ impl<'a> MergeWalk<'a> {
 
     /// The node that all cursors in `here` stand before, if it can stand as it is.
     fn run_at(&self, here: &[usize]) -> Option<Child> {
-        let nodes = || here.iter().filter_map(|index| self.cursors[*index].node());
+        let nodes = || here.iter().filter_map(|index| self.cursors[*index].unread());
         let first = nodes().next()?;
         if !first.is_leaf || nodes().any(|node| node.child.digest != first.child.digest) {
             return None;

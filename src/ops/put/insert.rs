@@ -9,12 +9,13 @@ use super::index::Stamp;
 use super::outcome::Outcomes;
 use super::scan::{Event, FileMeta};
 use super::{PutReport, Silent, commit};
+use crate::content::cursor::{Cursor, Step};
 use crate::content::reader::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::new_version::NewVersion;
-use crate::model::tree::{Entry, Target, TreeNode};
+use crate::model::tree::Target;
 use crate::model::version::Totals;
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
@@ -86,59 +87,24 @@ impl<'a> InsertWalk<'a> {
     fn directory(&mut self, tree: Option<Digest>, path: &[EntryName]) -> Result<()> {
         let mut coming = path.split_first();
         if let Some(tree) = tree {
-            self.node(&mut coming, tree, None)?;
+            let mut cursor = Cursor::new(self.reader, tree)?;
+            while let Some(name) = cursor.name() {
+                if coming.is_some_and(|(coming, _)| coming < name) {
+                    self.come(&mut coming, None)?;
+                }
+                match cursor.step(self.reader, coming.map(|(name, _)| name))? {
+                    Some(Step::Run(child)) => self.feed.push(Event::Run(child), 0)?,
+                    Some(Step::Entry(entry))
+                        if coming.is_some_and(|(name, _)| *name == entry.name) =>
+                    {
+                        self.come(&mut coming, Some(&entry.target))?;
+                    }
+                    Some(Step::Entry(entry)) => self.feed.push(Event::Unchanged(entry), 0)?,
+                    None => {}
+                }
+            }
         }
         self.come(&mut coming, None)
-    }
-
-    /// A node of the tree; what follows it begins with `bound`.
-    fn node(
-        &mut self,
-        coming: &mut Coming<'_>,
-        digest: Digest,
-        bound: Option<&EntryName>,
-    ) -> Result<()> {
-        match &*self.reader.tree(digest)? {
-            TreeNode::Inner(children) => {
-                let leaves = match children.first() {
-                    Some(first) => matches!(*self.reader.tree(first.digest)?, TreeNode::Leaf(_)),
-                    None => false,
-                };
-                for (index, child) in children.iter().enumerate() {
-                    let bound = children.get(index + 1).map(|next| &next.first).or(bound);
-                    // Where a directory ends says nothing about where a longer one is cut.
-                    let touched =
-                        bound.is_none_or(|bound| coming.is_some_and(|(name, _)| name < bound));
-                    if leaves && !touched {
-                        self.feed.push(Event::Run(child.clone()), 0)?;
-                    } else {
-                        self.node(coming, child.digest, bound)?;
-                    }
-                }
-                Ok(())
-            }
-            TreeNode::Leaf(entries) => {
-                entries.iter().try_for_each(|entry| self.entry(coming, entry))?;
-                match bound {
-                    Some(bound) if coming.is_some_and(|(name, _)| name < bound) => {
-                        self.come(coming, None)
-                    }
-                    _ => Ok(()),
-                }
-            }
-        }
-    }
-
-    /// An entry of the tree, and what comes before it.
-    fn entry(&mut self, coming: &mut Coming<'_>, entry: &Entry) -> Result<()> {
-        match *coming {
-            Some((name, _)) if *name == entry.name => self.come(coming, Some(&entry.target)),
-            Some((name, _)) if *name < entry.name => {
-                self.come(coming, None)?;
-                self.feed.push(Event::Unchanged(entry.clone()), 0)
-            }
-            _ => self.feed.push(Event::Unchanged(entry.clone()), 0),
-        }
     }
 
     /// What comes, if it has not come, takes the place of `old`.

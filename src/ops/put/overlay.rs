@@ -13,13 +13,14 @@ use super::hash::cut_all;
 use super::index::Stamp;
 use super::scan::{Event, FileMeta, SMALL_MAX_BYTES};
 use super::source::stays_inside;
+use crate::content::cursor::{Cursor, Step};
 use crate::content::pack::SOLO_MIN_BYTES;
 use crate::content::reader::Reader;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::recipe::Piece;
-use crate::model::tree::{Entry, SYMLINK_MAX_BYTES, Target, TreeNode};
+use crate::model::tree::{Entry, SYMLINK_MAX_BYTES, Target};
 use crate::ops::totals::Difference;
 use crate::staging::{
     BEING_WRITTEN, ContentXattr, DraftFile, Lower, TreeXattr, Upper, Writers, upper_entries,
@@ -134,56 +135,24 @@ impl<'a> DraftScan<'a> {
         let names = upper_entries(&self.source.at(relative))?.into_iter().peekable();
         let mut place = Place { relative, names };
         if let Some(tree) = tree {
-            self.node(&mut place, tree, None)?;
+            let mut cursor = Cursor::new(self.reader, tree)?;
+            while let Some(name) = cursor.name() {
+                self.upper_before(&mut place, Some(name))?;
+                match cursor.step(self.reader, place.names.peek())? {
+                    Some(Step::Run(child)) => self.feed.push(Event::Run(child), 0)?,
+                    Some(Step::Entry(entry)) => self.entry(&mut place, entry)?,
+                    None => {}
+                }
+            }
         }
         self.upper_before(&mut place, None)
     }
 
-    /// A node of the tree below; what follows it begins with `bound`.
-    fn node(
-        &mut self,
-        place: &mut Place<'_>,
-        digest: Digest,
-        bound: Option<&EntryName>,
-    ) -> Result<()> {
-        match &*self.reader.tree(digest)? {
-            TreeNode::Inner(children) => {
-                let leaves = match children.first() {
-                    Some(first) => matches!(*self.reader.tree(first.digest)?, TreeNode::Leaf(_)),
-                    None => false,
-                };
-                for (index, child) in children.iter().enumerate() {
-                    let bound = children.get(index + 1).map(|next| &next.first).or(bound);
-                    let touched = match (bound, place.names.peek()) {
-                        (Some(bound), next) => next.is_some_and(|name| name < bound),
-                        // Where a directory ends says nothing about where a longer one is cut.
-                        (None, _) => true,
-                    };
-                    if leaves && !touched {
-                        self.feed.push(Event::Run(child.clone()), 0)?;
-                    } else {
-                        self.node(place, child.digest, bound)?;
-                    }
-                }
-            }
-            TreeNode::Leaf(entries) => {
-                for entry in entries {
-                    self.entry(place, entry)?;
-                }
-                if bound.is_some() {
-                    self.upper_before(place, bound)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An entry of the tree below, and what the host has before it.
-    fn entry(&mut self, place: &mut Place<'_>, entry: &Entry) -> Result<()> {
-        self.upper_before(place, Some(&entry.name))?;
+    /// An entry of the tree below, or what the host has in its place.
+    fn entry(&mut self, place: &mut Place<'_>, entry: Entry) -> Result<()> {
         match place.names.next_if_eq(&entry.name) {
             Some(name) => self.upper(place.relative, name, Some(&entry.target)),
-            None => self.feed.push(Event::Unchanged(entry.clone()), 0),
+            None => self.feed.push(Event::Unchanged(entry), 0),
         }
     }
 
