@@ -11,7 +11,7 @@ use super::properties::Properties;
 use super::{Context, connect, exit, parse, parse_all};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::new_version::NewVersion;
-use artifactfs::ops::groups::Upsert;
+use artifactfs::ops::put::Upsert;
 use artifactfs::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, References};
 
 #[derive(Args)]

@@ -12,6 +12,8 @@
 //! bytes   := length:varint byte*
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::{DIGEST_BYTES, Digest};
 use super::merkle::{Item, NODE_FORMAT};
 use super::name::EntryName;
@@ -31,7 +33,7 @@ const ITEM_EXTERNAL_EXECUTABLE: u8 = 8;
 pub const SYMLINK_MAX_BYTES: usize = 4095;
 
 /// The content of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Content {
     /// No bytes: there is no object for it.
     Empty,
@@ -76,6 +78,26 @@ impl Content {
             Self::Chunk { digest, .. }
             | Self::Recipe { digest, .. }
             | Self::External { digest, .. } => Some(*digest),
+        }
+    }
+
+    /// The number of its kind where it is written in bytes; serde numbers the kinds alike.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Empty => 0,
+            Self::Chunk { .. } => 1,
+            Self::Recipe { .. } => 2,
+            Self::External { .. } => 3,
+        }
+    }
+
+    /// The content of a kind that has an object.
+    pub const fn from_code(code: u8, digest: Digest, size_bytes: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::Chunk { digest, size_bytes }),
+            2 => Some(Self::Recipe { digest, size_bytes }),
+            3 => Some(Self::External { digest, size_bytes }),
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use super::garbage::collect_garbage;
 use super::lease::Lease;
 use super::merge_walk::{MergeWalk, Step};
 use super::orphans;
-use super::put::{PutReport, PutRequest, merge};
+use super::put::{PutReport, PutRequest, Upsert, merge};
 use super::repository::Repository;
 use super::with_lease::with_lease;
 use crate::content::directory::lookup;
@@ -27,15 +27,6 @@ const MERGED_AT_ONCE: usize = 256;
 const RETRY_DEADLINE: Duration = Duration::from_secs(120);
 /// Groups and parts asked for at once.
 const PAGE: u32 = 1_000;
-
-/// What is put becomes a part of a group.
-#[derive(Debug, Clone)]
-pub struct Upsert {
-    /// The group, which need not be there.
-    pub group: GroupName,
-    /// Whether a path that the group has may be written again, with other content.
-    pub overwrite: bool,
-}
 
 /// What a group is to become.
 pub struct FinishRequest {

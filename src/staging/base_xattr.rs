@@ -103,24 +103,18 @@ impl ContentXattr {
         }
         let (visible_bytes, size_bytes) = (number(3)?, number(11)?);
         let digest = Digest::from_bytes(bytes[19..].try_into().ok()?);
-        let content = match bytes[2] {
-            1 => Content::Chunk { digest, size_bytes },
-            2 => Content::Recipe { digest, size_bytes },
-            3 => Content::External { digest, size_bytes },
-            _ => return None,
-        };
+        let content = Content::from_code(bytes[2], digest, size_bytes)?;
         Some(Self { content, visible_bytes, clean: bytes[1] & CLEAN != 0 })
     }
 
     fn encode(&self) -> Option<[u8; CONTENT_BYTES]> {
-        let (kind, digest) = match self.content {
-            Content::Empty => return None,
-            Content::Chunk { digest, .. } => (1, digest),
-            Content::Recipe { digest, .. } => (2, digest),
-            Content::External { digest, .. } => (3, digest),
-        };
+        let digest = self.content.digest()?;
         let mut bytes = [0; CONTENT_BYTES];
-        bytes[..3].copy_from_slice(&[FORMAT, if self.clean { CLEAN } else { 0 }, kind]);
+        bytes[..3].copy_from_slice(&[
+            FORMAT,
+            if self.clean { CLEAN } else { 0 },
+            self.content.code(),
+        ]);
         bytes[3..11].copy_from_slice(&self.visible_bytes.to_le_bytes());
         bytes[11..19].copy_from_slice(&self.content.size_bytes().to_le_bytes());
         bytes[19..].copy_from_slice(digest.as_bytes());

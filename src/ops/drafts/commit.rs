@@ -18,7 +18,7 @@ use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::version::Committed;
 use crate::ops::garbage::collect_garbage;
 use crate::ops::process_id;
-use crate::ops::put::{DraftOutcomes, DraftSource, Line, PutReport, decode_content, put_draft};
+use crate::ops::put::{DraftOutcomes, DraftSource, Line, PutReport, put_draft};
 use crate::protocol::drafts::CommitDraft;
 use crate::registry::LeaseId;
 use crate::staging::{DraftProperties, DraftRecord, Settled, give_to_store};
@@ -221,7 +221,6 @@ impl DraftService {
         let mut unsettled: Vec<Vec<u8>> = Vec::new();
         outcomes.each(&mut |line| match line {
             Line::File { path, content, shared } => {
-                let content = decode_content(&content);
                 let at = Path::new(OsStr::from_bytes(&path));
                 let is_shared = shared.is_some();
                 let settled = self

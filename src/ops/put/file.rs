@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{SeekFrom, seek};
 
-use super::index::Stamp;
+use super::stamp::Stamp;
 use crate::content::external;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::DIGEST_BYTES;

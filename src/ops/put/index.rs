@@ -11,78 +11,25 @@
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::scan::FileMeta;
+use super::stamp::Stamp;
+use super::walk::event::FileMeta;
 use crate::error::{IoContext, Result};
-use crate::model::digest::Digest;
 use crate::model::tree::Content;
 
 const MAGIC: &[u8; 8] = b"AFSPUT2\n";
 /// No record is longer: a path of 4,096 bytes and a few numbers.
 const RECORD_MAX_BYTES: u64 = 8_192;
 
-/// What tells whether a file is still the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    size_bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-    device: u64,
-    inode: u64,
-}
-
-impl Stamp {
-    /// The stamp of a file.
-    pub fn of(meta: &fs::Metadata) -> Self {
-        Self {
-            size_bytes: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-            device: meta.dev(),
-            inode: meta.ino(),
-        }
-    }
-
-    /// When the file was last changed: seconds since 1970, and nanoseconds.
-    pub fn modified(&self) -> (i64, i64) {
-        self.modified
-    }
-
-    /// How long ago that was; `None` when it is still to come.
-    pub fn since_change(&self, now: SystemTime) -> Option<Duration> {
-        let (seconds, nanoseconds) = self.modified;
-        let at = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
-        now.duration_since(UNIX_EPOCH + at).ok()
-    }
-
-    /// Whether both times lie at least `age` before `now`.
-    pub fn is_older(&self, age: Duration, now: SystemTime) -> bool {
-        let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
-        let newest = nanoseconds(self.modified).max(nanoseconds(self.changed));
-        now - newest > age.as_nanos() as i128
-    }
-}
-
-/// The content of a file, as the index keeps it.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum Known {
-    Empty,
-    Chunk(Digest, u64),
-    Recipe(Digest, u64),
-    External(Digest, u64),
-}
-
 #[derive(Serialize, Deserialize)]
 struct Record {
     key: Vec<u8>,
     stamp: Stamp,
-    content: Known,
+    content: Content,
 }
 
 /// The last index, read in step with a walk.
@@ -130,12 +77,7 @@ impl OldIndex {
             self.advance();
         }
         let record = self.next.as_ref().filter(|r| r.key == key && r.stamp == *stamp)?;
-        Some(match record.content {
-            Known::Empty => Content::Empty,
-            Known::Chunk(digest, size_bytes) => Content::Chunk { digest, size_bytes },
-            Known::Recipe(digest, size_bytes) => Content::Recipe { digest, size_bytes },
-            Known::External(digest, size_bytes) => Content::External { digest, size_bytes },
-        })
+        Some(record.content)
     }
 }
 
@@ -186,12 +128,6 @@ impl NewIndex {
             return;
         }
         let (key, stamp) = (meta.key.clone(), meta.stamp);
-        let content = match content {
-            Content::Empty => Known::Empty,
-            Content::Chunk { digest, size_bytes } => Known::Chunk(digest, size_bytes),
-            Content::Recipe { digest, size_bytes } => Known::Recipe(digest, size_bytes),
-            Content::External { digest, size_bytes } => Known::External(digest, size_bytes),
-        };
         let bytes = postcard::to_stdvec(&Record { key, stamp, content });
         let bytes = bytes.expect("a record has no shape postcard cannot write");
         let length = (bytes.len() as u32).to_le_bytes();
@@ -210,6 +146,29 @@ impl NewIndex {
         let kept = kept.and_then(|file| file.persist(&path).map_err(|e| e.error));
         if let Err(e) = kept {
             tracing::debug!("the put index {} was not kept: {e}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_has_the_bytes_of_the_format() {
+        let digest = crate::model::digest::Digest::from_bytes([7; 32]);
+        let size_bytes = 300;
+        let contents = [
+            Content::Empty,
+            Content::Chunk { digest, size_bytes },
+            Content::Recipe { digest, size_bytes },
+            Content::External { digest, size_bytes },
+        ];
+        for (kind, content) in (0u8..).zip(contents) {
+            let bytes = postcard::to_stdvec(&content).unwrap();
+            let rest = if kind == 0 { Vec::new() } else { [&[7; 32][..], &[0xac, 2]].concat() };
+            assert_eq!((bytes[0], &bytes[1..]), (kind, rest.as_slice()));
+            assert_eq!(content.code(), kind);
         }
     }
 }

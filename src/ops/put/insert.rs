@@ -1,42 +1,20 @@
-//! The walk of a tree that gets one more file: only the nodes around it are read, and made anew.
+//! A version that has one more file than the tree it comes from.
 
-use std::path::PathBuf;
-
-use super::assemble::{self, Walk};
-use super::feed::Feed;
-use super::hash::cut_all;
-use super::index::Stamp;
+use super::build;
+use super::commit::commit;
 use super::outcome::Outcomes;
-use super::scan::{Event, FileMeta};
-use super::{PutReport, Silent, commit};
-use crate::content::cursor::{Cursor, Step};
-use crate::content::reader::Reader;
-use crate::error::{Error, Kind, Result};
-use crate::model::digest::Digest;
-use crate::model::name::EntryName;
+use super::report::{PutReport, Silent};
+use super::walk::Walk;
+use super::walk::insert::{Insert, display_path};
+use crate::error::Result;
 use crate::model::new_version::NewVersion;
-use crate::model::tree::Target;
-use crate::model::version::Totals;
 use crate::ops::repository::Repository;
-use crate::ops::totals::Difference;
 use crate::ops::with_lease::with_lease;
-
-/// A tree, and the file that comes into it or takes another file's place.
-pub struct Insert<'a> {
-    /// The root of the tree.
-    pub root: Digest,
-    /// What is in it.
-    pub totals: Totals,
-    /// Where the file comes, at least one name; directories that are not there are made.
-    pub path: &'a [EntryName],
-    /// What is in it: short, since it is held in memory.
-    pub bytes: &'a [u8],
-}
 
 /// Makes `insert` a version.
 ///
 /// # Errors
-/// [`Kind::Conflict`] when a directory is where the file comes, or a file where a directory must be; and as
+/// [`Kind::Conflict`](crate::error::Kind::Conflict) when a directory is where the file comes, or a file where a directory must be; and as
 /// [`put`](super::put).
 pub fn insert(
     repository: &Repository,
@@ -47,111 +25,9 @@ pub fn insert(
     with_lease(repository, purpose, |lease| {
         let progress = std::sync::Arc::new(Silent);
         let walk = Walk::Insert(insert);
-        let built = assemble::run(repository, walk, Some(lease), Outcomes::None, progress)?;
+        let built = build::run(repository, walk, Some(lease), Outcomes::None, progress)?;
         let mut report = built.report;
         report.committed = Some(commit(repository, lease, version, &report)?);
         Ok(report)
     })
-}
-
-fn display_path(path: &[EntryName]) -> String {
-    path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
-}
-
-/// The walk.
-pub struct InsertWalk<'a> {
-    insert: &'a Insert<'a>,
-    reader: &'a Reader,
-    feed: Feed<'a>,
-}
-
-/// What still comes into a directory: a name, and the path below it.
-type Coming<'p> = Option<(&'p EntryName, &'p [EntryName])>;
-
-impl<'a> InsertWalk<'a> {
-    /// A walk of `insert` that feeds `feed`.
-    pub fn new(insert: &'a Insert<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
-        Self { insert, reader, feed }
-    }
-
-    /// Walks to the end.
-    ///
-    /// # Errors
-    /// As [`insert`], and what the feed says.
-    pub fn run(mut self) -> Result<()> {
-        self.feed.push(Event::Adjust(self.insert.totals.into()), 0)?;
-        self.directory(Some(self.insert.root), self.insert.path)?;
-        self.feed.flush()
-    }
-
-    fn directory(&mut self, tree: Option<Digest>, path: &[EntryName]) -> Result<()> {
-        let mut coming = path.split_first();
-        if let Some(tree) = tree {
-            let mut cursor = Cursor::new(self.reader, tree)?;
-            while let Some(name) = cursor.name() {
-                if coming.is_some_and(|(coming, _)| coming < name) {
-                    self.come(&mut coming, None)?;
-                }
-                match cursor.step(self.reader, coming.map(|(name, _)| name))? {
-                    Some(Step::Run(child)) => self.feed.push(Event::Run(child), 0)?,
-                    Some(Step::Entry(entry))
-                        if coming.is_some_and(|(name, _)| *name == entry.name) =>
-                    {
-                        self.come(&mut coming, Some(&entry.target))?;
-                    }
-                    Some(Step::Entry(entry)) => self.feed.push(Event::Unchanged(entry), 0)?,
-                    None => {}
-                }
-            }
-        }
-        self.come(&mut coming, None)
-    }
-
-    /// What comes, if it has not come, takes the place of `old`.
-    fn come(&mut self, coming: &mut Coming<'_>, old: Option<&Target>) -> Result<()> {
-        let Some((name, below)) = coming.take() else { return Ok(()) };
-        let in_the_way = |what: &str| {
-            let what = format!("{what} {name} is in the way of {}", display_path(self.insert.path));
-            Err(Error::new(Kind::Conflict, what).hint("choose another name"))
-        };
-        match old {
-            Some(Target::Directory(_)) if below.is_empty() => in_the_way("the directory"),
-            Some(Target::Directory(tree)) => {
-                // It is counted when it is left.
-                self.feed.push(Event::Adjust(Difference::DIRECTORY.negated()), 0)?;
-                self.below(name, Some(*tree), below)
-            }
-            Some(_) if !below.is_empty() => in_the_way("the file"),
-            None if !below.is_empty() => self.below(name, None, below),
-            Some(old) => {
-                let lost = Difference::of(self.reader, old)?.negated();
-                self.feed.push(Event::Adjust(lost), 0)?;
-                self.file(name)
-            }
-            None => self.file(name),
-        }
-    }
-
-    fn below(&mut self, name: &EntryName, tree: Option<Digest>, path: &[EntryName]) -> Result<()> {
-        self.feed.push(Event::Enter(name.clone()), 0)?;
-        self.directory(tree, path)?;
-        self.feed.push(Event::Leave, 0)
-    }
-
-    fn file(&mut self, name: &EntryName) -> Result<()> {
-        let buffer = self.insert.bytes.to_vec();
-        let cuts = cut_all(&buffer, 0, self.feed.cutter);
-        let file = FileMeta {
-            name: name.clone(),
-            key: Vec::new(),
-            path: PathBuf::new(),
-            executable: false,
-            stamp: Stamp::default(),
-            size_bytes: buffer.len() as u64,
-            share: false,
-            linked: false,
-            settles_in: None,
-        };
-        self.feed.whole(Event::File(file, cuts), buffer)
-    }
 }

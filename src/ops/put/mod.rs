@@ -9,120 +9,48 @@
 //! ```
 //! Memory is bounded by the units in flight. The version appears in one transaction at the end.
 
-mod assemble;
+mod build;
+mod commit;
 pub(super) mod external_sort;
-mod feed;
 mod file;
-mod hash;
 mod index;
 mod insert;
-mod merge;
 mod outcome;
-mod overlay;
 mod reference;
-mod referred;
-mod scan;
+mod report;
+mod request;
 mod source;
-mod upload;
+mod stamp;
+mod walk;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::groups::{self, Upsert};
+use super::groups;
 use super::lease::Lease;
 use super::repository::Repository;
 use super::with_lease::with_lease;
 use crate::error::{Kind, Result};
-use crate::model::digest::Digest;
 use crate::model::name::Alias;
 use crate::model::new_version::NewVersion;
-use crate::model::reference::{ArtifactPath, Selector};
-use crate::model::version::{AddedPart, Committed, Totals};
-use crate::registry::CommitRequest;
-use assemble::{Built, Walk};
+use crate::model::reference::Selector;
+use build::Built;
+use commit::commit;
+pub(super) use commit::merge;
 use index::{NewIndex, OldIndex};
-pub use insert::{Insert, insert};
+pub use insert::insert;
 use outcome::Outcomes;
-pub use outcome::{DraftOutcomes, Line, decode_content};
-pub use overlay::DraftSource;
+pub use outcome::{DraftOutcomes, Line};
 pub use reference::{MAX_OBJECTS, Reference, References};
-use referred::Referred;
+pub use report::{Progress, PutReport, Silent, WARNINGS_MAX};
+pub use request::{PutRequest, Upsert};
 pub use source::Filters;
-
-/// What to put, and as what.
-pub struct PutRequest {
-    /// A file or a directory, if anything is stored.
-    pub source: Option<PathBuf>,
-    /// What is recorded and stays where it is.
-    pub references: References,
-    /// The version it becomes.
-    pub version: NewVersion,
-    /// What to leave out.
-    pub filters: Filters,
-    /// Whether symlinks that lead out of the source are followed; otherwise they are refused.
-    pub follow: bool,
-    /// Only say what would be stored.
-    pub dry_run: bool,
-    /// Whether every file is read, also one that looks as it did at the last put.
-    pub reread: bool,
-    /// The group it is added to, instead of becoming a version.
-    pub upsert: Option<Upsert>,
-}
-
-impl PutRequest {
-    /// A put of which nothing else is said.
-    pub fn plain(source: PathBuf, path: ArtifactPath) -> Self {
-        Self {
-            source: Some(source),
-            references: References::default(),
-            version: NewVersion::plain(path),
-            filters: Filters::default(),
-            follow: true,
-            dry_run: false,
-            reread: false,
-            upsert: None,
-        }
-    }
-}
-
-/// Told how far it is.
-pub trait Progress: Send + Sync {
-    /// So many more bytes of files are done, read or known.
-    fn advance(&self, files: u64, bytes: u64);
-}
-
-/// Nobody watches.
-pub struct Silent;
-
-impl Progress for Silent {
-    fn advance(&self, _files: u64, _bytes: u64) {}
-}
-
-/// What a put did.
-#[derive(Debug, Clone)]
-pub struct PutReport {
-    /// The version; `None` for a dry run, and for a part of a group.
-    pub committed: Option<Committed>,
-    /// The part of a group it became.
-    pub part: Option<AddedPart>,
-    /// The root tree.
-    pub root: Digest,
-    /// What is in it.
-    pub totals: Totals,
-    /// Bytes of objects that were not in the repository before, nodes included.
-    pub stored_bytes: u64,
-    /// Files that were read; the others were known from the last put.
-    pub files_read: u64,
-    /// Symlinks that led out and were followed.
-    pub followed: u64,
-    /// What was left out, a line each, at most [`WARNINGS_MAX`].
-    pub warnings: Vec<String>,
-}
-
-/// Warnings that are kept: a directory of a million sockets must not fill the memory.
-pub const WARNINGS_MAX: usize = 100;
+use walk::Walk;
+pub use walk::draft::DraftSource;
+pub use walk::insert::Insert;
+use walk::referred::Referred;
 
 /// Puts `request.source`.
 ///
@@ -144,7 +72,7 @@ pub fn put(
     let index = index_path(repository, &identity);
     if request.dry_run {
         let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index)?;
-        let built = assemble::run(repository, walk, None, Outcomes::None, progress)?;
+        let built = build::run(repository, walk, None, Outcomes::None, progress)?;
         return Ok(warned(built.report, warnings));
     }
     let shown = identity.to_string_lossy().replace('\0', " ");
@@ -191,7 +119,7 @@ fn put_under(
     let build = || -> Result<Built> {
         let (walk, warnings) = walk_of(repository, request, source, index)?;
         let outcomes = Outcomes::Index(NewIndex::create(index)?, SystemTime::now());
-        let built = assemble::run(repository, walk, Some(lease), outcomes, Arc::clone(&progress))?;
+        let built = build::run(repository, walk, Some(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {
@@ -215,31 +143,6 @@ fn put_under(
     Ok(report)
 }
 
-fn commit(
-    repository: &Repository,
-    lease: &Lease,
-    version: NewVersion,
-    report: &PutReport,
-) -> Result<Committed> {
-    let (root, totals) = (report.root, report.totals);
-    repository.registry.commit(lease.id(), CommitRequest { version, root, totals })
-}
-
-/// Merges trees that lie over each other, in this order, and stores what nodes the one they become
-/// has of its own.
-///
-/// # Errors
-/// [`Kind::Stale`] when one of them went meanwhile; what cannot be read or written.
-pub(super) fn merge(
-    repository: &Repository,
-    lease: &Lease,
-    layers: &[(Digest, Totals)],
-) -> Result<PutReport> {
-    let walk = Walk::Merge(layers);
-    let built = assemble::run(repository, walk, Some(lease), Outcomes::None, Arc::new(Silent))?;
-    Ok(built.report)
-}
-
 /// Puts a draft; what is noted meanwhile lies in `work`. `after` is called when the version is there and everything it stands on is still
 /// pinned, with what became of each file.
 ///
@@ -256,7 +159,7 @@ pub fn put_draft(
     with_lease(repository, purpose, |lease| {
         let build = |draft: &DraftSource<'_>| {
             let outcomes = Outcomes::Draft(DraftOutcomes::create(work)?);
-            assemble::run(repository, Walk::Draft(draft), Some(lease), outcomes, Arc::new(Silent))
+            build::run(repository, Walk::Draft(draft), Some(lease), outcomes, Arc::new(Silent))
         };
         let built = match build(&draft) {
             // Something was hashed ahead and then changed. Whoever hashes may guess the same again meanwhile.

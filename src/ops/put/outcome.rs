@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::index::NewIndex;
-use super::scan::FileMeta;
+use super::walk::event::FileMeta;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
@@ -24,8 +24,8 @@ pub enum Line {
     File {
         /// Where.
         path: Vec<u8>,
-        /// What is in it, by kind (0 nothing, 1 chunk, 2 recipe, 3 external), digest and size.
-        content: (u8, Option<Digest>, u64),
+        /// What is in it.
+        content: Content,
         /// The pack's file, if it is the same inode.
         shared: Option<PathBuf>,
     },
@@ -36,26 +36,6 @@ pub enum Line {
         /// Its tree now.
         tree: Digest,
     },
-}
-
-/// The content that a line tells.
-pub fn decode_content(told: &(u8, Option<Digest>, u64)) -> Content {
-    match *told {
-        (1, Some(digest), size_bytes) => Content::Chunk { digest, size_bytes },
-        (2, Some(digest), size_bytes) => Content::Recipe { digest, size_bytes },
-        (3, Some(digest), size_bytes) => Content::External { digest, size_bytes },
-        _ => Content::Empty,
-    }
-}
-
-fn encode_content(content: Content) -> (u8, Option<Digest>, u64) {
-    let kind = match content {
-        Content::Empty => 0,
-        Content::Chunk { .. } => 1,
-        Content::Recipe { .. } => 2,
-        Content::External { .. } => 3,
-    };
-    (kind, content.digest(), content.size_bytes())
 }
 
 /// The outcomes of a draft: a file without a name, so memory does not grow with the draft.
@@ -135,7 +115,7 @@ impl Outcomes {
             }
             Self::Draft(outcomes) if read || file.linked => {
                 let path = file.key.clone();
-                outcomes.add(&Line::File { path, content: encode_content(content), shared })
+                outcomes.add(&Line::File { path, content, shared })
             }
             Self::Draft(_) => Ok(()),
         }

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
-use super::scan::{Event, FileMeta, Unit};
+use super::event::{Event, FileMeta, Found, Unit, Work};
 use crate::content::chunk::Cutter;
 use crate::error::{IoContext, Result};
 use crate::model::recipe::Piece;
+use crate::ops::put::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
 
 /// A unit is full with so many files …
 const UNIT_FILES: usize = 256;
@@ -18,13 +18,13 @@ const UNIT_BYTES: u64 = 4 << 20;
 pub const SEGMENT_BYTES: usize = 8 << 20;
 
 /// Takes units in order; an error says that nobody wants more.
-pub type Emit<'a> = dyn FnMut(Unit) -> Result<()> + 'a;
+pub type Emit<'a> = dyn FnMut(Unit<Found>) -> Result<()> + 'a;
 
 /// What a walk feeds.
 pub struct Feed<'a> {
     /// How files are cut.
     pub cutter: &'a Cutter,
-    unit: Unit,
+    unit: Unit<Found>,
     unit_bytes: u64,
     emit: &'a mut Emit<'a>,
 }
@@ -35,14 +35,14 @@ impl<'a> Feed<'a> {
         Self { cutter, unit: Unit::default(), unit_bytes: 0, emit }
     }
 
-    /// A unit of one event and its bytes.
+    /// Makes a unit of one step and its bytes.
     ///
     /// # Errors
     /// When nobody wants more.
-    pub fn whole(&mut self, event: Event, buffer: Vec<u8>) -> Result<()> {
+    pub fn whole(&mut self, found: impl Into<Found>, buffer: Vec<u8>) -> Result<()> {
         self.flush()?;
         self.unit.buffer = buffer;
-        self.unit.events.push(event);
+        self.unit.steps.push(found.into());
         self.flush()
     }
 
@@ -53,17 +53,17 @@ impl<'a> Feed<'a> {
     pub fn flush(&mut self) -> Result<()> {
         self.unit_bytes = 0;
         let unit = std::mem::take(&mut self.unit);
-        if unit.events.is_empty() { Ok(()) } else { (self.emit)(unit) }
+        if unit.steps.is_empty() { Ok(()) } else { (self.emit)(unit) }
     }
 
-    /// The next thing that happens, and the bytes it brings.
+    /// Adds the next step, and the bytes it brings.
     ///
     /// # Errors
     /// When nobody wants more.
-    pub fn push(&mut self, event: Event, bytes: u64) -> Result<()> {
-        self.unit.events.push(event);
+    pub fn push(&mut self, found: impl Into<Found>, bytes: u64) -> Result<()> {
+        self.unit.steps.push(found.into());
         self.unit_bytes += bytes;
-        if self.unit.events.len() >= UNIT_FILES || self.unit_bytes >= UNIT_BYTES {
+        if self.unit.steps.len() >= UNIT_FILES || self.unit_bytes >= UNIT_BYTES {
             self.flush()?;
         }
         Ok(())
@@ -111,7 +111,7 @@ impl<'a> Feed<'a> {
                 break;
             }
             let file = Arc::clone(&open);
-            self.whole(Event::Guess { file, offset, pieces: now.to_vec() }, Vec::new())?;
+            self.whole(Work::Guess { file, offset, pieces: now.to_vec() }, Vec::new())?;
             (offset, rest) = (offset + bytes, later);
         }
         self.segments(&path, &open, offset)?;
@@ -145,7 +145,7 @@ impl<'a> Feed<'a> {
             let cuts = self.cut(&buffer, at_end);
             let used = cuts.last().map_or(0, |cut| cut.end);
             carry.extend_from_slice(&buffer[used..]);
-            self.whole(Event::Segment(cuts), buffer)?;
+            self.whole(Work::Segment(cuts), buffer)?;
             if count < left {
                 return Ok(());
             }

@@ -1,22 +1,10 @@
-//! Putting it together: units in path order become packs and trees.
+//! Units in path order, put together to packs and trees.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::feed::Feed;
-use super::hash::hash;
-use super::index::OldIndex;
-use super::insert::{Insert, InsertWalk};
-use super::merge::{Layers, MergeScan};
-use super::outcome::Outcomes;
-use super::overlay::{DraftScan, DraftSource};
-use super::referred::Referred;
-use super::scan::{Cut, Event, FileMeta, Scan, Unit};
-use super::source::Source;
 use super::upload::{Lane, Uploader};
-use super::{Progress, PutReport, WARNINGS_MAX};
 use crate::content::pack::SOLO_MIN_BYTES;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -26,14 +14,12 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Child, Content, Entry, Target, TreeItem, TreeNode};
 use crate::model::version::{DESCRIPTION_FILE, Totals};
-use crate::ops::lease::Lease;
+use crate::ops::put::outcome::Outcomes;
+use crate::ops::put::report::{Progress, PutReport, WARNINGS_MAX};
+use crate::ops::put::walk::draft::DraftSource;
+use crate::ops::put::walk::event::{Cut, Event, FileMeta, Unit};
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
-
-/// Units between the walk and the end of the line: bounds memory to about 8 MiB times this.
-const UNITS_IN_FLIGHT: usize = 8;
-
-type Numbered<T> = (u64, Result<T>);
 
 /// Everything is stored and registered; only the version is missing.
 pub struct Built {
@@ -41,119 +27,6 @@ pub struct Built {
     pub report: PutReport,
     /// What was found out about each file.
     pub outcomes: Outcomes,
-}
-
-/// What is walked.
-pub enum Walk<'a> {
-    /// A file or directory of the host, of which the last put knew this, and what references name.
-    Source(Option<&'a Source>, Option<Referred>, Box<OldIndex>),
-    /// A draft.
-    Draft(&'a DraftSource<'a>),
-    /// A tree that gets one more file.
-    Insert(&'a Insert<'a>),
-    /// Trees that become one.
-    Merge(&'a Layers),
-}
-
-/// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
-///
-/// # Errors
-/// What cannot be read or written.
-pub fn run(
-    repository: &Repository,
-    walked: Walk<'_>,
-    lease: Option<&Lease>,
-    outcomes: Outcomes,
-    progress: Arc<dyn Progress>,
-) -> Result<Built> {
-    let uploader = lease.map(|lease| Uploader::new(repository, lease));
-    let mut assembly = Assembly::new(repository, uploader, outcomes, progress);
-    match &walked {
-        Walk::Source(source, ..) => {
-            assembly.drop_empty = source.is_some_and(|source| source.filters().chooses());
-        }
-        Walk::Draft(draft) => assembly.draft = Some(draft),
-        Walk::Insert(_) | Walk::Merge(_) => {}
-    }
-    let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
-    let (work, work_queue) = channel::<(u64, Unit)>();
-    let (done, results) = channel::<Numbered<Option<Unit>>>();
-    let work_queue = Mutex::new(work_queue);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (done, work_queue) = (done.clone(), &work_queue);
-            scope.spawn(move || hash_units(work_queue, &done, repository));
-        }
-        scope.spawn(move || walk(walked, repository, &permits, work, &done));
-        // The receivers move in here, so that an error ends the threads that send to them.
-        assemble(&mut assembly, results, permit_taken)
-    })?;
-    assembly.finish()
-}
-
-fn hash_units(
-    queue: &Mutex<Receiver<(u64, Unit)>>,
-    done: &Sender<Numbered<Option<Unit>>>,
-    repository: &Repository,
-) {
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((number, unit)) = next else { return };
-        let hashed = hash(unit, &repository.cutter).map(Some);
-        if done.send((number, hashed)).is_err() {
-            return;
-        }
-    }
-}
-
-/// Nobody takes units any more: the line stopped with an error of its own.
-fn stopped() -> Error {
-    Error::new(Kind::Unavailable, "the put was stopped")
-}
-
-fn walk(
-    walked: Walk<'_>,
-    repository: &Repository,
-    permits: &SyncSender<()>,
-    work: Sender<(u64, Unit)>,
-    done: &Sender<Numbered<Option<Unit>>>,
-) {
-    let mut number = 0;
-    let mut emit = |unit: Unit| {
-        permits.send(()).map_err(|_| stopped())?;
-        work.send((number, unit)).map_err(|_| stopped())?;
-        number += 1;
-        Ok(())
-    };
-    let feed = Feed::new(&repository.cutter, &mut emit);
-    let walked = match walked {
-        Walk::Source(source, referred, old) => Scan::new(source, referred, *old, feed).run(),
-        Walk::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),
-        Walk::Insert(insert) => InsertWalk::new(insert, &repository.reader, feed).run(),
-        Walk::Merge(layers) => MergeScan::new(layers, &repository.reader, feed).run(),
-    };
-    // The last "unit" says how the walk ended; nobody may be left to hear it.
-    let _ = done.send((number, walked.map(|()| None)));
-}
-
-fn assemble(
-    assembly: &mut Assembly<'_>,
-    results: Receiver<Numbered<Option<Unit>>>,
-    permits: Receiver<()>,
-) -> Result<()> {
-    let mut waiting = BTreeMap::new();
-    let mut next = 0;
-    for (number, result) in results {
-        waiting.insert(number, result);
-        while let Some(result) = waiting.remove(&next) {
-            let Some(unit) = result? else { return Ok(()) };
-            assembly.unit(unit)?;
-            permits.recv().map_err(|_| stopped())?;
-            next += 1;
-        }
-    }
-    Err(stopped())
 }
 
 /// A directory being built.
@@ -172,17 +45,17 @@ struct BigFile {
     lane: Option<Lane>,
 }
 
-struct Assembly<'a> {
+pub struct Assembly<'a> {
     repository: &'a Repository,
     uploader: Option<Uploader>,
     outcomes: Outcomes,
-    draft: Option<&'a DraftSource<'a>>,
+    pub draft: Option<&'a DraftSource<'a>>,
     /// The tree of a draft in which nothing changed.
     whole: Option<Digest>,
     /// What is in the tree beside what events told one by one.
     difference: Difference,
     progress: Arc<dyn Progress>,
-    drop_empty: bool,
+    pub drop_empty: bool,
     directories: Vec<OpenDirectory>,
     big: Option<BigFile>,
     nodes: Vec<Node>,
@@ -192,7 +65,7 @@ struct Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    fn new(
+    pub fn new(
         repository: &'a Repository,
         uploader: Option<Uploader>,
         outcomes: Outcomes,
@@ -226,9 +99,9 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn unit(&mut self, unit: Unit) -> Result<()> {
-        let missing = self.missing(unit.events.iter().flat_map(digests_of).collect())?;
-        for event in unit.events {
+    pub fn unit(&mut self, unit: Unit<Event>) -> Result<()> {
+        let missing = self.missing(unit.steps.iter().flat_map(digests_of).collect())?;
+        for event in unit.steps {
             self.event(event, &unit.buffer, &missing)?;
         }
         self.flush_nodes()
@@ -302,9 +175,6 @@ impl<'a> Assembly<'a> {
                 if self.report.warnings.len() < WARNINGS_MAX {
                     self.report.warnings.push(text);
                 }
-            }
-            Event::Small(_) | Event::Refer(..) | Event::Segment(_) | Event::Guess { .. } => {
-                unreachable!("hashing replaced it")
             }
         }
         Ok(())
@@ -547,7 +417,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn finish(mut self) -> Result<Built> {
+    pub fn finish(mut self) -> Result<Built> {
         let root = self.directories.pop().expect("the root is left at the end");
         self.report.root = match self.whole {
             Some(tree) => tree,

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
-use super::scan::{Cut, Event, FileMeta, SMALL_MAX_BYTES, Unit};
 use crate::content::chunk::Cutter;
 use crate::content::external;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::digest::Digest;
 use crate::model::external::External;
-use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::Content;
+use crate::ops::put::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
+use crate::ops::put::walk::event::{
+    Cut, Event, FileMeta, Found, SMALL_MAX_BYTES, Unit, Work, cut, cut_all,
+};
 
 /// A change within one tick of the host's clock does not show in a file's times (at most 10 ms).
 const TICKS: Duration = Duration::from_millis(25);
@@ -20,27 +20,29 @@ const TICKS: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// What cannot be read, or keeps changing.
-pub fn hash(mut unit: Unit, cutter: &Cutter) -> Result<Unit> {
-    let total: u64 = unit.events.iter().map(small_bytes).sum();
-    unit.buffer.reserve(total as usize);
-    let events = std::mem::take(&mut unit.events);
-    unit.events.reserve(events.len());
-    for event in events {
-        let event = match event {
-            Event::Refer(file, external) => describe(file, external)?,
-            Event::Small(file) => read_small(file, &mut unit.buffer, cutter)?,
-            Event::Segment(ranges) => {
-                let cuts = ranges.into_iter().map(|range| cut(&unit.buffer, range));
-                Event::Pieces(cuts.collect())
-            }
-            Event::Guess { file, offset, pieces } => {
-                Event::Pieces(confirm(&file, offset, &pieces, &mut unit.buffer)?)
-            }
-            other => other,
-        };
-        unit.events.push(event);
+pub fn hash(unit: Unit<Found>, cutter: &Cutter) -> Result<Unit<Event>> {
+    let Unit { steps, mut buffer } = unit;
+    let total: u64 = steps.iter().map(small_bytes).sum();
+    buffer.reserve(total as usize);
+    let events = steps.into_iter().map(|found| match found {
+        Found::Ready(event) => Ok(event),
+        Found::Work(work) => done(work, &mut buffer, cutter),
+    });
+    let steps = events.collect::<Result<_>>()?;
+    Ok(Unit { steps, buffer })
+}
+
+fn done(work: Work, buffer: &mut Vec<u8>, cutter: &Cutter) -> Result<Event> {
+    match work {
+        Work::Refer(file, external) => describe(file, external),
+        Work::Small(file) => read_small(file, buffer, cutter),
+        Work::Segment(ranges) => {
+            Ok(Event::Pieces(ranges.into_iter().map(|range| cut(buffer, range)).collect()))
+        }
+        Work::Guess { file, offset, pieces } => {
+            confirm(&file, offset, &pieces, buffer).map(Event::Pieces)
+        }
     }
-    Ok(unit)
 }
 
 /// Reads what was guessed, and sees whether it is so. Chunks that hold what they should are cut where
@@ -95,15 +97,11 @@ fn prove(file: &mut FileMeta, external: &mut External) -> Result<()> {
     Err(keeps_changing(&file.path))
 }
 
-fn small_bytes(event: &Event) -> u64 {
-    match event {
-        Event::Small(file) => file.size_bytes,
+fn small_bytes(found: &Found) -> u64 {
+    match found {
+        Found::Work(Work::Small(file)) => file.size_bytes,
         _ => 0,
     }
-}
-
-fn cut(buffer: &[u8], range: std::ops::Range<usize>) -> Cut {
-    Cut { digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]), range }
 }
 
 /// Appends the file's bytes to `buffer`.
@@ -129,16 +127,4 @@ fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Resu
         }
     }
     Err(keeps_changing(&file.path))
-}
-
-/// The chunks of `buffer` from `start` on, hashed.
-pub fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
-    let mut cuts = Vec::new();
-    while start < buffer.len() {
-        let window = &buffer[start..buffer.len().min(start + cutter.max_bytes())];
-        let end = start + cutter.cut(window);
-        cuts.push(cut(buffer, start..end));
-        start = end;
-    }
-    cuts
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::event::Event;
 use super::feed::Feed;
-use super::scan::Event;
 use crate::content::reader::Reader;
 use crate::error::Result;
 use crate::model::digest::Digest;

@@ -2,125 +2,19 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
+use super::event::{Event, FileMeta, SMALL_MAX_BYTES, Work};
 use super::feed::Feed;
-use super::file::{OpenFile, SETTLED};
-use super::index::{OldIndex, Stamp};
 use super::referred::Referred;
-use super::source::{IgnoreStack, Link, Source, index_key};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::model::digest::Digest;
-use crate::model::external::External;
 use crate::model::name::EntryName;
-use crate::model::recipe::Piece;
-use crate::model::tree::{Child, Content, Entry, SYMLINK_MAX_BYTES};
-use crate::ops::totals::Difference;
-
-/// Files up to this many bytes are read by the hashing threads, several to a unit.
-pub const SMALL_MAX_BYTES: u64 = 4 << 20;
-
-/// A file of the walk.
-#[derive(Debug, Clone)]
-pub struct FileMeta {
-    /// Its name in its directory.
-    pub name: EntryName,
-    /// Its path, as the put index keeps it.
-    pub key: Vec<u8>,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whether it may be executed.
-    pub executable: bool,
-    /// What it was when the walk saw it or it was read.
-    pub stamp: Stamp,
-    /// Its length then.
-    pub size_bytes: u64,
-    /// Whether its bytes may become a pack's.
-    pub share: bool,
-    /// Whether it has names elsewhere.
-    pub linked: bool,
-    /// How old its times must have been when it was read for a later change to show in them; `None` if
-    /// it may never show.
-    pub settles_in: Option<Duration>,
-}
-
-/// A chunk within a unit's buffer.
-#[derive(Debug, Clone)]
-pub struct Cut {
-    /// The chunk.
-    pub digest: Digest,
-    /// Where its bytes are.
-    pub range: Range<usize>,
-}
-
-/// What happens next, in path order.
-#[derive(Debug)]
-pub enum Event {
-    /// A directory begins.
-    Enter(EntryName),
-    /// The directory ends.
-    Leave,
-    /// A symlink.
-    Symlink(EntryName, Box<[u8]>),
-    /// A file that has not changed since the last put.
-    Known(FileMeta, Content),
-    /// A file to be read by a hashing thread.
-    Small(FileMeta),
-    /// An external file; one with a path is to be read and hashed.
-    Refer(FileMeta, External),
-    /// An external file, and the body of the object that describes it.
-    Referred(FileMeta, Content, Vec<u8>),
-    /// A file that was read: all its chunks.
-    File(FileMeta, Vec<Cut>),
-    /// A big file begins.
-    Begin(FileMeta),
-    /// Its next chunks, to be hashed.
-    Segment(Vec<Range<usize>>),
-    /// Its next chunks.
-    Pieces(Vec<Cut>),
-    /// So many chunks of zeros.
-    Zeros(u64),
-    /// Its next chunks, as somebody guessed them, to be read and hashed.
-    Guess {
-        /// The file.
-        file: Arc<OpenFile>,
-        /// Where they begin.
-        offset: u64,
-        /// The chunks.
-        pieces: Vec<Piece>,
-    },
-    /// Its next chunks, which are there already.
-    Reuse(Vec<Piece>),
-    /// The big file is read, and was the same all the time.
-    End,
-    /// It changed: what was read of it does not count.
-    Abort,
-    /// An entry of a directory below that has not changed.
-    Unchanged(Entry),
-    /// A run of such entries: a node of the directory below.
-    Run(Child),
-    /// The whole tree is one that is there already.
-    Whole(Digest),
-    /// What is in the tree differs by so much from what events told.
-    Adjust(Difference),
-    /// A symlink that led out was followed.
-    Followed,
-    /// Something was left out.
-    Warning(String),
-}
-
-/// A piece of work.
-#[derive(Debug, Default)]
-pub struct Unit {
-    /// What happens in it.
-    pub events: Vec<Event>,
-    /// Bytes that its cuts are in.
-    pub buffer: Vec<u8>,
-}
+use crate::model::tree::SYMLINK_MAX_BYTES;
+use crate::ops::put::file::SETTLED;
+use crate::ops::put::index::OldIndex;
+use crate::ops::put::source::{IgnoreStack, Link, Source, index_key};
+use crate::ops::put::stamp::Stamp;
 
 /// The walk.
 pub struct Scan<'a> {
@@ -252,7 +146,7 @@ impl<'a> Scan<'a> {
         };
         match known {
             Some(content) => self.feed.push(Event::Known(file, content), 0),
-            None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Event::Small(file), size_bytes),
+            None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Work::Small(file), size_bytes),
             None => self.feed.big_file(file),
         }
     }

@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
+use super::event::{Event, FileMeta, SMALL_MAX_BYTES, Work, cut_all};
 use super::feed::{Feed, SEGMENT_BYTES};
-use super::hash::cut_all;
-use super::index::Stamp;
-use super::scan::{Event, FileMeta, SMALL_MAX_BYTES};
-use super::source::stays_inside;
 use crate::content::cursor::{Cursor, Step};
 use crate::content::pack::SOLO_MIN_BYTES;
 use crate::content::reader::Reader;
@@ -21,6 +18,8 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Entry, SYMLINK_MAX_BYTES, Target};
+use crate::ops::put::source::stays_inside;
+use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
 use crate::staging::{
     BEING_WRITTEN, ContentXattr, DraftFile, Lower, TreeXattr, Upper, Writers, upper_entries,
@@ -271,7 +270,7 @@ impl<'a> DraftScan<'a> {
                 self.feed.push(Event::Known(file, mark.content), 0)
             }
             Some(mark) => self.changed_file(file, mark),
-            None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Event::Small(file), size_bytes),
+            None if size_bytes <= SMALL_MAX_BYTES => self.feed.push(Work::Small(file), size_bytes),
             None => self.feed.big_draft_file(file, &(self.source.prehashed)(meta.ino())),
         }
     }
@@ -356,7 +355,7 @@ impl Recut<'_, '_> {
             let enough = cuts.iter().position(|cut| self.at + cut.end as u64 >= stop);
             cuts.truncate(enough.map_or(cuts.len(), |index| index + 1));
             self.at += cuts.last().map_or(0, |cut| cut.end) as u64;
-            self.scan.feed.whole(Event::Segment(cuts), buffer)?;
+            self.scan.feed.whole(Work::Segment(cuts), buffer)?;
         }
         Ok(())
     }

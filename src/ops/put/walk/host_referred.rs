@@ -4,63 +4,15 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::external_sort::Sorted;
-use super::file::SETTLED;
-use super::index::Stamp;
-use super::reference::{Mounts, display_key};
-use super::scan::{Event, FileMeta, Scan};
-use super::source::index_key;
+use super::event::{Event, FileMeta, Work};
+use super::host::Scan;
+use super::referred::Stand;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::external::{External, Scheme};
 use crate::model::name::EntryName;
-
-/// What references name, as far as it is still to come.
-pub struct Referred {
-    sorted: Sorted,
-    mounts: Mounts,
-    /// Whether the bytes of files of this machine are hashed.
-    checksum: bool,
-}
-
-/// Where a walk stands to what references name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stand {
-    /// Not at the path, nor below it.
-    Elsewhere,
-    /// The path is that of an external file.
-    At,
-    /// External files lie below it.
-    Below,
-}
-
-impl Referred {
-    /// Of `sorted`; files of this machine are hashed if `checksum`.
-    pub fn new(sorted: Sorted, checksum: bool) -> Self {
-        Self { sorted, mounts: Mounts::default(), checksum }
-    }
-
-    /// The name in directory `relative` of what comes next, if that is there or below.
-    fn next_name(&self, relative: &Path) -> Result<Option<EntryName>> {
-        let prefix = index_key(relative);
-        let Some(key) = self.sorted.peek() else { return Ok(None) };
-        let rest = match (prefix.is_empty(), key.strip_prefix(prefix.as_slice())) {
-            (true, _) => key,
-            (false, Some([0, rest @ ..])) => rest,
-            _ => return Ok(None),
-        };
-        let name = rest.split(|b| *b == 0).next().unwrap_or_default();
-        Ok(Some(EntryName::try_from(name)?))
-    }
-
-    fn stand(&self, path: &Path) -> Stand {
-        let wanted = index_key(path);
-        match self.sorted.peek().and_then(|key| key.strip_prefix(wanted.as_slice())) {
-            Some([]) => Stand::At,
-            Some([0, ..]) => Stand::Below,
-            _ => Stand::Elsewhere,
-        }
-    }
-}
+use crate::ops::put::file::SETTLED;
+use crate::ops::put::reference::display_key;
+use crate::ops::put::stamp::Stamp;
 
 fn twice(path: &Path) -> Error {
     let what = format!("{} is named twice", path.display());
@@ -149,7 +101,7 @@ impl Scan<'_> {
             let size_bytes = external.size_bytes;
             let (path, stamp) = (PathBuf::new(), Stamp::default());
             let file = plain(name, key, path, stamp, size_bytes);
-            return self.feed.push(Event::Refer(file, external), 0);
+            return self.feed.push(Work::Refer(file, external), 0);
         };
         let meta = fs::metadata(&path).at("read", &path)?;
         if !meta.is_file() {
@@ -167,7 +119,7 @@ impl Scan<'_> {
         match known {
             Some(content) => self.feed.push(Event::Known(file, content), 0),
             None => {
-                self.feed.push(Event::Refer(file, external), if hashed { size_bytes } else { 0 })
+                self.feed.push(Work::Refer(file, external), if hashed { size_bytes } else { 0 })
             }
         }
     }

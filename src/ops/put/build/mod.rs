@@ -1,0 +1,123 @@
+//! From a walk to packs and trees: one thread walks, a thread per CPU hashes, one puts it together.
+
+mod assembly;
+mod hash;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::outcome::Outcomes;
+use super::report::Progress;
+use super::walk::Walk;
+use super::walk::event::{Event, Found, Unit};
+use super::walk::feed::Feed;
+use crate::error::{Error, Kind, Result};
+use crate::ops::lease::Lease;
+use crate::ops::repository::Repository;
+use assembly::Assembly;
+pub use assembly::Built;
+use hash::hash;
+use upload::Uploader;
+
+/// Units between the walk and the end of the line: bounds memory to about 8 MiB times this.
+const UNITS_IN_FLIGHT: usize = 8;
+
+type Numbered<T> = (u64, Result<T>);
+
+/// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
+///
+/// # Errors
+/// What cannot be read or written.
+pub fn run(
+    repository: &Repository,
+    walked: Walk<'_>,
+    lease: Option<&Lease>,
+    outcomes: Outcomes,
+    progress: Arc<dyn Progress>,
+) -> Result<Built> {
+    let uploader = lease.map(|lease| Uploader::new(repository, lease));
+    let mut assembly = Assembly::new(repository, uploader, outcomes, progress);
+    match &walked {
+        Walk::Source(source, ..) => {
+            assembly.drop_empty = source.is_some_and(|source| source.filters().chooses());
+        }
+        Walk::Draft(draft) => assembly.draft = Some(draft),
+        Walk::Insert(_) | Walk::Merge(_) => {}
+    }
+    let (permits, permit_taken) = sync_channel::<()>(UNITS_IN_FLIGHT);
+    let (work, work_queue) = channel::<(u64, Unit<Found>)>();
+    let (done, results) = channel::<Numbered<Option<Unit<Event>>>>();
+    let work_queue = Mutex::new(work_queue);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (done, work_queue) = (done.clone(), &work_queue);
+            scope.spawn(move || hash_units(work_queue, &done, repository));
+        }
+        scope.spawn(move || walk(walked, repository, &permits, work, &done));
+        // The receivers move in here, so that an error ends the threads that send to them.
+        assemble(&mut assembly, results, permit_taken)
+    })?;
+    assembly.finish()
+}
+
+fn hash_units(
+    queue: &Mutex<Receiver<(u64, Unit<Found>)>>,
+    done: &Sender<Numbered<Option<Unit<Event>>>>,
+    repository: &Repository,
+) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((number, unit)) = next else { return };
+        let hashed = hash(unit, &repository.cutter).map(Some);
+        if done.send((number, hashed)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Nobody takes units any more: the line stopped with an error of its own.
+fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the put was stopped")
+}
+
+fn walk(
+    walked: Walk<'_>,
+    repository: &Repository,
+    permits: &SyncSender<()>,
+    work: Sender<(u64, Unit<Found>)>,
+    done: &Sender<Numbered<Option<Unit<Event>>>>,
+) {
+    let mut number = 0;
+    let mut emit = |unit: Unit<Found>| {
+        permits.send(()).map_err(|_| stopped())?;
+        work.send((number, unit)).map_err(|_| stopped())?;
+        number += 1;
+        Ok(())
+    };
+    let feed = Feed::new(&repository.cutter, &mut emit);
+    let walked = walked.run(repository, feed);
+    // The last "unit" says how the walk ended; nobody may be left to hear it.
+    let _ = done.send((number, walked.map(|()| None)));
+}
+
+fn assemble(
+    assembly: &mut Assembly<'_>,
+    results: Receiver<Numbered<Option<Unit<Event>>>>,
+    permits: Receiver<()>,
+) -> Result<()> {
+    let mut waiting = BTreeMap::new();
+    let mut next = 0;
+    for (number, result) in results {
+        waiting.insert(number, result);
+        while let Some(result) = waiting.remove(&next) {
+            let Some(unit) = result? else { return Ok(()) };
+            assembly.unit(unit)?;
+            permits.recv().map_err(|_| stopped())?;
+            next += 1;
+        }
+    }
+    Err(stopped())
+}

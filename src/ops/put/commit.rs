@@ -1,0 +1,44 @@
+//! The end of a put: what is stored becomes a version.
+
+use std::sync::Arc;
+
+use super::build;
+use super::outcome::Outcomes;
+use super::report::{PutReport, Silent};
+use super::walk::Walk;
+use crate::error::Result;
+use crate::model::digest::Digest;
+use crate::model::new_version::NewVersion;
+use crate::model::version::{Committed, Totals};
+use crate::ops::lease::Lease;
+use crate::ops::repository::Repository;
+use crate::registry::CommitRequest;
+
+/// Makes what `report` tells of a version.
+///
+/// # Errors
+/// As [`Versions::commit`](crate::registry::Versions::commit).
+pub(super) fn commit(
+    repository: &Repository,
+    lease: &Lease,
+    version: NewVersion,
+    report: &PutReport,
+) -> Result<Committed> {
+    let (root, totals) = (report.root, report.totals);
+    repository.registry.commit(lease.id(), CommitRequest { version, root, totals })
+}
+
+/// Merges trees that lie over each other, in this order, and stores what nodes the one they become
+/// has of its own.
+///
+/// # Errors
+/// [`Kind::Stale`](crate::error::Kind::Stale) when one of them went meanwhile; what cannot be read or written.
+pub(in crate::ops) fn merge(
+    repository: &Repository,
+    lease: &Lease,
+    layers: &[(Digest, Totals)],
+) -> Result<PutReport> {
+    let walk = Walk::Merge(layers);
+    let built = build::run(repository, walk, Some(lease), Outcomes::None, Arc::new(Silent))?;
+    Ok(built.report)
+}

@@ -1,0 +1,50 @@
+//! What tells whether a file is still the same.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// What tells whether a file is still the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    device: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    /// The stamp of a file.
+    pub fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            size_bytes: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            device: meta.dev(),
+            inode: meta.ino(),
+        }
+    }
+
+    /// When the file was last changed: seconds since 1970, and nanoseconds.
+    pub fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// How long ago that was; `None` when it is still to come.
+    pub fn since_change(&self, now: SystemTime) -> Option<Duration> {
+        let (seconds, nanoseconds) = self.modified;
+        let at = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        now.duration_since(UNIX_EPOCH + at).ok()
+    }
+
+    /// Whether both times lie at least `age` before `now`.
+    pub fn is_older(&self, age: Duration, now: SystemTime) -> bool {
+        let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        let newest = nanoseconds(self.modified).max(nanoseconds(self.changed));
+        now - newest > age.as_nanos() as i128
+    }
+}
