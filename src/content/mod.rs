@@ -13,12 +13,9 @@ pub mod external;
 pub mod fetch;
 pub mod options;
 pub mod pack;
-mod pieces;
-pub mod readahead;
 pub mod reader;
 mod remote;
 pub mod store;
-mod weighted;
 
 use crate::error::Result;
 use crate::model::digest::Digest;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lru::LruCache;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{Space, VERIFY_HINT};
+use super::space::{Space, VERIFY_HINT, room_of};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
@@ -299,7 +299,7 @@ impl LocalStore {
     /// # Errors
     /// When the host does not say.
     pub fn space(&self) -> Result<Space> {
-        super::room_of(&self.root)
+        room_of(&self.root)
     }
 }
 

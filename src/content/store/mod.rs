@@ -6,6 +6,7 @@
 
 mod identity;
 mod local;
+mod space;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use rustix::fs::statvfs;
 use tokio::time::Instant;
 
 use super::cache::Cache;
@@ -28,9 +28,11 @@ use super::remote::Client;
 pub use super::remote::Threads;
 pub use super::remote::secrets::refuse_secrets;
 pub use super::remote::url::{STORE_URLS, StoreUrl};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::object::{Extent, PackId};
 use local::LocalStore;
+pub use space::Space;
+use space::VERIFY_HINT;
 pub use writer::PackWriter;
 use writer::{LEFT, NOTE};
 
@@ -43,17 +45,6 @@ const ENDLESS_BYTES: u64 = 1 << 50;
 const PROBE_KEY: &str = "packs/probe";
 /// How long a store that is asked for the first time may keep silent.
 const PROBE_TIME: Duration = Duration::from_secs(20);
-
-const VERIFY_HINT: &str = "`artifactfs verify` names the files and versions that are hurt";
-
-/// Room under a store.
-#[derive(Debug, Clone, Copy)]
-pub struct Space {
-    /// Bytes this user may still write.
-    pub free_bytes: u64,
-    /// Bytes in all.
-    pub total_bytes: u64,
-}
 
 /// Packs.
 pub struct Store {
@@ -402,12 +393,4 @@ fn unfound(extent: Extent, error: Error) -> Error {
 
 fn short_pack(id: PackId) -> Error {
     Error::new(Kind::Corrupt, format!("pack {id} is too short")).hint(VERIFY_HINT)
-}
-
-fn room_of(path: &Path) -> Result<Space> {
-    let stat = statvfs(path).at("stat", path)?;
-    Ok(Space {
-        free_bytes: stat.f_bavail * stat.f_frsize,
-        total_bytes: stat.f_blocks * stat.f_frsize,
-    })
 }

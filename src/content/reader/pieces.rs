@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::reader::Reader;
+use super::Reader;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};

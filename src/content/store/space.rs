@@ -1,0 +1,28 @@
+//! Room under a store, and what its errors advise.
+
+use std::path::Path;
+
+use rustix::fs::statvfs;
+
+use crate::error::{IoContext, Result};
+
+pub(super) const VERIFY_HINT: &str =
+    "`artifactfs verify` names the files and versions that are hurt";
+
+/// Room under a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// Bytes this user may still write.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// Returns the room under `path`.
+pub(super) fn room_of(path: &Path) -> Result<Space> {
+    let stat = statvfs(path).at("stat", path)?;
+    Ok(Space {
+        free_bytes: stat.f_bavail * stat.f_frsize,
+        total_bytes: stat.f_blocks * stat.f_frsize,
+    })
+}
