@@ -1,8 +1,8 @@
-//! Attributes of what is in a read-only mount.
+//! Attributes of what is in a mount.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo};
+use rustix::fs::FileType;
 
 /// Unit of `st_blocks` (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -10,6 +10,37 @@ const STAT_BLOCK_BYTES: u64 = 512;
 const PREFERRED_READ_BYTES: u32 = 1 << 20;
 /// A time to live without end: the kernel's clock does not reach it.
 pub const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+/// The attributes of an inode (stat(2)).
+#[derive(Debug, Clone, Copy)]
+pub struct Attr {
+    /// The number.
+    pub ino: u64,
+    /// The length in bytes.
+    pub size_bytes: u64,
+    /// Units of 512 bytes that it takes.
+    pub blocks: u64,
+    /// When it was last read.
+    pub atime: SystemTime,
+    /// When its content last changed.
+    pub mtime: SystemTime,
+    /// When anything of it last changed.
+    pub ctime: SystemTime,
+    /// The kind.
+    pub kind: FileType,
+    /// The permissions.
+    pub perm: u16,
+    /// The number of names.
+    pub nlink: u32,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The device, of a device file.
+    pub rdev: u32,
+    /// What programs are to read at once.
+    pub block_bytes: u32,
+}
 
 /// Who owns what is mounted.
 #[derive(Debug, Clone, Copy)]
@@ -32,34 +63,33 @@ fn system_time(seconds: u64) -> SystemTime {
 
 impl Owner {
     /// The attributes of a file; times are in seconds since 1970.
-    pub fn file(&self, ino: u64, size: u64, executable: bool, at: u64) -> FileAttr {
+    pub fn file(&self, ino: u64, size: u64, executable: bool, at: u64) -> Attr {
         let perm = if executable { 0o555 } else { 0o444 };
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::RegularFile, size, perm, at)
     }
 
     /// The attributes of a directory; `perm` is 0o555 in the read-only mount.
-    pub fn directory(&self, ino: u64, perm: u16, at: u64) -> FileAttr {
+    pub fn directory(&self, ino: u64, perm: u16, at: u64) -> Attr {
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::Directory, 0, perm, at)
     }
 
     /// The attributes of a symlink.
-    pub fn symlink(&self, ino: u64, target_bytes: u64, at: u64) -> FileAttr {
+    pub fn symlink(&self, ino: u64, target_bytes: u64, at: u64) -> Attr {
         self.attr(ino, FileType::Symlink, target_bytes, 0o777, at)
     }
 
-    fn attr(&self, ino: u64, kind: FileType, size: u64, perm: u16, at: u64) -> FileAttr {
+    fn attr(&self, ino: u64, kind: FileType, size: u64, perm: u16, at: u64) -> Attr {
         let time = system_time(at);
-        FileAttr {
-            ino: INodeNo(ino),
-            size,
+        Attr {
+            ino,
+            size_bytes: size,
             // Never less: `cp` would take the file for sparse and look for holes.
             blocks: size.div_ceil(STAT_BLOCK_BYTES),
             atime: time,
             mtime: time,
             ctime: time,
-            crtime: time,
             kind,
             perm,
             // 1 for directories too: `find` then does not infer the number of subdirectories.
@@ -67,8 +97,7 @@ impl Owner {
             uid: self.uid,
             gid: self.gid,
             rdev: 0,
-            blksize: PREFERRED_READ_BYTES,
-            flags: 0,
+            block_bytes: PREFERRED_READ_BYTES,
         }
     }
 }

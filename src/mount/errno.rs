@@ -1,23 +1,23 @@
 //! What a kind of error means to a system call.
 
-use fuser::Errno;
+use rustix::io::Errno;
 
 use crate::error::{Error, Kind};
 
 /// The errno.
 pub const fn of(kind: Kind) -> Errno {
     match kind {
-        Kind::Usage | Kind::BadName => Errno::EINVAL,
-        Kind::NotFound => Errno::ENOENT,
-        Kind::Conflict => Errno::EBUSY,
-        Kind::Denied => Errno::EACCES,
-        Kind::ReadOnly => Errno::EROFS,
-        Kind::Corrupt | Kind::Unavailable => Errno::EIO,
-        Kind::TimedOut => Errno::ETIMEDOUT,
-        Kind::WouldBlock => Errno::EAGAIN,
-        Kind::Full => Errno::ENOSPC,
-        Kind::Stale => Errno::ESTALE,
-        Kind::Unsupported => Errno::EOPNOTSUPP,
+        Kind::Usage | Kind::BadName => Errno::INVAL,
+        Kind::NotFound => Errno::NOENT,
+        Kind::Conflict => Errno::BUSY,
+        Kind::Denied => Errno::ACCESS,
+        Kind::ReadOnly => Errno::ROFS,
+        Kind::Corrupt | Kind::Unavailable => Errno::IO,
+        Kind::TimedOut => Errno::TIMEDOUT,
+        Kind::WouldBlock => Errno::AGAIN,
+        Kind::Full => Errno::NOSPC,
+        Kind::Stale => Errno::STALE,
+        Kind::Unsupported => Errno::OPNOTSUPP,
     }
 }
 

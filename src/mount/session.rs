@@ -12,15 +12,15 @@ use std::time::Duration;
 use fuser::{BackgroundSession, Config, Filesystem, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::adapter::ReadOnly;
-use super::drafts::StagingFs;
-use super::fs::ReadFs;
-use super::guard::Guarded;
-use super::inode::ROOT;
-use super::other_mounts::mounts_with_devices;
-use super::staging_files::Staging;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::version::Change;
+use crate::mount::guard::Guarded;
+use crate::mount::inode::paths::ROOT;
+use crate::mount::mounts::{SOURCE_NAME, mounts_with_devices};
+use crate::mount::read_only::adapter::ReadOnly;
+use crate::mount::read_only::fs::ReadFs;
+use crate::mount::staging::files::Staging;
+use crate::mount::staging::fs::StagingFs;
 use crate::ops::drafts::DraftService;
 use crate::ops::prefetch::Mode;
 use crate::ops::repository::Repository;
@@ -39,9 +39,6 @@ const CHANGES_RETRY: Duration = Duration::from_millis(200);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How often to look whether a mount has ended.
 const END_POLL: Duration = Duration::from_millis(5);
-/// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
-pub const SOURCE_NAME: &str = crate::content::external::MOUNT_SOURCE;
-
 /// What `-o` can say.
 #[derive(Debug, Clone, Copy)]
 pub struct MountOptions {

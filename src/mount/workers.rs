@@ -11,7 +11,7 @@ use fuser::{
     Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite,
 };
 
-use super::recent_timeouts::RecentTimeouts;
+use crate::mount::recent_timeouts::RecentTimeouts;
 
 /// Threads that may wait for listings and look-ups.
 const METADATA_THREADS: usize = 32;

@@ -10,15 +10,17 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-use fuser::{Errno, ReplyEmpty};
+use fuser::ReplyEmpty;
+use rustix::io::Errno;
 
-use super::convert::done;
-use super::drafts::{Place, StagingFs};
-use super::errno;
-use super::workers::on_own_thread;
 use crate::model::name::Alias;
 use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Selector};
+use crate::mount::errno;
+use crate::mount::kernel::host;
+use crate::mount::staging::convert::empty;
+use crate::mount::staging::fs::{Place, StagingFs};
+use crate::mount::workers::on_own_thread;
 use crate::ops::drafts::CommitDraft;
 use crate::ops::runs;
 
@@ -29,15 +31,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: ReplyEmpty) {
     let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
         // `mv` then copies.
-        return reply.error(Errno::EXDEV);
+        return reply.error(host(Errno::XDEV));
     };
     let Selector::Alias(alias) = selector else {
         fs.service
             .trouble(format!("mv {draft}: the registry numbers versions; rename it to an alias"));
-        return reply.error(Errno::EPERM);
+        return reply.error(host(Errno::PERM));
     };
     // No thread that serves requests waits for it.
-    on_own_thread(reply, move |reply| done(commit_within(fs, draft, path, alias, pid), reply));
+    on_own_thread(reply, move |reply| empty(commit_within(fs, draft, path, alias, pid), reply));
 }
 
 /// Has a draft committed, and waits for that a while.
@@ -55,16 +57,16 @@ fn commit_within(
         .spawn(move || commit(&fs, &draft, path, alias, pid, &told));
     if let Err(e) = spawned {
         tracing::error!("no thread to commit a draft: {e}");
-        return Err(Errno::EAGAIN);
+        return Err(Errno::AGAIN);
     }
     match outcome.recv_timeout(ANSWER_WITHIN) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
             let (fs, draft, path, alias) = waiting;
             fs.service.trouble(goes_on(&draft, &path, &alias));
-            Err(Errno::from_i32(rustix::io::Errno::INPROGRESS.raw_os_error()))
+            Err(Errno::INPROGRESS)
         }
-        Err(RecvTimeoutError::Disconnected) => Err(Errno::EIO),
+        Err(RecvTimeoutError::Disconnected) => Err(Errno::IO),
     }
 }
 
@@ -93,7 +95,7 @@ fn commit(
         fs.service.trouble(format!("draft {draft} was not committed by mv: {e}"));
         match errno::of(e.kind()) {
             // `mv` would say that a directory cannot be moved into itself.
-            Errno::EINVAL => Errno::EPERM,
+            Errno::INVAL => Errno::PERM,
             other => other,
         }
     });

@@ -6,19 +6,21 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo};
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 
-use super::errno;
-use super::fs::{Found, Line, ReadFs};
-use super::inode::{Node, ROOT};
-use super::list;
 use crate::content::reader::Reader;
 use crate::error::Error;
 use crate::model::name::ProjectName;
 use crate::model::reference::{ArtifactPath, Selector, parse_artifact_name};
+use crate::mount::attr::Attr;
+use crate::mount::errno;
+use crate::mount::inode::node::Node;
+use crate::mount::inode::paths::ROOT;
+use crate::mount::read_only::fs::{Found, Line, ReadFs};
+use crate::mount::read_only::listings;
 use crate::ops::drafts::{DraftService, WRITERS_WAIT};
-use crate::staging::{Attr, Caller, Drafts, NODE_BIT};
+use crate::staging::{Caller, Drafts, NODE_BIT};
 
 /// How long the kernel may believe a draft's names and attributes. Only the kernel's own requests
 /// change them, and after those it asks again; a draft that is discarded or committed goes within
@@ -50,11 +52,6 @@ pub const fn is_draft(ino: u64) -> bool {
     ino & NODE_BIT != 0
 }
 
-/// The errno of a draft operation.
-pub fn host(error: rustix::io::Errno) -> Errno {
-    Errno::from_i32(error.raw_os_error())
-}
-
 impl StagingFs {
     /// What reads versions.
     pub fn reader(&self) -> &Reader {
@@ -68,18 +65,18 @@ impl StagingFs {
 
     /// What `name` in the read-only directory `parent` would be.
     pub fn resolve(&self, parent: u64, name: &OsStr) -> Result<Place, Errno> {
-        let text = name.to_str().ok_or(Errno::EINVAL)?;
+        let text = name.to_str().ok_or(Errno::INVAL)?;
         match self.read.node(parent).map_err(|e| errno::report("look-up", &e))? {
-            Node::Root => text.parse().map(Place::Project).map_err(|_| Errno::EINVAL),
+            Node::Root => text.parse().map(Place::Project).map_err(|_| Errno::INVAL),
             Node::Project(project, None) => {
-                let (artifact, selector) = parse_artifact_name(text).map_err(|_| Errno::EINVAL)?;
+                let (artifact, selector) = parse_artifact_name(text).map_err(|_| Errno::INVAL)?;
                 let path = ArtifactPath { project, artifact };
                 Ok(match selector {
                     Some(selector) => Place::Version(path, selector),
                     None => Place::Draft(path),
                 })
             }
-            _ => Err(Errno::EROFS),
+            _ => Err(Errno::ROFS),
         }
     }
 
@@ -142,7 +139,7 @@ impl StagingFs {
         let mut lines: Vec<_> =
             read[first..].iter().map(|named| (named.position, Some(named), None)).collect();
         for (name, place) in self.own(ino)? {
-            let at = list::position(&name);
+            let at = listings::position(&name);
             let same = read.binary_search_by_key(&at, |named| named.position);
             if at > position && !same.is_ok_and(|index| read[index].name == name) {
                 lines.push((at, None, Some((name, place))));
@@ -197,7 +194,7 @@ impl StagingFs {
             Place::Draft(path) => self.draft(path),
             Place::Version(..) => return Ok(true),
         }?;
-        let ino = found.attr.ino.0;
+        let ino = found.attr.ino;
         let taken = each(Line { next, name, found });
         if !taken {
             self.forget(ino, 1);
@@ -222,7 +219,6 @@ impl StagingFs {
         caller: Caller,
         mode: u32,
     ) -> Result<Found, Errno> {
-        let io = |e: std::io::Error| Errno::from_i32(e.raw_os_error().unwrap_or(libc_eio()));
         match self.resolve(parent, name)? {
             Place::Project(project) => {
                 let exists = self
@@ -232,45 +228,44 @@ impl StagingFs {
                     .has_project(project.clone())
                     .is_ok_and(|there| there);
                 if exists {
-                    return Err(Errno::EEXIST);
+                    return Err(Errno::EXIST);
                 }
-                self.drafts().create_project(&project).map_err(io)?;
+                self.drafts().create_project(&project).map_err(from_io)?;
                 let found = self.read.project_node(&project);
                 found.map(|found| self.writable(found)).map_err(|e| errno::report("mkdir", &e))
             }
             Place::Draft(path) => {
-                self.service.create(&path, caller, mode).map_err(io)?;
+                self.service.create(&path, caller, mode).map_err(from_io)?;
                 self.draft(&path).map_err(|e| errno::report("mkdir", &e))
             }
-            Place::Version(..) => Err(Errno::EROFS),
+            Place::Version(..) => Err(Errno::ROFS),
         }
     }
 
     /// Removes an empty draft, or a project that has nothing.
     pub fn rmdir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
-        let io = |e: std::io::Error| Errno::from_i32(e.raw_os_error().unwrap_or(libc_eio()));
         match self.resolve(parent, name)? {
-            Place::Project(project) => self.drafts().remove_project(&project).map_err(io),
+            Place::Project(project) => self.drafts().remove_project(&project).map_err(from_io),
             Place::Draft(path) => {
-                if !self.drafts().is_empty(&path).map_err(host)? {
-                    return Err(Errno::ENOTEMPTY);
+                if !self.drafts().is_empty(&path)? {
+                    return Err(Errno::NOTEMPTY);
                 }
                 let frozen = self.drafts().freeze(&path, WRITERS_WAIT);
                 let removed = frozen.and_then(|frozen| self.service.remove(&path, frozen));
                 removed.map_err(|e| errno::report("rmdir", &e))
             }
-            Place::Version(..) => Err(Errno::EROFS),
+            Place::Version(..) => Err(Errno::ROFS),
         }
     }
 }
 
-const fn libc_eio() -> i32 {
-    rustix::io::Errno::IO.raw_os_error()
+fn from_io(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// A draft's node as an entry.
-pub fn found(attr: &Attr) -> Found {
-    Found { attr: file_attr(attr), ttl: DRAFT_TTL }
+pub fn found(attr: &crate::staging::Attr) -> Found {
+    Found { attr: attributes(attr), ttl: DRAFT_TTL }
 }
 
 /// A moment of the host.
@@ -284,38 +279,22 @@ fn moment(seconds: i64, nanoseconds: u64) -> SystemTime {
     whole.and_then(|at| at.checked_add(nanoseconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// The kind of a host's file.
-pub fn file_type(kind: rustix::fs::FileType) -> FileType {
-    use rustix::fs::FileType as Host;
-    match kind {
-        Host::Directory => FileType::Directory,
-        Host::Symlink => FileType::Symlink,
-        Host::Fifo => FileType::NamedPipe,
-        Host::Socket => FileType::Socket,
-        Host::CharacterDevice => FileType::CharDevice,
-        Host::BlockDevice => FileType::BlockDevice,
-        Host::RegularFile | Host::Unknown => FileType::RegularFile,
-    }
-}
-
-/// The host's attributes as the kernel wants them.
-pub fn file_attr(attr: &Attr) -> FileAttr {
+/// The host's attributes of a draft's node.
+pub fn attributes(attr: &crate::staging::Attr) -> Attr {
     let stat: &Stat = &attr.stat;
-    FileAttr {
-        ino: INodeNo(attr.id),
-        size: u64::try_from(stat.st_size).unwrap_or_default(),
+    Attr {
+        ino: attr.id,
+        size_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
         blocks: u64::try_from(stat.st_blocks).unwrap_or_default(),
         atime: moment(stat.st_atime, stat.st_atime_nsec),
         mtime: moment(stat.st_mtime, stat.st_mtime_nsec),
         ctime: moment(stat.st_ctime, stat.st_ctime_nsec),
-        crtime: UNIX_EPOCH,
-        kind: file_type(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
+        kind: FileType::from_raw_mode(stat.st_mode),
         perm: (stat.st_mode & 0o7777) as u16,
         nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
         uid: stat.st_uid,
         gid: stat.st_gid,
         rdev: u32::try_from(stat.st_rdev).unwrap_or_default(),
-        blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
-        flags: 0,
+        block_bytes: u32::try_from(stat.st_blksize).unwrap_or(4096),
     }
 }

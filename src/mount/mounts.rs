@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::session::SOURCE_NAME;
+/// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
+pub const SOURCE_NAME: &str = crate::content::external::MOUNT_SOURCE;
 
 /// A place where a mount of ours can be reached, beside the one it was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

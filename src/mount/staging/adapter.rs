@@ -14,17 +14,17 @@ use fuser::{
 };
 use rustix::fs::OFlags;
 
-use super::adapter::{
-    GENERATION, configure, reply_entry, reply_found, reply_read, reply_statfs, requester,
-};
-use super::convert::{caller, done, empty, entry, seek, time, xattr};
-use super::drafts::{DRAFT_TTL, file_attr, host, is_draft};
-use super::errno;
-use super::fs::Found;
-use super::publish::publish;
-use super::staging_files::Staging;
-use super::workers::{Waits, on_own_thread};
 use crate::content::store::Space;
+use crate::mount::kernel::{
+    self, GENERATION, configure, host, reply_entry, reply_found, reply_read, reply_statfs, report,
+    requester,
+};
+use crate::mount::read_only::fs::Found;
+use crate::mount::staging::convert::{caller, empty, entry, file_attr, seek, time, xattr};
+use crate::mount::staging::files::Staging;
+use crate::mount::staging::fs::{DRAFT_TTL, is_draft};
+use crate::mount::staging::publish::publish;
+use crate::mount::workers::{Waits, on_own_thread};
 use crate::staging::{Result, SetAttr};
 
 impl Filesystem for Staging {
@@ -118,7 +118,7 @@ impl Filesystem for Staging {
         self.serve(ino.0, move |it| {
             let target = match is_draft(ino.0) {
                 true => it.fs.drafts().readlink(ino.0).map(Arc::from).map_err(host),
-                false => it.fs.read.readlink(ino.0).map_err(|e| errno::report("readlink", &e)),
+                false => it.fs.read.readlink(ino.0).map_err(|e| report("readlink", &e)),
             };
             match target {
                 Ok(target) => reply.data(&target),
@@ -162,8 +162,8 @@ impl Filesystem for Staging {
             });
         }
         match self.fs.mkdir(parent.0, name, caller(req), mode) {
-            Ok(Found { attr, ttl }) => reply.entry(&ttl, &attr, GENERATION),
-            Err(e) => reply.error(e),
+            Ok(Found { attr, ttl }) => reply.entry(&ttl, &kernel::file_attr(&attr), GENERATION),
+            Err(e) => reply.error(host(e)),
         }
     }
 
@@ -186,7 +186,7 @@ impl Filesystem for Staging {
         }
         // It waits for files to be closed, of which the mount's own threads hear.
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        on_own_thread(reply, move |reply| done(fs.rmdir(parent.0, &name), reply));
+        on_own_thread(reply, move |reply| empty(fs.rmdir(parent.0, &name), reply));
     }
 
     fn symlink(
@@ -230,7 +230,7 @@ impl Filesystem for Staging {
                 let to = self.fs.resolve(newparent.0, newname);
                 let (from, to) = match (from, to) {
                     (Ok(from), Ok(to)) => (from, to),
-                    (Err(e), _) | (_, Err(e)) => return reply.error(e),
+                    (Err(e), _) | (_, Err(e)) => return reply.error(host(e)),
                 };
                 publish(Arc::clone(&self.fs), from, to, req.pid(), reply);
             }
@@ -455,7 +455,7 @@ impl Filesystem for Staging {
     ) {
         let (name, value) = (name.to_owned(), value.to_owned());
         self.change(ino.0, reply, move |it, reply| {
-            done(it.fs.setxattr(ino.0, &name, Some(&value), flags as u32), reply);
+            empty(it.fs.setxattr(ino.0, &name, Some(&value), flags as u32), reply);
         });
     }
 
@@ -471,7 +471,7 @@ impl Filesystem for Staging {
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
         self.change(ino.0, reply, move |it, reply| {
-            done(it.fs.setxattr(ino.0, &name, None, 0), reply)
+            empty(it.fs.setxattr(ino.0, &name, None, 0), reply)
         });
     }
 

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::inode::VersionNode;
+use super::version::VersionNode;
 use crate::error::Result;
 use crate::model::reference::{Reference, Selector};
 use crate::registry::Registry;

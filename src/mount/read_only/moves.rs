@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use super::fs::ReadFs;
-use super::inode::{OfArtifact, VersionName};
 use crate::error::{Kind, Result};
 use crate::model::name::VersionNumber;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
+use crate::mount::inode::paths::{OfArtifact, VersionName};
+use crate::mount::read_only::fs::ReadFs;
 use crate::ops::listing;
 
 /// Names that are looked up one by one; of more, all versions of the artifact are listed.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use fuser::{Errno, FileHandle, FopenFlags, ReplyCreate, ReplyEntry, ReplyOpen, ReplyWrite};
 use rustix::fs::OFlags;
 
-use super::adapter::{GENERATION, read_file};
-use super::backing::{Backings, Way};
-use super::convert::entry;
-use super::drafts::{DRAFT_TTL, StagingFs, file_attr, host, is_draft};
-use super::errno;
-use super::workers::{Refuse, Waits, Workers, on_own_thread};
+use super::convert::{entry, file_attr};
+use super::fs::{DRAFT_TTL, StagingFs, is_draft};
 use crate::content::external::Requester;
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
+use crate::mount::kernel::{GENERATION, host, report};
+use crate::mount::read_only::adapter::read_file;
+use crate::mount::staging::backing::{Backings, Way};
+use crate::mount::workers::{Refuse, Waits, Workers, on_own_thread};
 use crate::staging::{Caller, Opened};
 
 /// A staging mount.
@@ -177,7 +177,7 @@ impl Staging {
     pub fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
         let Caller { uid, gid, pid } = caller;
         let permitted = self.fs.reader().permit(content, &Requester { uid, gid, pid });
-        permitted.map_err(|e| errno::report("open", &e))
+        permitted.map_err(|e| report("open", &e))
     }
 
     fn answer_open(
@@ -265,7 +265,7 @@ impl Staging {
         draft: Arc<crate::model::reference::ArtifactPath>,
         root: Digest,
     ) -> Result<(), Errno> {
-        self.fs.service.pin(&draft, root).map_err(|e| errno::report("copy", &e))
+        self.fs.service.pin(&draft, root).map_err(|e| report("copy", &e))
     }
 
     /// What is in an open file of a draft, or in a file of a version.
@@ -283,7 +283,7 @@ impl Staging {
         if !is_draft(ino) {
             let reader = self.fs.reader().on_behalf_of(requester);
             let read = read_file(&self.fs.read, &reader, ino, offset, size);
-            return read.map_err(|e| errno::report("read", &e));
+            return read.map_err(|e| report("read", &e));
         }
         let mut buffer = vec![0; size as usize];
         let count = self.fs.drafts().read(handle, offset, &mut buffer).map_err(host)?;

@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use super::description::Description;
-use super::table::Place;
-use crate::model::digest::Digest;
-use crate::model::name::{Alias, ProjectName, RunId, VersionNumber};
+use super::node::Node;
+use super::version::VersionNode;
+use crate::model::name::{ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Selector};
 
 /// The root of the mount (FUSE_ROOT_ID).
@@ -20,63 +18,6 @@ const COUNT_SHIFT: u32 = 33;
 /// Whether a number is one of this table.
 pub const fn is_path(ino: u64) -> bool {
     ino == ROOT || ino & TABLE_BIT != 0
-}
-
-/// What an inode stands for.
-#[derive(Debug, Clone)]
-pub enum Node {
-    /// The mount itself.
-    Root,
-    /// `.runs`: the mount as each run sees it.
-    Runs,
-    /// The mount as a run sees it.
-    Run(RunId),
-    /// A project, as a run sees it if one is given.
-    Project(ProjectName, Option<RunId>),
-    /// The root of a version, by whichever name.
-    Version(Arc<VersionNode>),
-    /// A directory of a version.
-    Directory {
-        /// Which.
-        place: Arc<Place>,
-        /// Its tree.
-        tree: Digest,
-    },
-    /// A symlink of a version.
-    Symlink {
-        /// Where it points.
-        target: Arc<[u8]>,
-        /// The version's time.
-        time_seconds: u64,
-    },
-    /// `.artifact.json` of a version.
-    Description(Arc<Description>),
-}
-
-/// Who is to be told that a version is used.
-#[derive(Debug)]
-pub struct RunUse {
-    /// The run.
-    pub run: RunId,
-    /// The alias the version was found by.
-    pub alias: Option<Alias>,
-    /// Whether it was told.
-    pub told: AtomicBool,
-}
-
-/// A version as a mount knows it.
-#[derive(Debug)]
-pub struct VersionNode {
-    /// The artifact.
-    pub path: ArtifactPath,
-    /// The number.
-    pub number: VersionNumber,
-    /// What it was asked for by.
-    pub selector: Selector,
-    /// Its root directory.
-    pub place: Arc<Place>,
-    /// The run in whose view it is.
-    pub used: Option<RunUse>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

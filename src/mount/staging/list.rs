@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use fuser::{Errno, FileAttr, FileHandle, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::{Errno, FileHandle, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
-use super::adapter::{DOTS, GENERATION, add_dots, dot};
-use super::drafts::{file_type, found, host, is_draft};
-use super::errno;
-use super::fs::{Found, Line};
-use super::staging_files::Staging;
+use super::fs::{found, is_draft};
+use crate::mount::attr::Attr;
+use crate::mount::kernel::{DOTS, GENERATION, add_dots, dot, file_attr, file_type, host, report};
+use crate::mount::read_only::fs::{Found, Line};
+use crate::mount::staging::files::Staging;
 use crate::staging::Listed;
 
 type Done = Result<(), Errno>;
@@ -26,7 +26,7 @@ impl Staging {
 
     fn lines(&self, ino: u64, offset: u64, each: &mut dyn FnMut(Line) -> bool) -> Done {
         let listed = self.fs.list(ino, offset.saturating_sub(DOTS), each);
-        listed.map_err(|e| errno::report("readdir", &e))
+        listed.map_err(|e| report("readdir", &e))
     }
 
     /// Answers readdir.
@@ -40,12 +40,12 @@ impl Staging {
                 !reply.add(dot, next, fuser::FileType::Directory, name)
             });
             self.lines(ino, offset, &mut |line| {
-                let FileAttr { ino: number, kind, .. } = line.found.attr;
+                let Attr { ino, kind, .. } = line.found.attr;
                 let name = OsStr::from_bytes(&line.name);
-                let taken = !reply.add(number, line.next + DOTS, kind, name);
+                let taken = !reply.add(INodeNo(ino), line.next + DOTS, file_type(kind), name);
                 // Without attributes it is no look-up; the caller takes back one not taken.
                 if taken {
-                    self.fs.forget(number.0, 1);
+                    self.fs.forget(ino, 1);
                 }
                 taken
             })
@@ -65,7 +65,8 @@ impl Staging {
         mut reply: ReplyDirectoryPlus,
     ) {
         let mut add = |found: &Found, next: u64, name: &OsStr| {
-            !reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION)
+            let attr = file_attr(&found.attr);
+            !reply.add(attr.ino, next, name, &found.ttl, &attr, GENERATION)
         };
         let listed = if is_draft(ino) {
             self.draft_entries(handle, offset, &mut |line| {

@@ -8,34 +8,23 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fuser::{
-    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, Errno, FileHandle, FileType, Filesystem, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
-use super::attr::FOR_EVER;
-use super::errno;
 use super::fs::{Found, Line, ReadFs};
-use super::workers::{Waits, Workers};
-use crate::content::external::Requester;
 use crate::content::reader::Reader;
-use crate::content::store::Space;
 use crate::error::{Kind, Result};
+use crate::mount::attr::Attr;
+use crate::mount::kernel::{
+    DOTS, GENERATION, REQUEST_MAX_BYTES, add_dots, configure, dot, ended, file_attr, file_type,
+    reply_entry, reply_found, reply_read, reply_statfs, report, requester,
+};
+use crate::mount::workers::{Waits, Workers};
 use crate::ops::prefetch::{Mode, Prefetcher};
-
-/// The generation of every inode: numbers are never used twice.
-pub const GENERATION: Generation = Generation(0);
-/// The most the kernel may ask for or send at once.
-const REQUEST_MAX_BYTES: u32 = 1 << 20;
-/// Requests the kernel may have under way in the background (readahead).
-const BACKGROUND_REQUESTS: u16 = 64;
-/// The block size `statfs` counts in.
-const STATFS_BLOCK_BYTES: u64 = 4096;
-/// Positions in a listing before the first entry: `.` and `..`.
-pub const DOTS: u64 = 2;
 
 /// A read-only mount.
 pub struct ReadOnly {
@@ -44,58 +33,6 @@ pub struct ReadOnly {
     non_blocking: Reader,
     workers: Workers,
     prefetcher: Arc<Prefetcher>,
-}
-
-/// Asks the kernel for what every mount of ours wants.
-pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
-    // Each by itself: the call refuses all when the kernel lacks one.
-    for flag in wanted.iter() {
-        if config.add_capabilities(flag).is_err() {
-            tracing::debug!("this kernel does not offer {flag:?}");
-        }
-    }
-    // The nearest the kernel allows is used when one of these is out of its bounds.
-    let _ = config.set_max_write(REQUEST_MAX_BYTES).or_else(|max| config.set_max_write(max));
-    let _ =
-        config.set_max_readahead(REQUEST_MAX_BYTES).or_else(|max| config.set_max_readahead(max));
-    let _ = config.set_max_background(BACKGROUND_REQUESTS);
-}
-
-/// Answers an entry, a name that will never be, or an error.
-pub fn reply_entry(what: &str, found: Result<Option<Found>>, reply: ReplyEntry) {
-    match found {
-        Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &attr, GENERATION),
-        // Number 0 lets the kernel remember that there is no such name.
-        Ok(None) => reply.entry(&FOR_EVER, &nothing(), GENERATION),
-        Err(e) if e.kind() == Kind::NotFound => reply.error(Errno::ENOENT),
-        Err(e) => reply.error(errno::report(what, &e)),
-    }
-}
-
-fn nothing() -> FileAttr {
-    let time = std::time::UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-/// Returns who makes a request.
-pub fn requester(request: &Request) -> Requester {
-    Requester { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 /// What is in a file, of a length that the kernel may ask for.
@@ -115,60 +52,6 @@ pub fn read_file(
     Ok(buffer)
 }
 
-/// Answers what is in a file.
-pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
-    match read {
-        Ok(bytes) => reply.data(&bytes),
-        Err(e) => reply.error(e),
-    }
-}
-
-/// Answers attributes.
-pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
-    match found {
-        Ok(Found { attr, ttl }) => reply.attr(&ttl, &attr),
-        Err(e) => reply.error(errno::report("getattr", &e)),
-    }
-}
-
-/// Answers room on the disk, and for how many files, in all and free, if that is known.
-pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: ReplyStatfs) {
-    /// Where files are not counted: a number that no program takes for "none left".
-    const FILES: u64 = 1 << 40;
-    let (files, free_files) = files.unwrap_or((FILES, FILES));
-    match space {
-        Ok(Space { free_bytes, total_bytes }) => {
-            let blocks = total_bytes / STATFS_BLOCK_BYTES;
-            let free = free_bytes / STATFS_BLOCK_BYTES;
-            let block = STATFS_BLOCK_BYTES as u32;
-            reply.statfs(blocks, free, free, files, free_files, block, 255, block);
-        }
-        Err(e) => reply.error(errno::report("statfs", &e)),
-    }
-}
-
-/// `.` or `..` in a listing with attributes: the kernel takes only number and kind.
-pub fn dot(number: u64) -> Found {
-    let mut attr = nothing();
-    (attr.ino, attr.kind) = (INodeNo(number), FileType::Directory);
-    Found { attr, ttl: Duration::ZERO }
-}
-
-/// Calls `add` with `.` and `..`, as far as they lie behind `offset` and fit.
-pub fn add_dots(
-    ino: u64,
-    parent: u64,
-    offset: u64,
-    add: &mut dyn FnMut(INodeNo, u64, &str) -> bool,
-) {
-    for (index, (number, name)) in [(ino, "."), (parent, "..")].into_iter().enumerate() {
-        let next = index as u64 + 1;
-        if next > offset && !add(INodeNo(number), next, name) {
-            return;
-        }
-    }
-}
-
 /// Fills a listing with attributes; what is in it when reading on has to wait is an answer, too.
 fn list_plus(
     fs: &ReadFs,
@@ -179,7 +62,14 @@ fn list_plus(
 ) -> Result<()> {
     let mut added = offset;
     let mut add = |found: &Found, next: u64, name: &OsStr| {
-        let full = reply.add(found.attr.ino, next, name, &found.ttl, &found.attr, GENERATION);
+        let full = reply.add(
+            INodeNo(found.attr.ino),
+            next,
+            name,
+            &found.ttl,
+            &file_attr(&found.attr),
+            GENERATION,
+        );
         added = if full { added } else { next };
         !full
     };
@@ -205,24 +95,17 @@ fn list_names(
     });
     let mut any = offset < DOTS;
     let listed = fs.list(reader, ino, offset.saturating_sub(DOTS), &mut |line: Line| {
-        let FileAttr { ino: number, kind, .. } = line.found.attr;
-        let taken = !reply.add(number, line.next + DOTS, kind, OsStr::from_bytes(&line.name));
+        let Attr { ino, kind, .. } = line.found.attr;
+        let name = OsStr::from_bytes(&line.name);
+        let taken = !reply.add(INodeNo(ino), line.next + DOTS, file_type(kind), name);
         any = any || taken;
         // Without attributes it is no look-up; one that is not taken is taken back by `list`.
         if taken {
-            fs.forget(number.0, 1);
+            fs.forget(ino, 1);
         }
         taken
     });
     if any { Ok(()) } else { listed }
-}
-
-/// Answers a listing.
-pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
-    match listed {
-        Ok(()) => ok(reply),
-        Err(e) => error(reply, errno::report("readdir", &e)),
-    }
 }
 
 impl ReadOnly {
@@ -272,9 +155,7 @@ impl Filesystem for ReadOnly {
         let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
         self.serve(Waits::Metadata, job, move |found| {
             if let Ok(Some(found)) = &found {
-                fs.version_tree(found.attr.ino.0)
-                    .into_iter()
-                    .for_each(|tree| prefetcher.seen(tree));
+                fs.version_tree(found.attr.ino).into_iter().for_each(|tree| prefetcher.seen(tree));
             }
             reply_entry("lookup", found, reply);
         });
@@ -295,7 +176,7 @@ impl Filesystem for ReadOnly {
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
-            Err(e) => reply.error(errno::report("readlink", &e)),
+            Err(e) => reply.error(report("readlink", &e)),
         }
     }
 
@@ -315,7 +196,7 @@ impl Filesystem for ReadOnly {
         reply: ReplyData,
     ) {
         self.prefetcher.read();
-        let told = |e| errno::report("read", &e);
+        let told = |e| report("read", &e);
         match read_file(&self.fs, &self.non_blocking, ino.0, offset, size) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));

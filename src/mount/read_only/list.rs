@@ -1,16 +1,8 @@
 //! Listing: projects, versions and runs, whose names come and go, and the trees of versions.
-//!
-//! A position among names that come and go is that of a name, not of a place in a list: it follows
-//! from the name alone, so a reader that goes on finds all that was there all the time, whatever
-//! was made or removed meanwhile. In a tree, which never changes, it is the number of the entry.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::description::DESCRIPTION_FILE;
-use super::fs::{Line, ReadFs, not_a_directory, version_node};
-use super::inode::Node;
-use super::table::Place;
 use crate::content::directory;
 use crate::content::reader::Reader;
 use crate::error::{Kind, Result};
@@ -18,70 +10,12 @@ use crate::model::digest::Digest;
 use crate::model::name::{ProjectName, RunId};
 use crate::model::reference::Selector;
 use crate::model::run::RunState;
+use crate::mount::inode::description::DESCRIPTION_FILE;
+use crate::mount::inode::files::Place;
+use crate::mount::inode::node::Node;
+use crate::mount::read_only::fs::{Line, ReadFs, not_a_directory, version_node};
+use crate::mount::read_only::listings::{Named, in_order};
 use crate::ops::{listing, runs};
-
-/// Listings that are kept for those who read on in them.
-const LISTINGS_KEPT: usize = 2;
-
-/// A name and what it stands for.
-pub struct Named {
-    /// Where it stands in its listing; where the next reading begins, too.
-    pub position: u64,
-    /// The name.
-    pub name: Vec<u8>,
-    /// What it stands for.
-    pub node: Node,
-}
-
-/// Where a name stands in every listing: at least 1, below 2^62.
-pub fn position(name: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
-    (u64::from_le_bytes(first) >> 2).max(1)
-}
-
-/// The names in the order of their positions.
-fn in_order(names: Vec<(Vec<u8>, Node)>) -> Vec<Named> {
-    let named = names.into_iter().map(|(name, node)| (position(&name), name, node));
-    let mut sorted: Vec<_> =
-        named.map(|(position, name, node)| Named { position, name, node }).collect();
-    sorted.sort_unstable_by(|a, b| (a.position, &a.name).cmp(&(b.position, &b.name)));
-    // Two names of one position: one of them would be passed over.
-    let mut last = 0;
-    for named in &mut sorted {
-        named.position = named.position.max(last + 1);
-        last = named.position;
-    }
-    sorted
-}
-
-/// Listings made lately: reading one of many names takes many requests.
-#[derive(Default)]
-pub struct Listings {
-    kept: Mutex<Vec<(u64, Arc<Vec<Named>>)>>,
-}
-
-impl Listings {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Arc<Vec<Named>>)>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, ino: u64) -> Option<Arc<Vec<Named>>> {
-        self.lock().iter().find(|(of, _)| *of == ino).map(|(_, names)| Arc::clone(names))
-    }
-
-    fn keep(&self, ino: u64, names: &Arc<Vec<Named>>) {
-        let mut kept = self.lock();
-        kept.retain(|(of, _)| *of != ino);
-        kept.truncate(LISTINGS_KEPT - 1);
-        kept.insert(0, (ino, Arc::clone(names)));
-    }
-
-    /// Names have moved.
-    pub fn clear(&self) {
-        self.lock().clear();
-    }
-}
 
 impl ReadFs {
     /// Calls `each` with the lines of a directory from `position` on, until it says that it is full
@@ -239,31 +173,11 @@ impl ReadFs {
 
     /// A line that did not fit was not looked up.
     fn offer(&self, line: Line, each: &mut dyn FnMut(Line) -> bool) -> bool {
-        let ino = line.found.attr.ino.0;
+        let ino = line.found.attr.ino;
         let taken = each(line);
         if !taken {
             self.forget(ino, 1);
         }
         taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn positions(names: &[String]) -> Vec<(Vec<u8>, u64)> {
-        let names = names.iter().map(|name| (name.clone().into_bytes(), Node::Runs)).collect();
-        in_order(names).into_iter().map(|named| (named.name, named.position)).collect()
-    }
-
-    #[test]
-    fn a_name_keeps_its_position_whatever_else_is_listed() {
-        let names: Vec<String> = (0..500).map(|n| format!("a:v{n}")).collect();
-        let all = positions(&names);
-        assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1));
-        assert!(all.iter().all(|(_, position)| (1..1 << 62).contains(position)));
-        let some = positions(&names[100..200]);
-        assert!(some.iter().all(|one| all.contains(one)));
     }
 }

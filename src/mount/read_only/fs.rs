@@ -6,13 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fuser::FileAttr;
-
-use super::attr::{FOR_EVER, Owner};
-use super::description::{DESCRIPTION_FILE, Description};
-use super::inode::{Node, PathTable, ROOT, RunUse, VersionNode, is_path};
-use super::list::Listings;
-use super::table::{FileNode, FileTable, Place};
 use crate::content::directory;
 use crate::content::external::Readers;
 use crate::content::reader::Reader;
@@ -22,6 +15,13 @@ use crate::model::name::{EntryName, ProjectName, RunId};
 use crate::model::reference::{ArtifactPath, Reference, Selector, parse_artifact_name};
 use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::VersionInfo;
+use crate::mount::attr::{Attr, FOR_EVER, Owner};
+use crate::mount::inode::description::{DESCRIPTION_FILE, Description};
+use crate::mount::inode::files::{FileNode, FileTable, Place};
+use crate::mount::inode::node::Node;
+use crate::mount::inode::paths::{PathTable, ROOT, is_path};
+use crate::mount::inode::version::{RunUse, VersionNode};
+use crate::mount::read_only::listings::Listings;
 use crate::ops::repository::Repository;
 use crate::ops::runs;
 
@@ -34,7 +34,7 @@ pub const NAMES_TTL: Duration = Duration::from_secs(1);
 /// An entry that was found.
 pub struct Found {
     /// Its attributes, with its number.
-    pub attr: FileAttr,
+    pub attr: Attr,
     /// How long name and attributes may be believed.
     pub ttl: Duration,
 }
@@ -385,10 +385,10 @@ pub(super) fn version_node(info: &VersionInfo, selector: Selector, run: Option<R
 }
 
 /// Replaces owner, group and mode by those of the readers of an external file.
-fn readable_by(attr: FileAttr, readers: Readers) -> FileAttr {
+fn readable_by(attr: Attr, readers: Readers) -> Attr {
     let Readers { uid, gid, perm: read } = readers;
     let run = if attr.perm & 0o111 == 0 { 0 } else { read >> 2 };
-    FileAttr { uid, gid, perm: read | run, ..attr }
+    Attr { uid, gid, perm: read | run, ..attr }
 }
 
 fn parse_name<T: std::str::FromStr>(name: &OsStr) -> Result<T> {

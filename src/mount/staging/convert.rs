@@ -2,11 +2,12 @@
 
 use std::time::UNIX_EPOCH;
 
-use fuser::{Errno, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow};
+use fuser::{FileAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow};
 use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 
-use super::adapter::GENERATION;
-use super::drafts::{DRAFT_TTL, file_attr, host};
+use super::fs::{DRAFT_TTL, attributes};
+use crate::mount::kernel::{self, GENERATION, host};
 use crate::staging::{Attr, Caller, Result, Time};
 
 /// Who asks.
@@ -30,6 +31,11 @@ pub fn time(at: TimeOrNow) -> Time {
     }
 }
 
+/// A draft's attributes as the kernel wants them.
+pub fn file_attr(attr: &Attr) -> FileAttr {
+    kernel::file_attr(&attributes(attr))
+}
+
 /// Answers a node that was looked up or made.
 pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
     match done {
@@ -46,21 +52,13 @@ pub fn empty(done: Result<()>, reply: ReplyEmpty) {
     }
 }
 
-/// The same, when it was no draft's.
-pub fn done(done: std::result::Result<(), Errno>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(e),
-    }
-}
-
 /// Answers a value of which the kernel may only have asked the length.
 pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
         Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(e) => reply.error(e),
+        Ok(_) => reply.error(host(Errno::RANGE)),
+        Err(e) => reply.error(host(e)),
     }
 }
 

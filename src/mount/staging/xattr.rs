@@ -4,14 +4,15 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use fuser::Errno;
+use rustix::io::Errno;
 
-use super::drafts::{StagingFs, host, is_draft};
-use super::errno;
-use super::inode::{Node, is_path};
 use crate::model::digest::Digest;
 use crate::model::object_kind::ObjectKind;
 use crate::model::reference::{Reference, Selector};
+use crate::mount::errno;
+use crate::mount::inode::node::Node;
+use crate::mount::inode::paths::is_path;
+use crate::mount::staging::fs::{StagingFs, is_draft};
 use crate::ops::drafts::{DraftPlace, field};
 
 /// The digest of a file of a version.
@@ -45,24 +46,24 @@ impl StagingFs {
             if let Some(place) = self.control(ino) {
                 let value = self.service.attribute(&place, field);
                 let value = value.map_err(|e| errno::report("getxattr", &e))?;
-                return value.map(String::into_bytes).ok_or(Errno::ENODATA);
+                return value.map(String::into_bytes).ok_or(Errno::NODATA);
             }
             if !is_draft(ino) && field == DIGEST {
-                let digest = self.digest(ino).ok_or(Errno::ENODATA)?;
+                let digest = self.digest(ino).ok_or(Errno::NODATA)?;
                 return Ok(digest.to_string().into_bytes());
             }
         }
         match is_draft(ino) {
-            true => self.drafts().getxattr(ino, name).map_err(host),
-            false if name.as_bytes().starts_with(b"user.") => Err(Errno::ENODATA),
-            false => Err(Errno::EOPNOTSUPP),
+            true => self.drafts().getxattr(ino, name),
+            false if name.as_bytes().starts_with(b"user.") => Err(Errno::NODATA),
+            false => Err(Errno::OPNOTSUPP),
         }
     }
 
     /// The names of all attributes, each ended by NUL.
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Errno> {
         let mut names = match is_draft(ino) {
-            true => self.drafts().listxattr(ino).map_err(host)?,
+            true => self.drafts().listxattr(ino)?,
             false => Vec::new(),
         };
         match self.control(ino) {
@@ -91,11 +92,11 @@ impl StagingFs {
             return done.map_err(|e| errno::of(e.kind()));
         }
         if !is_draft(ino) {
-            return Err(Errno::EROFS);
+            return Err(Errno::ROFS);
         }
         match value {
-            Some(value) => self.drafts().setxattr(ino, name, value, flags).map_err(host),
-            None => self.drafts().removexattr(ino, name).map_err(host),
+            Some(value) => self.drafts().setxattr(ino, name, value, flags),
+            None => self.drafts().removexattr(ino, name),
         }
     }
 }

@@ -1,0 +1,40 @@
+//! What an inode that is no file's stands for.
+
+use std::sync::Arc;
+
+use super::description::Description;
+use super::files::Place;
+use super::version::VersionNode;
+use crate::model::digest::Digest;
+use crate::model::name::{ProjectName, RunId};
+
+/// What an inode stands for.
+#[derive(Debug, Clone)]
+pub enum Node {
+    /// The mount itself.
+    Root,
+    /// `.runs`: the mount as each run sees it.
+    Runs,
+    /// The mount as a run sees it.
+    Run(RunId),
+    /// A project, as a run sees it if one is given.
+    Project(ProjectName, Option<RunId>),
+    /// The root of a version, by whichever name.
+    Version(Arc<VersionNode>),
+    /// A directory of a version.
+    Directory {
+        /// Which.
+        place: Arc<Place>,
+        /// Its tree.
+        tree: Digest,
+    },
+    /// A symlink of a version.
+    Symlink {
+        /// Where it points.
+        target: Arc<[u8]>,
+        /// The version's time.
+        time_seconds: u64,
+    },
+    /// `.artifact.json` of a version.
+    Description(Arc<Description>),
+}

@@ -1,0 +1,183 @@
+//! The kernel's shapes, as `fuser` has them, and answers that both mounts give.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{
+    Errno, FileAttr, FileType, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyData,
+    ReplyEntry, ReplyStatfs, Request,
+};
+
+use super::attr::{Attr, FOR_EVER};
+use super::errno;
+use super::read_only::fs::Found;
+use crate::content::external::Requester;
+use crate::content::store::Space;
+use crate::error::{Error, Kind, Result};
+
+/// The generation of every inode: numbers are never used twice.
+pub const GENERATION: Generation = Generation(0);
+/// The most the kernel may ask for or send at once.
+pub const REQUEST_MAX_BYTES: u32 = 1 << 20;
+/// Requests the kernel may have under way in the background (readahead).
+const BACKGROUND_REQUESTS: u16 = 64;
+/// The block size `statfs` counts in.
+const STATFS_BLOCK_BYTES: u64 = 4096;
+/// Positions in a listing before the first entry: `.` and `..`.
+pub const DOTS: u64 = 2;
+
+/// The errno of a draft operation.
+pub fn host(error: rustix::io::Errno) -> Errno {
+    Errno::from_i32(error.raw_os_error())
+}
+
+/// The errno of an error that a reader meets, which is reported.
+pub fn report(what: &str, error: &Error) -> Errno {
+    host(errno::report(what, error))
+}
+
+/// The kind of a host's file.
+pub fn file_type(kind: rustix::fs::FileType) -> FileType {
+    use rustix::fs::FileType as Host;
+    match kind {
+        Host::Directory => FileType::Directory,
+        Host::Symlink => FileType::Symlink,
+        Host::Fifo => FileType::NamedPipe,
+        Host::Socket => FileType::Socket,
+        Host::CharacterDevice => FileType::CharDevice,
+        Host::BlockDevice => FileType::BlockDevice,
+        Host::RegularFile | Host::Unknown => FileType::RegularFile,
+    }
+}
+
+/// Attributes as the kernel wants them.
+pub fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size_bytes,
+        blocks: attr.blocks,
+        atime: attr.atime,
+        mtime: attr.mtime,
+        ctime: attr.ctime,
+        crtime: UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.perm,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: attr.block_bytes,
+        flags: 0,
+    }
+}
+
+/// Asks the kernel for what every mount of ours wants.
+pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
+    // Each by itself: the call refuses all when the kernel lacks one.
+    for flag in wanted.iter() {
+        if config.add_capabilities(flag).is_err() {
+            tracing::debug!("this kernel does not offer {flag:?}");
+        }
+    }
+    // The nearest the kernel allows is used when one of these is out of its bounds.
+    let _ = config.set_max_write(REQUEST_MAX_BYTES).or_else(|max| config.set_max_write(max));
+    let _ =
+        config.set_max_readahead(REQUEST_MAX_BYTES).or_else(|max| config.set_max_readahead(max));
+    let _ = config.set_max_background(BACKGROUND_REQUESTS);
+}
+
+/// Returns who makes a request.
+pub fn requester(request: &Request) -> Requester {
+    Requester { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+/// Answers an entry, a name that will never be, or an error.
+pub fn reply_entry(what: &str, found: Result<Option<Found>>, reply: ReplyEntry) {
+    match found {
+        Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
+        // Number 0 lets the kernel remember that there is no such name.
+        Ok(None) => reply.entry(&FOR_EVER, &file_attr(&nothing()), GENERATION),
+        Err(e) if e.kind() == Kind::NotFound => reply.error(Errno::ENOENT),
+        Err(e) => reply.error(report(what, &e)),
+    }
+}
+
+fn nothing() -> Attr {
+    let time = UNIX_EPOCH;
+    Attr {
+        ino: 0,
+        size_bytes: 0,
+        blocks: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        kind: rustix::fs::FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        block_bytes: 0,
+    }
+}
+
+/// Answers what is in a file.
+pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
+    match read {
+        Ok(bytes) => reply.data(&bytes),
+        Err(e) => reply.error(e),
+    }
+}
+
+/// Answers attributes.
+pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
+    match found {
+        Ok(Found { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
+        Err(e) => reply.error(report("getattr", &e)),
+    }
+}
+
+/// Answers room on the disk, and for how many files, in all and free, if that is known.
+pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: ReplyStatfs) {
+    /// Where files are not counted: a number that no program takes for "none left".
+    const FILES: u64 = 1 << 40;
+    let (files, free_files) = files.unwrap_or((FILES, FILES));
+    match space {
+        Ok(Space { free_bytes, total_bytes }) => {
+            let blocks = total_bytes / STATFS_BLOCK_BYTES;
+            let free = free_bytes / STATFS_BLOCK_BYTES;
+            let block = STATFS_BLOCK_BYTES as u32;
+            reply.statfs(blocks, free, free, files, free_files, block, 255, block);
+        }
+        Err(e) => reply.error(report("statfs", &e)),
+    }
+}
+
+/// `.` or `..` in a listing with attributes: the kernel takes only number and kind.
+pub fn dot(number: u64) -> Found {
+    let mut attr = nothing();
+    (attr.ino, attr.kind) = (number, rustix::fs::FileType::Directory);
+    Found { attr, ttl: Duration::ZERO }
+}
+
+/// Calls `add` with `.` and `..`, as far as they lie behind `offset` and fit.
+pub fn add_dots(
+    ino: u64,
+    parent: u64,
+    offset: u64,
+    add: &mut dyn FnMut(INodeNo, u64, &str) -> bool,
+) {
+    for (index, (number, name)) in [(ino, "."), (parent, "..")].into_iter().enumerate() {
+        let next = index as u64 + 1;
+        if next > offset && !add(INodeNo(number), next, name) {
+            return;
+        }
+    }
+}
+
+/// Answers a listing.
+pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
+    match listed {
+        Ok(()) => ok(reply),
+        Err(e) => error(reply, report("readdir", &e)),
+    }
+}
