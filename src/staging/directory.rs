@@ -6,7 +6,6 @@
 //! as they are not covered; then what only the host has, by number, with the host's cookies of
 //! the last some thousand remembered.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -17,16 +16,15 @@ use rustix::fs::{FileType, OFlags, RawDir, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::Result;
+use super::drafts::Drafts;
 use super::lower::{entry, errno_of};
+use super::open_directory::{Above, DirectoryHandle};
 use super::overlay::is_whiteout;
-use super::scratch::Drafts;
 use crate::model::digest::Digest;
 use crate::model::tree::Target;
 
 /// Entries asked of the host at once, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
-/// Positions remembered: more than fit into the longest answer.
-const REMEMBERED: usize = 16_384;
 /// Positions of `.` and `..` in a listing that has a tree below.
 const DOTS: u64 = 2;
 
@@ -40,43 +38,6 @@ pub struct Listed {
     pub kind: FileType,
     /// Where the next entry is.
     pub next: u64,
-}
-
-/// An open directory.
-pub struct DirectoryHandle {
-    node: u64,
-    tree: Option<Digest>,
-    /// Reading moves its position. Opened late when there is no directory on the host yet.
-    upper: Mutex<Option<OwnedFd>>,
-    above: Mutex<Above>,
-}
-
-/// Where in the host's part of a listing somebody is.
-#[derive(Default)]
-struct Above {
-    /// Number of an entry and the host's cookie of it, ascending.
-    known: VecDeque<(u64, u64)>,
-}
-
-impl Above {
-    /// The nearest position at or before `number`.
-    fn near(&self, number: u64) -> (u64, u64) {
-        let behind = self.known.partition_point(|(at, _)| *at <= number);
-        match behind.checked_sub(1).and_then(|index| self.known.get(index)) {
-            Some(&near) => near,
-            None => (0, 0),
-        }
-    }
-
-    fn remember(&mut self, number: u64, cookie: u64) {
-        if self.known.back().is_some_and(|(last, _)| *last >= number) {
-            return;
-        }
-        if self.known.len() >= REMEMBERED {
-            self.known.pop_front();
-        }
-        self.known.push_back((number, cookie));
-    }
 }
 
 type Each<'a> = &'a mut dyn FnMut(Listed) -> bool;

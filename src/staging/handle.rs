@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::base_xattr::ContentXattr;
-use super::directory::DirectoryHandle;
 use super::freeze::DraftKey;
+use super::open_directory::DirectoryHandle;
 use crate::model::tree::Content;
 
 /// Descriptors left for everything else: packs, sockets, the registry.

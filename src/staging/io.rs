@@ -13,9 +13,9 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::base_xattr::ContentXattr;
+use super::drafts::Drafts;
 use super::handle::{Inode, OpenMode};
 use super::lower::{Lower, errno_of};
-use super::scratch::Drafts;
 use crate::model::tree::Content;
 
 /// "Copied" at once: what a reply can tell, in whole blocks.

@@ -5,17 +5,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::Result;
-use super::base_xattr::ContentXattr;
-use super::freeze::DraftKey;
-use super::handle::{Handle, OpenInode, OpenMode};
-use super::node::Body;
-use super::overlay::{STANDS_FOR_ZERO, Seen, is_directory, is_whiteout};
-use super::posix::{Attr, Caller, open_again};
-use super::scratch::Drafts;
+use super::drafts::Drafts;
+use super::overlay::{STANDS_FOR_ZERO, Seen, is_directory};
+use super::posix::{Attr, Caller};
 use crate::model::name::EntryName;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::{Content, Target};
@@ -23,27 +19,12 @@ use crate::model::tree::{Content, Target};
 /// Removing the last name of a longer file frees so many extents that nobody shall wait for it.
 const SLOW_TO_FREE_BYTES: i64 = 16 << 20;
 
-/// Set-user-id and set-group-id.
-const SET_ID_BITS: u32 = 0o6000;
-
-/// A file that was opened.
-pub struct Opened {
-    /// The number of the handle.
-    pub handle: u64,
-    /// The host's file, when it is all there is: the kernel may use it directly.
-    pub plain: Option<Arc<File>>,
-    /// The content it stands on, if any.
-    pub content: Option<Content>,
-    /// Whether it has a set-id bit, which the kernel takes away when somebody writes through its cache.
-    pub set_id: bool,
-}
-
 /// Who owns what is made, when this process may give it away.
 #[derive(Clone, Copy)]
-struct Owner {
-    given: Option<(u32, u32)>,
+pub(super) struct Owner {
+    pub(super) given: Option<(u32, u32)>,
     /// A new directory hands its group down, as the one above does.
-    inherits: bool,
+    pub(super) inherits: bool,
 }
 
 impl Drafts {
@@ -169,7 +150,7 @@ impl Drafts {
     }
 
     /// Makes a name as [`Drafts::make`] does, for a caller that already holds the draft's gate.
-    fn make_in_change(
+    pub(super) fn make_in_change(
         &self,
         (parent, name): (u64, &OsStr),
         caller: Caller,
@@ -372,211 +353,6 @@ impl Drafts {
             Ok(file) => Ok(self.lock_nodes().keep(stat.st_ino, file)),
             Err(e) if known => Err(e),
             Err(_) => Ok(None),
-        }
-    }
-
-    /// Opens a file; `flags` are those of open(2).
-    ///
-    /// # Errors
-    /// What the host says; ENFILE when too many are open.
-    pub fn open_file(&self, id: u64, caller: Caller, flags: OFlags) -> Result<Opened> {
-        let mode = OpenMode::of(flags);
-        let writes = mode == OpenMode::Write;
-        let truncates = flags.contains(OFlags::TRUNC);
-        // The kernel refuses to write to a program that runs; but what is opened for reading and cut
-        // off it lets us cut off before it looks.
-        if truncates && self.handles.runs(id) {
-            return Err(Errno::TXTBSY);
-        }
-        let _change = (writes || truncates).then(|| self.change(id)).transpose()?;
-        if writes || truncates {
-            let parents = self.lock_nodes().parents(id);
-            parents.into_iter().try_for_each(|parent| self.ensure_upper(parent))?;
-            if self.lock_nodes().path(id).is_ok() {
-                self.copy_up_node(id)?;
-            }
-        }
-        let _names = self.shared(id)?;
-        let (path, draft, body) = {
-            let nodes = self.lock_nodes();
-            (nodes.named(id), nodes.draft(id)?, nodes.body(id)?)
-        };
-        if let Body::Lower(target) = body {
-            let Target::File { content, .. } = target else { return Err(Errno::INVAL) };
-            let inode = self.handles.share(id, || Ok(ContentXattr::whole(content)))?;
-            let handle = Handle { file: None, inode, node: id, draft, mode, pid: caller.pid };
-            let handle = self.handles.add_file(handle)?;
-            return Ok(Opened { handle, plain: None, content: Some(content), set_id: false });
-        }
-        let access = flags & (OFlags::WRONLY | OFlags::RDWR);
-        let open = |access| match &path {
-            Ok(path) => self.open_upper(path, access),
-            Err(_) => open_again(&*self.nameless(id, None)?, access),
-        };
-        let file = open(access);
-        // Replaced or removed a moment ago: the kernel looks its path up anew.
-        let file = file.map_err(|e| if e == Errno::NOENT { Errno::STALE } else { e })?;
-        let opened = self.keep(file, id, draft, mode, caller)?;
-        if truncates {
-            // What is opened only for reading is cut off all the same.
-            let done = open(OFlags::WRONLY).and_then(|file| self.truncate(id, &file, 0));
-            if let Err(e) = done {
-                self.release(opened.handle);
-                return Err(e);
-            }
-            let handle = self.handles.file(opened.handle)?;
-            return Ok(Opened { plain: handle.file.clone(), content: None, ..opened });
-        }
-        Ok(opened)
-    }
-
-    fn keep(
-        &self,
-        file: File,
-        node: u64,
-        draft: DraftKey,
-        mode: OpenMode,
-        caller: Caller,
-    ) -> Result<Opened> {
-        let size = || Ok(rustix::fs::fstat(&file)?.st_size as u64);
-        let inode = self.handles.share(node, || ContentXattr::of(&file, size()?))?;
-        self.keep_shared(Arc::new(file), inode, node, draft, mode, caller)
-    }
-
-    fn keep_shared(
-        &self,
-        file: Arc<File>,
-        inode: Arc<OpenInode>,
-        node: u64,
-        draft: DraftKey,
-        mode: OpenMode,
-        caller: Caller,
-    ) -> Result<Opened> {
-        // A frozen draft's file may become a pack's: nothing but this process may use it then.
-        let set_id = rustix::fs::fstat(&file)?.st_mode & SET_ID_BITS != 0;
-        let content = inode.read().xattr.map(|xattr| xattr.content);
-        let plain = content.is_none() && !self.gates.is_frozen(&draft);
-        let plain = plain.then(|| Arc::clone(&file));
-        let key = Arc::clone(&draft);
-        let handle = Handle { file: Some(file), inode, node, draft, mode, pid: caller.pid };
-        let number = self.handles.add_file(handle)?;
-        if mode == OpenMode::Write {
-            self.gates.add_writer(&key);
-        }
-        Ok(Opened { handle: number, plain, content, set_id })
-    }
-
-    /// Makes a file and opens it.
-    ///
-    /// # Errors
-    /// What the host says; ENFILE when too many are open.
-    pub fn create_file(
-        &self,
-        parent: u64,
-        name: &OsStr,
-        caller: Caller,
-        mode: u32,
-        flags: OFlags,
-    ) -> Result<(Attr, Opened)> {
-        let access = flags & (OFlags::WRONLY | OFlags::RDWR);
-        let mut made = None;
-        // Held until the writer is counted: a commit between the two would take the file for finished.
-        let change = self.change(parent)?;
-        let attr = self.make_in_change((parent, name), caller, false, |path, owner| {
-            made = Some(self.create_at(path, access, owner, mode)?);
-            Ok(())
-        });
-        let attr = match (attr, made.is_some()) {
-            // Somebody else made it a moment ago.
-            (Err(Errno::EXIST), false) if !flags.contains(OFlags::EXCL) => {
-                drop(change);
-                let attr = self.lookup(parent, name)?;
-                return match self.open_file(attr.id, caller, flags) {
-                    Ok(opened) => Ok((self.getattr(attr.id, None)?, opened)),
-                    Err(e) => {
-                        self.forget(attr.id, 1);
-                        Err(e)
-                    }
-                };
-            }
-            (attr, _) => attr?,
-        };
-        let file = made.ok_or(Errno::IO)?;
-        let draft = self.lock_nodes().draft(parent)?;
-        // New: it stands on nothing, and nobody has it open.
-        let opened = self.handles.share(attr.id, || Ok(None)).and_then(|inode| {
-            self.keep_shared(Arc::new(file), inode, attr.id, draft, OpenMode::of(flags), caller)
-        });
-        drop(change);
-        if opened.is_err() {
-            self.forget(attr.id, 1);
-        }
-        Ok((attr, opened?))
-    }
-
-    fn create_at(&self, path: &Path, access: OFlags, owner: Owner, mode: u32) -> Result<File> {
-        let make = access | OFlags::CREATE | OFlags::EXCL;
-        let mine = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let keeps = owner.given.is_none_or(|given| given == mine) && !owner.inherits;
-        if keeps && mode & (self.umask | 0o7000) == 0 {
-            // Nothing to give away, and nothing our own umask takes: one call does it.
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            return self.upper.open_at(path, make, mode);
-        }
-        let private = Mode::from_raw_mode(0o600);
-        let file = self.upper.open_at(path, make, private)?;
-        let given = owner.given.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
-        let settled = match given {
-            Some((uid, gid)) => rustix::fs::fchown(&file, Some(uid), Some(gid)),
-            None => Ok(()),
-        };
-        let settled =
-            settled.and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)));
-        if let Err(e) = settled {
-            self.upper.unlink(path)?;
-            return Err(e);
-        }
-        Ok(file)
-    }
-
-    /// Puts what stands for `target` under a name, in place of what the draft shows there; for
-    /// taking a path back to what it was.
-    ///
-    /// # Errors
-    /// What the host says.
-    pub(super) fn restore_entry(&self, parent: u64, name: &OsStr, target: &Target) -> Result<()> {
-        self.ensure_upper(parent)?;
-        let left;
-        {
-            let _names = self.exclusive(parent)?;
-            let (path, draft) = {
-                let nodes = self.lock_nodes();
-                (nodes.entry(parent, name)?, nodes.draft(parent)?)
-            };
-            let stat = self.lower_stat(&draft, target)?;
-            let part = self.work_path();
-            self.build(&part, target, &stat)?;
-            left = match self.stat(&path) {
-                Ok(before) => {
-                    drop(self.hold(&Seen::Upper(before), &path)?);
-                    self.upper.rename_with(&part, &path, RenameFlags::EXCHANGE)?;
-                    let gone = is_directory(&before) || before.st_nlink <= 1;
-                    if !is_whiteout(&before) {
-                        self.lock_nodes().unlink(parent, name, before.st_ino, gone);
-                    }
-                    Some(part)
-                }
-                Err(Errno::NOENT) => {
-                    self.upper.rename(&part, &path)?;
-                    self.lock_nodes().unlink_lower(parent, name);
-                    None
-                }
-                Err(e) => return Err(e),
-            };
-        }
-        match left {
-            Some(part) => self.sweep_work(&part),
-            None => Ok(()),
         }
     }
 }

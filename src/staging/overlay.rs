@@ -19,10 +19,10 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::base_xattr::{ContentXattr, TreeXattr};
+use super::drafts::{Drafts, WORK};
 use super::freeze::DraftKey;
 use super::lower::{self, errno_of};
 use super::node::{Body, Step};
-use super::scratch::{Drafts, WORK};
 use crate::model::digest::Digest;
 use crate::model::tree::Target;
 

@@ -10,11 +10,11 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::base_xattr::ContentXattr;
+use super::drafts::Drafts;
 use super::freeze::Change;
 use super::handle::OpenMode;
 use super::names_lock::{Moving, Still};
 use super::node::{Body, Nodes};
-use super::scratch::Drafts;
 use crate::model::tree::{Content, Target};
 
 /// Who asks.

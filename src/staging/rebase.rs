@@ -14,10 +14,10 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::base_xattr::{ContentXattr, OWN_PREFIX, TreeXattr};
+use super::drafts::Drafts;
 use super::in_use::is_used_elsewhere;
 use super::io::is_all_hole;
 use super::overlay::is_whiteout;
-use super::scratch::Drafts;
 use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Content;

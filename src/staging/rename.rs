@@ -7,9 +7,9 @@ use rustix::fs::{Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::Result;
+use super::drafts::Drafts;
 use super::names::last_name;
 use super::overlay::{Seen, is_directory, is_whiteout};
-use super::scratch::Drafts;
 
 impl Drafts {
     /// Moves a name; `flags` are those of renameat2(2).

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::Result;
 use super::base_xattr::OWN_PREFIX;
+use super::drafts::Drafts;
 use super::node::Body;
-use super::scratch::Drafts;
 use super::upper::Placed;
 
 /// The longest value, and the longest list of names, of extended attributes (xattr(7)).

@@ -1,0 +1,112 @@
+//! What keeps a draft from being changed, and who changes it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::drafts::{Drafts, TREE};
+use super::freeze::{Change, DraftKey, Frozen};
+use crate::error::{Error, Kind, Result};
+use crate::model::reference::ArtifactPath;
+
+/// What a refusal says that ends when somebody closes a file.
+pub const BEING_WRITTEN: &str = "is being written";
+
+impl Drafts {
+    /// Returns whether any draft is frozen.
+    pub fn any_frozen(&self) -> bool {
+        self.gates.any_frozen()
+    }
+
+    /// Whether what changes this node has to wait.
+    pub fn is_frozen(&self, id: u64) -> bool {
+        self.any_frozen() && self.draft_of(id).is_ok_and(|draft| self.gates.is_frozen(&draft))
+    }
+
+    /// Begins a change of a draft.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] while it is being committed.
+    pub fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
+        self.gates.change(&Arc::new(key.clone())).map_err(|e| match e {
+            rustix::io::Errno::IO => {
+                Error::new(Kind::Corrupt, format!("draft {key} cannot be changed")).hint(
+                    "`artifactfs status` says why; it can be changed again after that is mended \
+                     and mounted anew",
+                )
+            }
+            _ => Error::new(Kind::Conflict, format!("draft {key} is being committed"))
+                .hint("try again when that is done"),
+        })
+    }
+
+    /// When a draft was last changed, as far as this process saw.
+    pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
+        self.gates.touched(key)
+    }
+
+    /// Refuses every change of a draft until it is put right.
+    pub fn seal(&self, key: &ArtifactPath) {
+        self.gates.seal(&Arc::new(key.clone()));
+    }
+
+    /// The draft is put right.
+    pub fn unseal(&self, key: &ArtifactPath) {
+        self.gates.unseal(&Arc::new(key.clone()));
+    }
+
+    /// The draft is taken for changed now.
+    pub fn touch(&self, key: &ArtifactPath) {
+        self.gates.touch(&Arc::new(key.clone()));
+    }
+
+    /// Whether somebody has files of the draft open for writing.
+    pub fn has_writers(&self, key: &ArtifactPath) -> bool {
+        !self.handles.writers(&Arc::new(key.clone())).is_empty()
+    }
+
+    /// Freezes a draft, after waiting up to `wait` for its writers to close their files.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] without such a draft; [`Kind::Conflict`] that names the processes.
+    pub fn freeze(&self, key: &ArtifactPath, wait: Duration) -> Result<Frozen> {
+        if !self.exists(key)? {
+            return Err(Error::new(Kind::NotFound, format!("no draft {key}"))
+                .hint("`artifactfs draft ls` lists the drafts"));
+        }
+        let key: DraftKey = Arc::new(key.clone());
+        self.gates.wait_quiet(&key, wait);
+        self.gates.freeze(&key).map_err(|_| {
+            let writers = self.writers(&key);
+            let what = match writers.as_slice() {
+                [] => format!("draft {key} is being committed"),
+                some => format!("draft {key} {BEING_WRITTEN}: {}", some.join(", ")),
+            };
+            Error::new(Kind::Conflict, what).hint("try again when that is done")
+        })
+    }
+
+    /// `process 17 (python3) has a/b open`, for each file open for writing.
+    fn writers(&self, key: &DraftKey) -> Vec<String> {
+        let skip = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect::<PathBuf>();
+        let writers = self.handles.writers(key).into_iter().map(|(pid, node)| {
+            let path = match self.lock_nodes().path(node) {
+                Ok(path) => path.strip_prefix(&skip).unwrap_or(&path).display().to_string(),
+                Err(_) => "a file that was removed".to_owned(),
+            };
+            let (pid, name) = process_of(pid);
+            format!("process {pid} ({name}) has {path} open")
+        });
+        writers.collect()
+    }
+}
+
+/// Process and name of a thread: the kernel tells threads (proc_pid_status(5)).
+fn process_of(thread: u32) -> (u32, String) {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let process = field("Tgid:").and_then(|text| text.parse().ok()).unwrap_or(thread);
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    (process, name.trim().to_owned())
+}

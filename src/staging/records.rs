@@ -1,0 +1,79 @@
+//! Reading and keeping the records of drafts.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::base_xattr::TreeXattr;
+use super::drafts::Drafts;
+use super::record::{DraftRecord, RECORD_FORMAT};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::reference::ArtifactPath;
+
+const RECORD: &str = "draft.json";
+
+impl Drafts {
+    /// What is kept about a draft. Without a record it stands on nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for a record of a shape that this release does not know, and for one that
+    /// is missing though the draft stands on a version; what the host says.
+    pub fn record(&self, key: &ArtifactPath) -> Result<DraftRecord> {
+        let path = self.folder(key).join(RECORD);
+        let unread = |what: String| {
+            Error::new(
+                Kind::Corrupt,
+                format!("the record of draft {key} {what}: {}", path.display()),
+            )
+            .hint(
+                "put the record back, or mount with the release that wrote it; \
+                       `artifactfs draft discard` throws the draft away",
+            )
+        };
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return match TreeXattr::of(&self.tree_path(key)) {
+                    Ok(Some(_)) => Err(unread("is missing".to_owned())),
+                    Ok(None) | Err(rustix::io::Errno::NOENT) => Ok(DraftRecord::default()),
+                    Err(e) => {
+                        Err(Error::io(format!("cannot read the mark of draft {key}"), e.into()))
+                    }
+                };
+            }
+            Err(e) => return Err(Error::io(format!("cannot read {}", path.display()), e)),
+        };
+        let record: DraftRecord =
+            serde_json::from_slice(&text).map_err(|e| unread(format!("cannot be read ({e})")))?;
+        if record.format > RECORD_FORMAT {
+            let newer =
+                format!("has format {}, and this release knows {RECORD_FORMAT}", record.format);
+            return Err(unread(newer));
+        }
+        Ok(record)
+    }
+
+    /// Keeps it, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_record(&self, key: &ArtifactPath, record: &DraftRecord) -> Result<()> {
+        let folder = self.folder(key);
+        let record = DraftRecord { format: RECORD_FORMAT, ..record.clone() };
+        let text = serde_json::to_vec(&record).expect("a record is plain text");
+        let part = folder.join("draft.json.new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&part)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&part, folder.join(RECORD))
+        };
+        write().at("write", &folder.join(RECORD))?;
+        sync_directory(&folder)
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).at("sync", path)
+}

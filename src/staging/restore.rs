@@ -1,0 +1,82 @@
+//! Taking a path of a draft back to what it was.
+
+use std::ffi::OsStr;
+
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+
+use super::Result;
+use super::drafts::Drafts;
+use super::overlay::{Seen, is_directory, is_whiteout};
+use crate::model::name::EntryName;
+use crate::model::reference::ArtifactPath;
+use crate::model::tree::Target;
+
+impl Drafts {
+    /// Puts what stands for `target` at `path`, in place of what the draft has there.
+    ///
+    /// # Errors
+    /// ENOENT when a directory above it is not there, EBUSY while the draft is being committed.
+    pub fn restore(&self, key: &ArtifactPath, path: &[EntryName], target: &Target) -> Result<()> {
+        let Some((name, above)) = path.split_last() else {
+            return Err(Errno::INVAL);
+        };
+        let mut held = vec![self.root_of(key)?.id];
+        let done = (|| {
+            let _change = self.change(held[0])?;
+            for name in above {
+                let parent = *held.last().expect("it begins with the root");
+                let found = self.lookup(parent, name.as_os_str())?;
+                held.push(found.id);
+                if !is_directory(&found.stat) {
+                    return Err(Errno::NOTDIR);
+                }
+            }
+            let parent = *held.last().expect("it begins with the root");
+            self.restore_entry(parent, name.as_os_str(), target)
+        })();
+        held.into_iter().for_each(|id| self.forget(id, 1));
+        done
+    }
+
+    /// Puts what stands for `target` under a name, in place of what the draft shows there; for
+    /// taking a path back to what it was.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn restore_entry(&self, parent: u64, name: &OsStr, target: &Target) -> Result<()> {
+        self.ensure_upper(parent)?;
+        let left;
+        {
+            let _names = self.exclusive(parent)?;
+            let (path, draft) = {
+                let nodes = self.lock_nodes();
+                (nodes.entry(parent, name)?, nodes.draft(parent)?)
+            };
+            let stat = self.lower_stat(&draft, target)?;
+            let part = self.work_path();
+            self.build(&part, target, &stat)?;
+            left = match self.stat(&path) {
+                Ok(before) => {
+                    drop(self.hold(&Seen::Upper(before), &path)?);
+                    self.upper.rename_with(&part, &path, RenameFlags::EXCHANGE)?;
+                    let gone = is_directory(&before) || before.st_nlink <= 1;
+                    if !is_whiteout(&before) {
+                        self.lock_nodes().unlink(parent, name, before.st_ino, gone);
+                    }
+                    Some(part)
+                }
+                Err(Errno::NOENT) => {
+                    self.upper.rename(&part, &path)?;
+                    self.lock_nodes().unlink_lower(parent, name);
+                    None
+                }
+                Err(e) => return Err(e),
+            };
+        }
+        match left {
+            Some(part) => self.sweep_work(&part),
+            None => Ok(()),
+        }
+    }
+}
