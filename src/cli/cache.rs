@@ -5,8 +5,9 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::output::{Bar, bytes, table};
-use super::{Context, access, connect, exit, parse};
+use super::{access, connect, exit};
 use artifactfs::content::cache::Cache;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;

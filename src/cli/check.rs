@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::context::{Context, parse};
 use super::output::{Bar, bytes};
-use super::stream::{Stream, name_in_json};
-use super::{Context, connect, exit, parse};
+use super::stream::Stream;
+use super::text::name_in_json;
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::difference::{Change, Difference};
 use artifactfs::model::reference::Reference;

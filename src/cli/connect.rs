@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Context;
+use super::context::Context;
 use artifactfs::config::{Origin, Setting};
 use artifactfs::error::{Kind, Result};
 use artifactfs::ops::repository::{Layout, Repository};

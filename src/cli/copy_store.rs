@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::output::{Bar, bytes};
 use super::repo::store_options;
-use super::{Context, connect, exit, parse};
+use super::{connect, exit};
 use artifactfs::content::options::StoreOptions;
 use artifactfs::content::store::{Store, StoreUrl, refuse_secrets};
 use artifactfs::daemon::daemons;

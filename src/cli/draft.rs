@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::list::{Place, path_within};
 use super::output::{bytes, table};
 use super::properties::Properties;
-use super::stream::name_in_json;
-use super::{Context, connect, exit, parse};
+use super::text::name_in_json;
+use super::{connect, exit};
 use artifactfs::daemon::{drafts, read_drafts};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::difference::Difference;
@@ -222,7 +223,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
             let reference: Reference = parse(&reference)?;
             let repository = Arc::new(connect::open_repository(context)?);
             let reference =
-                super::runs::used(context, &*repository.registry, reference)?.reference();
+                super::used::used(context, &*repository.registry, reference)?.reference();
             let DraftAnswer::Begun(path) = drafts(repository)?.call(DraftCall::Begin(reference))?
             else {
                 return Err(unexpected());

@@ -3,10 +3,11 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::context::{Context, parse, parse_all};
 use super::output::{artifact, table, version};
 use super::properties::{description, metadata};
 use super::select::{Where, change, references};
-use super::{Context, connect, exit, parse, parse_all};
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::json::parse_or_text;
 use artifactfs::model::name::{self, VersionNumber};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::output::{Bar, bytes};
-use super::{Context, connect, exit, parse};
+use super::{connect, exit};
 use artifactfs::error::Result;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::get::{Externals, get_with};
@@ -31,7 +32,7 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let filters = Filters::new(&verb.include, &[])?;
     let repository = connect::open_repository(context)?;
-    let info = super::runs::used(context, &*repository.registry, reference)?;
+    let info = super::used::used(context, &*repository.registry, reference)?;
     // No colon: the folder may become part of PYTHONPATH or of another list that colons part.
     let name = format!("{}@{}", info.path.artifact, info.number);
     let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));

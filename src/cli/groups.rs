@@ -3,9 +3,10 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::context::{Context, parse};
 use super::output::{age, bytes, table};
 use super::properties::Properties;
-use super::{Context, connect, exit, parse};
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::GroupName;
 use artifactfs::model::new_version::NewVersion;

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::runs::{run_json, run_row};
-use super::{Context, connect, exit, parse};
+use super::context::{Context, parse};
+use super::run_output::{run_json, run_row};
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::run::RunInfo;

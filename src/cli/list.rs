@@ -7,9 +7,11 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::context::{Context, parse, parse_all};
 use super::output::{age, artifact, bytes, joined, remarks, table, version};
-use super::stream::{Stream, name_in_json};
-use super::{Context, connect, exit, parse, parse_all};
+use super::stream::Stream;
+use super::text::name_in_json;
+use super::{connect, exit};
 use artifactfs::content::directory::{each_entry, resolve};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::digest::Digest;

@@ -7,6 +7,7 @@ mod access;
 mod cache;
 mod check;
 mod connect;
+mod context;
 mod copy_store;
 mod draft;
 mod edit;
@@ -22,13 +23,16 @@ mod put;
 mod remove;
 mod repo;
 mod run;
+mod run_output;
 mod runs;
 mod select;
 mod stats;
 mod stream;
 mod sweep;
 mod table;
+mod text;
 mod umount;
+mod used;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -36,12 +40,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use artifactfs::config::{self, Setting};
-use artifactfs::content::options::StoreOptions;
+use artifactfs::config;
 use artifactfs::daemon::process;
 use artifactfs::error::Result;
-use artifactfs::model::name::RunId;
-use artifactfs::ops::runs::RUN_VARIABLE;
+use context::Context;
 use output::Output;
 
 /// Versions of datasets and models as read-only directories.
@@ -150,27 +152,6 @@ enum Verb {
     Status(repo::Status),
 }
 
-/// What a verb works with.
-struct Context {
-    repo: Setting<PathBuf>,
-    access: StoreOptions,
-    /// Whether somebody said where the cache is.
-    cache_named: bool,
-    output: Output,
-    /// How often `-v` was given.
-    verbose: u8,
-}
-
-impl Context {
-    /// The run that this command belongs to, by the environment.
-    fn run(&self) -> Result<Option<RunId>> {
-        match std::env::var(RUN_VARIABLE) {
-            Ok(text) if !text.is_empty() => parse(&text).map(Some),
-            _ => Ok(None),
-        }
-    }
-}
-
 /// Runs the command line; every error ends here.
 pub fn run() -> ExitCode {
     process::set_up_signals();
@@ -249,21 +230,4 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Watchdog(verb) => watchdog::watchdog(&verb),
         Verb::Status(verb) => repo::status(&context, verb),
     }
-}
-
-/// Parses a name, so that a bad one gets its own exit code and not that of a usage error.
-fn parse<T>(text: &str) -> Result<T>
-where
-    T: std::str::FromStr,
-    artifactfs::error::Error: From<T::Err>,
-{
-    Ok(text.parse()?)
-}
-
-fn parse_all<T>(texts: &[String]) -> Result<Vec<T>>
-where
-    T: std::str::FromStr,
-    artifactfs::error::Error: From<T::Err>,
-{
-    texts.iter().map(|text| parse(text)).collect()
 }

@@ -12,7 +12,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, connect, exit};
+use super::context::Context;
+use super::{connect, exit};
 use artifactfs::content::cache::Cache;
 use artifactfs::content::options::StoreOptions;
 use artifactfs::daemon::{Daemon, MountRequest, process};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::stream::harmless;
+use super::text::harmless;
 use artifactfs::error::{Error, Result};
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::time::Timestamp;

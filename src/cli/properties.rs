@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Context, parse, parse_all};
+use super::context::{Context, parse, parse_all};
 use artifactfs::error::{IoContext, Result};
 use artifactfs::model::metadata::Metadata;
 use artifactfs::model::new_version::NewVersion;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::context::{Context, parse, parse_all};
 use super::output::{Bar, bytes};
 use super::properties::Properties;
-use super::{Context, connect, exit, parse, parse_all};
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::ops::put::Upsert;

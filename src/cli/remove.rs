@@ -3,9 +3,10 @@
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::output::{bytes, table};
 use super::select::parse_scope;
-use super::{Context, connect, exit, parse};
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::time::Timestamp;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::output::{bytes, table};
-use super::{Context, connect, draft, exit, groups, parse, stats};
+use super::{connect, draft, exit, groups, stats};
 use artifactfs::content::store::StoreUrl;
 use artifactfs::daemon::{DaemonRecord, Running};
 use artifactfs::error::{Error, Kind, Result};

@@ -3,15 +3,14 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::{age, table};
-use super::{Context, connect, exit, parse, parse_all};
+use super::context::{Context, parse, parse_all};
+use super::output::table;
+use super::run_output::{edge_lines, edges_json, run_json, run_row};
+use super::{connect, exit};
 use artifactfs::error::Result;
 use artifactfs::model::name::{ProjectName, RunId};
-use artifactfs::model::reference::Reference;
-use artifactfs::model::run::{Edge, MetricRow, RunInfo, number, parse_setting};
-use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::runs::{self, use_version};
-use artifactfs::registry::Registry;
+use artifactfs::model::run::{MetricRow, RunInfo, number, parse_setting};
+use artifactfs::ops::runs::{self};
 
 #[derive(Subcommand)]
 pub enum Runs {
@@ -53,18 +52,6 @@ pub struct Rm {
     /// The runs
     #[arg(required = true)]
     ids: Vec<String>,
-}
-
-/// The version that a reference stands for; inside a run it is used.
-pub fn used(
-    context: &Context,
-    registry: &dyn Registry,
-    reference: Reference,
-) -> Result<VersionInfo> {
-    match context.run()? {
-        Some(run) => use_version(registry, &run, reference),
-        None => registry.lookup(reference),
-    }
 }
 
 pub fn runs(context: &Context, verb: Runs) -> Result<u8> {
@@ -144,33 +131,6 @@ fn row_json(row: &MetricRow) -> Value {
     })
 }
 
-/// A run as JSON.
-pub fn run_json(run: &RunInfo) -> Value {
-    json!({
-        "id": run.start.id,
-        "project": run.start.project,
-        "name": run.start.name,
-        "state": run.state,
-        "group": run.start.group,
-        "job_type": run.start.job_type,
-        "sweep": run.start.sweep,
-        "command": run.start.command,
-        "config": run.start.config.to_object(),
-        "summary": run.summary.to_object(),
-        "created": run.created.to_string(),
-        "ended": run.ended.map(|at| at.to_string()),
-        "exit_code": run.exit_code,
-        "metric_rows": run.rows,
-    })
-}
-
-/// A run in a listing: id, state, what people call it, results, age.
-pub fn run_row(run: &RunInfo) -> Vec<String> {
-    let name = run.start.name.clone().unwrap_or_default();
-    let began = format!("{} ago", age(run.created));
-    vec![run.start.id.to_string(), run.state.to_string(), name, began, run.summary.to_string()]
-}
-
 fn details(run: &RunInfo) -> Vec<Vec<String>> {
     let start = &run.start;
     let code = run.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
@@ -191,27 +151,4 @@ fn details(run: &RunInfo) -> Vec<Vec<String>> {
     ];
     let said = rows.into_iter().filter(|(_, value)| !value.is_empty());
     said.map(|(key, value)| vec![key.to_owned(), value]).collect()
-}
-
-/// Versions that a run used or logged, as JSON.
-pub fn edges_json(edges: &[Edge]) -> Value {
-    let edge = |edge: &Edge| {
-        json!({
-            "reference": format!("{}:{}", edge.path, edge.number),
-            "alias": edge.alias,
-            "at": edge.at.to_string(),
-            "deleted": edge.deleted,
-        })
-    };
-    edges.iter().map(edge).collect()
-}
-
-/// The same as text.
-pub fn edge_lines(edges: &[Edge]) -> Vec<String> {
-    let row = |edge: &Edge| {
-        let alias = edge.alias.as_ref().map(|alias| format!("as {alias}")).unwrap_or_default();
-        let deleted = if edge.deleted { "deleted" } else { "" };
-        vec![format!("{}:{}", edge.path, edge.number), alias, deleted.to_owned()]
-    };
-    table(&edges.iter().map(row).collect::<Vec<_>>())
 }

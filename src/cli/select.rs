@@ -3,7 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Context, exit, parse, parse_all};
+use super::context::{Context, parse, parse_all};
+use super::exit;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::{ArtifactName, ProjectName};
 use artifactfs::model::reference::Reference;

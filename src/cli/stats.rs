@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::output::{bytes, table};
-use super::{Context, connect, exit};
+use super::{connect, exit};
 use artifactfs::client::Client;
 use artifactfs::daemon::daemons;
 use artifactfs::error::Result;

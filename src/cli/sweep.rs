@@ -6,9 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use serde_yaml_ng::Value as Yaml;
 
+use super::context::{Context, parse};
 use super::output::{Bar, age, table};
-use super::runs::{edge_lines, edges_json, run_json, run_row};
-use super::{Context, connect, exit, parse};
+use super::run_output::{edge_lines, edges_json, run_json, run_row};
+use super::{connect, exit};
 use artifactfs::error::{Error, IoContext, Kind, Result};
 use artifactfs::model::json::{number, parse_if_json, refuse_large};
 use artifactfs::model::metadata::Metadata;
@@ -265,7 +266,7 @@ fn write_out(
         context.output.note(&format!("artifactfs: {reference} was deleted"));
         return Ok(None);
     }
-    let info = super::runs::used(context, &*repository.registry, reference)?;
+    let info = super::used::used(context, &*repository.registry, reference)?;
     let target = folder.join(format!("{}:{}", edge.path.artifact, edge.number));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
     artifactfs::ops::get::get(repository, info.root, &target, &Filters::default(), &bar)?;

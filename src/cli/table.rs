@@ -7,10 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::context::{Context, parse};
 use super::list::{Place, path_within};
 use super::output::standard_output;
 use super::properties::Properties;
-use super::{Context, connect, exit, parse};
+use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::EntryName;
 use artifactfs::model::reference::Reference;
@@ -90,7 +91,7 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     }
     let limit = verb.limit.or((format == Format::Text).then_some(TEXT_ROWS));
     let repository = connect::open_repository(context)?;
-    let info = super::runs::used(context, &*repository.registry, reference)?;
+    let info = super::used::used(context, &*repository.registry, reference)?;
     let table = Table::open(&repository.reader, info.root, &path)?;
     if table.parts == 0 {
         context.output.note("artifactfs: the folder of parts has no tables");
@@ -117,7 +118,7 @@ fn partition(context: &Context, verb: &Partition) -> Result<u8> {
     let folder = path_within(verb.parts_path.as_bytes())?;
     let name = path_within(verb.name.as_bytes())?;
     let repository = connect::open_repository(context)?;
-    let base = super::runs::used(context, &*repository.registry, reference)?;
+    let base = super::used::used(context, &*repository.registry, reference)?;
     let version = verb.properties.new_version(base.path.clone(), context)?;
     let pointer = table::partition(&repository, &base, &folder, &name, version)?;
     let committed = pointer.report.committed.as_ref();

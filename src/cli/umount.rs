@@ -8,7 +8,8 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{Context, connect, exit};
+use super::context::Context;
+use super::{connect, exit};
 use artifactfs::daemon::{DaemonRecord, daemons};
 use artifactfs::error::{Error, IoContext, Kind, Result};
 use artifactfs::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts, unmount_if_idle};

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::super::Context;
+use super::super::context::Context;
 use artifactfs::error::{Error, Result};
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::ArtifactPath;

@@ -16,8 +16,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Map;
 
-use super::runs::{edge_lines, edges_json, run_json};
-use super::{Context, connect, exit, parse};
+use super::context::{Context, parse};
+use super::run_output::{edge_lines, edges_json, run_json};
+use super::{connect, exit};
 use artifactfs::config;
 use artifactfs::daemon::{DaemonRecord, daemons};
 use artifactfs::error::{Error, IoContext, Kind, Result};

@@ -14,18 +14,17 @@ use fuser::{
 };
 use rustix::fs::OFlags;
 
-use crate::content::store::Space;
 use crate::mount::kernel::{
     self, GENERATION, configure, host, reply_entry, reply_found, reply_read, reply_statfs, report,
     requester,
 };
 use crate::mount::read_only::fs::Found;
-use crate::mount::staging::convert::{caller, empty, entry, file_attr, seek, time, xattr};
+use crate::mount::staging::convert::{caller, empty, entry, file_attr, seek, time, written, xattr};
 use crate::mount::staging::files::Staging;
 use crate::mount::staging::fs::{DRAFT_TTL, is_draft};
 use crate::mount::staging::publish::publish;
 use crate::mount::workers::{Waits, on_own_thread};
-use crate::staging::{Result, SetAttr};
+use crate::staging::SetAttr;
 
 impl Filesystem for Staging {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -96,22 +95,7 @@ impl Filesystem for Staging {
         }
         let (accessed, modified) = (atime.map(time), mtime.map(time));
         let set = SetAttr { mode, uid, gid, size, accessed, modified };
-        let work = move |it: &Self, reply: ReplyAttr| match it.fs.drafts().setattr(
-            ino.0,
-            fh.map(|fh| fh.0),
-            set,
-        ) {
-            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
-            Err(e) => reply.error(host(e)),
-        };
-        let Some(content) = self.external_cut(ino.0, fh, size) else {
-            return self.change(ino.0, reply, work);
-        };
-        let caller = caller(req);
-        self.serve_elsewhere(Waits::Data, move |it| match it.permit(&content, caller) {
-            Ok(()) => it.change(ino.0, reply, work),
-            Err(e) => reply.error(e),
-        });
+        self.set_attributes(ino.0, fh, set, caller(req), reply);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -226,13 +210,7 @@ impl Filesystem for Staging {
                 });
             }
             (false, false) => {
-                let from = self.fs.resolve(parent.0, name);
-                let to = self.fs.resolve(newparent.0, newname);
-                let (from, to) = match (from, to) {
-                    (Ok(from), Ok(to)) => (from, to),
-                    (Err(e), _) | (_, Err(e)) => return reply.error(host(e)),
-                };
-                publish(Arc::clone(&self.fs), from, to, req.pid(), reply);
+                publish(&self.fs, (parent.0, name), (newparent.0, newname), req.pid(), reply);
             }
             _ => reply.error(Errno::EXDEV),
         }
@@ -295,12 +273,11 @@ impl Filesystem for Staging {
         reply: ReplyData,
     ) {
         let requester = requester(req);
-        let work = move |it: &Self| {
+        self.serve_bytes(ino.0, fh.0, move |it| {
             let read = || it.read_bytes(ino.0, fh.0, offset, size, requester);
             let read = it.workers.recent_timeouts().read(ino.0, offset, size, read);
             reply_read(read, reply);
-        };
-        self.serve_bytes(ino.0, fh.0, work);
+        });
     }
 
     fn write(
@@ -315,10 +292,6 @@ impl Filesystem for Staging {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = |written: Result<usize>, reply: ReplyWrite| match written {
-            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
-            Err(e) => reply.error(host(e)),
-        };
         if !self.waits_for_bytes(ino.0, fh.0) {
             return written(self.fs.drafts().write(fh.0, offset, data), reply);
         }
@@ -432,15 +405,8 @@ impl Filesystem for Staging {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let space = self.fs.drafts().statfs().map(|stat| Space {
-            free_bytes: stat.f_bavail * stat.f_frsize,
-            total_bytes: stat.f_blocks * stat.f_frsize,
-        });
-        let told = |e: rustix::io::Errno| crate::error::Error::io("cannot stat drafts", e.into());
-        // Some hosts make inodes as they are needed, and count none.
-        let counted = self.fs.drafts().statfs().ok().filter(|stat| stat.f_files > 0);
-        let files = counted.map(|stat| (stat.f_files, stat.f_favail));
-        reply_statfs(space.map_err(told), files, reply);
+        let (space, files) = self.space();
+        reply_statfs(space, files, reply);
     }
 
     fn setxattr(

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use fuser::{FileAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow};
+use fuser::{FileAttr, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr, Request, TimeOrNow};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -48,6 +48,14 @@ pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
 pub fn empty(done: Result<()>, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
+        Err(e) => reply.error(host(e)),
+    }
+}
+
+/// Answers how much was written.
+pub fn written(written: Result<usize>, reply: ReplyWrite) {
+    match written {
+        Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
         Err(e) => reply.error(host(e)),
     }
 }

@@ -3,19 +3,23 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use fuser::{Errno, FileHandle, FopenFlags, ReplyCreate, ReplyEntry, ReplyOpen, ReplyWrite};
+use fuser::{
+    Errno, FileHandle, FopenFlags, ReplyAttr, ReplyCreate, ReplyEntry, ReplyOpen, ReplyWrite,
+};
 use rustix::fs::OFlags;
 
 use super::convert::{entry, file_attr};
 use super::fs::{DRAFT_TTL, StagingFs, is_draft};
 use crate::content::external::Requester;
+use crate::content::store::Space;
+use crate::error::Error;
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
 use crate::mount::kernel::{GENERATION, host, report};
 use crate::mount::read_only::adapter::read_file;
 use crate::mount::staging::backing::{Backings, Way};
 use crate::mount::workers::{Refuse, Waits, Workers, on_own_thread};
-use crate::staging::{Caller, Opened};
+use crate::staging::{Caller, Opened, SetAttr};
 
 /// A staging mount.
 #[derive(Clone)]
@@ -50,6 +54,45 @@ impl Staging {
     /// by others.
     fn waits(&self) -> bool {
         self.workers.are_needed() || self.fs.reader().store().externals().were_read()
+    }
+
+    /// Returns the room on the host's disk, and for how many files, in all and free, if the host counts them.
+    pub fn space(&self) -> (crate::error::Result<Space>, Option<(u64, u64)>) {
+        let stat = self.fs.drafts().statfs();
+        // Some hosts make inodes as they are needed, and count none.
+        let files = stat.as_ref().ok().filter(|stat| stat.f_files > 0);
+        let files = files.map(|stat| (stat.f_files, stat.f_favail));
+        let space = stat.map(|stat| Space {
+            free_bytes: stat.f_bavail * stat.f_frsize,
+            total_bytes: stat.f_blocks * stat.f_frsize,
+        });
+        (space.map_err(|e| Error::io("cannot stat drafts", e.into())), files)
+    }
+
+    /// Answers a change of a draft's attributes.
+    pub fn set_attributes(
+        &self,
+        ino: u64,
+        fh: Option<FileHandle>,
+        set: SetAttr,
+        caller: Caller,
+        reply: ReplyAttr,
+    ) {
+        let work = move |it: &Self, reply: ReplyAttr| match it.fs.drafts().setattr(
+            ino,
+            fh.map(|fh| fh.0),
+            set,
+        ) {
+            Ok(attr) => reply.attr(&DRAFT_TTL, &file_attr(&attr)),
+            Err(e) => reply.error(host(e)),
+        };
+        let Some(content) = self.external_cut(ino, fh, set.size) else {
+            return self.change(ino, reply, work);
+        };
+        self.serve_elsewhere(Waits::Data, move |it| match it.permit(&content, caller) {
+            Ok(()) => it.change(ino, reply, work),
+            Err(e) => reply.error(e),
+        });
     }
 
     /// Whether bytes of an inode, open by a handle, have to be waited for.
@@ -160,7 +203,7 @@ impl Staging {
 
     /// Returns the external content that cutting off a file would make the draft's own in part: a commit would
     /// then store bytes that the caller may not read. An open handle was permitted before.
-    pub fn external_cut(
+    fn external_cut(
         &self,
         ino: u64,
         handle: Option<FileHandle>,

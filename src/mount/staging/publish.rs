@@ -5,6 +5,7 @@
 //! [`ANSWER_WITHIN`]: a commit that takes longer goes on by itself, and the rename fails with
 //! EINPROGRESS, so nobody takes it for done.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::Builder;
@@ -27,8 +28,18 @@ use crate::ops::runs;
 /// How long a rename waits for its commit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Answers a rename by process `pid`, in the root or in a project.
-pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: ReplyEmpty) {
+/// Answers a rename by process `pid` of one name, in the root or in a project, to another.
+pub fn publish(
+    fs: &Arc<StagingFs>,
+    from: (u64, &OsStr),
+    to: (u64, &OsStr),
+    pid: u32,
+    reply: ReplyEmpty,
+) {
+    let (from, to) = match (fs.resolve(from.0, from.1), fs.resolve(to.0, to.1)) {
+        (Ok(from), Ok(to)) => (from, to),
+        (Err(e), _) | (_, Err(e)) => return reply.error(host(e)),
+    };
     let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
         // `mv` then copies.
         return reply.error(host(Errno::XDEV));
@@ -38,6 +49,7 @@ pub fn publish(fs: Arc<StagingFs>, from: Place, to: Place, pid: u32, reply: Repl
             .trouble(format!("mv {draft}: the registry numbers versions; rename it to an alias"));
         return reply.error(host(Errno::PERM));
     };
+    let fs = Arc::clone(fs);
     // No thread that serves requests waits for it.
     on_own_thread(reply, move |reply| empty(commit_within(fs, draft, path, alias, pid), reply));
 }

@@ -1,6 +1,8 @@
 //! Who may import whom, how long files and functions may be, and that the README's commands exist.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,11 +32,32 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["*"]),
 ];
 
+/// Where the kernel's shapes are known: the file systems themselves know none.
+const FUSER: &[&str] = &[
+    "src/mount/guard.rs",
+    "src/mount/kernel.rs",
+    "src/mount/read_only/adapter.rs",
+    "src/mount/recent_timeouts.rs",
+    "src/mount/session.rs",
+    "src/mount/staging/adapter.rs",
+    "src/mount/staging/backing.rs",
+    "src/mount/staging/convert.rs",
+    "src/mount/staging/files.rs",
+    "src/mount/staging/list.rs",
+    "src/mount/staging/publish.rs",
+    "src/mount/workers.rs",
+];
+
 /// Foreign crates that live behind walls.
 const WALLS: &[(&str, &[&str])] = &[
-    ("fuser::", &["src/mount/"]),
+    ("fuser::", FUSER),
     ("reqwest::", &["src/content/remote/", "src/content/external/origin.rs"]),
+    ("rustls::", &["src/content/remote/", "src/content/external/origin.rs"]),
     ("redb::", &["src/registry/engine/redb.rs"]),
+    (
+        "postcard::",
+        &["src/protocol/", "src/registry/record.rs", "src/registry/subject.rs", "src/ops/put/"],
+    ),
     ("axum::", &["src/server/"]),
     ("hyper::", &["src/client/"]),
     ("anyhow::", &["src/cli/"]),
@@ -51,7 +74,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("process::exit", &["src/cli/"]),
 ];
 
-const FILE_LINES_MAX: usize = 600;
+const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

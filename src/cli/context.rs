@@ -1,0 +1,48 @@
+//! What every verb works with.
+
+use std::path::PathBuf;
+
+use super::output::Output;
+use artifactfs::config::Setting;
+use artifactfs::content::options::StoreOptions;
+use artifactfs::error::Result;
+use artifactfs::model::name::RunId;
+use artifactfs::ops::runs::RUN_VARIABLE;
+
+/// What a verb works with.
+pub struct Context {
+    pub repo: Setting<PathBuf>,
+    pub access: StoreOptions,
+    /// Whether somebody said where the cache is.
+    pub cache_named: bool,
+    pub output: Output,
+    /// How often `-v` was given.
+    pub verbose: u8,
+}
+
+impl Context {
+    /// The run that this command belongs to, by the environment.
+    pub fn run(&self) -> Result<Option<RunId>> {
+        match std::env::var(RUN_VARIABLE) {
+            Ok(text) if !text.is_empty() => parse(&text).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Parses a name, so that a bad one gets its own exit code and not that of a usage error.
+pub fn parse<T>(text: &str) -> Result<T>
+where
+    T: std::str::FromStr,
+    artifactfs::error::Error: From<T::Err>,
+{
+    Ok(text.parse()?)
+}
+
+pub fn parse_all<T>(texts: &[String]) -> Result<Vec<T>>
+where
+    T: std::str::FromStr,
+    artifactfs::error::Error: From<T::Err>,
+{
+    texts.iter().map(|text| parse(text)).collect()
+}

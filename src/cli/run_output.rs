@@ -1,0 +1,56 @@
+//! Runs and what they used and logged, as text and as JSON.
+
+use serde_json::{Value, json};
+
+use super::output::{age, table};
+use artifactfs::model::run::{Edge, RunInfo};
+
+/// A run as JSON.
+pub fn run_json(run: &RunInfo) -> Value {
+    json!({
+        "id": run.start.id,
+        "project": run.start.project,
+        "name": run.start.name,
+        "state": run.state,
+        "group": run.start.group,
+        "job_type": run.start.job_type,
+        "sweep": run.start.sweep,
+        "command": run.start.command,
+        "config": run.start.config.to_object(),
+        "summary": run.summary.to_object(),
+        "created": run.created.to_string(),
+        "ended": run.ended.map(|at| at.to_string()),
+        "exit_code": run.exit_code,
+        "metric_rows": run.rows,
+    })
+}
+
+/// A run in a listing: id, state, what people call it, results, age.
+pub fn run_row(run: &RunInfo) -> Vec<String> {
+    let name = run.start.name.clone().unwrap_or_default();
+    let began = format!("{} ago", age(run.created));
+    vec![run.start.id.to_string(), run.state.to_string(), name, began, run.summary.to_string()]
+}
+
+/// Versions that a run used or logged, as JSON.
+pub fn edges_json(edges: &[Edge]) -> Value {
+    let edge = |edge: &Edge| {
+        json!({
+            "reference": format!("{}:{}", edge.path, edge.number),
+            "alias": edge.alias,
+            "at": edge.at.to_string(),
+            "deleted": edge.deleted,
+        })
+    };
+    edges.iter().map(edge).collect()
+}
+
+/// The same as text.
+pub fn edge_lines(edges: &[Edge]) -> Vec<String> {
+    let row = |edge: &Edge| {
+        let alias = edge.alias.as_ref().map(|alias| format!("as {alias}")).unwrap_or_default();
+        let deleted = if edge.deleted { "deleted" } else { "" };
+        vec![format!("{}:{}", edge.path, edge.number), alias, deleted.to_owned()]
+    };
+    table(&edges.iter().map(row).collect::<Vec<_>>())
+}
