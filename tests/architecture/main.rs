@@ -232,3 +232,20 @@ fn every_verb_the_readme_and_the_manual_name_exists() {
         assert!(manual.contains(&format!("\\fB{verb}")), "man page: no {verb}");
     }
 }
+
+#[test]
+fn every_file_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut lost = Vec::new();
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/FORMAT.md", "docs/GLOSSARY.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        for word in text.split(['`', ' ', ',', '(', ')']).filter(|word| word.ends_with(".rs")) {
+            // A file without a folder is in one that was named before it.
+            let folders = ["src", "", "src/content", "docs"].map(|folder| root.join(folder));
+            if word.contains('/') && !folders.iter().any(|folder| folder.join(word).exists()) {
+                lost.push(format!("{document}: {word}"));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
