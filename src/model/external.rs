@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::digest::{DIGEST_BYTES, Digest};
@@ -133,7 +134,7 @@ impl ExternalUrl {
                 let url = Url::parse(&self.text).ok();
                 let path = url.as_ref().map_or("", Url::path);
                 let last = path.rsplit('/').next().unwrap_or_default();
-                percent_decoded(last)
+                percent_decode_str(last).collect()
             }
             Scheme::S3 | Scheme::Google | Scheme::Azure => {
                 let key = self.bucket_and_key().map_or("", |(_, key)| key);
@@ -141,27 +142,6 @@ impl ExternalUrl {
             }
         }
     }
-}
-
-/// Returns the bytes of a text with percent signs (RFC 3986, 2.1).
-pub fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (byte, code) {
-            (b'%', Some(code)) => {
-                bytes.push(code);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    bytes
 }
 
 impl fmt::Display for ExternalUrl {

@@ -66,7 +66,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &["src/content/remote/", "src/content/external/origin.rs", "src/content/store/identity.rs"],
     ),
     ("arrow_array::", &["src/ops/table/"]),
-    ("arrow_csv::", &["src/ops/table/"]),
+    ("csv::", &["src/ops/table/"]),
     ("arrow_schema::", &["src/ops/table/"]),
     ("parquet::", &["src/ops/table/"]),
     ("prometheus_client::", &["src/server/"]),

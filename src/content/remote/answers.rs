@@ -13,9 +13,9 @@ use object_store::client::{
 };
 use object_store::path::Path as Key;
 use object_store::{ClientOptions, Error as Failure};
+use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
-use crate::model::external::percent_decoded;
 
 /// Words of a server that are told, at most.
 const WORDS_MAX: usize = 300;
@@ -161,7 +161,7 @@ fn with_plain_keys(page: &str) -> String {
         out.push_str(before);
         // Azure encodes names that XML cannot hold ("List Blobs", since version 2021-02-12).
         let key = match attributes.contains("Encoded=\"true\"") {
-            true => String::from_utf8_lossy(&percent_decoded(inner)).into_owned(),
+            true => percent_decode_str(inner).decode_utf8_lossy().into_owned(),
             false => unescaped(inner),
         };
         let is_plain = Key::parse(&key).is_ok_and(|path| path.as_ref() == key);

@@ -5,6 +5,7 @@
 //! here and nowhere else.
 
 pub mod answers;
+mod aws_file;
 pub mod client;
 mod connect;
 pub mod parts;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use ini::Ini;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use super::aws_file::AwsFile;
 use crate::error::{Error, Kind, Result};
 
 /// How long what a profile says is believed: the files may change.
@@ -37,10 +37,11 @@ pub struct Profile {
     pub endpoint: Option<String>,
 }
 
-fn file(variable: &str, name: &str) -> Option<Ini> {
+fn file(variable: &str, name: &str) -> Option<AwsFile> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".aws").join(name));
     let path = std::env::var_os(variable).map(PathBuf::from).or_else(home)?;
-    Ini::load_from_file(path).ok()
+    let text = std::fs::read(path).ok()?;
+    Some(AwsFile::parse(&String::from_utf8_lossy(&text)))
 }
 
 impl Profile {
@@ -52,16 +53,15 @@ impl Profile {
         Self::read(&name, files.0.as_ref(), files.1.as_ref())
     }
 
-    fn read(name: &str, credentials: Option<&Ini>, config: Option<&Ini>) -> Option<Self> {
-        let section = if name == "default" { name.to_owned() } else { format!("profile {name}") };
-        let secret = credentials.and_then(|file| file.section(Some(name)));
-        let said = config.and_then(|file| file.section(Some(section)));
+    fn read(name: &str, credentials: Option<&AwsFile>, config: Option<&AwsFile>) -> Option<Self> {
+        let secret = credentials.and_then(|file| file.credentials_of(name));
+        let said = config.and_then(|file| file.configuration_of(name));
         if secret.is_none() && said.is_none() {
             return None;
         }
         let get = |key: &str| {
             let found = secret.and_then(|s| s.get(key)).or_else(|| said.and_then(|s| s.get(key)));
-            found.map(str::to_owned)
+            found.cloned()
         };
         let key = get("aws_access_key_id").zip(get("aws_secret_access_key"));
         let unsupported = ["sso_session", "sso_start_url", "role_arn"];
@@ -177,16 +177,12 @@ impl CredentialProvider for ProfileCredentials {
 mod tests {
     use super::*;
 
-    fn ini(text: &str) -> Ini {
-        Ini::load_from_str(text).unwrap()
-    }
-
     #[test]
     fn both_files_make_a_profile_and_the_credentials_file_wins() {
-        let credentials = ini(
+        let credentials = AwsFile::parse(
             "[default]\naws_access_key_id=a\naws_secret_access_key=b\n[x]\naws_access_key_id=c\naws_secret_access_key=d\naws_session_token=e\n",
         );
-        let config = ini(
+        let config = AwsFile::parse(
             "[default]\nregion=eu-1\n[profile x]\nregion=us-2\naws_access_key_id=no\nendpoint_url=http://h\n",
         );
         let read = |name| Profile::read(name, Some(&credentials), Some(&config));
@@ -205,7 +201,7 @@ mod tests {
         let printed = format!(
             r#"{{"Version":1,"AccessKeyId":"k","SecretAccessKey":"s","SessionToken":"t","Expiration":"{end}"}}"#
         );
-        let config = ini(&format!("[default]\ncredential_process = echo '{printed}'\n"));
+        let config = AwsFile::parse(&format!("[default]\ncredential_process = echo '{printed}'\n"));
         let profile = Profile::read("default", None, Some(&config)).unwrap();
         let (found, lasts) = profile.credentials().unwrap();
         assert_eq!(found.key_id, "k");
@@ -213,14 +209,14 @@ mod tests {
             lasts > Duration::from_secs(3200) && lasts <= Duration::from_secs(3300),
             "{lasts:?}"
         );
-        let failing = ini("[default]\ncredential_process = false\n");
+        let failing = AwsFile::parse("[default]\ncredential_process = false\n");
         let profile = Profile::read("default", None, Some(&failing)).unwrap();
         assert_eq!(profile.credentials().unwrap_err().kind(), Kind::Denied);
     }
 
     #[test]
     fn what_is_not_supported_says_what_to_do() {
-        let config = ini("[default]\nsso_session = corp\n");
+        let config = AwsFile::parse("[default]\nsso_session = corp\n");
         let profile = Profile::read("default", None, Some(&config)).unwrap();
         assert!(profile.has_credentials());
         let error = profile.credentials().unwrap_err();

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::io::{self, Write};
 
-use arrow_csv::WriterBuilder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -120,24 +119,17 @@ fn csv(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result<
     if table.columns().is_empty() {
         return Ok(());
     }
-    let mut batch = Batch::new(table.columns(), &vec![ColumnType::Text; table.columns().len()]);
-    let mut writer = WriterBuilder::new().with_header(true).build(&mut to);
-    loop {
-        let more = rows.advance()?;
-        if more {
-            let row = rows.rows.row();
-            batch.push(row.cells(), row.size_bytes());
+    let mut writer = csv::Writer::from_writer(&mut to);
+    writer.write_record(table.columns()).map_err(not_written)?;
+    while rows.advance()? {
+        for cell in rows.rows.row().cells() {
+            writer.write_field(cell.shown().unwrap_or_default().as_bytes()).map_err(not_written)?;
         }
-        if !more || batch.is_full() {
-            // The names come with the first batch, also when there is nothing in it.
-            let taken = batch.take().map_err(not_written)?;
-            writer.write(&taken).map_err(not_written)?;
-        }
-        if !more {
-            drop(writer);
-            return to.flush().map_err(cannot_write);
-        }
+        writer.write_record(None::<&[u8]>).map_err(not_written)?;
     }
+    writer.flush().map_err(cannot_write)?;
+    drop(writer);
+    to.flush().map_err(cannot_write)
 }
 
 fn parquet(
