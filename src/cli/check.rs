@@ -69,7 +69,7 @@ pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
         _ => return Err(Error::new(Kind::Usage, "two versions are compared, or a draft")),
     }
     stream.finish();
-    Ok(if differ { exit::USAGE_OR_DIFFERS } else { exit::DONE })
+    Ok(if differ { exit::DIFFERS } else { exit::DONE })
 }
 
 fn versions(

@@ -4,14 +4,16 @@ use artifactfs::error::Kind;
 
 /// Done.
 pub const DONE: u8 = 0;
-/// A usage error, or "they differ".
-pub const USAGE_OR_DIFFERS: u8 = 1;
+/// What was compared differs, as with diff(1).
+pub const DIFFERS: u8 = 1;
+/// The command line is wrong; clap's own choice, and that of most programs.
+pub const USAGE: u8 = 2;
 
 /// The exit code.
 pub const fn code(kind: Kind) -> u8 {
     match kind {
-        Kind::Usage => USAGE_OR_DIFFERS,
-        Kind::BadName => 2,
+        Kind::Usage => USAGE,
+        Kind::BadName => 3,
         Kind::NotFound => 10,
         Kind::Conflict => 11,
         Kind::Denied | Kind::ReadOnly => 12,

@@ -161,7 +161,7 @@ pub fn run() -> ExitCode {
             let asked = !e.use_stderr();
             // Nothing is left to do when even that cannot be printed.
             let _ = e.print();
-            return ExitCode::from(if asked { exit::DONE } else { exit::USAGE_OR_DIFFERS });
+            return ExitCode::from(if asked { exit::DONE } else { exit::USAGE });
         }
     };
     artifactfs::telemetry::start(cli.verbose);

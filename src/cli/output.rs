@@ -66,8 +66,9 @@ pub fn end_quietly(printed: std::io::Result<()>) {
     match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
-            print_line(&format!("artifactfs: cannot write to stdout: {e}"));
-            std::process::exit(i32::from(super::exit::USAGE_OR_DIFFERS));
+            let error = Error::io("cannot write to stdout", e);
+            print_line(&format!("artifactfs: {error}"));
+            std::process::exit(i32::from(super::exit::code(error.kind())));
         }
         Ok(()) => {}
     }

@@ -15,7 +15,7 @@ fn refuses(world: &World, args: &[&str], code: i32, words: &[&str]) {
     }
     let json = world.run(&[&["--json"], args].concat());
     assert_eq!(json.code, code);
-    if code != 1 {
+    if code != 2 {
         let told: serde_json::Value = serde_json::from_str(&json.err).expect(&json.err);
         assert!(told["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
     }
@@ -32,13 +32,13 @@ fn names_that_cannot_be() {
         if name.contains('\0') {
             continue;
         }
-        refuses(&world, &["put", "-n", name, source], 2, &["hint"]);
+        refuses(&world, &["put", "-n", name, source], 3, &["hint"]);
     }
-    refuses(&world, &["put", "-n", "p/a:v3", source], 2, &["names one"]);
-    refuses(&world, &["put", "-n", "p/a", "-a", "v3", source], 2, &["\"v3\"", "version"]);
-    refuses(&world, &["put", "-n", "p/a", "-a", "a/b", source], 2, &["hint"]);
-    refuses(&world, &["put", "-n", "p/a", "-t", "x:y", source], 2, &["type"]);
-    refuses(&world, &["show", "nothing"], 2, &["project/artifact"]);
+    refuses(&world, &["put", "-n", "p/a:v3", source], 3, &["names one"]);
+    refuses(&world, &["put", "-n", "p/a", "-a", "v3", source], 3, &["\"v3\"", "version"]);
+    refuses(&world, &["put", "-n", "p/a", "-a", "a/b", source], 3, &["hint"]);
+    refuses(&world, &["put", "-n", "p/a", "-t", "x:y", source], 3, &["type"]);
+    refuses(&world, &["show", "nothing"], 3, &["project/artifact"]);
     // A leading dash is a good artifact name, given so that it is no flag.
     world.ok(&["put", "--name=p/-a", source]);
     world.ok(&["show", "p/-a"]);
@@ -73,20 +73,20 @@ fn requests_that_make_no_sense() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     let source = source.to_str().unwrap();
-    refuses(&world, &["put"], 1, &["Usage"]);
-    refuses(&world, &["frobnicate"], 1, &["frobnicate"]);
-    refuses(&world, &["put", "-n", "p/a", "--metadata", "[1]", source], 1, &["JSON object"]);
-    refuses(&world, &["put", "-n", "p/a", "--metadata", "{", source], 1, &["JSON object"]);
+    refuses(&world, &["put"], 2, &["Usage"]);
+    refuses(&world, &["frobnicate"], 2, &["frobnicate"]);
+    refuses(&world, &["put", "-n", "p/a", "--metadata", "[1]", source], 2, &["JSON object"]);
+    refuses(&world, &["put", "-n", "p/a", "--metadata", "{", source], 2, &["JSON object"]);
     refuses(&world, &["put", "-n", "p/a", "--metadata", "@none", source], 10, &["none"]);
-    refuses(&world, &["put", "-n", "p/a", "--include", "a[", source], 1, &["glob"]);
-    refuses(&world, &["prune", "p", "--older-than", "soon"], 1, &["duration"]);
-    refuses(&world, &["mount", "-o", "magic", "src"], 1, &["magic", "known"]);
+    refuses(&world, &["put", "-n", "p/a", "--include", "a[", source], 2, &["glob"]);
+    refuses(&world, &["prune", "p", "--older-than", "soon"], 2, &["duration"]);
+    refuses(&world, &["mount", "-o", "magic", "src"], 2, &["magic", "known"]);
     world.ok(&["put", "-n", "p/a", source]);
-    refuses(&world, &["update", "p/a"], 1, &["nothing to update"]);
-    refuses(&world, &["update", "p/a", "--set", "x"], 1, &["KEY=VALUE"]);
+    refuses(&world, &["update", "p/a"], 2, &["nothing to update"]);
+    refuses(&world, &["update", "p/a", "--set", "x"], 2, &["KEY=VALUE"]);
     let big = format!("{{\"k\": \"{}\"}}", "x".repeat(1 << 20));
     write(&world.path("big.json"), big.as_bytes());
-    refuses(&world, &["update", "p/a", "--metadata", "@big.json"], 1, &["the most"]);
+    refuses(&world, &["update", "p/a", "--metadata", "@big.json"], 2, &["the most"]);
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn things_in_the_way() {
     let put = ["put", "-n", "p/a", "-t", "dataset", source.to_str().unwrap()];
     refuses(&world, &put, 11, &["has type model"]);
     refuses(&world, &["init"], 11, &["repository already"]);
-    refuses(&world, &["init", "other", "--store", "ftp://host"], 1, &["not known", "s3://"]);
-    refuses(&world, &["init", "other", "--store", "nonsense"], 1, &["store URL"]);
+    refuses(&world, &["init", "other", "--store", "ftp://host"], 2, &["not known", "s3://"]);
+    refuses(&world, &["init", "other", "--store", "nonsense"], 2, &["store URL"]);
     refuses(&world, &["mount", "src"], 11, &["not empty"]);
     let (read, _) = world.mount();
     fs::create_dir(world.path("m2")).unwrap();
@@ -213,7 +213,7 @@ fn a_place_to_mount_that_is_no_text_is_refused() {
     let place = world.dir.path().join(std::ffi::OsStr::from_bytes(b"mnt\xff"));
     fs::create_dir(&place).unwrap();
     let ran = crate::world::ran(world.command(&["mount"]).arg(&place).output().unwrap());
-    assert!(ran.code == 2 && ran.err.contains("UTF-8"), "{}: {}", ran.code, ran.err);
+    assert!(ran.code == 3 && ran.err.contains("UTF-8"), "{}: {}", ran.code, ran.err);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn objects_are_recorded_read_once_and_refused_when_they_changed() {
         let one = format!("x/one={url}/{}", paths[1]);
         world.ok(&["put", "-n", "p/one", "--reference", &one]);
         let few = world.run(&["put", "-n", "p/b", "--reference", &url, "--max-objects", "2"]);
-        assert_eq!(few.code, 1, "{}", few.err);
+        assert_eq!(few.code, 2, "{}", few.err);
         let nothing = world.run(&["put", "-n", "p/b", "--reference", &format!("{url}/nothing")]);
         assert_eq!(nothing.code, 10, "{}", nothing.err);
         let listed = world.json(&["ls", &format!("p/a:v0/{}", paths[0])]);

@@ -99,15 +99,15 @@ fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
     };
     bucket.refuse(wrong_region.clone());
     let refused = world.run(&["init", "other", "--store", "s3://b/x"]);
-    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("PermanentRedirect was told"), "{}", refused.err);
     assert!(refused.err.contains("AWS_REGION=eu-west-1"), "{}", refused.err);
     assert_eq!(bucket.count(" /b"), 1, "it was asked once");
     assert!(!world.path("other/repository.json").exists(), "nothing was made");
     for (status, code, exit, hint) in [
         (403, "RequestTimeTooSkewed", 12, "clock"),
-        (404, "NoSuchBucket", 1, "bucket"),
-        (400, "AuthorizationHeaderMalformed", 1, "--store-option"),
+        (404, "NoSuchBucket", 2, "bucket"),
+        (400, "AuthorizationHeaderMalformed", 2, "--store-option"),
         (501, "NotImplemented", 15, ""),
     ] {
         bucket.forgive();
@@ -124,7 +124,7 @@ fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
     let before = bucket.count("PUT");
     let args = ["put", "-n", "p/a", source.to_str().unwrap()];
     let refused = ran(in_repository(&world, "other", &args).output().unwrap());
-    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("PermanentRedirect was told"), "{}", refused.err);
     assert!(!refused.err.contains("no answer"), "{}", refused.err);
     assert!(bucket.count("PUT") - before <= 3, "each pack was sent once");
@@ -205,7 +205,7 @@ fn an_object_without_a_tag_is_recorded_only_without_a_checksum() {
     bucket.untag();
     bucket.put("b/d/f", b"AAAA");
     let refused = world.run(&["put", "-n", "p/a", "--reference", "s3://b/d/"]);
-    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("s3://b/d/f") && refused.err.contains("--no-checksum"));
     world.ok(&["put", "-n", "p/a", "--no-checksum", "--reference", "s3://b/d/"]);
 }
@@ -224,7 +224,7 @@ fn a_prefix_is_what_was_written_and_what_was_written_before_leads_to_the_same_ke
         assert!(bucket.keys().iter().any(|key| key.starts_with(&begin)), "{:?}", bucket.keys());
     }
     for url in ["s3://b/exp#1", "s3://b/x?y", "s3://b/x/../y"] {
-        assert_eq!(world.run(&["init", "no", "--store", url]).code, 1, "{url}");
+        assert_eq!(world.run(&["init", "no", "--store", url]).code, 2, "{url}");
     }
     // An earlier release wrote the URL with percent signs, and the keys with more of them.
     world.ok(&["init", "old", "--store", "s3://b/old%2520x"]);
@@ -250,7 +250,7 @@ fn secrets_are_not_kept_in_a_repository() {
     {
         let args = ["init", "other", "--store", "s3://b/x", "--store-option", option];
         let refused = world.run(&args);
-        assert_eq!(refused.code, 1, "{}", refused.err);
+        assert_eq!(refused.code, 2, "{}", refused.err);
         assert!(refused.err.contains("environment"), "{}", refused.err);
         assert!(!refused.err.contains("aHVudGVyMg"), "{}", refused.err);
         assert!(!world.path("other/repository.json").exists());

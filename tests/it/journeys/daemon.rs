@@ -124,7 +124,7 @@ fn a_mount_is_refused_where_too_few_files_may_be_open() {
         let script = format!("ulimit -n {limit}; $A mount mnt --staging staging");
         let refused = bash(&world, &script);
         let told = refused.err.contains(&format!("may have {limit} files open"));
-        assert!(refused.code == 1 && told, "{limit}: {} {}", refused.code, refused.err);
+        assert!(refused.code == 2 && told, "{limit}: {} {}", refused.code, refused.err);
     }
     world.mounts = vec![world.path("mnt"), world.path("staging")];
     let served = bash(&world, "ulimit -n 64; $A mount mnt --staging staging; ls mnt/p/a:v0");

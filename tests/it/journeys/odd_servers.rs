@@ -128,7 +128,7 @@ fn a_file_of_which_nothing_proves_anything_is_recorded_only_if_that_was_said() {
     let server = Odd::start(b"AAAA");
     server.set(Manner::NoProof);
     let refused = world.run(&["put", "-n", "p/d", "--reference", &server.url()]);
-    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("--no-checksum"), "{}", refused.err);
     world.ok(&["put", "-n", "p/d", "--no-checksum", "--reference", &server.url()]);
     server.hold(b"BBBB");
@@ -179,7 +179,7 @@ fn a_redirect_to_a_file_or_to_another_service_of_this_machine_is_not_followed() 
     for place in ["file:///etc/passwd".to_owned(), inner.url()] {
         server.set(Manner::To(place.clone()));
         let refused = world.run(&["put", "-n", "p/e", "--reference", &server.url()]);
-        assert_eq!(refused.code, 1, "{place}: {}", refused.err);
+        assert_eq!(refused.code, 2, "{place}: {}", refused.err);
         assert!(refused.err.contains("redirect"), "{}", refused.err);
         assert_eq!(error_of(&read.join("p/d:v0/f")), Some(Errno::IO), "{place}");
     }

@@ -292,8 +292,8 @@ fn what_a_protected_alias_keeps_is_not_deleted_by_any_verb() {
     world.ok(&["alias", "unprotect", "p/a", "production"]);
     assert_eq!(world.json(&["show", "--artifact", "p/a"])["protected"], json!(["gold"]));
     assert_eq!(world.json(&["prune", "p", "--expired"])["versions"], json!(["p/a:v0"]));
-    refused(&world.run(&["alias", "protect", "p/a", "latest"]), 1, &["moves with every"]);
-    refused(&world.run(&["alias", "protect", "p/a", "v3"]), 2, &["alias"]);
+    refused(&world.run(&["alias", "protect", "p/a", "latest"]), 2, &["moves with every"]);
+    refused(&world.run(&["alias", "protect", "p/a", "v3"]), 3, &["alias"]);
 }
 
 #[test]
@@ -462,10 +462,10 @@ fn filters_choose_versions_everywhere() {
     assert!(listed(&["p", "--filter", "expires<2d"]).is_empty());
     refused(&world.run(&["ls", "none", "--filter", "type=model"]), 10, &["no project none"]);
     for (bad, word) in [("type", "condition"), ("size=3", "do not have"), ("type<a", "= or !=")] {
-        refused(&world.run(&["ls", "p", "--filter", bad]), 1, &[word, "hint"]);
+        refused(&world.run(&["ls", "p", "--filter", bad]), 2, &[word, "hint"]);
     }
-    refused(&world.run(&["ls", "p/net:v0", "--tag", "raw"]), 1, &["files have no tags"]);
-    refused(&world.run(&["ls", "--tag", "a/b"]), 2, &["tag"]);
+    refused(&world.run(&["ls", "p/net:v0", "--tag", "raw"]), 2, &["files have no tags"]);
+    refused(&world.run(&["ls", "--tag", "a/b"]), 3, &["tag"]);
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn many_versions_are_updated_at_once() {
     world.ok(&[&["update", "p/net:v1"], &many[..]].concat());
     let update = ["--json", "update", "--in", "p/net", "--filter", "name=*", "--tag", "w"];
     let stopped = world.run(&update);
-    refused(&stopped, 1, &["101 tags; the most is 100"]);
+    refused(&stopped, 2, &["101 tags; the most is 100"]);
     let told: serde_json::Value = serde_json::from_str(&stopped.out).unwrap();
     assert_eq!(told["changed"], json!(["p/net:v0"]));
     assert_eq!(told["left"], json!(["p/net:v1", "p/net:v2"]));
@@ -522,9 +522,9 @@ fn many_versions_get_and_lose_an_alias_at_once() {
     assert_eq!((number("p/net:checked"), number("q/data:good")), (json!("v1"), json!("v0")));
     // One alias stands for one version: nothing is changed.
     let two = world.run(&["alias", "add", "-r", "p/other", "-r", "p/net:v0", "-r", "p/net", "z"]);
-    refused(&two, 1, &["more than one version of p/net"]);
+    refused(&two, 2, &["more than one version of p/net"]);
     let two = world.run(&["alias", "set", "--in", "p", "--filter", "type=model", "z"]);
-    refused(&two, 1, &["more than one version of p/net"]);
+    refused(&two, 2, &["more than one version of p/net"]);
     assert_eq!(world.run(&["show", "p/other:z"]).code, 10);
     let newest = ["--in", "p", "--filter", "alias=latest"];
     let dry = bulk(&[&["add", "--dry-run"], &newest[..], &["released"]].concat());
@@ -543,7 +543,7 @@ fn many_versions_get_and_lose_an_alias_at_once() {
     assert_eq!(world.json(&["show", "p/other:only"])["aliases"], json!(["only"]));
     // As ever, with one reference.
     refused(&world.run(&["alias", "rm", "p/net:v0", "never"]), 10, &["no alias never"]);
-    refused(&world.run(&["alias", "add", "p/net:v0"]), 1, &["no alias is named"]);
+    refused(&world.run(&["alias", "add", "p/net:v0"]), 2, &["no alias is named"]);
 }
 
 #[test]
@@ -553,20 +553,20 @@ fn what_makes_no_sense_is_refused() {
     let source = source.to_str().unwrap();
     for bad in ["-1d", "0s", "1d ago", "soon", "101y", "", "30"] {
         let ran = world.run(&["put", "-n", "p/new", "--ttl", bad, source]);
-        refused(&ran, 1, &["duration", "never, or inherit"]);
-        refused(&world.run(&["update", "p/net", "--ttl", bad]), 1, &["duration"]);
+        refused(&ran, 2, &["duration", "never, or inherit"]);
+        refused(&world.run(&["update", "p/net", "--ttl", bad]), 2, &["duration"]);
     }
     assert_eq!(world.run(&["show", "p/new"]).code, 10, "nothing was put");
     let inherit = ["update", "--artifact", "p/net", "--ttl", "inherit"];
-    refused(&world.run(&inherit), 1, &["inherits no time"]);
-    refused(&world.run(&["update", "--artifact", "p/net"]), 1, &["nothing to update"]);
+    refused(&world.run(&inherit), 2, &["inherits no time"]);
+    refused(&world.run(&["update", "--artifact", "p/net"]), 2, &["nothing to update"]);
     refused(&world.run(&["update", "--artifact", "p/none", "--tag", "x"]), 10, &["p/none"]);
-    refused(&world.run(&["update", "--tag", "x"]), 1, &["no version is named"]);
-    refused(&world.run(&["update", "--in", "p", "--tag", "x"]), 1, &["--filter"]);
-    refused(&world.run(&["update", "--filter", "tag=y", "--tag", "x"]), 1, &["--in"]);
+    refused(&world.run(&["update", "--tag", "x"]), 2, &["no version is named"]);
+    refused(&world.run(&["update", "--in", "p", "--tag", "x"]), 2, &["--filter"]);
+    refused(&world.run(&["update", "--filter", "tag=y", "--tag", "x"]), 2, &["--in"]);
     let both = ["update", "p/net", "--in", "p", "--filter", "tag=y", "--tag", "x"];
-    refused(&world.run(&both), 1, &["cannot be used with"]);
-    refused(&world.run(&["put", "-n", "p/net", "--tag", "a:b", source]), 2, &["tag"]);
+    refused(&world.run(&both), 2, &["cannot be used with"]);
+    refused(&world.run(&["put", "-n", "p/net", "--tag", "a:b", source]), 3, &["tag"]);
 }
 
 #[test]

@@ -215,7 +215,7 @@ fn pointers_that_lead_nowhere() {
     let source = world.tree("src", &files);
     fs::create_dir(source.join("empty")).unwrap();
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
-    for (index, code) in [13, 13, 13, 13, 13, 10, 1, 13, 13].iter().enumerate() {
+    for (index, code) in [13, 13, 13, 13, 13, 10, 2, 13, 13].iter().enumerate() {
         let ran = world.run(&["table", "show", &format!("p/a/{index}.partitioned-table.json")]);
         assert_eq!(ran.code, *code, "{index}: {}{}", ran.out, ran.err);
         assert!(ran.err.contains("hint"), "{}", ran.err);
@@ -259,16 +259,16 @@ fn what_is_no_table_is_told_with_its_place() {
             13,
             "short.table.json: row 2 has 1 cells for 2 columns at byte 41",
         ),
-        ("p/a/joined.json", 1, "is \"joined-table\", not a table"),
-        ("p/a/notes.txt", 1, "notes.txt is no table"),
-        ("p/a/dir", 1, "dir is a directory"),
+        ("p/a/joined.json", 2, "is \"joined-table\", not a table"),
+        ("p/a/notes.txt", 2, "notes.txt is no table"),
+        ("p/a/dir", 2, "dir is a directory"),
         ("p/a/link.table.json", 15, "link.table.json is no file"),
         ("p/a/none.table.json", 10, "no none.table.json"),
         ("p/a:v7/x.table.json", 10, "v7"),
         ("p/b/x.table.json", 10, "p/b"),
-        ("p/a", 1, "names no table"),
-        ("p", 2, "no artifact name"),
-        ("p/a/../x.table.json", 2, "file name"),
+        ("p/a", 2, "names no table"),
+        ("p", 3, "no artifact name"),
+        ("p/a/../x.table.json", 3, "file name"),
     ];
     for (path, code, words) in cases {
         let ran = world.run(&["table", "show", path]);
@@ -276,9 +276,9 @@ fn what_is_no_table_is_told_with_its_place() {
         assert!(ran.err.contains(words), "{path}: {}", ran.err);
     }
     let ran = world.run(&["table", "show", "p/a/short.table.json", "--format", "xml"]);
-    assert!(ran.code == 1 && ran.err.contains("parquet"), "{}", ran.err);
+    assert!(ran.code == 2 && ran.err.contains("parquet"), "{}", ran.err);
     let ran = world.run(&["--json", "table", "show", "p/a/short.table.json", "--format", "csv"]);
-    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert_eq!(ran.code, 2, "{}", ran.err);
 }
 
 #[test]
@@ -361,10 +361,10 @@ fn pointers_that_cannot_be_written() {
     for (folder, name, code, words) in [
         ("missing", "t", 10, "no missing"),
         ("none", "t", 10, "no tables in none"),
-        ("none/x", "t", 1, "no folder of parts"),
-        ("/", "t", 1, "a path"),
-        ("../x", "t", 2, "file name"),
-        ("parts", "/", 1, "no name"),
+        ("none/x", "t", 2, "no folder of parts"),
+        ("/", "t", 2, "a path"),
+        ("../x", "t", 3, "file name"),
+        ("parts", "/", 2, "no name"),
         ("parts", "t", 11, "directory t.partitioned-table.json is in the way"),
         ("parts", "none/x/t", 11, "file x is in the way"),
     ] {
