@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::{Context, parse};
-use super::list::{Place, path_within};
 use super::output::{bytes, table};
+use super::place::{Place, path_within};
 use super::properties::Properties;
 use super::text::name_in_json;
 use super::{connect, exit};

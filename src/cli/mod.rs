@@ -4,20 +4,21 @@
 //! `--json` prints one document.
 
 mod access;
+mod alias;
 mod cache;
 mod check;
 mod connect;
 mod context;
 mod copy_store;
 mod draft;
-mod edit;
 mod exit;
 mod get;
 mod groups;
 mod lineage;
-mod list;
+mod ls;
 mod mount;
 mod output;
+mod place;
 mod properties;
 mod put;
 mod remove;
@@ -26,12 +27,14 @@ mod run;
 mod run_output;
 mod runs;
 mod select;
+mod show;
 mod stats;
 mod stream;
 mod sweep;
 mod table;
 mod text;
 mod umount;
+mod update;
 mod used;
 mod watchdog;
 
@@ -86,14 +89,14 @@ enum Verb {
     /// Write a version out as ordinary files
     Get(get::Get),
     /// List projects, artifacts, versions or files
-    Ls(list::Ls),
+    Ls(ls::Ls),
     /// Show everything about a version
-    Show(list::Show),
+    Show(show::Show),
     /// Change what is said about versions or artifacts
-    Update(edit::Update),
+    Update(update::Update),
     /// Add, remove, set, list or protect aliases
     #[command(subcommand)]
-    Alias(edit::Alias),
+    Alias(alias::Alias),
     /// Delete a version and free what only it had
     Delete(remove::Delete),
     /// Delete all versions that have no alias, or whose time is over
@@ -200,10 +203,10 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Finish(verb) => groups::finish(&context, verb),
         Verb::Group(verb) => groups::group(&context, verb),
         Verb::Get(verb) => get::get(&context, verb),
-        Verb::Ls(verb) => list::ls(&context, verb),
-        Verb::Show(verb) => list::show(&context, verb),
-        Verb::Update(verb) => edit::update(&context, verb),
-        Verb::Alias(verb) => edit::alias(&context, verb),
+        Verb::Ls(verb) => ls::ls(&context, verb),
+        Verb::Show(verb) => show::show(&context, verb),
+        Verb::Update(verb) => update::update(&context, verb),
+        Verb::Alias(verb) => alias::alias(&context, verb),
         Verb::Delete(verb) => remove::delete(&context, verb),
         Verb::Prune(verb) => remove::prune(&context, verb),
         Verb::Diff(verb) => check::diff(&context, verb),

@@ -5,10 +5,12 @@ use serde_json::json;
 
 use super::context::{Context, parse, parse_all};
 use super::exit;
+use super::output::version;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::{ArtifactName, ProjectName};
 use artifactfs::model::reference::Reference;
-use artifactfs::ops::select::{Changed, Selection, Targets};
+use artifactfs::model::version::VersionInfo;
+use artifactfs::ops::select::{Changed, Chosen, Selection};
 
 /// Versions chosen by conditions.
 #[derive(Args)]
@@ -21,14 +23,24 @@ pub struct Where {
     filters: Vec<String>,
     /// Only say which versions would be changed
     #[arg(long)]
-    pub dry_run: bool,
+    dry_run: bool,
 }
 
 impl Where {
-    /// The versions, if conditions were given.
-    pub fn selection(&self) -> Result<Option<Selection>> {
+    /// Whether conditions were given.
+    pub fn is_given(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// The versions that are meant: those named by `texts`, and those for which the conditions hold.
+    pub fn chosen(&self, texts: &[String]) -> Result<Chosen> {
         let place = self.place.as_deref();
-        place.map(|place| selection(place, &self.filters)).transpose()
+        let selection = place.map(|place| selection(place, &self.filters)).transpose()?;
+        if texts.is_empty() && selection.is_none() {
+            return Err(Error::new(Kind::Usage, "no version is named")
+                .hint("give references, or --in and --filter"));
+        }
+        Ok(Chosen { references: parse_all(texts)?, selection, dry_run: self.dry_run })
     }
 }
 
@@ -46,29 +58,19 @@ fn selection(text: &str, filters: &[String]) -> Result<Selection> {
     Ok(Selection { project: Some(project), artifact, filters, ..Selection::default() })
 }
 
-/// References from the command line.
-pub fn references(texts: &[String], selection: Option<&Selection>) -> Result<Vec<Reference>> {
-    if texts.is_empty() && selection.is_none() {
-        return Err(Error::new(Kind::Usage, "no version is named")
-            .hint("give references, or --in and --filter"));
+/// The one version that is meant, if it was named and is to be changed.
+pub fn only(chosen: &Chosen) -> Option<Reference> {
+    match &chosen.references[..] {
+        [reference] if chosen.selection.is_none() && !chosen.dry_run => Some(reference.clone()),
+        _ => None,
     }
-    parse_all(texts)
 }
 
-/// Changes many versions, or only says which, and tells what became of them.
+/// Prints what became of many versions, or would.
 ///
 /// # Errors
-/// That of the first change that failed, when what was changed has been told.
-pub fn change(
-    context: &Context,
-    targets: Targets,
-    dry_run: bool,
-    change: &mut dyn FnMut(Reference) -> Result<artifactfs::model::version::VersionInfo>,
-) -> Result<u8> {
-    let changed = match dry_run {
-        true => Changed { done: targets.references, ..Changed::default() },
-        false => targets.change(change),
-    };
+/// That of the first change that failed, when what was changed has been printed.
+pub fn print_changed(context: &Context, dry_run: bool, changed: Changed) -> Result<u8> {
     let texts = |references: &[Reference]| -> Vec<String> {
         references.iter().map(ToString::to_string).collect()
     };
@@ -81,4 +83,12 @@ pub fn change(
         context.output.note(&format!("not changed: {}", left.join(" ")));
     }
     changed.error.map_or(Ok(exit::DONE), Err)
+}
+
+/// Prints a version that was changed.
+pub fn print_version(context: &Context, info: &VersionInfo) {
+    context.output.print(version(info), || {
+        let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
+        vec![format!("{}  {}", info.reference(), names.join(",")).trim_end().to_owned()]
+    });
 }

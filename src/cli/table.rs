@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::{Context, parse};
-use super::list::{Place, path_within};
 use super::output::standard_output;
+use super::place::{Place, path_within};
 use super::properties::Properties;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};

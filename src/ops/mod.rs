@@ -5,6 +5,7 @@
 //! Invariant: a verb that returns an error has left nothing behind that the next one would not
 //! clean up, and nothing that a reader could see.
 
+pub mod alias;
 pub mod cache;
 pub mod code;
 pub mod copy_store;
@@ -22,6 +23,7 @@ mod judgement;
 mod lease;
 pub mod lineage;
 pub mod listing;
+pub mod ls;
 pub mod maintenance;
 mod merge_walk;
 pub mod orphans;
@@ -33,8 +35,10 @@ pub mod read;
 pub mod repository;
 pub mod runs;
 pub mod select;
+pub mod show;
 pub mod stats;
 pub mod table;
 pub mod totals;
+pub mod update;
 pub mod verify;
 mod with_lease;

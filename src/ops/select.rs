@@ -16,7 +16,7 @@ use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::run::{find, is_value};
 use crate::model::time::Timestamp;
 use crate::model::version::VersionInfo;
-use crate::registry::{AliasChange, Detail, Registry};
+use crate::registry::{Detail, Registry};
 
 const HINT: &str = "write type=model, tag=x, alias=best, name='mnist-*', metadata.lr<=0.1, \
                     created>30d or expires<7d; != negates";
@@ -212,38 +212,47 @@ pub fn each_selected(
     Ok(())
 }
 
-/// Versions to be changed.
-#[derive(Debug, Clone)]
-pub struct Targets {
-    /// By number, each once.
+/// The versions that a change is about.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    /// These.
     pub references: Vec<Reference>,
-    /// Whether they were found by filters: one that is gone when its turn comes is passed over.
-    pub selected: bool,
+    /// And what is selected now.
+    pub selection: Option<Selection>,
+    /// Whether nothing is changed, and only what would be is told.
+    pub dry_run: bool,
 }
 
-/// What `references` stand for now, or what a selection holds; a reference that is not there fails before
-/// anything is changed.
-///
-/// # Errors
-/// [`Kind::NotFound`], and when the registry fails.
-pub fn targets(
-    registry: &dyn Registry,
+impl Chosen {
+    /// Returns what is meant now; a reference that is not there fails before anything is changed.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], and when the registry fails.
+    pub(super) fn targets(self, registry: &dyn Registry) -> Result<Targets> {
+        let mut found = Vec::new();
+        for reference in self.references {
+            found.push(registry.lookup(reference)?.reference());
+        }
+        if let Some(selection) = &self.selection {
+            each_selected(registry, selection, &mut |version| {
+                found.push(version.reference());
+                Ok(())
+            })?;
+        }
+        let mut seen = HashSet::new();
+        found.retain(|reference| seen.insert(reference.clone()));
+        let (selected, dry_run) = (self.selection.is_some(), self.dry_run);
+        Ok(Targets { references: found, selected, dry_run })
+    }
+}
+
+/// Versions that are to be changed.
+pub(super) struct Targets {
+    /// By number, each once.
     references: Vec<Reference>,
-    selection: Option<&Selection>,
-) -> Result<Targets> {
-    let mut found = Vec::new();
-    for reference in references {
-        found.push(registry.lookup(reference)?.reference());
-    }
-    if let Some(selection) = selection {
-        each_selected(registry, selection, &mut |version| {
-            found.push(version.reference());
-            Ok(())
-        })?;
-    }
-    let mut seen = HashSet::new();
-    found.retain(|reference| seen.insert(reference.clone()));
-    Ok(Targets { references: found, selected: selection.is_some() })
+    /// Whether they were found by filters: one that is gone when its turn comes is passed over.
+    selected: bool,
+    dry_run: bool,
 }
 
 impl Targets {
@@ -251,7 +260,7 @@ impl Targets {
     ///
     /// # Errors
     /// [`Kind::Usage`].
-    pub fn one_each(&self) -> Result<()> {
+    pub(super) fn one_each(&self) -> Result<()> {
         let mut seen = HashSet::new();
         for reference in &self.references {
             if !seen.insert(&reference.path) {
@@ -264,7 +273,13 @@ impl Targets {
     }
 
     /// Changes each, in order, until one fails.
-    pub fn change(self, change: &mut dyn FnMut(Reference) -> Result<VersionInfo>) -> Changed {
+    pub(super) fn change(
+        self,
+        change: &mut dyn FnMut(Reference) -> Result<VersionInfo>,
+    ) -> Changed {
+        if self.dry_run {
+            return Changed { done: self.references, ..Changed::default() };
+        }
         let mut changed = Changed::default();
         let mut left = self.references.into_iter();
         for reference in left.by_ref() {
@@ -292,35 +307,6 @@ pub struct Changed {
     pub left: Vec<Reference>,
     /// Why not.
     pub error: Option<Error>,
-}
-
-/// Takes those of `names` from a version that it has: so that what was done in part can be repeated.
-///
-/// # Errors
-/// As [`Registry::change_aliases`].
-pub fn remove_aliases(
-    registry: &dyn Registry,
-    reference: Reference,
-    names: &[Alias],
-    also_protected: bool,
-) -> Result<VersionInfo> {
-    let has = |info: &VersionInfo| -> Vec<Alias> {
-        names.iter().filter(|name| info.aliases.contains(name)).cloned().collect()
-    };
-    let info = registry.lookup(reference.clone())?;
-    let there = has(&info);
-    if there.is_empty() {
-        return Ok(info);
-    }
-    let change = AliasChange::Remove(there);
-    match registry.change_aliases(reference.clone(), change, also_protected) {
-        // Somebody else took them meanwhile.
-        Err(e) if e.kind() == Kind::NotFound => {
-            let info = registry.lookup(reference)?;
-            if has(&info).is_empty() { Ok(info) } else { Err(e) }
-        }
-        changed => changed,
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use artifactfs::ops::groups::{self, FinishRequest};
 use artifactfs::ops::put::Upsert;
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
-use artifactfs::ops::{runs, select};
+use artifactfs::ops::{alias, runs};
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::{
     AliasChange, Call, Detail, EngineRegistry, Registry, Transport, Update, dispatch, system_clock,
@@ -71,8 +71,8 @@ fn day(world: &World, times: u32) -> String {
     };
     best("p/a:v1");
     best("p/a:v2");
-    let names = ["best".parse().unwrap()];
-    select::remove_aliases(registry, "p/a:v2".parse().unwrap(), &names, false).unwrap();
+    let removed = AliasChange::Remove(vec!["best".parse().unwrap()]);
+    alias::change(&repository, "p/a:v2".parse().unwrap(), removed, false).unwrap();
     let update = Update { tag: vec!["good".parse().unwrap()], ..Update::default() };
     registry.update("p/a:v2".parse().unwrap(), update).unwrap();
     delete::delete(&repository, &"p/a:v0".parse().unwrap(), true, Reclaim::Later).unwrap();

@@ -1,31 +1,25 @@
-//! `ls` and `show`.
+//! `ls`.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::ffi::OsString;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::context::{Context, parse, parse_all};
 use super::output::{age, artifact, bytes, joined, remarks, table, version};
+use super::place::{Place, path_within};
 use super::stream::Stream;
 use super::text::name_in_json;
 use super::{connect, exit};
-use artifactfs::content::directory::{each_entry, resolve};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::digest::Digest;
 use artifactfs::model::external::External;
-use artifactfs::model::name::{EntryName, ProjectName, Tag};
-use artifactfs::model::properties::Ttl;
-use artifactfs::model::reference::{ArtifactPath, Reference};
-use artifactfs::model::tree::{Content, Entry, Target};
+use artifactfs::model::name::{ProjectName, Tag};
+use artifactfs::model::reference::Reference;
+use artifactfs::model::tree::{Entry, Target};
 use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::exclusive_size;
-use artifactfs::ops::external::count_unproven;
-use artifactfs::ops::listing;
-use artifactfs::ops::repository::Repository;
-use artifactfs::ops::select::{Filter, Selection, each_selected};
+use artifactfs::ops::ls;
+use artifactfs::ops::select::{Filter, Selection};
 use artifactfs::registry::Detail;
 
 #[derive(Args)]
@@ -42,16 +36,6 @@ pub struct Ls {
     /// metadata.key>0.9, created>30d, expires<7d; may be given several times
     #[arg(long = "filter", value_name = "EXPR")]
     filters: Vec<String>,
-}
-
-#[derive(Args)]
-pub struct Show {
-    /// project/artifact:alias
-    #[arg(required_unless_present = "artifact")]
-    reference: Option<String>,
-    /// Show what is said about an artifact itself
-    #[arg(long, value_name = "PROJECT/ARTIFACT", conflicts_with = "reference")]
-    artifact: Option<String>,
 }
 
 pub fn ls(context: &Context, verb: Ls) -> Result<u8> {
@@ -92,7 +76,7 @@ fn unfiltered(what: &str) -> Error {
 
 fn projects(context: &Context) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let projects = repository.registry.projects()?;
+    let projects = ls::projects(&repository)?;
     let document = projects.iter().map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
     context.output.print(document.collect(), || {
         let row = |p: &artifactfs::model::version::ProjectInfo| {
@@ -105,8 +89,7 @@ fn projects(context: &Context) -> Result<u8> {
 
 fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let mut artifacts = listing::artifacts(&*repository.registry, &project)?;
-    artifacts.retain(|artifact| tags.iter().all(|tag| artifact.tags.contains(tag)));
+    let artifacts = ls::artifacts(&repository, &project, tags)?;
     context.output.print(artifacts.iter().map(artifact).collect(), || {
         let mut rows = Vec::new();
         for a in &artifacts {
@@ -127,11 +110,10 @@ fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8
 
 fn versions(context: &Context, selection: &Selection, long: bool) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    let registry = &*repository.registry;
     if context.output.json {
         let selection = Selection { detail: Detail::Full, ..selection.clone() };
         let mut stream = Stream::new(context.output);
-        each_selected(registry, &selection, &mut |info| {
+        ls::versions(&repository, &selection, &mut |info| {
             stream.print(|| version(&info), Vec::new);
             Ok(())
         })?;
@@ -139,7 +121,7 @@ fn versions(context: &Context, selection: &Selection, long: bool) -> Result<u8> 
         return Ok(exit::DONE);
     }
     let mut rows = Vec::new();
-    each_selected(registry, selection, &mut |info| {
+    ls::versions(&repository, selection, &mut |info| {
         rows.push(version_row(&info, long));
         Ok(())
     })?;
@@ -162,83 +144,21 @@ fn version_row(info: &VersionInfo, long: bool) -> Vec<String> {
     row
 }
 
-/// `project/artifact/path`, of which some may be left out: names, and then a path of any bytes.
-pub struct Place<'a> {
-    pub project: &'a str,
-    pub artifact: Option<&'a str>,
-    pub path: Option<&'a [u8]>,
-}
-
-impl<'a> Place<'a> {
-    pub fn of(text: &'a OsStr) -> Result<Self> {
-        let mut rest = text.as_bytes();
-        while let Some(shorter) = rest.strip_suffix(b"/") {
-            rest = shorter;
-        }
-        let mut parts = rest.splitn(3, |byte| *byte == b'/');
-        let mut name = || parts.next().map(std::str::from_utf8).transpose();
-        let names = name().and_then(|project| Ok((project.unwrap_or(""), name()?)));
-        let (project, artifact) = names.map_err(|_| {
-            Error::new(Kind::Usage, format!("{text:?} begins with a name that is no text"))
-        })?;
-        Ok(Self { project, artifact, path: parts.next() })
-    }
-}
-
-/// The parts of a path within a version.
-pub fn path_within(text: &[u8]) -> Result<Vec<EntryName>> {
-    let parts = text.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
-    parts.map(|part| Ok(EntryName::try_from(part)?)).collect()
-}
-
 fn files(context: &Context, reference: Reference, path: &[u8], long: bool) -> Result<u8> {
     let path = path_within(path)?;
     let repository = connect::open_repository(context)?;
-    let info = repository.registry.lookup(reference)?;
     let mut stream = Stream::new(context.output);
     // Only those who want more of it read the descriptors.
     let described = long || context.output.json;
-    each_at(&repository, &info, &path, &mut |entry| {
-        let external = if described { external(&repository, entry)? } else { None };
+    ls::entries(&repository, reference, &path, described, &mut |entry, external| {
         stream.print(
-            || entry_json(entry, external.as_deref()),
-            || if long { long_line(entry, external.as_deref()) } else { short_line(entry) },
+            || entry_json(entry, external),
+            || if long { long_line(entry, external) } else { short_line(entry) },
         );
         Ok(())
     })?;
     stream.finish();
     Ok(exit::DONE)
-}
-
-/// Calls `each` with the entries of the directory at `path`, or with the one file there.
-fn each_at(
-    repository: &Repository,
-    info: &VersionInfo,
-    path: &[EntryName],
-    each: &mut dyn FnMut(&Entry) -> Result<()>,
-) -> Result<()> {
-    let mut tree = info.root;
-    if !path.is_empty() {
-        let entry = resolve(&repository.reader, info.root, path)?.ok_or_else(|| {
-            let shown: Vec<_> = path.iter().map(ToString::to_string).collect();
-            let what = format!("{} has no {}", info.reference(), shown.join("/"));
-            Error::new(Kind::NotFound, what).hint("`artifactfs ls` lists what there is")
-        })?;
-        match entry.target {
-            Target::Directory(digest) => tree = digest,
-            _ => return each(&entry),
-        }
-    }
-    each_entry(&repository.reader, tree, each)
-}
-
-fn external(repository: &Repository, entry: &Entry) -> Result<Option<Arc<External>>> {
-    match entry.target {
-        Target::File { content: Content::External { digest, .. }, .. } => {
-            repository.reader.external(digest).map(Some)
-        }
-        _ => Ok(None),
-    }
 }
 
 fn external_json(external: &External) -> Value {
@@ -302,87 +222,4 @@ fn long_line(entry: &Entry, external: Option<&External>) -> Vec<u8> {
         line.extend(format!(" <- {}{mark}", external.url).into_bytes());
     }
     line
-}
-
-/// How long a version lives, and until when that is.
-fn time_to_live(info: &VersionInfo) -> String {
-    match (info.expires, info.protected.is_empty()) {
-        (Some(at), _) => format!("{}, until {at}", info.ttl),
-        (None, true) => format!("{}, no end", info.ttl),
-        (None, false) => format!("{}, no end while it is protected", info.ttl),
-    }
-}
-
-fn show_artifact(context: &Context, path: ArtifactPath) -> Result<u8> {
-    let repository = connect::open_repository(context)?;
-    let info = repository.registry.artifact(path)?;
-    context.output.print(artifact(&info), || {
-        let ttl = info.ttl_milliseconds.map_or(Ttl::Never, Ttl::After);
-        let rows = [
-            ("artifact", info.path.to_string()),
-            ("type", info.artifact_type.to_string()),
-            ("versions", info.versions.to_string()),
-            ("newest", info.newest.map_or_else(String::new, |number| number.to_string())),
-            ("description", info.description.clone()),
-            ("tags", joined(&info.tags)),
-            ("time to live", ttl.to_string()),
-            ("protected", joined(&info.protected)),
-        ];
-        table(&rows.map(|(key, value)| vec![key.to_owned(), value]))
-    });
-    Ok(exit::DONE)
-}
-
-pub fn show(context: &Context, verb: Show) -> Result<u8> {
-    if let Some(path) = verb.artifact {
-        return show_artifact(context, parse(&path)?);
-    }
-    let reference: Reference = parse(&verb.reference.unwrap_or_default())?;
-    let repository = connect::open_repository(context)?;
-    let info = repository.registry.lookup(reference)?;
-    let stored = exclusive_size::stored_bytes(&repository, info.root)?;
-    let exclusive = exclusive_size::exclusive_bytes(&repository, &[info.root])?;
-    let unproven = match info.totals.external {
-        0 => 0,
-        _ => count_unproven(&repository, info.root)?,
-    };
-    let mut document = version(&info);
-    document["external_unproven"] = json!(unproven);
-    document["stored_bytes"] = json!(stored);
-    document["exclusive_bytes"] = json!(exclusive);
-    // The two were counted one after the other, and others go on meanwhile.
-    let shared = stored.saturating_sub(exclusive);
-    document["shared_bytes"] = json!(shared);
-    context.output.print(document, || {
-        let metadata = serde_json::Value::Object(info.metadata.to_object());
-        let totals = &info.totals;
-        let external = match totals.external {
-            0 => String::new(),
-            count if unproven == 0 => format!(" ({count} external)"),
-            count => format!(" ({count} external, {unproven} without proof)"),
-        };
-        let contents = format!(
-            "{} files{external}, {} directories, {} symlinks",
-            totals.files, totals.directories, totals.symlinks
-        );
-        let rows = [
-            ("reference", info.reference().to_string()),
-            ("type", info.artifact_type.to_string()),
-            ("aliases", joined(&info.aliases)),
-            ("protected", joined(&info.protected)),
-            ("tags", joined(&info.tags)),
-            ("time to live", time_to_live(&info)),
-            ("digest", info.root.to_string()),
-            ("created", info.created.to_string()),
-            ("description", info.description.clone()),
-            ("metadata", metadata.to_string()),
-            ("contents", contents),
-            ("size", bytes(totals.size_bytes)),
-            ("stored", bytes(stored)),
-            ("shared", format!("{} with other versions", bytes(shared))),
-            ("exclusive", format!("{} that deleting it would free", bytes(exclusive))),
-        ];
-        table(&rows.map(|(key, value)| vec![key.to_owned(), value]))
-    });
-    Ok(exit::DONE)
 }
