@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::context::{Context, parse};
+use super::init::store_options;
 use super::output::{Bar, bytes};
-use super::repo::store_options;
 use super::{connect, exit};
 use artifactfs::content::options::StoreOptions;
 use artifactfs::content::store::{Store, StoreUrl, refuse_secrets};

@@ -6,29 +6,33 @@
 mod access;
 mod alias;
 mod cache;
-mod check;
 mod connect;
 mod context;
 mod copy_store;
+mod delete;
+mod diff;
 mod draft;
 mod exit;
+mod fsck;
+mod gc;
 mod get;
 mod groups;
+mod init;
 mod lineage;
 mod ls;
 mod mount;
 mod output;
 mod place;
 mod properties;
+mod prune;
 mod put;
-mod remove;
-mod repo;
 mod run;
 mod run_output;
 mod runs;
 mod select;
 mod show;
 mod stats;
+mod status;
 mod stream;
 mod sweep;
 mod table;
@@ -36,6 +40,7 @@ mod text;
 mod umount;
 mod update;
 mod used;
+mod verify;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -78,7 +83,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Make a repository
-    Init(repo::Init),
+    Init(init::Init),
     /// Log a file or directory as the next version of an artifact
     Put(put::Put),
     /// Make one version of what several writers put into a group
@@ -98,15 +103,15 @@ enum Verb {
     #[command(subcommand)]
     Alias(alias::Alias),
     /// Delete a version and free what only it had
-    Delete(remove::Delete),
+    Delete(delete::Delete),
     /// Delete all versions that have no alias, or whose time is over
-    Prune(remove::Prune),
+    Prune(prune::Prune),
     /// Compare two versions; exit 1 when they differ
-    Diff(check::Diff),
+    Diff(diff::Diff),
     /// Read and hash again what versions are made of
-    Verify(check::Verify),
+    Verify(verify::Verify),
     /// Check that counts, index and store agree
-    Fsck(check::Fsck),
+    Fsck(fsck::Fsck),
     /// Mount every version as a read-only directory
     Mount(mount::Mount),
     /// Unmount, and end the daemon behind it
@@ -123,7 +128,7 @@ enum Verb {
     #[command(subcommand)]
     Cache(cache::CacheVerb),
     /// Free dead bytes that `delete --purge later` left
-    Gc(remove::Gc),
+    Gc(gc::Gc),
     /// Copy every pack of one store to another, verified; goes on where it was interrupted
     CopyStore(copy_store::CopyStore),
     /// Print tables that W&B's library wrote, and join their parts
@@ -152,7 +157,7 @@ enum Verb {
     #[command(hide = true)]
     Watchdog(watchdog::Watchdog),
     /// Show mounts, drafts and room
-    Status(repo::Status),
+    Status(status::Status),
 }
 
 /// Runs the command line; every error ends here.
@@ -198,7 +203,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
     let output = Output { json: cli.json, quiet: cli.quiet };
     let context = Context { repo, access, cache_named, output, verbose: cli.verbose };
     match cli.verb {
-        Verb::Init(verb) => repo::init(&context, verb),
+        Verb::Init(verb) => init::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
         Verb::Finish(verb) => groups::finish(&context, verb),
         Verb::Group(verb) => groups::group(&context, verb),
@@ -207,11 +212,11 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Show(verb) => show::show(&context, verb),
         Verb::Update(verb) => update::update(&context, verb),
         Verb::Alias(verb) => alias::alias(&context, verb),
-        Verb::Delete(verb) => remove::delete(&context, verb),
-        Verb::Prune(verb) => remove::prune(&context, verb),
-        Verb::Diff(verb) => check::diff(&context, verb),
-        Verb::Verify(verb) => check::verify(&context, verb),
-        Verb::Fsck(verb) => check::fsck(&context, verb),
+        Verb::Delete(verb) => delete::delete(&context, verb),
+        Verb::Prune(verb) => prune::prune(&context, verb),
+        Verb::Diff(verb) => diff::diff(&context, verb),
+        Verb::Verify(verb) => verify::verify(&context, verb),
+        Verb::Fsck(verb) => fsck::fsck(&context, verb),
         Verb::Mount(verb) => mount::mount(&context, verb),
         Verb::Umount(verb) => umount::umount(&context, verb),
         Verb::Commit(verb) => draft::commit(&context, verb),
@@ -219,7 +224,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Restore(verb) => draft::restore(&context, verb),
         Verb::Prefetch(verb) => cache::prefetch(&context, verb),
         Verb::Cache(verb) => cache::cache(&context, verb),
-        Verb::Gc(verb) => remove::gc(&context, verb),
+        Verb::Gc(verb) => gc::gc(&context, verb),
         Verb::CopyStore(verb) => copy_store::copy_store(&context, verb),
         Verb::Table(verb) => table::table(&context, verb),
         Verb::Stats(verb) => stats::stats(&context, &verb),
@@ -231,6 +236,6 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Sweep(verb) => sweep::sweep(&context, verb),
         Verb::Enter(verb) => run::enter(verb),
         Verb::Watchdog(verb) => watchdog::watchdog(&verb),
-        Verb::Status(verb) => repo::status(&context, verb),
+        Verb::Status(verb) => status::status(&context, verb),
     }
 }

@@ -1,77 +1,17 @@
-//! `delete` and `prune`.
+//! `prune`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
 use super::context::{Context, parse};
+use super::delete::When;
 use super::output::{bytes, table};
 use super::select::parse_scope;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
-use artifactfs::model::reference::Reference;
 use artifactfs::model::time::Timestamp;
 use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::garbage::Reclaim;
-use artifactfs::ops::gc::Collected;
-use artifactfs::ops::orphans::release_unfinished;
 use artifactfs::ops::prune::{self, PruneRequest};
-
-#[derive(Args)]
-pub struct Delete {
-    /// project/artifact:alias
-    reference: String,
-    /// Also when it has aliases, which go with it; never with a protected one
-    #[arg(long)]
-    delete_aliases: bool,
-    /// When dead bytes between living ones go; `later` leaves them to `gc`
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
-    purge: When,
-}
-
-/// When dead bytes between living ones go.
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum When {
-    /// At once
-    #[default]
-    Now,
-    /// With the next `gc`
-    Later,
-}
-
-impl From<When> for Reclaim {
-    fn from(when: When) -> Self {
-        match when {
-            When::Now => Self::Now,
-            When::Later => Self::Later,
-        }
-    }
-}
-
-#[derive(Args)]
-pub struct Gc {
-    /// Leave no more than this share of a pack dead
-    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100))]
-    garbage: u64,
-    /// Also free what puts that were killed or failed had stored, which is kept a day for them to go on with
-    #[arg(long)]
-    unfinished: bool,
-}
-
-pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
-    let repository = connect::open_repository(context)?;
-    if verb.unfinished {
-        release_unfinished(&repository)?;
-    }
-    let collected = artifactfs::ops::gc::collect_deferred(&repository, verb.garbage)?;
-    let Collected { packs, freed_bytes, left_bytes } = collected;
-    let document =
-        json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });
-    context.output.print(document, || {
-        let (freed, left) = (bytes(freed_bytes), bytes(left_bytes));
-        vec![format!("{packs} packs, {freed} freed, {left} of garbage left")]
-    });
-    Ok(exit::DONE)
-}
 
 #[derive(Args)]
 pub struct Prune {
@@ -98,20 +38,6 @@ pub struct Prune {
     /// When dead bytes between living ones go; `later` leaves them to `gc`
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     purge: When,
-}
-
-pub fn delete(context: &Context, verb: Delete) -> Result<u8> {
-    let reference: Reference = parse(&verb.reference)?;
-    let repository = connect::open_repository(context)?;
-    let when = verb.purge.into();
-    let done = artifactfs::ops::delete::delete(&repository, &reference, verb.delete_aliases, when);
-    let (info, freed) = done?;
-    let reference = info.reference().to_string();
-    let document = json!({ "deleted": reference, "freed_bytes": freed });
-    context
-        .output
-        .print(document, || vec![format!("{reference}  deleted, {} freed", bytes(freed))]);
-    Ok(exit::DONE)
 }
 
 /// The moment that lies `text` back from now, which is the registry's time: versions bear that.

@@ -1,0 +1,37 @@
+//! `gc`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::Context;
+use super::output::bytes;
+use super::{connect, exit};
+use artifactfs::error::Result;
+use artifactfs::ops::gc::Collected;
+use artifactfs::ops::orphans::release_unfinished;
+
+#[derive(Args)]
+pub struct Gc {
+    /// Leave no more than this share of a pack dead
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100))]
+    garbage: u64,
+    /// Also free what puts that were killed or failed had stored, which is kept a day for them to go on with
+    #[arg(long)]
+    unfinished: bool,
+}
+
+pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
+    let repository = connect::open_repository(context)?;
+    if verb.unfinished {
+        release_unfinished(&repository)?;
+    }
+    let collected = artifactfs::ops::gc::collect_deferred(&repository, verb.garbage)?;
+    let Collected { packs, freed_bytes, left_bytes } = collected;
+    let document =
+        json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });
+    context.output.print(document, || {
+        let (freed, left) = (bytes(freed_bytes), bytes(left_bytes));
+        vec![format!("{packs} packs, {freed} freed, {left} of garbage left")]
+    });
+    Ok(exit::DONE)
+}

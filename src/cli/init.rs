@@ -1,0 +1,57 @@
+//! `init`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::{Context, parse};
+use super::exit;
+use artifactfs::content::store::StoreUrl;
+use artifactfs::error::{Error, Kind, Result};
+use artifactfs::ops::repository::Layout;
+use artifactfs::registry::system_clock;
+
+#[derive(Args)]
+pub struct Init {
+    /// Where [default: --repo, or the default repository]
+    directory: Option<PathBuf>,
+    /// Where the bytes go [default: file:store, below the repository]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// What else is needed to reach it, such as endpoint=URL or region=NAME; never a secret
+    #[arg(long = "store-option", value_name = "KEY=VALUE")]
+    store_options: Vec<String>,
+}
+
+pub fn init(context: &Context, verb: Init) -> Result<u8> {
+    let directory = verb.directory.unwrap_or_else(|| context.repo.value.clone());
+    let layout = Layout::new(&directory)?;
+    let store = verb.store.as_deref().map(parse::<StoreUrl>).transpose()?;
+    let options = store_options(&verb.store_options)?;
+    let settings = layout.init(store.as_ref(), options, system_clock()())?;
+    let root = layout.root.display().to_string();
+    let document = json!({
+        "repository": root,
+        "id": settings.id,
+        "format": settings.format,
+        "store": settings.store,
+        "store_options": settings.store_options,
+        "chunker": settings.chunker,
+    });
+    context.output.print(document, || vec![root]);
+    Ok(exit::DONE)
+}
+
+/// `KEY=VALUE`, each key once.
+pub fn store_options(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| {
+            Error::new(Kind::Usage, format!("\"{text}\" is no option")).hint("write KEY=VALUE")
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}

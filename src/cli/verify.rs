@@ -1,0 +1,73 @@
+//! `verify`.
+
+use std::os::unix::ffi::OsStrExt;
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::{Context, parse};
+use super::output::{Bar, bytes};
+use super::text::name_in_json;
+use super::{connect, exit};
+use artifactfs::error::{Kind, Result};
+use artifactfs::model::reference::Reference;
+use artifactfs::ops::listing::each_version;
+use artifactfs::ops::verify::{Verifier, VerifyReport};
+
+#[derive(Args)]
+pub struct Verify {
+    /// project/artifact:alias [default: every version]
+    reference: Option<String>,
+}
+
+pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
+    let reference: Option<Reference> = verb.reference.as_deref().map(parse).transpose()?;
+    let repository = connect::open_repository(context)?;
+    let bar = Bar::new("verifying", None, context.output);
+    let mut verifier = Verifier::new(&repository, &bar);
+    match reference {
+        Some(reference) => verifier.version(&repository.registry.lookup(reference)?)?,
+        None => {
+            each_version(&*repository.registry, &mut |version| verifier.version(&version))?;
+        }
+    }
+    let report = verifier.finish();
+    drop(bar);
+    tell_verified(context, &report);
+    Ok(if report.damaged_paths == 0 { exit::DONE } else { exit::code(Kind::Corrupt) })
+}
+
+fn tell_verified(context: &Context, report: &VerifyReport) {
+    let damage = report.damage.iter().map(|damage| {
+        let mut document =
+            json!({ "version": damage.version.to_string(), "reason": damage.reason });
+        name_in_json(&mut document, "path", damage.path.as_os_str().as_bytes());
+        document
+    });
+    let document = json!({
+        "versions": report.versions,
+        "objects": report.objects,
+        "bytes": report.bytes,
+        "damaged_paths": report.damaged_paths,
+        "external_unproven": report.unproven,
+        "damage": damage.collect::<Vec<_>>(),
+    });
+    context.output.print(document, || {
+        let line = |d: &artifactfs::ops::verify::Damage| {
+            format!("{}/{}: {}", d.version, d.path.display(), d.reason)
+        };
+        report.damage.iter().map(line).collect()
+    });
+    let (objects, read) = (report.objects, bytes(report.bytes));
+    let told = format!(
+        "{} versions, {objects} objects, {read} read; {} paths hurt",
+        report.versions, report.damaged_paths
+    );
+    context.output.note(&told);
+    if report.unproven > 0 {
+        let count = report.unproven;
+        context.output.note(&format!(
+            "{count} external files have no proof: other bytes of the same length would not be noticed"
+        ));
+    }
+}
