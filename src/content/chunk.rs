@@ -71,7 +71,7 @@ impl Cutter {
         self.settings.min_bytes as usize
     }
 
-    /// The length of the chunk at the start of `window`, which holds at least [`max_bytes`]
+    /// The length of the chunk at the start of `window`, which holds at least [`max_bytes`](Self::max_bytes)
     /// (Self::max_bytes) bytes or all that is left of the file. 0 for an empty window.
     pub fn cut(&self, window: &[u8]) -> usize {
         let (_, length) = cut(

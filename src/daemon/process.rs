@@ -77,7 +77,7 @@ pub fn protect() {
 /// Checks that this process may open enough files to serve a mount.
 ///
 /// # Errors
-/// [`Kind::Usage`] if the hard limit is below [`DESCRIPTORS_MIN`].
+/// [`Kind::Usage`] if the hard limit is below `DESCRIPTORS_MIN`.
 pub fn ensure_descriptors() -> Result<()> {
     match getrlimit(Resource::Nofile).maximum {
         Some(most) if most < DESCRIPTORS_MIN => {

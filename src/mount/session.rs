@@ -284,7 +284,7 @@ fn raise_readahead(target: &Path) {
 /// Mounts the versions of `repository` read-only.
 ///
 /// # Errors
-/// As [`mount`].
+/// As `mount`.
 pub fn mount_read_only(
     repository: Arc<Repository>,
     target: &Path,
@@ -301,7 +301,7 @@ pub fn mount_read_only(
 /// Mounts the drafts of `service`, and beside them the versions of `repository`.
 ///
 /// # Errors
-/// As [`mount`].
+/// As `mount`.
 pub fn mount_staging(
     repository: Arc<Repository>,
     service: Arc<DraftService>,

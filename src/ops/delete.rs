@@ -12,7 +12,7 @@ use crate::model::version::VersionInfo;
 ///
 /// # Errors
 /// [`Kind::Conflict`] when it has aliases and `delete_aliases` is not set, or a protected one. After any other
-/// error the version may be gone already; the bytes then go with the next call of [`collect_garbage`].
+/// error the version may be gone already; the bytes then go with the next call of [`collect_garbage`](super::garbage::collect_garbage).
 pub fn delete(
     repository: &Repository,
     reference: &Reference,

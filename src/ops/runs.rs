@@ -55,7 +55,7 @@ pub fn find(registry: &dyn Registry, id: &RunId) -> Result<RunInfo> {
 /// Takes a run that has ended away; one whose process is dead has, whether or not somebody looked since.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when it was not there, and as [`Registry::remove_run`].
+/// [`Kind::NotFound`] when it was not there, and as [`Runs::remove_run`](crate::registry::Runs::remove_run).
 pub fn remove(registry: &dyn Registry, id: &RunId) -> Result<()> {
     find(registry, id)?;
     match registry.remove_run(id.clone()) {

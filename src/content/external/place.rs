@@ -59,10 +59,10 @@ pub fn open_found(file: &File) -> io::Result<File> {
     open(&link_of(file))
 }
 
-/// Opens the file that [`find_below`] locates.
+/// Opens the file that `find_below` locates.
 ///
 /// # Errors
-/// As [`find_below`].
+/// As `find_below`.
 pub fn open_below(path: &Path, depth: u32) -> io::Result<File> {
     open_found(&find_below(path, depth)?)
 }
@@ -181,7 +181,7 @@ pub fn may_read(requester: &Requester, file: &File) -> bool {
     readable && above.all(|dir| fs::metadata(dir).is_ok_and(|meta| may(requester, &meta, SEARCH)))
 }
 
-/// An owner, group and mode that describe who may read a file at its place. They grant nothing that [`may_read`]
+/// An owner, group and mode that describe who may read a file at its place. They grant nothing that `may_read`
 /// refuses. If several groups may read it, only one is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Readers {

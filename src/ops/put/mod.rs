@@ -55,7 +55,7 @@ use walk::referred::Referred;
 /// Puts `request.source`.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::error::Kind::NotFound), `Denied`, `Conflict` for a file that keeps
+/// [`Kind::NotFound`], `Denied`, `Conflict` for a file that keeps
 /// changing, `Full`, … Nothing is visible then. What was written is freed, or kept for a day where the next
 /// try may go on with it ([`Kind::Unavailable`], `TimedOut`, `Stale`, and `Full` of a remote store).
 pub fn put(
