@@ -249,3 +249,29 @@ fn every_file_that_the_documents_name_exists() {
     }
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
+
+#[test]
+fn every_test_that_the_semantics_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("tests/it"), &mut files);
+    let mut texts: String =
+        files.iter().map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>().join("\n");
+    texts.push_str(&fs::read_to_string(root.join("tests/suites.sh")).unwrap());
+    let document = fs::read_to_string(root.join("docs/SEMANTICS.md")).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| ") && !line.contains("---"));
+    let (mut lost, mut named) = (Vec::new(), 0);
+    for row in rows.filter(|row| !row.ends_with("| shown by |")) {
+        let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let tests: Vec<_> = shown.split(", ").map(|name| name.trim_matches('`')).collect();
+        named += tests.len();
+        lost.extend(tests.into_iter().filter_map(|name| {
+            let begins = match name.strip_prefix("suite:") {
+                Some(check) => format!("\ncheck_{check}() {{"),
+                None => format!("#[test]\nfn {name}() {{"),
+            };
+            (!texts.contains(&begins)).then(|| name.to_owned())
+        }));
+    }
+    assert!(lost.is_empty() && named > 50, "{named} named, {lost:?} are none");
+}

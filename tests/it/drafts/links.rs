@@ -140,3 +140,25 @@ fn taking_a_path_back_follows_no_symlink_that_was_put_in_its_way() {
     world.ok(&["restore", "p/a/d"]);
     assert_eq!(fs::read(draft.join("d/f")).unwrap(), b"from the version");
 }
+
+#[test]
+fn no_name_goes_from_one_draft_to_another() {
+    let mut world = World::new();
+    let (_, staging) = world.mount();
+    for draft in ["p/a", "p/b", "q/a"] {
+        fs::create_dir_all(staging.join(draft).join("dir")).unwrap();
+        fs::write(staging.join(draft).join("file"), draft).unwrap();
+    }
+    let across = |done: std::io::Result<()>| {
+        assert_eq!(done.unwrap_err().kind(), std::io::ErrorKind::CrossesDevices);
+    };
+    for other in ["p/b", "q/a"] {
+        for name in ["file", "dir"] {
+            across(fs::rename(staging.join("p/a").join(name), staging.join(other).join("new")));
+        }
+        across(fs::hard_link(staging.join("p/a/file"), staging.join(other).join("new")));
+        assert!(!staging.join(other).join("new").exists());
+        assert_eq!(fs::read_to_string(staging.join(other).join("file")).unwrap(), other);
+    }
+    assert_eq!(fs::read_to_string(staging.join("p/a/file")).unwrap(), "p/a");
+}
