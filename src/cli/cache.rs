@@ -12,8 +12,8 @@ use artifactfs::content::cache::Cache;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::cache::{CacheCheck, check};
-use artifactfs::ops::prefetch::prefetch as bring;
-use artifactfs::ops::put::{Filters, Silent};
+use artifactfs::ops::prefetch;
+use artifactfs::ops::put::Filters;
 use artifactfs::ops::repository::Layout;
 
 #[derive(Subcommand)]
@@ -140,26 +140,8 @@ fn verify(context: &Context) -> Result<u8> {
 fn pin(context: &Context, verb: &Pin) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
-    let info = repository.registry.lookup(reference)?;
-    let fetcher = repository.store.fetcher().ok_or_else(|| {
-        Error::new(Kind::Unsupported, "the store is a local directory: there is nothing to cache")
-    })?;
-    let cache = fetcher.cache().ok_or_else(|| {
-        Error::new(Kind::Unavailable, "the cache cannot be used").hint("see --cache-dir")
-    })?;
-    let room = cache.limit_bytes();
-    if info.totals.size_bytes > room / 10 * 9 {
-        let what = format!("{} does not fit into the cache", info.reference());
-        return Err(Error::new(Kind::Full, what).hint("give --cache-size more"));
-    }
-    let bar = Bar::new("fetching", Some(info.totals.size_bytes), context.output);
-    let name = info.reference().to_string().replace('/', "!");
-    let takes = |_: &Path| true;
-    // Named before they are fetched, so that none goes while the rest comes; then fetched.
-    let fetched = bring(&repository, info.root, &takes, &mut |_| true, &bar)?;
-    cache.pin(&name, &fetched.segments)?;
-    bring(&repository, info.root, &takes, &mut |_| true, &Silent)?;
-    drop(bar);
+    let bar = |total| Bar::new("fetching", Some(total), context.output);
+    let (info, fetched) = prefetch::pin(&repository, reference, bar)?;
     let reference = info.reference().to_string();
     let document = json!({ "pinned": reference, "files": fetched.files, "bytes": fetched.bytes });
     context.output.print(document, || vec![format!("{reference}  {} kept", bytes(fetched.bytes))]);
@@ -169,7 +151,7 @@ fn pin(context: &Context, verb: &Pin) -> Result<u8> {
 fn unpin(context: &Context, verb: &Unpin) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let cache = open(context)?;
-    if !cache.unpin(&reference.to_string().replace('/', "!"))? {
+    if !cache.unpin(&prefetch::pin_name(&reference))? {
         let what = format!("{reference} is not pinned");
         return Err(Error::new(Kind::NotFound, what).hint("`artifactfs cache status` lists pins"));
     }
@@ -182,10 +164,9 @@ pub fn prefetch(context: &Context, verb: Prefetch) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let filters = Filters::new(&verb.include, &[])?;
     let repository = connect::open_repository(context)?;
-    let info = repository.registry.lookup(reference)?;
-    let bar = Bar::new("fetching", Some(info.totals.size_bytes), context.output);
-    let fetched = bring(&repository, info.root, &|path| filters.takes(path), &mut |_| true, &bar)?;
-    drop(bar);
+    let bar = |total| Bar::new("fetching", Some(total), context.output);
+    let takes = |path: &Path| filters.takes(path);
+    let (info, fetched) = prefetch::version(&repository, reference, &takes, bar)?;
     let reference = info.reference().to_string();
     let document =
         json!({ "reference": reference, "files": fetched.files, "bytes": fetched.bytes });

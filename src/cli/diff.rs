@@ -57,9 +57,7 @@ fn versions(
 ) -> Result<()> {
     let (before, after): (Reference, Reference) = (parse(before)?, parse(after)?);
     let repository = connect::open_repository(context)?;
-    let before = repository.registry.lookup(before)?.root;
-    let after = repository.registry.lookup(after)?.root;
-    artifactfs::ops::diff::diff(&repository.reader, before, after, &mut |difference| {
+    artifactfs::ops::diff::versions(&repository, before, after, &mut |difference| {
         each(&difference);
         Ok(())
     })

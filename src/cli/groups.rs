@@ -7,12 +7,11 @@ use super::context::{Context, parse};
 use super::output::{age, bytes, table};
 use super::properties::Properties;
 use super::{connect, exit};
-use artifactfs::error::{Error, Kind, Result};
+use artifactfs::error::Result;
 use artifactfs::model::name::GroupName;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::ArtifactPath;
 use artifactfs::ops::groups::{self, FinishRequest};
-use artifactfs::ops::repository::Repository;
 use artifactfs::registry::GroupInfo;
 
 #[derive(Args)]
@@ -102,24 +101,11 @@ pub fn group(context: &Context, verb: GroupVerb) -> Result<u8> {
 fn list(context: &Context, artifact: Option<&str>) -> Result<u8> {
     let path: Option<ArtifactPath> = artifact.map(parse).transpose()?;
     let repository = connect::open_repository(context)?;
-    let open = groups::open_groups(&*repository.registry, path.as_ref())?;
-    if let Some(path) = path.filter(|_| open.is_empty())
-        && !is_artifact(&repository, &path)?
-    {
-        return Err(Error::new(Kind::NotFound, format!("no artifact and no group {path}"))
-            .hint("`artifactfs group ls` lists all open groups"));
-    }
+    let open = groups::open_groups_of(&repository, path.as_ref())?;
     context.output.print(open.iter().map(group_json).collect(), || {
         table(&open.iter().map(group_row).collect::<Vec<_>>())
     });
     Ok(exit::DONE)
-}
-
-fn is_artifact(repository: &Repository, path: &ArtifactPath) -> Result<bool> {
-    match repository.registry.artifact(path.clone()) {
-        Err(e) if e.kind() == Kind::NotFound => Ok(false),
-        found => found.map(|_| true),
-    }
 }
 
 /// An open group as JSON.

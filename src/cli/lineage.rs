@@ -12,9 +12,7 @@ use super::run_output::{run_json, run_row};
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
-use artifactfs::model::run::RunInfo;
 use artifactfs::ops::lineage::{self, Graph, Node, Relation, Thing};
-use artifactfs::ops::runs;
 
 #[derive(Args)]
 pub struct Lineage {
@@ -51,13 +49,7 @@ pub struct Of {
 pub fn logged_by(context: &Context, verb: &Of) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
-    let registry = &*repository.registry;
-    let (path, number, _) = lineage::resolve(registry, &reference)?;
-    let Some(id) = registry.logger(path.clone(), number)? else {
-        return Err(Error::new(Kind::NotFound, format!("no run logged {path}:{number}"))
-            .hint("what is put inside `artifactfs run -- …` is logged by that run"));
-    };
-    let run = runs::find(registry, &id)?;
+    let run = lineage::logged_by(&*repository.registry, &reference)?;
     context.output.print(run_json(&run), || vec![run_row(&run).join("  ").trim_end().to_owned()]);
     Ok(exit::DONE)
 }
@@ -65,11 +57,7 @@ pub fn logged_by(context: &Context, verb: &Of) -> Result<u8> {
 pub fn used_by(context: &Context, verb: &Of) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
-    let registry = &*repository.registry;
-    let (path, number, _) = lineage::resolve(registry, &reference)?;
-    let ids = runs::users(registry, &path, number)?;
-    let found: Vec<RunInfo> =
-        ids.iter().map(|id| runs::find(registry, id)).collect::<Result<_>>()?;
+    let found = lineage::used_by(&*repository.registry, &reference)?;
     context.output.print(found.iter().map(run_json).collect(), || {
         super::output::table(&found.iter().map(run_row).collect::<Vec<_>>())
     });

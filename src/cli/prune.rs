@@ -8,8 +8,7 @@ use super::delete::When;
 use super::output::{bytes, table};
 use super::select::parse_scope;
 use super::{connect, exit};
-use artifactfs::error::{Error, Kind, Result};
-use artifactfs::model::time::Timestamp;
+use artifactfs::error::Result;
 use artifactfs::model::version::VersionInfo;
 use artifactfs::ops::prune::{self, PruneRequest};
 
@@ -40,34 +39,23 @@ pub struct Prune {
     purge: When,
 }
 
-/// The moment that lies `text` back from now, which is the registry's time: versions bear that.
-fn before(text: &str, now: Timestamp) -> Result<Timestamp> {
-    let bad = |e: jiff::Error| {
-        Error::new(Kind::Usage, format!("{text:?} is no duration"))
-            .because(e)
-            .hint("write 30d, 12h")
-    };
-    let span: jiff::Span = text.parse().map_err(bad)?;
-    let now = jiff::Timestamp::from_millisecond(i64::try_from(now.0).unwrap_or(i64::MAX));
-    let now = now.map_err(bad)?.to_zoned_datetime(jiff::tz::TimeZone::UTC);
-    let then = now.checked_sub(span.abs()).map_err(bad)?.timestamp().as_millisecond();
-    Ok(Timestamp(u64::try_from(then).unwrap_or_default()))
-}
-
 pub fn prune(context: &Context, verb: Prune) -> Result<u8> {
     let (project, artifact) = parse_scope(&verb.what)?;
     let repository = connect::open_repository(context)?;
-    let now = repository.registry.now()?;
     let request = PruneRequest {
         project,
         artifact,
         artifact_type: verb.artifact_type.as_deref().map(parse).transpose()?,
         keep_last: verb.keep_last,
-        before: verb.older_than.as_deref().map(|text| before(text, now)).transpose()?,
+        before: verb
+            .older_than
+            .as_deref()
+            .map(|text| prune::moment_before(&repository, text))
+            .transpose()?,
         expired: verb.expired,
     };
     if verb.expired && !verb.dry_run {
-        repository.registry.time_to_expire(verb.trust_clock)?;
+        prune::check_clock(&repository, verb.trust_clock)?;
     }
     let doomed = prune::plan(&repository, &request)?;
     let (gone, freed) = if verb.dry_run {

@@ -31,7 +31,7 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let (drafts, mut troubles) = draft::list(&repository)?;
     troubles.extend(unreadable);
     let open = artifactfs::ops::groups::open_groups(&*repository.registry, None)?;
-    let info = repository.registry.info()?;
+    let info = artifactfs::ops::stats::contents(&repository)?;
     let space = repository.store.space()?;
     let numbers: Vec<_> = daemons
         .iter()

@@ -173,7 +173,7 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
         created: Timestamp(0),
     };
     let repository = connect::open_repository(context)?;
-    let sweep = repository.registry.create_sweep(sweep)?;
+    let sweep = runs::create_sweep(&*repository.registry, sweep)?;
     context.output.print(sweep_json(&sweep), || vec![sweep.id.to_string()]);
     Ok(exit::DONE)
 }
@@ -214,7 +214,7 @@ fn show(context: &Context, verb: &Which) -> Result<u8> {
     let id: SweepId = parse(&verb.id)?;
     let repository = connect::open_repository(context)?;
     let registry = &*repository.registry;
-    let sweep = registry.sweep(id.clone())?;
+    let sweep = runs::sweep(registry, &id)?;
     let mut found = runs::of_sweep(registry, &id)?;
     runs::sort(&mut found, &format!("summary.{}", sweep.metric), sweep.goal == Goal::Maximize);
     let mut document = sweep_json(&sweep);

@@ -4,7 +4,7 @@ use super::context::Context;
 use artifactfs::error::Result;
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::runs::use_version;
+use artifactfs::ops::runs;
 use artifactfs::registry::Registry;
 
 /// The version that a reference stands for; inside a run it is used.
@@ -13,8 +13,5 @@ pub fn used(
     registry: &dyn Registry,
     reference: Reference,
 ) -> Result<VersionInfo> {
-    match context.run()? {
-        Some(run) => use_version(registry, &run, reference),
-        None => registry.lookup(reference),
-    }
+    runs::lookup(registry, context.run()?.as_ref(), reference)
 }

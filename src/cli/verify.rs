@@ -11,8 +11,7 @@ use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::error::{Kind, Result};
 use artifactfs::model::reference::Reference;
-use artifactfs::ops::listing::each_version;
-use artifactfs::ops::verify::{Verifier, VerifyReport};
+use artifactfs::ops::verify::VerifyReport;
 
 #[derive(Args)]
 pub struct Verify {
@@ -24,14 +23,7 @@ pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
     let reference: Option<Reference> = verb.reference.as_deref().map(parse).transpose()?;
     let repository = connect::open_repository(context)?;
     let bar = Bar::new("verifying", None, context.output);
-    let mut verifier = Verifier::new(&repository, &bar);
-    match reference {
-        Some(reference) => verifier.version(&repository.registry.lookup(reference)?)?,
-        None => {
-            each_version(&*repository.registry, &mut |version| verifier.version(&version))?;
-        }
-    }
-    let report = verifier.finish();
+    let report = artifactfs::ops::verify::verify(&repository, reference, &bar)?;
     drop(bar);
     tell_verified(context, &report);
     Ok(if report.damaged_paths == 0 { exit::DONE } else { exit::code(Kind::Corrupt) })

@@ -3,13 +3,30 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use super::repository::Repository;
 use crate::content::cursor::Cursor;
 use crate::content::directory::each_entry;
 use crate::content::reader::Reader;
 use crate::error::Result;
 use crate::model::difference::{Change, Difference};
 use crate::model::digest::Digest;
+use crate::model::reference::Reference;
 use crate::model::tree::{Entry, Target};
+
+/// Calls `each` with every difference from one version to another in path order.
+///
+/// # Errors
+/// [`Kind::NotFound`](crate::error::Kind::NotFound), what reading a node says, and what `each` says.
+pub fn versions(
+    repository: &Repository,
+    before: Reference,
+    after: Reference,
+    each: &mut dyn FnMut(Difference) -> Result<()>,
+) -> Result<()> {
+    let before = repository.registry.lookup(before)?.root;
+    let after = repository.registry.lookup(after)?.root;
+    diff(&repository.reader, before, after, each)
+}
 
 /// Calls `each` with every difference from `before` to `after` in path order.
 ///

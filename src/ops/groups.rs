@@ -63,6 +63,25 @@ pub fn each_part(
     Ok(())
 }
 
+/// Returns the open groups of an artifact, or all.
+///
+/// # Errors
+/// [`Kind::NotFound`] if there is neither a group nor such an artifact.
+pub fn open_groups_of(
+    repository: &Repository,
+    path: Option<&ArtifactPath>,
+) -> Result<Vec<GroupInfo>> {
+    let open = open_groups(&*repository.registry, path)?;
+    let Some(path) = path.filter(|_| open.is_empty()) else { return Ok(open) };
+    match repository.registry.artifact(path.clone()) {
+        Err(e) if e.kind() == Kind::NotFound => {
+            Err(Error::new(Kind::NotFound, format!("no artifact and no group {path}"))
+                .hint("`artifactfs group ls` lists all open groups"))
+        }
+        found => found.map(|_| open),
+    }
+}
+
 /// The open groups of an artifact, or all.
 ///
 /// # Errors

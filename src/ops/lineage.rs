@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::runs;
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{RunId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
@@ -51,6 +52,29 @@ pub struct Graph {
     pub edges: Vec<(usize, usize, Relation)>,
     /// There is more than was looked at.
     pub cut: bool,
+}
+
+/// Returns the run that logged a version.
+///
+/// # Errors
+/// [`Kind::NotFound`] for a version that never was, and for one that no run logged.
+pub fn logged_by(registry: &dyn Registry, reference: &Reference) -> Result<RunInfo> {
+    let (path, number, _) = resolve(registry, reference)?;
+    let Some(id) = registry.logger(path.clone(), number)? else {
+        return Err(Error::new(Kind::NotFound, format!("no run logged {path}:{number}"))
+            .hint("what is put inside `artifactfs run -- …` is logged by that run"));
+    };
+    runs::find(registry, &id)
+}
+
+/// Returns the runs that used a version.
+///
+/// # Errors
+/// [`Kind::NotFound`] for a version that never was.
+pub fn used_by(registry: &dyn Registry, reference: &Reference) -> Result<Vec<RunInfo>> {
+    let (path, number, _) = resolve(registry, reference)?;
+    let ids = runs::users(registry, &path, number)?;
+    ids.iter().map(|id| runs::find(registry, id)).collect()
 }
 
 /// The version that a reference stands for; one that was deleted is known as long as runs refer to it.

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::put::Progress;
+use super::put::{Progress, Silent};
 use super::repository::Repository;
 use crate::content::cache::{SegmentKey, part_of};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::reference::Reference;
 use crate::model::tree::{Content, Target, TreeNode};
+use crate::model::version::VersionInfo;
 
 /// Bytes fetched as one step, many requests at a time.
 const STEP_BYTES: u64 = 32 << 20;
@@ -43,6 +45,61 @@ pub struct Prefetched {
     pub bytes: u64,
     /// The segments they are in.
     pub segments: HashSet<SegmentKey>,
+}
+
+/// Caches the files of a version that `takes` says. `progress` is called with how much there is, when that is known.
+/// Returns the version.
+///
+/// # Errors
+/// [`Kind::NotFound`], and as [`prefetch`].
+pub fn version<P: Progress>(
+    repository: &Repository,
+    reference: Reference,
+    takes: &dyn Fn(&Path) -> bool,
+    progress: impl FnOnce(u64) -> P,
+) -> Result<(VersionInfo, Prefetched)> {
+    let info = repository.registry.lookup(reference)?;
+    let progress = progress(info.totals.size_bytes);
+    let fetched = prefetch(repository, info.root, takes, &mut |_| true, &progress)?;
+    Ok((info, fetched))
+}
+
+/// Caches a version and keeps it, whatever else is read. Returns the version.
+///
+/// # Errors
+/// [`Kind::NotFound`]; [`Kind::Full`] for a version that takes more than the cache has room for; [`Kind::Unsupported`]
+/// where nothing is cached; and as [`prefetch`].
+pub fn pin<P: Progress>(
+    repository: &Repository,
+    reference: Reference,
+    progress: impl FnOnce(u64) -> P,
+) -> Result<(VersionInfo, Prefetched)> {
+    let info = repository.registry.lookup(reference)?;
+    let fetcher = repository.store.fetcher().ok_or_else(|| {
+        Error::new(Kind::Unsupported, "the store is a local directory: there is nothing to cache")
+    })?;
+    let cache = fetcher.cache().ok_or_else(|| {
+        Error::new(Kind::Unavailable, "the cache cannot be used").hint("see --cache-dir")
+    })?;
+    if info.totals.size_bytes > cache.limit_bytes() / 10 * 9 {
+        let what = format!("{} does not fit into the cache", info.reference());
+        return Err(Error::new(Kind::Full, what).hint("give --cache-size more"));
+    }
+    let progress = progress(info.totals.size_bytes);
+    let bring = |progress: &dyn Progress| {
+        prefetch(repository, info.root, &|_| true, &mut |_| true, progress)
+    };
+    // Named before they are fetched, so that none goes while the rest comes; then fetched.
+    let fetched = bring(&progress)?;
+    cache.pin(&pin_name(&info.reference()), &fetched.segments)?;
+    bring(&Silent)?;
+    drop(progress);
+    Ok((info, fetched))
+}
+
+/// Returns the name under which a cache keeps a version.
+pub fn pin_name(reference: &Reference) -> String {
+    reference.to_string().replace('/', "!")
 }
 
 /// Caches the files below `root` that `takes` says, and the metadata of all of it. `goes_on` is asked

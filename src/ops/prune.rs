@@ -3,7 +3,7 @@
 use super::garbage::Reclaim;
 use super::repository::Repository;
 use super::{delete, exclusive_size, listing};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::name::{ArtifactName, ArtifactType, ProjectName};
 use crate::model::time::Timestamp;
 use crate::model::version::VersionInfo;
@@ -25,10 +25,36 @@ pub struct PruneRequest {
     pub expired: bool,
 }
 
+/// Returns the moment that lies a duration, as people write it, back from now by the registry's clock: versions bear that.
+///
+/// # Errors
+/// [`Kind::Usage`] for what is no duration, and when the registry fails.
+pub fn moment_before(repository: &Repository, text: &str) -> Result<Timestamp> {
+    let bad = |e: jiff::Error| {
+        Error::new(Kind::Usage, format!("{text:?} is no duration"))
+            .because(e)
+            .hint("write 30d, 12h")
+    };
+    let now = repository.registry.now()?;
+    let span: jiff::Span = text.parse().map_err(bad)?;
+    let now = jiff::Timestamp::from_millisecond(i64::try_from(now.0).unwrap_or(i64::MAX));
+    let now = now.map_err(bad)?.to_zoned_datetime(jiff::tz::TimeZone::UTC);
+    let then = now.checked_sub(span.abs()).map_err(bad)?.timestamp().as_millisecond();
+    Ok(Timestamp(u64::try_from(then).unwrap_or_default()))
+}
+
+/// Refuses to let versions expire by a clock that is far beyond the last change, unless it is `trusted`.
+///
+/// # Errors
+/// [`Kind::Conflict`].
+pub fn check_clock(repository: &Repository, trusted: bool) -> Result<()> {
+    repository.registry.time_to_expire(trusted).map(drop)
+}
+
 /// The versions that would go.
 ///
 /// # Errors
-/// When the registry fails; [`crate::error::Kind::NotFound`] for a project or artifact that is not
+/// When the registry fails; [`Kind::NotFound`] for a project or artifact that is not
 /// there.
 pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<VersionInfo>> {
     let mut doomed = Vec::new();
@@ -95,10 +121,10 @@ pub fn prune(
                 gone.push(version);
             }
             Ok(None) => tracing::info!("{} lives on", version.reference()),
-            Err(e) if matches!(e.kind(), crate::error::Kind::Conflict) => {
+            Err(e) if matches!(e.kind(), Kind::Conflict) => {
                 tracing::info!("{} stays: {e}", version.reference());
             }
-            Err(e) if matches!(e.kind(), crate::error::Kind::NotFound) => {}
+            Err(e) if matches!(e.kind(), Kind::NotFound) => {}
             Err(e) => return Err(e),
         }
     }

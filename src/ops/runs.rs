@@ -9,7 +9,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::{
-    Edge, Goal, MetricRow, Resume, RunInfo, RunStart, RunState, SweepInfo, compare, is_value,
+    Edge, Goal, MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, SweepInfo, compare,
+    is_value,
 };
 use crate::model::version::VersionInfo;
 use crate::registry::Registry;
@@ -260,6 +261,61 @@ pub fn use_version(
     let info = registry.lookup_for_run(run.clone(), reference)?;
     tell_use(registry, run, (&info.path, info.number), alias)?;
     Ok(info)
+}
+
+/// Returns the version that a reference stands for; a run, if one is given, uses it from now on.
+///
+/// # Errors
+/// [`Kind::NotFound`] for a run or a version that is not there.
+pub fn lookup(
+    registry: &dyn Registry,
+    run: Option<&RunId>,
+    reference: Reference,
+) -> Result<VersionInfo> {
+    match run {
+        Some(run) => use_version(registry, run, reference),
+        None => registry.lookup(reference),
+    }
+}
+
+/// Adds to what a run says of itself.
+///
+/// # Errors
+/// As [`Runs::log`](crate::registry::Runs::log).
+pub fn log(registry: &dyn Registry, id: &RunId, log: RunLog) -> Result<RunInfo> {
+    registry.log(id.clone(), log)
+}
+
+/// Ends a run.
+///
+/// # Errors
+/// As [`Runs::end_run`](crate::registry::Runs::end_run).
+pub fn end(registry: &dyn Registry, id: &RunId, state: RunState, code: i32) -> Result<RunInfo> {
+    registry.end_run(id.clone(), state, Some(code))
+}
+
+/// Says that a run goes on.
+///
+/// # Errors
+/// As [`Runs::heartbeat`](crate::registry::Runs::heartbeat).
+pub fn heartbeat(registry: &dyn Registry, id: &RunId) -> Result<()> {
+    registry.heartbeat(id.clone())
+}
+
+/// Makes a sweep.
+///
+/// # Errors
+/// As [`Runs::create_sweep`](crate::registry::Runs::create_sweep).
+pub fn create_sweep(registry: &dyn Registry, sweep: SweepInfo) -> Result<SweepInfo> {
+    registry.create_sweep(sweep)
+}
+
+/// Returns a sweep.
+///
+/// # Errors
+/// [`Kind::NotFound`].
+pub fn sweep(registry: &dyn Registry, id: &SweepId) -> Result<SweepInfo> {
+    registry.sweep(id.clone())
 }
 
 /// The run that a process was started in, by its environment.

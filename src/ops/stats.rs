@@ -5,6 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::repository::Repository;
+use crate::error::Result;
+use crate::registry::RegistryInfo;
+
+/// Returns what the repository holds, in numbers.
+///
+/// # Errors
+/// When the registry fails.
+pub fn contents(repository: &Repository) -> Result<RegistryInfo> {
+    repository.registry.info()
+}
 
 /// Numbers since the process began; all zero over a store in a directory.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

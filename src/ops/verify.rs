@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::external;
+use super::listing::each_version;
 use super::put::Progress;
 use super::repository::Repository;
 use crate::content::reader::unknown_format;
@@ -78,9 +79,28 @@ impl Seen {
     }
 }
 
+/// Verifies a version, or all.
+///
+/// # Errors
+/// What keeps it from going on; damage is no error but part of the report.
+pub fn verify(
+    repository: &Repository,
+    reference: Option<Reference>,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    let mut verifier = Verifier::new(repository, progress);
+    match reference {
+        Some(reference) => verifier.version(&repository.registry.lookup(reference)?)?,
+        None => {
+            each_version(&*repository.registry, &mut |version| verifier.version(&version))?;
+        }
+    }
+    Ok(verifier.report)
+}
+
 /// Verifies versions. An object that many share is read once, unless so many others were read since that it is
 /// forgotten: memory does not follow the number of files.
-pub struct Verifier<'a> {
+struct Verifier<'a> {
     repository: &'a Repository,
     progress: &'a dyn Progress,
     /// Trees and recipes with all they are made of: what versions share is mostly found here.
@@ -97,7 +117,7 @@ pub struct Verifier<'a> {
 
 impl<'a> Verifier<'a> {
     /// A verifier that has seen nothing yet.
-    pub fn new(repository: &'a Repository, progress: &'a dyn Progress) -> Self {
+    fn new(repository: &'a Repository, progress: &'a dyn Progress) -> Self {
         Self {
             repository,
             progress,
@@ -114,14 +134,9 @@ impl<'a> Verifier<'a> {
     ///
     /// # Errors
     /// What keeps it from going on; damage is no error but part of the report.
-    pub fn version(&mut self, version: &VersionInfo) -> Result<()> {
+    fn version(&mut self, version: &VersionInfo) -> Result<()> {
         self.report.versions += 1;
         self.directory(version, version.root, Path::new(""))
-    }
-
-    /// What was found.
-    pub fn finish(self) -> VerifyReport {
-        self.report
     }
 
     fn directory(&mut self, version: &VersionInfo, tree: Digest, path: &Path) -> Result<()> {

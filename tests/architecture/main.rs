@@ -275,3 +275,22 @@ fn every_test_that_the_semantics_name_exists() {
     }
     assert!(lost.is_empty() && named > 50, "{named} named, {lost:?} are none");
 }
+
+#[test]
+fn commands_call_ops_and_never_the_registry_or_the_reader() {
+    let calls = |line: &str, what: &str| {
+        line.split(what).skip(1).any(|rest| {
+            let name = rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            name.len() < rest.len() && name.starts_with('(')
+        })
+    };
+    let mut broken = Vec::new();
+    for (path, text) in all().into_iter().filter(|(path, _)| path.starts_with("src/cli/")) {
+        for (number, line) in code(&text).lines().enumerate() {
+            if calls(line, "registry.") || calls(line, "reader.") {
+                broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}

@@ -198,10 +198,10 @@ impl Begin {
             return parse(project);
         }
         if let Some(sweep) = &self.sweep {
-            return Ok(registry.sweep(parse(sweep)?)?.project);
+            return Ok(runs::sweep(registry, &parse(sweep)?)?.project);
         }
         for known in [id.cloned(), context.run()?].into_iter().flatten() {
-            match registry.run(known) {
+            match runs::find(registry, &known) {
                 Err(e) if e.kind() == Kind::NotFound => {}
                 run => return Ok(run?.start.project),
             }
@@ -257,7 +257,7 @@ fn log(context: &Context, verb: &Log) -> Result<u8> {
     }
     let id = verb.which.parse(context)?;
     let repository = connect::open_repository(context)?;
-    let run = repository.registry.log(id, log)?;
+    let run = runs::log(&*repository.registry, &id, log)?;
     context.output.print(run_json(&run), Vec::new);
     Ok(exit::DONE)
 }
@@ -266,7 +266,7 @@ fn finish(context: &Context, verb: &Finish) -> Result<u8> {
     let id = verb.which.parse(context)?;
     let repository = connect::open_repository(context)?;
     let state = if verb.exit_code == 0 { RunState::Finished } else { RunState::Failed };
-    let run = repository.registry.end_run(id, state, Some(verb.exit_code))?;
+    let run = runs::end(&*repository.registry, &id, state, verb.exit_code)?;
     context.output.print(run_json(&run), || vec![format!("{}  {}", run.start.id, run.state)]);
     Ok(exit::DONE)
 }
@@ -293,7 +293,7 @@ fn run_command(context: &Context, verb: &Run) -> Result<u8> {
         Ok(status) => outcome(*status),
         Err(_) => (RunState::Failed, i32::from(view::NO_COMMAND)),
     };
-    let told = registry.end_run(id.clone(), state, Some(code));
+    let told = runs::end(&**registry, &id, state, code);
     ended?;
     match told {
         // The command has ended it itself.
@@ -345,7 +345,7 @@ fn run_begun(
     let (registry, beaten) = (Arc::clone(&repository.registry), id.clone());
     std::thread::spawn(move || {
         while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
-            if let Err(e) = registry.heartbeat(beaten.clone()) {
+            if let Err(e) = runs::heartbeat(&*registry, &beaten) {
                 tracing::warn!("run {beaten} could not say that it goes on: {e}");
             }
         }
