@@ -1,4 +1,4 @@
-//! What every verb works with.
+//! The context that every verb gets.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use artifactfs::error::Result;
 use artifactfs::model::name::RunId;
 use artifactfs::ops::runs::RUN_VARIABLE;
 
-/// What a verb works with.
+/// The settings and the output of one command.
 pub struct Context {
     pub repo: Setting<PathBuf>,
     pub access: StoreOptions,
-    /// Whether somebody said where the cache is.
+    /// True if a flag or a variable names the folder of the cache.
     pub cache_named: bool,
     pub output: Output,
-    /// How often `-v` was given.
+    /// The number of `-v` flags.
     pub verbose: u8,
 }
 

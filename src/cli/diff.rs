@@ -22,7 +22,7 @@ pub struct Diff {
     /// project/artifact:alias
     #[arg(required_unless_present = "draft")]
     after: Option<String>,
-    /// A draft, against the version it stands on: project/artifact
+    /// Compare a draft with the version it stands on: project/artifact
     #[arg(long, conflicts_with_all = ["before", "after"])]
     draft: Option<String>,
 }

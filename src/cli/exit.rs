@@ -4,9 +4,9 @@ use artifactfs::error::Kind;
 
 /// Done.
 pub const DONE: u8 = 0;
-/// What was compared differs, as with diff(1).
+/// The status of a comparison that finds a difference, as diff(1) has it.
 pub const DIFFERS: u8 = 1;
-/// The command line is wrong; clap's own choice, and that of most programs.
+/// The status of a wrong command line, as clap and most programs have it.
 pub const USAGE: u8 = 2;
 
 /// The exit code.

@@ -1,4 +1,4 @@
-//! Where in a repository: names, and a path within a version.
+//! Parses places in a repository: names, and a path within a version.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -27,12 +27,12 @@ pub struct Where {
 }
 
 impl Where {
-    /// Whether conditions were given.
+    /// Returns whether conditions were given.
     pub fn is_given(&self) -> bool {
         self.place.is_some()
     }
 
-    /// The versions that are meant: those named by `texts`, and those for which the conditions hold.
+    /// Returns the versions that `texts` name and those for which the conditions hold.
     pub fn chosen(&self, texts: &[String]) -> Result<Chosen> {
         let place = self.place.as_deref();
         let selection = place.map(|place| selection(place, &self.filters)).transpose()?;
@@ -58,7 +58,7 @@ fn selection(text: &str, filters: &[String]) -> Result<Selection> {
     Ok(Selection { project: Some(project), artifact, filters, ..Selection::default() })
 }
 
-/// The one version that is meant, if it was named and is to be changed.
+/// Returns the version, if only one was named and it is to be changed.
 pub fn only(chosen: &Chosen) -> Option<Reference> {
     match &chosen.references[..] {
         [reference] if chosen.selection.is_none() && !chosen.dry_run => Some(reference.clone()),
@@ -66,10 +66,10 @@ pub fn only(chosen: &Chosen) -> Option<Reference> {
     }
 }
 
-/// Prints what became of many versions, or would.
+/// Prints which versions were changed, or would be.
 ///
 /// # Errors
-/// That of the first change that failed, when what was changed has been printed.
+/// The error of the first change that failed, after the changed versions are printed.
 pub fn print_changed(context: &Context, dry_run: bool, changed: Changed) -> Result<u8> {
     let texts = |references: &[Reference]| -> Vec<String> {
         references.iter().map(ToString::to_string).collect()

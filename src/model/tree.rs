@@ -81,7 +81,7 @@ impl Content {
         }
     }
 
-    /// The number of its kind where it is written in bytes; serde numbers the kinds alike.
+    /// Returns the number that stands for its kind in binary formats. serde numbers the kinds alike.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Empty => 0,
@@ -91,7 +91,7 @@ impl Content {
         }
     }
 
-    /// The content of a kind that has an object.
+    /// Returns the content of a kind that has an object, or `None` for any other number.
     pub const fn from_code(code: u8, digest: Digest, size_bytes: u64) -> Option<Self> {
         match code {
             1 => Some(Self::Chunk { digest, size_bytes }),

@@ -38,7 +38,7 @@ pub struct Attr {
     pub gid: u32,
     /// The device, of a device file.
     pub rdev: u32,
-    /// What programs are to read at once.
+    /// The number of bytes that programs should read at once.
     pub block_bytes: u32,
 }
 

@@ -30,7 +30,7 @@ pub fn host(error: rustix::io::Errno) -> Errno {
     Errno::from_i32(error.raw_os_error())
 }
 
-/// The errno of an error that a reader meets, which is reported.
+/// Logs an error that a reader meets, and returns its errno.
 pub fn report(what: &str, error: &Error) -> Errno {
     host(errno::report(what, error))
 }
@@ -49,7 +49,7 @@ pub fn file_type(kind: rustix::fs::FileType) -> FileType {
     }
 }
 
-/// Attributes as the kernel wants them.
+/// Returns attributes in the kernel's shape.
 pub fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino),

@@ -36,8 +36,8 @@ pub fn change(
 /// names are removed.
 ///
 /// # Errors
-/// What keeps the versions from being found, and [`Kind::Usage`] if an alias would be given to two versions of one
-/// artifact; nothing is changed then.
+/// The error that keeps the versions from being found, and [`Kind::Usage`] if an alias would be given to two versions
+/// of one artifact; nothing is changed then.
 pub fn change_many(
     repository: &Repository,
     chosen: Chosen,

@@ -16,7 +16,7 @@ use crate::model::tree::{Entry, Target};
 /// Calls `each` with every difference from one version to another in path order.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::error::Kind::NotFound), what reading a node says, and what `each` says.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound), and the errors of reading a node and of `each`.
 pub fn versions(
     repository: &Repository,
     before: Reference,
@@ -68,7 +68,7 @@ fn directories(
     }
 }
 
-/// Passes equal nodes while both stand before one, and otherwise reads the larger, so that the nodes come to stand level.
+/// Skips equal nodes while both cursors stand before one, and otherwise reads the larger node until they are level.
 fn skip_equal(reader: &Reader, left: &mut Cursor, right: &mut Cursor) -> Result<()> {
     while let (Some(one), Some(other)) = (left.unread(), right.unread()) {
         if one.child.digest == other.child.digest {

@@ -1,4 +1,4 @@
-//! Judgements on leases: is the writer gone?
+//! Judges whether the writer of a lease is gone.
 
 use super::process_id::{Life, life};
 use crate::error::Result;

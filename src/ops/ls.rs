@@ -49,7 +49,7 @@ pub fn versions(
 /// external files come with their descriptors.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if there is no such version or path; what the store says, and those of `each`.
+/// [`Kind::NotFound`] if there is no such version or path; those of the store and of `each`.
 pub fn entries(
     repository: &Repository,
     reference: Reference,

@@ -47,8 +47,8 @@ pub struct Prefetched {
     pub segments: HashSet<SegmentKey>,
 }
 
-/// Caches the files of a version that `takes` says. `progress` is called with how much there is, when that is known.
-/// Returns the version.
+/// Caches the files of a version for which `takes` returns true. `progress` gets the bytes of the whole version.
+/// Returns the version and what was cached.
 ///
 /// # Errors
 /// [`Kind::NotFound`], and as [`prefetch`].

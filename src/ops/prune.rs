@@ -25,10 +25,10 @@ pub struct PruneRequest {
     pub expired: bool,
 }
 
-/// Returns the moment that lies a duration, as people write it, back from now by the registry's clock: versions bear that.
+/// Returns the time that lies a duration before now by the registry's clock, which dates versions.
 ///
 /// # Errors
-/// [`Kind::Usage`] for what is no duration, and when the registry fails.
+/// [`Kind::Usage`] if `text` is no duration, and those of the registry.
 pub fn moment_before(repository: &Repository, text: &str) -> Result<Timestamp> {
     let bad = |e: jiff::Error| {
         Error::new(Kind::Usage, format!("{text:?} is no duration"))

@@ -278,7 +278,7 @@ pub fn lookup(
     }
 }
 
-/// Adds to what a run says of itself.
+/// Logs values of a run.
 ///
 /// # Errors
 /// As [`Runs::log`](crate::registry::Runs::log).

@@ -215,16 +215,16 @@ pub fn each_selected(
 /// The versions that a change is about.
 #[derive(Debug, Clone, Default)]
 pub struct Chosen {
-    /// These.
+    /// References to versions.
     pub references: Vec<Reference>,
-    /// And what is selected now.
+    /// The versions that are selected when the change begins.
     pub selection: Option<Selection>,
-    /// Whether nothing is changed, and only what would be is told.
+    /// True if the change is not made, and its versions are only listed.
     pub dry_run: bool,
 }
 
 impl Chosen {
-    /// Returns what is meant now; a reference that is not there fails before anything is changed.
+    /// Resolves the versions. A reference that does not exist fails before any change.
     ///
     /// # Errors
     /// [`Kind::NotFound`], and when the registry fails.

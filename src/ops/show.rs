@@ -10,7 +10,7 @@ use crate::model::version::{ArtifactInfo, VersionInfo};
 /// A version, and the room it takes.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// What the registry says of it.
+    /// The registry's record of it.
     pub info: VersionInfo,
     /// External files in it of which nothing but the length is known.
     pub external_unproven: u64,
@@ -25,7 +25,7 @@ pub struct Shown {
 /// Returns a version, and the room it takes.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::error::Kind::NotFound), and what reading its trees says.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound), and the errors of reading its trees.
 pub fn version(repository: &Repository, reference: Reference) -> Result<Shown> {
     let info = repository.registry.lookup(reference)?;
     let stored_bytes = exclusive_size::stored_bytes(repository, info.root)?;
@@ -39,7 +39,7 @@ pub fn version(repository: &Repository, reference: Reference) -> Result<Shown> {
     Ok(Shown { info, external_unproven, stored_bytes, exclusive_bytes, shared_bytes })
 }
 
-/// Returns what is said of an artifact.
+/// Returns an artifact.
 ///
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound).

@@ -8,7 +8,7 @@ use super::repository::Repository;
 use crate::error::Result;
 use crate::registry::RegistryInfo;
 
-/// Returns what the repository holds, in numbers.
+/// Returns the numbers of packs, objects and bytes in the repository.
 ///
 /// # Errors
 /// When the registry fails.

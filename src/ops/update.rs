@@ -1,4 +1,4 @@
-//! Changing what is said of versions and artifacts.
+//! Updates descriptions, metadata, tags and times to live.
 
 use super::repository::Repository;
 use super::select::{Changed, Chosen};
@@ -7,7 +7,7 @@ use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::{ArtifactInfo, VersionInfo};
 use crate::registry::{ArtifactUpdate, Update};
 
-/// Changes what is said of one version.
+/// Updates one version.
 ///
 /// # Errors
 /// As [`Versions::update`](crate::registry::Versions::update).
@@ -19,17 +19,17 @@ pub fn update(
     repository.registry.update(reference, update)
 }
 
-/// Changes the same of many versions, one after another.
+/// Updates many versions alike, one after another.
 ///
 /// # Errors
-/// What keeps the versions from being found; nothing is changed then.
+/// The error that keeps the versions from being found; nothing is changed then.
 pub fn update_many(repository: &Repository, chosen: Chosen, update: &Update) -> Result<Changed> {
     let registry = &repository.registry;
     let targets = chosen.targets(&**registry)?;
     Ok(targets.change(&mut |reference| registry.update(reference, update.clone())))
 }
 
-/// Changes what is said of artifacts, one after another. Returns those that were changed, and the error that ended it.
+/// Updates artifacts, one after another. Returns those that were changed, and the error that ended it.
 ///
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound) if one of them is not there; nothing is changed then.

@@ -82,7 +82,7 @@ impl Seen {
 /// Verifies a version, or all.
 ///
 /// # Errors
-/// What keeps it from going on; damage is no error but part of the report.
+/// The error that keeps it from going on. Damage is no error but part of the report.
 pub fn verify(
     repository: &Repository,
     reference: Option<Reference>,

@@ -1,5 +1,5 @@
-//! The drafts of a repository, open in this process. What can be done with them is in the other files of this room, each
-//! about one thing; none of these is needed here.
+//! The drafts of a repository, open in this process. The other files of this room add the operations, a subject each; this
+//! file needs none of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};

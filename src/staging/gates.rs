@@ -1,4 +1,4 @@
-//! What keeps a draft from being changed, and who changes it.
+//! Freezes and seals drafts, and names their writers.
 
 use std::fs;
 use std::path::PathBuf;

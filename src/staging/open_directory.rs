@@ -1,4 +1,4 @@
-//! An open directory of a draft, and where in it somebody is.
+//! An open directory of a draft, and a reader's position in it.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

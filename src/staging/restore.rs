@@ -1,4 +1,4 @@
-//! Taking a path of a draft back to what it was.
+//! Restores paths of a draft from the version it stands on.
 
 use std::ffi::OsStr;
 

@@ -1,4 +1,4 @@
-//! No circle of files within a room: of two files, at most one knows the other, also by way of others.
+//! Finds circles of files within a room: two files that know each other, be it by way of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use syn::visit::{Visit, visit_item_use, visit_path};
 /// The path of a module from the crate's root; that of a folder is its `mod.rs`.
 type Module = Vec<String>;
 
-/// What a file names: each path as it is written, and whether it is handed on (`pub use`).
+/// The paths that a file names, as they are written, and whether each is handed on (`pub use`).
 #[derive(Default)]
 struct Names(Vec<(Vec<String>, bool)>);
 
@@ -85,7 +85,7 @@ impl Crate {
         known
     }
 
-    /// A path from the crate's root; `None` for one that begins in another crate.
+    /// Returns a path from the crate's root, or `None` if it begins in another crate.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         let ups = path.iter().take_while(|part| *part == "super").count();
         match path.first()?.as_str() {
@@ -102,7 +102,7 @@ impl Crate {
         }
     }
 
-    /// The file in which the thing at a path is.
+    /// Returns the file that defines the item at a path.
     fn file_of(&self, path: &[String]) -> Option<Module> {
         let (file, rest) = (1..=path.len()).rev().find_map(|length| {
             let (file, rest) = path.split_at(length);
@@ -115,7 +115,7 @@ impl Crate {
         }
     }
 
-    /// Which files of the same room a file knows.
+    /// Returns the files of the same room that each file knows.
     fn edges(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let edges = self.names.iter().map(|(module, names)| {
             let known = names.0.iter().filter_map(|(path, public)| {
@@ -136,7 +136,7 @@ fn module_of(path: &str) -> Module {
     below.split('/').filter(|part| *part != "mod").map(ToOwned::to_owned).collect()
 }
 
-/// A circle, if there is one.
+/// Returns a circle, if there is one.
 fn circle(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
     let mut left = edges.clone();
     loop {

@@ -1,4 +1,4 @@
-//! Content of files, of pieces or elsewhere.
+//! Reads the content of files, which consists of pieces or lives elsewhere.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};

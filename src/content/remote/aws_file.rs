@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 /// The values of a profile; keys are in small letters.
 pub type Section = BTreeMap<String, String>;
 
-/// A file.
+/// A file of profiles.
 #[derive(Debug, Default)]
 pub struct AwsFile(BTreeMap<String, Section>);
 
 impl AwsFile {
-    /// Reads a file. A line that means nothing is passed over: other programs wrote it for themselves.
+    /// Parses a file. It skips lines that it does not know, since other programs may have written them.
     pub fn parse(text: &str) -> Self {
         let mut sections: BTreeMap<String, Section> = BTreeMap::new();
         let mut section = None;
@@ -29,8 +29,8 @@ impl AwsFile {
             if line.is_empty() || line.starts_with(['#', ';']) || begins_with_space {
                 continue;
             }
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-                section = Some(sections.entry(name.0.trim().to_owned()).or_default());
+            if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                section = Some(sections.entry(name.trim().to_owned()).or_default());
             } else if let (Some(section), Some((key, value))) = (&mut section, line.split_once('='))
             {
                 section.insert(key.trim().to_lowercase(), value.trim().to_owned());
@@ -39,12 +39,12 @@ impl AwsFile {
         Self(sections)
     }
 
-    /// Returns a profile of the file with credentials: its section bears the name alone.
+    /// Returns a profile of the credentials file, in which a section has the profile's name alone.
     pub fn credentials_of(&self, profile: &str) -> Option<&Section> {
         self.0.get(profile)
     }
 
-    /// Returns a profile of the file with the configuration. `[profile default]` goes before `[default]`.
+    /// Returns a profile of the configuration file. `[profile default]` takes precedence over `[default]`.
     pub fn configuration_of(&self, profile: &str) -> Option<&Section> {
         let named = self.0.iter().find(|(name, _)| {
             let rest = name.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t']));

@@ -1,4 +1,4 @@
-//! Room under a store, and what its errors advise.
+//! The room under a store, and the hint of its errors.
 
 use std::path::Path;
 

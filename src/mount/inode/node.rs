@@ -1,4 +1,4 @@
-//! What an inode that is no file's stands for.
+//! The node behind an inode that is no file's.
 
 use std::sync::Arc;
 

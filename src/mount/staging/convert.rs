@@ -31,7 +31,7 @@ pub fn time(at: TimeOrNow) -> Time {
     }
 }
 
-/// A draft's attributes as the kernel wants them.
+/// Returns a draft's attributes in the kernel's shape.
 pub fn file_attr(attr: &Attr) -> FileAttr {
     kernel::file_attr(&attributes(attr))
 }
@@ -52,7 +52,7 @@ pub fn empty(done: Result<()>, reply: ReplyEmpty) {
     }
 }
 
-/// Answers how much was written.
+/// Answers the number of bytes that were written.
 pub fn written(written: Result<usize>, reply: ReplyWrite) {
     match written {
         Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),

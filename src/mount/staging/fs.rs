@@ -279,7 +279,7 @@ fn moment(seconds: i64, nanoseconds: u64) -> SystemTime {
     whole.and_then(|at| at.checked_add(nanoseconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// The host's attributes of a draft's node.
+/// Returns the host's attributes of a draft's node.
 pub fn attributes(attr: &crate::staging::Attr) -> Attr {
     let stat: &Stat = &attr.stat;
     Attr {

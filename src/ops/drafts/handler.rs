@@ -1,4 +1,4 @@
-//! Calls of drafts, answered.
+//! Answers the calls of drafts.
 
 use super::commit::{WRITERS_WAIT, no_version};
 use super::service::DraftService;

@@ -27,7 +27,7 @@ use check::check;
 pub use report::FsckReport;
 pub use unknown::{UNKNOWN_AGE_MILLISECONDS, UnknownPack, remove_unknown};
 
-/// The number of checks that are made, when each finds something else.
+/// The maximum number of checks, if each finds something else.
 const CHECKS_MAX: usize = 3;
 
 /// What to do about what is found.
@@ -73,7 +73,7 @@ fn collect_if(repository: &Repository, whole: bool) -> Result<()> {
     if whole { collect_garbage(repository).map(drop) } else { Ok(()) }
 }
 
-/// Reports what two checks in a row find: what others change in the middle of one looks like damage, once.
+/// Reports the findings of two checks in a row. A change in the middle of a check looks like damage, but only once.
 fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
     refuse_writers(repository)?;
     let lasting = lasting_report(|| Ok(check(repository, None)?.0))?;
@@ -85,7 +85,7 @@ fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
     Err(Error::new(Kind::Conflict, what).hint("check when they have finished"))
 }
 
-/// Makes a check until one finds nothing, or two in a row find the same; `None` when neither comes soon.
+/// Repeats a check until it finds nothing or two in a row find the same. Returns `None` if neither happens soon.
 fn lasting_report(mut check: impl FnMut() -> Result<FsckReport>) -> Result<Option<FsckReport>> {
     let mut report = check()?;
     for _ in 1..CHECKS_MAX {

@@ -1,4 +1,4 @@
-//! What a check found.
+//! The report of a check.
 
 use std::collections::HashSet;
 
@@ -34,7 +34,7 @@ impl FsckReport {
         }
     }
 
-    /// Keeps what an earlier report has too, and what neither has told.
+    /// Keeps the findings that an earlier report has too, and the number of those that neither lists.
     pub(super) fn found_before(mut self, earlier: &Self) -> Self {
         let told = self.findings.len();
         let earlier: HashSet<&String> = earlier.findings.iter().collect();

@@ -14,7 +14,7 @@ use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::registry::CommitRequest;
 
-/// Makes what `report` tells of a version.
+/// Commits the tree of `report` as a version.
 ///
 /// # Errors
 /// As [`Versions::commit`](crate::registry::Versions::commit).

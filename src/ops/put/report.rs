@@ -1,4 +1,4 @@
-//! How far a put is, and what it did.
+//! The progress and the report of a put.
 
 use crate::model::digest::Digest;
 use crate::model::version::{AddedPart, Committed, Totals};

@@ -1,4 +1,4 @@
-//! What to put.
+//! The request of a put.
 
 use std::path::PathBuf;
 

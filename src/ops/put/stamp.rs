@@ -1,4 +1,4 @@
-//! What tells whether a file is still the same.
+//! The stamp by which a file is known to be the same.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -115,11 +115,11 @@ fn json(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result
 }
 
 /// Every cell as it is written in the table, text without its quotes.
-fn csv(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result<()> {
+fn csv(table: &Table<'_>, rows: &mut Limited<'_>, to: impl Write) -> Result<()> {
     if table.columns().is_empty() {
         return Ok(());
     }
-    let mut writer = csv::Writer::from_writer(&mut to);
+    let mut writer = csv::Writer::from_writer(to);
     writer.write_record(table.columns()).map_err(not_written)?;
     while rows.advance()? {
         for cell in rows.rows.row().cells() {
@@ -127,9 +127,7 @@ fn csv(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result<
         }
         writer.write_record(None::<&[u8]>).map_err(not_written)?;
     }
-    writer.flush().map_err(cannot_write)?;
-    drop(writer);
-    to.flush().map_err(cannot_write)
+    writer.flush().map_err(cannot_write)
 }
 
 fn parquet(

@@ -1,4 +1,4 @@
-//! Records of leases that live, and what they answered.
+//! Records of living leases, and the answers that they remember.
 
 use serde::Serialize;
 

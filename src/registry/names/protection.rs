@@ -1,4 +1,4 @@
-//! What a protected alias keeps, and what may be said of versions and artifacts.
+//! Checks protected aliases, descriptions and metadata.
 
 use crate::error::{Error, Kind, Result};
 use crate::model::metadata::Metadata;

@@ -1,4 +1,4 @@
-//! What runs used and logged, and what aliases stand for in a run.
+//! The versions that runs used and logged, and the aliases as a run sees them.
 //!
 //! A version that is deleted keeps its place: edges hold names and numbers, which are never used twice.
 

@@ -1,4 +1,4 @@
-//! Units in path order, put together to packs and trees.
+//! Puts units, in path order, together to packs and trees.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

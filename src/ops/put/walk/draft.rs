@@ -147,7 +147,7 @@ impl<'a> DraftScan<'a> {
         self.upper_before(&mut place, None)
     }
 
-    /// An entry of the tree below, or what the host has in its place.
+    /// Walks an entry of the tree below, or the host's entry in its place.
     fn entry(&mut self, place: &mut Place<'_>, entry: Entry) -> Result<()> {
         match place.names.next_if_eq(&entry.name) {
             Some(name) => self.upper(place.relative, name, Some(&entry.target)),

@@ -1,4 +1,4 @@
-//! What a walk finds, before and after the hashing threads.
+//! The steps of a walk, before and after the hashing threads.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ pub struct Cut {
     pub range: Range<usize>,
 }
 
-/// What happens next in a tree that is built, in path order.
+/// A step of building a tree. Steps come in path order.
 #[derive(Debug)]
 pub enum Event {
     /// A directory begins.
@@ -93,7 +93,7 @@ pub enum Event {
     Warning(String),
 }
 
-/// What is to be read or hashed before it is an [`Event`].
+/// A step that needs reading or hashing before it is an [`Event`].
 #[derive(Debug)]
 pub enum Work {
     /// A file to be read.
@@ -116,9 +116,9 @@ pub enum Work {
 /// A step of a walk.
 #[derive(Debug)]
 pub enum Found {
-    /// Nothing is left to be done.
+    /// A step that needs neither.
     Ready(Event),
-    /// A hashing thread makes an event of it.
+    /// A step of which a hashing thread makes an event.
     Work(Work),
 }
 
@@ -134,7 +134,7 @@ impl From<Work> for Found {
     }
 }
 
-/// A piece of a walk, of what a walk [`Found`] or of each [`Event`].
+/// A run of steps: [`Found`] by a walk, or an [`Event`] each.
 #[derive(Debug)]
 pub struct Unit<T> {
     /// The steps in it.
@@ -149,7 +149,7 @@ impl<T> Default for Unit<T> {
     }
 }
 
-/// The chunk in a range of `buffer`, hashed.
+/// Hashes the chunk in a range of `buffer`.
 pub fn cut(buffer: &[u8], range: Range<usize>) -> Cut {
     Cut { digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]), range }
 }

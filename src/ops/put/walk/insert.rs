@@ -26,7 +26,7 @@ pub struct Insert<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A path as people read it.
+/// Returns a path as text for people.
 pub fn display_path(path: &[EntryName]) -> String {
     path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
 }

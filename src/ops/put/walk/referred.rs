@@ -1,4 +1,4 @@
-//! What references name, in the order of paths.
+//! The files that references name, in the order of paths.
 
 use std::path::Path;
 
