@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, RepositoryHint, Result};
 
 /// The environment variable that names the repository.
 pub const REPO_VARIABLE: &str = "ARTIFACTFS_REPO";
@@ -55,11 +55,8 @@ pub fn repository(
     let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
     let data = data.or_else(|| Some(variable("HOME")?.join(".local/share")));
     let value = data.map(|data| data.join("artifactfs")).ok_or_else(|| {
-        Error::new(
-            Kind::Usage,
-            "no repository: neither --repo nor $ARTIFACTFS_REPO nor $HOME is set",
-        )
-        .hint("say where it is with --repo DIR")
+        Error::new(Kind::Usage, "no repository is named, and $HOME is not set")
+            .hint(RepositoryHint::Locate)
     })?;
     Ok(Setting { value, origin: Origin::Default })
 }

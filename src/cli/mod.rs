@@ -17,6 +17,7 @@ mod fsck;
 mod gc;
 mod get;
 mod groups;
+mod hints;
 mod init;
 mod lineage;
 mod ls;

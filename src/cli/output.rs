@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::hints;
 use super::text::harmless;
 use artifactfs::error::{Error, Result};
 use artifactfs::model::properties::Ttl;
@@ -98,14 +99,19 @@ impl Write for Stream {
 
 /// Tells an error: what was wanted and found, then what to do.
 pub fn print_error(error: &Error, json: bool) {
+    let hints: Vec<String> = error.hints().iter().map(hints::text).collect();
     if json {
-        let document = json!({ "error": error.to_wire() });
+        let hint = hints.join("; ");
+        let hint = (!hint.is_empty()).then_some(hint);
+        let document = json!({
+            "error": { "kind": error.kind(), "message": error.message(), "hint": hint }
+        });
         print_line(&format!("{document:#}"));
         return;
     }
     print_line(&format!("artifactfs: {}", on_stderr(&error.message())));
-    if let Some(hint) = error.hint_text() {
-        print_line(&format!("  hint: {}", on_stderr(hint)));
+    for hint in hints {
+        print_line(&format!("  hint: {}", on_stderr(&hint)));
     }
 }
 

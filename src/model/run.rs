@@ -11,7 +11,7 @@ use super::json::{NOT_FINITE, parse_or_text};
 use super::metadata::Metadata;
 use super::name::{Alias, GroupName, ProjectName, RunId, SweepId};
 use super::time::Timestamp;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, RunHint};
 
 /// A run that nobody heard of for so long has crashed, in milliseconds.
 pub const SILENCE_MILLISECONDS: u64 = 5 * 60 * 1000;
@@ -219,7 +219,7 @@ pub fn parse_metric(text: &str) -> Result<(String, f64)> {
     let (key, value) = split(text)?;
     let number = value.parse().map_err(|_| {
         Error::new(Kind::Usage, format!("the metric {key} is \"{value}\", which is no number"))
-            .hint("metrics are numbers; --summary takes any JSON")
+            .hint(RunHint::UseSummary)
     })?;
     Ok((key, number))
 }

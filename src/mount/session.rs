@@ -12,7 +12,7 @@ use std::time::Duration;
 use fuser::{BackgroundSession, Config, Filesystem, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, MountHint, Result};
 use crate::model::version::Change;
 use crate::mount::guard::Guarded;
 use crate::mount::inode::paths::ROOT;
@@ -21,6 +21,7 @@ use crate::mount::read_only::adapter::ReadOnly;
 use crate::mount::read_only::fs::ReadFs;
 use crate::mount::staging::files::Staging;
 use crate::mount::staging::fs::StagingFs;
+use crate::ops::browse;
 use crate::ops::drafts::DraftService;
 use crate::ops::prefetch::Mode;
 use crate::ops::repository::Repository;
@@ -144,8 +145,7 @@ pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
     done.or_else(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => {
             let what = format!("{} is in use", target.display());
-            Err(Error::new(Kind::Conflict, what)
-                .hint("end what uses it (`fuser -vm` lists them), or unmount with --lazy"))
+            Err(Error::new(Kind::Conflict, what).hint(MountHint::UnmountLazily))
         }
         _ if !mounts().iter().any(|(_, point)| point == target) => Ok(()),
         _ => Err(Error::io(format!("cannot unmount {}", target.display()), e)),
@@ -231,7 +231,7 @@ fn prepare(target: &Path) -> Result<PathBuf> {
     if is_mount_point(&target) {
         let what = format!("{} is a mount point already", target.display());
         return Err(Error::new(Kind::Conflict, what)
-            .hint(format!("`artifactfs umount {}`, or choose another", target.display())));
+            .hint(MountHint::UnmountOrChoose(target.display().to_string())));
     }
     let mut entries = fs::read_dir(&target).at("mount on", &target)?;
     if entries.next().is_some() {
@@ -374,9 +374,9 @@ impl Watcher {
 }
 
 fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
-    let registry = &fs.repository().registry;
-    let mut last = match registry.changes(u64::MAX - 1, 0) {
-        Ok(changes) => changes.last,
+    let repository = fs.repository();
+    let mut last = match browse::last_change(repository) {
+        Ok(last) => last,
         Err(e) => return wait_for_registry(&e),
     };
     // What moved while nobody watched.
@@ -388,7 +388,7 @@ fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
         }
         let wait =
             if settling > 0 { SETTLING_WAIT_MILLISECONDS } else { CHANGES_WAIT_MILLISECONDS };
-        watched = registry.changes(last, wait).and_then(|changes| {
+        watched = browse::changes(repository, last, wait).and_then(|changes| {
             last = changes.last;
             settling = match changes.lost || !changes.changes.is_empty() {
                 true => SETTLING_WAITS,
@@ -399,7 +399,7 @@ fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
                 false => forget_moved(fs, notifier, &changes.changes),
             }
         });
-        fs.repository().store.forget_removed();
+        repository.store.forget_removed();
     }
 }
 

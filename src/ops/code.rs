@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, json};
 use url::Url;
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::metadata::Metadata;
 use crate::model::name::{ArtifactName, ProjectName};
 
@@ -161,7 +161,7 @@ fn write_diff(tree: &Path, target: &Path) -> Result<()> {
     let mut child = git(tree, &args).stdout(file).spawn().map_err(failed)?;
     if !wait(&mut child)? {
         let what = format!("git cannot say what differs in {}", tree.display());
-        return Err(Error::new(Kind::Unavailable, what).hint("leave out --save-code"));
+        return Err(Error::new(Kind::Unavailable, what).hint(PutHint::LeaveCode));
     }
     if fs::metadata(target).at("read", target)?.len() == 0 {
         fs::remove_file(target).at("remove", target)?;

@@ -13,7 +13,7 @@ use super::repository::{Repository, Settings};
 use crate::content::codec;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::registry::MaintenanceMode;
@@ -164,6 +164,5 @@ fn verify(id: PackId, entry: &IndexEntry, stored: &[u8]) -> Result<()> {
         return Ok(());
     }
     let what = format!("{} {} in pack {id} is damaged", entry.kind, entry.digest);
-    Err(Error::new(Kind::Corrupt, what)
-        .hint("`artifactfs verify` names the versions that are hurt; delete them, then copy again"))
+    Err(Error::new(Kind::Corrupt, what).hint(DamageHint::VerifyAndDelete))
 }

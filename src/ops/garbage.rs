@@ -4,7 +4,7 @@ use super::lease::Lease;
 use super::repository::Repository;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::object::PackId;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
@@ -70,7 +70,7 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
                     }
                     // Its children keep a count too many, which only fsck can put right; the dead
                     // node itself must not stop everything else from being freed.
-                    tracing::warn!(%digest, "a dead node cannot be read; run fsck --repair: {e}");
+                    tracing::warn!(%digest, "an unreachable node cannot be read; a repair mends this: {e}");
                     Vec::new()
                 }
                 children => children?,
@@ -108,7 +108,7 @@ impl Failures {
         let Some(first) = self.first else { return Ok(()) };
         let (packs, kind) = (self.packs, first.kind());
         let what = format!("dead bytes of {packs} packs could not be freed: {}", first.message());
-        let hint = first.hint_text().unwrap_or("`artifactfs gc` tries again").to_owned();
+        let hint = first.hints().first().cloned().unwrap_or(DamageHint::CollectGarbage.into());
         Err(Error::new(kind, what).hint(hint).because(first))
     }
 }
@@ -280,7 +280,7 @@ fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> R
     }
     if registry.pack(old)?.is_some_and(|pack| pack.live_objects > 0) {
         let what = format!("pack {old} holds objects that its index does not name");
-        return Err(Error::new(Kind::Corrupt, what).hint("`artifactfs fsck` tells more"));
+        return Err(Error::new(Kind::Corrupt, what).hint(DamageHint::Check));
     }
     store.remove(old)?;
     registry.reclaimed(old, 0, mark)?;

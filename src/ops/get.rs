@@ -21,7 +21,7 @@ use rustix::fs::{symlinkat, unlinkat};
 use super::put::{Filters, Progress};
 use super::repository::Repository;
 use crate::content::directory::{each_entry, lookup};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, GetHint, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::object_kind::ObjectKind;
@@ -209,7 +209,7 @@ impl Walk<'_> {
             None => Ok(()),
             Some(_) => {
                 let what = format!("{} is another file", shown.join(name.as_os_str()).display());
-                Err(Error::new(Kind::Conflict, what).hint("get it without --references-only-links"))
+                Err(Error::new(Kind::Conflict, what).hint(GetHint::FetchReferences))
             }
         }
     }
@@ -272,9 +272,7 @@ fn rename_into_place(
         let _ = unlinkat(directory, temporary, AtFlags::empty());
         if e == rustix::io::Errno::ISDIR {
             let what = format!("{} is a directory", shown.display());
-            return Err(
-                Error::new(Kind::Conflict, what).hint("remove it, or choose another --root")
-            );
+            return Err(Error::new(Kind::Conflict, what).hint(GetHint::ChooseRoot));
         }
         return Err(e).at("create", shown);
     }
@@ -292,7 +290,7 @@ fn open_directory(parent: &OwnedFd, name: &EntryName, shown: &Path) -> Result<Ow
     openat(parent, name, flags, Mode::empty()).map_err(|e| match e {
         rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
             let what = format!("{} is there and is no directory", shown.display());
-            Error::new(Kind::Conflict, what).hint("remove it, or choose another --root")
+            Error::new(Kind::Conflict, what).hint(GetHint::ChooseRoot)
         }
         other => Error::io(format!("cannot open {}", shown.display()), other.into()),
     })

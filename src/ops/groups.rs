@@ -12,7 +12,7 @@ use super::repository::Repository;
 use super::with_lease::with_lease;
 use crate::content::directory::lookup;
 use crate::content::reader::Reader;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, PutHint, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{EntryName, GroupName};
 use crate::model::new_version::NewVersion;
@@ -76,7 +76,7 @@ pub fn open_groups_of(
     match repository.registry.artifact(path.clone()) {
         Err(e) if e.kind() == Kind::NotFound => {
             Err(Error::new(Kind::NotFound, format!("no artifact and no group {path}"))
-                .hint("`artifactfs group ls` lists all open groups"))
+                .hint(PutHint::ListGroups(None)))
         }
         found => found.map(|_| open),
     }
@@ -189,8 +189,7 @@ fn refuse_overwriting(repository: &Repository, lease: &Lease, new: &NewPart) -> 
             let shown: Vec<_> = path.iter().map(ToString::to_string).collect();
             let (group, shown) = (&new.group, shown.join("/"));
             let what = format!("group {group} of {} has {shown} already", new.path);
-            let hint = "leave out --no-overwrite to replace it, or put it under another name";
-            Err(Error::new(Kind::Conflict, what).hint(hint))
+            Err(Error::new(Kind::Conflict, what).hint(PutHint::AllowOverwrite))
         };
         let looked = overwritten(reader, &mut Vec::new(), part.root, new.root, &mut refuse);
         match looked {

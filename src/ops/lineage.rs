@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::runs;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, RunHint};
 use crate::model::name::{RunId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::RunInfo;
@@ -62,7 +62,7 @@ pub fn logged_by(registry: &dyn Registry, reference: &Reference) -> Result<RunIn
     let (path, number, _) = resolve(registry, reference)?;
     let Some(id) = registry.logger(path.clone(), number)? else {
         return Err(Error::new(Kind::NotFound, format!("no run logged {path}:{number}"))
-            .hint("what is put inside `artifactfs run -- …` is logged by that run"));
+            .hint(RunHint::PutInside));
     };
     runs::find(registry, &id)
 }

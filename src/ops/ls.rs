@@ -4,7 +4,7 @@ use super::listing;
 use super::repository::Repository;
 use super::select::{Selection, each_selected};
 use crate::content::directory::{each_entry, resolve};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::external::External;
 use crate::model::name::{EntryName, ProjectName, Tag};
 use crate::model::reference::Reference;
@@ -69,7 +69,7 @@ pub fn entries(
         let entry = resolve(&repository.reader, info.root, path)?.ok_or_else(|| {
             let shown: Vec<_> = path.iter().map(ToString::to_string).collect();
             let what = format!("{} has no {}", info.reference(), shown.join("/"));
-            Error::new(Kind::NotFound, what).hint("`artifactfs ls` lists what there is")
+            Error::new(Kind::NotFound, what).hint(NamesHint::List)
         })?;
         match entry.target {
             Target::Directory(digest) => tree = digest,

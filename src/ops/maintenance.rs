@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::judgement::idle_leases;
 use super::process_id::{is_dead, this_process};
 use super::repository::Repository;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::registry::{Maintenance, MaintenanceMode, Registry};
 
 /// How often the mark is renewed.
@@ -47,7 +47,7 @@ pub fn refuse_moving(repository: &Repository) -> Result<()> {
     let moves = |mark: Maintenance| mark.mode == MaintenanceMode::Copy && !is_dead(&mark.holder);
     if repository.registry.maintenance()?.is_some_and(moves) {
         return Err(Error::new(Kind::Conflict, "the repository is just moved to another store")
-            .hint("try again when `artifactfs copy-store` has ended"));
+            .hint(RepositoryHint::AwaitCopy));
     }
     repository.refuse_moved()
 }

@@ -6,6 +6,7 @@
 //! clean up, and nothing that a reader could see.
 
 pub mod alias;
+pub mod browse;
 pub mod cache;
 pub mod code;
 pub mod copy_store;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::put::{Progress, Silent};
 use super::repository::Repository;
 use crate::content::cache::{SegmentKey, part_of};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, GetHint, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::reference::Reference;
 use crate::model::tree::{Content, Target, TreeNode};
@@ -79,11 +79,11 @@ pub fn pin<P: Progress>(
         Error::new(Kind::Unsupported, "the store is a local directory: there is nothing to cache")
     })?;
     let cache = fetcher.cache().ok_or_else(|| {
-        Error::new(Kind::Unavailable, "the cache cannot be used").hint("see --cache-dir")
+        Error::new(Kind::Unavailable, "the cache cannot be used").hint(GetHint::CacheDirectory)
     })?;
     if info.totals.size_bytes > cache.limit_bytes() / 10 * 9 {
         let what = format!("{} does not fit into the cache", info.reference());
-        return Err(Error::new(Kind::Full, what).hint("give --cache-size more"));
+        return Err(Error::new(Kind::Full, what).hint(GetHint::EnlargeCache));
     }
     let progress = progress(info.totals.size_bytes);
     let bring = |progress: &dyn Progress| {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use super::repository::Repository;
 use crate::content::directory::resolve;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, GetHint, Kind, Result};
 use crate::model::name::EntryName;
 use crate::model::tree::Target;
 use crate::model::version::VersionInfo;
@@ -29,7 +29,7 @@ pub fn read_file(repository: &Repository, version: &VersionInfo, path: &str) -> 
     };
     if content.size_bytes() > READ_MAX_BYTES {
         let what = format!("{path} in {reference} is too long to be read at once");
-        return Err(Error::new(Kind::Full, what).hint("write it to the disk: `artifactfs get`"));
+        return Err(Error::new(Kind::Full, what).hint(GetHint::WriteOut));
     }
     let mut bytes = vec![0; content.size_bytes() as usize];
     repository.reader.read_at(&content, 0, &mut bytes)?;

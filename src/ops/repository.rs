@@ -24,7 +24,7 @@ use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::options::StoreOptions;
 use crate::content::reader::Reader;
 use crate::content::store::{Store, StoreUrl, refuse_secrets};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId};
 use crate::model::object_kind::ObjectKind;
@@ -207,7 +207,7 @@ impl Layout {
         let text = fs::read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::new(Kind::NotFound, format!("no repository in {}", self.root.display()))
-                    .hint(format!("`artifactfs init {}` makes one", self.root.display()))
+                    .hint(RepositoryHint::Init(self.root.display().to_string()))
             }
             _ => Error::io(format!("cannot read {}", path.display()), e),
         })?;

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::process_id::is_dead;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, RunHint};
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::{
@@ -221,8 +221,7 @@ pub fn best(registry: &dyn Registry, id: &SweepId) -> Result<RunInfo> {
     sort(&mut runs, &path, sweep.goal == Goal::Maximize);
     runs.into_iter().next().ok_or_else(|| {
         let what = format!("no run of sweep {id} has a number {} in its summary", sweep.metric);
-        let hint = format!("`artifactfs run log RUN --summary {}=0.93` gives it one", sweep.metric);
-        Error::new(Kind::NotFound, what).hint(hint)
+        Error::new(Kind::NotFound, what).hint(RunHint::LogSummary(sweep.metric.clone()))
     })
 }
 

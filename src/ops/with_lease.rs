@@ -3,11 +3,7 @@
 use super::garbage::collect_garbage;
 use super::lease::Lease;
 use super::repository::Repository;
-use crate::error::{Error, Kind, Result};
-
-/// What a put that ended early says when what it had stored is kept.
-const GO_ON_HINT: &str = "run it again to go on: what is stored already is kept for a day; \
-                          `artifactfs gc --unfinished` frees it before";
+use crate::error::{Error, Kind, PutHint, Result};
 
 /// Does `work` under a lease of its own, and ends that with it. What writers that are gone had stored for the same
 /// purpose is gone on with.
@@ -42,7 +38,7 @@ fn end<T>(lease: Lease, repository: &Repository, done: Result<T>) -> Result<T> {
         false => Ok(kept_bytes),
     });
     match (done, ended) {
-        (Err(error), Ok(kept_bytes)) if kept_bytes > 0 => Err(with_hint(error)),
+        (Err(error), Ok(kept_bytes)) if kept_bytes > 0 => Err(error.and_hint(PutHint::GoOn)),
         (Ok(value), Err(e)) => {
             // What it was for is done and durable; whoever comes next frees what could not be.
             tracing::warn!("a lease whose work is done could not be ended: {e}");
@@ -64,12 +60,4 @@ fn goes_on_later(error: &Error, remote: bool) -> bool {
 /// Returns whether an error means that the store did not respond.
 fn is_silence(kind: Kind) -> bool {
     matches!(kind, Kind::Unavailable | Kind::TimedOut)
-}
-
-fn with_hint(error: Error) -> Error {
-    let hint = match error.hint_text() {
-        Some(own) => format!("{own}; {GO_ON_HINT}"),
-        None => GO_ON_HINT.to_owned(),
-    };
-    error.hint(hint)
 }

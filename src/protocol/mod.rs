@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result, WireError};
 
 /// The version of everything behind the first eight bytes.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// The path that requests are posted to.
 pub const RPC_PATH: &str = "/v1/rpc";
 
@@ -151,6 +151,7 @@ fn other_release() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::RunHint;
 
     #[test]
     fn requests_and_answers_are_read_as_they_were_written() {
@@ -161,9 +162,11 @@ mod tests {
         }
         let answer = encode_answer(&encode_value(&42u64));
         assert_eq!(decode_value::<u64>(decode_answer(&answer).unwrap()).unwrap(), 42);
-        let error = Error::new(Kind::Conflict, "in the way").hint("remove it");
+        let error =
+            Error::new(Kind::Conflict, "in the way").hint("remove it").and_hint(RunHint::List);
         let told = decode_answer(&encode_answer(&Err(error))).unwrap_err();
-        assert_eq!((told.kind(), told.hint_text()), (Kind::Conflict, Some("remove it")));
+        assert_eq!(told.kind(), Kind::Conflict);
+        assert_eq!(told.hints(), ["remove it".into(), RunHint::List.into()]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
@@ -269,8 +269,7 @@ fn body(bytes: &[u8]) -> Result<&[u8]> {
 }
 
 fn damaged() -> Error {
-    Error::new(Kind::Corrupt, "a record of the registry is damaged")
-        .hint("`artifactfs fsck --rebuild` makes the object table again")
+    Error::new(Kind::Corrupt, "a record of the registry is damaged").hint(DamageHint::Rebuild)
 }
 
 /// The bytes of an object's record: they are by far the most, so they are written by hand.

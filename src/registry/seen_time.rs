@@ -4,7 +4,7 @@ use super::counter::read_counter;
 use super::engine::{Transaction, View};
 use super::keys::{Key, Space};
 use super::record;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::time::Timestamp;
 
 /// How far the clock may be beyond the last change for versions to expire by it: who prunes every week is not
@@ -29,6 +29,5 @@ pub(super) fn refuse_jump(view: &dyn View, now: Timestamp) -> Result<()> {
     }
     let seen = Timestamp(seen);
     let what = format!("the clock says {now}, and the repository was changed last at {seen}");
-    Err(Error::new(Kind::Conflict, what)
-        .hint("nothing expired; if the clock is right, say so with --trust-clock"))
+    Err(Error::new(Kind::Conflict, what).hint(RepositoryHint::TrustClock))
 }

@@ -23,7 +23,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
 use crate::protocol::drafts::DraftHandler;
@@ -94,7 +94,7 @@ impl Server {
             let _entered = runtime.enter();
             UnixListener::bind(socket).map_err(|e| {
                 Error::io(format!("cannot listen on {}", socket.display()), e)
-                    .hint("a socket's path may be at most 107 bytes long: use a shorter --repo")
+                    .hint(RepositoryHint::ShortenPath)
             })?
         };
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -121,7 +121,7 @@ impl Server {
 /// When nobody can listen there.
 pub fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
     let cannot = |e| {
-        Error::io(format!("cannot listen on {address}"), e).hint("choose another --metrics-listen")
+        Error::io(format!("cannot listen on {address}"), e).hint(RepositoryHint::ListenElsewhere)
     };
     let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;

@@ -17,7 +17,7 @@ use super::names_lock::NamesLocks;
 use super::node::Nodes;
 use super::trial::try_host;
 use super::upper::UpperDirectory;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{DraftHint, Error, IoContext, Kind, Result};
 use crate::model::reference::ArtifactPath;
 
 /// No project has a name that begins with a dot.
@@ -124,7 +124,7 @@ fn lock_drafts(root: &Path) -> Result<File> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
         rustix::io::Errno::WOULDBLOCK => {
             Error::new(Kind::Conflict, "another process has the drafts open")
-                .hint("a repository has one staging mount; `artifactfs status` shows it")
+                .hint(DraftHint::FindMount)
         }
         e => Error::io(format!("cannot lock {}", path.display()), e.into()),
     })?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::drafts::{Drafts, TREE};
 use super::freeze::{Change, DraftKey, Frozen};
-use crate::error::{Error, Kind, Result};
+use crate::error::{DraftHint, Error, Kind, Result};
 use crate::model::reference::ArtifactPath;
 
 /// What a refusal says that ends when somebody closes a file.
@@ -31,10 +31,8 @@ impl Drafts {
     pub fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
         self.gates.change(&Arc::new(key.clone())).map_err(|e| match e {
             rustix::io::Errno::IO => {
-                Error::new(Kind::Corrupt, format!("draft {key} cannot be changed")).hint(
-                    "`artifactfs status` says why; it can be changed again after that is mended \
-                     and mounted anew",
-                )
+                Error::new(Kind::Corrupt, format!("draft {key} cannot be changed"))
+                    .hint(DraftHint::ShowStatus)
             }
             _ => Error::new(Kind::Conflict, format!("draft {key} is being committed"))
                 .hint("try again when that is done"),
@@ -72,8 +70,7 @@ impl Drafts {
     /// [`Kind::NotFound`] without such a draft; [`Kind::Conflict`] that names the processes.
     pub fn freeze(&self, key: &ArtifactPath, wait: Duration) -> Result<Frozen> {
         if !self.exists(key)? {
-            return Err(Error::new(Kind::NotFound, format!("no draft {key}"))
-                .hint("`artifactfs draft ls` lists the drafts"));
+            return Err(Error::new(Kind::NotFound, format!("no draft {key}")).hint(DraftHint::List));
         }
         let key: DraftKey = Arc::new(key.clone());
         self.gates.wait_quiet(&key, wait);

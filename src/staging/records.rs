@@ -7,7 +7,7 @@ use std::path::Path;
 use super::base_xattr::TreeXattr;
 use super::drafts::Drafts;
 use super::record::{DraftRecord, RECORD_FORMAT};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{DraftHint, Error, IoContext, Kind, Result};
 use crate::model::reference::ArtifactPath;
 
 const RECORD: &str = "draft.json";
@@ -25,10 +25,7 @@ impl Drafts {
                 Kind::Corrupt,
                 format!("the record of draft {key} {what}: {}", path.display()),
             )
-            .hint(
-                "put the record back, or mount with the release that wrote it; \
-                       `artifactfs draft discard` throws the draft away",
-            )
+            .hint(DraftHint::RestoreRecord)
         };
         let text = match fs::read(&path) {
             Ok(text) => text,

@@ -16,7 +16,7 @@ use super::overlay::Seen;
 use super::posix::Caller;
 use super::record::DraftRecord;
 use super::records::sync_directory;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{DraftHint, Error, IoContext, Kind, Result};
 use crate::model::name::ProjectName;
 use crate::model::reference::ArtifactPath;
 
@@ -161,7 +161,7 @@ impl Drafts {
             Err(rustix::io::Errno::EXIST) => {
                 fs::remove_dir(&part).at("remove", &part)?;
                 Err(Error::new(Kind::Conflict, format!("there is a draft {key} already"))
-                    .hint(format!("commit it, or `artifactfs draft discard {key}`")))
+                    .hint(DraftHint::CommitOrDiscard(key.to_string())))
             }
             placed => placed.at("create", &tree).and_then(|()| sync_directory(&folder)),
         }

@@ -282,7 +282,7 @@ fn a_group_that_is_full_says_so_and_is_finished_or_discarded_like_any_other() {
         }
         let refused = leased(registry, |lease| registry.add_part(lease, new.clone()).unwrap_err());
         assert_eq!(refused.kind(), Kind::Full);
-        assert!(refused.hint_text().is_some());
+        assert!(!refused.hints().is_empty());
     };
     fill();
     let (info, freed) = discard(&bench.repository, &new.path, &new.group).unwrap();

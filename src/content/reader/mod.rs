@@ -19,7 +19,7 @@ use super::external::Requester;
 use super::fetch::{Class, Fetcher, Patience};
 use super::store::Store;
 use super::{Locate, codec};
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::External;
 use crate::model::object::{Located, PackId};
@@ -357,15 +357,11 @@ fn verify(digest: Digest, located: &Located, stored: Vec<u8>) -> Result<Vec<u8>>
     }
     let what = format!("{kind} {digest} in pack {} at {} is damaged", extent.pack, extent.offset);
     tracing::error!(%digest, pack = %extent.pack, offset = extent.offset, "damaged {kind}");
-    Err(Error::new(Kind::Corrupt, what).hint(
-        "`artifactfs verify` names the files and versions that are hurt; `put` of a good copy mends them",
-    ))
+    Err(Error::new(Kind::Corrupt, what).hint(DamageHint::VerifyAndPut))
 }
 
 fn lost(digest: Digest) -> Error {
-    Error::new(Kind::Corrupt, format!("object {digest} is lost")).hint(
-        "`put` a good copy of the files it belongs to: that mends every version that needs it",
-    )
+    Error::new(Kind::Corrupt, format!("object {digest} is lost")).hint(DamageHint::PutGoodCopy)
 }
 
 /// An object of a format that a newer release may read.

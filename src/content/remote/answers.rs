@@ -15,7 +15,7 @@ use object_store::path::Path as Key;
 use object_store::{ClientOptions, Error as Failure};
 use percent_encoding::percent_decode_str;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Hint, Kind, StoreHint};
 
 /// Words of a server that are told, at most.
 const WORDS_MAX: usize = 300;
@@ -237,7 +237,7 @@ impl Answer {
         kind_of(self.status)
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         let kind = self.kind();
         let hint = match &*self.code {
             "RequestTimeTooSkewed" => {
@@ -248,21 +248,16 @@ impl Answer {
             }
             "NoSuchBucket" | "ContainerNotFound" => "make the bucket first, or correct its name",
             _ if !self.region.is_empty() && matches!(kind, Kind::Usage) => {
-                let region = &self.region;
-                return Some(format!(
-                    "the bucket is in {region}: set AWS_REGION={region}, or --store-option region={region}"
-                ));
+                return Some(StoreHint::Region(self.region.clone()).into());
             }
             _ if self.status.is_redirection() && kind == Kind::Usage => {
                 "the store is somewhere else: correct its endpoint, region or URL"
             }
             _ if kind == Kind::Denied => "the credentials are missing, wrong, or have ended",
-            _ if kind == Kind::Usage => {
-                "the store refuses this as it stands: correct its URL, endpoint or --store-option"
-            }
+            _ if kind == Kind::Usage => return Some(StoreHint::Correct.into()),
             _ => return None,
         };
-        Some(hint.to_owned())
+        Some(hint.into())
     }
 
     /// Builds the error of it: the store's own words come first.
@@ -375,9 +370,9 @@ mod tests {
             assert!(told.message().contains(&status.to_string()), "{told}");
         }
         let clock = answer(403, &error("RequestTimeTooSkewed")).error("s3://b");
-        assert!(clock.hint_text().unwrap().contains("clock"), "{clock:?}");
+        assert!(format!("{:?}", clock.hints()).contains("clock"), "{clock:?}");
         let moved = Answer::of(StatusCode::MOVED_PERMANENTLY, "", "eu-west-1").error("s3://b");
-        assert!(moved.hint_text().unwrap().contains("AWS_REGION=eu-west-1"), "{moved:?}");
+        assert_eq!(moved.hints(), [StoreHint::Region("eu-west-1".to_owned()).into()]);
         assert!(moved.message().starts_with("Moved Permanently"), "{moved}");
     }
 

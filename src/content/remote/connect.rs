@@ -17,7 +17,7 @@ use url::Url;
 use super::answers::Noting;
 use super::profile::{Profile, ProfileCredentials};
 use super::url::{Cloud, StoreUrl};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, StoreHint};
 
 /// How long a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(4);
@@ -96,9 +96,7 @@ where
 
 fn cannot(what: &str) -> impl Fn(object_store::Error) -> Error {
     move |e| {
-        Error::new(Kind::Usage, format!("cannot use the {what}"))
-            .because(e)
-            .hint("check the URL, --store-option and the credentials in the environment")
+        Error::new(Kind::Usage, format!("cannot use the {what}")).because(e).hint(StoreHint::Check)
     }
 }
 

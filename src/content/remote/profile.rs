@@ -221,6 +221,6 @@ mod tests {
         assert!(profile.has_credentials());
         let error = profile.credentials().unwrap_err();
         assert!(error.message().contains("sso_session"), "{error}");
-        assert!(error.hint_text().unwrap().contains("export-credentials"));
+        assert!(format!("{:?}", error.hints()).contains("export-credentials"));
     }
 }

@@ -9,7 +9,7 @@ use object_store::gcp::GoogleConfigKey;
 use url::Url;
 
 use super::url::{Cloud, StoreUrl};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Hint, Kind, Result, StoreHint};
 
 /// Options of `object_store`, by their canonical names, whose values grant access or decrypt.
 const SECRETS: &[&str] = &[
@@ -66,13 +66,11 @@ pub fn refuse_secrets(url: &StoreUrl, options: &[(String, String)]) -> Result<()
         if is_secret(&name) {
             let what = format!("option {key} is a secret, and options are kept in the repository");
             let hint = match &*name {
-                "google_service_account_key" => {
-                    "name a file with it: --store-option google_service_account=FILE".to_owned()
-                }
-                _ => format!(
+                "google_service_account_key" => StoreHint::ServiceAccountFile.into(),
+                _ => Hint::from(format!(
                     "give it by the environment (${variable}) or the cloud's own files, wherever the \
                      repository is used"
-                ),
+                )),
             };
             return Err(Error::new(Kind::Usage, what).hint(hint));
         }
@@ -118,7 +116,8 @@ mod tests {
             let options = [(key.to_owned(), value.to_owned())];
             let error = refuse_secrets(&url.parse().unwrap(), &options).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{key}");
-            let told = format!("{error} {}", error.hint_text().unwrap());
+            assert!(!error.hints().is_empty(), "{error}");
+            let told = format!("{error:?}");
             assert!(!told.contains("hunter2") && told.contains(key), "{told}");
         }
     }

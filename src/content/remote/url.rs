@@ -6,7 +6,7 @@ use std::str::FromStr;
 use object_store::path::Path as Key;
 use url::Url;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, StoreHint};
 
 /// How stores are written.
 pub const STORE_URLS: &str =
@@ -88,8 +88,7 @@ fn wrong(text: &str, what: &str) -> Error {
 }
 
 fn more_than_a_place(text: &str) -> Error {
-    wrong(text, "holds more than a place")
-        .hint("credentials come from the environment, options from --store-option")
+    wrong(text, "holds more than a place").hint(StoreHint::Options)
 }
 
 /// Splits what follows the scheme of a cloud's URL: a key is no URL, so nothing in it is decoded or resolved.

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lru::LruCache;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::space::{Space, VERIFY_HINT, room_of};
-use crate::error::{Error, IoContext, Kind, Result};
+use super::space::{Space, room_of};
+use crate::error::{DamageHint, Error, IoContext, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
 /// Open pack files kept for reading: well below the usual limit of 1,024 descriptors.
@@ -160,7 +160,7 @@ impl LocalStore {
             io::ErrorKind::UnexpectedEof => {
                 let what =
                     format!("pack {} ends before byte {}", extent.pack, extent.offset + skip);
-                Error::new(Kind::Corrupt, what).hint(VERIFY_HINT)
+                Error::new(Kind::Corrupt, what).hint(DamageHint::Verify)
             }
             _ => Error::io(format!("cannot read pack {}", extent.pack), e),
         })
@@ -185,7 +185,7 @@ impl LocalStore {
         let path = self.path(id, "pack");
         let file = File::open(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
-                Error::new(Kind::Corrupt, format!("pack {id} is missing")).hint(VERIFY_HINT)
+                Error::new(Kind::Corrupt, format!("pack {id} is missing")).hint(DamageHint::Verify)
             }
             _ => Error::io(format!("cannot open {}", path.display()), e),
         })?;

@@ -28,11 +28,10 @@ use super::remote::Client;
 pub use super::remote::Threads;
 pub use super::remote::secrets::refuse_secrets;
 pub use super::remote::url::{STORE_URLS, StoreUrl};
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result, StoreHint};
 use crate::model::object::{Extent, PackId};
 use local::LocalStore;
 pub use space::Space;
-use space::VERIFY_HINT;
 pub use writer::PackWriter;
 use writer::{LEFT, NOTE};
 
@@ -77,7 +76,7 @@ impl Store {
         if let StoreUrl::Directory(path) = url {
             if let Some((key, _)) = settings.first() {
                 let what = format!("a directory takes no option \"{key}\"");
-                return Err(Error::new(Kind::Usage, what).hint("leave --store-option out"));
+                return Err(Error::new(Kind::Usage, what).hint(StoreHint::LeaveOptions));
             }
             let place = Place::Local(LocalStore::open(&base.join(path))?);
             return Ok(Self { place, externals: Externals::new(options), owner: None });
@@ -381,7 +380,7 @@ fn unfound(extent: Extent, error: Error) -> Error {
     match error.kind() {
         Kind::NotFound => {
             let what = format!("pack {} is missing", extent.pack);
-            Error::new(Kind::Corrupt, what).because(error).hint(VERIFY_HINT)
+            Error::new(Kind::Corrupt, what).because(error).hint(DamageHint::Verify)
         }
         // To a reader it is a store that cannot be read now, never a file that is closed to him.
         Kind::Denied | Kind::Usage | Kind::Conflict => {
@@ -392,5 +391,5 @@ fn unfound(extent: Extent, error: Error) -> Error {
 }
 
 fn short_pack(id: PackId) -> Error {
-    Error::new(Kind::Corrupt, format!("pack {id} is too short")).hint(VERIFY_HINT)
+    Error::new(Kind::Corrupt, format!("pack {id} is too short")).hint(DamageHint::Verify)
 }

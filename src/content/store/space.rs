@@ -1,13 +1,10 @@
-//! The room under a store, and the hint of its errors.
+//! The room under a store.
 
 use std::path::Path;
 
 use rustix::fs::statvfs;
 
 use crate::error::{IoContext, Result};
-
-pub(super) const VERIFY_HINT: &str =
-    "`artifactfs verify` names the files and versions that are hurt";
 
 /// Room under a store.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::version::VersionNode;
 use crate::error::Result;
 use crate::model::reference::{Reference, Selector};
-use crate::registry::Registry;
+use crate::ops::browse;
+use crate::ops::repository::Repository;
 
 /// Its name. No listing shows it, and no version has a file of its own there.
 pub use crate::model::version::DESCRIPTION_FILE;
@@ -32,8 +33,8 @@ impl Description {
     ///
     /// # Errors
     /// What the registry says.
-    pub fn read(&self, registry: &dyn Registry) -> Result<(String, u64)> {
-        let text = self.text(registry)?;
+    pub fn read(&self, repository: &Repository) -> Result<(String, u64)> {
+        let text = self.text(repository)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let since = match &*last {
@@ -45,10 +46,10 @@ impl Description {
         Ok((text, since))
     }
 
-    fn text(&self, registry: &dyn Registry) -> Result<String> {
+    fn text(&self, repository: &Repository) -> Result<String> {
         let path = self.version.path.clone();
         let reference = Reference { path, selector: Selector::Version(self.version.number) };
-        let info = registry.lookup(reference)?;
+        let info = browse::version(repository, None, reference)?;
         let document = json!({
             "name": info.path.to_string(),
             "type": info.artifact_type,

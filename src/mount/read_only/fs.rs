@@ -22,8 +22,8 @@ use crate::mount::inode::node::Node;
 use crate::mount::inode::paths::{PathTable, ROOT, is_path};
 use crate::mount::inode::version::{RunUse, VersionNode};
 use crate::mount::read_only::listings::Listings;
+use crate::ops::browse;
 use crate::ops::repository::Repository;
-use crate::ops::runs;
 
 /// In the root, not listed: the mount as each run sees it.
 pub const RUNS_DIRECTORY: &str = ".runs";
@@ -125,7 +125,7 @@ impl ReadFs {
 
     fn project(&self, parent: u64, name: &OsStr, run: Option<RunId>) -> Result<Found> {
         let project: ProjectName = parse_name(name)?;
-        if !self.repository.registry.has_project(project.clone())? {
+        if !browse::has_project(&self.repository, &project)? {
             return Err(no_such_name());
         }
         self.found(parent, name.as_bytes(), Node::Project(project, run))
@@ -141,7 +141,7 @@ impl ReadFs {
 
     fn run(&self, parent: u64, name: &OsStr) -> Result<Found> {
         let run: RunId = parse_name(name)?;
-        self.repository.registry.run(run.clone())?;
+        browse::check_run(&self.repository, &run)?;
         self.found(parent, name.as_bytes(), Node::Run(run))
     }
 
@@ -158,10 +158,7 @@ impl ReadFs {
         // No version without a colon: what cuts a path at its colon must fail, not read the latest.
         let selector = selector.ok_or_else(no_such_name)?;
         let reference = Reference { path, selector: selector.clone() };
-        let info = match &run {
-            Some(run) => self.repository.registry.lookup_for_run(run.clone(), reference)?,
-            None => self.repository.registry.lookup(reference)?,
-        };
+        let info = browse::version(&self.repository, run.as_ref(), reference)?;
         self.found(parent, name.as_bytes(), version_node(&info, selector, run))
     }
 
@@ -172,7 +169,7 @@ impl ReadFs {
             return Ok(());
         }
         let used = (&version.path, version.number);
-        runs::tell_use(&*self.repository.registry, run, used, alias.clone())?;
+        browse::record_use(&self.repository, run, used, alias.clone())?;
         told.store(true, Ordering::Release);
         Ok(())
     }
@@ -252,7 +249,7 @@ impl ReadFs {
                 (self.owner.symlink(ino, target.len() as u64, *time_seconds), FOR_EVER)
             }
             Node::Description(description) => {
-                let (text, since) = description.read(&*self.repository.registry)?;
+                let (text, since) = description.read(&self.repository)?;
                 (self.owner.file(ino, text.len() as u64, false, since), Duration::ZERO)
             }
         };
@@ -340,7 +337,7 @@ impl ReadFs {
         let Node::Description(description) = self.node(ino)? else {
             return Err(is_a_directory());
         };
-        let (text, _) = description.read(&*self.repository.registry)?;
+        let (text, _) = description.read(&self.repository)?;
         let rest = usize::try_from(offset).ok().and_then(|at| text.as_bytes().get(at..));
         let rest = rest.unwrap_or_default();
         let count = rest.len().min(buffer.len());

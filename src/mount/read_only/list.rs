@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use crate::content::directory;
 use crate::content::reader::Reader;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::name::{ProjectName, RunId};
-use crate::model::reference::Selector;
-use crate::model::run::RunState;
 use crate::mount::inode::description::DESCRIPTION_FILE;
 use crate::mount::inode::files::Place;
 use crate::mount::inode::node::Node;
 use crate::mount::read_only::fs::{Line, ReadFs, not_a_directory, version_node};
 use crate::mount::read_only::listings::{Named, in_order};
-use crate::ops::{listing, runs};
+use crate::ops::browse;
 
 impl ReadFs {
     /// Calls `each` with the lines of a directory from `position` on, until it says that it is full
@@ -94,28 +92,17 @@ impl ReadFs {
     }
 
     fn project_nodes(&self, run: Option<&RunId>) -> Result<Vec<(Vec<u8>, Node)>> {
-        let projects = self.repository().registry.projects()?;
-        let nodes = projects.into_iter().map(|project| {
-            let name = project.name.as_str().as_bytes().to_vec();
-            (name, Node::Project(project.name, run.cloned()))
+        let nodes = browse::projects(self.repository())?.into_iter().map(|project| {
+            let name = project.as_str().as_bytes().to_vec();
+            (name, Node::Project(project, run.cloned()))
         });
         Ok(nodes.collect())
     }
 
     /// The runs that go on; the others can be looked up.
     fn run_nodes(&self) -> Result<Vec<(Vec<u8>, Node)>> {
-        let registry = &*self.repository().registry;
-        let mut nodes = Vec::new();
-        for project in registry.projects()? {
-            runs::each_run(registry, &project.name, &mut |run| {
-                if run.state == RunState::Running {
-                    let name = run.start.id.as_str().as_bytes().to_vec();
-                    nodes.push((name, Node::Run(run.start.id)));
-                }
-                Ok(())
-            })?;
-        }
-        Ok(nodes)
+        let runs = browse::running_runs(self.repository())?;
+        Ok(runs.into_iter().map(|id| (id.as_str().as_bytes().to_vec(), Node::Run(id))).collect())
     }
 
     /// Everything that is listed in a project: its versions by number and by alias.
@@ -124,23 +111,12 @@ impl ReadFs {
         project: &ProjectName,
         run: Option<&RunId>,
     ) -> Result<Vec<(Vec<u8>, Node)>> {
-        let registry = &self.repository().registry;
-        let artifacts = match listing::artifacts(&**registry, project) {
-            // A project that has only drafts.
-            Err(e) if e.kind() == Kind::NotFound => Vec::new(),
-            artifacts => artifacts?,
-        };
         let mut nodes = Vec::new();
-        for artifact in artifacts {
-            let name = &artifact.path.artifact;
-            for info in listing::versions(&**registry, &artifact.path)? {
-                let aliases = info.aliases.iter().cloned().map(Selector::Alias);
-                let all = std::iter::once(Selector::Version(info.number)).chain(aliases);
-                nodes.extend(all.map(|selector| {
-                    let name = format!("{name}:{selector}").into_bytes();
-                    (name, version_node(&info, selector, run.cloned()))
-                }));
-            }
+        for info in browse::versions_of_project(self.repository(), project)? {
+            nodes.extend(browse::selectors_of(&info).map(|selector| {
+                let name = format!("{}:{selector}", info.path.artifact).into_bytes();
+                (name, version_node(&info, selector, run.cloned()))
+            }));
         }
         Ok(nodes)
     }

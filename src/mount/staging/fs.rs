@@ -19,6 +19,7 @@ use crate::mount::inode::node::Node;
 use crate::mount::inode::paths::ROOT;
 use crate::mount::read_only::fs::{Found, Line, ReadFs};
 use crate::mount::read_only::listings;
+use crate::ops::browse;
 use crate::ops::drafts::{DraftService, WRITERS_WAIT};
 use crate::staging::{Caller, Drafts, NODE_BIT};
 
@@ -221,13 +222,7 @@ impl StagingFs {
     ) -> Result<Found, Errno> {
         match self.resolve(parent, name)? {
             Place::Project(project) => {
-                let exists = self
-                    .read
-                    .repository()
-                    .registry
-                    .has_project(project.clone())
-                    .is_ok_and(|there| there);
-                if exists {
+                if browse::has_project(self.read.repository(), &project).is_ok_and(|there| there) {
                     return Err(Errno::EXIST);
                 }
                 self.drafts().create_project(&project).map_err(from_io)?;

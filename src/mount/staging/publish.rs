@@ -85,7 +85,7 @@ fn commit_within(
 fn goes_on(draft: &ArtifactPath, path: &ArtifactPath, alias: &Alias) -> String {
     format!(
         "mv {draft} {path}:{alias}: the commit goes on, and mv does not wait for it; \
-         `artifactfs commit {draft} -a {alias}` does"
+         to wait, commit the draft by name"
     )
 }
 

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::changes;
 use super::lower::Versions;
 use super::prehash::Prehash;
-use crate::error::{Error, Kind, Result};
+use crate::error::{DraftHint, Error, Kind, Result};
 use crate::model::difference::Difference;
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
@@ -130,7 +130,7 @@ impl DraftService {
         let draft = info.path.clone();
         if self.drafts.exists(&draft)? {
             return Err(Error::new(Kind::Conflict, format!("there is a draft {draft} already"))
-                .hint(format!("commit it, or `artifactfs draft discard {draft}`")));
+                .hint(DraftHint::CommitOrDiscard(draft.to_string())));
         }
         let lease = self.begin_pins(&draft, &[info.root])?;
         let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -198,7 +198,6 @@ impl DraftService {
         if self.drafts.exists(draft)? {
             return Ok(());
         }
-        Err(Error::new(Kind::NotFound, format!("no draft {draft}"))
-            .hint("`artifactfs draft ls` lists the drafts"))
+        Err(Error::new(Kind::NotFound, format!("no draft {draft}")).hint(DraftHint::List))
     }
 }

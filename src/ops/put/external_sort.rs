@@ -10,7 +10,7 @@ use std::vec::IntoIter;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 
 /// What is sorted in memory at a time.
 const RUN_BYTES: usize = 64 << 20;
@@ -53,8 +53,7 @@ impl ExternalSort {
         self.count += 1;
         if self.count > self.most {
             let what = format!("the references name more than {} objects", self.most);
-            return Err(Error::new(Kind::Usage, what)
-                .hint("--max-objects allows more; a longer prefix names fewer"));
+            return Err(Error::new(Kind::Usage, what).hint(PutHint::AllowObjects));
         }
         self.held_bytes += record.key.len() + record.body.len() + RECORD_BYTES;
         self.held.push(record);

@@ -10,7 +10,7 @@ use rustix::fs::{SeekFrom, seek};
 
 use super::stamp::Stamp;
 use crate::content::external;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::digest::DIGEST_BYTES;
 use crate::staging::Writers;
 
@@ -131,5 +131,5 @@ impl OpenFile {
 /// What a file gets that changes each time it is read.
 pub fn keeps_changing(path: &Path) -> Error {
     let what = format!("{} changes while it is read", path.display());
-    Error::new(Kind::Conflict, what).hint("put it when its writer has finished, or --exclude it")
+    Error::new(Kind::Conflict, what).hint(PutHint::ExcludeOrWait)
 }

@@ -12,7 +12,7 @@ use super::external_sort::{ExternalSort, Record, Sorted};
 use super::source::Filters;
 use crate::content::external::Seen;
 use crate::content::external::{Externals, is_ours, loops, open};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::external::{External, ExternalUrl, Scheme};
 use crate::model::name::EntryName;
 
@@ -178,7 +178,7 @@ impl Gather<'_> {
         }
         let name = EntryName::try_from(&*url.last_part()).map_err(|_| {
             Error::new(Kind::BadName, format!("{url} does not end in a file's name"))
-                .hint("give it one: --reference NAME=URL; a web server's folders cannot be listed")
+                .hint(PutHint::NameWebReference)
         })?;
         Ok(vec![name])
     }
@@ -291,7 +291,7 @@ impl Gather<'_> {
         let identity = (meta.dev(), meta.ino());
         if !above.insert(identity) {
             let what = format!("symlink {} leads back to a directory above it", path.display());
-            return Err(Error::new(Kind::Conflict, what).hint("--exclude it"));
+            return Err(Error::new(Kind::Conflict, what).hint(PutHint::Exclude));
         }
         for entry in fs::read_dir(&path).at("list", &path)? {
             let entry = entry.at("list", &path)?;
@@ -383,8 +383,7 @@ fn no_proof(url: &ExternalUrl) -> Error {
     let what = format!(
         "{url} has neither a tag nor a time of change: nothing could prove later that it is the same"
     );
-    Error::new(Kind::Usage, what)
-        .hint("--no-checksum records it by its length alone; or fetch it, and put the file itself")
+    Error::new(Kind::Usage, what).hint(PutHint::RecordByLength)
 }
 
 fn nothing(url: &ExternalUrl) -> Error {

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::name::EntryName;
 
 /// Lists, in a directory, patterns of what below it is left out; the syntax of `.gitignore`.
@@ -155,12 +155,11 @@ impl Source {
         }
         let shown = || format!("symlink {} leads out, to {}", full.display(), target.display());
         if !self.follow {
-            return Err(Error::new(Kind::Conflict, shown())
-                .hint("leave out --no-follow to take what is there, or --exclude it"));
+            return Err(Error::new(Kind::Conflict, shown()).hint(PutHint::ExcludeOrFollow));
         }
         if fs::metadata(&full).is_err() {
             return Err(Error::new(Kind::Conflict, format!("{}, where there is nothing", shown()))
-                .hint("remove the symlink, or --exclude it"));
+                .hint(PutHint::ExcludeOrRemoveSymlink));
         }
         Ok(Link::Outside)
     }

@@ -24,7 +24,7 @@ pub use write::{Shown, show};
 
 use crate::content::directory::resolve;
 use crate::content::reader::Reader;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, GetHint, Kind, NamesHint, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Content, Target};
@@ -148,8 +148,7 @@ impl<'a> Table<'a> {
         let (path, key) = (&at.path, &at.key);
         let what =
             format!("the values of column \"{column}\" are not in the table but in {path} ({key})");
-        Err(Error::new(Kind::Unsupported, what)
-            .hint("`artifactfs get` writes that file out; numpy.load reads it"))
+        Err(Error::new(Kind::Unsupported, what).hint(GetHint::WriteOutArray))
     }
 
     /// Its rows from the first on.
@@ -255,12 +254,14 @@ fn find(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<(String, Ta
     let name = path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
     if name.is_empty() {
         return Err(Error::new(Kind::Usage, "a path in the version is wanted, and none was given")
-            .hint("`artifactfs ls` lists what there is"));
+            .hint(NamesHint::List));
     }
     match resolve(reader, root, path)? {
         Some(entry) => Ok((name, entry.target)),
-        None => Err(Error::new(Kind::NotFound, format!("the version has no {name}"))
-            .hint("`artifactfs ls` lists what there is")),
+        None => {
+            Err(Error::new(Kind::NotFound, format!("the version has no {name}"))
+                .hint(NamesHint::List))
+        }
     }
 }
 

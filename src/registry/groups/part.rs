@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, PutHint, Result};
 use crate::model::digest::Digest;
 use crate::model::name::{ArtifactType, GroupName, RunId, VersionNumber};
 use crate::model::reference::ArtifactPath;
@@ -124,11 +124,10 @@ fn open(view: &dyn View, path: &ArtifactPath, group: &GroupName) -> Result<Group
         Some(info) if info.parts > 0 => Ok(info),
         Some(GroupInfo { sealed: Some(version), .. }) => {
             let what = format!("group {group} was sealed as {path}:{version}");
-            Err(Error::new(Kind::Conflict, what)
-                .hint("`artifactfs put --upsert` with the same group begins its next version"))
+            Err(Error::new(Kind::Conflict, what).hint(PutHint::Upsert))
         }
         _ => Err(Error::new(Kind::NotFound, format!("{path} has no group {group}"))
-            .hint(format!("`artifactfs group ls {path}` lists what is open"))),
+            .hint(PutHint::ListGroups(Some(path.to_string())))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Aliases, descriptions, metadata, tags and time to live: what can be said anew about a version.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::json;
 use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, VersionNumber};
@@ -30,8 +30,9 @@ fn remove(transaction: &mut dyn Transaction, info: &VersionInfo, names: &[Alias]
     for name in names {
         if !info.aliases.contains(name) {
             let what = format!("{} has no alias {name}", info.reference());
-            return Err(Error::new(Kind::NotFound, what)
-                .hint(format!("`artifactfs ls {}` shows which version has it", info.path)));
+            return Err(
+                Error::new(Kind::NotFound, what).hint(NamesHint::FindAlias(info.path.to_string()))
+            );
         }
         transaction.delete(&keys::alias(&info.path, name))?;
     }

@@ -1,6 +1,6 @@
 //! Projects, artifacts, versions: looking up and listing.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactName, ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
@@ -35,7 +35,7 @@ pub(in crate::registry) fn known_artifact(
         Some(_) => format!("no artifact {path}"),
         None => format!("no project {}", path.project),
     };
-    Err(Error::new(Kind::NotFound, missing).hint("`artifactfs ls` lists what there is"))
+    Err(Error::new(Kind::NotFound, missing).hint(NamesHint::List))
 }
 
 /// The version a reference stands for now.
@@ -44,7 +44,7 @@ pub(in crate::registry) fn lookup(view: &dyn View, reference: &Reference) -> Res
     let artifact = known_artifact(view, path)?;
     let not_found = |what: &str| {
         Error::new(Kind::NotFound, format!("{path} has no {what}"))
-            .hint(format!("`artifactfs ls {path}` lists its versions"))
+            .hint(NamesHint::ListVersions(path.to_string()))
     };
     let number = match &reference.selector {
         Selector::Version(number) => *number,
@@ -248,7 +248,7 @@ impl EngineRegistry {
         self.read(|view| {
             if view.get(&keys::project(project))?.is_none() {
                 return Err(Error::new(Kind::NotFound, format!("no project {project}"))
-                    .hint("`artifactfs ls` lists what there is"));
+                    .hint(NamesHint::List));
             }
             let found = page(view, &from, &to, limit as usize)?;
             let artifacts = found.items.iter().map(|(key, value)| {

@@ -1,6 +1,6 @@
 //! Checks protected aliases, descriptions and metadata.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, VersionNumber};
 use crate::model::properties::Ttl;
@@ -26,8 +26,8 @@ pub(in crate::registry) fn hold_protected(
         let target: VersionNumber = record::decode(&bytes)?;
         if number != Some(target) {
             let what = format!("{path}:{name} is protected and stands for {target}");
-            let hint =
-                format!("`artifactfs alias add --protected {path}:VERSION {name}` moves it anyway");
+            let (path, name) = (path.to_string(), name.to_string());
+            let hint = NamesHint::MoveProtected { path, name };
             return Err(Error::new(Kind::Conflict, what).hint(hint));
         }
     }
@@ -38,8 +38,8 @@ pub(in crate::registry) fn hold_protected(
 pub(in crate::registry) fn keep_protected(info: &VersionInfo) -> Result<()> {
     let Some(name) = info.protected.first() else { return Ok(()) };
     let what = format!("{} is kept by its protected alias {name}", info.reference());
-    Err(Error::new(Kind::Conflict, what)
-        .hint(format!("`artifactfs alias unprotect {} {name}` lets it go", info.path)))
+    let (path, name) = (info.path.to_string(), name.to_string());
+    Err(Error::new(Kind::Conflict, what).hint(NamesHint::Unprotect { path, name }))
 }
 
 /// Whether the time of a version would be over if it lived as long as `ttl` says.

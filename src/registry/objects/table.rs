@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
 use crate::model::object_kind::ObjectKind;
@@ -49,7 +49,7 @@ impl PackCounts {
             Entry::Vacant(unknown) => {
                 let bytes = view.get(&keys::pack(id))?.ok_or_else(|| {
                     Error::new(Kind::Corrupt, format!("pack {id} is not in the registry"))
-                        .hint("`artifactfs fsck --repair` mends it")
+                        .hint(DamageHint::Repair)
                 })?;
                 Ok(unknown.insert(record::decode(&bytes)?))
             }

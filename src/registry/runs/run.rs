@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::edge::neighbours;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, RunHint};
 use crate::model::json;
 use crate::model::metadata::Metadata;
 use crate::model::name::{ProjectName, RunId};
@@ -38,8 +38,7 @@ pub(super) fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
 }
 
 fn unknown_run(id: &RunId) -> Error {
-    Error::new(Kind::NotFound, format!("no run {id}"))
-        .hint("`artifactfs runs ls PROJECT` lists the runs of a project")
+    Error::new(Kind::NotFound, format!("no run {id}")).hint(RunHint::List)
 }
 
 /// A run that things can be logged to. One that was taken for crashed is heard again: what outlived the
@@ -51,7 +50,7 @@ pub(in crate::registry) fn open_run(view: &dyn View, id: &RunId) -> Result<RunIn
         RunState::Crashed => Ok(RunInfo { state: RunState::Running, ended: None, ..run }),
         state @ (RunState::Finished | RunState::Failed) => {
             Err(Error::new(Kind::Conflict, format!("run {id} has ended: it is {state}"))
-                .hint(format!("go on with it by `artifactfs run --id {id} --resume allow`")))
+                .hint(RunHint::Resume(id.to_string())))
         }
     }
 }
@@ -63,7 +62,7 @@ fn ended_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
         return Ok(run);
     }
     Err(Error::new(Kind::Conflict, format!("run {id} is running"))
-        .hint(format!("`artifactfs run finish {id}` ends it")))
+        .hint(RunHint::Finish(id.to_string())))
 }
 
 pub(super) fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
@@ -80,7 +79,7 @@ fn check(start: &RunStart) -> Result<()> {
         return Ok(());
     }
     let what = format!("name, job type and command of a run have at most {TEXT_MAX_BYTES} bytes");
-    Err(Error::new(Kind::Usage, what).hint("put what is longer in --config"))
+    Err(Error::new(Kind::Usage, what).hint(RunHint::UseConfig))
 }
 
 /// Newer settings over older ones.
@@ -105,7 +104,7 @@ fn set(metadata: &Metadata, values: &[(String, String)]) -> Result<Metadata> {
 fn reopen(transaction: &mut dyn Transaction, mut run: RunInfo, start: RunStart) -> Result<RunInfo> {
     if start.sweep.is_some() && start.sweep != run.start.sweep {
         let what = format!("run {} is not of another sweep", start.id);
-        return Err(Error::new(Kind::Conflict, what).hint("leave out --sweep"));
+        return Err(Error::new(Kind::Conflict, what).hint(RunHint::LeaveSweep));
     }
     run.start = RunStart {
         name: start.name.or(run.start.name),
@@ -185,14 +184,12 @@ impl EngineRegistry {
                     (_, RunState::Running) => "is running",
                     _ => return reopen(transaction, RunInfo { heard: now, ..seen }, start.clone()),
                 };
-                return Err(Error::new(Kind::Conflict, format!("run {id} {refused}")).hint(
-                    "--resume allow goes on with a run that has ended; or choose another id",
-                ));
+                return Err(Error::new(Kind::Conflict, format!("run {id} {refused}"))
+                    .hint(RunHint::ResumeOrRename));
             }
             if resume == Resume::Must {
                 let what = format!("no run {id} to go on with");
-                return Err(Error::new(Kind::NotFound, what)
-                    .hint("--resume allow begins it when it is not there"));
+                return Err(Error::new(Kind::NotFound, what).hint(RunHint::ResumeOrBegin));
             }
             if let Some(sweep) = &start.sweep {
                 Self::join_sweep(transaction, sweep, start)?;

@@ -1,6 +1,6 @@
 //! Sweeps: runs that are tried for the best value of one metric.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, RunHint};
 use crate::model::name::{ProjectName, RunId, SweepId};
 use crate::model::run::{RunInfo, RunStart, SweepInfo};
 use crate::registry::engine::{Durability, Transaction, View};
@@ -15,8 +15,7 @@ use crate::registry::runs::run::page_of_runs;
 /// The record of a sweep that is there.
 fn known(view: &dyn View, id: &SweepId) -> Result<Vec<u8>> {
     view.get(&keys::sweep(id))?.ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("no sweep {id}"))
-            .hint("`artifactfs sweep ls PROJECT` lists the sweeps of a project")
+        Error::new(Kind::NotFound, format!("no sweep {id}")).hint(RunHint::ListSweeps)
     })
 }
 

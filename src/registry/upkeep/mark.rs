@@ -1,6 +1,6 @@
 //! The mark that maintenance leaves for others.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Maintenance as Work, RepositoryHint, Result};
 use crate::registry::engine::{Transaction, View};
 use crate::registry::keys::{Key, Space};
 use crate::registry::record::{self, Maintenance, MaintenanceMode};
@@ -19,16 +19,13 @@ pub(in crate::registry) fn refuse_under_maintenance(view: &dyn View) -> Result<(
 }
 
 pub(in crate::registry) fn under_maintenance(mark: &Maintenance) -> Error {
-    let (doing, go_on) = match mark.mode {
-        MaintenanceMode::Repair => ("repaired", "`artifactfs fsck --repair`"),
-        MaintenanceMode::Rebuild | MaintenanceMode::Swap => {
-            ("rebuilt", "`artifactfs fsck --rebuild`")
-        }
-        MaintenanceMode::Copy => ("moved to another store", "`artifactfs copy-store`"),
+    let (doing, work) = match mark.mode {
+        MaintenanceMode::Repair => ("repaired", Work::Repair),
+        MaintenanceMode::Rebuild | MaintenanceMode::Swap => ("rebuilt", Work::Rebuild),
+        MaintenanceMode::Copy => ("moved to another store", Work::CopyStore),
     };
     let what = format!("the repository is being {doing}; nothing was changed");
-    Error::new(Kind::Conflict, what)
-        .hint(format!("try again when that has ended; if it was interrupted, run {go_on} again"))
+    Error::new(Kind::Conflict, what).hint(RepositoryHint::AwaitMaintenance(work))
 }
 
 /// The mark of `holder`, or a conflict.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::Located;
 use crate::registry::engine::{Durability, Transaction};
@@ -157,7 +157,7 @@ impl EngineRegistry {
 fn refuse_swap(mark: &Maintenance) -> Result<()> {
     match mark.mode {
         MaintenanceMode::Swap => Err(Error::new(Kind::Conflict, "the new table is in use already")
-            .hint("`artifactfs fsck --rebuild` brings the swap to its end")),
+            .hint(DamageHint::FinishRebuild)),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Committing: one transaction, after which readers see all of a version.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, PutHint, Result};
 use crate::model::name::{Alias, ArtifactType, VersionNumber};
 use crate::model::properties::{Ttl, change_tags};
 use crate::model::reference::ArtifactPath;
@@ -128,9 +128,7 @@ fn expect(
     }
     let found = found.map_or_else(|| "none".to_owned(), |number| number.to_string());
     let what = format!("the newest version of {path} is {found}, not {expected}");
-    Err(Error::new(Kind::Conflict, what).hint(
-        "see what changed with `artifactfs diff`, then commit without --expect or with another",
-    ))
+    Err(Error::new(Kind::Conflict, what).hint(PutHint::Expect))
 }
 
 /// Refuses to take `what`, which has a type, for something else.

@@ -1,6 +1,6 @@
 //! Deleting a version: its names go, and one reference from its root.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
 use crate::registry::engine::Transaction;
@@ -35,9 +35,7 @@ impl EngineRegistry {
             if !info.aliases.is_empty() && !delete_aliases {
                 let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
                 let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
-                return Err(
-                    Error::new(Kind::Conflict, what).hint("--delete-aliases deletes it with them")
-                );
+                return Err(Error::new(Kind::Conflict, what).hint(NamesHint::DeleteAliases));
             }
             remove_version(transaction, &info)?;
             Ok(info)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use artifactfs::content::options::StoreOptions;
-use artifactfs::error::{Error, Kind, Result};
+use artifactfs::error::{Error, Kind, PutHint, Result};
 use artifactfs::model::digest::Digest;
 use artifactfs::model::object::{NewObject, PackId};
 use artifactfs::model::object_kind::ObjectKind;
@@ -422,7 +422,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     let error = put_tree(&repository, &source, "p/a").unwrap_err();
     *meddled.before.lock().unwrap() = None;
     assert_eq!(error.kind(), Kind::TimedOut);
-    assert!(error.hint_text().is_some_and(|hint| hint.contains("to go on")), "{error:?}");
+    assert!(error.hints().contains(&PutHint::GoOn.into()), "{error:?}");
     // Nobody who tidies up takes it away.
     artifactfs::ops::orphans::release_orphans(&repository).unwrap();
     gc::collect_deferred(&repository, 0).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::upload::{Lane, Uploader};
 use crate::content::pack::SOLO_MIN_BYTES;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, PutHint, Result};
 use crate::model::digest::Digest;
 use crate::model::merkle::{Builder, Node};
 use crate::model::name::EntryName;
@@ -185,7 +185,7 @@ impl<'a> Assembly<'a> {
         if self.directories.len() == 1 && name.as_bytes() == DESCRIPTION_FILE.as_bytes() {
             let what = format!("{DESCRIPTION_FILE} in the root of a version is what mounts show");
             return Err(Error::new(Kind::BadName, what)
-                .hint(format!("rename it, or leave it out with --exclude {DESCRIPTION_FILE}")));
+                .hint(PutHint::ExcludeOrRename(DESCRIPTION_FILE.to_owned())));
         }
         self.entry(name, target);
         Ok(())

@@ -13,7 +13,7 @@ use super::feed::{Feed, SEGMENT_BYTES};
 use crate::content::cursor::{Cursor, Step};
 use crate::content::pack::SOLO_MIN_BYTES;
 use crate::content::reader::Reader;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{DraftHint, Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::recipe::Piece;
@@ -221,8 +221,7 @@ impl<'a> DraftScan<'a> {
 
     fn left_out(&mut self, what: String, done: &str) -> Result<()> {
         if self.source.strict {
-            return Err(Error::new(Kind::Conflict, what)
-                .hint("no version holds that: remove it, or commit without --strict"));
+            return Err(Error::new(Kind::Conflict, what).hint(DraftHint::CommitLeniently));
         }
         self.feed.push(Event::Warning(format!("{what}: {done}")), 0)
     }
@@ -234,8 +233,7 @@ impl<'a> DraftScan<'a> {
             || !(self.source.external_symlinks || stays_inside(relative, to))
         {
             let what = format!("symlink {} leads out, to {}", relative.display(), to.display());
-            return Err(Error::new(Kind::Conflict, what)
-                .hint("replace it by what it leads to, or commit with --allow-external-symlinks"));
+            return Err(Error::new(Kind::Conflict, what).hint(DraftHint::CommitExternalSymlinks));
         }
         self.feed.push(Event::Symlink(name, target), 0)
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::event::{Event, FileMeta, SMALL_MAX_BYTES, Work};
 use super::feed::Feed;
 use super::referred::Referred;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::name::EntryName;
 use crate::model::tree::SYMLINK_MAX_BYTES;
 use crate::ops::put::file::SETTLED;
@@ -70,7 +70,7 @@ impl<'a> Scan<'a> {
         let identity = (meta.dev(), meta.ino());
         if !self.above.insert(identity) {
             let what = format!("symlink {} leads back to a directory above it", full.display());
-            return Err(Error::new(Kind::Conflict, what).hint("--exclude it, or use --no-follow"));
+            return Err(Error::new(Kind::Conflict, what).hint(PutHint::ExcludeOrKeepSymlink));
         }
         self.ignores.enter(&full)?;
         for name in sorted_names(&full)? {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::event::{Event, FileMeta, Work};
 use super::host::Scan;
 use super::referred::Stand;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::external::{External, Scheme};
 use crate::model::name::EntryName;
 use crate::ops::put::file::SETTLED;
@@ -16,7 +16,7 @@ use crate::ops::put::stamp::Stamp;
 
 fn twice(path: &Path) -> Error {
     let what = format!("{} is named twice", path.display());
-    Error::new(Kind::Conflict, what).hint("--reference NAME=URL gives one of them another name")
+    Error::new(Kind::Conflict, what).hint(PutHint::NameReference)
 }
 
 impl Scan<'_> {
@@ -80,7 +80,7 @@ impl Scan<'_> {
             {
                 let url = &external.url;
                 let text = format!(
-                    "{url} is an object, and others lie below it: left out; --reference NAME={url} records it \
+                    "{url} is an object, and others lie below it: left out; name the reference to record it \
                      under another name"
                 );
                 return self.feed.push(Event::Warning(text), 0);

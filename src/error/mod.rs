@@ -10,6 +10,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+mod hint;
+
+pub use hint::{
+    DamageHint, DraftHint, GetHint, Hint, Maintenance, MountHint, NamesHint, PutHint,
+    RepositoryHint, RunHint, StoreHint,
+};
+
 /// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,20 +57,27 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error {
     kind: Kind,
     message: String,
-    hint: Option<String>,
+    hints: Vec<Hint>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `message` says what was wanted and what was found.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self { kind, message: message.into(), hints: Vec::new(), source: None }
     }
 
     /// What the caller should do next, shown on a line of its own.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
+        self.hints = vec![hint.into()];
+        self
+    }
+
+    /// Adds advice to that which the error has.
+    #[must_use]
+    pub fn and_hint(mut self, hint: impl Into<Hint>) -> Self {
+        self.hints.push(hint.into());
         self
     }
 
@@ -79,7 +93,7 @@ impl Error {
         Self {
             kind: kind_of_io(&source),
             message: what.into(),
-            hint: None,
+            hints: Vec::new(),
             source: Some(Box::new(source)),
         }
     }
@@ -105,9 +119,9 @@ impl Error {
         text
     }
 
-    /// What to do next, when that is known.
-    pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+    /// What to do next, if that is known.
+    pub fn hints(&self) -> &[Hint] {
+        &self.hints
     }
 
     /// Whether it is what somebody answered, and no silence.
@@ -117,7 +131,7 @@ impl Error {
 
     /// What crosses a socket.
     pub fn to_wire(&self) -> WireError {
-        WireError { kind: self.kind, message: self.message(), hint: self.hint.clone() }
+        WireError { kind: self.kind, message: self.message(), hints: self.hints.clone() }
     }
 }
 
@@ -129,12 +143,12 @@ pub struct WireError {
     /// What was wanted and found.
     pub message: String,
     /// What to do next.
-    pub hint: Option<String>,
+    pub hints: Vec<Hint>,
 }
 
 impl From<WireError> for Error {
     fn from(wire: WireError) -> Self {
-        Self { kind: wire.kind, message: wire.message, hint: wire.hint, source: None }
+        Self { kind: wire.kind, message: wire.message, hints: wire.hints, source: None }
     }
 }
 
