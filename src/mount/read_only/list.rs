@@ -1,4 +1,4 @@
-//! Listing: projects, versions and runs, whose names come and go, and the trees of versions.
+//! Listings of projects, versions and runs, whose names come and go, and of the trees of versions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::mount::read_only::listings::{Named, in_order};
 use crate::ops::{listing, runs};
 
 impl ReadFs {
-    /// Calls `each` with the lines of a directory from `position` on, until it says that it is full
-    /// (`false`). Each line that it takes counts as a look-up.
+    /// Calls `each` with the lines of a directory from `position` on, until it returns `false`
+    /// because it is full. Each line that it takes counts as a look-up.
     ///
     /// # Errors
-    /// What the registry or the store says.
+    /// Any error of the registry or the store.
     pub fn list(
         &self,
         reader: &Reader,
@@ -53,10 +53,10 @@ impl ReadFs {
         }
     }
 
-    /// The names in a directory that is no version's. Read from `position` 0 they are those of now.
+    /// Returns the names in a directory that is no version's. From `position` 0 they are read anew.
     ///
     /// # Errors
-    /// What the registry says.
+    /// Any error of the registry.
     pub fn names(&self, ino: u64, position: u64) -> Result<Arc<Vec<Named>>> {
         if let Some(names) = self.listings.get(ino).filter(|_| position > 0) {
             return Ok(names);
@@ -73,10 +73,10 @@ impl ReadFs {
         Ok(names)
     }
 
-    /// Offers one name to `each`; whether it was taken.
+    /// Offers one name to `each`, and returns whether that took it.
     ///
     /// # Errors
-    /// What the registry says.
+    /// Any error of the registry.
     pub fn offer_named(
         &self,
         parent: u64,
@@ -87,7 +87,8 @@ impl ReadFs {
         if let Node::Version(version) = &named.node
             && version.used.is_some()
         {
-            // What a name stands for in a run is settled when it is looked up.
+            // The first look-up in a run decides what the name leads to, so the kernel must send
+            // one.
             found.ttl = Duration::ZERO;
         }
         Ok(self.offer(Line { next: named.position, name: named.name.clone(), found }, each))
@@ -102,7 +103,7 @@ impl ReadFs {
         Ok(nodes.collect())
     }
 
-    /// The runs that go on; the others can be looked up.
+    /// Returns the running runs; the others can be looked up.
     fn run_nodes(&self) -> Result<Vec<(Vec<u8>, Node)>> {
         let registry = &*self.repository().registry;
         let mut nodes = Vec::new();
@@ -118,7 +119,7 @@ impl ReadFs {
         Ok(nodes)
     }
 
-    /// Everything that is listed in a project: its versions by number and by alias.
+    /// Returns all names that a project lists: its versions by number and by alias.
     fn project_listing(
         &self,
         project: &ProjectName,
@@ -126,7 +127,7 @@ impl ReadFs {
     ) -> Result<Vec<(Vec<u8>, Node)>> {
         let registry = &self.repository().registry;
         let artifacts = match listing::artifacts(&**registry, project) {
-            // A project that has only drafts.
+            // The project has only drafts.
             Err(e) if e.kind() == Kind::NotFound => Vec::new(),
             artifacts => artifacts?,
         };
@@ -157,7 +158,8 @@ impl ReadFs {
             for entry in run.entries() {
                 let at = position;
                 position += 1;
-                // Looked up, that name is the description: older releases took files of that name.
+                // A look-up of that name finds the description. Older releases stored files of that
+                // name.
                 if is_root && entry.name.as_bytes() == DESCRIPTION_FILE.as_bytes() {
                     continue;
                 }
@@ -171,7 +173,7 @@ impl ReadFs {
         Ok(())
     }
 
-    /// A line that did not fit was not looked up.
+    /// Offers a line to `each`; undoes its look-up if it does not fit.
     fn offer(&self, line: Line, each: &mut dyn FnMut(Line) -> bool) -> bool {
         let ino = line.found.attr.ino;
         let taken = each(line);
