@@ -1,4 +1,4 @@
-//! Attributes of what is in a mount.
+//! Attributes of inodes.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use rustix::fs::FileType;
 
 /// Unit of `st_blocks` (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
-/// What `st_blksize` asks programs to read at once: a chunk, in one round trip.
+/// The I/O size that `st_blksize` recommends to programs: a chunk, in one round trip.
 const PREFERRED_READ_BYTES: u32 = 1 << 20;
 /// A time to live without end: the kernel's clock does not reach it.
 pub const FOR_EVER: Duration = Duration::from_secs(1 << 40);
@@ -14,17 +14,17 @@ pub const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 /// The attributes of an inode (stat(2)).
 #[derive(Debug, Clone, Copy)]
 pub struct Attr {
-    /// The number.
+    /// The number of the inode.
     pub ino: u64,
     /// The length in bytes.
     pub size_bytes: u64,
-    /// Units of 512 bytes that it takes.
+    /// The number of units of 512 bytes that it takes.
     pub blocks: u64,
-    /// When it was last read.
+    /// The time of its last read.
     pub atime: SystemTime,
-    /// When its content last changed.
+    /// The time of the last change of its content.
     pub mtime: SystemTime,
-    /// When anything of it last changed.
+    /// The time of its last change of any kind.
     pub ctime: SystemTime,
     /// The kind.
     pub kind: FileType,
@@ -42,40 +42,40 @@ pub struct Attr {
     pub block_bytes: u32,
 }
 
-/// Who owns what is mounted.
+/// The owner of everything in a read-only view.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {
     /// The user.
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// The time that what is in no version bears, in seconds since 1970: the repository's.
+    /// The time of nodes that are in no version, in seconds since 1970: that of the repository.
     pub created_seconds: u64,
-    /// Whether modes say that the owner may write, so that what is copied can be written. Writing
-    /// itself is refused all the same.
+    /// True if modes give the owner write permission, so that copies can be written. Writing itself
+    /// is refused all the same.
     pub writable: bool,
 }
 
-/// A moment as the kernel wants it.
+/// Converts a moment to the kernel's shape.
 fn system_time(seconds: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
 }
 
 impl Owner {
-    /// The attributes of a file; times are in seconds since 1970.
+    /// Returns the attributes of a file; `at` is in seconds since 1970.
     pub fn file(&self, ino: u64, size: u64, executable: bool, at: u64) -> Attr {
         let perm = if executable { 0o555 } else { 0o444 };
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::RegularFile, size, perm, at)
     }
 
-    /// The attributes of a directory; `perm` is 0o555 in the read-only mount.
+    /// Returns the attributes of a directory; `perm` is 0o555 in the read-only mount.
     pub fn directory(&self, ino: u64, perm: u16, at: u64) -> Attr {
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::Directory, 0, perm, at)
     }
 
-    /// The attributes of a symlink.
+    /// Returns the attributes of a symlink.
     pub fn symlink(&self, ino: u64, target_bytes: u64, at: u64) -> Attr {
         self.attr(ino, FileType::Symlink, target_bytes, 0o777, at)
     }
@@ -85,7 +85,7 @@ impl Owner {
         Attr {
             ino,
             size_bytes: size,
-            // Never less: `cp` would take the file for sparse and look for holes.
+            // With fewer blocks `cp` would take the file for sparse and look for holes.
             blocks: size.div_ceil(STAT_BLOCK_BYTES),
             atime: time,
             mtime: time,

@@ -1,10 +1,10 @@
-//! What a kind of error means to a system call.
+//! The errno of each kind of error.
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind};
 
-/// The errno.
+/// Returns the errno of a kind.
 pub const fn of(kind: Kind) -> Errno {
     match kind {
         Kind::Usage | Kind::BadName => Errno::INVAL,
@@ -21,7 +21,7 @@ pub const fn of(kind: Kind) -> Errno {
     }
 }
 
-/// The errno of an error that a reader meets; damage and failures leave a line in the log.
+/// Logs an error, damage and failures at level `error`, and returns its errno.
 pub fn report(what: &str, error: &Error) -> Errno {
     match error.kind() {
         Kind::Corrupt | Kind::Unavailable | Kind::TimedOut | Kind::Unsupported | Kind::Full => {

@@ -1,4 +1,4 @@
-//! A panic in one request answers that request EIO, and ends nothing else: the thread that serves
+//! A guard against panics: a request that panics fails with EIO, and the thread that serves
 //! requests goes on.
 
 use std::ffi::OsStr;
@@ -18,11 +18,12 @@ use fuser::{
 pub struct Guarded<F>(pub F);
 
 impl<F> Guarded<F> {
-    /// Locks that a panic poisons are taken all the same, everywhere: what they guard is changed in
-    /// one step or is only a memory. The reply is dropped while the stack unwinds, which answers it.
+    /// Serves a request, and catches its panic. Locks that a panic poisons are still taken,
+    /// everywhere: the data they guard is changed in one step or is only a cache. The reply is
+    /// dropped while the stack unwinds, which sends EIO.
     fn guard(&self, what: &str, request: impl FnOnce(&F)) {
         if catch_unwind(AssertUnwindSafe(|| request(&self.0))).is_err() {
-            tracing::error!("{what}: the request panicked and is answered EIO");
+            tracing::error!("{what}: the request panicked and fails with EIO");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's shapes, as `fuser` has them, and answers that both mounts give.
+//! The kernel's types, as `fuser` has them, and replies that both mounts send.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,16 +16,16 @@ use crate::error::{Error, Kind, Result};
 
 /// The generation of every inode: numbers are never used twice.
 pub const GENERATION: Generation = Generation(0);
-/// The most the kernel may ask for or send at once.
+/// The most bytes that the kernel may request or send at once.
 pub const REQUEST_MAX_BYTES: u32 = 1 << 20;
-/// Requests the kernel may have under way in the background (readahead).
+/// The number of requests that the kernel may have under way in the background (readahead).
 const BACKGROUND_REQUESTS: u16 = 64;
 /// The block size `statfs` counts in.
 const STATFS_BLOCK_BYTES: u64 = 4096;
 /// Positions in a listing before the first entry: `.` and `..`.
 pub const DOTS: u64 = 2;
 
-/// The errno of a draft operation.
+/// Converts the errno of a draft operation.
 pub fn host(error: rustix::io::Errno) -> Errno {
     Errno::from_i32(error.raw_os_error())
 }
@@ -35,7 +35,7 @@ pub fn report(what: &str, error: &Error) -> Errno {
     host(errno::report(what, error))
 }
 
-/// The kind of a host's file.
+/// Converts the kind of a file.
 pub fn file_type(kind: rustix::fs::FileType) -> FileType {
     use rustix::fs::FileType as Host;
     match kind {
@@ -70,31 +70,31 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// Asks the kernel for what every mount of ours wants.
+/// Requests from the kernel the capabilities and limits that every mount of ours uses.
 pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
-    // Each by itself: the call refuses all when the kernel lacks one.
+    // One by one: the call refuses all if the kernel lacks one.
     for flag in wanted.iter() {
         if config.add_capabilities(flag).is_err() {
             tracing::debug!("this kernel does not offer {flag:?}");
         }
     }
-    // The nearest the kernel allows is used when one of these is out of its bounds.
+    // If one of these is out of the kernel's bounds, the nearest allowed value is used.
     let _ = config.set_max_write(REQUEST_MAX_BYTES).or_else(|max| config.set_max_write(max));
     let _ =
         config.set_max_readahead(REQUEST_MAX_BYTES).or_else(|max| config.set_max_readahead(max));
     let _ = config.set_max_background(BACKGROUND_REQUESTS);
 }
 
-/// Returns who makes a request.
+/// Returns the process that sends a request.
 pub fn requester(request: &Request) -> Requester {
     Requester { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
-/// Answers an entry, a name that will never be, or an error.
+/// Replies with an entry, with a name that will never exist, or with an error.
 pub fn reply_entry(what: &str, found: Result<Option<Found>>, reply: ReplyEntry) {
     match found {
         Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
-        // Number 0 lets the kernel remember that there is no such name.
+        // Number 0 makes the kernel cache that there is no such name.
         Ok(None) => reply.entry(&FOR_EVER, &file_attr(&nothing()), GENERATION),
         Err(e) if e.kind() == Kind::NotFound => reply.error(Errno::ENOENT),
         Err(e) => reply.error(report(what, &e)),
@@ -120,7 +120,7 @@ fn nothing() -> Attr {
     }
 }
 
-/// Answers what is in a file.
+/// Replies with the content of a file.
 pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
     match read {
         Ok(bytes) => reply.data(&bytes),
@@ -128,7 +128,7 @@ pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
     }
 }
 
-/// Answers attributes.
+/// Replies with attributes.
 pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
     match found {
         Ok(Found { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
@@ -136,9 +136,10 @@ pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
     }
 }
 
-/// Answers room on the disk, and for how many files, in all and free, if that is known.
+/// Replies with the free space of the disk, and for how many files, in all and free, if that is
+/// known.
 pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: ReplyStatfs) {
-    /// Where files are not counted: a number that no program takes for "none left".
+    /// The number of files where these are not counted: no program takes it for "none left".
     const FILES: u64 = 1 << 40;
     let (files, free_files) = files.unwrap_or((FILES, FILES));
     match space {
@@ -152,7 +153,7 @@ pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: Repl
     }
 }
 
-/// `.` or `..` in a listing with attributes: the kernel takes only number and kind.
+/// Returns `.` or `..` for a listing with attributes: the kernel reads only number and kind.
 pub fn dot(number: u64) -> Found {
     let mut attr = nothing();
     (attr.ino, attr.kind) = (number, rustix::fs::FileType::Directory);
@@ -174,7 +175,7 @@ pub fn add_dots(
     }
 }
 
-/// Answers a listing.
+/// Ends the reply to a listing.
 pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
     match listed {
         Ok(()) => ok(reply),

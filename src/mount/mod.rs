@@ -1,9 +1,10 @@
 //! FACE 1, the kernel.
 //!
-//! `fs` is a file system that knows no FUSE; `adapter` brings the kernel's requests to it;
-//! `session` mounts, watches names move, and unmounts. Must not know the server. Invariants: a
-//! version's tree never changes while its inode lives; an inode number is never used twice in
-//! one mount; no byte is answered that was not verified.
+//! `fs` is a file system without FUSE; `adapter` passes the kernel's requests to it; `session`
+//! mounts, watches names move, and unmounts. Must not know the server. Invariants:
+//! - A version's tree never changes while its inode lives.
+//! - An inode number is never used twice in one mount.
+//! - A reader gets no byte that was not verified.
 
 mod attr;
 mod errno;

@@ -1,5 +1,5 @@
-//! What is mounted where, and where a mount goes on when it was taken from its place: by a bind mount, or in
-//! another mount namespace.
+//! Mounts and their mount points. A mount that was taken from its place may go on in a bind mount
+//! or in another mount namespace.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The name our mounts have in /proc/mounts; FUSE's own type is only `fuse`.
+/// The source name of our mounts in /proc/mounts; FUSE's own type is only `fuse`.
 pub const SOURCE_NAME: &str = crate::content::external::MOUNT_SOURCE;
 
 /// A place where a mount of ours can be reached, beside the one it was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherMount {
-    /// Where, as those see it who are in that namespace.
+    /// The mount point, as processes of that namespace see it.
     pub path: PathBuf,
     /// A process of that namespace; `None` for a bind mount in this one.
     pub pid: Option<u32>,
-    /// What that process runs.
+    /// The command of that process.
     pub command: Option<String>,
 }
 
@@ -36,18 +36,18 @@ impl std::fmt::Display for OtherMount {
     }
 }
 
-/// Minor device number, source name and mount point of everything that is mounted here.
+/// Lists the minor device number, source name and mount point of all mounts of this process.
 pub fn mounts_with_devices() -> Vec<(u32, String, PathBuf)> {
     parse(&fs::read("/proc/self/mountinfo").unwrap_or_default())
 }
 
-/// The same as a process sees it; `None` when that cannot be known.
+/// Lists the same for process `pid`; `None` if its list cannot be read.
 pub fn mounts_of(pid: u32) -> Option<Vec<(u32, String, PathBuf)>> {
     Some(parse(&fs::read(format!("/proc/{pid}/mountinfo")).ok()?))
 }
 
-/// Finds where mounts of these numbers can be reached, except at `places` in this namespace. A namespace
-/// without a process, and what this user may not look at, are not found.
+/// Finds where mounts with these devices can be reached, except at `places` in this namespace. Does
+/// not find namespaces without a process, or those that this user may not read.
 pub fn find_other_mounts(devices: &[u32], places: &[&Path]) -> Vec<OtherMount> {
     let ours = |text: &[u8]| {
         let mut mounts = parse(text);
@@ -63,7 +63,8 @@ pub fn find_other_mounts(devices: &[u32], places: &[&Path]) -> Vec<OtherMount> {
     let mut texts = HashSet::from([here]);
     for pid in processes() {
         let folder = PathBuf::from(format!("/proc/{pid}"));
-        // Not to be read of another user's process: then equal lists are taken for one.
+        // The link of another user's process cannot be read: then equal lists count as one
+        // namespace.
         let namespace = fs::read_link(folder.join("ns/mnt"));
         if namespace.as_ref().is_ok_and(|link| namespaces.contains(link)) {
             continue;

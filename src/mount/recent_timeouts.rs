@@ -1,5 +1,6 @@
-//! Reads that timed out recently, so that a retry by the kernel fails fast. The kernel reads ahead, and if that fails
-//! it asks again by itself for the page that its reader wants: one read(2) would wait twice as long as it may.
+//! Reads that timed out recently, so that a retry by the kernel fails fast. The kernel reads ahead.
+//! If that fails, it requests again the page that its reader wants: one read(2) would wait twice as
+//! long as it may.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use fuser::Errno;
 
-/// The kernel asks again at once; whoever tries again later is served anew.
+/// The time that a timeout counts. The kernel retries at once; a later retry of a program is
+/// served.
 const SINCE: Duration = Duration::from_millis(500);
-/// Reads that are remembered: more cannot have been under way at once.
+/// The most reads that are remembered: more cannot have been under way at once.
 const READS_MAX: usize = 1024;
 
 struct Timeout {
@@ -19,7 +21,7 @@ struct Timeout {
     ended: Instant,
 }
 
-/// Reads that have just ended because the store did not answer in time.
+/// Reads that have just ended because the store did not reply in time.
 #[derive(Default)]
 pub struct RecentTimeouts {
     recent: Mutex<VecDeque<Timeout>>,
@@ -29,7 +31,7 @@ impl RecentTimeouts {
     /// Does `read`, unless a read of its first byte has just timed out.
     ///
     /// # Errors
-    /// Those of `read`; ETIMEDOUT.
+    /// ETIMEDOUT, and those of `read`.
     pub fn read<T>(
         &self,
         ino: u64,

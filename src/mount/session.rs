@@ -26,33 +26,33 @@ use crate::ops::drafts::DraftService;
 use crate::ops::prefetch::Mode;
 use crate::ops::repository::Repository;
 
-/// The kernel's readahead for a mount, in KiB: fuser cannot ask for more than 128.
+/// The kernel's readahead for a mount, in KiB: fuser cannot request more than 128.
 const READ_AHEAD_KIB: u32 = 1024;
-/// How long one wait for changes takes, while nothing changes.
+/// The length of one wait for changes, while nothing changes.
 const CHANGES_WAIT_MILLISECONDS: u64 = 3_000;
 /// The same, after a change: names are gone before bytes, which then go within a moment.
 const SETTLING_WAIT_MILLISECONDS: u64 = 200;
-/// Waits after a change until nothing more is expected of it.
+/// The number of such waits after a change.
 const SETTLING_WAITS: u32 = 15;
-/// How long to wait before asking again when the registry cannot be reached.
+/// The pause before the next attempt if the registry cannot be reached.
 const CHANGES_RETRY: Duration = Duration::from_millis(200);
-/// How long a mount that is there may take to say that its daemon lives.
+/// The time that an existing mount has to show that its daemon lives.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// How often to look whether a mount has ended.
+/// The pause between two checks whether a mount has ended.
 const END_POLL: Duration = Duration::from_millis(5);
-/// What `-o` can say.
+/// The options of `-o`.
 #[derive(Debug, Clone, Copy)]
 pub struct MountOptions {
-    /// Other users may use the mount. On by default for root.
+    /// True if other users may use the mount. On by default for root.
     pub allow_other: bool,
-    /// Nothing in it may be executed.
+    /// True if nothing in it may be executed.
     pub noexec: bool,
-    /// The kernel reads and writes plain files of drafts by itself, where it lets us. On by
+    /// True if the kernel may read and write plain files of drafts by itself, where it can. On by
     /// default.
     pub passthrough: bool,
-    /// What is fetched of a remote store before it is read.
+    /// The content of a remote store that is prefetched.
     pub prefetch: Mode,
-    /// How long a mount may not answer before it is ended; 0: for ever.
+    /// The time without a reply after which a mount is ended; 0: no limit.
     pub watchdog_seconds: u64,
 }
 
@@ -64,36 +64,36 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Where it is.
+    /// Returns the mount point.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// The minor number of its device, the same wherever it can be reached.
+    /// Returns the minor number of its device, the same wherever it can be reached.
     pub fn device(&self) -> u32 {
         self.device
     }
 
-    /// Whether nobody can reach it any more.
+    /// Returns whether no process can reach it any more.
     pub fn has_ended(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
-    /// Whether it can be reached where it was mounted.
+    /// Returns whether it can be reached where it was mounted.
     pub fn is_in_place(&self) -> bool {
-        // Where it cannot be found in the list, nothing is known.
+        // Without a device number this cannot be checked.
         self.device == 0
             || mounts_with_devices().iter().any(|(device, source, point)| {
                 *device == self.device && source == SOURCE_NAME && *point == self.target
             })
     }
 
-    /// What tells the kernel to forget.
+    /// Returns a sender of notifications, which make the kernel forget.
     pub fn notifier(&self) -> Option<Notifier> {
         self.session.as_ref().map(BackgroundSession::notifier)
     }
 
-    /// Takes it out of the tree. One that is in use ends when its last user does.
+    /// Takes it out of the tree. A mount that is in use ends when its last user does.
     pub fn leave(&self) {
         // Another daemon may have mounted there meanwhile.
         if !self.has_ended() && self.is_in_place() {
@@ -110,7 +110,7 @@ impl Mounted {
         self.abandon();
     }
 
-    /// Forgets it without touching its place: `fuser` would unmount what is there by now.
+    /// Forgets it without touching its mount point: `fuser` would unmount another mount there.
     pub fn abandon(mut self) {
         std::mem::forget(self.session.take());
     }
@@ -120,7 +120,7 @@ impl Mounted {
 pub fn detach(target: &Path) {
     let detached = unmount(target, UnmountFlags::DETACH).map_err(io::Error::from);
     let detached = detached.or_else(|e| match e.kind() {
-        // Not root: the helper that mounted it may unmount it.
+        // Without root, the helper that mounted it may unmount it.
         io::ErrorKind::PermissionDenied => fusermount(target, &["-u", "-z"]),
         _ => Err(e),
     });
@@ -129,11 +129,11 @@ pub fn detach(target: &Path) {
     }
 }
 
-/// Unmounts `target` if nobody uses it; with `lazy`, in any case. What is not mounted any more is done:
-/// a daemon that loses one of its mounts takes the other away by itself, and may be faster.
+/// Unmounts `target` if it is not in use; with `lazy`, in any case. Succeeds if it is not mounted
+/// any more: a daemon that loses one of its mounts takes the other away by itself.
 ///
 /// # Errors
-/// [`Kind::Conflict`] when it is in use.
+/// [`Kind::Conflict`] if it is in use.
 pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
     let (flags, helper): (_, &[&str]) =
         if lazy { (UnmountFlags::DETACH, &["-u", "-z"]) } else { (UnmountFlags::empty(), &["-u"]) };
@@ -161,8 +161,8 @@ pub fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
 /// Mounts `fs` on `target`.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for a mount point that is not there, [`Kind::Conflict`] for one that is not
-/// empty or a mount already, [`Kind::Unavailable`] without /dev/fuse.
+/// [`Kind::NotFound`] if the mount point does not exist, [`Kind::Conflict`] if it is not empty or a
+/// mount already, [`Kind::Unavailable`] without /dev/fuse.
 pub fn mount<F: Filesystem>(
     fs: F,
     target: &Path,
@@ -211,13 +211,13 @@ fn mount_error(target: &Path, error: io::Error) -> Error {
     Error::io(what, error)
 }
 
-/// Whether `fusermount3` can be run.
+/// Returns whether `fusermount3` is in the path.
 fn helper_is_there() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join("fusermount3").exists())
 }
 
-/// The mount point, absolute, checked, and cleared of a mount whose daemon is dead.
+/// Returns the mount point, absolute, checked, and cleared of a mount whose daemon is dead.
 fn prepare(target: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(target).at("find", target)?;
     if is_dead_mount(&absolute) {
@@ -241,34 +241,34 @@ fn prepare(target: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Whether a mount of ours is there whose daemon is gone. Attributes may still be cached; how much
-/// room there is, the kernel always asks the daemon.
+/// Returns whether a mount of ours is there whose daemon is gone. Attributes may still be cached,
+/// but the kernel passes every statfs(2) to the daemon.
 fn is_dead_mount(target: &Path) -> bool {
     if !mounts().iter().any(|(source, point)| source == SOURCE_NAME && point == target) {
         return false;
     }
     let (answer, answered) = mpsc::channel();
     let path = target.to_owned();
-    // In a thread of its own: a daemon that hangs does not answer at all.
+    // In a thread of its own: a daemon that hangs never replies.
     let asks = std::thread::Builder::new().name("statvfs".to_owned());
     if let Err(e) = asks.spawn(move || answer.send(rustix::fs::statvfs(&path).err())) {
-        tracing::debug!("{}: nobody can ask whether it lives: {e}", target.display());
+        tracing::debug!("{}: cannot check whether its daemon lives: {e}", target.display());
     }
     let error = answered.recv_timeout(ANSWER_DEADLINE).ok().flatten();
     matches!(error, Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED))
 }
 
-/// Whether something is mounted exactly there.
+/// Returns whether something is mounted exactly there.
 pub fn is_mount_point(target: &Path) -> bool {
     mounts().iter().any(|(_, point)| point == target)
 }
 
-/// Source name and mount point of everything that is mounted.
+/// Lists source name and mount point of all mounts.
 pub fn mounts() -> Vec<(String, PathBuf)> {
     mounts_with_devices().into_iter().map(|(_, source, point)| (source, point)).collect()
 }
 
-/// Large readahead makes cold sequential reading a few long requests; only root may set it.
+/// Raises the readahead: cold sequential reading becomes a few long requests. Only root may set it.
 fn raise_readahead(target: &Path) {
     use std::os::unix::fs::MetadataExt;
     let Ok(meta) = fs::metadata(target) else {
@@ -277,14 +277,14 @@ fn raise_readahead(target: &Path) {
     let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(e) = fs::write(&path, READ_AHEAD_KIB.to_string()) {
-        tracing::debug!("readahead stays as it is: {e}");
+        tracing::debug!("cannot raise the readahead: {e}");
     }
 }
 
 /// Mounts the versions of `repository` read-only.
 ///
 /// # Errors
-/// As `mount`.
+/// Those of `mount`.
 pub fn mount_read_only(
     repository: Arc<Repository>,
     target: &Path,
@@ -301,7 +301,7 @@ pub fn mount_read_only(
 /// Mounts the drafts of `service`, and beside them the versions of `repository`.
 ///
 /// # Errors
-/// As `mount`.
+/// Those of `mount`.
 pub fn mount_staging(
     repository: Arc<Repository>,
     service: Arc<DraftService>,
@@ -309,7 +309,7 @@ pub fn mount_staging(
     options: MountOptions,
 ) -> Result<(Mounted, Watcher)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    // Here the kernel asks when a file is opened.
+    // In this mount the kernel sends a request when a file is opened.
     let read = ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false).writable();
     let read = Arc::new(read);
     let (told, names, drafts) =
@@ -318,13 +318,13 @@ pub fn mount_staging(
     let staging = Staging::new(fs, options.passthrough);
     let mounted = mount(staging, target, options, false)?;
     if let Some(notifier) = mounted.notifier() {
-        // ENOENT: the kernel does not know the name.
+        // Errors do not matter: ENOENT says that the kernel does not hold the name.
         told.notify_with(Box::new(move |draft, path| match path.split_last() {
             Some((name, above)) => {
                 let invalidate = |parent| {
                     let _ = notifier.inval_entry(fuser::INodeNo(parent), name.as_os_str());
                 };
-                // One that is not there any more has no entries.
+                // A directory that does not exist any more has no entries.
                 let _ = drafts.with_directory(draft, above, invalidate);
             }
             None => {
@@ -339,18 +339,18 @@ pub fn mount_staging(
     Ok((mounted, watcher))
 }
 
-/// A thread that tells the kernel when names move. It serves no request: a notification that is
-/// sent while a request is answered can wait for that request.
+/// A thread that notifies the kernel when names move. It serves no request: a notification that is
+/// sent before the reply to a request can wait for that request.
 pub struct Watcher {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watcher {
-    /// Watches for the mount behind `notifier`.
+    /// Starts to watch for the mount behind `notifier`.
     ///
     /// # Errors
-    /// When the host gives no thread.
+    /// Any error of starting a thread.
     pub fn start(fs: Arc<ReadFs>, notifier: Option<Notifier>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -366,7 +366,7 @@ impl Watcher {
         Ok(Self { stop, thread })
     }
 
-    /// Asks it to end; it does when its wait for changes is over.
+    /// Stops the thread, which ends when its wait for changes is over.
     pub fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.thread.take());
@@ -379,7 +379,7 @@ fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
         Ok(last) => last,
         Err(e) => return wait_for_registry(&e),
     };
-    // What moved while nobody watched.
+    // Names may have moved before the watch began.
     let mut watched = forget_moved(fs, notifier, &everything(fs));
     let mut settling = 0;
     while !stopped.load(Ordering::Relaxed) {
@@ -403,26 +403,26 @@ fn watch(fs: &ReadFs, notifier: &Notifier, stopped: &AtomicBool) {
     }
 }
 
-/// All that may have changed as far as the kernel knows of it.
+/// Returns the changes that stand for everything that the kernel holds.
 fn everything(fs: &ReadFs) -> Vec<Change> {
     let artifacts = fs.known_artifacts().into_iter().map(Change::Artifact);
     artifacts.chain([Change::Runs]).collect()
 }
 
 fn wait_for_registry(error: &Error) {
-    tracing::debug!("names are not watched just now: {error}");
+    tracing::debug!("names are not watched at the moment: {error}");
     std::thread::sleep(CHANGES_RETRY);
 }
 
-/// The kernel answers ENOENT when it does not know the inode or entry: then there is nothing to
-/// forget.
+/// Makes the kernel forget what changes have moved. Its ENOENT is no error: it does not hold the
+/// inode or entry.
 fn forget_moved(fs: &ReadFs, notifier: &Notifier, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
-    // Projects may have come.
+    // The root is included: new projects may exist.
     let mut inodes = std::collections::BTreeSet::from([ROOT]);
-    // An artifact that changed often meanwhile is looked at once.
+    // An artifact that changed several times is looked up once.
     let mut seen = std::collections::HashSet::new();
     for change in changes {
         let path = match change {

@@ -1,5 +1,5 @@
-//! Threads for requests that may block, so that the threads which the kernel's next request needs never wait for the
-//! network.
+//! Threads for requests that may block, so that the threads that receive the kernel's requests
+//! never wait for the network.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,31 +13,32 @@ use fuser::{
 
 use crate::mount::recent_timeouts::RecentTimeouts;
 
-/// Threads that may wait for listings and look-ups.
+/// The most threads that may wait for listings and look-ups.
 const METADATA_THREADS: usize = 32;
-/// Threads that may wait for what is in files.
+/// The most threads that may wait for content of files.
 const DATA_THREADS: usize = 128;
-/// Threads that may wait for the host's disk.
+/// The most threads that may wait for the local disk.
 const DISK_THREADS: usize = 32;
-/// Tasks that wait for a thread; beyond that, the caller does the task itself.
+/// The most tasks that wait for a thread; beyond that, the caller does the task itself.
 const QUEUE: usize = 4_096;
-/// How long a thread without work stays.
+/// The time that a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What a task waits for.
+/// The resource that a task waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
     /// Names and attributes.
     Metadata,
-    /// What is in files.
+    /// The content of files.
     Data,
-    /// The host's disk, and no store.
+    /// The local disk, and no store.
     Disk,
 }
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Three thread pools, so that metadata requests never wait for data, nor requests to the host's disk for a store.
+/// Three thread pools. Metadata requests never wait for data, and requests to the local disk never
+/// wait for a store.
 #[derive(Clone)]
 pub struct Workers {
     metadata: Arc<Pool>,
@@ -84,8 +85,8 @@ impl Pool {
             match made {
                 Ok(_) => inner.threads += 1,
                 Err(e) => {
-                    tracing::warn!("no more threads for {}: {e}", self.name);
-                    // With others about, it waits for one of them.
+                    tracing::warn!("cannot start a thread for {}: {e}", self.name);
+                    // If the pool has other threads, the task waits for one of them.
                     if let (0, Some(task)) = (inner.threads, inner.queue.pop_back()) {
                         return Err(task);
                     }
@@ -101,7 +102,7 @@ impl Pool {
         loop {
             if let Some(task) = inner.queue.pop_front() {
                 drop(inner);
-                // What panics has not answered: that the reply is dropped answers EIO.
+                // If a task panics, its reply is dropped, which sends EIO.
                 if catch_unwind(AssertUnwindSafe(task)).is_err() {
                     tracing::error!("a request of the kernel panicked");
                 }
@@ -122,7 +123,8 @@ impl Pool {
 }
 
 impl Workers {
-    /// Makes pools without threads; `needed`: every request that touches a version may block, as in a remote store.
+    /// Creates pools without threads. `needed` if every request that touches a version may block,
+    /// as with a remote store.
     pub fn new(needed: bool) -> Self {
         let metadata = Pool::new("metadata", METADATA_THREADS);
         let data = Pool::new("data", DATA_THREADS);
@@ -135,12 +137,12 @@ impl Workers {
         self.needed
     }
 
-    /// Returns the reads that have just timed out.
+    /// Returns the reads that have timed out recently.
     pub fn recent_timeouts(&self) -> &RecentTimeouts {
         &self.recent_timeouts
     }
 
-    /// Does `task` in a thread that may block, or in this one if there can be none.
+    /// Does `task` in a thread that may block, or in this one if no thread can take it.
     pub fn run(&self, waits: Waits, task: impl FnOnce() + Send + 'static) {
         let pool = match waits {
             Waits::Metadata => &self.metadata,
@@ -153,9 +155,9 @@ impl Workers {
     }
 }
 
-/// An answer that can be an error.
+/// A reply that can be an error.
 pub trait Refuse: Send + 'static {
-    /// Answers the error.
+    /// Replies with the error.
     fn refuse(self, errno: Errno);
 }
 
@@ -171,7 +173,7 @@ macro_rules! refuse {
 
 refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite);
 
-/// Does `work`, which answers, in a thread of its own; EAGAIN when there can be none.
+/// Does `work`, which replies, in a new thread; replies EAGAIN if that cannot be made.
 pub fn on_own_thread<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static) {
     let kept = Arc::new(Mutex::new(Some(reply)));
     let own = Arc::clone(&kept);
@@ -182,7 +184,7 @@ pub fn on_own_thread<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static)
         }
     });
     if let Err(e) = spawned {
-        tracing::error!("a request cannot be served: no more threads: {e}");
+        tracing::error!("cannot start a thread for a request: {e}");
         if let Some(reply) = take(&kept) {
             reply.refuse(Errno::EAGAIN);
         }

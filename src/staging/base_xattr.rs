@@ -1,5 +1,5 @@
-//! What a draft keeps on the host beside names and bytes: which tree a directory stands on, and
-//! which content a file. Extended attributes, so that they appear, move and go with their inode.
+//! Base xattrs: extended attributes in the upper that name the lower tree of a directory or the
+//! lower content of a file. They appear, move and go with their inode.
 //!
 //! ```text
 //! user.artifactfs.tree      on a directory:    format:u8 (1)  flags:u8  digest:32
@@ -8,9 +8,9 @@
 //! flags   1: clean, nothing below (or in it) differs from the tree (or content)
 //! kind    1 chunk, 2 recipe, 3 external
 //! ```
-//! A directory without a mark stands on nothing. Of a file with one, the first `visible` bytes
-//! are the content's, except where the host's file has data of its own: its holes are
-//! transparent. Behind `visible` a hole is zeros, as ever.
+//! A directory without a base xattr has no lower tree. Of a file with one, the first `visible`
+//! bytes come from the content, except where the upper file has data: its holes are transparent.
+//! Beyond `visible` a hole reads as zeros, as usual.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::Result;
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::tree::Content;
 
-/// What names of our own begin with; users neither see nor set them.
+/// The prefix of our own attributes, which users can neither see nor set.
 pub const OWN_PREFIX: &str = "user.artifactfs.";
 const TREE: &str = "user.artifactfs.tree";
 const CONTENT: &str = "user.artifactfs.content";
@@ -31,39 +31,39 @@ const CLEAN: u8 = 1;
 const TREE_BYTES: usize = 2 + DIGEST_BYTES;
 const CONTENT_BYTES: usize = 3 + 8 + 8 + DIGEST_BYTES;
 
-/// What a directory stands on.
+/// The base xattr of a directory: its lower tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeXattr {
-    /// The directory of a version.
+    /// The digest of the lower tree.
     pub tree: Digest,
-    /// Nothing in it or below it differs from that.
+    /// True if nothing in or below the directory differs from the lower tree.
     pub clean: bool,
 }
 
-/// What a file stands on.
+/// The base xattr of a file: its lower content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentXattr {
-    /// The content.
+    /// The lower content.
     pub content: Content,
-    /// So many bytes of it can be seen; at most the length of the file.
+    /// The number of its first bytes that are visible; at most the length of the file.
     pub visible_bytes: u64,
-    /// The file is exactly the content.
+    /// True if the file is exactly the content.
     pub clean: bool,
 }
 
 fn absent<T>(error: Errno) -> Result<Option<T>> {
     match error {
-        // What refuses all of ours has none of them.
+        // A file system that refuses our attributes holds none of them.
         Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::PERM => Ok(None),
         other => Err(other),
     }
 }
 
 impl TreeXattr {
-    /// The mark of the directory at `path`.
+    /// Reads the base xattr of the directory at `path`.
     ///
     /// # Errors
-    /// What the host says.
+    /// EIO if it is damaged, and any error of the upper file system.
     pub fn of(path: &Path) -> Result<Option<Self>> {
         let mut bytes = [0; TREE_BYTES];
         match lgetxattr(path, TREE, &mut bytes) {
@@ -77,10 +77,10 @@ impl TreeXattr {
         }
     }
 
-    /// Marks the directory at `path`.
+    /// Writes the base xattr of the directory at `path`.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn set(&self, path: &Path) -> Result<()> {
         let mut bytes = [0; TREE_BYTES];
         (bytes[0], bytes[1]) = (FORMAT, if self.clean { CLEAN } else { 0 });
@@ -90,7 +90,8 @@ impl TreeXattr {
 }
 
 impl ContentXattr {
-    /// The mark of a file that is exactly `content`; nothing stands on no bytes.
+    /// Returns the base xattr of a file that is exactly `content`; `None` for content without
+    /// bytes.
     pub fn whole(content: Content) -> Option<Self> {
         let visible_bytes = content.size_bytes();
         (visible_bytes > 0).then_some(Self { content, visible_bytes, clean: true })
@@ -128,20 +129,20 @@ impl ContentXattr {
         }
     }
 
-    /// The mark of the file at `path`.
+    /// Reads the base xattr of the file at `path`.
     ///
     /// # Errors
-    /// What the host says.
+    /// EIO if it is damaged, and any error of the upper file system.
     pub fn at(path: &Path) -> Result<Option<Self>> {
         let mut bytes = [0; CONTENT_BYTES];
         Self::read(lgetxattr(path, CONTENT, &mut bytes), &bytes)
     }
 
-    /// The mark of an open file of `size` bytes. One that sees further than the file was
-    /// interrupted while it was cut off: it sees no further now.
+    /// Reads the base xattr of an open file of `size` bytes. If it makes more bytes visible than
+    /// the file has, a truncation was interrupted: it is cut to `size` and written back.
     ///
     /// # Errors
-    /// What the host says.
+    /// EIO if it is damaged, and any error of the upper file system.
     pub fn of(file: impl AsFd, size: u64) -> Result<Option<Self>> {
         let mut bytes = [0; CONTENT_BYTES];
         let file = file.as_fd();
@@ -156,10 +157,10 @@ impl ContentXattr {
         }
     }
 
-    /// Marks an open file; one of which nothing can be seen loses its mark.
+    /// Writes the base xattr of an open file; removes it if no byte is visible.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn set(&self, file: impl AsFd) -> Result<()> {
         match self.encode() {
             Some(bytes) if self.visible_bytes > 0 => {
@@ -169,10 +170,10 @@ impl ContentXattr {
         }
     }
 
-    /// Takes the mark off an open file.
+    /// Removes the base xattr of an open file.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn clear(file: impl AsFd) -> Result<()> {
         match fremovexattr(file, CONTENT) {
             Err(Errno::NODATA) => Ok(()),
@@ -204,7 +205,7 @@ mod tests {
         let xattr = ContentXattr { content, visible_bytes: 100, clean: true };
         xattr.set(&file).unwrap();
         assert_eq!(ContentXattr::at(&path).unwrap(), Some(xattr));
-        // The file was cut off, and the mark not yet.
+        // The file was truncated, and its base xattr not yet.
         let cut = ContentXattr { visible_bytes: 70, clean: false, ..xattr };
         assert_eq!(ContentXattr::of(&file, 70).unwrap(), Some(cut));
         assert_eq!(ContentXattr::at(&path).unwrap(), Some(cut));

@@ -1,10 +1,10 @@
 //! Listing a directory of a draft.
 //!
-//! What stands on nothing is listed by the host's own cookies (`d_off`, getdents64(2)): they stay
-//! right while entries come and go, and a directory of a million names needs no memory. What stands
-//! on a tree is listed in two parts: first the names of the tree, by their position in it, as far
-//! as they are not covered; then what only the host has, by number, with the host's cookies of
-//! the last some thousand remembered.
+//! A directory without a lower tree is listed by the upper file system's own cookies (`d_off`,
+//! getdents64(2)). They stay valid while entries come and go, and a directory of a million names
+//! needs no memory. A directory with a lower tree is listed in two parts. First come the names of
+//! the lower tree that are not covered, by their position in it. Then come the names that only the
+//! upper has, by number; the cookies of the last 16,384 are remembered.
 
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
@@ -23,30 +23,30 @@ use super::overlay::is_whiteout;
 use crate::model::digest::Digest;
 use crate::model::tree::Target;
 
-/// Entries asked of the host at once, in bytes.
+/// The bytes of entries read from the upper file system at once.
 const BUFFER_BYTES: usize = 32 << 10;
-/// Positions of `.` and `..` in a listing that has a tree below.
+/// The positions of `.` and `..` in a listing with a lower tree.
 const DOTS: u64 = 2;
 
 /// An entry of a listing.
 pub struct Listed {
-    /// Its name; `.` and `..` too.
+    /// The name; `.` and `..` are listed, too.
     pub name: OsString,
-    /// A number for it, never 0; only the kernel of a listing without attributes shows it.
+    /// A number, never 0; the kernel shows it only in a listing without attributes.
     pub inode: u64,
-    /// What it is.
+    /// The kind of file.
     pub kind: FileType,
-    /// Where the next entry is.
+    /// The position of the next entry.
     pub next: u64,
 }
 
 type Each<'a> = &'a mut dyn FnMut(Listed) -> bool;
 
 impl Drafts {
-    /// Opens a directory for listing; the number of the handle.
+    /// Opens a directory for listing, and returns the number of the handle.
     ///
     /// # Errors
-    /// What the host says; ENFILE when too many are open.
+    /// Any error of the upper file system; ENFILE if too many are open.
     pub fn open_directory(&self, id: u64) -> Result<u64> {
         let _names = self.shared(id)?;
         let (tree, on_host) = self.lock_nodes().lower_tree(id)?;
@@ -54,7 +54,7 @@ impl Drafts {
             true => Some(self.open_host_directory(id)?),
             false => None,
         };
-        // Without a name there is nothing in it.
+        // A directory without a name has no entries.
         let tree = if self.lock_nodes().path(id).is_ok() { tree } else { None };
         let (upper, above) = (Mutex::new(upper), Mutex::default());
         self.handles.add_directory(DirectoryHandle { node: id, tree, upper, above })
@@ -65,10 +65,11 @@ impl Drafts {
         self.open_upper(&path, OFlags::RDONLY | OFlags::DIRECTORY).map(OwnedFd::from)
     }
 
-    /// Calls `each` with the entries from `position` on until it says that it is full (`false`).
+    /// Calls `each` with the entries from `position` on, until it returns `false` because it is
+    /// full.
     ///
     /// # Errors
-    /// What the host says.
+    /// EBADF for an unknown handle; any error of the upper file system or of the lower.
     pub fn list_directory(&self, handle: u64, position: u64, each: Each<'_>) -> Result<()> {
         let open = self.handles.directory(handle)?;
         let Some(tree) = open.tree else {
@@ -79,7 +80,7 @@ impl Drafts {
             };
         };
         if position == 0 {
-            // Read from the start, it is read anew.
+            // Reading from the start begins a new listing.
             *open.above.lock().unwrap_or_else(PoisonError::into_inner) = Above::default();
         }
         for (next, name) in [(1, "."), (DOTS, "..")] {
@@ -109,10 +110,10 @@ impl Drafts {
         self.list_above(&open, tree, (position.saturating_sub(DOTS), size), each)
     }
 
-    /// How many entries a tree has.
+    /// Returns the number of entries of a tree.
     fn size_of(&self, tree: Digest) -> Result<u64> {
-        // The position of the end: found by doubling, then by halving; each step reads one node
-        // per level, from memory.
+        // Finds the position of the end by doubling, then by halving; each step reads one node per
+        // level, from memory.
         let ends = |at: u64| Ok(self.lower.run(tree, at).map_err(|e| errno_of(&e))?.is_empty());
         let (mut inside, mut end) = (0, 1);
         while !ends(end)? {
@@ -125,7 +126,7 @@ impl Drafts {
         Ok(end)
     }
 
-    /// What a name of the tree stands for now, if it is not covered.
+    /// Returns kind and inode number of a name of the lower tree, if it is not covered.
     fn uncovered(
         &self,
         open: &DirectoryHandle,
@@ -148,7 +149,7 @@ impl Drafts {
             && entry(&*self.lower, now, name)?.is_none()
             && matches!(self.stat(&path), Err(Errno::NOENT))
         {
-            // Removed, and committed since the listing began.
+            // The name was removed, and that was committed, since the listing began.
             return Ok(None);
         }
         match self.stat(&path) {
@@ -159,7 +160,7 @@ impl Drafts {
         }
     }
 
-    /// What only the host has.
+    /// Lists the names that only the upper has.
     fn list_above(
         &self,
         open: &DirectoryHandle,
@@ -209,7 +210,7 @@ impl Drafts {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Whether an entry of the host is neither a whiteout nor a name of the tree.
+    /// Returns whether an upper entry is neither a whiteout nor a name of the lower tree.
     fn only_above(&self, fd: &OwnedFd, tree: Digest, listed: &Listed) -> Result<bool> {
         if entry(&*self.lower, tree, &listed.name)?.is_some() {
             return Ok(false);
@@ -227,7 +228,7 @@ impl Drafts {
     /// Makes the names of a directory durable.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Any error of the disk.
     pub fn sync_directory(&self, handle: u64) -> Result<()> {
         let open = self.handles.directory(handle)?;
         let fd = open.upper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,9 +236,11 @@ impl Drafts {
             return rustix::fs::fsync(fd);
         }
         let _names = self.shared(open.node)?;
-        match self.lock_nodes().lower_tree(open.node) {
+        // Opening the directory locks the nodes once more, so this lock ends with the statement.
+        let lower = self.lock_nodes().lower_tree(open.node);
+        match lower {
             Ok((_, true)) => rustix::fs::fsync(self.open_host_directory(open.node)?),
-            // Nothing in it was ever changed.
+            // No entry of it was ever changed.
             _ => Ok(()),
         }
     }

@@ -1,5 +1,5 @@
-//! The drafts of a repository, open in this process. The other files of this room add the operations, a subject each; this
-//! file needs none of them.
+//! The drafts of a repository, open in this process. The other files of this room add the
+//! operations, a subject each; this file needs none of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -20,10 +20,10 @@ use super::upper::UpperDirectory;
 use crate::error::{DraftHint, Error, IoContext, Kind, Result};
 use crate::model::reference::ArtifactPath;
 
-/// No project has a name that begins with a dot.
+/// The name of the lock file. No project has a name that begins with a dot.
 const LOCK: &str = ".lock";
 pub(super) const TRASH: &str = ".trash";
-/// What is being built: it appears elsewhere by rename.
+/// The directory of entries being built: they get their place by rename.
 pub(super) const WORK: &str = ".work";
 pub(super) const TREE: &str = "tree";
 
@@ -36,31 +36,31 @@ pub struct Drafts {
     pub(super) nodes: Mutex<Nodes>,
     pub(super) handles: Handles,
     pub(super) gates: Arc<Freezes>,
-    /// What drafts stand on.
+    /// The trees and content that drafts are based on.
     pub(super) lower: Arc<dyn Lower>,
-    /// Why the host's file system cannot keep a draft that stands on a version, if so.
+    /// The reason why the upper file system cannot keep a draft that is based on a version, if so.
     pub(super) unable: Option<String>,
-    /// Blocks of the host's file system: its holes begin and end there.
+    /// The block size of the upper file system: its holes begin and end at blocks.
     pub(super) block_bytes: u64,
-    /// What this process takes from the mode of what it makes.
+    /// The umask of this process.
     pub(super) umask: u32,
-    /// Owner and times of what is only in the base, by draft.
+    /// Owner and times of nodes that are only in the lower tree, by draft.
     pub(super) templates: Mutex<HashMap<DraftKey, Stat>>,
     pub(super) worked: AtomicU64,
-    /// Inodes of the host whose mark may not be durable: 8 bytes for each file that stood on content
-    /// and was changed and not synced since the drafts were opened.
+    /// The upper inodes whose base xattr may not be durable. It takes 8 bytes for each file with
+    /// lower content that was changed and not yet synced.
     pub(super) marked: Mutex<HashSet<u64>>,
     pub(super) trashed: AtomicU64,
 }
 
-/// A host's file system with smaller blocks has its holes filled as if it had these.
+/// The least block size used to fill holes, also if the file system has smaller blocks.
 const BLOCK_MIN_BYTES: u64 = 4096;
 
 impl Drafts {
-    /// Opens the scratch directory, made if need be.
+    /// Opens the scratch directory, and creates it if need be.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when another process has it open.
+    /// [`Kind::Conflict`] if another process has it open; any error of the upper file system.
     pub fn open(root: &Path, lower: Arc<dyn Lower>) -> Result<Self> {
         let (trash, work) = (root.join(TRASH), root.join(WORK));
         for folder in [&trash, &work] {
@@ -81,7 +81,7 @@ impl Drafts {
         let block_bytes = space.f_bsize.max(BLOCK_MIN_BYTES);
         let unable = try_host(&work, block_bytes).err().map(|e| e.to_string());
         if let Some(why) = &unable {
-            tracing::warn!("{}: drafts cannot stand on versions here: {why}", root.display());
+            tracing::warn!("{}: drafts cannot be based on versions here: {why}", root.display());
         }
         Ok(Self {
             root: root.to_owned(),
@@ -106,12 +106,12 @@ impl Drafts {
         self.root.join(key.project.as_str()).join(key.artifact.as_str())
     }
 
-    /// Where the files of a draft are.
+    /// Returns the directory of a draft's files.
     pub fn tree_path(&self, key: &ArtifactPath) -> PathBuf {
         self.folder(key).join(TREE)
     }
 
-    /// Where what is being built lies; it is emptied when the drafts are opened.
+    /// Returns the work directory, which is emptied when the drafts are opened.
     pub fn work_folder(&self) -> PathBuf {
         self.root.join(WORK)
     }

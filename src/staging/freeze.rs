@@ -1,4 +1,4 @@
-//! Freezing: while a draft is committed nothing in it changes.
+//! Freezes: while a draft is committed, nothing in it changes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,37 +13,37 @@ use crate::model::reference::ArtifactPath;
 /// The name of a draft.
 pub type DraftKey = Arc<ArtifactPath>;
 
-/// How long freezing waits for operations that have begun: each is one system call.
+/// The time that freezing waits for operations under way: each is one system call.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long an operation waits for a draft that is being committed.
+/// The time that an operation waits for a draft that is being committed.
 const THAW_DEADLINE: Duration = Duration::from_secs(60);
-/// Operations that may wait at once: each has a thread of its own.
+/// The most operations that may wait at once: each has a thread of its own.
 const WAITING_MAX: usize = 64;
 
 #[derive(Default)]
 struct Gate {
     frozen: bool,
-    /// Nothing may change until the drafts are opened again.
+    /// True if nothing may change until [`Freezes::unseal`].
     sealed: bool,
-    /// Operations under way that change the draft.
+    /// The number of operations under way that change the draft.
     changing: u32,
-    /// Handles open for writing.
+    /// The number of handles open for writing.
     writers: u32,
 }
 
-/// The gates of all drafts that anything happens to.
+/// The freezes of all drafts in use.
 #[derive(Default)]
 pub struct Freezes {
     gates: Mutex<HashMap<DraftKey, Gate>>,
     moved: Condvar,
-    /// When each draft was last changed: as many as there are drafts.
+    /// The time of the last change of each draft: as many entries as there are drafts.
     touched: Mutex<HashMap<DraftKey, Instant>>,
-    /// Operations that wait for a draft to thaw.
+    /// The number of operations that wait for a draft to thaw.
     waiting: AtomicUsize,
-    /// Drafts that are frozen.
+    /// The number of frozen drafts.
     frozen: AtomicUsize,
-    /// Somebody wants to know when a file is opened for writing.
+    /// True while [`Freezes::wait_written`] waits.
     watched: AtomicBool,
     written: Condvar,
 }
@@ -75,13 +75,13 @@ impl Freezes {
         self.moved.notify_all();
     }
 
-    /// The draft is changed now.
+    /// Records that the draft was changed now.
     pub fn touch(&self, key: &DraftKey) {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         touched.insert(Arc::clone(key), Instant::now());
     }
 
-    /// When it was last changed.
+    /// Returns when the draft was last changed.
     pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
         let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         touched.get(key).copied()
@@ -97,14 +97,14 @@ impl Freezes {
         self.with(key, |gate| gate.sealed = false);
     }
 
-    /// The draft is gone.
+    /// Forgets a draft that is gone.
     pub fn forget(&self, key: &DraftKey) {
         self.unseal(key);
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Begins an operation that changes the draft; while that is frozen, waits. EBUSY when that takes too
-    /// long, or too many wait; EIO when it is sealed.
+    /// Begins an operation that changes the draft; waits while the draft is frozen. EBUSY if that
+    /// takes more than `THAW_DEADLINE` or more than `WAITING_MAX` wait; EIO if it is sealed.
     pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
         let mut gates = self.lock();
         if gates.get(key).is_some_and(|gate| gate.frozen) {
@@ -140,17 +140,17 @@ impl Freezes {
         if thawed { Ok(gates) } else { Err(Errno::BUSY) }
     }
 
-    /// Whether any draft is frozen; asked before every change.
+    /// Returns whether any draft is frozen; called before every change, so it takes no lock.
     pub fn any_frozen(&self) -> bool {
         self.frozen.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether the draft is frozen.
+    /// Returns whether the draft is frozen.
     pub fn is_frozen(&self, key: &DraftKey) -> bool {
         self.lock().get(key).is_some_and(|gate| gate.frozen)
     }
 
-    /// A handle was opened for writing.
+    /// Counts a handle that was opened for writing.
     pub fn add_writer(&self, key: &DraftKey) {
         self.with(key, |gate| gate.writers += 1);
         if self.watched.load(Ordering::Relaxed) {
@@ -158,7 +158,7 @@ impl Freezes {
         }
     }
 
-    /// Waits until somebody opens a file for writing, at most `wait`.
+    /// Waits until a file is opened for writing, at most `wait`.
     pub fn wait_written(&self, wait: Duration) {
         let gates = self.lock();
         self.watched.store(true, Ordering::Relaxed);
@@ -168,14 +168,14 @@ impl Freezes {
         drop(gates);
     }
 
-    /// It was closed.
+    /// Uncounts a handle that was open for writing and is closed.
     pub fn drop_writer(&self, key: &DraftKey) {
         self.touch(key);
         self.with(key, |gate| gate.writers = gate.writers.saturating_sub(1));
     }
 
-    /// Waits until nobody has a file of the draft open for writing; `false` when `wait` is over
-    /// first. (The kernel tells of a close a little after close(2) has returned.)
+    /// Waits until no file of the draft is open for writing; returns `false` if `wait` ends first.
+    /// (The kernel reports a close a little after close(2) has returned.)
     pub fn wait_quiet(&self, key: &DraftKey, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
         let mut gates = self.lock();
@@ -188,7 +188,8 @@ impl Freezes {
         true
     }
 
-    /// Freezes a draft; EBUSY while it is frozen or has writers.
+    /// Freezes a draft; EBUSY if it is frozen or has writers, or if changes under way do not end in
+    /// time.
     pub fn freeze(self: &Arc<Self>, key: &DraftKey) -> Result<Frozen> {
         let mut gates = self.lock();
         let gate = gates.entry(Arc::clone(key)).or_default();

@@ -1,4 +1,4 @@
-//! Freezes and seals drafts, and names their writers.
+//! Freezing and sealing of drafts, and the processes that write to them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::freeze::{Change, DraftKey, Frozen};
 use crate::error::{DraftHint, Error, Kind, Result};
 use crate::model::reference::ArtifactPath;
 
-/// What a refusal says that ends when somebody closes a file.
+/// The words in a refusal that ends when a process closes a file.
 pub const BEING_WRITTEN: &str = "is being written";
 
 impl Drafts {
@@ -19,7 +19,7 @@ impl Drafts {
         self.gates.any_frozen()
     }
 
-    /// Whether what changes this node has to wait.
+    /// Returns whether a change of this node has to wait for a commit.
     pub fn is_frozen(&self, id: u64) -> bool {
         self.any_frozen() && self.draft_of(id).is_ok_and(|draft| self.gates.is_frozen(&draft))
     }
@@ -27,7 +27,7 @@ impl Drafts {
     /// Begins a change of a draft.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] while it is being committed.
+    /// [`Kind::Conflict`] while the draft is being committed, [`Kind::Corrupt`] if it is sealed.
     pub fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
         self.gates.change(&Arc::new(key.clone())).map_err(|e| match e {
             rustix::io::Errno::IO => {
@@ -39,27 +39,27 @@ impl Drafts {
         })
     }
 
-    /// When a draft was last changed, as far as this process saw.
+    /// Returns when this process last saw a change of a draft.
     pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
         self.gates.touched(key)
     }
 
-    /// Refuses every change of a draft until it is put right.
+    /// Refuses every change of a draft until [`Drafts::unseal`].
     pub fn seal(&self, key: &ArtifactPath) {
         self.gates.seal(&Arc::new(key.clone()));
     }
 
-    /// The draft is put right.
+    /// Allows changes of a sealed draft again.
     pub fn unseal(&self, key: &ArtifactPath) {
         self.gates.unseal(&Arc::new(key.clone()));
     }
 
-    /// The draft is taken for changed now.
+    /// Records that the draft was changed now.
     pub fn touch(&self, key: &ArtifactPath) {
         self.gates.touch(&Arc::new(key.clone()));
     }
 
-    /// Whether somebody has files of the draft open for writing.
+    /// Returns whether a process has a file of the draft open for writing.
     pub fn has_writers(&self, key: &ArtifactPath) -> bool {
         !self.handles.writers(&Arc::new(key.clone())).is_empty()
     }
@@ -67,7 +67,8 @@ impl Drafts {
     /// Freezes a draft, after waiting up to `wait` for its writers to close their files.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] without such a draft; [`Kind::Conflict`] that names the processes.
+    /// [`Kind::NotFound`] if there is no such draft; [`Kind::Conflict`], which names the writing
+    /// processes, while a file is open for writing or another commit is under way.
     pub fn freeze(&self, key: &ArtifactPath, wait: Duration) -> Result<Frozen> {
         if !self.exists(key)? {
             return Err(Error::new(Kind::NotFound, format!("no draft {key}")).hint(DraftHint::List));
@@ -84,7 +85,7 @@ impl Drafts {
         })
     }
 
-    /// `process 17 (python3) has a/b open`, for each file open for writing.
+    /// Describes each file that is open for writing: `process 17 (python3) has a/b open`.
     fn writers(&self, key: &DraftKey) -> Vec<String> {
         let skip = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect::<PathBuf>();
         let writers = self.handles.writers(key).into_iter().map(|(pid, node)| {
@@ -99,7 +100,7 @@ impl Drafts {
     }
 }
 
-/// Process and name of a thread: the kernel tells threads (proc_pid_status(5)).
+/// Returns the process of a thread and its name: the kernel reports threads (proc_pid_status(5)).
 fn process_of(thread: u32) -> (u32, String) {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

@@ -15,25 +15,25 @@ use super::freeze::DraftKey;
 use super::open_directory::DirectoryHandle;
 use crate::model::tree::Content;
 
-/// Descriptors left for everything else: packs, sockets, the registry.
+/// The descriptors left for everything else: packs, sockets, the registry.
 const DESCRIPTORS_RESERVED: u64 = 512;
 
-/// What a file is opened for.
+/// The purpose of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
     /// Reading only.
     Read,
-    /// Being run, by execve(2).
+    /// Execution by execve(2).
     Run,
-    /// Writing, or both.
+    /// Writing, or reading and writing.
     Write,
 }
 
-/// What the kernel adds to the flags of open(2) for execve(2): `__FMODE_EXEC` of `linux/fs.h`.
+/// The flag that the kernel adds to those of open(2) for execve(2): `__FMODE_EXEC` of `linux/fs.h`.
 const RUN: OFlags = OFlags::from_bits_retain(0x20);
 
 impl OpenMode {
-    /// What the kernel's `flags` say.
+    /// Returns the purpose that the kernel's `flags` state.
     pub fn of(flags: OFlags) -> Self {
         match flags {
             _ if flags.intersects(OFlags::WRONLY | OFlags::RDWR) => Self::Write,
@@ -43,26 +43,26 @@ impl OpenMode {
     }
 }
 
-/// What all handles of one file share.
+/// The state that all handles of one file share.
 #[derive(Default)]
 pub struct Inode {
-    /// What the file stands on.
+    /// The base xattr of the file.
     pub xattr: Option<ContentXattr>,
-    /// The host's file, for handles that were opened when there was none.
+    /// The upper file, for handles that were opened before there was one.
     pub came_up: Option<Arc<File>>,
 }
 
-/// A file that is open, or being changed.
+/// A file that is open, or whose length is being changed.
 #[derive(Default)]
 pub struct OpenInode(RwLock<Inode>);
 
 impl OpenInode {
-    /// Held while bytes are read or written that stand on nothing.
+    /// Locks the state shared: held while bytes are read, or written without lower content.
     pub fn read(&self) -> RwLockReadGuard<'_, Inode> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same, for one who does not wait.
+    /// Locks the state shared like [`OpenInode::read`], or returns `None` if that would wait.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Inode>> {
         match self.0.try_read() {
             Ok(held) => Some(held),
@@ -71,7 +71,7 @@ impl OpenInode {
         }
     }
 
-    /// Held while it changes what a file stands on.
+    /// Locks the state exclusively: held while the base xattr may change.
     pub fn write(&self) -> RwLockWriteGuard<'_, Inode> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,25 +79,25 @@ impl OpenInode {
 
 /// An open file.
 pub struct Handle {
-    /// The host's file; `None` when there was none when it was opened.
+    /// The upper file; `None` if there was none when it was opened.
     pub file: Option<Arc<File>>,
-    /// What it shares with the other handles of the file.
+    /// The state shared with the other handles of the file.
     pub inode: Arc<OpenInode>,
     /// The node.
     pub node: u64,
-    /// Its draft.
+    /// The draft.
     pub draft: DraftKey,
-    /// What for.
+    /// The purpose.
     pub mode: OpenMode,
-    /// Who opened it.
+    /// The thread that opened it, as the kernel reports it.
     pub pid: u32,
 }
 
 impl Handle {
-    /// The host's file, which there is when it was opened for writing.
+    /// Returns the upper file, which exists if the handle is open for writing.
     ///
     /// # Errors
-    /// EBADF when there is none.
+    /// EBADF if there is none.
     pub fn upper_file(&self) -> Result<&Arc<File>> {
         self.file.as_ref().ok_or(Errno::BADF)
     }
@@ -112,7 +112,7 @@ enum Open {
 #[derive(Default)]
 struct Inner {
     open: HashMap<u64, Open>,
-    /// By node: the file, and how many use it.
+    /// The shared state of each node, and the number of its users.
     inodes: HashMap<u64, (Arc<OpenInode>, usize)>,
     counted: u64,
 }
@@ -124,13 +124,14 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// As many as this process may have descriptors for: the soft limit is raised to the hard one.
+    /// Raises the soft limit of descriptors to the hard one, and allows as many handles, less
+    /// `DESCRIPTORS_RESERVED`.
     pub fn new() -> Self {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         if let Err(e) = setrlimit(Resource::Nofile, raised) {
-            tracing::debug!("the limit on open files stays: {e}");
+            tracing::debug!("cannot raise the limit on open files: {e}");
         }
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
         let most = limit.saturating_sub(DESCRIPTORS_RESERVED).max(64);
@@ -152,8 +153,8 @@ impl Handles {
         Ok(number)
     }
 
-    /// What the handles of a node share, to be given back by [`Handles::give_back`]; found out by
-    /// `first` when nobody has it.
+    /// Returns the shared state of a node, to be released by [`Handles::give_back`]. `first` reads
+    /// the base xattr if the node has no user yet.
     pub fn share(
         &self,
         node: u64,
@@ -169,7 +170,7 @@ impl Handles {
         Ok(inode)
     }
 
-    /// One user of a node fewer.
+    /// Releases the shared state of a node.
     pub fn give_back(&self, node: u64) {
         let mut inner = self.lock();
         if let Some((_, users)) = inner.inodes.get_mut(&node) {
@@ -180,7 +181,7 @@ impl Handles {
         }
     }
 
-    /// What was only in the base is on the host now: who has it open reads there.
+    /// Gives the handles of a node that was copied up its upper file.
     pub fn copied_up(&self, node: u64, open: impl FnOnce() -> Result<File>) -> Result<()> {
         let shared = self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode));
         if let Some(inode) = shared {
@@ -189,23 +190,23 @@ impl Handles {
         Ok(())
     }
 
-    /// Whether anybody has the node open.
+    /// Returns whether the node is open.
     pub fn is_open(&self, node: u64) -> bool {
         self.lock().inodes.contains_key(&node)
     }
 
-    /// Whether the node is a program that runs.
+    /// Returns whether the node is a program that runs.
     pub fn runs(&self, node: u64) -> bool {
         let is_run = |open: &Open| matches!(open, Open::File(h) if h.node == node && h.mode == OpenMode::Run);
         self.lock().open.values().any(is_run)
     }
 
-    /// What the handles of a node share, if it is open.
+    /// Returns the shared state of a node, if it is open.
     pub fn shared(&self, node: u64) -> Option<Arc<OpenInode>> {
         self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode))
     }
 
-    /// Keeps an open file; its number.
+    /// Keeps an open file, and returns its number.
     pub fn add_file(&self, handle: Handle) -> Result<u64> {
         let node = handle.node;
         let added = self.add(Open::File(Arc::new(handle)));
@@ -215,12 +216,12 @@ impl Handles {
         added
     }
 
-    /// Keeps an open directory; its number.
+    /// Keeps an open directory, and returns its number.
     pub fn add_directory(&self, handle: DirectoryHandle) -> Result<u64> {
         self.add(Open::Directory(Arc::new(handle)))
     }
 
-    /// The file with a number.
+    /// Returns the file with a number.
     pub fn file(&self, number: u64) -> Result<Arc<Handle>> {
         match self.lock().open.get(&number) {
             Some(Open::File(handle)) => Ok(Arc::clone(handle)),
@@ -228,7 +229,7 @@ impl Handles {
         }
     }
 
-    /// The directory with a number.
+    /// Returns the directory with a number.
     pub fn directory(&self, number: u64) -> Result<Arc<DirectoryHandle>> {
         match self.lock().open.get(&number) {
             Some(Open::Directory(handle)) => Ok(Arc::clone(handle)),
@@ -236,7 +237,8 @@ impl Handles {
         }
     }
 
-    /// Any open file of a node: how a file without a name is reached. One open for writing first.
+    /// Returns any open file of a node, to reach a file without a name; one open for writing is
+    /// preferred.
     pub fn any_of(&self, node: u64) -> Result<Arc<Handle>> {
         let inner = self.lock();
         let files = inner.open.values().filter_map(|open| match open {
@@ -246,7 +248,7 @@ impl Handles {
         files.max_by_key(|handle| handle.mode == OpenMode::Write).cloned().ok_or(Errno::NOENT)
     }
 
-    /// Closes; the file, if it was one.
+    /// Closes a handle, and returns the file if it was one.
     pub fn close(&self, number: u64) -> Option<Arc<Handle>> {
         let closed = self.lock().open.remove(&number);
         match closed {
@@ -258,7 +260,7 @@ impl Handles {
         }
     }
 
-    /// The plain files that are open for writing, each once.
+    /// Returns the files without lower content that are open for writing, each once.
     pub fn written(&self) -> Vec<Arc<File>> {
         let inner = self.lock();
         let mut nodes = std::collections::HashSet::new();
@@ -270,7 +272,7 @@ impl Handles {
         plain.filter(|handle| nodes.insert(handle.node)).filter_map(|h| h.file.clone()).collect()
     }
 
-    /// Lists a draft's open files that stand on content, each as its node and that content.
+    /// Lists a draft's open files with lower content, each as its node and that content.
     pub fn with_lower(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
         let open: Vec<_> = {
             let inner = self.lock();
@@ -287,7 +289,7 @@ impl Handles {
         standing.collect()
     }
 
-    /// Process and node of every file of a draft that is open for writing.
+    /// Returns process and node of every file of a draft that is open for writing.
     pub fn writers(&self, draft: &DraftKey) -> Vec<(u32, u64)> {
         let inner = self.lock();
         let files = inner.open.values().filter_map(|open| match open {

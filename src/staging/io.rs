@@ -1,8 +1,8 @@
-//! Bytes of open files.
+//! Reads and writes of open files.
 //!
-//! A file that stands on content has the content's bytes where the host's file has holes. So what
-//! is written to it is written in whole blocks, with the content's bytes around it, and what must
-//! be zeros there is written as zeros. The file is marked as changed before its first change.
+//! A file with lower content has the content's bytes where the upper file has holes. So data is
+//! written in whole blocks, filled up with the content's bytes, and zeros are written as data. The
+//! clean flag of the file is cleared before its first change.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,16 +18,16 @@ use super::handle::{Inode, OpenMode};
 use super::lower::{Lower, errno_of};
 use crate::model::tree::Content;
 
-/// "Copied" at once: what a reply can tell, in whole blocks.
+/// The most bytes that one copy reports: what a reply can hold, in whole blocks.
 const COPY_MAX_BYTES: u64 = 1 << 31;
-/// Zeros written at once.
+/// The most zeros in one write.
 const ZEROS_BYTES: u64 = 1 << 20;
 
 impl Drafts {
-    /// Fills `buffer` from `offset`; how much was there.
+    /// Fills `buffer` from `offset`, and returns the number of bytes that were there.
     ///
     /// # Errors
-    /// What the host or the base says.
+    /// Any error of the upper file system or of the lower.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
@@ -39,7 +39,8 @@ impl Drafts {
         }
     }
 
-    /// Whether an open file stands on content that is `such`, or may be waiting for such content now.
+    /// Returns whether an open file has lower content that is `such`, or its lock is taken by a
+    /// writer.
     pub fn has_lower_content(&self, handle: u64, such: impl Fn(&Content) -> bool) -> bool {
         self.handles.file(handle).is_ok_and(|open| {
             let stands = |xattr: Option<ContentXattr>| xattr.is_some_and(|m| such(&m.content));
@@ -50,7 +51,7 @@ impl Drafts {
     /// Writes all of `data` at `offset`.
     ///
     /// # Errors
-    /// What the host or the base says; ENOSPC when nothing fitted.
+    /// Any error of the upper file system or of the lower; ENOSPC if no byte fits.
     pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
@@ -68,15 +69,15 @@ impl Drafts {
         let (start, filled) = self.filled(file, &xattr, offset, data)?;
         let written = write_host(file, start, &filled)? as u64;
         let end = (start + written).min(offset + data.len() as u64);
-        // What fitted is told; the next write gets the error.
+        // A short count reports what fitted; the next write returns the error.
         match end.checked_sub(offset) {
             Some(count) if count > 0 => Ok(count as usize),
             _ => Err(Errno::NOSPC),
         }
     }
 
-    /// `data` with the content's bytes around it, up to the ends of its first and last block, where
-    /// those are holes; and where that begins.
+    /// Returns `data` with the content's bytes around it, and the offset where the result begins.
+    /// It reaches to the ends of the first and last block, if those are holes.
     fn filled(
         &self,
         file: &File,
@@ -104,17 +105,18 @@ impl Drafts {
         Ok((start, filled))
     }
 
-    /// The file is about to end at `end`, if it is shorter, or to be cut off there: the blocks that
-    /// one end or the other divides become the file's own first. Some hosts fill the rest of such a block
-    /// with zeros, and what was a hole there is none any more.
+    /// Prepares a file that is about to end at `end`: one that is shorter grows, one that is longer
+    /// is truncated. Fills the block that the shorter of the two ends divides with the content's
+    /// bytes. Some file systems fill the rest of such a block with zeros, and the hole is lost.
     fn own_end(&self, file: &File, xattr: &ContentXattr, end: u64) -> Result<()> {
         let size = rustix::fs::fstat(file)?.st_size as u64;
         let (start, filled) = self.filled(file, xattr, size.min(end), &[])?;
         if write_host(file, start, &filled)? == filled.len() { Ok(()) } else { Err(Errno::NOSPC) }
     }
 
-    /// What the host tells as data of a file that has none of its own gets the content's bytes: hosts
-    /// that keep small files within their inodes tell no holes in them.
+    /// Writes the content's bytes wherever the upper file system reports data in a file that has
+    /// none of its own. File systems that keep small files within their inodes report no holes in
+    /// them.
     fn own_told(&self, file: &File, xattr: &ContentXattr) -> Result<()> {
         let mut at = 0;
         while at < xattr.visible_bytes {
@@ -153,7 +155,7 @@ impl Drafts {
         if count == buffer.len() { Ok(()) } else { Err(Errno::IO) }
     }
 
-    /// Cuts a file off or makes it longer.
+    /// Truncates a file or makes it longer.
     pub(super) fn truncate(&self, node: u64, file: &File, size: u64) -> Result<()> {
         let length = || Ok(rustix::fs::fstat(file)?.st_size as u64);
         let inode = self.handles.share(node, || ContentXattr::of(file, length()?))?;
@@ -171,7 +173,7 @@ impl Drafts {
         done
     }
 
-    /// The file is about to differ from its content.
+    /// Prepares the first difference of a file from its content: clears its clean flag.
     fn soil(&self, shared: &mut Inode, file: &File) -> Result<()> {
         if let Some(xattr) = &mut shared.xattr
             && xattr.clean
@@ -184,7 +186,7 @@ impl Drafts {
         Ok(())
     }
 
-    /// Less of the content can be seen.
+    /// Reduces the visible bytes of the content.
     fn see_only(&self, shared: &mut Inode, file: &File, visible_bytes: u64) -> Result<()> {
         let Some(xattr) = shared.xattr.filter(|xattr| xattr.visible_bytes != visible_bytes) else {
             return Ok(());
@@ -195,7 +197,7 @@ impl Drafts {
         Ok(())
     }
 
-    /// Marks a file; its data alone being durable is not enough until the mark is too.
+    /// Writes the base xattr of a file, and notes that even fdatasync(2) must make it durable.
     fn set_mark(&self, xattr: &ContentXattr, file: &File) -> Result<()> {
         let upper = rustix::fs::fstat(file)?.st_ino;
         self.marked.lock().unwrap_or_else(PoisonError::into_inner).insert(upper);
@@ -214,11 +216,11 @@ impl Drafts {
     /// Makes a file durable.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Any error of the disk.
     pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
-        // What is only in the base is durable.
+        // A file that is only in the lower tree is durable.
         let Some(file) = shared.came_up.as_ref().or(open.file.as_ref()) else { return Ok(()) };
         let upper = rustix::fs::fstat(file)?.st_ino;
         let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner).remove(&upper);
@@ -232,7 +234,8 @@ impl Drafts {
     /// Allocates or frees a part of a file.
     ///
     /// # Errors
-    /// What the host says.
+    /// EOPNOTSUPP for other modes on a file with lower content, and any error of the upper file
+    /// system.
     pub fn fallocate(&self, handle: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
@@ -257,8 +260,8 @@ impl Drafts {
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(file, punch, offset, length)?;
         } else {
-            // Blocks that are only allocated read like holes, but not for certain: none are
-            // allocated where holes mean something.
+            // Allocated blocks may be reported as holes or as data: none are allocated where holes
+            // show the content.
             self.own_end(file, &xattr, end)?;
             let rest = offset.max(xattr.visible_bytes.next_multiple_of(self.block_bytes));
             if end > rest {
@@ -267,17 +270,17 @@ impl Drafts {
         }
         let longer = !flags.contains(FallocateFlags::KEEP_SIZE)
             && end > rustix::fs::fstat(file)?.st_size as u64;
-        // Of the content, less may be seen by now.
+        // Fewer bytes of the content may be visible by now.
         if let (true, Some(xattr)) = (longer && flags.intersects(zeroes), shared.xattr) {
             self.own_end(file, &xattr, end)?;
         }
         if longer { rustix::fs::ftruncate(file, end) } else { Ok(()) }
     }
 
-    /// Where data or a hole begins.
+    /// Returns the next offset of data or of a hole.
     ///
     /// # Errors
-    /// What the host says.
+    /// ENXIO at or beyond the end, and any error of the upper file system.
     pub fn seek(&self, handle: u64, to: SeekFrom) -> Result<u64> {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
@@ -302,11 +305,11 @@ impl Drafts {
         }
     }
 
-    /// Copies within the host; EOPNOTSUPP where it takes more than that, and the kernel then reads
-    /// and writes. `plain` when the target must go on standing on nothing.
+    /// Copies within the upper. EOPNOTSUPP if that is not enough: the kernel then reads and writes.
+    /// `plain` if the target must not get lower content.
     ///
     /// # Errors
-    /// What the host says.
+    /// EOPNOTSUPP as above, and any error of the upper file system.
     pub fn copy_range(
         &self,
         (from, mut from_offset): (u64, u64),
@@ -338,11 +341,11 @@ impl Drafts {
         Ok(copied as u64)
     }
 
-    /// "Copies" a part of `content` by standing on it, which is possible when the file so far is
-    /// nothing, or the part of the same content before that.
+    /// Copies a part of `content` by making it lower content. That is possible if the file is
+    /// empty, or holds exactly the bytes of `content` before that part.
     ///
     /// # Errors
-    /// EOPNOTSUPP when it is something else.
+    /// EOPNOTSUPP if that is not so, and any error of the upper file system.
     pub fn adopt(
         &self,
         handle: u64,
@@ -357,7 +360,7 @@ impl Drafts {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
         let file = open.upper_file()?;
-        // The kernel's answer counts in 32 bits.
+        // The reply holds a 32-bit count.
         let length =
             length.min(content.size_bytes().saturating_sub(from_offset)).min(COPY_MAX_BYTES);
         if length == 0 {
@@ -371,9 +374,9 @@ impl Drafts {
             Some(_) => return Err(Errno::OPNOTSUPP),
         };
         let goes_on = before == size && to_offset == size && from_offset == size;
-        // With bytes of its own in it, it is not that content.
+        // A file with bytes of its own is not that content.
         let holds_data = before > 0 && !is_all_hole(file)?;
-        // A host may fill the rest of a divided block with zeros when the file gets longer.
+        // Some file systems fill the rest of a partial block with zeros when the file grows.
         let divided = !size.is_multiple_of(self.block_bytes);
         if !goes_on || holds_data || divided {
             return Err(Errno::OPNOTSUPP);
@@ -391,10 +394,10 @@ impl Drafts {
     }
 }
 
-/// Fills `buffer` from `offset` of a file that stands on content; `file` is what the host has of it.
+/// Fills `buffer` from `offset` of a file with lower content; `file` is its upper file.
 ///
 /// # Errors
-/// What the host or the base says.
+/// Any error of the upper file system or of the lower.
 pub(super) fn read_with_lower(
     lower: &dyn Lower,
     file: Option<&Arc<File>>,
@@ -431,7 +434,8 @@ pub(super) fn read_with_lower(
     Ok(wanted)
 }
 
-/// Whether the bytes at `at` are the file's own, and how far that goes, at most to `end`.
+/// Returns whether the bytes at `at` are the upper file's own, and where that changes, at most
+/// `end`.
 fn whose(file: &File, at: u64, end: u64) -> Result<(bool, u64)> {
     match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(data) if data == at => {
@@ -479,7 +483,7 @@ fn write_host(file: &File, offset: u64, data: &[u8]) -> Result<usize> {
         match file.write_at(&data[done..], offset + done as u64) {
             Ok(count) => done += count,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            // What fitted is told; the next write gets the error.
+            // A short count reports what fitted; the next write returns the error.
             Err(_) if done > 0 => break,
             Err(e) => return Err(errno(&e)),
         }

@@ -1,4 +1,4 @@
-//! What a draft stands on: the tree of a version, read-only, which this room knows only so far.
+//! The lower of drafts: trees and content of versions, read-only.
 
 use rustix::io::Errno;
 
@@ -8,25 +8,27 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Content, Entry, Target};
 
-/// Trees and content of versions. What a draft stands on is pinned: it is there as long as the
-/// draft is.
+/// The trees and content of versions. Those that a draft is based on are pinned: they exist as long
+/// as the draft does.
 pub trait Lower: Send + Sync {
-    /// The entry `name` of the directory `tree`.
+    /// Returns the entry `name` of the directory `tree`.
     ///
     /// # Errors
-    /// When the tree cannot be read.
+    /// Any error of the store or the registry.
     fn entry(&self, tree: Digest, name: &EntryName) -> crate::error::Result<Option<Target>>;
 
-    /// Entries of the directory `tree` from `position` on: at least one, unless it ends there.
+    /// Returns entries of the directory `tree` from `position` on: at least one, unless it ends
+    /// there.
     ///
     /// # Errors
-    /// When the tree cannot be read.
+    /// Any error of the store or the registry.
     fn run(&self, tree: Digest, position: u64) -> crate::error::Result<Vec<Entry>>;
 
-    /// Fills `buffer` from byte `offset` of a file; how much was there.
+    /// Fills `buffer` from byte `offset` of a file, and returns the number of bytes that were
+    /// there.
     ///
     /// # Errors
-    /// When the content cannot be read.
+    /// Any error of the store or the registry.
     fn read(
         &self,
         content: &Content,
@@ -35,9 +37,9 @@ pub trait Lower: Send + Sync {
     ) -> crate::error::Result<usize>;
 }
 
-/// The errno of an error of the base; it leaves a line in the log.
+/// Logs an error of the lower, and returns its errno.
 pub fn errno_of(error: &Error) -> Errno {
-    tracing::error!("below a draft: {error}");
+    tracing::error!("cannot read the lower of a draft: {error}");
     match error.kind() {
         Kind::Stale => Errno::STALE,
         Kind::NotFound => Errno::NOENT,
@@ -55,7 +57,7 @@ pub fn errno_of(error: &Error) -> Errno {
     }
 }
 
-/// The entry `name`; a name that no version can hold has none.
+/// Returns the entry `name` of a lower tree; `None` for a name that no version can hold.
 pub fn entry(lower: &dyn Lower, tree: Digest, name: &std::ffi::OsStr) -> Result<Option<Target>> {
     let Ok(name) = EntryName::try_from(name) else {
         return if name.len() > 255 { Err(Errno::NAMETOOLONG) } else { Ok(None) };

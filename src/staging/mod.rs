@@ -1,22 +1,26 @@
-//! DRAFTS: what is written and not yet committed.
+//! DRAFTS: files that are written and not yet committed.
 //!
-//! Knows a scratch directory, in which every draft is an ordinary directory tree, and the POSIX
-//! operations on it; where a draft stands on a version, the host has only what differs from it
-//! (`overlay`, `base_xattr`). Must not know packs or the registry, and of versions only trees and content
-//! ([`Lower`]). Invariants: an operation that was answered is in the host's file system; a draft
-//! that is frozen does not change; a node's number is never used twice; no inode of the host is in
-//! two drafts; what is marked clean equals what it stands on.
+//! Holds a scratch directory, in which every draft is an ordinary directory tree, and the POSIX
+//! operations on it. If a draft is based on a version, its upper holds only the differences
+//! (`overlay`, `base_xattr`). Must not know packs or the registry, and of versions only trees and
+//! content ([`Lower`]). Invariants:
+//! - A completed operation is in the upper file system.
+//! - A frozen draft does not change.
+//! - A node number is never used twice.
+//! - No upper inode is in two drafts.
+//! - A clean file or directory equals its lower content or tree.
 //!
 //! ```text
 //! drafts/.lock                        held by the process that has the drafts open
-//! drafts/.trash/<n>                   thrown away, not yet deleted
-//! drafts/.work/<n>                    being built, or left over; it appears elsewhere by rename
+//! drafts/.trash/<n>                   discarded, not yet deleted
+//! drafts/.work/<n>                    being built, or left over; it gets its place by rename
 //! drafts/<project>/<artifact>/tree/   the files
 //! drafts/<project>/<artifact>/draft.json
 //! ```
 //!
-//! Lock order: the names of one draft, then nodes, then handles, then gates. Only that of names is held
-//! during a system call, or while a store is asked for a tree.
+//! Lock order: the names of one draft, then nodes, then handles, then freezes. The lock of names
+//! may be held during a system call or a read of a tree from the store. The locks of nodes and
+//! freezes are not.
 
 mod base_xattr;
 mod directory;
@@ -61,5 +65,5 @@ pub use rebase::{Settled, give_to_store};
 pub use record::{DraftProperties, DraftRecord};
 pub use survey::{DraftFile, Upper, upper_entries};
 
-/// The host's error number is the answer.
+/// The result of an operation; the error is an errno, mostly of the upper file system.
 pub type Result<T> = std::result::Result<T, rustix::io::Errno>;

@@ -1,4 +1,4 @@
-//! Names: looking up, making, linking and removing them, and opening what they stand for.
+//! Names: looking up, creating, linking and removing them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,22 +16,23 @@ use crate::model::name::EntryName;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::{Content, Target};
 
-/// Removing the last name of a longer file frees so many extents that nobody shall wait for it.
+/// The size from which on removing the last name takes long: it frees many extents. No request
+/// waits for it.
 const SLOW_TO_FREE_BYTES: i64 = 16 << 20;
 
-/// Who owns what is made, when this process may give it away.
+/// The owner of a new node, if this process may give it away.
 #[derive(Clone, Copy)]
 pub(super) struct Owner {
     pub(super) given: Option<(u32, u32)>,
-    /// A new directory hands its group down, as the one above does.
+    /// True if a new directory hands its group down, as the one above does.
     pub(super) inherits: bool,
 }
 
 impl Drafts {
-    /// The root of a draft; counts as a look-up.
+    /// Returns the root of a draft; counts as a look-up.
     ///
     /// # Errors
-    /// ENOENT when there is no such draft.
+    /// ENOENT if there is no such draft.
     pub fn root_of(&self, key: &ArtifactPath) -> Result<Attr> {
         let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
@@ -42,10 +43,10 @@ impl Drafts {
         Ok(Attr { id, stat })
     }
 
-    /// Calls `body` with the node of a directory of a draft, which is known meanwhile.
+    /// Calls `body` with the node of a directory of a draft, which stays known during the call.
     ///
     /// # Errors
-    /// ENOENT, and what the host says.
+    /// ENOENT, and any error of the upper file system or of the lower.
     pub fn with_directory<T>(
         &self,
         key: &ArtifactPath,
@@ -64,10 +65,10 @@ impl Drafts {
         done
     }
 
-    /// An entry; counts as a look-up.
+    /// Returns the visible entry of a name; counts as a look-up.
     ///
     /// # Errors
-    /// ENOENT, and what the host says.
+    /// ENOENT, and any error of the upper file system or of the lower.
     pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
         let _names = self.shared(parent)?;
         self.look_up_here(parent, name)
@@ -85,7 +86,7 @@ impl Drafts {
         }
     }
 
-    /// The node of what the host has under a name, looked up once more.
+    /// Returns the node of an upper entry; counts as a look-up.
     fn meet(&self, parent: u64, name: &OsStr, stat: Stat) -> Result<Attr> {
         let path = self.lock_nodes().entry(parent, name)?;
         let upper = stat.st_ino;
@@ -95,13 +96,13 @@ impl Drafts {
         Ok(Attr { id, stat: self.visible_stat(stat, Some(&path))? })
     }
 
-    /// The kernel forgets.
+    /// Subtracts look-ups of a node that the kernel forgets.
     pub fn forget(&self, id: u64, lookups: u64) {
         let held = self.lock_nodes().forget(id, lookups);
         drop(held);
     }
 
-    /// Gives what was just made its owner and mode, in that order: chown(2) takes set-user-id away.
+    /// Sets owner and mode of a new node, in that order: chown(2) clears set-user-id.
     fn set_owner_and_mode(&self, path: &Path, owner: Owner, mode: Option<u32>) -> Result<()> {
         if let Some((uid, gid)) = owner.given {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
@@ -116,7 +117,7 @@ impl Drafts {
         }
     }
 
-    /// Who owns what `caller` makes in `parent`.
+    /// Returns the owner of a node that `caller` creates in `parent`.
     fn owner(&self, parent: u64, caller: Caller) -> Result<Owner> {
         let path = self.lock_nodes().path(parent)?;
         let stat = self.stat(&path)?;
@@ -126,7 +127,8 @@ impl Drafts {
         Ok(Owner { given: root.then_some((caller.uid, gid)), inherits })
     }
 
-    /// EEXIST when the draft shows the name by what is below it; the host knows the others.
+    /// Returns EEXIST if the name is visible; without a lower tree the upper file system checks
+    /// that.
     fn refuse_covered(&self, parent: u64, name: &OsStr) -> Result<()> {
         if self.lock_nodes().lower_tree(parent)?.0.is_none() {
             return Ok(());
@@ -137,7 +139,7 @@ impl Drafts {
         }
     }
 
-    /// Makes a name by `make`, in a directory that is the draft's own.
+    /// Creates a name with `make`, in a directory that is copied up first.
     fn make(
         &self,
         (parent, name): (u64, &OsStr),
@@ -149,7 +151,7 @@ impl Drafts {
         self.make_in_change((parent, name), caller, directory, make)
     }
 
-    /// Makes a name as [`Drafts::make`] does, for a caller that already holds the draft's gate.
+    /// Creates a name as [`Drafts::make`] does, for a caller that already holds a `Change`.
     pub(super) fn make_in_change(
         &self,
         (parent, name): (u64, &OsStr),
@@ -166,10 +168,11 @@ impl Drafts {
         self.look_up_here(parent, name)
     }
 
-    /// Makes a file, FIFO, socket or device.
+    /// Creates a file, FIFO, socket or device.
     ///
     /// # Errors
-    /// What the host says; EPERM for the device that stands for another.
+    /// EPERM for the device number that the upper uses for 0:0, and any error of the upper file
+    /// system.
     pub fn mknod(
         &self,
         parent: u64,
@@ -191,10 +194,10 @@ impl Drafts {
         })
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn mkdir(&self, parent: u64, name: &OsStr, caller: Caller, mode: u32) -> Result<Attr> {
         self.make((parent, name), caller, true, |path, owner| {
             self.upper.mkdir(path, Mode::from_raw_mode(0o700))?;
@@ -203,10 +206,10 @@ impl Drafts {
         })
     }
 
-    /// Makes a symlink.
+    /// Creates a symlink.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn symlink(
         &self,
         parent: u64,
@@ -220,10 +223,10 @@ impl Drafts {
         })
     }
 
-    /// Makes a file that stands on `content`, of which nothing is read.
+    /// Creates a file with the lower content `content`, without reading it.
     ///
     /// # Errors
-    /// What the host says.
+    /// EXDEV if drafts cannot be based on versions here, and any error of the upper file system.
     pub fn link_content(
         &self,
         (parent, name): (u64, &OsStr),
@@ -251,7 +254,7 @@ impl Drafts {
     /// Gives a node another name.
     ///
     /// # Errors
-    /// What the host says; EXDEV in another draft.
+    /// EXDEV in another draft, and any error of the upper file system.
     pub fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attr> {
         let _change = self.change(parent)?;
         let drafts = {
@@ -263,7 +266,8 @@ impl Drafts {
         }
         self.ensure_upper(parent)?;
         self.copy_up_node(id)?;
-        // From now on it may be changed by a name that does not lead through these directories.
+        // From now on the file may be changed by a name that does not lead through these
+        // directories.
         let others = self.lock_nodes().parents(id);
         others.into_iter().try_for_each(|other| self.ensure_upper(other))?;
         let _names = self.exclusive(parent)?;
@@ -279,11 +283,11 @@ impl Drafts {
     /// Removes a name; `directory` for rmdir.
     ///
     /// # Errors
-    /// What the host says.
+    /// ENOTEMPTY, EISDIR, ENOTDIR, and any error of the upper file system.
     pub fn unlink(&self, parent: u64, name: &OsStr, directory: bool) -> Result<()> {
         let _change = self.change(parent)?;
         self.ensure_upper(parent)?;
-        // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
+        // Declared before the lock, so dropped after it: no caller waits while blocks are freed.
         let _spare;
         let left;
         {
@@ -307,8 +311,8 @@ impl Drafts {
         }
     }
 
-    /// Takes a name away, of a directory that shows nothing or of anything else; names stand still.
-    /// What is left of it lies where the answer says.
+    /// Removes a name, of a directory without visible entries or of anything else; the caller holds
+    /// the names exclusively. Returns the path of its remains in the work directory, if any.
     pub(super) fn remove_seen(
         &self,
         parent: u64,
@@ -337,12 +341,12 @@ impl Drafts {
         Ok(left)
     }
 
-    /// Holds what is about to lose its last name: who looked it up a moment ago may still ask for it,
-    /// and the blocks of a long file are freed when what is given back is dropped.
+    /// Holds a node that is about to lose its last name, because a request by its number may still
+    /// come. Dropping the returned file frees the blocks of a long file.
     ///
     /// # Errors
-    /// When what is known cannot be held: its inode's number could be another draft's file's before it
-    /// is forgotten.
+    /// Any error of opening a node that is known: its inode number could go to a file of another
+    /// draft before the node is forgotten.
     pub(super) fn hold(&self, seen: &Seen, path: &Path) -> Result<Option<File>> {
         let Seen::Upper(stat) = seen else { return Ok(None) };
         let known = self.lock_nodes().knows(stat.st_ino);
@@ -357,7 +361,7 @@ impl Drafts {
     }
 }
 
-/// Whether one name more or less ends it: directories have no second name.
+/// Returns whether removing one name removes the inode: directories have no second name.
 pub(super) fn last_name(stat: &Stat) -> bool {
     is_directory(stat) || stat.st_nlink <= 1
 }

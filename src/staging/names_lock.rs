@@ -1,7 +1,7 @@
 //! A lock for each draft: held exclusively while its names move, shared while a path of it is used.
 //!
-//! It is held while the tree a draft stands on is asked for, which may take as long as a store does not
-//! answer: so no draft has another's.
+//! It is held while the lower tree is read, which may take as long as a store does not reply. So no
+//! two drafts share a lock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, RawRwLock, RwLock};
 use super::freeze::DraftKey;
 use crate::model::reference::ArtifactPath;
 
-/// Names stand still while this lives.
+/// A shared lock: no name of the draft moves while it is held.
 pub type Still = ArcRwLockReadGuard<RawRwLock, ()>;
-/// Nobody else uses a path of the draft while this lives.
+/// An exclusive lock: no other thread uses a path of the draft while it is held.
 pub type Moving = ArcRwLockWriteGuard<RawRwLock, ()>;
 
-/// Locks that nobody holds are forgotten when there are more than this.
+/// The number of locks from which on unused ones are forgotten.
 const IDLE_MAX: usize = 1024;
 
 /// The locks of all drafts.
@@ -31,7 +31,7 @@ impl NamesLocks {
         self.of(key).read_arc()
     }
 
-    /// Waits until nobody uses a path of the draft.
+    /// Waits until no other thread uses a path of the draft.
     pub fn moving(&self, key: &ArtifactPath) -> Moving {
         self.of(key).write_arc()
     }
@@ -42,7 +42,8 @@ impl NamesLocks {
             return Arc::clone(lock);
         }
         if locks.len() >= IDLE_MAX {
-            // Whoever holds or waits for one has it counted, and asks for it by this map only.
+            // A thread that holds or waits for a lock has a reference to it, and gets it from this
+            // map only.
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
         let lock = Arc::default();

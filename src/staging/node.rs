@@ -1,8 +1,7 @@
-//! Nodes: what the kernel knows of the drafts, by number.
+//! Nodes: the files of drafts that the kernel holds, by number.
 //!
 //! No descriptor is held for a node: a draft may have more files than a process may have
-//! descriptors. A node knows the names it was seen under, and its path is made of them when it is
-//! needed.
+//! descriptors. A node stores the names it was looked up by; its path is built from them on demand.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -20,10 +19,10 @@ use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
 
-/// Set in the number of every node of a draft, and of nothing else in a mount.
+/// The bit that is set in the number of every node of a draft, and in no other number of a mount.
 pub const NODE_BIT: u64 = 1 << 62;
 
-/// Nodes without a name of which the inode is held. The kernel forgets most of them at once.
+/// The most nodes without a name whose inode is held. The kernel forgets most of them at once.
 const KEPT_MAX: usize = 4096;
 
 /// A name in a directory.
@@ -39,51 +38,51 @@ impl Link {
     }
 }
 
-/// Where a node is.
+/// The place of a node's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// On the host, with this inode number.
+    /// In the upper, with this inode number.
     Upper(u64),
-    /// Only in the tree that its directory stands on.
+    /// Only in the lower tree of its directory.
     Lower(Target),
 }
 
 struct Node {
     draft: DraftKey,
     body: Body,
-    /// Of a directory on the host: what it stands on.
+    /// The base xattr of an upper directory.
     xattr: Option<TreeXattr>,
     links: Vec<Link>,
     lookups: u64,
     root: bool,
-    /// Its whole draft is gone.
+    /// True if its whole draft is gone.
     removed: bool,
-    /// Without a name: what it was (O_PATH).
+    /// The inode of a node without a name (O_PATH).
     kept: Option<Arc<File>>,
 }
 
-/// What has to happen to a directory before something in it changes.
+/// The step that a directory needs before an entry of it changes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing.
     Owned,
-    /// It is on the host, and marked clean.
+    /// It is in the upper, and marked clean.
     Dirty(PathBuf, TreeXattr),
-    /// It is not on the host yet.
+    /// It is only in the lower tree.
     CopyUp(Digest),
 }
 
-/// The nodes the kernel knows.
+/// The nodes that the kernel holds.
 #[derive(Default)]
 pub struct Nodes {
     known: HashMap<u64, Node>,
-    /// The roots of drafts.
+    /// The root of each draft.
     roots: HashMap<DraftKey, u64>,
-    /// By the host's inode number: hard links are one node.
+    /// The node of each upper inode number: hard links are one node.
     by_host: HashMap<u64, u64>,
-    /// What is only in the base.
+    /// The nodes that are only in the lower tree.
     by_base: HashMap<Link, u64>,
-    /// Nodes that hold something, oldest first; some were forgotten since.
+    /// The nodes with a held inode, oldest first; some were forgotten since.
     keepers: VecDeque<u64>,
     counted: u64,
 }
@@ -106,23 +105,23 @@ impl Nodes {
         id
     }
 
-    /// Whether the host's inode `host` is known.
+    /// Returns whether the upper inode is known.
     pub fn knows(&self, upper: u64) -> bool {
         self.by_host.contains_key(&upper)
     }
 
-    /// The node of the host's inode `host`.
+    /// Returns the node of an upper inode.
     pub fn node_of_upper(&self, upper: u64) -> Option<u64> {
         self.by_host.get(&upper).copied()
     }
 
-    /// Whether the host's inode `host` is known as the root of a draft.
+    /// Returns whether the upper inode is known as the root of a draft.
     pub fn knows_root(&self, draft: &ArtifactPath, upper: u64) -> bool {
         let node = self.by_host.get(&upper).and_then(|id| self.known.get(id));
         node.is_some_and(|node| node.root && !node.removed && *node.draft == *draft)
     }
 
-    /// The root of a draft, looked up once more.
+    /// Looks up the root of a draft; counts as a look-up.
     pub fn look_up_root(&mut self, draft: &DraftKey, upper: u64, xattr: Option<TreeXattr>) -> u64 {
         match self.by_host.get(&upper).copied() {
             Some(id) if self.knows_root(draft, upper) => self.look_up_again(id),
@@ -142,14 +141,14 @@ impl Nodes {
         id
     }
 
-    /// Whether the host's inode `host` is known as `name` in `parent`.
+    /// Returns whether the upper inode is known as `name` in `parent`.
     pub fn knows_as(&self, parent: u64, name: &OsStr, upper: u64) -> bool {
         let node = self.by_host.get(&upper).and_then(|id| self.known.get(id));
         node.is_some_and(|node| node.links.iter().any(|link| link.is(parent, name)))
     }
 
-    /// The node of the host's inode `host`, found as `name` in `parent`, looked up once more; `sole` when it
-    /// has no other name there. The mark of one that is known under this name stays.
+    /// Looks up the upper inode, found as `name` in `parent`; counts as a look-up. `sole` if it has
+    /// no other name. If it is known by this name, its stored base xattr stays.
     pub fn look_up(
         &mut self,
         (parent, name): (u64, &OsStr),
@@ -163,8 +162,8 @@ impl Nodes {
         match self.by_host.get(&upper).copied() {
             Some(id) if self.known.get(&id).is_some_and(here) => {
                 if sole && !self.knows_as(parent, name, upper) {
-                    // What it was known as, it is not any more: somebody renamed it on the host by hand, or
-                    // removed that and its number is another's now.
+                    // Its known name is gone: it was renamed in the upper by hand, or it was
+                    // removed and its number is in use again.
                     if let Some(node) = self.known.get_mut(&id) {
                         (node.links, node.xattr) = (vec![link], xattr);
                     }
@@ -181,7 +180,7 @@ impl Nodes {
         }
     }
 
-    /// The node of what is only in the base, as `name` in `parent`, looked up once more.
+    /// Looks up a node that is only in the lower tree, as `name` in `parent`; counts as a look-up.
     pub fn look_up_lower(&mut self, parent: u64, name: &OsStr, target: Target) -> Result<u64> {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(&id) = self.by_base.get(&link) {
@@ -191,7 +190,7 @@ impl Nodes {
         Ok(self.add(draft, Body::Lower(target), vec![link], false))
     }
 
-    /// The node of what is only in the base, if it is known.
+    /// Returns the node that is only in the lower tree, if it is known.
     pub fn find_lower(&self, parent: u64, name: &OsStr) -> Option<u64> {
         self.by_base.get(&Link { parent, name: name.as_bytes().into() }).copied()
     }
@@ -201,7 +200,7 @@ impl Nodes {
         if node.links.contains(&link) {
             return;
         }
-        // Directories that the kernel forgot were found anew, by another number.
+        // A directory that the kernel forgot has another number when it is found again.
         let there = |link: &Link| self.known.contains_key(&link.parent);
         let mut links: Vec<Link> = node.links.iter().filter(|link| there(link)).cloned().collect();
         links.push(link);
@@ -210,7 +209,7 @@ impl Nodes {
         }
     }
 
-    /// What was only in the base is on the host now, with this inode number.
+    /// Records that a node was copied up, to this inode number.
     pub fn copied_up(&mut self, id: u64, upper: u64, xattr: Option<TreeXattr>) {
         if let Some(node) = self.known.get_mut(&id) {
             (node.body, node.xattr) = (Body::Upper(upper), xattr);
@@ -221,7 +220,7 @@ impl Nodes {
         }
     }
 
-    /// The same file has another inode on the host now.
+    /// Records that the same file has another upper inode now.
     pub fn replaced(&mut self, before: u64, upper: u64) {
         if let Some(id) = self.by_host.remove(&before)
             && let Some(node) = self.known.get_mut(&id)
@@ -235,28 +234,28 @@ impl Nodes {
         self.known.get(&id).filter(|node| !node.removed).ok_or(Errno::STALE)
     }
 
-    /// The draft a node belongs to.
+    /// Returns the draft of a node.
     pub fn draft(&self, id: u64) -> Result<DraftKey> {
         self.known.get(&id).map(|node| Arc::clone(&node.draft)).ok_or(Errno::STALE)
     }
 
-    /// Whether the root of a node's draft stands on a tree, as far as is known.
+    /// Returns whether the root of a node's draft has a lower tree, or is not known.
     pub fn has_lower(&self, id: u64) -> bool {
         let root = self.known.get(&id).and_then(|node| self.roots.get(&node.draft));
         root.and_then(|root| self.known.get(root)).is_none_or(|root| root.xattr.is_some())
     }
 
-    /// Whether it is the root of a draft that is there.
+    /// Returns whether it is the root of an existing draft.
     pub fn is_root(&self, id: u64) -> bool {
         self.node(id).is_ok_and(|node| node.root)
     }
 
-    /// Where a node is.
+    /// Returns whether a node is in the upper or only in the lower tree.
     pub fn body(&self, id: u64) -> Result<Body> {
         Ok(self.node(id)?.body.clone())
     }
 
-    /// The tree a directory stands on, and whether there is a directory on the host.
+    /// Returns the lower tree of a directory, and whether there is an upper directory.
     pub fn lower_tree(&self, id: u64) -> Result<(Option<Digest>, bool)> {
         let node = self.node(id)?;
         Ok(match &node.body {
@@ -266,21 +265,21 @@ impl Nodes {
         })
     }
 
-    /// What a directory on the host stands on now.
+    /// Sets the base xattr of an upper directory.
     pub fn set_xattr(&mut self, id: u64, xattr: Option<TreeXattr>) {
         if let Some(node) = self.known.get_mut(&id) {
             node.xattr = xattr;
         }
     }
 
-    /// What the directory with the host's inode `host` stands on now.
+    /// Sets the base xattr of the directory with this upper inode.
     pub fn set_xattr_of_upper(&mut self, upper: u64, xattr: Option<TreeXattr>) {
         if let Some(&id) = self.by_host.get(&upper) {
             self.set_xattr(id, xattr);
         }
     }
 
-    /// What has to happen to a directory before something in it changes.
+    /// Returns the step that a directory needs before an entry of it changes.
     pub fn step(&self, id: u64) -> Result<Step> {
         let node = self.node(id)?;
         Ok(match (&node.body, node.xattr) {
@@ -291,32 +290,33 @@ impl Nodes {
         })
     }
 
-    /// Name and directory of a node, by one of its links; `None` for the root of a draft and for
-    /// what has no name any more.
+    /// Returns the parent directory and the name of a node, by one of its links; `None` for the
+    /// root of a draft and for a node without a name.
     pub fn link_of(&self, id: u64) -> Option<(u64, Box<OsStr>)> {
         let links = &self.known.get(&id)?.links;
         let link = links.iter().find(|link| self.known.contains_key(&link.parent))?;
         Some((link.parent, OsStr::from_bytes(&link.name).into()))
     }
 
-    /// The directories in which a node has a name, as far as the kernel knows them. A file with one
-    /// name is reached by that; where one of several names is, nothing is marked clean.
+    /// Returns the directories in which a node has a name, as far as the kernel holds them. A file
+    /// with one name is reached by that; a directory with one of several names of a file is never
+    /// clean.
     pub fn parents(&self, id: u64) -> Vec<u64> {
         let links = self.known.get(&id).map_or(&[][..], |node| &node.links);
         let parents = links.iter().map(|link| link.parent);
         parents.filter(|parent| self.known.contains_key(parent)).collect()
     }
 
-    /// Where a node is, or would be, relative to the scratch directory; ENOENT when it has no name any
-    /// more, ESTALE when its draft is gone: the kernel then looks the path up anew, and finds the
-    /// version that the draft was renamed to.
+    /// Returns the upper path of a node, relative to the scratch directory, whether or not it is
+    /// copied up. ENOENT if it has no name any more. ESTALE if its draft is gone: the kernel then
+    /// looks the path up again, and finds the version that the draft was renamed to.
     pub fn path(&self, id: u64) -> Result<PathBuf> {
         let node = self.node(id)?;
         if node.root {
             let draft = &node.draft;
             return Ok([draft.project.as_str(), draft.artifact.as_str(), "tree"].iter().collect());
         }
-        // A parent that the kernel forgot cannot be asked; another name may still lead here.
+        // The path of a forgotten parent is not known; another name may still lead here.
         let paths = node.links.iter().filter_map(|link| {
             let parent = self.path(link.parent).ok()?;
             Some(parent.join(OsStr::from_bytes(&link.name)))
@@ -324,14 +324,14 @@ impl Nodes {
         paths.into_iter().next().ok_or(Errno::NOENT)
     }
 
-    /// Where a node is that somebody asks for by its number; ESTALE when it has no name any more: the
-    /// kernel then looks its path up anew, and finds what has replaced it, or nothing.
+    /// Returns the upper path of a node for a request by number. ESTALE if it has no name any more:
+    /// the kernel then looks its path up again, and finds its replacement, or nothing.
     pub fn named(&self, id: u64) -> Result<PathBuf> {
         self.path(id).map_err(|_| Errno::STALE)
     }
 
-    /// Holds what the host's inode `host` is, whose last name is about to go, for as long as the
-    /// kernel knows its node. What is given back is not needed.
+    /// Holds an upper inode that is about to lose its last name, for as long as the kernel holds
+    /// its node. Returns a file that need not be held any more.
     pub fn keep(&mut self, upper: u64, file: File) -> Option<File> {
         let Some(&id) = self.by_host.get(&upper) else { return Some(file) };
         let Some(node) = self.known.get_mut(&id) else { return Some(file) };
@@ -344,17 +344,17 @@ impl Nodes {
         oldest.and_then(Arc::into_inner)
     }
 
-    /// What is held of a node without a name.
+    /// Returns the held inode of a node without a name.
     pub fn kept(&self, id: u64) -> Option<Arc<File>> {
         self.known.get(&id)?.kept.clone()
     }
 
-    /// Where an entry is, or would be.
+    /// Returns the upper path of an entry, whether or not it exists.
     pub fn entry(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
         Ok(self.path(parent)?.join(name))
     }
 
-    /// The host's inode `host` is no longer `name` in `parent`; `gone` when that was its last name.
+    /// Removes the link `name` in `parent` of the upper inode; `gone` if that was its last name.
     pub fn unlink(&mut self, parent: u64, name: &OsStr, upper: u64, gone: bool) {
         let Some(&id) = self.by_host.get(&upper) else {
             return;
@@ -363,12 +363,12 @@ impl Nodes {
             node.links.retain(|link| !link.is(parent, name));
         }
         if gone {
-            // The host may use the number again for something else.
+            // The number may be used again for another file.
             self.by_host.remove(&upper);
         }
     }
 
-    /// What is only in the base is no longer `name` in `parent`.
+    /// Removes the link `name` in `parent` of a node that is only in the lower tree.
     pub fn unlink_lower(&mut self, parent: u64, name: &OsStr) {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(id) = self.by_base.remove(&link)
@@ -378,14 +378,14 @@ impl Nodes {
         }
     }
 
-    /// The host's inode `host` is now also `name` in `parent`.
+    /// Adds the link `name` in `parent` to the upper inode.
     pub fn link(&mut self, parent: u64, name: &OsStr, upper: u64) {
         if let Some(&id) = self.by_host.get(&upper) {
             self.add_link(id, Link { parent, name: name.as_bytes().into() });
         }
     }
 
-    /// A whole draft went away: its nodes have no names any more.
+    /// Removes a whole draft: its nodes have no names any more.
     pub fn remove_draft(&mut self, draft: &DraftKey) {
         self.roots.remove(draft);
         for (id, node) in &mut self.known {
@@ -405,7 +405,8 @@ impl Nodes {
         }
     }
 
-    /// The kernel forgets; what was held is given back, to be dropped when nobody waits.
+    /// Subtracts `lookups`, and removes the node at 0. Returns its held inode, to be dropped
+    /// without the lock.
     pub fn forget(&mut self, id: u64, lookups: u64) -> Option<Arc<File>> {
         let node = self.known.get_mut(&id)?;
         node.lookups = node.lookups.saturating_sub(lookups);
@@ -452,11 +453,11 @@ mod tests {
         let directory = nodes.look_up((root, name("new")), 2, true, Some(xattr)).unwrap();
         assert_eq!(nodes.path(directory).unwrap().to_str(), Some("p/one/tree/new"));
         assert_eq!(nodes.lower_tree(directory).unwrap(), (Some(tree), true));
-        // Of a file that has another name there, both stay.
+        // A file that has another name there keeps both.
         nodes.look_up((root, name("a")), 3, false, None).unwrap();
         let linked = nodes.look_up((root, name("b")), 3, false, None).unwrap();
         assert!(nodes.knows_as(root, name("a"), 3) && nodes.knows_as(root, name("b"), 3));
-        // What is in another draft was never the same, nor is a root what was below one.
+        // A node of another draft was never the same, and a root was never a node below one.
         let other = nodes.look_up_root(&two, 3, None);
         assert!(other != linked && nodes.is_root(other));
         let file = nodes.look_up((other, name("f")), 2, true, None).unwrap();

@@ -1,4 +1,4 @@
-//! Opening and making files of a draft.
+//! Opening and creating files of a draft.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,15 +21,15 @@ use crate::model::tree::{Content, Target};
 /// Set-user-id and set-group-id.
 const SET_ID_BITS: u32 = 0o6000;
 
-/// A file that was opened.
+/// An open file.
 pub struct Opened {
     /// The number of the handle.
     pub handle: u64,
-    /// The host's file, when it is all there is: the kernel may use it directly.
+    /// The upper file, if it holds all bytes: the kernel may use it directly.
     pub plain: Option<Arc<File>>,
-    /// The content it stands on, if any.
+    /// The lower content of the file, if any.
     pub content: Option<Content>,
-    /// Whether it has a set-id bit, which the kernel takes away when somebody writes through its cache.
+    /// True if the file has a set-id bit, which the kernel clears on writes through its cache.
     pub set_id: bool,
 }
 
@@ -37,13 +37,13 @@ impl Drafts {
     /// Opens a file; `flags` are those of open(2).
     ///
     /// # Errors
-    /// What the host says; ENFILE when too many are open.
+    /// Any error of the upper file system; ENFILE if too many files are open.
     pub fn open_file(&self, id: u64, caller: Caller, flags: OFlags) -> Result<Opened> {
         let mode = OpenMode::of(flags);
         let writes = mode == OpenMode::Write;
         let truncates = flags.contains(OFlags::TRUNC);
-        // The kernel refuses to write to a program that runs; but what is opened for reading and cut
-        // off it lets us cut off before it looks.
+        // The kernel refuses to write to a running program. But an open for reading with O_TRUNC
+        // reaches us before the kernel checks.
         if truncates && self.handles.runs(id) {
             return Err(Errno::TXTBSY);
         }
@@ -73,11 +73,12 @@ impl Drafts {
             Err(_) => open_again(&*self.nameless(id, None)?, access),
         };
         let file = open(access);
-        // Replaced or removed a moment ago: the kernel looks its path up anew.
+        // The file was replaced or removed a moment ago: ESTALE makes the kernel look its path up
+        // again.
         let file = file.map_err(|e| if e == Errno::NOENT { Errno::STALE } else { e })?;
         let opened = self.keep(file, id, draft, mode, caller)?;
         if truncates {
-            // What is opened only for reading is cut off all the same.
+            // O_TRUNC also applies to a file that is opened only for reading.
             let done = open(OFlags::WRONLY).and_then(|file| self.truncate(id, &file, 0));
             if let Err(e) = done {
                 self.release(opened.handle);
@@ -111,7 +112,7 @@ impl Drafts {
         mode: OpenMode,
         caller: Caller,
     ) -> Result<Opened> {
-        // A frozen draft's file may become a pack's: nothing but this process may use it then.
+        // The file of a frozen draft may become a pack: only this process may use it then.
         let set_id = rustix::fs::fstat(&file)?.st_mode & SET_ID_BITS != 0;
         let content = inode.read().xattr.map(|xattr| xattr.content);
         let plain = content.is_none() && !self.gates.is_frozen(&draft);
@@ -125,10 +126,10 @@ impl Drafts {
         Ok(Opened { handle: number, plain, content, set_id })
     }
 
-    /// Makes a file and opens it.
+    /// Creates a file and opens it.
     ///
     /// # Errors
-    /// What the host says; ENFILE when too many are open.
+    /// Any error of the upper file system; ENFILE if too many files are open.
     pub fn create_file(
         &self,
         parent: u64,
@@ -139,14 +140,15 @@ impl Drafts {
     ) -> Result<(Attr, Opened)> {
         let access = flags & (OFlags::WRONLY | OFlags::RDWR);
         let mut made = None;
-        // Held until the writer is counted: a commit between the two would take the file for finished.
+        // Held until the writer is counted: a commit between the two would take the file for
+        // finished.
         let change = self.change(parent)?;
         let attr = self.make_in_change((parent, name), caller, false, |path, owner| {
             made = Some(self.create_at(path, access, owner, mode)?);
             Ok(())
         });
         let attr = match (attr, made.is_some()) {
-            // Somebody else made it a moment ago.
+            // Another caller created it a moment ago.
             (Err(Errno::EXIST), false) if !flags.contains(OFlags::EXCL) => {
                 drop(change);
                 let attr = self.lookup(parent, name)?;
@@ -162,7 +164,7 @@ impl Drafts {
         };
         let file = made.ok_or(Errno::IO)?;
         let draft = self.lock_nodes().draft(parent)?;
-        // New: it stands on nothing, and nobody has it open.
+        // A new file has no lower content, and no other handle.
         let opened = self.handles.share(attr.id, || Ok(None)).and_then(|inode| {
             self.keep_shared(Arc::new(file), inode, attr.id, draft, OpenMode::of(flags), caller)
         });
@@ -178,7 +180,7 @@ impl Drafts {
         let mine = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let keeps = owner.given.is_none_or(|given| given == mine) && !owner.inherits;
         if keeps && mode & (self.umask | 0o7000) == 0 {
-            // Nothing to give away, and nothing our own umask takes: one call does it.
+            // The file keeps its owner, and our umask clears no bit: one call is enough.
             let mode = Mode::from_raw_mode(mode & 0o7777);
             return self.upper.open_at(path, make, mode);
         }

@@ -6,27 +6,27 @@ use std::sync::Mutex;
 
 use crate::model::digest::Digest;
 
-/// Positions remembered: more than fit into the longest answer.
+/// The number of positions remembered: more than fit into the longest reply.
 const REMEMBERED: usize = 16_384;
 
 /// An open directory.
 pub struct DirectoryHandle {
     pub(super) node: u64,
     pub(super) tree: Option<Digest>,
-    /// Reading moves its position. Opened late when there is no directory on the host yet.
+    /// The upper directory, whose position reading moves. Opened late if there is none yet.
     pub(super) upper: Mutex<Option<OwnedFd>>,
     pub(super) above: Mutex<Above>,
 }
 
-/// Where in the host's part of a listing somebody is.
+/// The known positions in the upper's part of a listing.
 #[derive(Default)]
 pub(super) struct Above {
-    /// Number of an entry and the host's cookie of it, ascending.
+    /// Number of an entry and the upper file system's cookie of it, ascending.
     known: VecDeque<(u64, u64)>,
 }
 
 impl Above {
-    /// The nearest position at or before `number`.
+    /// Returns the nearest position at or before `number`.
     pub(super) fn near(&self, number: u64) -> (u64, u64) {
         let behind = self.known.partition_point(|(at, _)| *at <= number);
         match behind.checked_sub(1).and_then(|index| self.known.get(index)) {

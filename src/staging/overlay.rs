@@ -1,10 +1,10 @@
-//! What a draft shows: what it has on the host, and beneath it the tree it stands on.
+//! The visible tree of a draft: its upper over its lower tree.
 //!
-//! In a directory that stands on a tree, a name is the host's if the host has it, else the tree's. A
-//! name of the tree that was removed is covered by a *whiteout*: a character device 0:0, which
-//! rename(2) can leave behind in the same step (`RENAME_WHITEOUT`). Before something in a directory
-//! changes, the directory and all above it come to the host and lose their mark as clean; before a
-//! file changes, an empty file with its mark comes to the host. No content is copied.
+//! A name in a directory with a lower tree comes from the upper if that has it, else from the lower
+//! tree. A *whiteout* covers a name of the lower tree that was removed. It is a character device
+//! 0:0, which rename(2) can leave behind in the same step (`RENAME_WHITEOUT`). Before an entry of a
+//! directory changes, the directory and all above it are copied up and lose their clean flag.
+//! Before a file changes, an empty file with its base xattr is copied up. No content is copied.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -28,22 +28,22 @@ use crate::model::tree::Target;
 
 /// Unit of `st_blocks` (stat(2)).
 pub const STAT_BLOCK_BYTES: u64 = 512;
-/// What `st_blksize` asks programs to read and write at once: fewer round trips.
+/// The I/O size that `st_blksize` recommends to programs: fewer round trips.
 const PREFERRED_IO_BYTES: i64 = 1 << 20;
 
-/// The character device that the host has where users made 0:0: that stands for a removed name. The
-/// highest numbers there are (makedev(3)), which no driver has.
+/// The upper device number of a character device that a user made as 0:0, which in the upper means
+/// a whiteout. It is the highest number there is (makedev(3)), which no driver has.
 pub const STANDS_FOR_ZERO: u64 = 0xffff_ffff;
 
-/// An entry as the draft shows it.
+/// A visible entry of a draft.
 pub enum Seen {
-    /// The host has it.
+    /// An entry of the upper.
     Upper(Stat),
-    /// Only the tree below has it.
+    /// An entry that only the lower tree has.
     Lower(Target),
 }
 
-/// Whether this stands for a name that was removed.
+/// Returns whether this is a whiteout.
 pub fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
@@ -53,13 +53,13 @@ fn is_stand_in(stat: &Stat) -> bool {
         && stat.st_rdev == STANDS_FOR_ZERO
 }
 
-/// Whether it is a directory.
+/// Returns whether this is a directory.
 pub fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 impl Seen {
-    /// Whether it is a directory.
+    /// Returns whether the entry is a directory.
     pub fn is_directory(&self) -> bool {
         match self {
             Self::Upper(stat) => is_directory(stat),
@@ -73,7 +73,7 @@ impl Drafts {
         self.upper.stat(path)
     }
 
-    /// The entry `name` of `parent`; ENOENT when the draft shows none.
+    /// Returns the visible entry `name` of `parent`; ENOENT if there is none.
     pub(super) fn see(&self, parent: u64, name: &OsStr) -> Result<Seen> {
         let (path, (tree, on_host)) = {
             let nodes = self.lock_nodes();
@@ -91,7 +91,7 @@ impl Drafts {
         lower::entry(&*self.lower, tree, name)?.map(Seen::Lower).ok_or(Errno::NOENT)
     }
 
-    /// The entry, or nothing.
+    /// Returns the visible entry, or `None`.
     pub(super) fn see_any(&self, parent: u64, name: &OsStr) -> Result<Option<Seen>> {
         match self.see(parent, name) {
             Err(Errno::NOENT) => Ok(None),
@@ -99,7 +99,7 @@ impl Drafts {
         }
     }
 
-    /// Whether the tree below `parent` has the name, seen or covered.
+    /// Returns whether the lower tree of `parent` has the name, visible or covered.
     pub(super) fn lower_has(&self, parent: u64, name: &OsStr) -> Result<bool> {
         let (tree, _) = self.lock_nodes().lower_tree(parent)?;
         match tree {
@@ -108,19 +108,19 @@ impl Drafts {
         }
     }
 
-    /// The mark of the host's directory at `path`.
+    /// Reads the base xattr of the upper directory at `path`.
     pub(super) fn tree_xattr(&self, path: &Path) -> Result<Option<TreeXattr>> {
         TreeXattr::of(&self.upper.placed(path)?)
     }
 
-    /// A name below the scratch directory that nothing has.
+    /// Returns an unused path in the work directory.
     pub(super) fn work_path(&self) -> PathBuf {
         let number = self.worked.fetch_add(1, Ordering::Relaxed);
         Path::new(WORK).join(number.to_string())
     }
 
-    /// Attributes of what is only in the base: those of the draft's root, as far as it has none
-    /// of its own.
+    /// Returns the attributes of a node that is only in the lower tree: its own mode and size, and
+    /// the owner and times of [`Drafts::template`].
     pub(super) fn lower_stat(&self, draft: &DraftKey, target: &Target) -> Result<Stat> {
         let mut stat = self.template(draft)?;
         let (mode, size) = match target {
@@ -138,7 +138,7 @@ impl Drafts {
         Ok(stat)
     }
 
-    /// Owner and times of what is only in the base.
+    /// Returns owner and times of all nodes of a draft that are only in the lower tree.
     fn template(&self, draft: &DraftKey) -> Result<Stat> {
         let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stat) = templates.get(draft) {
@@ -158,8 +158,8 @@ impl Drafts {
         Ok(stat)
     }
 
-    /// Attributes of a file on the host as users see them: a file that stands on content takes
-    /// room, or `cp` would look for its holes one by one.
+    /// Returns the attributes of an upper file as users see them. A file with lower content takes
+    /// blocks: otherwise `cp` would look for its holes one by one.
     pub(super) fn visible_stat(&self, mut stat: Stat, path: Option<&Path>) -> Result<Stat> {
         stat.st_blksize = PREFERRED_IO_BYTES as _;
         if is_stand_in(&stat) {
@@ -176,8 +176,8 @@ impl Drafts {
         Ok(stat)
     }
 
-    /// Brings a directory and all above it to the host, and marks them as changed. Nothing but a
-    /// commit undoes that, and none can begin while the caller holds the draft's gate.
+    /// Copies up a directory and all above it, and clears their clean flags. Only a commit sets
+    /// them again, and none can begin while the caller holds a `Change` of the draft.
     pub(super) fn ensure_upper(&self, directory: u64) -> Result<()> {
         if self.lock_nodes().step(directory)? == Step::Owned {
             return Ok(());
@@ -191,7 +191,7 @@ impl Drafts {
         loop {
             let nodes = self.lock_nodes();
             let at = *chain.last().expect("it begins with one");
-            // Above what is changed already everything is.
+            // If a directory is owned, everything above it is too.
             match nodes.step(at)? {
                 Step::Owned => break,
                 _ => match nodes.link_of(at) {
@@ -200,8 +200,8 @@ impl Drafts {
                 },
             }
         }
-        // From the top down: a directory needs the one above it, and a crash in between leaves a
-        // directory marked clean only where everything below is.
+        // From the top down: a directory needs the one above it. A crash in between leaves a
+        // directory clean only if everything below it is.
         for at in chain.into_iter().rev() {
             let step = self.lock_nodes().step(at)?;
             match step {
@@ -217,7 +217,7 @@ impl Drafts {
         Ok(())
     }
 
-    /// Makes the host's directory for a directory of the base; the one above it is there.
+    /// Makes the upper directory of a lower directory; the upper directory above it exists.
     fn bring_directory(&self, id: u64, tree: Digest, clean: bool) -> Result<()> {
         let (path, draft) = {
             let nodes = self.lock_nodes();
@@ -231,7 +231,7 @@ impl Drafts {
         Ok(())
     }
 
-    /// A directory that stands on a tree appears at `path` as a whole.
+    /// Makes a directory with a lower tree at `path`, in one step.
     pub(super) fn build_directory(&self, path: &Path, stat: &Stat, xattr: TreeXattr) -> Result<()> {
         let part = self.work_path();
         self.upper.mkdir(&part, Mode::from_raw_mode(0o700))?;
@@ -240,7 +240,7 @@ impl Drafts {
         self.upper.rename(&part, path)
     }
 
-    /// Owner, mode and times, in this order.
+    /// Sets owner, mode and times, in this order.
     pub(super) fn dress(&self, path: &Path, stat: &Stat) -> Result<()> {
         let link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         if rustix::process::geteuid().is_root() {
@@ -262,8 +262,7 @@ impl Drafts {
         self.upper.utimens(path, &times)
     }
 
-    /// Puts what stands for `target` at `path`, in place of what is there unless that is a
-    /// directory.
+    /// Makes an upper entry for `target` at `path`, which replaces anything there but a directory.
     pub(super) fn build(&self, path: &Path, target: &Target, stat: &Stat) -> Result<()> {
         let part = self.work_path();
         match target {
@@ -287,8 +286,9 @@ impl Drafts {
         self.upper.rename(&part, path)
     }
 
-    /// Brings what is only in the base to the host: for a file its attributes and its mark, for a
-    /// directory nothing of what is in it. The directory above is owned; names stand still.
+    /// Copies up an entry that is only in the lower tree: of a file its attributes and base xattr,
+    /// of a directory no entries. The directory above is owned; the caller holds the names
+    /// exclusively.
     pub(super) fn copy_up(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Stat> {
         let (path, draft, known) = {
             let nodes = self.lock_nodes();
@@ -311,7 +311,7 @@ impl Drafts {
         Ok(stat)
     }
 
-    /// Brings a node to the host, if it is not there.
+    /// Copies up a node, if it is only in the lower tree.
     pub(super) fn copy_up_node(&self, id: u64) -> Result<()> {
         if matches!(self.lock_nodes().body(id)?, Body::Upper(_)) {
             return Ok(());
@@ -322,7 +322,7 @@ impl Drafts {
         let body = self.lock_nodes().body(id)?;
         match body {
             Body::Lower(target) => self.copy_up(parent, &name, &target).map(drop),
-            // Somebody else was faster.
+            // Another caller copied it up first.
             Body::Upper(_) => Ok(()),
         }
     }
@@ -331,7 +331,7 @@ impl Drafts {
         self.upper.open_at(path, flags, Mode::empty())
     }
 
-    /// Makes something at `path` by `make`, also where a whiteout lies; it appears as a whole.
+    /// Makes an entry at `path` with `make`, also over a whiteout; it appears in one step.
     pub(super) fn move_into_place(
         &self,
         path: &Path,
@@ -345,14 +345,14 @@ impl Drafts {
         let part = self.work_path();
         make(&part)?;
         if directory {
-            // A directory cannot be renamed over something that is none.
+            // A directory cannot be renamed over a file.
             self.upper.rename_with(&part, path, RenameFlags::EXCHANGE)?;
             return self.upper.unlink(&part);
         }
         self.upper.rename(&part, path)
     }
 
-    /// A whiteout below the work directory.
+    /// Makes a whiteout in the work directory.
     pub(super) fn whiteout(&self) -> Result<PathBuf> {
         let part = self.work_path();
         self.whiteout_at(&part)?;
@@ -364,7 +364,7 @@ impl Drafts {
         self.upper.mknod(path, FileType::CharacterDevice, none, 0)
     }
 
-    /// Whether the draft shows nothing in this directory; `path` is where it is on the host.
+    /// Returns whether the draft shows no entry in this directory; `path` is its upper path.
     pub(super) fn shows_nothing(&self, seen: &Seen, path: &Path) -> Result<bool> {
         let tree = match seen {
             Seen::Lower(Target::Directory(tree)) => Some(*tree),
@@ -387,7 +387,7 @@ impl Drafts {
                 if matches!(seen, Seen::Lower(_)) {
                     return Ok(false);
                 }
-                // Everything on the host is a whiteout: is this one's?
+                // All upper entries are whiteouts: the name is visible if none of them covers it.
                 match self.stat(&path.join(entry.name.as_os_str())) {
                     Ok(_) => {}
                     Err(Errno::NOENT) => return Ok(false),
@@ -398,7 +398,7 @@ impl Drafts {
         }
     }
 
-    /// Whether no name in the host's directory at `path` is `wanted`.
+    /// Returns whether the upper directory at `path` has no entry that is `wanted`.
     fn host_names(&self, path: &Path, wanted: impl Fn(&Stat) -> bool) -> Result<bool> {
         let fd = self.open_upper(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         for entry in Dir::read_from(&fd)? {
@@ -416,8 +416,9 @@ impl Drafts {
         Ok(true)
     }
 
-    /// Takes a directory that shows nothing off the host, and leaves a whiteout if `cover`. What is
-    /// left of it lies where the answer says, to be swept when nobody waits.
+    /// Removes a directory without visible entries from the upper, and leaves a whiteout if
+    /// `cover`. Returns the path of its remains, to be deleted with [`Drafts::sweep_work`] without
+    /// a lock held.
     pub(super) fn take_directory(&self, path: &Path, cover: bool) -> Result<Option<PathBuf>> {
         if !cover {
             match self.upper.rmdir(path) {
@@ -431,7 +432,7 @@ impl Drafts {
         Ok(Some(part))
     }
 
-    /// Removes what lies in the work directory: a file, or a directory of whiteouts.
+    /// Deletes an entry of the work directory: a file, or a directory of whiteouts.
     pub(super) fn sweep_work(&self, part: &Path) -> Result<()> {
         let full = self.upper.placed(part)?;
         let done = match std::fs::symlink_metadata(&*full) {

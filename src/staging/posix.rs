@@ -1,4 +1,4 @@
-//! Attributes: reading and setting them, and what callers and answers look like.
+//! Attributes: reading and setting them, and the types of requests and replies.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -17,7 +17,7 @@ use super::names_lock::{Moving, Still};
 use super::node::{Body, Nodes};
 use crate::model::tree::{Content, Target};
 
-/// Who asks.
+/// The process that makes a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     /// The user.
@@ -31,16 +31,16 @@ pub struct Caller {
 /// A node and its attributes.
 #[derive(Debug, Clone, Copy)]
 pub struct Attr {
-    /// The number.
+    /// The number of the node.
     pub id: u64,
-    /// The host's attributes.
+    /// The attributes.
     pub stat: Stat,
 }
 
 /// A time to be set.
 #[derive(Debug, Clone, Copy)]
 pub enum Time {
-    /// The host's now.
+    /// The present moment of the upper file system.
     Now,
     /// Seconds and nanoseconds since 1970.
     At(i64, i64),
@@ -49,32 +49,32 @@ pub enum Time {
 /// Attributes to be set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SetAttr {
-    /// Permissions.
+    /// The permissions.
     pub mode: Option<u32>,
-    /// Owner.
+    /// The owner.
     pub uid: Option<u32>,
-    /// Group.
+    /// The group.
     pub gid: Option<u32>,
-    /// Length.
+    /// The length.
     pub size: Option<u64>,
-    /// Access time.
+    /// The access time.
     pub accessed: Option<Time>,
-    /// Modification time.
+    /// The modification time.
     pub modified: Option<Time>,
 }
 
-/// utimensat(2): the present moment, and leaving a time alone.
+/// The special nanoseconds of utimensat(2): the present moment, and no change.
 const UTIME_NOW: i64 = rustix::fs::UTIME_NOW;
 const UTIME_OMIT: i64 = rustix::fs::UTIME_OMIT;
 
 impl Drafts {
-    /// The names of the draft that a node belongs to stand still.
+    /// Locks the names of a node's draft shared: no name moves.
     pub(super) fn shared(&self, id: u64) -> Result<Still> {
         let draft = self.lock_nodes().draft(id)?;
         Ok(self.names.still(&draft))
     }
 
-    /// Nobody else uses a path of the draft that a node belongs to.
+    /// Locks the names of a node's draft exclusively: no other thread uses a path of it.
     pub(super) fn exclusive(&self, id: u64) -> Result<Moving> {
         let draft = self.lock_nodes().draft(id)?;
         Ok(self.names.moving(&draft))
@@ -89,10 +89,10 @@ impl Drafts {
         self.gates.change(&draft)
     }
 
-    /// Attributes; of a file without a name by way of a handle.
+    /// Returns the attributes of a node; a file without a name is reached by `handle` if given.
     ///
     /// # Errors
-    /// What the host says.
+    /// ESTALE for a node that is gone, and any error of the upper file system.
     pub fn getattr(&self, id: u64, handle: Option<u64>) -> Result<Attr> {
         let _names = self.shared(id)?;
         let (body, path, draft) = {
@@ -108,7 +108,8 @@ impl Drafts {
         }
         let stat = match &path {
             Ok(path) => self.stat(path).map_err(|e| match e {
-                // Replaced or removed a moment ago: the kernel looks its path up anew.
+                // The file was replaced or removed a moment ago: ESTALE makes the kernel look its
+                // path up again.
                 Errno::NOENT => Errno::STALE,
                 e => e,
             })?,
@@ -117,10 +118,10 @@ impl Drafts {
         Ok(Attr { id, stat: self.visible_stat(stat, path.ok().as_deref())? })
     }
 
-    /// Returns the content that a file with a name stands on, if any.
+    /// Returns the lower content of a file with a name, if any.
     ///
     /// # Errors
-    /// Any error of the host's file system, and EIO for a damaged mark.
+    /// Any error of the upper file system, and EIO for a damaged base xattr.
     pub fn lower_content(&self, id: u64) -> Result<Option<Content>> {
         let _names = self.shared(id)?;
         let (body, path) = {
@@ -136,7 +137,7 @@ impl Drafts {
         }
     }
 
-    /// The host's file behind a node without a name; ESTALE when nobody holds it.
+    /// Returns the upper file of a node without a name; ESTALE if it is neither open nor held.
     pub(super) fn nameless(&self, id: u64, handle: Option<u64>) -> Result<Arc<File>> {
         let open = match handle {
             Some(handle) => Some(self.handles.file(handle)?),
@@ -151,17 +152,17 @@ impl Drafts {
         }
         let kept = self.lock_nodes().kept(id).ok_or(Errno::STALE)?;
         match FileType::from_raw_mode(rustix::fs::fstat(&kept)?.st_mode) {
-            // What was held was only its place.
+            // The held descriptor is an O_PATH one.
             FileType::RegularFile => open_again(&kept, OFlags::RDWR).map(Arc::new),
             FileType::Directory => open_again(&kept, OFlags::RDONLY).map(Arc::new),
             _ => Ok(kept),
         }
     }
 
-    /// Sets attributes; what they are then.
+    /// Sets attributes, and returns the new ones.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn setattr(&self, id: u64, handle: Option<u64>, set: SetAttr) -> Result<Attr> {
         let _change = self.change(id)?;
         let parents = self.lock_nodes().parents(id);
@@ -177,7 +178,7 @@ impl Drafts {
                 Err(_) => {
                     let file = self.nameless(id, handle)?;
                     if let Some(size) = set.size {
-                        // Any handle may have been found, also one for reading.
+                        // The file found may be open for reading only.
                         self.truncate(id, &open_again(&file, OFlags::WRONLY)?, size)?;
                     }
                     set_by_file(&file, set)?;
@@ -209,10 +210,10 @@ impl Drafts {
         }
     }
 
-    /// Where a symlink points.
+    /// Returns the target of a symlink.
     ///
     /// # Errors
-    /// What the host says.
+    /// EINVAL if the node is none, and any error of the upper file system.
     pub fn readlink(&self, id: u64) -> Result<Vec<u8>> {
         let _names = self.shared(id)?;
         let (body, path) = {
@@ -232,16 +233,16 @@ impl Drafts {
         }
     }
 
-    /// Room on the disk.
+    /// Returns the free space of the disk.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn statfs(&self) -> Result<rustix::fs::StatVfs> {
         rustix::fs::statvfs(&self.root)
     }
 }
 
-/// Opens what is open once more.
+/// Opens an open file once more, with other access.
 pub(super) fn open_again(file: &File, access: OFlags) -> Result<File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty()).map(File::from)
@@ -261,7 +262,7 @@ fn times(set: SetAttr) -> Option<Timestamps> {
     Some(Timestamps { last_access: spec(set.accessed), last_modification: spec(set.modified) })
 }
 
-/// Everything but the length.
+/// Sets all attributes but the length.
 fn set_by_file(file: &File, set: SetAttr) -> Result<()> {
     if set.uid.is_some() || set.gid.is_some() {
         rustix::fs::fchown(file, set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw))?;

@@ -1,7 +1,7 @@
-//! After a commit: what a draft has on the host is in the version now, so the draft stands on that.
+//! Rebase: after a commit the upper is in the new version, which becomes the draft's lower.
 //!
-//! Every step leaves what the draft shows as it was, so a crash between two of them does no harm.
-//! The draft is frozen meanwhile; reading goes on.
+//! Every step keeps the visible tree as it is, so a crash between two of them does no harm. The
+//! draft is frozen meanwhile; reading goes on.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -22,17 +22,17 @@ use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
 use crate::model::tree::Content;
 
-/// The mode of a pack that was a draft's file.
+/// The mode of a pack that was a file of a draft.
 const PACK_MODE: u32 = 0o644;
 
-/// What became of a file whose content is in a version now.
+/// The outcome of rebasing a file whose content is in a version now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It stands on that content and on nothing else.
+    /// It is based on that content alone.
     Wholly,
     /// It keeps its own bytes, and needs no others but those of the version.
     NotAtAll,
-    /// It goes on standing on this content of an earlier version, which must stay.
+    /// It is still based on this content of an earlier version, which must stay.
     On(Content),
 }
 
@@ -42,24 +42,24 @@ impl Drafts {
         if path.as_os_str().is_empty() { root } else { root.join(path) }
     }
 
-    /// Waits until somebody opens a file for writing, at most `wait`.
+    /// Waits until a file is opened for writing, at most `wait`.
     pub fn wait_written(&self, wait: std::time::Duration) {
         self.gates.wait_written(wait);
     }
 
-    /// The files that stand on nothing and are open for writing, to be read.
+    /// Opens for reading each file without lower content that is open for writing.
     pub fn written(&self) -> Vec<File> {
         let open = self.handles.written().into_iter();
         open.filter_map(|file| super::posix::open_again(&file, OFlags::RDONLY).ok()).collect()
     }
 
-    /// Whether nobody has the host's inode open, so that its bytes may become a pack's.
+    /// Returns whether the node of an upper inode is not open, so that its bytes may become a pack.
     pub fn may_share(&self, upper: u64) -> bool {
         let node = self.lock_nodes().node_of_upper(upper);
         node.is_none_or(|node| !self.handles.is_open(node))
     }
 
-    /// Lists the content that the draft's open but removed files stand on.
+    /// Lists the lower content of the draft's files that are open but removed.
     pub fn nameless_content(&self, key: &ArtifactPath) -> Vec<Content> {
         let standing = self.handles.with_lower(&Arc::new(key.clone()));
         let nodes = self.lock_nodes();
@@ -67,11 +67,11 @@ impl Drafts {
         nameless.map(|(_, content)| content).collect()
     }
 
-    /// The file at `path` is exactly `content` now, and gives its own bytes up; `shared` when these
-    /// are a pack's. It stays as it is when somebody has it open or it has names elsewhere.
+    /// Rebases the file at `path`, which is exactly `content` now: it gives its own bytes up. If
+    /// `shared`, a pack has these. A file that is open or has other names stays as it is.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn rebase_file(
         &self,
         key: &ArtifactPath,
@@ -90,27 +90,27 @@ impl Drafts {
             return Ok(Settled::Wholly);
         }
         let settled = {
-            // Nobody opens it between the look and the change.
+            // The lock keeps others from opening it between the check and the change.
             let _names = self.names.moving(key);
             let file = self.open_upper(&path, OFlags::RDWR)?;
             let stat = rustix::fs::fstat(&file)?;
             let size = stat.st_size as u64;
             let before = ContentXattr::of(&file, size)?;
             let left = before.map_or(Settled::NotAtAll, |before| Settled::On(before.content));
-            // A change by another name would not be seen by the directories that have this one.
+            // The directories of this name would not notice a change by another name.
             if !self.may_share(stat.st_ino) || stat.st_nlink > 1 {
                 return Ok(if before == Some(xattr) { Settled::NotAtAll } else { left });
             }
             if before == Some(xattr) {
                 return Ok(Settled::Wholly);
             }
-            // Somebody may read it by a mapping, though it is closed: holes would show there.
+            // A closed file may still be mapped: its reader would see the holes.
             if is_used(&file) {
                 return Ok(left);
             }
             xattr.set(&file)?;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            // Only whole blocks become holes.
+            // A partial block does not become a hole.
             let whole = size.next_multiple_of(self.block_bytes);
             rustix::fs::fallocate(&file, punch, 0, whole)?;
             let at =
@@ -123,13 +123,13 @@ impl Drafts {
             is_all_hole(&file)?
         };
         if !settled {
-            // Something stayed of it, which would hide the content after a change.
+            // Data that stayed would hide the content after a change.
             self.part_with(key, &path, xattr)?;
         }
         Ok(Settled::Wholly)
     }
 
-    /// Puts an empty file with the same attributes in the place of one whose inode is a pack's.
+    /// Replaces a file whose inode belongs to a pack by an empty one with the same attributes.
     fn part_with(&self, key: &ArtifactPath, path: &Path, xattr: ContentXattr) -> Result<()> {
         let stat = self.stat(path)?;
         let part = self.work_path();
@@ -140,7 +140,7 @@ impl Drafts {
         rustix::fs::ftruncate(&file, xattr.visible_bytes)?;
         self.dress(&part, &stat)?;
         let _names = self.names.moving(key);
-        // Its inode's number is no other file's before the node has the new one.
+        // The open descriptor keeps the inode number from reuse until the node has the new one.
         let _before = self.open_upper(path, OFlags::PATH)?;
         self.upper.rename(&part, path)?;
         let upper = self.stat(path)?.st_ino;
@@ -154,10 +154,10 @@ impl Drafts {
         Ok(())
     }
 
-    /// The directory at `path` is `tree` now; `clean` when so is everything below it on the host.
+    /// Rebases the directory at `path`, which is `tree` now; `clean` if so is everything below it.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn rebase_directory(
         &self,
         key: &ArtifactPath,
@@ -174,7 +174,7 @@ impl Drafts {
             xattr.set(&full)?;
             self.lock_nodes().set_xattr_of_upper(upper, Some(xattr));
         }
-        // What was removed is not in the tree any more: nothing has to cover it.
+        // The removed names are not in the new tree, so their whiteouts can go.
         let listed = self.open_upper(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let listed = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&listed));
         for entry in fs::read_dir(listed).map_err(|e| super::io::errno(&e))? {
@@ -190,13 +190,13 @@ impl Drafts {
         Ok(())
     }
 
-    /// Makes everything so far durable that the next write of a record does not: ext4 and xfs write
-    /// their journals in order, so what was done before an fsync is durable with it.
+    /// Makes all changes so far durable, unless the next write of a record does. It does on ext4
+    /// and xfs: their journals are written in order, so an fsync covers earlier changes.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Any error of the upper file system.
     pub fn rebase_durably(&self) -> Result<()> {
-        /// statfs(2).
+        /// The file system types of ext4 and xfs (statfs(2)).
         const IN_ORDER: [i64; 2] = [0xEF53, 0x5846_5342];
         let root = self.open_upper(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         if IN_ORDER.contains(&(rustix::fs::fstatfs(&root)?.f_type as i64)) {
@@ -205,10 +205,10 @@ impl Drafts {
         rustix::fs::syncfs(&root)
     }
 
-    /// Gives a file of a draft, whose bytes are also a pack's, bytes of its own.
+    /// Copies a file of a draft that shares its inode with a pack, so that it has its own bytes.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn unshare(&self, key: &ArtifactPath, path: &Path) -> Result<()> {
         let path = self.in_draft(key, path);
         let full = self.upper.placed(&path)?;
@@ -234,10 +234,10 @@ impl Drafts {
     }
 }
 
-/// Whether somebody else has a file open or mapped. The kernel lets go of one a moment after it has told
-/// of its close.
+/// Returns whether a file is open or mapped elsewhere. The kernel releases a file shortly after it
+/// has reported its close.
 fn is_used(file: &File) -> bool {
-    /// More than that moment lasts.
+    /// Longer than that release takes.
     const WAIT: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + WAIT;
     while is_used_elsewhere(file) {
@@ -249,10 +249,10 @@ fn is_used(file: &File) -> bool {
     false
 }
 
-/// Makes a file that was a user's the repository's own.
+/// Gives a file of a user to the repository: sets owner and mode, and removes `user.` attributes.
 ///
 /// # Errors
-/// What the host says.
+/// Any error of the upper file system.
 pub fn give_to_store(path: &Path) -> std::io::Result<()> {
     let meta = fs::metadata(path)?;
     let mine = rustix::process::geteuid().as_raw();
@@ -266,7 +266,7 @@ pub fn give_to_store(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The names of a file's `user.` attributes.
+/// Returns the names of a file's `user.` attributes.
 fn xattr_names(path: &Path) -> Result<Vec<String>> {
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::llistxattr(path, &mut names) {

@@ -1,4 +1,4 @@
-//! What is kept about a draft beside its files.
+//! The record of a draft, which lies beside its files.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,44 +8,45 @@ use crate::model::name::{Alias, ArtifactType};
 use crate::model::reference::Reference;
 use crate::model::version::Totals;
 
-/// The shape of `draft.json` that this release writes. Records without a number are of this shape.
+/// The format of `draft.json` that this release writes. Records without a number have it, too.
 pub const RECORD_FORMAT: u32 = 1;
 
-/// `draft.json`.
+/// The content of `draft.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DraftRecord {
-    /// The shape of this record.
+    /// The format of this record.
     pub format: u32,
-    /// The version it was begun from or last committed as.
+    /// The version that the draft was begun from or last committed as.
     pub base: Option<Reference>,
     /// The root tree of that version.
     pub root: Option<Digest>,
-    /// What is in that tree.
+    /// The totals of that tree.
     pub totals: Totals,
-    /// The time that files bear which are only in the base: seconds and nanoseconds since 1970.
+    /// The time of files that are only in the lower tree: seconds and nanoseconds since 1970.
     pub since: (i64, i64),
-    /// Who owns those: user and group.
+    /// The owner of those files: user and group.
     pub owner: Option<(u32, u32)>,
-    /// The lease that pins what the draft stands on.
+    /// The lease that pins the lower trees and content of the draft.
     pub lease: Option<u64>,
-    /// What it pins: root trees of versions, and content that files still stand on.
+    /// The digests it pins: root trees of versions, and content that files are still based on.
     pub sources: Vec<Digest>,
-    /// Files, by path in the draft, that a commit under way may share with a pack.
+    /// Files, by path in the draft, that may share an inode with a pack while a commit is under
+    /// way.
     pub shared: Vec<Vec<u8>>,
-    /// What was said about the next version.
+    /// The properties of the next version.
     pub properties: DraftProperties,
 }
 
-/// What was said about the version that a draft becomes.
+/// The properties of the version that a draft becomes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DraftProperties {
-    /// Its type.
+    /// The type.
     pub artifact_type: Option<ArtifactType>,
-    /// What people say about it.
+    /// The description, written by people.
     pub description: Option<String>,
-    /// What programs say about it.
+    /// The metadata, written by programs.
     pub metadata: Option<Metadata>,
     /// Aliases beside `latest`.
     pub aliases: Vec<Alias>,

@@ -1,4 +1,4 @@
-//! Reading and keeping the records of drafts.
+//! Reads and writes the records of drafts.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,11 +13,11 @@ use crate::model::reference::ArtifactPath;
 const RECORD: &str = "draft.json";
 
 impl Drafts {
-    /// What is kept about a draft. Without a record it stands on nothing.
+    /// Reads the record of a draft. Without a record, a draft has no lower tree.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] for a record of a shape that this release does not know, and for one that
-    /// is missing though the draft stands on a version; what the host says.
+    /// [`Kind::Corrupt`] for a damaged record or a newer format, and if the record is missing
+    /// though the draft has a lower tree. Any error of the upper file system.
     pub fn record(&self, key: &ArtifactPath) -> Result<DraftRecord> {
         let path = self.folder(key).join(RECORD);
         let unread = |what: String| {
@@ -33,9 +33,10 @@ impl Drafts {
                 return match TreeXattr::of(&self.tree_path(key)) {
                     Ok(Some(_)) => Err(unread("is missing".to_owned())),
                     Ok(None) | Err(rustix::io::Errno::NOENT) => Ok(DraftRecord::default()),
-                    Err(e) => {
-                        Err(Error::io(format!("cannot read the mark of draft {key}"), e.into()))
-                    }
+                    Err(e) => Err(Error::io(
+                        format!("cannot read the base xattr of draft {key}"),
+                        e.into(),
+                    )),
                 };
             }
             Err(e) => return Err(Error::io(format!("cannot read {}", path.display()), e)),
@@ -43,17 +44,19 @@ impl Drafts {
         let record: DraftRecord =
             serde_json::from_slice(&text).map_err(|e| unread(format!("cannot be read ({e})")))?;
         if record.format > RECORD_FORMAT {
-            let newer =
-                format!("has format {}, and this release knows {RECORD_FORMAT}", record.format);
+            let newer = format!(
+                "has format {}, and this release reads formats up to {RECORD_FORMAT}",
+                record.format
+            );
             return Err(unread(newer));
         }
         Ok(record)
     }
 
-    /// Keeps it, durably.
+    /// Writes the record of a draft, durably.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Any error of the upper file system.
     pub fn set_record(&self, key: &ArtifactPath, record: &DraftRecord) -> Result<()> {
         let folder = self.folder(key);
         let record = DraftRecord { format: RECORD_FORMAT, ..record.clone() };

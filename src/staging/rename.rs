@@ -15,7 +15,7 @@ impl Drafts {
     /// Moves a name; `flags` are those of renameat2(2).
     ///
     /// # Errors
-    /// What the host says; EXDEV between drafts.
+    /// Any error of the upper file system; EXDEV between drafts.
     pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), flags: RenameFlags) -> Result<()> {
         let drafts = {
             let nodes = self.lock_nodes();
@@ -27,7 +27,7 @@ impl Drafts {
         let _change = self.gates.change(&drafts.0)?;
         self.ensure_upper(from.0)?;
         self.ensure_upper(to.0)?;
-        // Declared before the lock, so dropped after it: blocks are freed while nobody waits.
+        // Declared before the lock, so dropped after it: no caller waits while blocks are freed.
         let _spare;
         let mut left = Vec::new();
         {
@@ -58,7 +58,7 @@ impl Drafts {
         left.iter().try_for_each(|part: &PathBuf| self.sweep_work(part))
     }
 
-    /// What the host has for an entry, brought there if need be.
+    /// Returns the upper attributes of an entry, which is copied up if need be.
     fn on_host(&self, (parent, name): (u64, &OsStr), seen: Seen) -> Result<Stat> {
         match seen {
             Seen::Upper(stat) => Ok(stat),
@@ -83,7 +83,7 @@ impl Drafts {
             return self.upper.rename_with(&old, &new, RenameFlags::EXCHANGE);
         }
         if replaced.is_some_and(|seen| same_inode(seen, moved)) {
-            // Two names of one file: rename(2) does nothing.
+            // Both are names of one file: rename(2) does nothing.
             return Ok(());
         }
         if let Some(seen) = replaced.filter(|seen| seen.is_directory()) {
@@ -100,8 +100,8 @@ impl Drafts {
         let cover = self.lower_has(from.0, from.1)?;
         let over_whiteout = self.stat(&new).is_ok_and(|stat| is_whiteout(&stat));
         if is_directory(moved) && over_whiteout {
-            // A directory cannot be renamed over a device; exchanged with it, it leaves the
-            // whiteout where it was.
+            // A directory cannot be renamed over a device; an exchange leaves the whiteout at the
+            // old name.
             self.upper.rename_with(&old, &new, RenameFlags::EXCHANGE)?;
             if !cover {
                 self.upper.unlink(&old)?;
@@ -112,7 +112,8 @@ impl Drafts {
         self.upper.rename_with(&old, &new, flags)
     }
 
-    /// Clears a directory that shows nothing of the whiteouts in it.
+    /// Replaces a directory that holds only whiteouts by an empty one, and returns the path of the
+    /// old one.
     fn empty_on_host(&self, path: &Path) -> Result<Option<PathBuf>> {
         let part = self.work_path();
         self.upper.mkdir(&part, Mode::from_raw_mode(0o700))?;
@@ -120,7 +121,7 @@ impl Drafts {
         Ok(Some(part))
     }
 
-    /// Brings the nodes after the host.
+    /// Updates the nodes after the rename in the upper.
     fn follow(
         &self,
         from: (u64, &OsStr),

@@ -1,4 +1,4 @@
-//! Restores paths of a draft from the version it stands on.
+//! Restoring paths of a draft from its lower version.
 
 use std::ffi::OsStr;
 
@@ -13,10 +13,11 @@ use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
 
 impl Drafts {
-    /// Puts what stands for `target` at `path`, in place of what the draft has there.
+    /// Replaces the entry at `path` by an upper entry for `target`.
     ///
     /// # Errors
-    /// ENOENT when a directory above it is not there, EBUSY while the draft is being committed.
+    /// ENOENT if a directory above it does not exist, ENOTDIR if one is a file, EINVAL for the
+    /// root. EBUSY while the draft is being committed.
     pub fn restore(&self, key: &ArtifactPath, path: &[EntryName], target: &Target) -> Result<()> {
         let Some((name, above)) = path.split_last() else {
             return Err(Errno::INVAL);
@@ -39,11 +40,7 @@ impl Drafts {
         done
     }
 
-    /// Puts what stands for `target` under a name, in place of what the draft shows there; for
-    /// taking a path back to what it was.
-    ///
-    /// # Errors
-    /// What the host says.
+    /// Replaces the visible entry of a name by an upper entry for `target`.
     fn restore_entry(&self, parent: u64, name: &OsStr, target: &Target) -> Result<()> {
         self.ensure_upper(parent)?;
         let left;

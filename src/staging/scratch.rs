@@ -1,4 +1,4 @@
-//! The scratch directory: which drafts there are.
+//! The scratch directory: creating, listing and removing drafts.
 
 use std::fs;
 use std::io;
@@ -21,15 +21,16 @@ use crate::model::name::ProjectName;
 use crate::model::reference::ArtifactPath;
 
 impl Drafts {
-    /// Whether drafts can stand on versions here: what the host must do for that was tried.
+    /// Returns whether drafts can be based on versions here, as found by a trial when they were
+    /// opened.
     pub fn can_stand(&self) -> bool {
         self.unable.is_none()
     }
 
-    /// Whether there is such a draft.
+    /// Returns whether there is such a draft.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// Any error of the upper file system.
     pub fn exists(&self, key: &ArtifactPath) -> Result<bool> {
         let tree = self.tree_path(key);
         match fs::symlink_metadata(&tree) {
@@ -39,14 +40,14 @@ impl Drafts {
             {
                 Ok(false)
             }
-            Err(e) => Err(Error::io(format!("cannot look at {}", tree.display()), e)),
+            Err(e) => Err(Error::io(format!("cannot stat {}", tree.display()), e)),
         }
     }
 
-    /// Projects that have a folder here.
+    /// Returns the projects that have a folder here, sorted.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// Any error of the upper file system.
     pub fn projects(&self) -> Result<Vec<ProjectName>> {
         let entries = fs::read_dir(&self.root).at("list", &self.root)?;
         let mut projects = Vec::new();
@@ -60,10 +61,10 @@ impl Drafts {
         Ok(projects)
     }
 
-    /// The drafts of a project.
+    /// Returns the drafts of a project, sorted.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// Any error of the upper file system.
     pub fn drafts_of(&self, project: &ProjectName) -> Result<Vec<ArtifactPath>> {
         let folder = self.root.join(project.as_str());
         let entries = match fs::read_dir(&folder) {
@@ -83,20 +84,20 @@ impl Drafts {
         Ok(drafts)
     }
 
-    /// All drafts.
+    /// Returns all drafts.
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// Any error of the upper file system.
     pub fn list(&self) -> Result<Vec<ArtifactPath>> {
         let projects = self.projects()?;
         let drafts = projects.iter().map(|project| self.drafts_of(project));
         Ok(drafts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
-    /// Makes the folder of a project.
+    /// Creates the folder of a project.
     ///
     /// # Errors
-    /// When it cannot be made, or is there.
+    /// EEXIST if it exists, and any error of the upper file system.
     pub fn create_project(&self, project: &ProjectName) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(self.root.join(project.as_str()))
     }
@@ -104,15 +105,16 @@ impl Drafts {
     /// Removes the folder of a project that has no drafts.
     ///
     /// # Errors
-    /// When it is not there or not empty.
+    /// ENOENT if it does not exist, ENOTEMPTY if it is not empty, and any error of the upper file
+    /// system.
     pub fn remove_project(&self, project: &ProjectName) -> io::Result<()> {
         fs::remove_dir(self.root.join(project.as_str()))
     }
 
-    /// Makes an empty draft that belongs to `caller`.
+    /// Creates an empty draft that belongs to `caller`.
     ///
     /// # Errors
-    /// EEXIST when there is one, and what the host says.
+    /// EEXIST if it exists, and any error of the upper file system.
     pub fn create(&self, key: &ArtifactPath, caller: Caller, mode: u32) -> io::Result<()> {
         let folder = self.folder(key);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -124,20 +126,21 @@ impl Drafts {
         fs::set_permissions(&tree, fs::Permissions::from_mode(mode & 0o7777))
     }
 
-    /// Makes a draft that stands on the tree `record.root`: nothing of it is read.
+    /// Creates a draft with the lower tree `record.root`, without reading that.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when there is one, [`Kind::Unsupported`] where the host's file system
-    /// cannot keep it.
+    /// [`Kind::Conflict`] if the draft exists, [`Kind::Unsupported`] if the upper file system
+    /// cannot keep it, [`Kind::Usage`] without a root.
     pub fn begin(&self, key: &ArtifactPath, record: &DraftRecord, mode: u32) -> Result<()> {
         if let Some(why) = &self.unable {
-            let what = format!("drafts in {} cannot stand on versions: {why}", self.root.display());
+            let what =
+                format!("drafts in {} cannot be based on versions: {why}", self.root.display());
             return Err(Error::new(Kind::Unsupported, what).hint(
                 "copy the version into a draft by `cp -r`, or keep the repository on ext4, xfs or btrfs",
             ));
         }
         let Some(tree) = record.root else {
-            return Err(Error::new(Kind::Usage, "a draft that stands on nothing is made empty"));
+            return Err(Error::new(Kind::Usage, "the record of a draft to begin has no root tree"));
         };
         let folder = self.folder(key);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -167,10 +170,10 @@ impl Drafts {
         }
     }
 
-    /// Whether a draft shows nothing.
+    /// Returns whether a draft shows no entry.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn is_empty(&self, key: &ArtifactPath) -> super::Result<bool> {
         let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect();
@@ -178,10 +181,10 @@ impl Drafts {
         self.shows_nothing(&Seen::Upper(stat), &path)
     }
 
-    /// Throws a draft away: out of sight at once, then deleted.
+    /// Discards a draft: it is out of sight at once, then deleted.
     ///
     /// # Errors
-    /// [`Kind::NotFound`], [`Kind::Conflict`] when files of it are open for writing.
+    /// [`Kind::NotFound`] if there is no such draft, and any error of the upper file system.
     pub fn remove(&self, key: &ArtifactPath, frozen: Frozen) -> Result<()> {
         let number = self.trashed.fetch_add(1, Ordering::Relaxed);
         let trashed = self.root.join(TRASH).join(format!("{}-{number}", std::process::id()));
@@ -198,27 +201,27 @@ impl Drafts {
         fs::remove_dir_all(&trashed).at("remove", &trashed)
     }
 
-    /// The draft that a node belongs to.
+    /// Returns the draft of a node.
     ///
     /// # Errors
-    /// ESTALE for a number that is not known.
+    /// ESTALE for an unknown number.
     pub fn draft_of(&self, id: u64) -> super::Result<DraftKey> {
         self.lock_nodes().draft(id)
     }
 
-    /// Whether the draft that a node belongs to may ask for what it stands on.
+    /// Returns whether an operation on the draft of a node may read a lower tree.
     pub fn stands_on_version(&self, id: u64) -> bool {
         self.lock_nodes().has_lower(id)
     }
 
-    /// The draft of which a node is the root.
+    /// Returns the draft whose root the node is.
     pub fn draft_of_root(&self, id: u64) -> Option<ArtifactPath> {
         let nodes = self.lock_nodes();
         let root = nodes.is_root(id);
         root.then(|| nodes.draft(id).ok()).flatten().map(|key| (*key).clone())
     }
 
-    /// The draft stands on another tree, or has another owner: look anew.
+    /// Forgets owner and times of nodes that are only in the lower tree, after these changed.
     pub fn forget_template(&self, key: &ArtifactPath) {
         let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         templates.remove(&Arc::new(key.clone()));

@@ -1,4 +1,4 @@
-//! What a frozen draft has on the host, for whoever makes a version of it.
+//! The upper of a frozen draft, as a commit reads it.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,26 +16,26 @@ use super::lower::Lower;
 use crate::error::{Error, IoContext, Result};
 use crate::model::name::EntryName;
 
-/// What the host has under a name.
+/// An entry of the upper.
 #[derive(Debug)]
 pub enum Upper {
-    /// A name of the tree below that was removed.
+    /// A name of the lower tree that was removed.
     Whiteout,
-    /// A file, and what it stands on.
+    /// A file, and its base xattr.
     File(Option<ContentXattr>),
-    /// A directory, and what it stands on.
+    /// A directory, and its base xattr.
     Directory(Option<TreeXattr>),
-    /// A symlink, and where it points.
+    /// A symlink, and its target.
     Symlink(Box<[u8]>),
-    /// Something that no version holds.
+    /// A special file, which no version can hold.
     Special(&'static str),
 }
 
 impl Upper {
-    /// What is at `path`, with its attributes.
+    /// Reads the entry at `path` and its metadata.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn at(path: &Path) -> Result<(Self, fs::Metadata)> {
         let meta = fs::symlink_metadata(path).at("stat", path)?;
         let kind = meta.file_type();
@@ -60,10 +60,10 @@ impl Upper {
     }
 }
 
-/// The names the host has in a directory of a draft, sorted.
+/// Returns the names in an upper directory of a draft, sorted.
 ///
 /// # Errors
-/// What the host says.
+/// Any error of the upper file system, and a name that no version can hold.
 pub fn upper_entries(directory: &Path) -> Result<Vec<EntryName>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).at("list", directory)? {
@@ -73,20 +73,20 @@ pub fn upper_entries(directory: &Path) -> Result<Vec<EntryName>> {
     Ok(names)
 }
 
-/// A file of a frozen draft that stands on content and has bytes of its own.
+/// A file of a frozen draft with lower content and bytes of its own.
 pub struct DraftFile {
     file: Arc<File>,
-    /// What it stands on.
+    /// The base xattr of the file.
     pub xattr: ContentXattr,
-    /// Its length.
+    /// The length of the file.
     pub size_bytes: u64,
 }
 
 impl DraftFile {
-    /// Opens it.
+    /// Opens the file at `path`.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn open(path: &Path, xattr: ContentXattr) -> Result<Self> {
         let file = File::open(path).at("read", path)?;
         let size_bytes = file.metadata().at("stat", path)?.len();
@@ -94,19 +94,19 @@ impl DraftFile {
         Ok(Self { file: Arc::new(file), xattr, size_bytes })
     }
 
-    /// Fills `buffer` from `offset`; how much was there.
+    /// Fills `buffer` from `offset`, and returns the number of bytes that were there.
     ///
     /// # Errors
-    /// What the host or the base says.
+    /// Any error of the upper file system or of `lower`.
     pub fn read(&self, lower: &dyn Lower, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let xattr = ContentXattr { clean: false, ..self.xattr };
         Ok(read_with_lower(lower, Some(&self.file), &xattr, offset, buffer)?)
     }
 
-    /// Whether the bytes from `offset` to `end` are all the content's.
+    /// Returns whether the bytes from `offset` to `end` are all visible bytes of the lower content.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn is_transparent(&self, offset: u64, end: u64) -> io::Result<bool> {
         if end > self.xattr.visible_bytes {
             return Ok(false);

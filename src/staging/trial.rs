@@ -1,6 +1,6 @@
-//! What a host must do for drafts that stand on versions. It is tried when the drafts are opened, since
-//! what a file system says of itself does not tell it: marks stay, holes are told exactly where they
-//! are, before and after they reach the disk, and names can be covered.
+//! A trial of the upper file system when the drafts are opened. Drafts with a lower tree need
+//! extended attributes that stay, holes that are reported exactly, before and after they reach the
+//! disk, and whiteouts. The type of a file system does not reveal these.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,22 +15,22 @@ use crate::model::digest::Digest;
 use crate::model::object_kind::ObjectKind;
 use crate::model::tree::Content;
 
-/// Longer than a huge page, which tmpfs may use for a single byte.
+/// The size of a hole: longer than a huge page, which tmpfs may use for a single byte.
 const HOLE_BYTES: u64 = 8 << 20;
 
 fn lacks(what: &str) -> io::Error {
     io::Error::other(format!("its file system {what}"))
 }
 
-/// What `step` says, as something the file system lacks.
+/// Turns an error of `step` into what the file system lacks.
 fn needs<T>(what: &str, step: rustix::io::Result<T>) -> io::Result<T> {
     step.map_err(|e| lacks(&format!("{what} ({})", io::Error::from(e))))
 }
 
-/// Tries it in `work`; the error says what is lacking.
+/// Tries the upper file system in the directory `work`; the error names what is lacking.
 ///
 /// # Errors
-/// What the host lacks, or says.
+/// An error for the first feature that it lacks, and any error of the upper file system.
 pub fn try_host(work: &Path, block_bytes: u64) -> io::Result<()> {
     let folder = tempfile::tempdir_in(work)?;
     xattrs(folder.path())?;
@@ -39,7 +39,7 @@ pub fn try_host(work: &Path, block_bytes: u64) -> io::Result<()> {
 }
 
 fn xattrs(folder: &Path) -> io::Result<()> {
-    let lacking = "keeps no extended attributes of users";
+    let lacking = "does not keep user extended attributes";
     let digest = Digest::of(ObjectKind::Chunk, b"");
     needs(lacking, TreeXattr { tree: digest, clean: true }.set(folder))?;
     if needs(lacking, TreeXattr::of(folder))?.is_none() {
@@ -57,7 +57,7 @@ fn xattrs(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The pieces of data that the host tells of a file.
+/// Returns the extents of data that the file system reports for a file.
 fn reported_extents(file: &File) -> io::Result<Vec<(u64, u64)>> {
     let (mut pieces, mut at) = (Vec::new(), 0);
     loop {
@@ -67,7 +67,9 @@ fn reported_extents(file: &File) -> io::Result<Vec<(u64, u64)>> {
                 pieces.push((begin, at));
             }
             Err(Errno::NXIO) => return Ok(pieces),
-            Err(e) => return Err(lacks(&format!("does not tell holes ({})", io::Error::from(e)))),
+            Err(e) => {
+                return Err(lacks(&format!("does not report holes ({})", io::Error::from(e))));
+            }
         }
     }
 }
@@ -79,13 +81,13 @@ fn holes(path: &Path, block: u64) -> io::Result<()> {
     let size = (middle + HOLE_BYTES / 2).next_multiple_of(block) + block / 2;
     file.set_len(size)?;
     let exactly = |wanted: &[(u64, u64)], what: &str| -> io::Result<()> {
-        // What is in memory is told in one way, what is on the disk in another.
+        // Data in memory may be reported in another way than data on the disk.
         for synced in [false, true] {
             if synced {
                 file.sync_all()?;
             }
             if reported_extents(&file)? != wanted {
-                return Err(lacks(&format!("does not tell {what}")));
+                return Err(lacks(&format!("does not report {what}")));
             }
         }
         Ok(())
@@ -95,11 +97,11 @@ fn holes(path: &Path, block: u64) -> io::Result<()> {
     file.write_all_at(&bytes, middle)?;
     let end = size - size % block;
     file.write_all_at(&bytes[..(size - end) as usize], end)?;
-    exactly(&[(middle, middle + block), (end, size)], "holes around a block that is written")?;
-    // Cut off and made longer, it has no other data than it had.
+    exactly(&[(middle, middle + block), (end, size)], "holes around a written block")?;
+    // After it is truncated and made longer, it has no new data.
     file.set_len(middle + block / 2)?;
     file.set_len(size)?;
-    // (What is left of the divided block may be told in smaller pieces.)
+    // (The rest of the divided block may be reported in smaller pieces.)
     for synced in [false, true] {
         if synced {
             file.sync_all()?;
@@ -107,18 +109,18 @@ fn holes(path: &Path, block: u64) -> io::Result<()> {
         let left = middle + block / 2..=middle + block;
         if !matches!(reported_extents(&file)?[..], [(begin, end)] if begin == middle && left.contains(&end))
         {
-            return Err(lacks("does not tell holes where a file was cut off"));
+            return Err(lacks("does not report holes after a truncation"));
         }
     }
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    needs("makes no holes", fallocate(&file, punch, 0, size.next_multiple_of(block)))?;
-    exactly(&[], "holes that are made")
+    needs("cannot punch holes", fallocate(&file, punch, 0, size.next_multiple_of(block)))?;
+    exactly(&[], "punched holes")
 }
 
 fn whiteouts(folder: &Path) -> io::Result<()> {
     let (from, to) = (folder.join("from"), folder.join("to"));
     fs::write(&from, b"")?;
-    let lacking = "cannot cover removed names";
+    let lacking = "has no whiteouts";
     needs(lacking, renameat_with(CWD, &from, CWD, &to, RenameFlags::WHITEOUT))?;
     needs(lacking, renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE))
 }

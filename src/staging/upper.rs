@@ -1,6 +1,6 @@
-//! The host's files below the scratch directory, by path. No path leaves it: users make symlinks in
-//! drafts, and what was a directory a moment ago may be one now. So the directory of a name is opened
-//! beneath the scratch directory without following any, and the name is used in that.
+//! The upper files below the scratch directory, by path. No path leaves it: users make symlinks in
+//! drafts, and a directory of a moment ago may be one now. So the directory of a name is opened
+//! beneath the scratch directory without following symlinks, and the name is used in that.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub struct UpperDirectory(OwnedFd);
 
 /// A name in an open directory.
 struct Place<'a> {
-    /// `None` for a name in the scratch directory itself.
+    /// The directory of the name; `None` for a name in the scratch directory itself.
     above: Option<OwnedFd>,
     upper: BorrowedFd<'a>,
     name: &'a OsStr,
@@ -31,8 +31,8 @@ impl AsFd for Place<'_> {
     }
 }
 
-/// A path that leads to a name by its open directory, for calls that take no descriptor and do not
-/// follow a symlink in the last place.
+/// A path that leads to a name by its open directory. It is for calls that take no descriptor and
+/// do not follow a symlink in the last place.
 pub struct Placed {
     path: PathBuf,
     _above: Option<OwnedFd>,
@@ -51,19 +51,19 @@ impl UpperDirectory {
     /// Opens the scratch directory.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn open(root: &Path) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         rustix::fs::open(root, flags, Mode::empty()).map(Self)
     }
 
-    /// Opens a directory, of which only its place is used.
+    /// Opens a directory as O_PATH, beneath the scratch directory.
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
-            // Refused by a container's filter of system calls: step by step, then.
+            // A container's filter of system calls refuses it: go step by step.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let mut at = rustix::fs::openat(&self.0, ".", flags, Mode::empty())?;
                 for part in path.components() {
@@ -83,7 +83,7 @@ impl UpperDirectory {
         Ok(Place { above, upper: self.0.as_fd(), name })
     }
 
-    /// A path to use in calls that take no descriptor.
+    /// Returns a path for calls that take no descriptor.
     pub fn placed(&self, path: &Path) -> Result<Placed> {
         let Place { above, upper, name } = self.place(path)?;
         let fd = above.as_ref().map_or(upper.as_raw_fd(), AsRawFd::as_raw_fd);
@@ -95,7 +95,7 @@ impl UpperDirectory {
         rustix::fs::statat(&at, at.name, NOFOLLOW)
     }
 
-    /// Opens what is there; a symlink is not followed.
+    /// Opens a file; a symlink is not followed.
     pub fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
         let at = self.place(path)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! Extended attributes: those of users, and none of our own.
+//! Extended attributes of users. Those of our own prefix stay hidden.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,9 +17,9 @@ use super::upper::Placed;
 /// The longest value, and the longest list of names, of extended attributes (xattr(7)).
 const XATTR_MAX_BYTES: usize = 64 << 10;
 
-/// What has attributes.
+/// A file with extended attributes.
 enum Place {
-    /// By its path; the calls do not follow a symlink there.
+    /// A path; the calls do not follow a symlink in its last place.
     Named(Placed),
     /// An open file without a name.
     Nameless(Arc<File>),
@@ -56,7 +56,7 @@ impl Place {
 }
 
 impl Drafts {
-    /// Where the attributes of a node are; `None` when it is only in the base.
+    /// Returns where the attributes of a node are; `None` if the node is only in the lower tree.
     fn attributes_of(&self, id: u64) -> Result<Option<Place>> {
         let named = {
             let nodes = self.lock_nodes();
@@ -71,10 +71,11 @@ impl Drafts {
         }
     }
 
-    /// The value of a `user.` attribute.
+    /// Returns the value of a `user.` attribute.
     ///
     /// # Errors
-    /// EOPNOTSUPP for other namespaces, ENODATA, and what the host says.
+    /// EOPNOTSUPP for other namespaces, EPERM for our own prefix, ENODATA, and any error of the
+    /// upper file system.
     pub fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
         only_users(name)?;
         let _names = self.shared(id)?;
@@ -88,7 +89,8 @@ impl Drafts {
     /// Sets a `user.` attribute; `flags` are those of setxattr(2).
     ///
     /// # Errors
-    /// EOPNOTSUPP for other namespaces, and what the host says.
+    /// EOPNOTSUPP for other namespaces, EPERM for our own prefix, and any error of the upper file
+    /// system.
     pub fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: u32) -> Result<()> {
         only_users(name)?;
         let _change = self.change(id)?;
@@ -101,10 +103,10 @@ impl Drafts {
         place.set(name, value, flags)
     }
 
-    /// The names of all attributes, each ended by NUL.
+    /// Returns the names of all `user.` attributes but our own, each ended by NUL.
     ///
     /// # Errors
-    /// What the host says.
+    /// Any error of the upper file system.
     pub fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
         let _names = self.shared(id)?;
         let Some(place) = self.attributes_of(id)? else { return Ok(Vec::new()) };
@@ -120,7 +122,8 @@ impl Drafts {
     /// Removes a `user.` attribute.
     ///
     /// # Errors
-    /// EOPNOTSUPP for other namespaces, ENODATA, and what the host says.
+    /// EOPNOTSUPP for other namespaces, EPERM for our own prefix, ENODATA, and any error of the
+    /// upper file system.
     pub fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
         only_users(name)?;
         let _change = self.change(id)?;

@@ -72,7 +72,7 @@ class Programs(Worker):
         if not self.calmly(["draft", "discard", self.artifact]):
             return
         ran = self.world.run(["draft", name], calm=True)
-        if ran.code == UNAVAILABLE and "cannot stand on versions" in ran.err:
+        if ran.code == UNAVAILABLE and "cannot be based on versions" in ran.err:
             self.campaign.count("host on which no draft stands on a version")
             return self.begin_empty()
         if ran.code != 0:

@@ -1,4 +1,4 @@
-//! `.artifact.json` in the root of every version: what the registry says of it.
+//! `.artifact.json` in the root of every version: its entry in the registry.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use crate::model::reference::{Reference, Selector};
 use crate::ops::browse;
 use crate::ops::repository::Repository;
 
-/// Its name. No listing shows it, and no version has a file of its own there.
+/// The name of the description. No listing shows it, and no version has a file of its own there.
 pub use crate::model::version::DESCRIPTION_FILE;
 
 /// The description of a version.
@@ -19,20 +19,21 @@ pub use crate::model::version::DESCRIPTION_FILE;
 pub struct Description {
     /// The version.
     pub version: Arc<VersionNode>,
-    /// What it said last, and since when, in seconds since 1970.
+    /// The last text, and since when it holds, in seconds since 1970.
     last: Mutex<Option<(String, u64)>>,
 }
 
 impl Description {
-    /// That of a version.
+    /// Creates the description of a version.
     pub fn of(version: Arc<VersionNode>) -> Self {
         Self { version, last: Mutex::default() }
     }
 
-    /// What it says now, and the time it bears: a later one whenever it says something else.
+    /// Returns the current text and its time in seconds since 1970, which grows whenever the text
+    /// changes.
     ///
     /// # Errors
-    /// What the registry says.
+    /// Any error of the registry.
     pub fn read(&self, repository: &Repository) -> Result<(String, u64)> {
         let text = self.text(repository)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

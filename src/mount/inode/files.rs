@@ -1,13 +1,13 @@
-//! Inode numbers for the files of versions: 64 bytes for each that the kernel knows.
+//! Inode numbers for the files of versions: 64 bytes for each that the kernel holds.
 //!
 //! ```text
 //! number   bit 62: 0 (drafts have it set)   bits 33–61: generation, from 1   bit 32: 0
 //!          bits 0–31: slot
 //! ```
-//! A file is a path of a version: the same by each of the version's names, and never another file,
-//! also not one with the same bytes. Programs tell files apart by their number, and take two with
-//! one number for two names of one file. A slot is used again, with another generation, so a number
-//! never is.
+//! A file is a path of a version: the same by each of the version's names, and never another file
+//! with the same bytes. Programs distinguish files by their number, and take two with one number
+//! for two names of one file. A slot is used again, with another generation, so a number is never
+//! used twice.
 
 use std::sync::Arc;
 
@@ -20,24 +20,24 @@ use crate::model::reference::ArtifactPath;
 use crate::model::tree::Content;
 
 const GENERATION_SHIFT: u32 = 33;
-/// A slot that reached it is not used again: numbers stay below bit 62.
+/// The highest generation: a slot that reached it is not used again, so numbers stay below bit 62.
 const GENERATION_MAX: u32 = (1 << 29) - 1;
-/// Bytes of a place's identity: no two that are made by chance are equal.
+/// The length of a place's identity: long enough that no two are equal by chance.
 const PLACE_BYTES: usize = 16;
 
-/// A directory of a version, whichever of the version's names led to it.
+/// A directory of a version, by any of the version's names.
 #[derive(Debug)]
 pub struct Place {
-    /// Follows from artifact, number, root tree and path.
+    /// The identity, which follows from artifact, number, root tree and path.
     id: [u8; PLACE_BYTES],
     /// The root tree of the version.
     pub root: Digest,
-    /// The time that what is in the version bears, in seconds since 1970.
+    /// The time of everything in the version, in seconds since 1970.
     pub time_seconds: u64,
 }
 
 impl Place {
-    /// The root directory of a version.
+    /// Returns the root directory of a version.
     pub fn of_version(
         path: &ArtifactPath,
         number: VersionNumber,
@@ -50,7 +50,7 @@ impl Place {
         Self { id: shortened(&hasher), root, time_seconds }
     }
 
-    /// The directory `name` of this one.
+    /// Returns the directory `name` of this one.
     #[must_use]
     pub fn below(&self, name: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -68,9 +68,9 @@ fn shortened(hasher: &blake3::Hasher) -> [u8; PLACE_BYTES] {
 /// A file of a version.
 #[derive(Debug, Clone)]
 pub struct FileNode {
-    /// What is in it.
+    /// The content.
     pub content: Content,
-    /// Whether it may be executed.
+    /// True if the file may be executed.
     pub executable: bool,
     /// The directory it is in.
     pub place: Arc<Place>,
@@ -81,9 +81,10 @@ struct Slot {
     size_bytes: u64,
     /// `None` while the slot is free.
     place: Option<Arc<Place>>,
-    /// Which entry of the directory it is.
+    /// The number of the entry in its directory.
     position: u32,
-    /// Look-ups by the kernel. At the highest number it is not counted any more, and stays.
+    /// The number of look-ups by the kernel. At its highest value it is not counted any more, and
+    /// the slot stays.
     lookups: u32,
     generation: u32,
     kind: ContentKind,
@@ -92,7 +93,7 @@ struct Slot {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ContentKind {
-    /// Nothing, or a chunk.
+    /// No bytes, or a chunk.
     Plain,
     Recipe,
     External,
@@ -108,7 +109,7 @@ impl ContentKind {
     }
 }
 
-/// The files the kernel knows.
+/// The files that the kernel holds.
 #[derive(Default)]
 pub struct FileTable {
     slots: Vec<Slot>,
@@ -144,14 +145,13 @@ impl Slot {
 }
 
 impl FileTable {
-    /// The number of a file that is entry `position` of its directory; the kernel looked it up once
-    /// more.
+    /// Looks up entry `position` of the file's directory, and returns its number.
     ///
     /// # Errors
     /// [`Kind::Unsupported`] beyond 2^32 entries of one directory.
     pub fn look_up(&mut self, file: &FileNode, position: u64) -> Result<u64> {
         let position = u32::try_from(position).map_err(|_| {
-            Error::new(Kind::Unsupported, format!("entry {position} of one directory"))
+            Error::new(Kind::Unsupported, format!("cannot number entry {position} of a directory"))
                 .hint("a directory is mounted up to 4,294,967,296 entries: divide it")
         })?;
         let FileNode { content, executable, place } = file;
@@ -197,14 +197,14 @@ impl FileTable {
         (number(slot, found.generation) == ino && found.lookups > 0).then_some(slot)
     }
 
-    /// The file with this number.
+    /// Returns the file with a number.
     pub fn get(&self, ino: u64) -> Option<FileNode> {
         let slot = &self.slots[self.slot(ino)? as usize];
         let place = Arc::clone(slot.place.as_ref()?);
         Some(FileNode { content: slot.content(), executable: slot.executable, place })
     }
 
-    /// The kernel forgets `lookups` look-ups.
+    /// Subtracts `lookups` look-ups that the kernel forgets.
     pub fn forget(&mut self, ino: u64, lookups: u64) {
         let Some(slot) = self.slot(ino) else { return };
         let found = &mut self.slots[slot as usize];
@@ -238,7 +238,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
 
-    /// Two names of one version, and another version; all files have the same bytes.
+    /// Makes a file of one of two names of a version, or of another version; all have the same
+    /// bytes.
     fn file(number: u8) -> (FileNode, u64) {
         let tree = Digest::of(ObjectKind::Tree, b"");
         let version = VersionNumber(u64::from(number % 2));

@@ -1,4 +1,4 @@
-//! The node behind an inode that is no file's.
+//! The node of an inode that is no file's.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::version::VersionNode;
 use crate::model::digest::Digest;
 use crate::model::name::{ProjectName, RunId};
 
-/// What an inode stands for.
+/// The meaning of an inode.
 #[derive(Debug, Clone)]
 pub enum Node {
     /// The mount itself.
@@ -19,18 +19,18 @@ pub enum Node {
     Run(RunId),
     /// A project, as a run sees it if one is given.
     Project(ProjectName, Option<RunId>),
-    /// The root of a version, by whichever name.
+    /// The root of a version, by any of its names.
     Version(Arc<VersionNode>),
     /// A directory of a version.
     Directory {
-        /// Which.
+        /// Its place in the version.
         place: Arc<Place>,
         /// Its tree.
         tree: Digest,
     },
     /// A symlink of a version.
     Symlink {
-        /// Where it points.
+        /// The target.
         target: Arc<[u8]>,
         /// The version's time.
         time_seconds: u64,

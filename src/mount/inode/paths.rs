@@ -11,11 +11,11 @@ use crate::model::reference::{ArtifactPath, Selector};
 
 /// The root of the mount (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
-/// Numbers of this table have bit 32 set; those of files have it clear.
+/// The bit that is set in numbers of this table and clear in those of files.
 const TABLE_BIT: u64 = 1 << 32;
 const COUNT_SHIFT: u32 = 33;
 
-/// Whether a number is one of this table.
+/// Returns whether a number is one of this table.
 pub const fn is_path(ino: u64) -> bool {
     ino == ROOT || ino & TABLE_BIT != 0
 }
@@ -24,7 +24,8 @@ pub const fn is_path(ino: u64) -> bool {
 struct Key {
     parent: u64,
     name: Box<[u8]>,
-    /// Of a version: an alias that moved is another inode, so that what is open stays what it is.
+    /// The number of a version. An alias that moved gets another inode, so that open directories
+    /// stay what they are.
     number: Option<VersionNumber>,
 }
 
@@ -32,23 +33,23 @@ struct Known {
     node: Node,
     key: Arc<Key>,
     lookups: u64,
-    /// When it was last looked up, in look-ups of the table.
+    /// The number of look-ups of the table up to its last one.
     seen: u64,
 }
 
-/// The inodes the kernel knows.
+/// The inodes that the kernel holds.
 #[derive(Default)]
 pub struct PathTable {
     known: HashMap<u64, Known>,
     by_key: HashMap<Arc<Key>, u64>,
-    /// Those that list runs: they change often, and are few.
+    /// The inodes that list runs: they change often, and are few.
     runs: BTreeSet<u64>,
     counted: u64,
     looked_up: u64,
 }
 
 impl PathTable {
-    /// The number of `node`, found as `name` in `parent`; the kernel looked it up once more.
+    /// Looks up `node` as `name` in `parent`, and returns its number.
     pub fn look_up(&mut self, parent: u64, name: &[u8], node: Node) -> u64 {
         let number = match &node {
             Node::Version(version) => Some(version.number),
@@ -75,7 +76,7 @@ impl PathTable {
         ino
     }
 
-    /// What a number stands for.
+    /// Returns the node of a number.
     pub fn get(&self, ino: u64) -> Option<Node> {
         match ino {
             ROOT => Some(Node::Root),
@@ -83,12 +84,12 @@ impl PathTable {
         }
     }
 
-    /// The directory an inode was found in.
+    /// Returns the directory in which an inode was found.
     pub fn parent(&self, ino: u64) -> u64 {
         self.known.get(&ino).map_or(ROOT, |known| known.key.parent)
     }
 
-    /// The kernel forgets `lookups` look-ups.
+    /// Subtracts `lookups` look-ups that the kernel forgets.
     pub fn forget(&mut self, ino: u64, lookups: u64) {
         let Some(known) = self.known.get_mut(&ino) else {
             return;
@@ -102,18 +103,18 @@ impl PathTable {
         }
     }
 
-    /// The directories that list runs.
+    /// Returns the directories that list runs.
     pub fn run_lists(&self) -> Vec<u64> {
         self.runs.iter().copied().collect()
     }
 
-    /// The directories of a project: as it is, and as runs see it.
+    /// Returns the directories of a project: as it is, and as runs see it.
     pub fn projects(&self, name: &ProjectName) -> Vec<u64> {
         let is_it = |node: &Node| matches!(node, Node::Project(project, _) if project == name);
         self.known.iter().filter(|(_, known)| is_it(&known.node)).map(|(ino, _)| *ino).collect()
     }
 
-    /// What the kernel knows that has to do with an artifact.
+    /// Returns everything of an artifact that the kernel holds.
     pub fn of_artifact(&self, path: &ArtifactPath) -> OfArtifact {
         let mut of = OfArtifact { projects: self.projects(&path.project), ..Default::default() };
         let mut newest: HashMap<(u64, &[u8]), (u64, &VersionNode)> = HashMap::new();
@@ -121,7 +122,7 @@ impl PathTable {
             match &known.node {
                 Node::Version(version) if version.path == *path => {
                     let name = (known.key.parent, &*known.key.name);
-                    // One that the name stood for earlier may still be in use.
+                    // Another version, to which the name led earlier, may still be in use.
                     let last = newest.entry(name).or_insert((known.seen, version));
                     if known.seen > last.0 {
                         *last = (known.seen, version);
@@ -137,7 +138,7 @@ impl PathTable {
             parent,
             name: name.to_vec(),
             selector: match version.used {
-                // What a name stands for in a run is settled.
+                // The version that a name leads to in a run is fixed.
                 Some(_) => Selector::Version(version.number),
                 None => version.selector.clone(),
             },
@@ -146,7 +147,7 @@ impl PathTable {
         of
     }
 
-    /// The artifacts of which the kernel knows a version.
+    /// Returns the artifacts of which the kernel holds a version.
     pub fn artifacts(&self) -> Vec<ArtifactPath> {
         let paths = self.known.values().filter_map(|known| match &known.node {
             Node::Version(version) => Some(version.path.clone()),
@@ -156,7 +157,7 @@ impl PathTable {
     }
 }
 
-/// What the kernel knows that has to do with an artifact.
+/// Everything of an artifact that the kernel holds.
 #[derive(Debug, Default)]
 pub struct OfArtifact {
     /// Directories that list it.
@@ -167,15 +168,15 @@ pub struct OfArtifact {
     pub descriptions: Vec<u64>,
 }
 
-/// A name of a version, as the kernel knows it.
+/// A name of a version, as the kernel holds it.
 #[derive(Debug)]
 pub struct VersionName {
     /// The directory it is in.
     pub parent: u64,
     /// The name.
     pub name: Vec<u8>,
-    /// What decides which version that is.
+    /// The selector that decides which version the name leads to.
     pub selector: Selector,
-    /// The version it stood for when it was last looked up.
+    /// The version that it led to when it was last looked up.
     pub number: VersionNumber,
 }

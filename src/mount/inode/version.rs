@@ -1,4 +1,4 @@
-//! A version as a mount knows it.
+//! Versions in a mount.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,28 +7,28 @@ use super::files::Place;
 use crate::model::name::{Alias, RunId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Selector};
 
-/// Who is to be told that a version is used.
+/// The run that uses a version, and whether that is recorded.
 #[derive(Debug)]
 pub struct RunUse {
     /// The run.
     pub run: RunId,
-    /// The alias the version was found by.
+    /// The alias by which the version was looked up.
     pub alias: Option<Alias>,
-    /// Whether it was told.
+    /// True once the use is recorded.
     pub told: AtomicBool,
 }
 
-/// A version as a mount knows it.
+/// A version in a mount.
 #[derive(Debug)]
 pub struct VersionNode {
     /// The artifact.
     pub path: ArtifactPath,
     /// The number.
     pub number: VersionNumber,
-    /// What it was asked for by.
+    /// The selector by which it was looked up.
     pub selector: Selector,
     /// Its root directory.
     pub place: Arc<Place>,
-    /// The run in whose view it is.
+    /// The run in whose view it is, if any.
     pub used: Option<RunUse>,
 }

@@ -1,8 +1,8 @@
 //! The kernel's requests to a read-only mount.
 //!
-//! Round trips are what costs: `open`, `opendir`, `flush`, `access` and the xattr calls are
-//! answered ENOSYS once and never asked again, listings carry attributes, and what cannot change
-//! is believed for ever.
+//! Round trips are what costs. So `open`, `opendir`, `flush`, `access` and the xattr calls get
+//! ENOSYS, and the kernel never sends them again. Listings carry attributes, and what cannot change
+//! is cached for ever.
 
 use std::ffi::OsStr;
 use std::io;
@@ -29,13 +29,13 @@ use crate::ops::prefetch::{Mode, Prefetcher};
 /// A read-only mount.
 pub struct ReadOnly {
     fs: Arc<ReadFs>,
-    /// What never waits: the mount's own threads use it.
+    /// A reader that never waits, for the mount's own threads.
     non_blocking: Reader,
     workers: Workers,
     prefetcher: Arc<Prefetcher>,
 }
 
-/// What is in a file, of a length that the kernel may ask for.
+/// Reads a file, at most as much as the kernel may request.
 ///
 /// # Errors
 /// As [`ReadFs::read`].
@@ -52,7 +52,8 @@ pub fn read_file(
     Ok(buffer)
 }
 
-/// Fills a listing with attributes; what is in it when reading on has to wait is an answer, too.
+/// Fills a listing with attributes. If the rest would have to be waited for, the lines so far are
+/// the reply.
 fn list_plus(
     fs: &ReadFs,
     reader: &Reader,
@@ -99,7 +100,7 @@ fn list_names(
         let name = OsStr::from_bytes(&line.name);
         let taken = !reply.add(INodeNo(ino), line.next + DOTS, file_type(kind), name);
         any = any || taken;
-        // Without attributes it is no look-up; one that is not taken is taken back by `list`.
+        // A line without attributes is no look-up; `list` undoes that of a line that is not taken.
         if taken {
             fs.forget(ino, 1);
         }
@@ -109,7 +110,7 @@ fn list_names(
 }
 
 impl ReadOnly {
-    /// A mount of `fs`, which fetches by itself what `prefetch` says.
+    /// Creates a mount of `fs`, which prefetches by `prefetch`.
     pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
         let reader = fs.repository().reader.clone();
         let workers = Workers::new(reader.store().is_remote());
@@ -118,7 +119,7 @@ impl ReadOnly {
         Self { fs, non_blocking, workers, prefetcher }
     }
 
-    /// Does `job` at once if nothing has to be waited for, else in a thread that may wait.
+    /// Does `job` at once if it need not wait, else in a thread that may wait.
     fn serve<T: 'static>(
         &self,
         waits: Waits,

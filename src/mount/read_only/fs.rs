@@ -25,27 +25,27 @@ use crate::mount::read_only::listings::Listings;
 use crate::ops::browse;
 use crate::ops::repository::Repository;
 
-/// In the root, not listed: the mount as each run sees it.
+/// The directory with the mount as each run sees it: in the root, not listed.
 pub const RUNS_DIRECTORY: &str = ".runs";
-/// How long the kernel may believe a name that can move. Notifications make it forget earlier;
-/// this bounds what happens when a look-up and a move cross.
+/// The time that the kernel may cache a name that can move. Notifications make it forget earlier;
+/// this bounds the effect of a look-up and a move that cross.
 pub const NAMES_TTL: Duration = Duration::from_secs(1);
 
 /// An entry that was found.
 pub struct Found {
     /// Its attributes, with its number.
     pub attr: Attr,
-    /// How long name and attributes may be believed.
+    /// The time that name and attributes may be cached.
     pub ttl: Duration,
 }
 
 /// One line of a listing.
 pub struct Line {
-    /// Where the next reading begins.
+    /// The position where the next reading begins.
     pub next: u64,
     /// The name.
     pub name: Vec<u8>,
-    /// What it is.
+    /// The entry.
     pub found: Found,
 }
 
@@ -53,7 +53,8 @@ pub struct Line {
 pub struct ReadFs {
     repository: Arc<Repository>,
     owner: Owner,
-    /// True if other users may open files without a request to us: the modes of external files must then be exact.
+    /// True if other users may open files without a request to us: the modes of external files must
+    /// then be exact.
     shared: bool,
     paths: Mutex<PathTable>,
     files: Mutex<FileTable>,
@@ -61,8 +62,8 @@ pub struct ReadFs {
 }
 
 impl ReadFs {
-    /// Creates a view of the versions of `repository`, owned by `uid` and `gid`. Set `shared` if other users may read
-    /// and the kernel sends no request when they open a file.
+    /// Creates a view of the versions of `repository`, owned by `uid` and `gid`. Set `shared` if
+    /// other users may read and the kernel sends no request when they open a file.
     pub fn new(repository: Arc<Repository>, uid: u32, gid: u32, shared: bool) -> Self {
         let created_seconds = repository.settings.created.seconds();
         let owner = Owner { uid, gid, created_seconds, writable: false };
@@ -76,7 +77,7 @@ impl ReadFs {
         self
     }
 
-    /// The repository below.
+    /// Returns the repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
     }
@@ -89,18 +90,18 @@ impl ReadFs {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a number that is no file's stands for.
+    /// Returns the node of a number that is no file's.
     ///
     /// # Errors
-    /// [`Kind::Stale`] for a number the kernel should not know.
+    /// [`Kind::Stale`] for an unknown number.
     pub fn node(&self, ino: u64) -> Result<Node> {
         self.paths().get(ino).ok_or_else(unknown_inode)
     }
 
-    /// The entry `name` of `parent`; `None` when there is none and never will be.
+    /// Looks up `name` in `parent`; `None` if there is no such entry and never will be.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none now, and what the registry or the store says.
+    /// [`Kind::NotFound`] if there is none now, and any error of the registry or the store.
     pub fn lookup(&self, reader: &Reader, parent: u64, name: &OsStr) -> Result<Option<Found>> {
         match self.node(parent)? {
             Node::Root | Node::Run(_) if name == RUNS_DIRECTORY => {
@@ -131,7 +132,7 @@ impl ReadFs {
         self.found(parent, name.as_bytes(), Node::Project(project, run))
     }
 
-    /// The directory of a project, whether or not it has artifacts.
+    /// Looks up the directory of a project, whether or not it has artifacts.
     ///
     /// # Errors
     /// None that a caller could cause.
@@ -155,14 +156,15 @@ impl ReadFs {
         let text = name.to_str().ok_or_else(no_such_name)?;
         let (artifact, selector) = parse_artifact_name(text).map_err(|_| no_such_name())?;
         let path = ArtifactPath { project: project.clone(), artifact };
-        // No version without a colon: what cuts a path at its colon must fail, not read the latest.
+        // A name without a colon is no version: a program that cuts a path at its colon must fail,
+        // not read the latest.
         let selector = selector.ok_or_else(no_such_name)?;
         let reference = Reference { path, selector: selector.clone() };
         let info = browse::version(&self.repository, run.as_ref(), reference)?;
         self.found(parent, name.as_bytes(), version_node(&info, selector, run))
     }
 
-    /// A run enters a version: that it uses it is durable before it sees anything of it.
+    /// Records that a run uses the version it enters, durably, before the run sees anything of it.
     pub(super) fn record_use(&self, version: &VersionNode) -> Result<()> {
         let Some(RunUse { run, alias, told }) = &version.used else { return Ok(()) };
         if told.load(Ordering::Acquire) {
@@ -188,7 +190,7 @@ impl ReadFs {
         entry.map(|(position, entry)| self.entry(parent, place, position, &entry)).transpose()
     }
 
-    /// The inode of entry `position` of a directory of a version; counts as a look-up.
+    /// Looks up entry `position` of a directory of a version.
     pub(super) fn entry(
         &self,
         parent: u64,
@@ -203,7 +205,7 @@ impl ReadFs {
                 let file = FileNode { content, executable, place: Arc::clone(place) };
                 let ino = self.files().look_up(&file, position)?;
                 let attr = self.owner.file(ino, content.size_bytes(), executable, time_seconds);
-                // Who opens it asks for its attributes, which tell who may.
+                // Opening it requests its attributes, which say who may read.
                 let ttl = if self.is_judged(&content) { Duration::ZERO } else { FOR_EVER };
                 return Ok(Found { attr, ttl });
             }
@@ -221,7 +223,7 @@ impl ReadFs {
     pub(super) fn found(&self, parent: u64, name: &[u8], node: Node) -> Result<Found> {
         let ino = self.paths().look_up(parent, name, node.clone());
         let known = match node {
-            // One that is known remembers what it said.
+            // A known description remembers its last text.
             Node::Description(_) => self.node(ino),
             node => Ok(node),
         };
@@ -232,7 +234,7 @@ impl ReadFs {
         found
     }
 
-    /// Attributes of a node, and how long they hold.
+    /// Returns the attributes of a node, and the time that they may be cached.
     fn describe(&self, ino: u64, node: &Node) -> Result<Found> {
         let own = self.owner.created_seconds;
         let (attr, ttl) = match node {
@@ -256,10 +258,10 @@ impl ReadFs {
         Ok(Found { attr, ttl })
     }
 
-    /// The attributes of a number.
+    /// Returns the attributes of an inode.
     ///
     /// # Errors
-    /// [`Kind::Stale`] for a number the kernel should not know.
+    /// [`Kind::Stale`] for an unknown number, and any error of the registry.
     pub fn getattr(&self, ino: u64) -> Result<Found> {
         if is_path(ino) {
             return self.describe(ino, &self.node(ino)?);
@@ -283,15 +285,15 @@ impl ReadFs {
         self.shared && !is_path(ino) && self.file(ino).is_ok_and(|file| file.content.is_external())
     }
 
-    /// The file with a number.
+    /// Returns the file with a number.
     ///
     /// # Errors
-    /// [`Kind::Stale`] for a number the kernel should not know.
+    /// [`Kind::Stale`] for an unknown number.
     pub fn file(&self, ino: u64) -> Result<FileNode> {
         self.files().get(ino).ok_or_else(unknown_inode)
     }
 
-    /// The tree of a version's root directory.
+    /// Returns the root tree of the version whose root directory the inode is.
     pub fn version_tree(&self, ino: u64) -> Option<Digest> {
         match is_path(ino).then(|| self.node(ino)) {
             Some(Ok(Node::Version(version))) => Some(version.place.root),
@@ -299,13 +301,13 @@ impl ReadFs {
         }
     }
 
-    /// The root tree of a version that has the small file with a number.
+    /// Returns the root tree of the version that has the file, if the file is one chunk.
     pub fn tree_of_small_file(&self, ino: u64) -> Option<Digest> {
         let file = if is_path(ino) { None } else { self.file(ino).ok() }?;
         matches!(file.content, Content::Chunk { .. }).then_some(file.place.root)
     }
 
-    /// The kernel forgets.
+    /// Subtracts look-ups of an inode that the kernel forgets.
     pub fn forget(&self, ino: u64, lookups: u64) {
         if is_path(ino) {
             self.paths().forget(ino, lookups);
@@ -314,10 +316,10 @@ impl ReadFs {
         }
     }
 
-    /// Where a symlink points.
+    /// Returns the target of a symlink.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when it is none.
+    /// [`Kind::Usage`] if it is none.
     pub fn readlink(&self, ino: u64) -> Result<Arc<[u8]>> {
         match is_path(ino).then(|| self.node(ino)).transpose()? {
             Some(Node::Symlink { target, .. }) => Ok(target),
@@ -325,10 +327,11 @@ impl ReadFs {
         }
     }
 
-    /// Fills `buffer` from byte `offset` of a file; how much was there.
+    /// Fills `buffer` from byte `offset` of a file, and returns the number of bytes that were
+    /// there.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`], [`Kind::Stale`], and what the store says.
+    /// [`Kind::Corrupt`], [`Kind::Stale`], and any error of the registry or the store.
     pub fn read(&self, reader: &Reader, ino: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if !is_path(ino) {
             let file = self.file(ino)?;
@@ -345,24 +348,24 @@ impl ReadFs {
         Ok(count)
     }
 
-    /// The number of the directory above.
+    /// Returns the directory above an inode.
     pub fn parent(&self, ino: u64) -> u64 {
         self.paths().parent(ino)
     }
 
-    /// The directories of a project that the kernel knows.
+    /// Returns the directories of a project that the kernel holds.
     pub fn projects(&self, name: &ProjectName) -> Vec<u64> {
         self.paths().projects(name)
     }
 
-    /// The directories that the kernel has to list anew when a run begins or ends.
+    /// Returns the directories that the kernel must list again when a run begins or ends.
     pub fn run_lists(&self) -> Vec<u64> {
         self.listings.clear();
         self.paths().run_lists()
     }
 }
 
-/// A version found by `selector`, in the view of a run if one is given.
+/// Makes the node of a version found by `selector`, in the view of a run if one is given.
 pub(super) fn version_node(info: &VersionInfo, selector: Selector, run: Option<RunId>) -> Node {
     let used = run.map(|run| {
         let alias = match &selector {
@@ -397,7 +400,7 @@ fn no_such_name() -> Error {
 }
 
 fn unknown_inode() -> Error {
-    Error::new(Kind::Stale, "an inode that is not known")
+    Error::new(Kind::Stale, "unknown inode")
 }
 
 pub(super) fn not_a_directory() -> Error {

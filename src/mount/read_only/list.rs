@@ -1,4 +1,4 @@
-//! Listing: projects, versions and runs, whose names come and go, and the trees of versions.
+//! Listings of projects, versions and runs, whose names come and go, and of the trees of versions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::mount::read_only::listings::{Named, in_order};
 use crate::ops::browse;
 
 impl ReadFs {
-    /// Calls `each` with the lines of a directory from `position` on, until it says that it is full
-    /// (`false`). Each line that it takes counts as a look-up.
+    /// Calls `each` with the lines of a directory from `position` on, until it returns `false`
+    /// because it is full. Each line that it takes counts as a look-up.
     ///
     /// # Errors
-    /// What the registry or the store says.
+    /// Any error of the registry or the store.
     pub fn list(
         &self,
         reader: &Reader,
@@ -51,10 +51,10 @@ impl ReadFs {
         }
     }
 
-    /// The names in a directory that is no version's. Read from `position` 0 they are those of now.
+    /// Returns the names in a directory that is no version's. From `position` 0 they are read anew.
     ///
     /// # Errors
-    /// What the registry says.
+    /// Any error of the registry.
     pub fn names(&self, ino: u64, position: u64) -> Result<Arc<Vec<Named>>> {
         if let Some(names) = self.listings.get(ino).filter(|_| position > 0) {
             return Ok(names);
@@ -71,10 +71,10 @@ impl ReadFs {
         Ok(names)
     }
 
-    /// Offers one name to `each`; whether it was taken.
+    /// Offers one name to `each`, and returns whether that took it.
     ///
     /// # Errors
-    /// What the registry says.
+    /// Any error of the registry.
     pub fn offer_named(
         &self,
         parent: u64,
@@ -85,7 +85,8 @@ impl ReadFs {
         if let Node::Version(version) = &named.node
             && version.used.is_some()
         {
-            // What a name stands for in a run is settled when it is looked up.
+            // The first look-up in a run decides what the name leads to, so the kernel must send
+            // one.
             found.ttl = Duration::ZERO;
         }
         Ok(self.offer(Line { next: named.position, name: named.name.clone(), found }, each))
@@ -99,13 +100,13 @@ impl ReadFs {
         Ok(nodes.collect())
     }
 
-    /// The runs that go on; the others can be looked up.
+    /// Returns the running runs; the others can be looked up.
     fn run_nodes(&self) -> Result<Vec<(Vec<u8>, Node)>> {
         let runs = browse::running_runs(self.repository())?;
         Ok(runs.into_iter().map(|id| (id.as_str().as_bytes().to_vec(), Node::Run(id))).collect())
     }
 
-    /// Everything that is listed in a project: its versions by number and by alias.
+    /// Returns all names that a project lists: its versions by number and by alias.
     fn project_listing(
         &self,
         project: &ProjectName,
@@ -133,7 +134,8 @@ impl ReadFs {
             for entry in run.entries() {
                 let at = position;
                 position += 1;
-                // Looked up, that name is the description: older releases took files of that name.
+                // A look-up of that name finds the description. Older releases stored files of that
+                // name.
                 if is_root && entry.name.as_bytes() == DESCRIPTION_FILE.as_bytes() {
                     continue;
                 }
@@ -147,7 +149,7 @@ impl ReadFs {
         Ok(())
     }
 
-    /// A line that did not fit was not looked up.
+    /// Offers a line to `each`; undoes its look-up if it does not fit.
     fn offer(&self, line: Line, each: &mut dyn FnMut(Line) -> bool) -> bool {
         let ino = line.found.attr.ino;
         let taken = each(line);

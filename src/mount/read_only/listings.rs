@@ -1,40 +1,40 @@
-//! Names that come and go, in an order that each keeps.
+//! Listings of names that come and go, in a stable order.
 //!
-//! A position among names that come and go is that of a name, not of a place in a list: it follows
-//! from the name alone, so a reader that goes on finds all that was there all the time, whatever
-//! was made or removed meanwhile. In a tree, which never changes, it is the number of the entry.
+//! The position in such a listing is that of a name, not a place in a list: it follows from the
+//! name alone. So a reader finds all names that are there all the time, whatever is created or
+//! removed meanwhile. In a tree, which never changes, the position is the number of the entry.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::mount::inode::node::Node;
 
-/// Listings that are kept for those who read on in them.
+/// The number of listings that are kept for readers that continue.
 const LISTINGS_KEPT: usize = 2;
 
-/// A name and what it stands for.
+/// A name and its node.
 pub struct Named {
-    /// Where it stands in its listing; where the next reading begins, too.
+    /// The position in its listing, and the one where the next reading begins.
     pub position: u64,
     /// The name.
     pub name: Vec<u8>,
-    /// What it stands for.
+    /// The node.
     pub node: Node,
 }
 
-/// Where a name stands in every listing: at least 1, below 2^62.
+/// Returns the position of a name in every listing: at least 1, below 2^62.
 pub fn position(name: &[u8]) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
     (u64::from_le_bytes(first) >> 2).max(1)
 }
 
-/// The names in the order of their positions.
+/// Sorts the names by their positions, and makes these distinct.
 pub(super) fn in_order(names: Vec<(Vec<u8>, Node)>) -> Vec<Named> {
     let named = names.into_iter().map(|(name, node)| (position(&name), name, node));
     let mut sorted: Vec<_> =
         named.map(|(position, name, node)| Named { position, name, node }).collect();
     sorted.sort_unstable_by(|a, b| (a.position, &a.name).cmp(&(b.position, &b.name)));
-    // Two names of one position: one of them would be passed over.
+    // Of two names with one position, a reader would skip one.
     let mut last = 0;
     for named in &mut sorted {
         named.position = named.position.max(last + 1);
@@ -43,7 +43,7 @@ pub(super) fn in_order(names: Vec<(Vec<u8>, Node)>) -> Vec<Named> {
     sorted
 }
 
-/// Listings made lately: reading one of many names takes many requests.
+/// The most recent listings: one of many names takes many requests.
 #[derive(Default)]
 pub struct Listings {
     kept: Mutex<Vec<(u64, Arc<Vec<Named>>)>>,
@@ -65,7 +65,7 @@ impl Listings {
         kept.insert(0, (ino, Arc::clone(names)));
     }
 
-    /// Names have moved.
+    /// Forgets all listings, after names have moved.
     pub fn clear(&self) {
         self.lock().clear();
     }

@@ -1,8 +1,8 @@
-//! What the kernel has to look at anew when names move: only what stands for something else now.
+//! Moved names, which the kernel must look up again: only those that lead elsewhere now.
 //!
-//! Whoever is in a directory whose name is taken from the kernel's memory loses its path, and what
-//! is mounted below it is unmounted, in all mount namespaces. A number stands for its version until
-//! that is deleted, and so does a name in the view of a run; an alias until it is moved.
+//! Invalidating the name of a directory has a cost: processes in it lose their path, and mounts
+//! below it are unmounted, in all mount namespaces. A version's number leads to it until it is
+//! deleted, and so does any name in the view of a run. An alias leads to it until it is moved.
 
 use crate::error::Result;
 use crate::model::reference::ArtifactPath;
@@ -10,22 +10,22 @@ use crate::mount::inode::paths::{OfArtifact, VersionName};
 use crate::mount::read_only::fs::ReadFs;
 use crate::ops::browse;
 
-/// What the kernel has to look at anew.
+/// The directories, names and files that the kernel must look up again.
 #[derive(Debug, Default)]
 pub struct Moved {
     /// Directories whose listing changed.
     pub projects: Vec<u64>,
-    /// Entries that stand for something else, or for nothing.
+    /// Entries that lead elsewhere now, or nowhere.
     pub entries: Vec<(u64, Vec<u8>)>,
     /// Files whose content may have changed.
     pub descriptions: Vec<u64>,
 }
 
 impl ReadFs {
-    /// What a change of an artifact moved.
+    /// Returns what a change of an artifact moved.
     ///
     /// # Errors
-    /// What the registry says.
+    /// Any error of the registry.
     pub fn moved(&self, path: &ArtifactPath) -> Result<Moved> {
         self.listings.clear();
         let OfArtifact { projects, names, descriptions } = self.paths().of_artifact(path);
@@ -37,7 +37,7 @@ impl ReadFs {
         Ok(Moved { projects, entries, descriptions })
     }
 
-    /// The artifacts of which the kernel knows a version.
+    /// Returns the artifacts of which the kernel holds a version.
     pub fn known_artifacts(&self) -> Vec<ArtifactPath> {
         self.paths().artifacts()
     }

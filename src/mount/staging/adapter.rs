@@ -39,7 +39,7 @@ impl Filesystem for Staging {
         configure(config, wanted);
         if self.backings.is_wanted() {
             configure(config, InitFlags::FUSE_PASSTHROUGH);
-            // One file system below ours. Without the capability it is not used.
+            // There is one file system below ours. Without the capability the value has no effect.
             let _ = config.set_max_stack_depth(1);
         }
         Ok(())
@@ -168,7 +168,7 @@ impl Filesystem for Staging {
                 empty(it.fs.drafts().unlink(parent.0, &name, true), reply);
             });
         }
-        // It waits for files to be closed, of which the mount's own threads hear.
+        // Its freeze waits for files to be closed, and the mount's own threads serve the closes.
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
         on_own_thread(reply, move |reply| empty(fs.rmdir(parent.0, &name), reply));
     }
@@ -309,7 +309,7 @@ impl Filesystem for Staging {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Nothing is held back; ENOSYS spares the kernel asking again.
+        // Nothing is held back; after ENOSYS the kernel sends no flush again.
         reply.error(Errno::ENOSYS);
     }
 
@@ -338,7 +338,7 @@ impl Filesystem for Staging {
         if !is_draft(ino.0) {
             return reply.ok();
         }
-        // A disk may take its time.
+        // An fsync may take long.
         self.serve_elsewhere(Waits::Disk, move |it| {
             empty(it.fs.drafts().fsync(fh.0, datasync), reply);
         });
@@ -467,7 +467,7 @@ impl Filesystem for Staging {
     ) {
         let Some(to) = seek(offset, whence) else { return reply.error(Errno::EINVAL) };
         if !is_draft(ino.0) {
-            // The kernel then takes the whole file for data.
+            // ENOSYS makes the kernel take the whole file for data.
             return reply.error(Errno::ENOSYS);
         }
         match self.fs.drafts().seek(fh.0, to) {

@@ -1,8 +1,8 @@
 //! Passthrough: files of drafts that the kernel reads and writes by itself.
 //!
-//! Only what is wholly on the host can be passed through. While a file is open one way, the kernel
-//! refuses to open it the other way (EIO), so the first to open it decides for all; and all use one
-//! backing. Who decides knows of a close later than the kernel, never earlier.
+//! Only a file whose bytes are all in the upper can be passed through. While a file is open one
+//! way, the kernel refuses to open it the other way (EIO). So the first open decides for all, and
+//! all use one backing. This table notices a close later than the kernel, never earlier.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::BackingId;
 
-/// Set in the handles of files of versions; the other bits are the thread that opened it.
+/// The bit that is set in handles of files of versions; the low bits are the thread that opened it.
 const VERSION_BIT: u64 = 1 << 63;
 
 enum Use {
@@ -24,34 +24,34 @@ struct Inner {
     used: HashMap<u64, Use>,
     /// The node of each handle.
     nodes: HashMap<u64, u64>,
-    /// Nodes that the kernel wrote by itself: what it has in its cache of them may be old.
+    /// The nodes that the kernel wrote by itself: its cached pages of them may be old.
     passed: HashSet<u64>,
-    /// Threads that have files of versions open, and how many.
+    /// The number of open files of versions, by thread.
     readers: HashMap<u32, usize>,
     refused: bool,
 }
 
-/// Which files are passed through.
+/// The files that are passed through, and those that are not.
 pub struct Backings {
     wanted: bool,
     inner: Mutex<Inner>,
 }
 
-/// How a file is opened.
+/// The way in which a file is opened.
 pub enum Way {
-    /// The kernel asks us; `true` when what it has in its cache is still good.
+    /// With requests to us; `true` if the kernel's cached pages are still valid.
     Cached(bool),
-    /// The kernel uses this.
+    /// By the kernel itself, with this backing.
     Through(Arc<BackingId>),
 }
 
 impl Backings {
-    /// Nothing is passed through unless it is `wanted`.
+    /// Creates an empty table; passes nothing through unless `wanted`.
     pub fn new(wanted: bool) -> Self {
         Self { wanted, inner: Mutex::default() }
     }
 
-    /// Whether passing through is wanted.
+    /// Returns whether passing through is wanted.
     pub fn is_wanted(&self) -> bool {
         self.wanted
     }
@@ -60,8 +60,8 @@ impl Backings {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How `handle` of `node` is opened by thread `reader`; `plain` is the host's file if that is
-    /// all there is.
+    /// Decides how `handle` of `node` is opened by thread `reader`; `plain` is the upper file if
+    /// that holds all bytes.
     pub fn open(
         &self,
         node: u64,
@@ -87,8 +87,8 @@ impl Backings {
             }
             None => {}
         }
-        // Who has a file of a version open is about to copy it: that needs no bytes, unless the
-        // kernel writes them by itself.
+        // A thread that has a file of a version open is about to copy it. That needs no bytes,
+        // unless the kernel writes them by itself.
         let copies = inner.readers.contains_key(&reader);
         if let (Some(file), false, false) = (plain, inner.refused, copies) {
             match back(file) {
@@ -108,14 +108,14 @@ impl Backings {
         Way::Cached(fresh)
     }
 
-    /// Whether a handle is passed through.
+    /// Returns whether a handle is passed through.
     pub fn is_through(&self, handle: u64) -> bool {
         let inner = self.lock();
         let used = inner.nodes.get(&handle).and_then(|node| inner.used.get(node));
         matches!(used, Some(Use::Through(..)))
     }
 
-    /// A handle was closed.
+    /// Forgets a handle that was closed.
     pub fn close(&self, handle: u64) {
         if !self.wanted {
             return;
@@ -144,14 +144,14 @@ impl Backings {
         }
     }
 
-    /// The kernel forgets a node.
+    /// Forgets a node that the kernel forgets.
     pub fn forget(&self, node: u64) {
         if self.wanted {
             self.lock().passed.remove(&node);
         }
     }
 
-    /// A handle for a file of a version, opened by thread `reader`.
+    /// Returns a handle for a file of a version, opened by thread `reader`.
     pub fn version_handle(&self, reader: u32) -> u64 {
         if self.wanted {
             *self.lock().readers.entry(reader).or_default() += 1;

@@ -1,4 +1,4 @@
-//! Requests and answers of a staging mount, between the kernel's shapes and ours.
+//! Requests and replies of a staging mount, between the kernel's types and ours.
 
 use std::time::UNIX_EPOCH;
 
@@ -10,13 +10,13 @@ use super::fs::{DRAFT_TTL, attributes};
 use crate::mount::kernel::{self, GENERATION, host};
 use crate::staging::{Attr, Caller, Result, Time};
 
-/// Who asks.
+/// Returns the process that sends a request.
 pub fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
-/// A time to be set. Those before 1970 come with their nanoseconds counted the wrong way: fuser 0.18
-/// makes `1970 - (-seconds + nanoseconds)` of what the kernel says.
+/// Converts a time to be set. For times before 1970, fuser 0.18 adds the nanoseconds in the wrong
+/// direction: it makes `1970 - (-seconds + nanoseconds)` of the kernel's numbers.
 pub fn time(at: TimeOrNow) -> Time {
     match at {
         TimeOrNow::Now => Time::Now,
@@ -36,7 +36,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
     kernel::file_attr(&attributes(attr))
 }
 
-/// Answers a node that was looked up or made.
+/// Replies with a node that was looked up or created.
 pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
     match done {
         Ok(attr) => reply.entry(&DRAFT_TTL, &file_attr(&attr), GENERATION),
@@ -44,7 +44,7 @@ pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
     }
 }
 
-/// Answers that it is done.
+/// Replies that a request is done.
 pub fn empty(done: Result<()>, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
@@ -52,7 +52,7 @@ pub fn empty(done: Result<()>, reply: ReplyEmpty) {
     }
 }
 
-/// Answers the number of bytes that were written.
+/// Replies with the number of bytes that were written.
 pub fn written(written: Result<usize>, reply: ReplyWrite) {
     match written {
         Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
@@ -60,7 +60,7 @@ pub fn written(written: Result<usize>, reply: ReplyWrite) {
     }
 }
 
-/// Answers a value of which the kernel may only have asked the length.
+/// Replies with a value, or with its length if `size` is 0.
 pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
@@ -70,7 +70,8 @@ pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: Reply
     }
 }
 
-/// Where a look for data or holes begins (lseek(2)); other ways of seeking never reach a file system.
+/// Returns where a search for data or holes begins (lseek(2)); other ways of seeking never reach a
+/// file system.
 pub fn seek(offset: i64, whence: i32) -> Option<SeekFrom> {
     const SEEK_DATA: i32 = 3;
     const SEEK_HOLE: i32 = 4;

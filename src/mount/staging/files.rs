@@ -1,4 +1,4 @@
-//! Opening, making, linking and copying files of a staging mount.
+//! Opening, creating, linking and copying files of a staging mount.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -26,40 +26,42 @@ use crate::staging::{Caller, Opened, SetAttr};
 pub struct Staging {
     /// The file system.
     pub fs: Arc<StagingFs>,
-    /// What the kernel reads and writes by itself.
+    /// The files that the kernel reads and writes by itself.
     pub backings: Arc<Backings>,
-    /// Threads that may wait for a remote store, in which versions are.
+    /// The threads that may wait for a remote store.
     pub workers: Workers,
 }
 
-/// How the kernel is to cache a file that is not passed through.
+/// Returns how the kernel caches a file that is not passed through.
 fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
-    // Who only writes reads nothing of what the kernel would keep: it need not be kept twice. Set-id
-    // bits the kernel takes away only from who writes through its cache.
+    // A handle that only writes reads no cached page, so its data need not be cached. But the
+    // kernel clears set-id bits only for writes through its cache.
     if flags.contains(OFlags::WRONLY) && !set_id {
         return FopenFlags::FOPEN_DIRECT_IO;
     }
-    // Only the kernel changes a draft: what it has cached holds, unless it went by our side.
+    // Only the kernel changes a draft: its cached pages are valid, unless it wrote past them.
     if good { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
 }
 
 impl Staging {
-    /// A staging mount; with `passthrough`, the kernel reads and writes by itself where it can.
+    /// Creates a staging mount; with `passthrough`, the kernel reads and writes by itself where it
+    /// can.
     pub fn new(fs: StagingFs, passthrough: bool) -> Self {
         let workers = Workers::new(fs.reader().store().is_remote());
         Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), workers }
     }
 
-    /// Whether what touches a version has to be waited for: who reads external files may be waited for
-    /// by others.
+    /// Returns whether a request that touches a version may block. Once external files were read,
+    /// it may: another request may wait for one.
     fn waits(&self) -> bool {
         self.workers.are_needed() || self.fs.reader().store().externals().were_read()
     }
 
-    /// Returns the room on the host's disk, and for how many files, in all and free, if the host counts them.
+    /// Returns the free space of the local disk, and for how many files, in all and free, if that
+    /// is known.
     pub fn space(&self) -> (crate::error::Result<Space>, Option<(u64, u64)>) {
         let stat = self.fs.drafts().statfs();
-        // Some hosts make inodes as they are needed, and count none.
+        // Some file systems create inodes on demand, and count none.
         let files = stat.as_ref().ok().filter(|stat| stat.f_files > 0);
         let files = files.map(|stat| (stat.f_files, stat.f_favail));
         let space = stat.map(|stat| Space {
@@ -69,7 +71,7 @@ impl Staging {
         (space.map_err(|e| Error::io("cannot stat drafts", e.into())), files)
     }
 
-    /// Answers a change of a draft's attributes.
+    /// Replies to a change of a draft's attributes.
     pub fn set_attributes(
         &self,
         ino: u64,
@@ -95,7 +97,7 @@ impl Staging {
         });
     }
 
-    /// Whether bytes of an inode, open by a handle, have to be waited for.
+    /// Returns whether reading bytes of an inode, open by a handle, may block.
     pub fn waits_for_bytes(&self, ino: u64, handle: u64) -> bool {
         let waits = |content: &Content| self.waits() || content.is_external();
         match is_draft(ino) {
@@ -104,8 +106,7 @@ impl Staging {
         }
     }
 
-    /// Does `work` with names or attributes of an inode in a thread that may wait, when there is anything to
-    /// wait for.
+    /// Does `work` with names or attributes of an inode, in a thread that may wait if it may block.
     pub fn serve(&self, ino: u64, work: impl FnOnce(&Self) + Send + 'static) {
         match self.waits() {
             true => self.serve_elsewhere(self.apart_from_stores(ino, Waits::Metadata), work),
@@ -113,13 +114,15 @@ impl Staging {
         }
     }
 
-    /// Selects the disk's threads for drafts that stand on no version: they must not queue behind a store.
+    /// Selects the disk's threads for drafts without a lower tree: they must not queue behind a
+    /// store.
     fn apart_from_stores(&self, ino: u64, otherwise: Waits) -> Waits {
         let on_host = is_draft(ino) && !self.fs.drafts().stands_on_version(ino);
         if on_host { Waits::Disk } else { otherwise }
     }
 
-    /// Does `work` with the bytes of an inode, open by a handle, in a thread that may wait if need be.
+    /// Does `work` with the bytes of an inode, open by a handle, in a thread that may wait if it
+    /// may block.
     pub fn serve_bytes(&self, ino: u64, handle: u64, work: impl FnOnce(&Self) + Send + 'static) {
         match self.waits_for_bytes(ino, handle) {
             true => self.serve_elsewhere(Waits::Data, work),
@@ -133,8 +136,8 @@ impl Staging {
         self.workers.run(waits, move || work(&this));
     }
 
-    /// Does what changes a draft, by one of its nodes. While the draft is being committed that waits,
-    /// in a thread of its own: those of the mount go on serving the others.
+    /// Does `work`, which changes the draft of a node. While that is being committed, `work` waits
+    /// in a thread of its own, and the mount's threads go on serving other requests.
     pub fn change<R: Refuse>(
         &self,
         node: u64,
@@ -154,7 +157,7 @@ impl Staging {
         on_own_thread(reply, move |reply| work(&this, reply));
     }
 
-    /// Answers open(2).
+    /// Replies to open(2).
     pub fn open(&self, ino: u64, caller: Caller, flags: OFlags, reply: ReplyOpen) {
         if !is_draft(ino) {
             if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
@@ -181,8 +184,8 @@ impl Staging {
         }
     }
 
-    /// Answers open(2) of a version's file. Rights are checked here, because the kernel serves cached pages to every
-    /// open file.
+    /// Replies to open(2) of a version's file. Rights are checked here, because the kernel serves
+    /// cached pages to every open file.
     fn open_of_version(&self, ino: u64, caller: Caller, reply: ReplyOpen) {
         let opened = move |it: &Self, reply: ReplyOpen| {
             let handle = FileHandle(it.backings.version_handle(caller.pid));
@@ -201,8 +204,9 @@ impl Staging {
         }
     }
 
-    /// Returns the external content that cutting off a file would make the draft's own in part: a commit would
-    /// then store bytes that the caller may not read. An open handle was permitted before.
+    /// Returns the external content that truncating a file would make partly the draft's own. A
+    /// commit would then store bytes that the caller may not read. An open handle was permitted
+    /// before.
     fn external_cut(
         &self,
         ino: u64,
@@ -216,7 +220,8 @@ impl Staging {
         content.filter(Content::is_external)
     }
 
-    /// Whoever opens a file that stands on one of this machine could read it by writing to it, too.
+    /// Checks that a caller may read external content. Opening it for writing needs that, too: it
+    /// would give access to the bytes.
     pub fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
         let Caller { uid, gid, pid } = caller;
         let permitted = self.fs.reader().permit(content, &Requester { uid, gid, pid });
@@ -241,7 +246,7 @@ impl Staging {
         }
     }
 
-    /// Answers open(2) with O_CREAT.
+    /// Replies to open(2) with O_CREAT.
     pub fn create(
         &self,
         (parent, name): (u64, &OsStr),
@@ -270,13 +275,13 @@ impl Staging {
         }
     }
 
-    /// A handle is closed.
+    /// Closes a handle.
     pub fn release(&self, handle: u64) {
         self.backings.close(handle);
         self.fs.drafts().release(handle);
     }
 
-    /// Answers link(2): from a version, it makes a file that stands on the same content.
+    /// Replies to link(2); for a file of a version, creates a file with the same lower content.
     pub fn link(&self, ino: u64, parent: u64, name: &OsStr, caller: Caller, reply: ReplyEntry) {
         match (is_draft(ino), is_draft(parent)) {
             (true, true) => entry(self.fs.drafts().link(ino, parent, name), reply),
@@ -296,7 +301,7 @@ impl Staging {
         caller: Caller,
     ) -> Result<crate::staging::Attr, Errno> {
         let drafts = self.fs.drafts();
-        // What is not a file of a version (a symlink, `.artifact.json`) has no content to stand on.
+        // An inode that is no file of a version (a symlink, `.artifact.json`) has no content.
         let file = self.fs.read.file(ino).map_err(|_| Errno::EXDEV)?;
         self.pin(drafts.draft_of(parent).map_err(host)?, file.place.root)?;
         let made = drafts.link_content((parent, name), caller, file.content, file.executable);
@@ -311,10 +316,10 @@ impl Staging {
         self.fs.service.pin(&draft, root).map_err(|e| report("copy", &e))
     }
 
-    /// What is in an open file of a draft, or in a file of a version.
+    /// Reads an open file of a draft, or a file of a version.
     ///
     /// # Errors
-    /// Those of the host, of the store, and of the registry.
+    /// Any error of the upper file system, the store and the registry.
     pub fn read_bytes(
         &self,
         ino: u64,
@@ -334,8 +339,8 @@ impl Staging {
         Ok(buffer)
     }
 
-    /// Answers copy_file_range(2): from a version, without reading it; EOPNOTSUPP makes the kernel
-    /// read and write.
+    /// Replies to copy_file_range(2); from a version, without reading it. EOPNOTSUPP makes the
+    /// kernel read and write.
     pub fn copy(
         &self,
         (from, from_handle, from_offset): (u64, u64, u64),
@@ -350,11 +355,11 @@ impl Staging {
                 let through = self.backings.is_through(to_handle);
                 drafts.copy_range(from, to, length, through).map_err(host)
             }
-            // What the kernel writes by itself cannot stand on anything.
+            // A file that the kernel writes by itself cannot have lower content.
             (false, true) if !self.backings.is_through(to_handle) => {
                 let file = self.fs.read.file(from);
                 file.map_err(|_| Errno::EOPNOTSUPP).and_then(|file| {
-                    // A part of it would be stored by a commit.
+                    // A commit would store the part that is copied.
                     self.permit(&file.content, caller)?;
                     self.pin(drafts.draft_of(to).map_err(host)?, file.place.root)?;
                     let adopted =

@@ -23,9 +23,9 @@ use crate::ops::browse;
 use crate::ops::drafts::{DraftService, WRITERS_WAIT};
 use crate::staging::{Caller, Drafts, NODE_BIT};
 
-/// How long the kernel may believe a draft's names and attributes. Only the kernel's own requests
-/// change them, and after those it asks again; a draft that is discarded or committed goes within
-/// this time.
+/// The time that the kernel may cache a draft's names and attributes. Only the kernel's own
+/// requests change them, and after those it requests them again. A draft that is discarded or
+/// committed disappears within this time.
 pub const DRAFT_TTL: Duration = Duration::from_secs(1);
 
 /// The staging file system.
@@ -34,7 +34,7 @@ pub struct StagingFs {
     pub read: Arc<ReadFs>,
     /// The drafts.
     pub service: Arc<DraftService>,
-    /// Whether other users may make drafts.
+    /// True if other users may create drafts.
     pub shared: bool,
 }
 
@@ -48,23 +48,23 @@ pub enum Place {
     Version(ArtifactPath, Selector),
 }
 
-/// Whether a number belongs to a draft.
+/// Returns whether a number belongs to a draft.
 pub const fn is_draft(ino: u64) -> bool {
     ino & NODE_BIT != 0
 }
 
 impl StagingFs {
-    /// What reads versions.
+    /// Returns the reader of versions.
     pub fn reader(&self) -> &Reader {
         &self.read.repository().reader
     }
 
-    /// The drafts.
+    /// Returns the drafts.
     pub fn drafts(&self) -> &Drafts {
         self.service.drafts()
     }
 
-    /// What `name` in the read-only directory `parent` would be.
+    /// Returns what `name` in the read-only directory `parent` would be.
     pub fn resolve(&self, parent: u64, name: &OsStr) -> Result<Place, Errno> {
         let text = name.to_str().ok_or(Errno::INVAL)?;
         match self.read.node(parent).map_err(|e| errno::report("look-up", &e))? {
@@ -81,7 +81,7 @@ impl StagingFs {
         }
     }
 
-    /// The entry `name` of a directory that is no draft's.
+    /// Looks up `name` in a directory that is no draft's.
     pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Option<Found>, Error> {
         match self.resolve(parent, name) {
             Ok(Place::Draft(path)) => self.draft(&path).map(Some),
@@ -100,7 +100,7 @@ impl StagingFs {
         self.drafts().projects().is_ok_and(|projects| projects.contains(project))
     }
 
-    /// The root directory of a draft.
+    /// Looks up the root directory of a draft.
     pub fn draft(&self, path: &ArtifactPath) -> Result<Found, Error> {
         let attr = self
             .drafts()
@@ -109,7 +109,7 @@ impl StagingFs {
         Ok(found(&attr))
     }
 
-    /// Attributes of a directory that is no draft's.
+    /// Returns the attributes of a directory that is no draft's.
     pub fn getattr(&self, ino: u64) -> Result<Found, Error> {
         let found = self.read.getattr(ino)?;
         match self.read.node(ino) {
@@ -118,14 +118,15 @@ impl StagingFs {
         }
     }
 
-    /// The root and projects take new names; with other users about, as /tmp does.
+    /// Sets the mode of the root or a project, which take new names; for other users too, as in
+    /// /tmp.
     fn writable(&self, mut found: Found) -> Found {
         found.attr.perm = if self.shared { 0o1777 } else { 0o755 };
         found
     }
 
-    /// Calls `each` with the lines of a directory that is no draft's: what is there read-only, and
-    /// among it drafts and projects that have nothing else.
+    /// Calls `each` with the lines of a directory that is no draft's. Between those of the
+    /// read-only side come drafts and projects that have nothing else.
     pub fn list(
         &self,
         ino: u64,
@@ -165,7 +166,7 @@ impl StagingFs {
         Ok(())
     }
 
-    /// Drafts of a project, and projects that have drafts.
+    /// Returns the drafts of a project, or the projects that have drafts.
     fn own(&self, ino: u64) -> Result<Vec<(Vec<u8>, Place)>, Error> {
         Ok(match self.read.node(ino)? {
             Node::Root => {
@@ -203,7 +204,7 @@ impl StagingFs {
         Ok(taken)
     }
 
-    /// The kernel forgets.
+    /// Subtracts look-ups of an inode that the kernel forgets.
     pub fn forget(&self, ino: u64, lookups: u64) {
         if is_draft(ino) {
             self.drafts().forget(ino, lookups);
@@ -212,7 +213,7 @@ impl StagingFs {
         }
     }
 
-    /// Makes a project or a draft.
+    /// Creates a project or a draft.
     pub fn mkdir(
         &self,
         parent: u64,
@@ -237,7 +238,7 @@ impl StagingFs {
         }
     }
 
-    /// Removes an empty draft, or a project that has nothing.
+    /// Removes an empty draft, or a project without drafts.
     pub fn rmdir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
         match self.resolve(parent, name)? {
             Place::Project(project) => self.drafts().remove_project(&project).map_err(from_io),
@@ -258,12 +259,12 @@ fn from_io(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
-/// A draft's node as an entry.
+/// Converts a draft's node to an entry.
 pub fn found(attr: &crate::staging::Attr) -> Found {
     Found { attr: attributes(attr), ttl: DRAFT_TTL }
 }
 
-/// A moment of the host.
+/// Converts a time of the upper file system.
 fn moment(seconds: i64, nanoseconds: u64) -> SystemTime {
     let apart = Duration::from_secs(seconds.unsigned_abs());
     let whole = match seconds {
@@ -274,7 +275,7 @@ fn moment(seconds: i64, nanoseconds: u64) -> SystemTime {
     whole.and_then(|at| at.checked_add(nanoseconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// Returns the host's attributes of a draft's node.
+/// Converts the attributes of a draft's node.
 pub fn attributes(attr: &crate::staging::Attr) -> Attr {
     let stat: &Stat = &attr.stat;
     Attr {

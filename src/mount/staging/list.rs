@@ -29,7 +29,7 @@ impl Staging {
         listed.map_err(|e| report("readdir", &e))
     }
 
-    /// Answers readdir.
+    /// Replies to readdir.
     pub fn list(&self, ino: u64, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = if is_draft(ino) {
             self.draft_entries(handle, offset, &mut |line| {
@@ -43,7 +43,8 @@ impl Staging {
                 let Attr { ino, kind, .. } = line.found.attr;
                 let name = OsStr::from_bytes(&line.name);
                 let taken = !reply.add(INodeNo(ino), line.next + DOTS, file_type(kind), name);
-                // Without attributes it is no look-up; the caller takes back one not taken.
+                // A line without attributes is no look-up; `StagingFs::list` undoes that of a line
+                // that is not taken.
                 if taken {
                     self.fs.forget(ino, 1);
                 }
@@ -56,7 +57,7 @@ impl Staging {
         }
     }
 
-    /// Answers readdirplus: with attributes, each of which is a look-up.
+    /// Replies to readdirplus: with attributes, each line a look-up.
     pub fn list_with_attributes(
         &self,
         ino: u64,
@@ -73,7 +74,7 @@ impl Staging {
                 if line.name == "." || line.name == ".." {
                     return add(&dot(line.inode), line.next, &line.name);
                 }
-                // Removed since it was listed.
+                // The entry was removed after it was listed.
                 let Ok(attr) = self.fs.drafts().lookup(ino, &line.name) else {
                     return true;
                 };

@@ -1,9 +1,9 @@
 //! A rename of a draft to a version's name, which commits it.
 //!
-//! While the kernel waits for a rename it holds the locks of the directories, so everybody who looks
-//! into the project waits as well, and nothing can interrupt that. Therefore it is answered within
-//! [`ANSWER_WITHIN`]: a commit that takes longer goes on by itself, and the rename fails with
-//! EINPROGRESS, so nobody takes it for done.
+//! While the kernel waits for a rename, it holds the locks of the directories. So every look-up in
+//! the project waits as well, and nothing can interrupt that. Therefore the reply comes within
+//! [`ANSWER_WITHIN`]. A commit that takes longer goes on, and the rename fails with EINPROGRESS, so
+//! that it does not pass for done.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::mount::workers::on_own_thread;
 use crate::ops::drafts::CommitDraft;
 use crate::ops::runs;
 
-/// How long a rename waits for its commit.
+/// The time that a rename waits for its commit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Answers a rename by process `pid` of one name, in the root or in a project, to another.
+/// Replies to a rename by process `pid` of one name, in the root or in a project, to another.
 pub fn publish(
     fs: &Arc<StagingFs>,
     from: (u64, &OsStr),
@@ -41,7 +41,7 @@ pub fn publish(
         (Err(e), _) | (_, Err(e)) => return reply.error(host(e)),
     };
     let (Place::Draft(draft), Place::Version(path, selector)) = (from, to) else {
-        // `mv` then copies.
+        // EXDEV makes `mv` copy.
         return reply.error(host(Errno::XDEV));
     };
     let Selector::Alias(alias) = selector else {
@@ -50,11 +50,11 @@ pub fn publish(
         return reply.error(host(Errno::PERM));
     };
     let fs = Arc::clone(fs);
-    // No thread that serves requests waits for it.
+    // A thread of its own: no thread that serves requests waits for a commit.
     on_own_thread(reply, move |reply| empty(commit_within(fs, draft, path, alias, pid), reply));
 }
 
-/// Has a draft committed, and waits for that a while.
+/// Commits a draft in a new thread, and waits for that at most [`ANSWER_WITHIN`].
 fn commit_within(
     fs: Arc<StagingFs>,
     draft: ArtifactPath,
@@ -68,7 +68,7 @@ fn commit_within(
         .name("commit".to_owned())
         .spawn(move || commit(&fs, &draft, path, alias, pid, &told));
     if let Err(e) = spawned {
-        tracing::error!("no thread to commit a draft: {e}");
+        tracing::error!("cannot start a thread to commit a draft: {e}");
         return Err(Errno::AGAIN);
     }
     match outcome.recv_timeout(ANSWER_WITHIN) {
@@ -106,12 +106,12 @@ fn commit(
     let outcome = done.map(|_| ()).map_err(|e| {
         fs.service.trouble(format!("draft {draft} was not committed by mv: {e}"));
         match errno::of(e.kind()) {
-            // `mv` would say that a directory cannot be moved into itself.
+            // For EINVAL `mv` would print that a directory cannot be moved into itself.
             Errno::INVAL => Errno::PERM,
             other => other,
         }
     });
-    // Answered already: the kernel still has the draft under its name, which is gone.
+    // The reply was sent already: the kernel still has the draft under its name, which is gone.
     if told.send(outcome).is_err() && outcome.is_ok() {
         tracing::info!("draft {draft} was committed; mv did not wait for it");
         fs.service.no_trouble(&told_of);

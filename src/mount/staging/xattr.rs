@@ -1,5 +1,5 @@
-//! Extended attributes of a staging mount: those of files in drafts, and what is said of drafts and
-//! versions by `user.artifact.*`.
+//! Extended attributes of a staging mount: those of files in drafts, and the properties of drafts
+//! and versions as `user.artifact.*`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,11 +15,11 @@ use crate::mount::inode::paths::is_path;
 use crate::mount::staging::fs::{StagingFs, is_draft};
 use crate::ops::drafts::{DraftPlace, field};
 
-/// The digest of a file of a version.
+/// The field with the digest of a file of a version.
 const DIGEST: &str = "digest";
 
 impl StagingFs {
-    /// The root of a draft or version, if `ino` is one.
+    /// Returns the draft or version whose root `ino` is, if any.
     fn control(&self, ino: u64) -> Option<DraftPlace> {
         if is_draft(ino) {
             return self.drafts().draft_of_root(ino).map(DraftPlace::Draft);
@@ -33,14 +33,14 @@ impl StagingFs {
         }
     }
 
-    /// The digest of a file of a version; `None` for what is none.
+    /// Returns the digest of a file of a version; `None` for any other inode.
     fn digest(&self, ino: u64) -> Option<Digest> {
         let file = if is_path(ino) { None } else { self.read.file(ino).ok() };
         let content = file?.content;
         Some(content.digest().unwrap_or_else(|| Digest::of(ObjectKind::Chunk, b"")))
     }
 
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
         if let Some(field) = field(name.as_bytes()) {
             if let Some(place) = self.control(ino) {
@@ -60,7 +60,7 @@ impl StagingFs {
         }
     }
 
-    /// The names of all attributes, each ended by NUL.
+    /// Returns the names of all attributes, each ended by NUL.
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Errno> {
         let mut names = match is_draft(ino) {
             true => self.drafts().listxattr(ino)?,

@@ -246,7 +246,7 @@ fn a_repository_in_the_draft_of_another_has_plain_drafts() {
     inner.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
     let (read, drafts) = inner.mount();
     let refused = inner.run(&["draft", "p/a:v0"]);
-    assert!(refused.err.contains("cannot stand on versions"), "{}", refused.err);
+    assert!(refused.err.contains("cannot be based on versions"), "{}", refused.err);
     fs::create_dir_all(drafts.join("p")).unwrap();
     host("cp", &[Path::new("-r"), &read.join("p/a:v0"), &drafts.join("p/b")]);
     fs::write(drafts.join("p/b/more"), "two").unwrap();
