@@ -1,4 +1,4 @@
-//! Where files are cut: FastCDC (v2020), so that equal pieces of files are equal chunks.
+//! Content-defined chunks: FastCDC (v2020) cuts files so that equal pieces are equal chunks.
 
 use fastcdc::v2020::{Normalization, cut, select_masks};
 use serde::{Deserialize, Serialize};
@@ -8,16 +8,16 @@ use crate::error::{Error, Kind, Result};
 /// The name of the algorithm, as it stands in a repository's settings.
 pub const ALGORITHM: &str = "fastcdc-v2020";
 
-/// Chunk sizes in bytes; written into a repository once, never changed there.
+/// The chunk sizes in bytes, written into a repository once and never changed there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkerSettings {
-    /// [`ALGORITHM`].
+    /// The name of the algorithm: [`ALGORITHM`].
     pub algorithm: String,
-    /// No chunk but a file's last is shorter.
+    /// The minimum; only the last chunk of a file may be shorter.
     pub min_bytes: u32,
-    /// What the boundaries aim at.
+    /// The average at which the boundaries aim.
     pub average_bytes: u32,
-    /// No chunk is longer.
+    /// The maximum.
     pub max_bytes: u32,
 }
 
@@ -32,7 +32,7 @@ impl Default for ChunkerSettings {
     }
 }
 
-/// Finds cuts; a pure function of the bytes from one cut to the next.
+/// A finder of cuts, which depend only on the bytes from one cut to the next.
 #[derive(Debug, Clone)]
 pub struct Cutter {
     settings: ChunkerSettings,
@@ -41,10 +41,10 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// A cutter with a repository's settings.
+    /// Returns a cutter with a repository's settings.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] for an algorithm or sizes this release does not know.
+    /// [`Kind::Unsupported`] for an algorithm or sizes that this release does not support.
     pub fn new(settings: ChunkerSettings) -> Result<Self> {
         let sizes = [settings.min_bytes, settings.average_bytes, settings.max_bytes];
         let sane = settings.algorithm == ALGORITHM
@@ -61,18 +61,19 @@ impl Cutter {
         Ok(Self { settings, mask_small, mask_large })
     }
 
-    /// The longest chunk in bytes: how far ahead a cut has to look.
+    /// Returns the length of the longest chunk, which is how far ahead a cut has to look.
     pub fn max_bytes(&self) -> usize {
         self.settings.max_bytes as usize
     }
 
-    /// Files of at most this many bytes are one chunk, whatever is in them.
+    /// Returns the length up to which a file is one chunk, whatever is in it.
     pub fn min_bytes(&self) -> usize {
         self.settings.min_bytes as usize
     }
 
-    /// The length of the chunk at the start of `window`, which holds at least [`max_bytes`](Self::max_bytes)
-    /// (Self::max_bytes) bytes or all that is left of the file. 0 for an empty window.
+    /// Returns the length of the chunk at the start of `window`, which is 0 for an empty window.
+    /// The window holds at least [`max_bytes`](Self::max_bytes) bytes or all that is left of the
+    /// file.
     pub fn cut(&self, window: &[u8]) -> usize {
         let (_, length) = cut(
             window,
@@ -122,7 +123,7 @@ mod tests {
     #[test]
     fn an_insertion_moves_only_the_cuts_around_it() {
         let cutter = Cutter::new(ChunkerSettings::default()).unwrap();
-        // How soon cuts meet again depends on the bytes: the same ones each time.
+        // The bytes are the same each time, since they decide how soon the cuts meet again.
         for (seed, at) in (0u64..).zip([0, 1, 70_000, 500_000, 1_234_567, 2_999_999]) {
             let mut data = vec![0u8; 6_000_000];
             blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut data);

@@ -1,4 +1,4 @@
-//! How an object's bytes are stored.
+//! The codecs in which the bytes of objects are stored.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ pub const CODEC_RAW: u8 = 0;
 /// One Zstandard frame (RFC 8878).
 pub const CODEC_ZSTD: u8 = 1;
 
-/// Fast enough to keep up with a disk; higher levels save a few percent more.
+/// The Zstandard level: fast enough to keep up with a disk. Higher levels save a few percent more.
 const LEVEL: i32 = 1;
-/// Compressed bytes are kept when they are at most so many percent of the body.
+/// The maximum length of a compressed body in percent; a longer one is stored raw.
 const WORTH_PERCENT: usize = 90;
 
-/// `body` as it is best stored, and how: compressed where that saves more than a tenth.
+/// Returns the codec for `body` and the bytes to store: compressed if that saves a tenth or more.
 pub fn encode(body: &[u8]) -> (u8, Cow<'_, [u8]>) {
     match zstd::bulk::compress(body, LEVEL) {
         Ok(frame) if frame.len() <= body.len() / 100 * WORTH_PERCENT => {
@@ -27,8 +27,8 @@ pub fn encode(body: &[u8]) -> (u8, Cow<'_, [u8]>) {
 /// Decodes `stored`, which is in codec `codec`, to `body_bytes` bytes.
 ///
 /// # Errors
-/// [`Kind::Unsupported`] for a codec of a newer release, [`Kind::Corrupt`] for bytes that are not in
-/// it.
+/// [`Kind::Unsupported`] for a codec of a newer release, [`Kind::Corrupt`] for bytes that are not
+/// in the codec.
 pub fn decode(codec: u8, stored: Vec<u8>, body_bytes: u32) -> Result<Vec<u8>> {
     match codec {
         CODEC_RAW => Ok(stored),

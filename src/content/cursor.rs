@@ -12,13 +12,13 @@ use crate::model::tree::{Child, Entry, TreeNode};
 pub struct Unread {
     /// The node.
     pub child: Child,
-    /// Whether it is known to hold entries.
+    /// True if it is known to hold entries.
     pub is_leaf: bool,
     /// The first name behind it; `None` at the end of the directory.
     pub behind: Option<EntryName>,
 }
 
-/// What a cursor passes in one step.
+/// The part of a directory that a cursor passes in one step.
 #[derive(Debug)]
 pub enum Step {
     /// A whole node of entries, unread.
@@ -27,11 +27,11 @@ pub enum Step {
     Entry(Entry),
 }
 
-/// A position in one directory. Memory is the nodes on the way from the root.
+/// A position in one directory. It holds only the nodes on the way from the root.
 pub struct Cursor {
-    /// Nodes still to come, the nearest last.
+    /// The nodes still to come, the nearest last.
     ahead: Vec<Unread>,
-    /// The node that was read, and how many of its entries are behind.
+    /// The node that was read, and the number of its entries that were passed.
     leaf: Option<(Arc<TreeNode>, usize)>,
 }
 
@@ -107,8 +107,8 @@ impl Cursor {
         Ok(self.entry())
     }
 
-    /// Passes an entry, or a whole node that ends before `mine`: the next name of another directory, which comes at the
-    /// position or later. Returns `None` at the end.
+    /// Passes an entry, or a whole node that ends before `mine`. That is the next name of another
+    /// directory, which comes at the position or later. Returns `None` at the end.
     ///
     /// # Errors
     /// As [`Reader::tree`].
@@ -118,7 +118,7 @@ impl Cursor {
                 return Ok(Some(Step::Entry(entry)));
             }
             let Some(node) = self.unread() else { return Ok(None) };
-            // The end of this directory says nothing about where a longer one is cut.
+            // The end of this directory is no cut: a longer directory may be cut elsewhere.
             let ends = |behind: &EntryName| mine.is_none_or(|mine| mine >= behind);
             if node.is_leaf && node.behind.as_ref().is_some_and(ends) {
                 return Ok(self.skip().map(Step::Run));

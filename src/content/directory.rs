@@ -1,4 +1,4 @@
-//! Directories: look-up by name, listing from any position, walking; nodes are read as they are
+//! Directories: look-up by name, listing from any position, walking. Nodes are read as they are
 //! needed.
 
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Entry, TreeNode};
 
-/// A run of entries and where it stands in its directory.
+/// A run of entries and its position in its directory.
 pub struct Run {
     node: Arc<TreeNode>,
     first: usize,
-    /// Position in the directory of the first entry.
+    /// The position of the first entry in the directory.
     pub position: u64,
 }
 
 impl Run {
-    /// The entries, at least one.
+    /// Returns the entries, at least one.
     pub fn entries(&self) -> &[Entry] {
         match &*self.node {
             TreeNode::Leaf(entries) => &entries[self.first..],
@@ -27,7 +27,7 @@ impl Run {
     }
 }
 
-/// The entry `name` of directory `root`, reading one node per level.
+/// Returns the entry `name` of directory `root`. It reads one node per level.
 ///
 /// # Errors
 /// As [`Reader::body`].
@@ -35,7 +35,7 @@ pub fn lookup(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<
     Ok(find(reader, root, name)?.map(|(_, entry)| entry))
 }
 
-/// The same, with its position in the directory.
+/// Returns the entry `name` of directory `root`, and its position there.
 ///
 /// # Errors
 /// As [`Reader::body`].
@@ -57,8 +57,8 @@ pub fn find(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<(u
     }
 }
 
-/// The entry at `path` below `root`; `None` when a part of it does not exist. The root itself has
-/// no entry.
+/// Returns the entry at `path` below `root`; `None` if a part of it does not exist. The root itself
+/// has no entry.
 ///
 /// # Errors
 /// As [`Reader::body`].
@@ -79,7 +79,8 @@ pub fn resolve(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<Opti
     Ok(None)
 }
 
-/// The entries of directory `root` from `position` on, up to the end of a node; `None` at the end.
+/// Returns the entries of directory `root` from `position` on, up to the end of a node. Returns
+/// `None` at the end.
 ///
 /// # Errors
 /// As [`Reader::body`].

@@ -1,8 +1,8 @@
 //! BYTES by digest.
 //!
-//! Knows how files are cut, how packs are laid out and where they lie, and how objects are read
-//! and verified. Must not know names, versions or the registry: it asks a [`Locate`] where an
-//! object is. Invariant: no unverified byte leaves this room.
+//! The room holds how files are cut, how packs are laid out and where they lie, and how objects are
+//! read and verified. It imports no names, versions or registry: a [`Locate`] gives it the place of
+//! an object. Invariant: no unverified byte leaves this room.
 
 pub mod cache;
 pub mod chunk;
@@ -21,21 +21,22 @@ use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId};
 
-/// Who knows where objects are.
+/// A source of the places of objects.
 pub trait Locate: Send + Sync {
-    /// Where each of `digests` is, in their order; `None` for one that is not in the repository.
+    /// Returns the place of each of `digests`, in their order; `None` for one that is not in the
+    /// repository.
     ///
     /// # Errors
-    /// When that cannot be found out now; never for an object that does not exist.
+    /// If the places cannot be found out now; never for an object that does not exist.
     fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>>;
 
-    /// The length of a pack in bytes; `None` for one that is not in the repository.
+    /// Returns the length of a pack in bytes; `None` for one that is not in the repository.
     ///
     /// # Errors
-    /// When that cannot be found out now.
+    /// If the length cannot be found out now.
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>>;
 
-    /// Notes that the bytes of an object at this place are not what its digest says, so that they are stored anew when
-    /// somebody brings them.
+    /// Records that the bytes of an object at this place do not match its digest. They are stored
+    /// anew once a writer brings them.
     fn doubt(&self, digest: Digest, extent: Extent);
 }

@@ -1,17 +1,18 @@
-//! The options with which a process reads a store: its cache, its deadlines, and the folders it may read.
+//! The options with which a process reads a store: its cache, its deadlines, and the folders it may
+//! read.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The size of a cache that nobody chose.
+/// The size of a cache if none was chosen.
 pub const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
 
-/// How long operations may take.
+/// The time that operations may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// Listings, look-ups.
+    /// The time for listings and look-ups.
     pub metadata: Duration,
-    /// What is in files.
+    /// The time for the content of files.
     pub data: Duration,
 }
 
@@ -21,18 +22,18 @@ impl Default for Deadlines {
     }
 }
 
-/// How a remote store is read; a local one needs none of it.
+/// The options with which a process reads a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Where what was fetched is kept; `None`: nowhere.
+    /// The folder of the cache; `None` for no cache.
     pub cache: Option<PathBuf>,
-    /// What that may take.
+    /// The bound of the cache.
     pub cache_bytes: u64,
-    /// How long operations may take.
+    /// The time that operations may take.
     pub deadlines: Deadlines,
-    /// Whether more is fetched than is asked for.
+    /// True if more is fetched than a read needs.
     pub reads_ahead: bool,
-    /// The folders of this machine that external files may be in; `None`: all.
+    /// The folders of this machine that external files may be in; `None` for all.
     pub external_folders: Option<Vec<PathBuf>>,
 }
 

@@ -5,23 +5,23 @@
 //! <id>.idx   magic "AFSPKIDX"  format:u32le (1)  pack id:16  count:u64le  entry*  blake3:32
 //! entry      digest:32  offset:u64le  stored bytes:u32le  body bytes:u32le  kind:u8  codec:u8
 //! ```
-//! The last 32 bytes are the BLAKE3 of everything before them. Entries stand in the order of their
-//! offsets. With the indexes alone the registry's object table can be made again.
+//! The last 32 bytes are the BLAKE3 of everything before them. Entries are in the order of their
+//! offsets. The registry's object table can be rebuilt from the indexes alone.
 
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::object::{NewObject, PACK_ID_BYTES, PackId};
 use crate::model::object_kind::ObjectKind;
 
-/// No usual pack is longer: large enough for few requests, small enough to be rewritten when half
-/// of it is dead, and one segment of a cache.
+/// The maximum length of a usual pack. It is large enough for few requests, and small enough to be
+/// rewritten when half of it is dead. One segment of a cache holds it.
 pub const PACK_MAX_BYTES: u64 = 32 << 20;
-/// When a pack is this long it is sealed: one more chunk would still find room.
+/// The length at which a pack is sealed: one more chunk would still fit.
 pub const PACK_TARGET_BYTES: u64 = PACK_MAX_BYTES - (1 << 20);
-/// When the pack of one big file in a remote store is this long, the file goes on in another: what
-/// was interrupted is not all to be done again.
+/// The length at which a big file in a remote store goes on in another pack. So an interrupted put
+/// does not repeat all of it.
 pub const SOLO_REMOTE_BYTES: u64 = 256 << 20;
-/// A file of at least this many bytes gets a pack of its own when its chunks are new.
+/// The minimum bytes of a file that gets a pack of its own, if its chunks are new.
 pub const SOLO_MIN_BYTES: u64 = 8 << 20;
 
 const MAGIC: &[u8; 8] = b"AFSPKIDX";
@@ -32,17 +32,17 @@ const ENTRY_BYTES: usize = DIGEST_BYTES + 8 + 4 + 4 + 1 + 1;
 /// One object of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The object.
+    /// The digest of the object.
     pub digest: Digest,
-    /// First byte within the pack.
+    /// The first byte within the pack.
     pub offset: u64,
-    /// Bytes in the pack.
+    /// The bytes in the pack.
     pub stored_bytes: u32,
-    /// Bytes once decoded.
+    /// The bytes once decoded.
     pub body_bytes: u32,
-    /// What it is.
+    /// The kind of the object.
     pub kind: ObjectKind,
-    /// How it is stored.
+    /// The codec of the bytes in the pack.
     pub codec: u8,
 }
 
@@ -59,7 +59,7 @@ impl From<&NewObject> for IndexEntry {
     }
 }
 
-/// The bytes of the index of pack `id`.
+/// Returns the bytes of the index of pack `id`.
 pub fn encode_index(id: PackId, entries: &[IndexEntry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_BYTES + entries.len() * ENTRY_BYTES + DIGEST_BYTES);
     out.extend_from_slice(MAGIC);
@@ -78,10 +78,10 @@ pub fn encode_index(id: PackId, entries: &[IndexEntry]) -> Vec<u8> {
     out
 }
 
-/// The entries of the index of pack `id`.
+/// Decodes the index of pack `id`.
 ///
 /// # Errors
-/// [`Kind::Corrupt`] when the bytes are not what was written, [`Kind::Unsupported`] for a newer
+/// [`Kind::Corrupt`] if the bytes are not what was written, [`Kind::Unsupported`] for a newer
 /// format.
 pub fn decode_index(id: PackId, bytes: &[u8]) -> Result<Vec<IndexEntry>> {
     let damaged = || Error::new(Kind::Corrupt, format!("the index of pack {id} is damaged"));
@@ -115,7 +115,7 @@ fn decode_entry(bytes: &[u8]) -> Option<IndexEntry> {
     })
 }
 
-/// The key of a pack's object; `extension` is `pack` or `idx`.
+/// Returns the key of a pack's object; `extension` is `pack` or `idx`.
 pub fn pack_key(pack: PackId, extension: &str) -> String {
     let name = pack.to_string();
     format!("packs/{}/{name}.{extension}", &name[..2])

@@ -1,17 +1,17 @@
-//! How two trees differ.
+//! The differences between two trees.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// How a path differs.
+/// The way in which a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Only in the second.
+    /// The path is only in the second tree.
     Added,
-    /// Only in the first.
+    /// The path is only in the first tree.
     Removed,
-    /// In both, and not the same.
+    /// The path is in both, and not the same.
     Changed,
 }
 
@@ -21,17 +21,17 @@ pub struct Difference {
     /// The path, of any bytes.
     #[serde(with = "path_bytes")]
     pub path: PathBuf,
-    /// How.
+    /// The way in which it differs.
     pub change: Change,
-    /// Size in the first, of a file.
+    /// The size of a file in the first tree.
     pub before_bytes: Option<u64>,
-    /// Size in the second, of a file.
+    /// The size of a file in the second tree.
     pub after_bytes: Option<u64>,
-    /// Whether it is a directory (only told of one that is empty).
+    /// True for a directory; only an empty one is reported.
     pub directory: bool,
 }
 
-/// Paths as bytes: not every one is text.
+/// Paths as bytes, since not every path is text.
 mod path_bytes {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::name::NameError;
 use super::object_kind::ObjectKind;
 
-/// Bytes in a digest.
+/// The number of bytes in a digest.
 pub const DIGEST_BYTES: usize = 32;
 
 /// Contexts that keep a chunk from passing for a node (BLAKE3's derive-key mode).
@@ -21,7 +21,7 @@ const TREE_CONTEXT: &str = "artifactfs 2026-11 tree";
 pub struct Digest([u8; DIGEST_BYTES]);
 
 impl Digest {
-    /// The digest of an object of `kind` with this body.
+    /// Returns the digest of an object of `kind` with this body.
     pub fn of(kind: ObjectKind, body: &[u8]) -> Self {
         let context = match kind {
             ObjectKind::Chunk => return Self(*blake3::hash(body).as_bytes()),
@@ -31,17 +31,17 @@ impl Digest {
         Self(*blake3::Hasher::new_derive_key(context).update(body).finalize().as_bytes())
     }
 
-    /// From raw bytes, as they stand in a node or an index.
+    /// Returns the digest of raw bytes, as they are in a node or an index.
     pub const fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The raw bytes.
+    /// Returns the raw bytes.
     pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
         &self.0
     }
 
-    /// The first eight bytes as a number: evenly spread, for tables and boundaries.
+    /// Returns the first eight bytes as a number: evenly spread, for tables and boundaries.
     pub fn spread(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])

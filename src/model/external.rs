@@ -1,4 +1,4 @@
-//! External entries: files that live elsewhere, each described by an object of its own.
+//! External entries: files that are elsewhere, each described by an object of its own.
 //!
 //! ```text
 //! descriptor := format:u8 (1)  size:varint  url:bytes  etag:bytes  version:bytes  modified:bytes
@@ -6,12 +6,13 @@
 //!             | format:u8 (2)  the same  depth:varint
 //! bytes      := length:varint byte*          what is not known is empty
 //! checksum   := the BLAKE3 of all bytes, 32 of them
-//! depth      := how many names of the path are below the folder that was recorded: what no symlink may lead
-//!               out of. Files of this machine have it; those that earlier releases recorded do not
+//! depth      := how many names of the path are below the folder that was recorded, which no
+//!               symlink may leave. Files of this machine have it; those that earlier releases
+//!               recorded do not
 //! ```
 //! A descriptor is stored as a chunk: it points at nothing of the repository. It holds what proves
-//! that the file is still the same and nothing that grants access to it, and it depends on nothing
-//! but the file, so recording the same files again gives the same version.
+//! that the file is still the same, and nothing that grants access to it. It depends only on the
+//! file, so recording the same files again gives the same version.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,14 +29,14 @@ use crate::error::{Error, Kind};
 const FORMAT: u8 = 1;
 /// The format of descriptors with a depth.
 const FORMAT_DEPTH: u8 = 2;
-/// The longest URL in bytes: what servers take, and so that a descriptor stays small.
+/// The maximum length of a URL in bytes: servers take no more, and a descriptor stays small.
 pub const URL_MAX_BYTES: usize = 8 << 10;
-/// How external files are named.
+/// The forms of the URLs of external files.
 const KNOWN: &str =
     "file:///DIR, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH";
-/// Names of parameters that grant access, whole ...
+/// The names of parameters that grant access.
 const SECRET_NAMES: &[&str] = &["sig", "auth", "key", "code", "pass", "jwt"];
-/// ... and in part.
+/// The parts of names of parameters that grant access.
 const SECRET_PARTS: &[&str] = &[
     "signature",
     "token",
@@ -49,12 +50,12 @@ const SECRET_PARTS: &[&str] = &[
     "authorization",
 ];
 
-/// Who has an external file.
+/// The kind of server that has an external file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
     /// The reader's own file system.
     File,
-    /// Amazon S3, and what speaks its protocol.
+    /// Amazon S3, and services that speak its protocol.
     S3,
     /// Google Cloud Storage.
     Google,
@@ -64,10 +65,10 @@ pub enum Scheme {
     Web,
 }
 
-/// Where an external file is: of a known scheme, without anything that grants access.
+/// The place of an external file: of a known scheme, without anything that grants access.
 ///
-/// In `s3://`, `gs://` and `az://` what follows the bucket is the key as it is; the others are URLs
-/// as everywhere, with percent signs.
+/// In `s3://`, `gs://` and `az://` the text after the bucket is the key as it is. The others are
+/// usual URLs, with percent signs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExternalUrl {
     scheme: Scheme,
@@ -75,28 +76,28 @@ pub struct ExternalUrl {
 }
 
 impl ExternalUrl {
-    /// Who has it.
+    /// Returns the kind of server that has the file.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// As it is written.
+    /// Returns the text of the URL.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The URL of a file of this machine; the path is absolute.
+    /// Returns the URL of a file of this machine; the path is absolute.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a path that is not.
+    /// [`Kind::Usage`] for a path that is not absolute.
     pub fn of_path(path: &Path) -> Result<Self, Error> {
         let url = Url::from_file_path(path).map_err(|()| {
-            Error::new(Kind::Usage, format!("{} is no absolute path", path.display()))
+            Error::new(Kind::Usage, format!("{} is not an absolute path", path.display()))
         })?;
         Ok(Self { scheme: Scheme::File, text: url.as_str().into() })
     }
 
-    /// The path of a file of this machine.
+    /// Returns the path of a file of this machine; `None` for other files.
     pub fn path(&self) -> Option<PathBuf> {
         if self.scheme != Scheme::File {
             return None;
@@ -104,7 +105,7 @@ impl ExternalUrl {
         Url::parse(&self.text).ok()?.to_file_path().ok()
     }
 
-    /// Bucket (or container) and key of what is in a cloud.
+    /// Returns the bucket (or container) and the key of a file in a cloud; `None` for other files.
     pub fn bucket_and_key(&self) -> Option<(&str, &str)> {
         match self.scheme {
             Scheme::S3 | Scheme::Google | Scheme::Azure => {
@@ -115,14 +116,14 @@ impl ExternalUrl {
         }
     }
 
-    /// What lies at `path` below it, in a cloud.
+    /// Returns the URL of `path` below this one, in a cloud.
     #[must_use]
     pub fn below(&self, path: &str) -> Self {
         let text = format!("{}/{path}", self.text.trim_end_matches('/'));
         Self { scheme: self.scheme, text: text.into() }
     }
 
-    /// The last part of its path, decoded; empty when there is none.
+    /// Returns the last part of its path, decoded; empty if there is none.
     pub fn last_part(&self) -> Vec<u8> {
         match self.scheme {
             Scheme::File => {
@@ -150,7 +151,7 @@ impl fmt::Display for ExternalUrl {
     }
 }
 
-/// Whether a query (`a=b&c=d`) has a parameter that grants access.
+/// Returns the name of a parameter of a query (`a=b&c=d`) that grants access, if there is one.
 fn grants(query: &str) -> Option<&str> {
     let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
     names.into_iter().find(|name| {
@@ -163,7 +164,7 @@ impl FromStr for ExternalUrl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // What is wrong with it may be a secret in it: the place is told, and no more.
+        // The error must not repeat a secret in the text: it names the place, and no more.
         let place = text.split('?').next().unwrap_or_default();
         let place = match (place.rsplit_once('@'), place.split_once(':')) {
             (Some((_, host)), Some((scheme, _))) => format!("{scheme}://…@{host}"),
@@ -177,14 +178,14 @@ impl FromStr for ExternalUrl {
         if text.len() > URL_MAX_BYTES || text.chars().any(char::is_control) {
             return Err(wrong("is too long or holds control characters"));
         }
-        let (scheme, rest) = text.split_once(':').ok_or_else(|| wrong("is no URL"))?;
+        let (scheme, rest) = text.split_once(':').ok_or_else(|| wrong("is not a URL"))?;
         let (scheme, name) = match scheme.to_ascii_lowercase().as_str() {
             "file" => (Scheme::File, "file"),
             "s3" | "s3a" => (Scheme::S3, "s3"),
             "gs" | "gcs" => (Scheme::Google, "gs"),
             "az" | "azure" => (Scheme::Azure, "az"),
             "http" | "https" => (Scheme::Web, ""),
-            _ => return Err(wrong("is of a scheme that is not known")),
+            _ => return Err(wrong("has an unknown scheme")),
         };
         let secret = |what: &str| {
             wrong(what).hint(
@@ -195,7 +196,7 @@ impl FromStr for ExternalUrl {
             return Err(secret(&format!("holds a credential (\"{name}\")")));
         }
         if matches!(scheme, Scheme::File | Scheme::Web) {
-            let mut url = Url::parse(text).map_err(|e| wrong("is no URL").because(e))?;
+            let mut url = Url::parse(text).map_err(|e| wrong("is not a URL").because(e))?;
             if !url.username().is_empty() || url.password().is_some() {
                 return Err(secret("holds a user's name or password"));
             }
@@ -206,7 +207,7 @@ impl FromStr for ExternalUrl {
             }
             return Ok(Self { scheme, text: url.as_str().into() });
         }
-        let place = rest.strip_prefix("//").ok_or_else(|| wrong("is no URL"))?;
+        let place = rest.strip_prefix("//").ok_or_else(|| wrong("is not a URL"))?;
         let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
         if bucket.contains('@') {
             return Err(secret("holds a user's name or password"));
@@ -223,41 +224,42 @@ impl FromStr for ExternalUrl {
     }
 }
 
-/// An external file, as it was recorded. What is not known is empty.
+/// An external file, as it was recorded. Facts that are not known are empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// Where it is.
+    /// The place.
     pub url: ExternalUrl,
-    /// Its length.
+    /// The length.
     pub size_bytes: u64,
-    /// The tag its server gave it.
+    /// The tag that its server gave it.
     pub etag: String,
-    /// The id of its version, where a server keeps several.
+    /// The id of its version, if the server keeps several.
     pub version: String,
-    /// When it was changed, where that can prove anything: nanoseconds since 1970 of a file, and what a web
-    /// server says that gives no tag.
+    /// The time of the last change, if that proves anything. It is in nanoseconds since 1970 for a
+    /// file, and the text of a web server that gives no tag.
     pub modified: String,
     /// The BLAKE3 of its bytes.
     pub checksum: Option<[u8; DIGEST_BYTES]>,
-    /// How many names of its path are below the folder that was recorded; 0 where that is not known.
+    /// The number of names of its path below the folder that was recorded; 0 if that is not known.
     pub depth: u32,
 }
 
 impl External {
-    /// One of which nothing but place and length is known.
+    /// Returns a file of which only the place and the length are known.
     pub fn unproven(url: ExternalUrl, size_bytes: u64) -> Self {
         let none = String::new;
         let (etag, version, modified) = (none(), none(), none());
         Self { url, size_bytes, etag, version, modified, checksum: None, depth: 0 }
     }
 
-    /// Whether anything but its length can tell it from another. A file of no bytes needs no proof.
+    /// Returns whether anything but its length can tell it from another file. A file of no bytes
+    /// needs no proof.
     pub fn is_proven(&self) -> bool {
         let said = [&self.etag, &self.version, &self.modified];
         self.size_bytes == 0 || self.checksum.is_some() || said.iter().any(|text| !text.is_empty())
     }
 
-    /// The body of the object that describes it.
+    /// Returns the body of the object that describes it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![if self.depth == 0 { FORMAT } else { FORMAT_DEPTH }];
         varint::put(&mut out, self.size_bytes);
@@ -271,7 +273,8 @@ impl External {
         out
     }
 
-    /// The descriptor in a body whose digest was checked; `None` for a format this release does not know.
+    /// Decodes a descriptor from a body whose digest was checked; `None` for a format that this
+    /// release does not support.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
         let format = reader.byte()?;
@@ -294,7 +297,7 @@ impl External {
         reader.is_empty().then_some(found)
     }
 
-    /// The digest of a descriptor's body.
+    /// Returns the digest of a descriptor's body.
     pub fn digest_of(body: &[u8]) -> Digest {
         Digest::of(ObjectKind::Chunk, body)
     }

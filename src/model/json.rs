@@ -1,16 +1,17 @@
-//! JSON as people and Python write it: one rule for whatever comes in.
+//! JSON as people and Python write it: one rule for all input.
 //!
-//! `NaN`, `Infinity` and `-Infinity`, which JSON does not have and Python writes, stand as text, as they do in
-//! runs. An integer that does not fit into 64 bits is refused: it would be kept as another number.
+//! `NaN`, `Infinity` and `-Infinity`, which JSON does not have and Python writes, become text, as
+//! in runs. An integer that does not fit into 64 bits is refused, since it would be kept as another
+//! number.
 
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
-/// How numbers that JSON does not have are written, as W&B does.
+/// The texts for numbers that JSON does not have, as W&B writes them.
 pub const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// A number as JSON; NaN and the infinities as text.
+/// Returns a number as JSON; NaN and the infinities as text.
 pub fn number(value: f64) -> Value {
     match serde_json::Number::from_f64(value) {
         Some(number) => Value::Number(number),
@@ -20,18 +21,18 @@ pub fn number(value: f64) -> Value {
     }
 }
 
-/// Why a text is no value.
+/// The reason why a text is not a value.
 enum Problem {
-    /// This integer cannot be kept.
+    /// An integer that cannot be kept.
     Integer(String),
-    /// It is no JSON.
+    /// A text that is not JSON.
     Syntax(serde_json::Error),
 }
 
-/// A value of its text.
+/// Parses a value.
 ///
 /// # Errors
-/// [`Kind::Usage`] for what is no JSON, and for an integer of more than 64 bits.
+/// [`Kind::Usage`] for a text that is not JSON, and for an integer of more than 64 bits.
 pub fn parse(text: &str) -> Result<Value> {
     read(text).map_err(|problem| match problem {
         Problem::Integer(digits) => too_large(&digits),
@@ -39,7 +40,7 @@ pub fn parse(text: &str) -> Result<Value> {
     })
 }
 
-/// The same for a text that may be something else; `None` when it is no JSON.
+/// Parses a value from a text that may be something else; `None` if it is not JSON.
 ///
 /// # Errors
 /// [`Kind::Usage`] for an integer of more than 64 bits.
@@ -51,8 +52,8 @@ pub fn parse_if_json(text: &str) -> Result<Option<Value>> {
     }
 }
 
-/// A value as it stands behind `KEY=`: JSON if it is some, a number that JSON does not have, or text. An
-/// integer that is too large to be kept as one is kept as text.
+/// Parses the value after `KEY=`: JSON, a number that JSON does not have, or else text. An integer
+/// of more than 64 bits becomes text.
 ///
 /// # Errors
 /// [`Kind::Usage`] for a list or object with such an integer in it.
@@ -61,7 +62,7 @@ pub fn parse_or_text(text: &str) -> Result<Value> {
         Ok(value) => Ok(value),
         Err(Problem::Integer(digits)) if digits != text.trim() => Err(too_large(&digits)),
         Err(Problem::Integer(digits)) => Ok(digits.into()),
-        // A number with zeros before it is rather a name.
+        // A number with leading zeros is more likely a name.
         Err(Problem::Syntax(_)) if is_integer(text) => Ok(text.into()),
         Err(Problem::Syntax(_)) => Ok(text.parse::<f64>().map_or_else(|_| text.into(), number)),
     }
@@ -87,7 +88,7 @@ fn read(text: &str) -> Result<Value, Problem> {
         if NOT_FINITE.contains(&token) && !is_key() {
             plain.extend(["\"", token, "\""]);
         } else if is_integer(token) && !fits(token) {
-            // Only what is JSON otherwise is refused for it.
+            // An integer is refused only in a text that is otherwise JSON.
             large.get_or_insert_with(|| token.to_owned());
             plain.push('0');
         } else {
@@ -99,10 +100,11 @@ fn read(text: &str) -> Result<Value, Problem> {
     large.map_or(Ok(value), |digits| Err(Problem::Integer(digits)))
 }
 
-/// Refuses a number that another parser has read, when it stands in `text` as an integer of more than 64 bits.
+/// Refuses a number that another parser has read, if `text` holds it as an integer of more than 64
+/// bits.
 ///
 /// # Errors
-/// [`Kind::Usage`].
+/// [`Kind::Usage`] for such a number.
 pub fn refuse_large(text: &str, read: f64) -> Result<()> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
     let large = |word: &&str| {
@@ -114,7 +116,8 @@ pub fn refuse_large(text: &str, read: f64) -> Result<()> {
     }
 }
 
-/// How long the string is that a text begins with; all of it when the string does not end.
+/// Returns the length of the string at the start of a text; that of the whole text if the string
+/// does not end.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {

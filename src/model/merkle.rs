@@ -1,60 +1,62 @@
 //! Long sequences as trees of nodes whose boundaries depend on content (prolly trees).
 //!
-//! A sequence of items is cut into runs where the hash of an item says so. Each run is a node; the
-//! nodes' summaries are a sequence again, cut the same way, until one node is left. One item
-//! added to a million changes the node it falls into and the few above it, and nothing else.
+//! A sequence of items is cut into runs after items whose hash marks a boundary. Each run is a
+//! node. The nodes' summaries are a sequence again, cut the same way, until one node is left. One
+//! item added to a million changes the node that it falls into and the few above it, and nothing
+//! else.
 
 use super::digest::Digest;
 use super::object_kind::ObjectKind;
 
-/// Format number at the head of every node.
+/// The format number at the head of every node.
 pub const NODE_FORMAT: u8 = 1;
-/// A run ends after an item when these bits of its hash are zero: 128 items on average.
+/// The bits of an item's hash that are zero at the end of a run: 128 items on average.
 const BOUNDARY_MASK: u64 = 127;
-/// Bits of the hash that one level uses.
+/// The number of bits of the hash that one level uses.
 const BOUNDARY_BITS: u32 = 7;
-/// The longest run: bounds a node at some tens of KiB, and runs of equal items (a file of zeros).
+/// The longest run. It bounds a node at some tens of KiB, also in a run of equal items (a file of
+/// zeros).
 pub const RUN_MAX_ITEMS: usize = 1024;
-/// Levels that have bits of their own; above them the lowest bits are used again.
+/// The number of levels that have bits of their own; above them the lowest bits are used again.
 const LEVELS_WITH_BITS: u32 = 8;
 
-/// Whether a run of `level` ends after an item with this hash.
+/// Returns whether a run of `level` ends after an item with this hash.
 fn ends_run(hash: u64, level: u8) -> bool {
     (hash >> (BOUNDARY_BITS * (u32::from(level) % LEVELS_WITH_BITS))) & BOUNDARY_MASK == 0
 }
 
-/// What a sequence is made of.
+/// An item of a sequence.
 pub trait Item: Sized {
     /// The kind of node that holds a run of these.
     const KIND: ObjectKind;
 
-    /// A hash that stays with the item wherever it stands.
+    /// Returns a hash that stays with the item wherever it is.
     fn spread(&self) -> u64;
 
-    /// The body of the node that holds `run`.
+    /// Returns the body of the node that holds `run`.
     fn encode(level: u8, run: &[Self]) -> Vec<u8>;
 
-    /// The item that stands for that node one level up.
+    /// Returns the item that stands for that node one level up.
     fn summary(run: &[Self], digest: Digest) -> Self;
 
-    /// The objects `run` points at.
+    /// Returns the objects that `run` points at.
     fn children(run: &[Self]) -> Vec<Digest>;
 }
 
 /// A finished node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its name.
+    /// The digest of the body.
     pub digest: Digest,
-    /// What it is.
+    /// The kind of the node.
     pub kind: ObjectKind,
-    /// Its bytes.
+    /// The bytes of the node.
     pub body: Vec<u8>,
-    /// The objects it points at, each once.
+    /// The objects that it points at, each once.
     pub children: Vec<Digest>,
 }
 
-/// Builds the nodes of one sequence from its items in order; memory is a run per level.
+/// A builder of the nodes of one sequence from its items in order. It holds one run per level.
 pub struct Builder<I> {
     levels: Vec<Level<I>>,
 }
@@ -71,14 +73,14 @@ impl<I: Item> Default for Builder<I> {
 }
 
 impl<I: Item> Builder<I> {
-    /// Adds the next item; finished nodes go to `emit`, children before parents.
+    /// Adds the next item. Finished nodes go to `emit`, children before parents.
     pub fn push(&mut self, item: I, emit: &mut impl FnMut(Node)) {
         self.push_at(0, item, emit);
     }
 
-    /// Adds a finished run of the lowest level by its summary; `false` when it cannot stand as it is,
-    /// because a run is open: its items then have to be pushed one by one. The run must have
-    /// ended where an item or its length said so, not where a sequence ended.
+    /// Adds a finished run of the lowest level by its summary. Returns `false` if a run is open:
+    /// its items must then be pushed one by one. The run must have ended at an item that ends runs
+    /// or at its maximum length, not at the end of a sequence.
     pub fn push_run(&mut self, summary: I, emit: &mut impl FnMut(Node)) -> bool {
         let lowest = &mut self.levels[0];
         if !lowest.open.is_empty() {
@@ -116,7 +118,7 @@ impl<I: Item> Builder<I> {
         I::summary(&run, digest)
     }
 
-    /// Ends the sequence; the summary of its root. An empty sequence is one empty node.
+    /// Ends the sequence, and returns the summary of its root. An empty sequence is one empty node.
     pub fn finish(mut self, emit: &mut impl FnMut(Node)) -> I {
         let mut level = 0;
         loop {

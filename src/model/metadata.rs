@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 
-/// The most metadata a version may carry, in bytes of JSON.
+/// The maximum size of a version's metadata, in bytes of JSON.
 pub const METADATA_MAX_BYTES: usize = 1 << 20;
 
 /// Metadata: a JSON object of any depth, at most 1 MiB, kept as compact text.
@@ -23,29 +23,29 @@ impl Default for Metadata {
 }
 
 impl Metadata {
-    /// The object as a value.
+    /// Returns the object as a value.
     pub fn to_object(&self) -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    /// Refuses what no parser made: it came over a socket.
+    /// Refuses metadata that no parser checked, since they came over a socket.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for what is too long or no object.
+    /// [`Kind::Usage`] if the text is too long or not a JSON object.
     pub fn check(&self) -> Result<(), Error> {
         if self.0.len() <= METADATA_MAX_BYTES {
             let object: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_str(&self.0);
             return object
                 .map(drop)
-                .map_err(|e| Error::new(Kind::Usage, "metadata is no JSON object").because(e));
+                .map_err(|e| Error::new(Kind::Usage, "metadata is not a JSON object").because(e));
         }
         Err(too_long(self.0.len()))
     }
 
-    /// From an object; too large a one is refused.
+    /// Returns the metadata of an object.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when its text is longer than [`METADATA_MAX_BYTES`].
+    /// [`Kind::Usage`] if its text is longer than [`METADATA_MAX_BYTES`].
     pub fn from_object(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
         let text = serde_json::Value::Object(object).to_string();
         if text.len() > METADATA_MAX_BYTES {
@@ -71,7 +71,7 @@ impl FromStr for Metadata {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = |found: String| {
-            Error::new(Kind::Usage, format!("metadata is no JSON object: {found}"))
+            Error::new(Kind::Usage, format!("metadata is not a JSON object: {found}"))
                 .hint("write it as {\"key\": value}, or @FILE to read it from a file")
         };
         match super::json::parse(text) {

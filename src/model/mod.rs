@@ -1,7 +1,7 @@
 //! NOUNS: values only.
 //!
-//! Knows names, references, digests, the encoding of trees and recipes, and what is told of a
-//! version. Must not know files, clocks, threads or how anything is stored.
+//! The room holds names, references, digests, the encoding of trees and recipes, and the facts
+//! about versions. It must not know files, clocks, threads or how anything is stored.
 //! Invariant: a value that exists is valid; text becomes a value only through its parser.
 
 pub mod difference;

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 
-/// Longest project, artifact, alias and type name in bytes.
+/// The maximum length of a project, artifact, alias and type name in bytes.
 pub const NAME_MAX_BYTES: usize = 128;
-/// Longest name of a directory entry in bytes (Linux's NAME_MAX).
+/// The maximum length of the name of a directory entry in bytes (Linux's NAME_MAX).
 pub const ENTRY_NAME_MAX_BYTES: usize = 255;
-/// How much of a bad name an error quotes, in bytes.
+/// The bytes of a bad name that an error quotes.
 const QUOTED_BYTES: usize = 60;
 
 /// A name that cannot exist.
@@ -28,7 +28,7 @@ pub struct NameError {
 }
 
 impl NameError {
-    /// `found` is quoted, shortened; `rule` says what a good one looks like.
+    /// Returns an error that quotes `found`, shortened. `rule` describes a good name.
     pub fn new(what: &'static str, found: &[u8], rule: &'static str) -> Self {
         let shown = &found[..found.len().min(QUOTED_BYTES)];
         let dots = if shown.len() < found.len() { "…" } else { "" };
@@ -51,7 +51,7 @@ macro_rules! text_name {
         pub struct $name(String);
 
         impl $name {
-            /// The text as it was parsed.
+            /// Returns the text as it was parsed.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -137,14 +137,14 @@ text_name!(
 );
 
 text_name!(
-    /// What an artifact is: `dataset`, `model`, …
+    /// The type of an artifact: `dataset`, `model`, …
     ArtifactType,
     "artifact type",
     "1 to 128 bytes without / : and control characters",
     |text| !text.chars().any(|c| c.is_control() || "/:".contains(c))
 );
 
-/// Longest id of a run or sweep in bytes.
+/// The maximum length of the id of a run or sweep in bytes.
 const ID_MAX_BYTES: usize = 64;
 
 fn is_id(text: &str) -> bool {
@@ -153,7 +153,7 @@ fn is_id(text: &str) -> bool {
 }
 
 text_name!(
-    /// A run; one id is one run in a repository.
+    /// The id of a run, unique in a repository.
     RunId,
     "run id",
     "1 to 64 of the characters A-Z a-z 0-9 _ -",
@@ -161,7 +161,7 @@ text_name!(
 );
 
 text_name!(
-    /// A sweep.
+    /// The id of a sweep.
     SweepId,
     "sweep id",
     "1 to 64 of the characters A-Z a-z 0-9 _ -",
@@ -169,7 +169,7 @@ text_name!(
 );
 
 text_name!(
-    /// Runs, or writers of one version, that belong together.
+    /// A name shared by runs, or by writers of one version, that belong together.
     GroupName,
     "group name",
     "1 to 128 bytes without / : and control characters",
@@ -177,7 +177,7 @@ text_name!(
 );
 
 impl Alias {
-    /// The alias that every new version gets.
+    /// Returns the alias that every new version gets.
     pub fn latest() -> Self {
         Self("latest".to_owned())
     }
@@ -194,7 +194,7 @@ fn looks_like_a_version(text: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// `v0`, `v1`, …: the number of a version within its artifact; never used twice.
+/// The number of a version within its artifact: `v0`, `v1`, …; it is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VersionNumber(pub u64);
 
@@ -223,12 +223,12 @@ impl FromStr for VersionNumber {
 pub struct EntryName(Box<[u8]>);
 
 impl EntryName {
-    /// The raw bytes.
+    /// Returns the raw bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// As the host's calls want it.
+    /// Returns the name in the form of the system calls.
     pub fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }

@@ -1,4 +1,4 @@
-//! What is said of a version that is to be made.
+//! The properties of a version that is to be made.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,31 +7,31 @@ use super::name::{Alias, ArtifactType, RunId, Tag, VersionNumber};
 use super::properties::Ttl;
 use super::reference::ArtifactPath;
 
-/// What a version is to be called, and what is said about it.
+/// The names and properties of a version that is to be made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewVersion {
     /// The artifact.
     pub path: ArtifactPath,
-    /// Its type; must be the artifact's if that exists. `None`: the artifact's, or `dataset`.
+    /// The type; it must be the artifact's if that exists. `None` for the artifact's, or `dataset`.
     pub artifact_type: Option<ArtifactType>,
-    /// Aliases that move to it, beside `latest`.
+    /// The aliases that move to it, beside `latest`.
     pub aliases: Vec<Alias>,
-    /// Set if given, also on a version that has this content already.
+    /// The description. If given, it is set also on a version that has this content already.
     pub description: Option<String>,
-    /// Set if given, also on a version that has this content already.
+    /// The metadata. If given, they are set also on a version that has this content already.
     pub metadata: Option<Metadata>,
     /// The version that must be the newest; otherwise nothing is committed.
     pub expect: Option<VersionNumber>,
     /// The run that logs it, which must be open.
     pub run: Option<RunId>,
-    /// Set if given, also on a version that has this content already.
+    /// The time to live. If given, it is set also on a version that has this content already.
     pub ttl: Option<Ttl>,
-    /// Added, also to a version that has this content already.
+    /// The tags to add, also to a version that has this content already.
     pub tags: Vec<Tag>,
 }
 
 impl NewVersion {
-    /// A version of which nothing else is said.
+    /// Returns a version without further properties.
     pub fn plain(path: ArtifactPath) -> Self {
         Self {
             path,

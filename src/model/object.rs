@@ -1,4 +1,4 @@
-//! Objects and where their bytes are.
+//! Objects and the places of their bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::digest::Digest;
 use super::name::NameError;
 use super::object_kind::ObjectKind;
 
-/// Bytes in a pack id.
+/// The number of bytes in a pack id.
 pub const PACK_ID_BYTES: usize = 16;
 
 /// The name of a pack: random, never derived from content, never reused.
@@ -40,35 +40,37 @@ impl FromStr for PackId {
     }
 }
 
-/// Where an object's bytes are.
+/// The place of an object's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     /// The pack.
     pub pack: PackId,
-    /// First byte within the pack's body.
+    /// The first byte within the pack's body.
     pub offset: u64,
-    /// Bytes in the pack.
+    /// The bytes in the pack.
     pub stored_bytes: u32,
 }
 
 impl PackId {
-    /// The pack that is never in a store: the place of an object that nobody has.
+    /// The pack that is never in a store: the place of an object whose bytes were lost.
     pub const NONE: Self = Self([0; PACK_ID_BYTES]);
 }
 
-/// Whether the good bytes of an object are in the store.
+/// The state of an object's bytes in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Presence {
-    /// They are, as far as anybody knows.
+    /// The bytes are good, as far as is known.
     Present,
-    /// They are damaged or lost, and counted as before: its children still bear its reference.
+    /// The bytes are damaged or lost. The object is counted as before: its children still have its
+    /// reference.
     Absent,
-    /// They are damaged or lost, and its children were never counted, since nobody could read it.
+    /// The bytes are damaged or lost. The children were never counted, since the object could not
+    /// be read.
     AbsentUncounted,
 }
 
 impl Presence {
-    /// The byte that stands for it in records.
+    /// Returns the byte that stands for it in records.
     pub const fn code(self) -> u8 {
         match self {
             Self::Present => 0,
@@ -77,7 +79,7 @@ impl Presence {
         }
     }
 
-    /// The presence of a byte, if it is one.
+    /// Returns the presence that a byte stands for, if there is one.
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Present),
@@ -88,26 +90,27 @@ impl Presence {
     }
 }
 
-/// An object as the registry knows it.
+/// An object and its place, as the registry holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located {
-    /// What it is.
+    /// The kind of the object.
     pub kind: ObjectKind,
-    /// How its bytes are stored; see `content::codec`.
+    /// The codec of the bytes in the pack; see `content::codec`.
     pub codec: u8,
-    /// Bytes once decoded.
+    /// The bytes once decoded.
     pub body_bytes: u32,
-    /// Where it is.
+    /// The place of the bytes.
     pub extent: Extent,
-    /// How many parents (trees, recipes, version roots) point at it.
+    /// The number of parents (trees, recipes, version roots) that point at it.
     pub refs: u64,
-    /// Whether its bytes are good. An absent object keeps its last place, or has [`PackId::NONE`]; reading it there
-    /// is harmless, since every byte is verified. The next `put` that brings the object stores it anew.
+    /// The state of its bytes. An absent object keeps its last place, or has [`PackId::NONE`]. A
+    /// read there is harmless, since every byte is verified. The next `put` that brings the object
+    /// stores it anew.
     pub presence: Presence,
 }
 
 impl Located {
-    /// Whether its bytes have to be stored again.
+    /// Returns whether its bytes have to be stored again.
     pub fn is_absent(&self) -> bool {
         self.presence != Presence::Present
     }
@@ -116,18 +119,18 @@ impl Located {
 /// An object that was written to a pack and is to be registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewObject {
-    /// Its name.
+    /// The digest of the object.
     pub digest: Digest,
-    /// What it is.
+    /// The kind of the object.
     pub kind: ObjectKind,
-    /// How its bytes are stored.
+    /// The codec of the bytes in the pack.
     pub codec: u8,
-    /// Bytes once decoded.
+    /// The bytes once decoded.
     pub body_bytes: u32,
-    /// First byte within its pack's body.
+    /// The first byte within its pack's body.
     pub offset: u64,
-    /// Bytes in the pack.
+    /// The bytes in the pack.
     pub stored_bytes: u32,
-    /// For a recipe or tree: the objects it points at, each once.
+    /// The objects that a recipe or tree points at, each once.
     pub children: Vec<Digest>,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What an object is.
+/// The kind of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectKind {
     /// Up to 1 MiB of file content.
@@ -16,7 +16,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The byte that stands for it in indexes and records.
+    /// Returns the byte that stands for it in indexes and records.
     pub const fn code(self) -> u8 {
         match self {
             Self::Chunk => 0,
@@ -25,7 +25,7 @@ impl ObjectKind {
         }
     }
 
-    /// The kind of a byte, if it is one.
+    /// Returns the kind that a byte stands for, if there is one.
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Chunk),

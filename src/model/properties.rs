@@ -1,4 +1,4 @@
-//! What is said of versions and artifacts beside descriptions: tags, time to live, protection.
+//! The properties of versions and artifacts beside descriptions: tags, time to live, protection.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,27 +9,27 @@ use super::name::Tag;
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
-/// The most tags of a version or an artifact: they are part of every listing.
+/// The maximum number of tags of a version or an artifact: they are part of every listing.
 pub const TAGS_MAX: usize = 100;
-/// The most protected aliases of an artifact, for the same reason.
+/// The maximum number of protected aliases of an artifact, for the same reason.
 pub const PROTECTED_MAX: usize = 100;
-/// The longest time to live in milliseconds: a hundred years. What is to stay longer has none.
+/// The longest time to live in milliseconds: a hundred years. A version that stays longer has none.
 pub const TTL_MAX_MILLISECONDS: u64 = 100 * 365 * DAY_MILLISECONDS;
 
 const DAY_MILLISECONDS: u64 = 24 * 3600 * 1000;
-/// What a month counts in a duration, in days.
+/// The length of a month in a duration, in days.
 const MONTH_DAYS: i64 = 30;
-/// What a year counts.
+/// The length of a year in a duration, in days.
 const YEAR_DAYS: i64 = 365;
-/// How durations are written out, the longest unit first, in milliseconds.
+/// The units in which durations are written, the longest first, in milliseconds.
 const UNITS: &[(&str, u64)] =
     &[("d", DAY_MILLISECONDS), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// A duration as people write it (`30d`, `12h`, `2 weeks`) in milliseconds. A day has 24 hours, a month 30
-/// days, a year 365.
+/// Reads a duration as people write it (`30d`, `12h`, `2 weeks`) in milliseconds. A day has 24
+/// hours, a month 30 days, a year 365.
 ///
 /// # Errors
-/// [`Kind::Usage`] for what is no duration, is not longer than nothing, or is longer than
+/// [`Kind::Usage`] if it is not a duration, is shorter than a millisecond, or is longer than
 /// [`TTL_MAX_MILLISECONDS`].
 pub fn parse_duration(text: &str) -> Result<u64> {
     let bad = |what: &str| {
@@ -48,22 +48,22 @@ pub fn parse_duration(text: &str) -> Result<u64> {
     }
 }
 
-/// A duration as [`parse_duration`] reads it, in the longest unit that fits.
+/// Writes a duration as [`parse_duration`] reads it, in the longest unit that divides it.
 pub fn write_duration(milliseconds: u64) -> String {
     let fits = |unit: &&(&str, u64)| milliseconds.is_multiple_of(unit.1);
     let (name, length) = UNITS.iter().find(fits).unwrap_or(&("ms", 1));
     format!("{}{name}", milliseconds / length)
 }
 
-/// How long a version lives, counted from its creation.
+/// The time to live of a version, counted from its creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ttl {
-    /// As long as its artifact says.
+    /// The time to live of its artifact.
     #[default]
     Inherit,
-    /// For ever, whatever its artifact says.
+    /// No end, whatever the artifact's time to live is.
     Never,
-    /// So many milliseconds.
+    /// A time in milliseconds.
     After(u64),
 }
 
@@ -92,7 +92,8 @@ impl fmt::Display for Ttl {
 }
 
 impl Ttl {
-    /// When the time of a version is over; `of_artifact` is what it inherits, in milliseconds.
+    /// Returns the time at which a version expires; `of_artifact` is what it inherits, in
+    /// milliseconds.
     pub fn expires(self, created: Timestamp, of_artifact: Option<u64>) -> Option<Timestamp> {
         let milliseconds = match self {
             Self::Inherit => of_artifact?,
@@ -103,10 +104,11 @@ impl Ttl {
     }
 }
 
-/// Takes `remove` from a sorted list of names, then adds `add`; each is there once.
+/// Removes `remove` from a sorted list of names, then adds `add`. The result is sorted and has each
+/// name once.
 ///
 /// # Errors
-/// [`Kind::Usage`] when there would be more than `max` of these `what`.
+/// [`Kind::Usage`] if there would be more than `max` of these `what`.
 pub fn change_names<T: Ord + Clone>(
     names: &mut Vec<T>,
     (add, remove): (&[T], &[T]),
@@ -123,7 +125,7 @@ pub fn change_names<T: Ord + Clone>(
     Ok(())
 }
 
-/// [`change_names`] for tags.
+/// Changes a list of tags as [`change_names`] does.
 ///
 /// # Errors
 /// [`Kind::Usage`] for more than [`TAGS_MAX`].

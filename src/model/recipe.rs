@@ -13,7 +13,7 @@ use super::varint;
 /// A piece of a file: a chunk, or above level 0 a run of pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// Bytes of the file it stands for.
+    /// The bytes of the file that it stands for.
     pub size_bytes: u64,
     /// The chunk, or the recipe node one level down.
     pub digest: Digest,
@@ -48,14 +48,15 @@ impl Item for Piece {
 /// One decoded recipe node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RecipeNode {
-    /// 0: the pieces are chunks; above: recipe nodes of the level below.
+    /// The level: at 0 the pieces are chunks, above they are recipe nodes of the level below.
     pub level: u8,
-    /// The pieces in the order of the file.
+    /// The pieces, in the order of the file.
     pub pieces: Vec<Piece>,
 }
 
 impl RecipeNode {
-    /// Decodes a body whose digest was checked; `None` for a format this release does not know.
+    /// Decodes a body whose digest was checked; `None` for a format that this release does not
+    /// support.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
         if reader.byte()? != NODE_FORMAT {
@@ -70,7 +71,7 @@ impl RecipeNode {
         Some(Self { level, pieces })
     }
 
-    /// The objects it points at, each once, sorted.
+    /// Returns the objects that it points at, each once, sorted.
     pub fn children(&self) -> Vec<Digest> {
         let mut children: Vec<_> = self.pieces.iter().map(|piece| piece.digest).collect();
         children.sort_unstable();

@@ -35,12 +35,12 @@ impl fmt::Display for ArtifactPath {
     }
 }
 
-/// Which version of an artifact.
+/// The choice of a version of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Selector {
     /// The version an alias stands for when it is looked up.
     Alias(Alias),
-    /// This version.
+    /// A version by its number.
     Version(VersionNumber),
 }
 
@@ -66,14 +66,14 @@ impl fmt::Display for Selector {
 pub struct Reference {
     /// The artifact.
     pub path: ArtifactPath,
-    /// Which of its versions.
+    /// The choice of its version.
     pub selector: Selector,
 }
 
 /// Splits `mnist:best`, `mnist@best` or `mnist` into the artifact and, if given, the selector.
 ///
 /// # Errors
-/// When either part is no such name.
+/// If either part is not a valid name.
 pub fn parse_artifact_name(text: &str) -> Result<(ArtifactName, Option<Selector>), NameError> {
     match text.split_once([':', '@']) {
         Some((artifact, selector)) => Ok((artifact.parse()?, Some(selector.parse()?))),

@@ -1,4 +1,5 @@
-//! Runs and sweeps: what executed, with which settings and results, and what it used and logged.
+//! Runs and sweeps: executions, with their settings and results, and the versions that they used
+//! and logged.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,24 +14,24 @@ use super::name::{Alias, GroupName, ProjectName, RunId, SweepId};
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result, RunHint};
 
-/// A run that nobody heard of for so long has crashed, in milliseconds.
+/// The silence in milliseconds after which a run counts as crashed.
 pub const SILENCE_MILLISECONDS: u64 = 5 * 60 * 1000;
-/// The same for one that no process keeps alive (`run start`).
+/// The same for a run that no process keeps alive (`run start`).
 pub const SCRIPT_SILENCE_MILLISECONDS: u64 = 24 * 3600 * 1000;
-/// The longest name, job type or command line that is kept, in bytes.
+/// The maximum length of a name, job type or command line that is kept, in bytes.
 pub const TEXT_MAX_BYTES: usize = 4096;
 
-/// How far a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
-    /// It goes on.
+    /// The run goes on.
     Running,
-    /// It ended well.
+    /// The run ended well.
     Finished,
-    /// It said that it failed.
+    /// The run reported that it failed.
     Failed,
-    /// It was killed, or not heard of any more.
+    /// The run was killed, or sends no heartbeat any more.
     Crashed,
 }
 
@@ -45,68 +46,68 @@ impl fmt::Display for RunState {
     }
 }
 
-/// What a run is begun with.
+/// The data with which a run begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunStart {
-    /// Its id.
+    /// The id.
     pub id: RunId,
-    /// Its project.
+    /// The project.
     pub project: ProjectName,
-    /// What people call it.
+    /// The name that people gave it.
     pub name: Option<String>,
-    /// The runs it belongs to.
+    /// The group of runs that it belongs to.
     pub group: Option<GroupName>,
-    /// What it does: `train`, `evaluate`, …
+    /// The purpose: `train`, `evaluate`, …
     pub job_type: Option<String>,
-    /// The sweep it is part of.
+    /// The sweep that it is part of.
     pub sweep: Option<SweepId>,
-    /// Its settings.
+    /// The settings.
     pub config: Metadata,
-    /// The process that keeps it alive, if one does.
+    /// The process that keeps it alive, if there is one.
     pub holder: Option<String>,
     /// The command line.
     pub command: Vec<String>,
-    /// A random number: who asks twice because no answer came is recognised by it.
+    /// A random number by which a request that is repeated for want of a reply is recognised.
     pub token: u64,
 }
 
-/// What to do when the id is there already.
+/// The treatment of a run whose id exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resume {
-    /// Refuse.
+    /// Refuse it.
     #[default]
     Never,
-    /// Go on with it; begin it when it is not there.
+    /// Go on with it; begin it if it does not exist.
     Allow,
-    /// Go on with it; refuse when it is not there.
+    /// Go on with it; refuse if it does not exist.
     Must,
 }
 
-/// A run and everything the registry says of it.
+/// A run and everything that the registry holds of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// What it was begun with; a run that was gone on with has the newest of each.
+    /// The data with which it began; a run that was resumed has the newest of each.
     pub start: RunStart,
-    /// How far it is.
+    /// The state.
     pub state: RunState,
-    /// When it was begun.
+    /// The time at which it began.
     pub created: Timestamp,
-    /// When it was last heard of.
+    /// The time of its last heartbeat or log.
     pub heard: Timestamp,
-    /// When it ended.
+    /// The time at which it ended.
     pub ended: Option<Timestamp>,
-    /// What its command gave to the shell.
+    /// The exit code of its command.
     pub exit_code: Option<i32>,
-    /// Its results.
+    /// The results.
     pub summary: Metadata,
-    /// Rows of metrics so far.
+    /// The number of rows of metrics so far.
     pub rows: u64,
-    /// The token of what was logged last.
+    /// The token of the last log.
     pub last_log: u64,
 }
 
 impl RunInfo {
-    /// A run that begins.
+    /// Returns a run that begins.
     pub fn new(start: RunStart, now: Timestamp) -> Self {
         Self {
             start,
@@ -121,7 +122,7 @@ impl RunInfo {
         }
     }
 
-    /// The same as it stands now: one that has been silent for too long has crashed.
+    /// Returns the run as it is at `now`: one that has been silent for too long has crashed.
     #[must_use]
     pub fn seen_at(mut self, now: Timestamp) -> Self {
         let patience = match self.start.holder {
@@ -134,7 +135,8 @@ impl RunInfo {
         self
     }
 
-    /// A value by its path: `summary.val_acc`, `config.optimizer.lr`, `state`, `name`, `group`, …
+    /// Returns a value by its path: `summary.val_acc`, `config.optimizer.lr`, `state`, `name`,
+    /// `group`, …
     pub fn value(&self, path: &str) -> Option<Value> {
         let text = |text: &Option<String>| text.clone().map(Value::String);
         let (first, rest) = path.split_once('.').unwrap_or((path, ""));
@@ -155,7 +157,8 @@ impl RunInfo {
     }
 }
 
-/// The value at `path`, whose steps are parted by dots; a key that has dots is found as well.
+/// Returns the value at `path`, whose steps are separated by dots. A key that has dots is found as
+/// well.
 pub fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() {
         return Some(value);
@@ -167,8 +170,8 @@ pub fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.match_indices('.').find_map(|(dot, _)| find(object.get(&path[..dot])?, &path[dot + 1..]))
 }
 
-/// The order in which runs are sorted by a value: numbers, then truth values, then text, then what is
-/// not there or is no number; the last stays last in either direction, as it came.
+/// Compares runs by a value: numbers, then truth values, then text, then missing values and those
+/// that are not numbers. The last stay last in either direction, in the order in which they came.
 pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) -> Ordering {
     let rank = |value: Option<&Value>| match value {
         Some(Value::Number(_)) => 0,
@@ -190,19 +193,19 @@ pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) ->
     })
 }
 
-/// The rank of what is last in either direction.
+/// The rank of values that are last in either direction.
 const LAST: u8 = 3;
-/// Whether a value is the one that somebody asked for.
+/// Returns whether a value equals the one that was requested.
 pub fn is_value(found: Option<&Value>, wanted: &Value) -> bool {
     match (found, wanted) {
         (Some(Value::Number(found)), Value::Number(wanted)) => found.as_f64() == wanted.as_f64(),
-        // An id or name of digits is given as a number.
+        // An id or name of digits is requested as a number.
         (Some(Value::String(found)), Value::Number(wanted)) => *found == wanted.to_string(),
         (found, wanted) => found == Some(wanted),
     }
 }
 
-/// `key=value`: the value as JSON if it is some, a number that JSON does not have, or text.
+/// Parses `key=value`: the value is JSON, a number that JSON does not have, or else text.
 ///
 /// # Errors
 /// [`Kind::Usage`] without `=` or a key, and as [`parse_or_text`].
@@ -211,7 +214,7 @@ pub fn parse_setting(text: &str) -> Result<(String, Value)> {
     Ok((key, parse_or_text(value)?))
 }
 
-/// `key=number`; NaN and infinities are numbers.
+/// Parses `key=number`; NaN and infinities are numbers.
 ///
 /// # Errors
 /// [`Kind::Usage`] for anything else.
@@ -232,29 +235,29 @@ fn split(text: &str) -> Result<(String, &str)> {
     }
 }
 
-/// Metrics of one step.
+/// The metrics of one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricRow {
     /// The step.
     pub step: u64,
-    /// When it was logged.
+    /// The time at which it was logged.
     pub at: Timestamp,
-    /// Names and values.
+    /// The names and values.
     pub values: Vec<(String, f64)>,
 }
 
-/// What is to be added to a run.
+/// The additions to a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunLog {
-    /// Settings to set, with values as JSON.
+    /// The settings to set, with values as JSON.
     pub config: Vec<(String, String)>,
-    /// Results to set, with values as JSON.
+    /// The results to set, with values as JSON.
     pub summary: Vec<(String, String)>,
-    /// Metrics of one step; the newest of each is a result too.
+    /// The metrics of one step; the newest of each is a result too.
     pub metrics: Vec<(String, f64)>,
-    /// The step; otherwise the next.
+    /// The step; `None` for the next.
     pub step: Option<u64>,
-    /// A random number: who asks twice because no answer came is recognised by it.
+    /// A random number by which a request that is repeated for want of a reply is recognised.
     pub token: u64,
 }
 
@@ -265,38 +268,38 @@ pub struct Edge {
     pub path: super::reference::ArtifactPath,
     /// The version.
     pub number: super::name::VersionNumber,
-    /// When it was first used, or logged.
+    /// The time at which it was first used, or logged.
     pub at: Timestamp,
-    /// The alias it was first used by.
+    /// The alias by which it was first used.
     pub alias: Option<Alias>,
-    /// Whether it was deleted since.
+    /// True if it was deleted since.
     pub deleted: bool,
 }
 
-/// Which way of a metric is better.
+/// The better direction of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Goal {
-    /// More.
+    /// Higher values are better.
     Maximize,
-    /// Less.
+    /// Lower values are better.
     Minimize,
 }
 
 /// A sweep: runs that are tried for the best value of one metric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepInfo {
-    /// Its id.
+    /// The id.
     pub id: SweepId,
-    /// Its project.
+    /// The project.
     pub project: ProjectName,
     /// The key of the runs' summaries that counts.
     pub metric: String,
-    /// Which way is better.
+    /// The better direction of the metric.
     pub goal: Goal,
-    /// What was to be tried, as people wrote it.
+    /// The settings to try, as people wrote them.
     pub config: Metadata,
-    /// When it was made.
+    /// The time at which it was made.
     pub created: Timestamp,
 }
 

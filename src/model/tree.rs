@@ -8,7 +8,7 @@
 //!          | size:varint digest:32                      3 file with a recipe, 4 executable
 //!          | digest:32                                  5 directory
 //!          | target:bytes                               6 symlink
-//!          | size:varint digest:32                      7 external file, 8 executable: its descriptor
+//!          | size:varint digest:32                      7 external file, 8 executable: descriptor
 //! bytes   := length:varint byte*
 //! ```
 
@@ -29,7 +29,7 @@ const ITEM_DIRECTORY: u8 = 5;
 const ITEM_SYMLINK: u8 = 6;
 const ITEM_EXTERNAL: u8 = 7;
 const ITEM_EXTERNAL_EXECUTABLE: u8 = 8;
-/// Longest target of a symlink in bytes (Linux's PATH_MAX without its NUL).
+/// The longest target of a symlink in bytes (Linux's PATH_MAX without its NUL).
 pub const SYMLINK_MAX_BYTES: usize = 4095;
 
 /// The content of a file.
@@ -41,27 +41,27 @@ pub enum Content {
     Chunk {
         /// The chunk.
         digest: Digest,
-        /// Bytes of the file, at least 1.
+        /// The bytes of the file, at least 1.
         size_bytes: u64,
     },
     /// Several chunks.
     Recipe {
         /// The root node of the recipe.
         digest: Digest,
-        /// Bytes of the file.
+        /// The bytes of the file.
         size_bytes: u64,
     },
-    /// A file that lives elsewhere.
+    /// A file that is elsewhere.
     External {
         /// The object that describes it.
         digest: Digest,
-        /// Bytes of the file.
+        /// The bytes of the file.
         size_bytes: u64,
     },
 }
 
 impl Content {
-    /// Bytes of the file.
+    /// Returns the bytes of the file.
     pub fn size_bytes(&self) -> u64 {
         match self {
             Self::Empty => 0,
@@ -71,7 +71,7 @@ impl Content {
         }
     }
 
-    /// The object that holds it, unless it is empty.
+    /// Returns the object that holds it; `None` if it is empty.
     pub fn digest(&self) -> Option<Digest> {
         match self {
             Self::Empty => None,
@@ -81,7 +81,8 @@ impl Content {
         }
     }
 
-    /// Returns the number that stands for its kind in binary formats. serde numbers the kinds alike.
+    /// Returns the number that stands for its kind in binary formats. serde numbers the kinds
+    /// alike.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Empty => 0,
@@ -101,25 +102,25 @@ impl Content {
         }
     }
 
-    /// Whether it lives elsewhere.
+    /// Returns whether the file is external.
     pub fn is_external(&self) -> bool {
         matches!(self, Self::External { .. })
     }
 }
 
-/// What a name in a directory stands for.
+/// The target of a name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A regular file.
     File {
-        /// Its bytes.
+        /// The content.
         content: Content,
-        /// Whether it may be executed.
+        /// True if it may be executed.
         executable: bool,
     },
     /// A directory, by its root tree node.
     Directory(Digest),
-    /// A symbolic link and where it points, byte for byte.
+    /// A symbolic link, by its target, byte for byte.
     Symlink(Box<[u8]>),
 }
 
@@ -128,7 +129,7 @@ pub enum Target {
 pub struct Entry {
     /// The name.
     pub name: EntryName,
-    /// What it stands for.
+    /// The target.
     pub target: Target,
 }
 
@@ -137,7 +138,7 @@ pub struct Entry {
 pub struct Child {
     /// The first name in it.
     pub first: EntryName,
-    /// Entries below it.
+    /// The number of entries below it.
     pub count: u64,
     /// The node.
     pub digest: Digest,
@@ -146,14 +147,15 @@ pub struct Child {
 /// An item of a tree node: an entry, or above level 0 a child node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TreeItem {
-    /// At level 0.
+    /// An entry, at level 0.
     Entry(Entry),
-    /// Above level 0; `first` is absent only for the root of an empty directory.
+    /// A child node, above level 0: the first name, the number of entries, the digest. The name is
+    /// absent only for the root of an empty directory.
     Child(Option<EntryName>, u64, Digest),
 }
 
 impl TreeItem {
-    /// The node a summary stands for.
+    /// Returns the node that a summary stands for; `None` for an entry.
     pub fn node_digest(&self) -> Option<Digest> {
         match self {
             Self::Entry(_) => None,
@@ -217,7 +219,7 @@ impl Item for TreeItem {
 }
 
 impl Target {
-    /// The object it points at, if it points at one.
+    /// Returns the object that it points at, if there is one.
     pub fn object(&self) -> Option<Digest> {
         match self {
             Self::File { content, .. } => content.digest(),
@@ -259,14 +261,15 @@ fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
 /// One decoded tree node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TreeNode {
-    /// Entries, sorted by name.
+    /// A run of entries, sorted by name.
     Leaf(Vec<Entry>),
-    /// Nodes one level down, in the order of their names.
+    /// A run of nodes one level down, in the order of their names.
     Inner(Vec<Child>),
 }
 
 impl TreeNode {
-    /// Decodes a body whose digest was checked; `None` for a format this release does not know.
+    /// Decodes a body whose digest was checked; `None` for a format that this release does not
+    /// support.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
         if reader.byte()? != NODE_FORMAT {
@@ -291,7 +294,7 @@ impl TreeNode {
         Some(Self::Inner(children))
     }
 
-    /// The objects it points at, each once, sorted.
+    /// Returns the objects that it points at, each once, sorted.
     pub fn children(&self) -> Vec<Digest> {
         let mut children: Vec<Digest> = match self {
             Self::Leaf(entries) => entries.iter().filter_map(|e| e.target.object()).collect(),
@@ -302,7 +305,7 @@ impl TreeNode {
         children
     }
 
-    /// Entries in and below this node.
+    /// Returns the number of entries in and below this node.
     pub fn count(&self) -> u64 {
         match self {
             Self::Leaf(entries) => entries.len() as u64,

@@ -1,4 +1,4 @@
-//! What is told of projects, artifacts and versions.
+//! The facts about projects, artifacts and versions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,63 +13,64 @@ use super::reference::{ArtifactPath, Reference, Selector};
 use super::time::Timestamp;
 use crate::error::{Error, Kind};
 
-/// The longest description in bytes.
+/// The maximum length of a description in bytes.
 pub const DESCRIPTION_MAX_BYTES: usize = 1 << 16;
 
-/// The name in the root of every version under which a mount shows what the registry says of it.
+/// The name of the file in the root of every mounted version that shows what the registry holds of
+/// it.
 pub const DESCRIPTION_FILE: &str = ".artifact.json";
 
 /// The content of a version, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Regular files.
+    /// The regular files.
     pub files: u64,
-    /// Directories, the root not counted.
+    /// The directories without the root.
     pub directories: u64,
-    /// Symlinks.
+    /// The symlinks.
     pub symlinks: u64,
     /// The sum of the files' sizes.
     pub size_bytes: u64,
-    /// Files of these that live elsewhere.
+    /// The number of those files that are external.
     pub external: u64,
 }
 
-/// A version and everything the registry says of it.
+/// A version and everything that the registry holds of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionInfo {
     /// The artifact.
     pub path: ArtifactPath,
-    /// Its type.
+    /// The type of the artifact.
     pub artifact_type: ArtifactType,
     /// The number.
     pub number: VersionNumber,
     /// The root tree.
     pub root: Digest,
-    /// How much there is in it.
+    /// The size of the content.
     pub totals: Totals,
-    /// When it was committed.
+    /// The time of the commit.
     pub created: Timestamp,
-    /// The time that everything in it bears where it is mounted, in seconds since 1970; later than
-    /// that of the version before it.
+    /// The time that everything in it has where it is mounted, in seconds since 1970. It is later
+    /// than that of the version before.
     pub time_seconds: u64,
-    /// The aliases it has now, sorted.
+    /// The aliases that it has now, sorted.
     pub aliases: Vec<Alias>,
-    /// What people wrote about it.
+    /// The text that people wrote about it.
     pub description: String,
-    /// What programs wrote about it.
+    /// The data that programs wrote about it.
     pub metadata: Metadata,
-    /// Its tags, sorted.
+    /// The tags, sorted.
     pub tags: Vec<Tag>,
-    /// How long it lives.
+    /// The time to live.
     pub ttl: Ttl,
-    /// When its time is over; `None`: never, also because an alias protects it.
+    /// The time at which it expires; `None` for never, also if an alias protects it.
     pub expires: Option<Timestamp>,
-    /// Those of its aliases that are protected.
+    /// The protected ones among its aliases.
     pub protected: Vec<Alias>,
 }
 
 impl VersionInfo {
-    /// Its reference by number.
+    /// Returns its reference by number.
     pub fn reference(&self) -> Reference {
         Reference { path: self.path.clone(), selector: Selector::Version(self.number) }
     }
@@ -78,48 +79,48 @@ impl VersionInfo {
 /// A project in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectInfo {
-    /// Its name.
+    /// The name.
     pub name: ProjectName,
-    /// Artifacts in it.
+    /// The number of artifacts in it.
     pub artifacts: u64,
 }
 
 /// An artifact in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactInfo {
-    /// Where it is.
+    /// The project and the name.
     pub path: ArtifactPath,
-    /// What it is.
+    /// The type of the artifact.
     pub artifact_type: ArtifactType,
-    /// Versions that exist now.
+    /// The number of versions that exist now.
     pub versions: u64,
-    /// The highest of them.
+    /// The highest version of these.
     pub newest: Option<VersionNumber>,
-    /// When that was committed.
+    /// The time of that version's commit.
     pub newest_created: Option<Timestamp>,
-    /// What people wrote about it.
+    /// The text that people wrote about it.
     pub description: String,
-    /// Its tags, sorted.
+    /// The tags, sorted.
     pub tags: Vec<Tag>,
-    /// How long versions live that do not say otherwise, in milliseconds; `None`: for ever.
+    /// The time to live, in milliseconds, of versions without one of their own; `None` for ever.
     pub ttl_milliseconds: Option<u64>,
-    /// Its protected aliases, sorted, whether they stand for a version or not.
+    /// The protected aliases, sorted, whether they stand for a version or not.
     pub protected: Vec<Alias>,
 }
 
-/// Something that names moved: what a mount has to forget.
+/// A change in the registry that a mount must notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Versions, aliases or properties of this artifact.
+    /// A change of the versions, aliases or properties of this artifact.
     Artifact(ArtifactPath),
-    /// Which runs go on.
+    /// A change of the set of runs that go on.
     Runs,
 }
 
 /// Refuses a description that is too long, wherever it comes from.
 ///
 /// # Errors
-/// [`Kind::Usage`].
+/// [`Kind::Usage`] if it is longer than [`DESCRIPTION_MAX_BYTES`].
 pub fn check_description(text: &str) -> Result<(), Error> {
     match text.parse::<Description>() {
         Ok(_) => Ok(()),
@@ -148,24 +149,24 @@ impl fmt::Display for Description {
     }
 }
 
-/// What a commit did.
+/// The result of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// The artifact.
     pub path: ArtifactPath,
     /// The version that has the content.
     pub number: VersionNumber,
-    /// Whether it is new; otherwise the newest version had this content already.
+    /// True if the version is new; otherwise the newest version had this content already.
     pub new: bool,
 }
 
-/// What adding a part did.
+/// The result of adding a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddedPart {
-    /// Its place.
+    /// The place of the part in its group.
     pub sequence: u64,
-    /// The generation it is in.
+    /// The generation that it is in.
     pub generation: u64,
-    /// It begins this generation: the one before became this version.
+    /// The version that the generation before became, if the part begins a new one.
     pub begins_after: Option<VersionNumber>,
 }

@@ -97,7 +97,7 @@ fn things_in_the_way() {
     let put = ["put", "-n", "p/a", "-t", "dataset", source.to_str().unwrap()];
     refuses(&world, &put, 11, &["has type model"]);
     refuses(&world, &["init"], 11, &["repository already"]);
-    refuses(&world, &["init", "other", "--store", "ftp://host"], 2, &["not known", "s3://"]);
+    refuses(&world, &["init", "other", "--store", "ftp://host"], 2, &["unknown scheme", "s3://"]);
     refuses(&world, &["init", "other", "--store", "nonsense"], 2, &["store URL"]);
     refuses(&world, &["mount", "src"], 11, &["not empty"]);
     let (read, _) = world.mount();

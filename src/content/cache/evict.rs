@@ -1,23 +1,23 @@
-//! Who goes when there is no room: pure.
+//! The choice of the segments to evict: pure.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::segment::SegmentKey;
 
-/// A segment that is held.
+/// A segment in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedSegment {
-    /// Which.
+    /// The key of the segment.
     pub key: SegmentKey,
-    /// What it takes.
+    /// The bytes that it takes on the disk.
     pub bytes: u64,
-    /// When it was last read.
+    /// The time of its last read.
     pub used: SystemTime,
 }
 
-/// The least recently used of `held` that take `bytes` together, or all there are; never one that is
-/// pinned.
+/// Returns the least recently used of `held` that take `bytes` together, or all if they take less.
+/// Pinned segments are never among them.
 pub fn choose(
     mut held: Vec<CachedSegment>,
     pinned: &HashSet<SegmentKey>,

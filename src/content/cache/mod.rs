@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! CACHEDIR.TAG                      backup programs leave the folder out (bford.info/cachedir)
-//! ledger                            bytes:u64le  files:u64le, under flock: what may be there
-//! using/<id>                        flying:u64le, locked by a process that uses the cache: what it is
-//!                                   about to write
+//! ledger                            bytes:u64le  files:u64le, under flock: the sums
+//! using/<id>                        flying:u64le: the bytes that a process is about to write; the
+//!                                   process keeps the file locked
 //! packs/<2 digits>/<pack>-<n>       segment n of a pack: same bytes, holes for what is absent
 //! pins/<name>                       lines of segments that stay
 //! ```
-//! What is there, the file system says (`SEEK_DATA`): there is no second truth to be kept in step. A
-//! wrong answer does no harm, since nobody gets a byte of a segment before it was verified. Room is
-//! entered in `ledger` before it is used, so several processes keep one bound; each eviction counts
-//! anew, so what was entered and never came is not missed for long. Segments go whole, by `unlink`: who has
-//! one open reads on.
+//! The file system records which blocks are present (`SEEK_DATA`): there is no second record to
+//! keep in step. A wrong answer does no harm, since no reader gets a byte of a segment before it
+//! was verified. Room is entered in `ledger` before it is used, so several processes keep one
+//! bound. Each eviction counts anew, so room that was entered and never used is soon free again.
+//! Segments are removed whole, by `unlink`: a reader that has one open reads on.
 
 mod evict;
 mod quota;
@@ -37,19 +37,20 @@ pub use segment::{
 use super::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
 
-/// The least: room for what one reader has under way.
+/// The lowest bound: room for what one reader has under way.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
-/// Segments at most: listing them takes well under a second.
+/// The maximum number of segments: listing them takes well under a second.
 const FILES_MAX: u64 = 100_000;
-/// What a segment takes beside its bytes: its inode, and the blocks that say where they are.
+/// The bytes that a segment takes beside its data: its inode, and the blocks that map its data.
 const FILE_OVERHEAD_BYTES: u64 = 8 << 10;
-/// What the folders take at most: 256 of them, of a block each and more.
+/// The maximum bytes of the folders: 256 of them, of a block each and more.
 const FOLDERS_BYTES: u64 = 2 << 20;
-/// The share of the disk that is left free.
+/// The percentage of the disk that is left free.
 const FREE_PERCENT: u64 = 5;
-/// An eviction makes room for more than was asked, so that not each needs a listing.
+/// The divisor of the bound: an eviction frees this part more than it needs, so that not each needs
+/// a listing.
 const EVICT_SHARE: u64 = 50;
-/// How often a failing disk is complained of.
+/// The time between two warnings of a failing disk.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
@@ -64,24 +65,24 @@ pub struct Cache {
     complained: AtomicU64,
 }
 
-/// What is in a cache.
+/// The space that a cache takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheUse {
-    /// Bytes of the segments.
+    /// The bytes of all segments.
     pub bytes: u64,
-    /// Segments.
+    /// The number of segments.
     pub files: u64,
-    /// Bytes of segments that are pinned.
+    /// The bytes of pinned segments.
     pub pinned_bytes: u64,
-    /// What it may take.
+    /// The bound.
     pub limit_bytes: u64,
 }
 
 impl Cache {
-    /// The one that `access` names, if it can be used.
+    /// Opens the cache that `options` name; `None` if there is none or it cannot be used.
     pub fn of(options: &StoreOptions) -> Option<Self> {
         let opened = Self::open(options.cache.as_ref()?, options.cache_bytes);
-        // Without a cache everything is read through: slow, and right.
+        // Without a cache every read goes to the store, which is slow but correct.
         opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
     }
 
@@ -98,10 +99,10 @@ impl Cache {
             .hint(format!("give it {} MiB or more", CACHE_BYTES_MIN >> 20)))
     }
 
-    /// Opens the cache in `root`, made if it is not there, bounded to `limit_bytes`.
+    /// Opens or creates the cache in `root`, bounded to `limit_bytes`.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a bound below [`CACHE_BYTES_MIN`]; what the disk says.
+    /// [`Kind::Usage`] for a bound below [`CACHE_BYTES_MIN`]; errors of the disk.
     pub fn open(root: &Path, limit_bytes: u64) -> Result<Self> {
         Self::check_limit(limit_bytes)?;
         let root = std::path::absolute(root).at("find", root)?;
@@ -120,17 +121,18 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Returns the bytes and segments that are entered: what is there, and what is about to be.
+    /// Returns the bytes and segments that are entered: those present and those about to be
+    /// written.
     pub fn entered(&self) -> (u64, u64) {
         self.quota.change(|sums| Ok((sums.bytes, sums.files))).unwrap_or_default()
     }
 
-    /// What it may take.
+    /// Returns the bound.
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
 
-    /// Where it is.
+    /// Returns the folder of the cache.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -140,13 +142,12 @@ impl Cache {
         self.root.join("packs").join(&name[..2]).join(name)
     }
 
-    /// The file of a segment that is there, for reading and writing.
+    /// Opens the file of a segment for reading and writing; `None` if it cannot be opened.
     pub fn segment(&self, key: SegmentKey) -> Option<File> {
         File::options().read(true).write(true).open(self.path(key)).ok()
     }
 
-    /// The file of a segment, made if it is not there; `None` when there is no room for it or the
-    /// disk fails.
+    /// Opens or creates the file of a segment; `None` if the disk fails or is full.
     pub fn make_segment(&self, key: SegmentKey) -> Option<File> {
         if let Some(file) = self.segment(key) {
             return Some(file);
@@ -180,8 +181,8 @@ impl Cache {
         })
     }
 
-    /// Takes room for `bytes`; `evicted` hears of segments that went for it. `None` when there is
-    /// none: the bytes must not be written.
+    /// Takes room for `bytes`, and calls `evicted` with each segment that is evicted for it.
+    /// Returns `None` if there is no room: the bytes must not be written.
     pub fn reserve(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> Option<Room<'_>> {
         let limit = self.limit_bytes - FOLDERS_BYTES;
         let fits = |sums: &Sums, lacking| {
@@ -214,7 +215,7 @@ impl Cache {
         }
     }
 
-    /// How far the disk is from having room for `bytes` and the share that is left free.
+    /// Returns how many bytes the disk lacks for `bytes` and the share that is left free.
     fn lacking_on_disk(&self, bytes: u64) -> io::Result<u64> {
         let disk = statvfs(&self.root)?;
         let free = disk.f_bavail * disk.f_frsize;
@@ -222,7 +223,7 @@ impl Cache {
         Ok((keep + bytes).saturating_sub(free))
     }
 
-    /// Says that the disk fails; not each time.
+    /// Warns that the disk fails, at most once a minute.
     pub fn complain(&self, error: &io::Error) {
         let now = self.started.elapsed().as_secs() + 1;
         let last = self.complained.load(Ordering::Relaxed);
@@ -232,10 +233,10 @@ impl Cache {
         }
     }
 
-    /// All segments, in no order.
+    /// Returns all segments, in no order.
     ///
     /// # Errors
-    /// When the folder cannot be listed.
+    /// If the folder cannot be listed.
     pub fn segments(&self) -> io::Result<Vec<CachedSegment>> {
         let mut held = Vec::new();
         for folder in fs::read_dir(self.root.join("packs"))? {
@@ -243,7 +244,7 @@ impl Cache {
                 let file = file?;
                 let name = file.file_name();
                 let Some(key) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-                // One that went meanwhile is not held.
+                // A segment that was removed meanwhile is left out.
                 let Ok(meta) = file.metadata() else { continue };
                 held.push(CachedSegment {
                     key,
@@ -255,11 +256,12 @@ impl Cache {
         Ok(held)
     }
 
-    /// Sets the sums to what is there and what is about to be.
+    /// Sets the sums to the bytes that are present and those about to be written. Returns all
+    /// segments.
     fn count_anew(&self, sums: &mut Sums) -> io::Result<Vec<CachedSegment>> {
         let held = self.segments()?;
         let there: u64 = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
-        // What is being written is counted twice for a moment.
+        // For a moment, bytes that are being written count twice.
         sums.bytes = there + sums.flying + self.quota.reserved_by_others()?;
         sums.files = held.len() as u64;
         Ok(held)
@@ -292,19 +294,19 @@ impl Cache {
         Ok(bytes)
     }
 
-    /// Removes a segment; the bytes it took.
+    /// Removes a segment and returns the bytes that it took.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
+    /// If it exists and cannot be removed.
     pub fn remove(&self, key: SegmentKey) -> io::Result<u64> {
         self.quota.change(|sums| self.unlink(sums, key))
     }
 
-    /// Removes segments, least recently used first, until no more than `bytes` are left. Returns the
-    /// bytes removed.
+    /// Removes segments, least recently used first, until no more than `bytes` are left. Returns
+    /// the bytes removed.
     ///
     /// # Errors
-    /// When the folder cannot be listed or a segment not removed.
+    /// If the folder cannot be listed or a segment cannot be removed.
     pub fn shrink_to(&self, bytes: u64) -> Result<u64> {
         let shrink = |sums: &mut Sums| {
             let held = self.count_anew(sums)?;
@@ -314,10 +316,10 @@ impl Cache {
         self.quota.change(shrink).at("empty", &self.root)
     }
 
-    /// What is in it.
+    /// Returns the space that the segments take.
     ///
     /// # Errors
-    /// When the folder cannot be listed.
+    /// If the folder cannot be listed.
     pub fn usage(&self) -> Result<CacheUse> {
         let pinned = self.pinned();
         let mut found = CacheUse { limit_bytes: self.limit_bytes, ..CacheUse::default() };
@@ -339,10 +341,10 @@ impl Cache {
             .collect()
     }
 
-    /// The segments in `keys` stay until `name` is pinned otherwise or no more.
+    /// Pins the segments in `keys` under `name`. They stay until `name` is pinned anew or unpinned.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the list cannot be written.
     pub fn pin(&self, name: &str, keys: &HashSet<SegmentKey>) -> Result<()> {
         let path = self.root.join("pins").join(name);
         let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
@@ -350,10 +352,10 @@ impl Cache {
         fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
     }
 
-    /// `name` is pinned no more; whether it was.
+    /// Unpins `name`. Returns whether it was pinned.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the list cannot be removed.
     pub fn unpin(&self, name: &str) -> Result<bool> {
         let path = self.root.join("pins").join(name);
         match fs::remove_file(&path) {
@@ -362,7 +364,7 @@ impl Cache {
         }
     }
 
-    /// Names that are pinned.
+    /// Returns the names that are pinned, sorted.
     pub fn pins(&self) -> Vec<String> {
         let files = fs::read_dir(self.root.join("pins")).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -372,7 +374,7 @@ impl Cache {
     }
 }
 
-/// Room that was taken; given back unless it is used.
+/// Room that was taken. Dropping it gives the room back, unless it was used.
 pub struct Room<'a> {
     cache: &'a Cache,
     bytes: u64,
@@ -380,7 +382,7 @@ pub struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// The bytes are there.
+    /// Keeps the room, since the bytes are written.
     pub fn used(mut self) {
         self.used = true;
     }
@@ -401,7 +403,7 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Only its owner sees what is cached: the cache asks nobody's rights.
+/// Creates a folder that only its owner may open, since the cache checks no rights.
 fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -414,7 +416,7 @@ mod tests {
 
     const LIMIT: u64 = CACHE_BYTES_MIN;
 
-    /// What is there, while nobody can take room.
+    /// Returns the bytes that are present, while no process can take room.
     fn there(cache: &Cache) -> u64 {
         let count = |_: &mut Sums| {
             Ok(cache.segments()?.iter().map(|held| held.bytes + FILE_OVERHEAD_BYTES).sum())
@@ -422,7 +424,7 @@ mod tests {
         cache.quota.change(count).unwrap()
     }
 
-    /// Takes room and uses it at random; one that is killed leaves some taken.
+    /// Takes room and uses it at random. If `killed`, it may end with some room taken.
     fn use_at_random(root: &Path, seed: u64, killed: bool) {
         use rand::{RngExt, SeedableRng};
         let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
@@ -432,7 +434,7 @@ mod tests {
             let file = cache.make_segment(key).unwrap();
             let (start, bytes) =
                 (random.random_range(0..28u64) << 20, 1 << random.random_range(12..23));
-            // As if all of it was absent: at worst too much is entered.
+            // All of the bytes count as absent: at worst too much is entered.
             let Some(room) = cache.reserve(bytes, &mut |_| {}) else { continue };
             match random.random_range(0..20) {
                 0 => drop(room),

@@ -1,4 +1,4 @@
-//! What a cache may take, entered by every process that uses it.
+//! The sums of what a cache takes, shared by all processes that use it.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,27 +8,27 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// What is entered.
+/// The space that a cache takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Bytes that are there or about to be.
+    /// The bytes that are written or about to be.
     pub bytes: u64,
-    /// Segments.
+    /// The number of segments.
     pub files: u64,
-    /// Bytes, of those, that this process is about to write.
+    /// The part of `bytes` that this process is about to write.
     pub flying: u64,
 }
 
-/// The file with the sums, and one for each process with what it is about to write.
+/// The file with the sums, and one file for each process with the bytes that it is about to write.
 pub struct Quota {
-    /// The lock is the open file's, so threads of one process exclude each other by the mutex.
+    /// The open files, behind a mutex: `flock` locks an open file, which all threads share.
     files: Mutex<Files>,
     using: PathBuf,
 }
 
 struct Files {
     sums: File,
-    /// Locked as long as this process lives.
+    /// The file of this process, locked as long as the process lives.
     own: File,
     flying: u64,
 }
@@ -43,10 +43,10 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 impl Quota {
-    /// Opens the file `sums`, made if need be, and joins the processes in the folder `using`.
+    /// Opens or creates the file `sums`, and adds this process to those in the folder `using`.
     pub fn open(sums: &Path, using: PathBuf) -> io::Result<Self> {
         let sums = open(sums)?;
-        // Nobody takes the new file for that of a dead process before it is locked.
+        // Under this lock no process takes the new file for that of a dead one before it is locked.
         flock(&sums, FlockOperation::LockExclusive)?;
         let own = open(&using.join(format!("{:032x}", rand::random::<u128>())))?;
         flock(&own, FlockOperation::LockExclusive)?;
@@ -54,7 +54,7 @@ impl Quota {
         Ok(Self { files: Mutex::new(Files { sums, own, flying: 0 }), using })
     }
 
-    /// Changes the sums; nobody else does meanwhile.
+    /// Calls `change` with the sums, while no other thread or process changes them.
     pub fn change<T>(&self, change: impl FnOnce(&mut Sums) -> io::Result<T>) -> io::Result<T> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         flock(&files.sums, FlockOperation::LockExclusive)?;
@@ -63,8 +63,8 @@ impl Quota {
         changed
     }
 
-    /// Returns the bytes that other processes are about to write, and removes the entries of processes that have
-    /// ended. Callers hold the lock of [`Quota::change`].
+    /// Returns the bytes that other processes are about to write, and removes the entries of
+    /// processes that have ended. Callers hold the lock of [`Quota::change`].
     pub fn reserved_by_others(&self) -> io::Result<u64> {
         let mut flying = 0;
         for user in fs::read_dir(&self.using)? {
@@ -86,7 +86,7 @@ fn open_existing(path: &Path) -> io::Result<File> {
     File::options().read(true).open(path)
 }
 
-/// A file that was just made is empty.
+/// Reads the number in a file; 0 for a file that was just made, which is empty.
 fn read_number(file: &File) -> io::Result<u64> {
     let mut bytes = [0; 8];
     Ok(if file.read_at(&mut bytes, 0)? == bytes.len() { number(&bytes) } else { 0 })
@@ -100,8 +100,7 @@ impl Files {
             Sums { bytes: number(&bytes[..8]), files: number(&bytes[8..]), flying: self.flying };
         let mut sums = before;
         let done = change(&mut sums);
-        // Killed between the two, what is about to be written is entered once too often, never
-        // too rarely.
+        // A kill between the two writes leaves too much entered, never too little.
         if sums.flying > before.flying {
             self.own.write_all_at(&sums.flying.to_le_bytes(), 0)?;
         }

@@ -10,11 +10,11 @@ use rustix::fs::{SeekFrom, seek};
 use crate::model::name::NameError;
 use crate::model::object::PackId;
 
-/// What is fetched and accounted for as one: a page of the file systems we know.
+/// The unit of fetching and accounting in bytes: a page of usual file systems.
 pub const BLOCK_BYTES: u64 = 4096;
-/// Bytes of a segment: a usual pack is one segment, and goes as one.
+/// The bytes of a segment. A usual pack fits in one segment and is evicted as a whole.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
-/// Blocks of a segment.
+/// The number of blocks in a segment.
 pub const SEGMENT_BLOCKS: u32 = (SEGMENT_BYTES / BLOCK_BYTES) as u32;
 
 const WORDS: usize = SEGMENT_BLOCKS as usize / 64;
@@ -24,7 +24,7 @@ const WORDS: usize = SEGMENT_BLOCKS as usize / 64;
 pub struct SegmentKey {
     /// The pack.
     pub pack: PackId,
-    /// Which of its segments, from 0.
+    /// The number of the segment in its pack, from 0.
     pub number: u32,
 }
 
@@ -46,7 +46,7 @@ impl FromStr for SegmentKey {
     }
 }
 
-/// The parts of bytes `range` of a pack that lie in single segments: number of the segment, and bytes
+/// Splits bytes `range` of a pack at the bounds of segments: number of the segment, and bytes
 /// within it.
 pub fn part_of(range: Range<u64>) -> impl Iterator<Item = (u32, Range<u64>)> {
     let mut at = range.start;
@@ -79,7 +79,7 @@ impl fmt::Debug for Blocks {
     }
 }
 
-/// The blocks that bytes `range` of a segment touch.
+/// Returns the blocks that bytes `range` of a segment touch.
 pub fn blocks_of(range: &Range<u64>) -> Range<u32> {
     let start = range.start / BLOCK_BYTES;
     let end = range.end.div_ceil(BLOCK_BYTES);
@@ -87,11 +87,11 @@ pub fn blocks_of(range: &Range<u64>) -> Range<u32> {
 }
 
 impl Blocks {
-    /// What the file system says is in a segment's file.
+    /// Returns the blocks of a segment's file that hold data, as the file system reports.
     pub fn of_file(file: &File) -> Self {
         let mut blocks = Self::default();
         let mut at = 0;
-        // It fails behind the last data, and where the file system knows no holes.
+        // The seek fails behind the last data, and if the file system does not support holes.
         while let Ok(data) = seek(file, SeekFrom::Data(at)) {
             let Ok(hole) = seek(file, SeekFrom::Hole(data)) else { break };
             let end = hole.min(SEGMENT_BYTES);
@@ -104,22 +104,22 @@ impl Blocks {
         blocks
     }
 
-    /// How many there are.
+    /// Returns the number of blocks in the set.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// Whether block `index` is in it.
+    /// Returns whether block `index` is in the set.
     pub fn has(&self, index: u32) -> bool {
         self.0[index as usize / 64] >> (index % 64) & 1 == 1
     }
 
-    /// Whether all of `range` are in it.
+    /// Returns whether all of `range` is in the set.
     pub fn has_all(&self, mut range: Range<u32>) -> bool {
         range.all(|index| self.has(index))
     }
 
-    /// How many of `range` are not in it.
+    /// Returns how many blocks of `range` are not in the set.
     pub fn lacking(&self, range: Range<u32>) -> u64 {
         range.filter(|index| !self.has(*index)).count() as u64
     }
@@ -129,12 +129,12 @@ impl Blocks {
         range.for_each(|index| self.0[index as usize / 64] |= 1 << (index % 64));
     }
 
-    /// Takes `range` out.
+    /// Removes `range`.
     pub fn take(&mut self, range: Range<u32>) {
         range.for_each(|index| self.0[index as usize / 64] &= !(1 << (index % 64)));
     }
 
-    /// The runs of `range` that are not in it.
+    /// Returns the runs of `range` that are not in the set.
     pub fn gaps(&self, range: Range<u32>) -> Vec<Range<u32>> {
         let mut gaps: Vec<Range<u32>> = Vec::new();
         for index in range.filter(|index| !self.has(*index)) {

@@ -20,24 +20,25 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::external::External;
 
-/// What `/proc/self/mountinfo` calls our mounts.
+/// The source of our mounts in `/proc/self/mountinfo`.
 pub const MOUNT_SOURCE: &str = "artifactfs";
-/// The kind of every file system that a program serves (statfs(2)).
+/// The type of every file system that a program serves (statfs(2)).
 const FUSE_MAGIC: u64 = 0x6573_5546;
-/// How often a file is read again that changes meanwhile.
+/// The number of reads of a file that changes meanwhile.
 const ATTEMPTS: u32 = 3;
-/// Files of which is remembered what hashing them said: some 10 MiB.
+/// The number of files whose last comparison is remembered: some 10 MiB.
 const JUDGED: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
-/// Files up to this size are hashed by whoever reads them.
+/// The size up to which a file is hashed by its reader.
 const HASHED_AT_ONCE_BYTES: u64 = 4 << 20;
-/// How long after a change the next one may bear the same time: the clock of files ticks (two ticks at 100 Hz).
+/// The time after a change in which the next may get the same time: the clock of files ticks (two
+/// ticks at 100 Hz).
 const TICKS: Duration = Duration::from_millis(20);
-/// Files that are hashed at a time.
+/// The number of files hashed at a time.
 const HASHED_AT_ONCE: usize = 2;
-/// Bytes hashed at a time.
+/// The bytes hashed at a time.
 const HASH_STEP_BYTES: usize = 1 << 20;
 
-/// What a file is as long as nobody changes it.
+/// The attributes that stay the same as long as a file does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -51,7 +52,7 @@ impl Identity {
     fn of(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
         if !meta.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         Ok(Self {
             device: meta.dev(),
@@ -66,7 +67,7 @@ impl Identity {
         modified_text(self.modified)
     }
 
-    /// How long ago it was changed; `None` if that is to come.
+    /// Returns the time since the last change; `None` if that is in the future.
     fn since_change(&self) -> Option<Duration> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (seconds, nanoseconds) = self.changed;
@@ -75,20 +76,20 @@ impl Identity {
     }
 }
 
-/// A time of change as descriptors have it.
+/// Returns a time of change as descriptors hold it: nanoseconds since 1970.
 pub fn modified_text((seconds, nanoseconds): (i64, i64)) -> String {
     (i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)).to_string()
 }
 
-/// Whether `file` is in one of our own mounts, by whatever name it was reached.
+/// Returns whether `file` is in one of our own mounts, by whatever name it was reached.
 ///
 /// # Errors
-/// What the host says.
+/// The errors of the system.
 pub fn is_ours(file: &File) -> io::Result<bool> {
     if fstatfs(file)?.f_type as u64 != FUSE_MAGIC {
         return Ok(false);
     }
-    // To ask for its attributes would be to ask ourselves.
+    // A request for its attributes would go to this process itself.
     let (major, minor) = place::Known::of(file)?.device;
     let device = format!("{major}:{minor}");
     // proc_pid_mountinfo(5): the third field is the device, the second behind the dash the source.
@@ -99,10 +100,10 @@ pub fn is_ours(file: &File) -> io::Result<bool> {
     }))
 }
 
-/// The BLAKE3 of all of an open file.
+/// Returns the BLAKE3 of all of an open file.
 ///
 /// # Errors
-/// What the host says.
+/// The errors of the system.
 pub fn hash(file: &File) -> io::Result<[u8; DIGEST_BYTES]> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; HASH_STEP_BYTES];
@@ -120,17 +121,17 @@ pub fn hash(file: &File) -> io::Result<[u8; DIGEST_BYTES]> {
     }
 }
 
-/// External files of this machine, and what is known of them.
+/// The external files of this machine, and the results of their comparisons.
 pub struct Files {
-    /// The folders that may be referred to; all, where nobody says.
+    /// The folders that may be referred to; `None` for all.
     folders: Option<Vec<PathBuf>>,
     judged: Arc<(Mutex<Judged>, Condvar)>,
-    /// How long a reader waits for a file to be hashed.
+    /// The time that a reader waits for a file to be hashed.
     patience: Duration,
 }
 
 struct Judged {
-    /// What a file was when it was hashed, and whether it had the recorded bytes.
+    /// The identity of a file when it was hashed, and whether it had the recorded bytes.
     known: LruCache<Digest, (Identity, bool)>,
     under_way: HashSet<Digest>,
 }
@@ -140,18 +141,20 @@ fn lock(judged: &(Mutex<Judged>, Condvar)) -> MutexGuard<'_, Judged> {
 }
 
 impl Files {
-    /// Nothing is known; who has to wait for a file to be hashed does so for `patience`.
+    /// Returns a value that has compared no files yet. A reader that has to wait for a file to be
+    /// hashed does so for `patience`.
     pub fn new(patience: Duration, folders: Option<Vec<PathBuf>>) -> Self {
         let judged = Judged { known: LruCache::new(JUDGED), under_way: HashSet::new() };
         Self { folders, judged: Arc::new((Mutex::new(judged), Condvar::new())), patience }
     }
 
-    /// Fills `buffer` from byte `offset` on of the file that `external`, an object named `digest`, describes.
+    /// Fills `buffer` from byte `offset` on of the file that `external`, an object named `digest`,
+    /// describes.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when it is not what was recorded; [`Kind::Unavailable`] when it cannot be read;
-    /// [`Kind::Denied`] when `requester` may not read it there; [`Kind::TimedOut`] when it takes too long to
-    /// find out.
+    /// [`Kind::Corrupt`] if it is not what was recorded; [`Kind::Unavailable`] if it cannot be
+    /// read; [`Kind::Denied`] if `requester` may not read it there; [`Kind::TimedOut`] if the
+    /// comparison takes too long.
     pub fn read(
         &self,
         digest: Digest,
@@ -168,7 +171,7 @@ impl Files {
             }
             if !self.is_recorded(digest, external, &file, before)? {
                 let found = before.modified();
-                let how = format!("changed at {found} ns since 1970, and its bytes are others");
+                let how = format!("it changed at {found} ns since 1970, and its bytes differ");
                 return Err(changed(&external.url, &how));
             }
             match file.read_exact_at(buffer, offset) {
@@ -190,13 +193,13 @@ impl Files {
         refuse_stranger(requester, external, &self.found(external)?)
     }
 
-    /// Returns who may read the file at its place, even if its content has changed. If that cannot be determined,
-    /// only this process may.
+    /// Returns the users that may read the file at its place, even if its content has changed. If
+    /// that cannot be determined, only this process may.
     pub fn readers(&self, external: &External) -> Readers {
         match self.found(external) {
             Ok(file) => Readers::of(&file),
             Err(e) => {
-                tracing::debug!("who may read an external file is not known: {e}");
+                tracing::debug!("the readers of an external file are not known: {e}");
                 Readers::ourselves()
             }
         }
@@ -222,7 +225,7 @@ impl Files {
     /// Refuses a file or folder that is in none of the folders that may be referred to.
     ///
     /// # Errors
-    /// [`Kind::Denied`] for such a one, and what the host says.
+    /// [`Kind::Denied`] for such a file or folder, and the errors of the system.
     pub fn refuse_outside(&self, file: &File, shown: &dyn Display) -> Result<()> {
         let Some(folders) = &self.folders else { return Ok(()) };
         if place::is_below(file, folders)
@@ -251,10 +254,11 @@ impl Files {
     fn found(&self, external: &External) -> Result<File> {
         let failed = |e| reader_error(external, e);
         let path = external.url.path().ok_or_else(|| {
-            Error::new(Kind::Unsupported, format!("{} is no file here", external.url))
+            Error::new(Kind::Unsupported, format!("{} is not a file of this machine", external.url))
         })?;
         let file = match external.depth {
-            // What earlier releases recorded may be a symlink; its bytes tell whether it is right.
+            // A file that an earlier release recorded may be a symlink: the bytes decide whether it
+            // is right.
             0 if external.checksum.is_some() => place::find(&path),
             depth => place::find_below(&path, depth.max(1)),
         };
@@ -266,8 +270,8 @@ impl Files {
         Ok(file)
     }
 
-    /// Whether an open file is the recorded one: by its bytes, where their checksum is known. Times and
-    /// inodes would not do: whoever may write the file may set or reuse them.
+    /// Returns whether an open file is the recorded one: by its bytes, if their checksum is known.
+    /// Times and inodes prove nothing: a user that may write the file may set or reuse them.
     fn is_recorded(
         &self,
         digest: Digest,
@@ -292,17 +296,17 @@ impl Files {
             if judged.under_way.len() < HASHED_AT_ONCE && judged.under_way.insert(digest) {
                 let file = file.try_clone().map_err(|e| reader_error(external, e))?;
                 let shared = Arc::clone(&self.judged);
-                // It goes on when this reader has given up: the next will know.
+                // The thread goes on after this reader has given up, for the readers to come.
                 let judges = std::thread::Builder::new().name("judge".to_owned());
                 let judged_by = judges.spawn(move || judge(&shared, digest, checksum, &file, now));
                 if let Err(e) = judged_by {
                     judged.under_way.remove(&digest);
-                    return Err(Error::io("no thread to compare an external file", e));
+                    return Err(Error::io("cannot start a thread to hash an external file", e));
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let what = format!("{} takes long to be compared with its checksum", external.url);
+                let what = format!("{} was not compared with its checksum in time", external.url);
                 return Err(Error::new(Kind::TimedOut, what).hint("try again"));
             }
             let waited = self.judged.1.wait_timeout(judged, left);
@@ -320,7 +324,7 @@ fn refuse_stranger(requester: &Requester, external: &External, file: &File) -> R
         .hint("whoever owns it grants that, or puts a copy of the file itself"))
 }
 
-/// Hashes a file, and says whether it is the recorded one: only if nobody changed it meanwhile.
+/// Hashes a file, and returns whether it is the recorded one and did not change meanwhile.
 fn judge(
     judged: &(Mutex<Judged>, Condvar),
     digest: Digest,
@@ -328,7 +332,7 @@ fn judge(
     file: &File,
     before: Identity,
 ) -> bool {
-    // From then on every change shows.
+    // From then on every change moves the ctime.
     if let Some(left) = before.since_change().and_then(|since| TICKS.checked_sub(since)) {
         std::thread::sleep(left);
     }
@@ -365,10 +369,10 @@ fn reader_error(external: &External, error: io::Error) -> Error {
 }
 
 fn other_bytes(external: &External) -> Error {
-    changed(&external.url, "its bytes are others")
+    changed(&external.url, "its bytes differ")
 }
 
-/// The error of what leads into one of our own mounts.
+/// Returns the error for a path that leads into one of our own mounts.
 pub fn loops(shown: &str) -> Error {
     let what = format!("{shown} leads into a mount of artifactfs");
     Error::new(Kind::Conflict, what)

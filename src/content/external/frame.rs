@@ -1,12 +1,12 @@
-//! External bytes as the cache keeps them: no digest of the repository covers them, so each block
+//! External bytes in the form of the cache: no digest of the repository covers them, so each block
 //! carries a proof of its own. Pure.
 //!
 //! ```text
 //! block := tag:16  byte{1,4080}     tag := the first half of BLAKE3, keyed with the descriptor's
 //!                                          digest, of the block's number (u64le) and bytes
 //! ```
-//! An external file passes for a pack of such blocks, all but the last full. A block of another file,
-//! of another place, or damaged, is told by its tag.
+//! A pack of such blocks stands for an external file; all but the last are full. A block of another
+//! file, of another place, or damaged, is found by its tag.
 
 use std::ops::Range;
 
@@ -14,26 +14,27 @@ use super::super::cache::BLOCK_BYTES;
 use crate::model::digest::Digest;
 
 const TAG_BYTES: usize = 16;
-/// Bytes of the file in a block.
+/// The bytes of the file in a block.
 pub const DATA_BYTES: u64 = BLOCK_BYTES - TAG_BYTES as u64;
 
-/// How long a file of `size_bytes` is as a pack.
+/// Returns the length of the pack of a file of `size_bytes`.
 pub fn pack_bytes(size_bytes: u64) -> u64 {
     size_bytes + size_bytes.div_ceil(DATA_BYTES) * TAG_BYTES as u64
 }
 
-/// The blocks that hold bytes `range` of a file.
+/// Returns the blocks that hold bytes `range` of a file.
 pub fn blocks_of(range: &Range<u64>) -> Range<u64> {
     range.start / DATA_BYTES..range.end.div_ceil(DATA_BYTES)
 }
 
-/// Where `blocks` lie in the pack of a file of `size_bytes`.
+/// Returns the bytes of the pack of a file of `size_bytes` that hold `blocks`.
 pub fn place_of(blocks: &Range<u64>, size_bytes: u64) -> Range<u64> {
     let end = (blocks.end * BLOCK_BYTES).min(pack_bytes(size_bytes));
     (blocks.start * BLOCK_BYTES).min(end)..end
 }
 
-/// The bytes of a file of `size_bytes` that bytes `place` of its pack hold; `place` begins with a block.
+/// Returns the bytes of a file of `size_bytes` that bytes `place` of its pack hold; `place` begins
+/// with a block.
 pub fn source_of(place: &Range<u64>, size_bytes: u64) -> Range<u64> {
     let blocks = place.start / BLOCK_BYTES..place.end.div_ceil(BLOCK_BYTES);
     let end = (blocks.end * DATA_BYTES).min(size_bytes);
@@ -48,7 +49,7 @@ fn tag(file: &Digest, number: u64, data: &[u8]) -> [u8; TAG_BYTES] {
     tag
 }
 
-/// Bytes of `file` as blocks, of which the first has the number `first`.
+/// Returns bytes of `file` as blocks, of which the first has the number `first`.
 pub fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(pack_bytes(data.len() as u64) as usize);
     for (number, data) in (first..).zip(data.chunks(DATA_BYTES as usize)) {
@@ -58,8 +59,8 @@ pub fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// Fills `buffer` from byte `offset` of `file` on with what `framed` holds, which begins with block
-/// `first`; `false` when a block is not what it should be.
+/// Fills `buffer` from byte `offset` of `file` on with the bytes in `framed`, which begins with
+/// block `first`. Returns `false` if a block has a wrong tag or bytes are missing.
 #[must_use]
 pub fn unframe(file: &Digest, first: u64, framed: &[u8], offset: u64, buffer: &mut [u8]) -> bool {
     let end = offset + buffer.len() as u64;

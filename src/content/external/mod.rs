@@ -1,7 +1,7 @@
-//! External entries: the bytes of files that live elsewhere, if they are what was recorded.
+//! External entries: the bytes of files that are elsewhere, if they are what was recorded.
 //!
-//! A file on a server passes for a pack: it is fetched in ranges, through the cache and within the bounds
-//! of packs, as [`frame`] lays it out. A file of this machine is read where it is.
+//! A file on a server is read like a pack that [`frame`] lays out: in ranges, through the cache,
+//! and within the bounds of packs. A file of this machine is read where it is.
 
 mod file;
 pub mod frame;
@@ -30,10 +30,10 @@ use crate::model::digest::Digest;
 use crate::model::external::{External, Scheme};
 use crate::model::object::Extent;
 
-/// What is fetched around what is missed: so much that the round trip is worth it.
+/// The blocks fetched around a miss: enough to be worth the round trip.
 const WINDOW_BLOCKS: u64 = 64;
 
-/// External files, as they are read.
+/// The external files of a store.
 pub struct Externals {
     options: StoreOptions,
     files: file::Files,
@@ -48,14 +48,15 @@ struct Servers {
 }
 
 impl Externals {
-    /// Read as `access` says; what is needed for servers is made when the first is spoken to.
+    /// Returns a value that reads as `options` say. It makes the clients of servers when the first
+    /// is needed.
     pub fn new(options: &StoreOptions) -> Self {
         let files = file::Files::new(options.deadlines.data, options.external_folders.clone());
         let (options, making, read) = (options.clone(), Mutex::default(), AtomicBool::new(false));
         Self { options, files, servers: OnceLock::new(), making, read }
     }
 
-    /// Through the same cache and within the same bounds as the packs of a remote store.
+    /// Returns a value that shares the cache and the bounds of a remote store's packs.
     pub fn beside(options: &StoreOptions, fetcher: &Arc<Fetcher>, threads: &Arc<Threads>) -> Self {
         let this = Self::new(options);
         let origins = Origins::new(Arc::clone(threads));
@@ -79,12 +80,12 @@ impl Externals {
         Ok(self.servers.get_or_init(|| Servers { fetcher: Arc::new(fetcher), origins }))
     }
 
-    /// Whether anything was read, so that more may be.
+    /// Returns whether an external file was read, so that more may be.
     pub fn were_read(&self) -> bool {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Closes pieces of the cache that another process removed.
+    /// Closes segments of the cache that another process removed.
     pub fn forget_removed(&self) {
         if let Some(Servers { fetcher, .. }) = self.servers.get() {
             fetcher.forget_removed();
@@ -94,31 +95,33 @@ impl Externals {
     /// Returns the servers that have external files.
     ///
     /// # Errors
-    /// When the host gives no threads.
+    /// If the system cannot start threads.
     pub fn origins(&self) -> Result<&Origins> {
         Ok(&self.servers()?.origins)
     }
 
-    /// Where a server is asked at the latest: from now on.
+    /// Returns the deadline of a request to a server that begins now.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.options.deadlines.data
     }
 
-    /// Refuses a file or folder of this machine that is in none of the folders that may be referred to.
+    /// Refuses a file or folder of this machine that is in none of the folders that may be referred
+    /// to.
     ///
     /// # Errors
-    /// [`Kind::Denied`] for such a one, and what the host says.
+    /// [`Kind::Denied`] for such a file or folder, and the errors of the system.
     pub fn refuse_outside(&self, path: &Path) -> Result<()> {
         let file = open(path).at("read", path)?;
         self.files.refuse_outside(&file, &path.display())
     }
 
-    /// Fills `buffer` from byte `offset` on, which must be there, of the file that `external`, an object
-    /// named `digest`, describes, for `requester` if somebody else than this process reads.
+    /// Fills `buffer` from byte `offset` on of the file that `external`, an object named `digest`,
+    /// describes. The file must have these bytes. `requester` is the user that reads, if that is
+    /// not this process itself.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when it is not what was recorded, [`Kind::WouldBlock`] if `patience` is `Now` and it is not
-    /// cached, and what its server or the host says.
+    /// [`Kind::Corrupt`] if it is not what was recorded; [`Kind::WouldBlock`] if `patience` is
+    /// `Now` and it is not cached; the errors of its server or of the system.
     pub fn read(
         &self,
         digest: Digest,
@@ -133,22 +136,22 @@ impl Externals {
             self.read.store(true, Ordering::Relaxed);
         }
         match external.url.scheme() {
-            // A file may be on a disk that hangs, or have to be hashed.
+            // The file may be on a disk that hangs, or have to be hashed.
             Scheme::File if waits => self.files.read(digest, external, offset, buffer, requester),
             Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web
                 if waits || self.servers.get().is_some() =>
             {
                 self.read_remote(digest, external, offset, buffer, patience)
             }
-            _ => Err(Error::new(Kind::WouldBlock, "not at hand: an external file is read")),
+            _ => Err(Error::new(Kind::WouldBlock, "not cached: an external file has to be read")),
         }
     }
 
-    /// Refuses whoever may not read a file of this machine where it is. Servers are asked with this process's
-    /// rights alone.
+    /// Refuses a requester that may not read a file of this machine where it is. Servers get
+    /// requests with this process's rights alone.
     ///
     /// # Errors
-    /// [`Kind::Denied`], and as [`Externals::read`] when that cannot be found out.
+    /// [`Kind::Denied`], and as [`Externals::read`] if that cannot be found out.
     pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
         match external.url.scheme() {
             Scheme::File => self.files.permit(external, requester),
@@ -156,8 +159,8 @@ impl Externals {
         }
     }
 
-    /// Returns who may read a file of this machine at its place, or `None` for a file on a server: every user of the
-    /// mount may read those.
+    /// Returns the users that may read a file of this machine at its place. Returns `None` for a
+    /// file on a server, which every user of the mount may read.
     pub fn readers(&self, external: &External) -> Option<Readers> {
         (external.url.scheme() == Scheme::File).then(|| self.files.readers(external))
     }
@@ -183,7 +186,7 @@ impl Externals {
             ..blocks.end.div_ceil(WINDOW_BLOCKS) * WINDOW_BLOCKS;
         let window = frame::place_of(&window, size);
         let stored_bytes = u32::try_from(window.end - window.start)
-            .map_err(|_| Error::new(Kind::Unsupported, "so much is not read at once"))?;
+            .map_err(|_| Error::new(Kind::Unsupported, "a read of this length is not supported"))?;
         let extent = Extent { pack, offset: window.start, stored_bytes };
         let mut framed = vec![0; (place.end - place.start) as usize];
         fetcher.read(extent, place.start - window.start, &mut framed, Class::Piece, patience)?;
@@ -191,9 +194,9 @@ impl Externals {
             return Ok(());
         }
         if patience == Patience::Now {
-            return Err(Error::new(Kind::WouldBlock, "what is cached is damaged"));
+            return Err(Error::new(Kind::WouldBlock, "the cached bytes are damaged"));
         }
-        // The cache's disk: what came over the network was framed as it came.
+        // The cache's disk has damaged the bytes: those of the network were framed as they arrived.
         fetcher.counters.wrong();
         fetcher.distrust(extent);
         let stored_bytes = framed.len() as u32;
@@ -202,10 +205,10 @@ impl Externals {
         if frame::unframe(&digest, blocks.start, &framed, offset, buffer) {
             return Ok(());
         }
-        Err(Error::new(Kind::Unavailable, format!("{} did not come whole", external.url)))
+        Err(Error::new(Kind::Unavailable, format!("{} was not received whole", external.url)))
     }
 
-    /// Queues bytes `range` that may be read soon. Never blocks.
+    /// Queues bytes `range` that may be read soon. It never waits for the server.
     pub fn readahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
         let Some(Servers { fetcher, origins }) = self.servers.get() else { return };
         let Ok(origin) = origins.origin(digest, external) else { return };
@@ -236,8 +239,8 @@ impl Externals {
         fetcher.prefetch_all(vec![(pack, place)])
     }
 
-    /// Whether a file is still what was recorded: one of this machine is read and hashed, others are
-    /// asked for.
+    /// Checks that a file is still what was recorded. A file of this machine is read and hashed;
+    /// for others their server's metadata are requested.
     ///
     /// # Errors
     /// As [`Externals::read`].

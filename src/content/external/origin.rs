@@ -1,7 +1,7 @@
-//! External files in clouds and on web servers: what they are, and their bytes, never other bytes.
+//! External files in clouds and on web servers: their metadata, and their bytes, never other bytes.
 //!
-//! Each request says which file it wants (version, tag), and each answer is compared with what was
-//! recorded, since not every server heeds what it is told.
+//! Each request names the file that it wants (version, tag). Each response is compared with what
+//! was recorded, since not every server heeds the request.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,14 +29,14 @@ use crate::model::digest::Digest;
 use crate::model::external::{External, ExternalUrl, Scheme};
 use crate::model::object::{PACK_ID_BYTES, PackId};
 
-/// Buckets that are spoken to at a time.
+/// The number of buckets with a client at a time.
 const BUCKETS: usize = 64;
-/// Objects of a listing that are asked for their versions at a time.
+/// The number of objects of a listing whose versions are requested at a time.
 const LOOKS_AT_ONCE: usize = 32;
-/// The context in which the pack that an external file passes for gets its id.
+/// The context from which the pack that stands for an external file gets its id.
 const PACK_CONTEXT: &str = "artifactfs 2026-11 external";
 
-/// All who have external files, as far as this process speaks to them.
+/// The servers of external files to which this process has clients.
 pub struct Origins {
     threads: Arc<Threads>,
     buckets: Mutex<HashMap<(Scheme, String), Arc<Client>>>,
@@ -58,20 +58,20 @@ enum Place {
 }
 
 impl Origins {
-    /// Nobody is spoken to yet.
+    /// Returns a value without clients. None is made before it is needed.
     pub fn new(threads: Arc<Threads>) -> Self {
         Self { threads, buckets: Mutex::default(), web: OnceLock::new() }
     }
 
-    /// The threads that wait.
+    /// Returns the threads that make the requests.
     pub fn threads(&self) -> &Arc<Threads> {
         &self.threads
     }
 
-    /// The file that `external`, an object named `digest`, describes.
+    /// Returns the origin of the file that `external`, an object named `digest`, describes.
     ///
     /// # Errors
-    /// When its server cannot be spoken to at all.
+    /// If no client of its server can be made.
     pub fn origin(&self, digest: Digest, external: &Arc<External>) -> Result<Origin> {
         let place = self.resolve(&external.url)?;
         Ok(Origin {
@@ -85,8 +85,10 @@ impl Origins {
     fn resolve(&self, url: &ExternalUrl) -> Result<Place> {
         match url.bucket_and_key() {
             Some((bucket, key)) => {
-                let key = Key::parse(key)
-                    .map_err(|e| Error::new(Kind::Usage, format!("{url} is no key")).because(e))?;
+                let key = Key::parse(key).map_err(|e| {
+                    Error::new(Kind::Usage, format!("the path of {url} is not a valid key"))
+                        .because(e)
+                })?;
                 Ok(Place::Cloud(self.bucket(url.scheme(), bucket)?, key))
             }
             None if url.scheme() == Scheme::Web => Ok(Place::Web(self.web()?)),
@@ -127,13 +129,13 @@ impl Origins {
         Ok(self.web.get_or_init(|| client).clone())
     }
 
-    /// What is at `url`; `None` when nothing is.
+    /// Returns the metadata of the file at `url`; `None` if there is none.
     ///
     /// # Errors
-    /// When its server does not say.
+    /// If its server does not return them.
     pub fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
         let place = self.resolve(url)?;
-        // What is sent compressed has another length and other bytes each time.
+        // A file that is sent compressed has another length and other bytes each time.
         let attempt = || async {
             let seen = place.look_once(url, "").await?;
             if seen.encoding.is_empty() {
@@ -156,11 +158,11 @@ impl Origins {
         }
     }
 
-    /// Calls `each` with every object below `url` in a cloud: its key below that, as it is, and what it is.
-    /// Where versions are kept, each object is asked for its own.
+    /// Calls `each` with every object below `url` in a cloud: its key below that, as it is, and its
+    /// metadata. In a bucket that keeps versions, that of each object is requested.
     ///
     /// # Errors
-    /// When the listing breaks off for good, and what `each` says.
+    /// If the listing fails for good, and the errors of `each`.
     pub fn list(
         &self,
         url: &ExternalUrl,
@@ -182,12 +184,12 @@ async fn list(
     prefix: &str,
     each: &mut dyn FnMut(&str, Seen) -> Result<()>,
 ) -> Result<()> {
-    // Not every key can be asked for: some cannot be paths.
+    // Not every key can be requested: some cannot be paths.
     let is_plain = |key: &str, object: &ObjectMeta| object.location.as_ref() == key;
     let (mut versioned, mut token) = (None, None);
     loop {
         let page = client.page(prefix, token).await?;
-        // The first tells whether versions are kept.
+        // The first object shows whether versions are kept.
         let first = page.objects.iter().find(|(key, object)| is_plain(key, object));
         if let (None, Some((_, object))) = (versioned, first) {
             let looked = head(client, object).await?;
@@ -203,7 +205,7 @@ async fn list(
         pin_mut!(looked);
         while let Some((key, object)) = looked.try_next().await? {
             let below = key.strip_prefix(prefix).unwrap_or(&key);
-            // The prefix itself may be an object of no bytes, made by who thinks in folders.
+            // The prefix itself may be an object of no bytes, made by a tool that shows folders.
             if let Some(object) = object.filter(|_| !below.is_empty()) {
                 each(below, Seen::from(object))?;
             }
@@ -215,7 +217,7 @@ async fn list(
     }
 }
 
-/// Asks for a listed object; `None` if it went meanwhile.
+/// Requests the metadata of a listed object; `None` if it was removed meanwhile.
 async fn head(client: &Client, object: &ObjectMeta) -> Result<Option<ObjectMeta>> {
     let key = &object.location;
     let attempt = || async {
@@ -229,7 +231,7 @@ async fn head(client: &Client, object: &ObjectMeta) -> Result<Option<ObjectMeta>
 }
 
 impl Origin {
-    /// The pack it passes for.
+    /// Returns the id of the pack that stands for the file.
     pub fn pack(&self) -> PackId {
         let hash = blake3::derive_key(PACK_CONTEXT, self.digest.as_bytes());
         let mut id = [0; PACK_ID_BYTES];
@@ -237,16 +239,16 @@ impl Origin {
         PackId(id)
     }
 
-    /// How long that is.
+    /// Returns the length of that pack.
     pub fn pack_bytes(&self) -> u64 {
         frame::pack_bytes(self.external.size_bytes)
     }
 
-    /// Bytes `place` of that pack; tried again until `deadline`.
+    /// Fetches bytes `place` of that pack. The request is repeated until `deadline`.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when the file is not what was recorded, which is not tried again;
-    /// [`Kind::TimedOut`] and [`Kind::Unavailable`] when its server does not answer.
+    /// [`Kind::Corrupt`] if the file is not what was recorded, which is not repeated;
+    /// [`Kind::TimedOut`] and [`Kind::Unavailable`] if its server does not respond.
     pub async fn fetch(&self, place: Range<u64>, deadline: Instant) -> Result<Fetched> {
         let (size, url) = (self.external.size_bytes, self.external.url.as_str());
         let wanted = frame::source_of(&place, size);
@@ -258,7 +260,7 @@ impl Origin {
         Ok(Fetched { bytes, object_bytes: self.pack_bytes() })
     }
 
-    /// Whether it is still what was recorded, as far as its server says.
+    /// Checks that the file is still what was recorded, by the metadata of its server.
     ///
     /// # Errors
     /// As [`Origin::fetch`].
@@ -272,7 +274,8 @@ impl Origin {
         looked.map_err(|e| self.reader_error(e))
     }
 
-    /// To a reader it is a file that cannot be read now, never one that is closed to him.
+    /// Maps an error to the kind a reader sees. A reader sees a file that cannot be read now, never
+    /// one that it may not read.
     fn reader_error(&self, error: Error) -> Error {
         let url = &self.external.url;
         match error.kind() {
@@ -287,7 +290,7 @@ impl Origin {
         }
     }
 
-    /// What is not there any more has changed.
+    /// Maps the error of a file that does not exist any more: it has changed.
     fn gone(&self, error: Error) -> Error {
         match error.kind() {
             Kind::NotFound => changed(&self.external.url, "it is not there any more"),
@@ -322,7 +325,7 @@ impl Origin {
         match fetched {
             Ok(bytes) if bytes.len() == length => Ok(bytes),
             Ok(_) => Err(Error::new(Kind::Unavailable, format!("{name} ended early"))),
-            // A file that is shorter now may be refused in many ways: what it is decides.
+            // A server may refuse a file that is shorter now in many ways: its metadata decide.
             Err(e) if may_be_shorter(e.kind()) => {
                 let seen = self.place.look_once(&self.external.url, &self.external.version).await;
                 match seen.map_err(|e| self.gone(e)) {
@@ -338,9 +341,9 @@ impl Origin {
     fn options(&self, wanted: &Range<u64>) -> GetOptions {
         let External { etag, version, size_bytes, .. } = &*self.external;
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        // Not every server calls all of it a range.
+        // Not every server accepts a range of all of it.
         let range = (*wanted != (0..*size_bytes)).then(|| GetRange::Bounded(wanted.clone()));
-        // Tags that are weak never match here.
+        // Weak tags never match here.
         let if_match = some(etag).filter(|etag| !etag.starts_with("W/"));
         GetOptions { range, if_match, version: some(version), ..GetOptions::default() }
     }
@@ -359,7 +362,7 @@ impl Origin {
         Ok(answer)
     }
 
-    /// Whether what a server says of it is what was recorded.
+    /// Checks that the metadata of a server are those that were recorded.
     fn compare(&self, seen: &Seen) -> Result<()> {
         let External { url, size_bytes, etag, version, modified, .. } = &*self.external;
         let differs = |what: &str, recorded: &str, found: &str| {
@@ -387,14 +390,14 @@ fn may_be_shorter(kind: Kind) -> bool {
     matches!(kind, Kind::Unavailable | Kind::Usage | Kind::Unsupported)
 }
 
-/// The error of a thing that is not what was recorded.
+/// Returns the error for a file that is not what was recorded.
 pub fn changed(url: &ExternalUrl, how: &str) -> Error {
     Error::new(Kind::Corrupt, format!("{url} is not what was recorded: {how}"))
         .hint("bring back what was there, or record what is there now as a new version")
 }
 
 impl Place {
-    /// What a file is now; of `version`, if that is some.
+    /// Requests the metadata of a file once; those of `version`, if that is not empty.
     async fn look_once(&self, url: &ExternalUrl, version: &str) -> Result<Seen> {
         match self {
             Self::Cloud(client, key) => {
@@ -409,7 +412,7 @@ impl Place {
                 if answer.status().is_success() && length.is_some() {
                     return seen_by(url, answer.status(), answer.headers(), length);
                 }
-                // Some serve files and do not say what they are.
+                // Some servers send files and do not support HEAD.
                 let asked = request(client, Method::GET, url).header(RANGE, "bytes=0-0");
                 let answer = send(asked, url).await?;
                 // An empty file has no first byte.

@@ -1,5 +1,5 @@
-//! Where an external file of this machine is, and who may read it there: the daemon may read what its readers
-//! may not, and whoever owns a folder may put anything in the place of a file.
+//! The place of an external file of this machine, and its readers there. The daemon may read what
+//! its readers may not, and the owner of a folder may put anything in the place of a file.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,13 +13,13 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// How often a path is looked up again that others rename meanwhile.
+/// The number of look-ups of a path that is renamed meanwhile.
 const LOOKUPS: u32 = 8;
-/// The right to read, or to search a directory, among the three bits of a class.
+/// The right to read, among the three bits of a class. `SEARCH` is the right to search a directory.
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
 
-/// Whoever reads through a mount.
+/// A user that reads through a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requester {
     /// The user.
@@ -34,16 +34,16 @@ fn flags() -> OFlags {
     OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY
 }
 
-/// Opens what may be a file, without waiting for a FIFO's other end. Symlinks are followed.
+/// Opens a path that may be a file, without waiting for a FIFO's other end. Symlinks are followed.
 ///
 /// # Errors
-/// What the host says.
+/// Any error of open(2).
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags().bits().cast_signed()).open(path)
 }
 
-/// Locates a file without opening it (O_PATH of open(2)), so that its file system gets no request about it. Symlinks
-/// are followed.
+/// Locates a file without opening it (O_PATH of open(2)), so that its file system gets no request.
+/// Symlinks are followed.
 ///
 /// # Errors
 /// Any error of open(2).
@@ -92,7 +92,7 @@ impl Known {
     pub fn of(file: &File) -> io::Result<Self> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         match statx(file, "", flags, StatxFlags::TYPE) {
-            // Before Linux 4.11, and in some containers: then the file system is asked.
+            // Before Linux 4.11, and in some containers, the file system gets a request instead.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let stat = fstat(file)?;
                 let device = (major(stat.st_dev), minor(stat.st_dev));
@@ -107,8 +107,8 @@ impl Known {
     }
 }
 
-/// Locates a file as [`find`] does, and refuses to leave the folder `depth` names above it. The file itself must not
-/// be a symlink.
+/// Locates a file as [`find`] does, and refuses to leave the folder `depth` names above it. The
+/// file itself must not be a symlink.
 ///
 /// # Errors
 /// ELOOP or EXDEV for a symlink that is not allowed, and any error of openat2(2).
@@ -132,9 +132,9 @@ fn look_below(path: &Path, depth: u32) -> io::Result<File> {
     for _ in 0..LOOKUPS {
         let flags = found() | OFlags::NOFOLLOW;
         match openat2(&folder, below, flags, Mode::empty(), resolve) {
-            // Somebody renamed a directory on the way.
+            // A directory on the way was renamed.
             Err(Errno::AGAIN) => {}
-            // Before Linux 5.6, and in some containers: then no symlink at all is followed.
+            // Before Linux 5.6, and in some containers, no symlink at all is followed.
             Err(Errno::NOSYS | Errno::PERM) => return Ok(walk_below(folder.as_fd(), below)?),
             opened => return Ok(opened?.into()),
         }
@@ -156,10 +156,10 @@ fn walk_below(folder: impl AsFd, below: &Path) -> rustix::io::Result<File> {
     Ok(openat(&at, name, found() | OFlags::NOFOLLOW, Mode::empty())?.into())
 }
 
-/// Whether an open file is in one of `folders`, by whatever name it was reached.
+/// Returns whether an open file is in one of `folders`, by whatever name it was reached.
 ///
 /// # Errors
-/// What the host says.
+/// If the file's path cannot be read.
 pub fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
     let path = fs::read_link(link_of(file))?;
     Ok(folders
@@ -168,8 +168,8 @@ pub fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
         .any(|f| path.starts_with(f)))
 }
 
-/// Whether `requester` may read an open file there: by its mode and those of the directories above. Access control
-/// lists grant nothing here.
+/// Returns whether `requester` may read an open file there, by its mode and those of the
+/// directories above. Access control lists grant nothing here.
 pub fn may_read(requester: &Requester, file: &File) -> bool {
     let own = rustix::process::geteuid().as_raw();
     if requester.uid == own || requester.uid == 0 {
@@ -181,15 +181,15 @@ pub fn may_read(requester: &Requester, file: &File) -> bool {
     readable && above.all(|dir| fs::metadata(dir).is_ok_and(|meta| may(requester, &meta, SEARCH)))
 }
 
-/// An owner, group and mode that describe who may read a file at its place. They grant nothing that `may_read`
-/// refuses. If several groups may read it, only one is named.
+/// An owner, group and mode that describe the readers of a file at its place. They grant nothing
+/// that `may_read` refuses. If several groups may read it, only one is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Readers {
     /// The owner.
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Rights to read: bits of 0o444.
+    /// The rights to read: bits of 0o444.
     pub perm: u16,
 }
 
@@ -200,7 +200,8 @@ impl Readers {
         Self { uid, gid: rustix::process::getegid().as_raw(), perm: 0o400 }
     }
 
-    /// Describes the readers of a located file. Unless this process is root, its own user becomes the owner.
+    /// Describes the readers of a located file. Unless this process is root, its own user becomes
+    /// the owner.
     pub fn of(file: &File) -> Self {
         let ourselves = Self::ourselves();
         let (Ok(path), Ok(meta)) = (fs::read_link(link_of(file)), file.metadata()) else {
@@ -257,7 +258,8 @@ impl Step {
         self.allows_all() || (self.uid == uid && self.mode >> 6 & self.right != 0)
     }
 
-    /// Returns whether every member of a group has the right, including a member who is the owner.
+    /// Returns whether every member of a group has the right, including the owner if it is a
+    /// member.
     fn allows_group(&self, gid: u32) -> bool {
         let members = [3, 6].iter().all(|class| self.mode >> class & self.right != 0);
         self.allows_all() || (self.gid == gid && members)

@@ -1,4 +1,4 @@
-//! What reading a remote store came to.
+//! The counters of reads from a remote store.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,31 +9,31 @@ use crate::content::remote::client::Fetched;
 use crate::error::Result;
 use crate::model::object::PackId;
 
-/// Slow requests that are remembered.
+/// The number of slow requests that are remembered.
 const SLOWEST: usize = 8;
-/// For how long.
+/// The time for which they are remembered.
 const SLOW_FOR: Duration = Duration::from_secs(300);
 
-/// Sums since the process began.
+/// The sums since the process began.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Reads that found everything near.
+    /// The reads that the cache served alone.
     pub hits: AtomicU64,
-    /// Reads that waited for the store.
+    /// The reads that waited for the store.
     pub misses: AtomicU64,
-    /// Bytes of reads that found everything near.
+    /// The bytes of reads that the cache served alone.
     pub hit_bytes: AtomicU64,
-    /// Requests that ended, well or not.
+    /// The requests that ended, well or not.
     pub requests: AtomicU64,
-    /// Bytes that came.
+    /// The bytes that were received.
     pub fetched_bytes: AtomicU64,
-    /// Requests that failed.
+    /// The requests that failed.
     pub failures: AtomicU64,
-    /// Objects whose bytes were wrong, in the cache or from the store.
+    /// The objects whose bytes were wrong, in the cache or from the store.
     pub wrong_objects: AtomicU64,
-    /// Segments that went for others.
+    /// The segments that were evicted.
     pub evictions: AtomicU64,
-    /// Requests under way.
+    /// The requests under way.
     pub in_flight: AtomicU64,
     slowest: Mutex<Vec<Slow>>,
 }
@@ -41,11 +41,11 @@ pub struct Counters {
 /// A request that took long.
 #[derive(Debug, Clone)]
 pub struct Slow {
-    /// What was asked for.
+    /// The pack and the range.
     pub what: String,
-    /// How long it took.
+    /// The time that it took.
     pub took: Duration,
-    /// When it ended.
+    /// The time at which it ended.
     pub ended: SystemTime,
 }
 
@@ -75,7 +75,7 @@ impl Counters {
         add(&self.evictions, 1);
     }
 
-    /// The bytes of an object were not what its digest says.
+    /// Counts an object whose bytes do not match its digest.
     pub fn wrong(&self) {
         add(&self.wrong_objects, 1);
     }
@@ -85,7 +85,7 @@ impl Counters {
         Watch { counters: self, pack, range, begun: Instant::now() }
     }
 
-    /// The slowest requests of the last minutes, slowest first.
+    /// Returns the slowest requests of the last five minutes, slowest first.
     pub fn slowest(&self) -> Vec<Slow> {
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         slowest.retain(|slow| slow.ended.elapsed().is_ok_and(|since| since < SLOW_FOR));

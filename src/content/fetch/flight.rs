@@ -1,4 +1,4 @@
-//! One request that is under way, and who waits for it.
+//! One request that is under way, and its waiting readers.
 
 use std::ops::Range;
 
@@ -10,26 +10,26 @@ use crate::error::{Error, Kind, Result, WireError};
 
 type Outcome = std::result::Result<Bytes, WireError>;
 
-/// Blocks of a segment on their way.
+/// A request for blocks of a segment.
 pub struct Flight {
-    /// Which; the bytes may end before the last at the end of the pack.
+    /// The blocks. At the end of the pack the bytes may end before the last block does.
     pub blocks: Range<u32>,
     outcome: watch::Sender<Option<Outcome>>,
     landed: watch::Sender<bool>,
 }
 
 impl Flight {
-    /// One that has begun.
+    /// Returns a flight that has begun.
     pub fn new(blocks: Range<u32>) -> Self {
         Self { blocks, outcome: watch::Sender::new(None), landed: watch::Sender::new(false) }
     }
 
-    /// Tells everybody who waits.
+    /// Wakes all readers that wait for the outcome.
     pub fn end(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
     }
 
-    /// The cache has what came, if it takes it.
+    /// Marks the bytes as written to the cache, if the cache takes them.
     pub fn land(&self) {
         self.landed.send_replace(true);
     }
@@ -41,20 +41,20 @@ impl Flight {
     pub async fn landed(&self, deadline: Instant) -> Result<()> {
         self.outcome(deadline).await?;
         let mut told = self.landed.subscribe();
-        let late = |_| Error::new(Kind::TimedOut, "the cache's disk has not answered in time");
+        let late = |_| Error::new(Kind::TimedOut, "the cache's disk did not respond in time");
         let landed = timeout_at(deadline, told.wait_for(|landed| *landed)).await.map_err(late)?;
         landed
             .map(drop)
             .map_err(|e| Error::new(Kind::Unavailable, "writing to the cache broke off").because(e))
     }
 
-    /// What came of it.
+    /// Waits for the outcome of the request.
     ///
     /// # Errors
-    /// What the request ended with; [`Kind::TimedOut`] at the deadline.
+    /// The error of the request; [`Kind::TimedOut`] at the deadline.
     pub async fn outcome(&self, deadline: Instant) -> Result<Bytes> {
         let mut told = self.outcome.subscribe();
-        let late = |_| Error::new(Kind::TimedOut, "the store has not answered in time");
+        let late = |_| Error::new(Kind::TimedOut, "the store did not respond in time");
         let ended = timeout_at(deadline, told.wait_for(Option::is_some)).await.map_err(late)?;
         let ended = ended.map_err(|e| {
             Error::new(Kind::Unavailable, "a request to the store broke off").because(e)
@@ -62,7 +62,9 @@ impl Flight {
         match ended.as_ref() {
             Some(Ok(bytes)) => Ok(bytes.clone()),
             Some(Err(error)) => Err(error.clone().into()),
-            None => Err(Error::new(Kind::Unavailable, "a request to the store has no end")),
+            None => {
+                Err(Error::new(Kind::Unavailable, "a request to the store ended without a result"))
+            }
         }
     }
 }

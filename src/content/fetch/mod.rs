@@ -1,8 +1,9 @@
-//! Reading a remote store through the cache: which ranges are requested, when, and only once.
+//! Reads of a remote store through the cache: which ranges are requested, when, and only once.
 //!
-//! A reader finds the blocks it wants in the cache, or in a flight that is under way, or starts one. Readers get the
-//! bytes of a flight before these are written to the cache, so a cache that is full or fails only costs its use.
-//! Requests and the memory they need have bounds; nodes have bounds of their own, so metadata never waits for data.
+//! A reader finds the blocks it wants in the cache, or in a flight that is under way, or starts
+//! one. Readers get the bytes of a flight before the cache does, so no read depends on a cache that
+//! is full or fails. Requests and the memory they need have bounds; nodes have bounds of their own,
+//! so metadata never waits for data.
 
 mod counters;
 mod flight;
@@ -36,35 +37,35 @@ use super::remote::{Client, Threads};
 use crate::error::{Error, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
-/// Segments known at a time, each with a descriptor at most: a process may have 1,024.
+/// The number of segments held at a time, each with a descriptor at most: a process may have 1,024.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(384).expect("384 is not zero");
-/// Packs whose length is remembered.
+/// The number of packs whose length is remembered.
 const LENGTHS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
-/// External files that may be read at a time: some 10 MiB.
+/// The number of external files registered at a time: some 10 MiB.
 const ORIGINS: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
-/// The longest request: several in parallel are faster than one.
+/// The maximum length of a request: several in parallel are faster than one.
 const FLIGHT_BYTES: u64 = 4 << 20;
-/// Nodes lie together: the aligned piece of this length around one is fetched with it.
+/// The length of the aligned piece that is fetched around a node, since nodes lie together.
 const NODE_WINDOW_BYTES: u64 = 2 << 20;
-/// Requests for data under way.
+/// The number of requests for data under way.
 const DATA_REQUESTS: usize = 32;
-/// Of these, for what nobody waits for yet.
+/// The number of these that no reader waits for yet.
 const PREFETCH_REQUESTS: usize = 12;
-/// Requests for nodes under way.
+/// The number of requests for nodes under way.
 const NODE_REQUESTS: usize = 8;
-/// Memory of data under way, in KiB.
+/// The memory for data under way, in KiB.
 const DATA_KIB: u32 = 64 << 10;
-/// Wishes that wait for their turn; more are forgotten.
+/// The number of prefetches that wait for their turn; more are dropped.
 const PREFETCH_QUEUE: usize = 512;
-/// How exactly it is known when a segment was last read, in seconds.
+/// The accuracy, in seconds, with which a segment's last read is recorded.
 const TOUCH_EVERY_SECONDS: u64 = 5;
 
 /// The kind of a read. It decides how much is fetched around the bytes that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// A tree or recipe.
+    /// A tree or recipe node.
     Node,
-    /// A whole small file: its neighbours may be wanted too.
+    /// A whole small file, whose neighbours may be wanted too.
     SmallFile,
     /// A piece of a big file.
     Piece,
@@ -72,25 +73,25 @@ pub enum Class {
     Prefetch,
 }
 
-/// How long a reader waits.
+/// The time that a reader waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Not at all: what is not cached gives [`Kind::WouldBlock`].
+    /// No time: what is not cached gives [`Kind::WouldBlock`].
     Now,
-    /// As long as the deadline of its class.
+    /// The time until the deadline of its class.
     Deadline,
 }
 
-/// Packs of a remote store, and external files, read through the cache.
+/// A reader of the packs of a remote store, and of external files, through the cache.
 pub struct Fetcher {
-    /// The store; a directory is no such thing.
+    /// The client of the store; `None` if the store is a local directory.
     remote: Option<Arc<Client>>,
     threads: Arc<Threads>,
-    /// External files, by the pack each passes for.
+    /// The external files, by the id of the pack that stands for each.
     origins: Mutex<LruCache<PackId, Arc<Origin>>>,
     cache: Option<Cache>,
     deadlines: Deadlines,
-    /// Whether more than what is asked for is fetched.
+    /// True if more is fetched than a read needs.
     reads_ahead: bool,
     segments: Mutex<LruCache<SegmentKey, Arc<Segment>>>,
     lengths: Mutex<LruCache<PackId, u64>>,
@@ -101,7 +102,7 @@ pub struct Fetcher {
     prefetches: Semaphore,
     memory: Semaphore,
     queued: AtomicUsize,
-    /// What was done so far.
+    /// The counters since the process began.
     pub counters: Counters,
 }
 
@@ -110,8 +111,8 @@ fn seconds_now() -> u64 {
 }
 
 impl Fetcher {
-    /// Returns a fetcher that reads `remote`, if there is one, and external files through `cache`. Without a cache every
-    /// read makes a request.
+    /// Returns a fetcher that reads `remote`, if there is one, and external files through `cache`.
+    /// Without a cache every read makes a request.
     pub fn new(
         remote: Option<Arc<Client>>,
         threads: Arc<Threads>,
@@ -139,13 +140,14 @@ impl Fetcher {
         }
     }
 
-    /// Who knows how long packs are: no request goes beyond an end that is known.
+    /// Sets the source of the lengths of packs: no request goes beyond an end that is known.
     pub fn learn_from(&self, locate: Arc<dyn Locate>) {
-        // Told once, when the repository is opened.
+        // The source is set once, when the repository is opened.
         let _ = self.locate.set(locate);
     }
 
-    /// Finds out how long a pack is; only for threads that may wait.
+    /// Gets the length of a pack from the registry, if it is not known. Only threads that may wait
+    /// call it.
     fn learn_length(&self, pack: PackId) -> Result<()> {
         let Some(locate) = self.locate.get().filter(|_| self.length(pack).is_none()) else {
             return Ok(());
@@ -156,7 +158,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Registers an external file: from now on it can be read like a pack.
+    /// Registers an external file, which can then be read like a pack.
     pub fn register(&self, origin: &Arc<Origin>) {
         let (pack, length) = (origin.pack(), origin.pack_bytes());
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
@@ -173,7 +175,7 @@ impl Fetcher {
         &self.threads
     }
 
-    /// The cache, if there is one.
+    /// Returns the cache, if there is one.
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()
     }
@@ -186,7 +188,7 @@ impl Fetcher {
         if let Some(segment) = self.segments().get(&key) {
             return Arc::clone(segment);
         }
-        // Opened without the lock: a slow disk holds up nobody else.
+        // The file is opened without the lock, so a slow disk delays no other reader.
         let file = self.cache.as_ref().and_then(|cache| cache.segment(key)).map(Arc::new);
         let present = file.as_ref().map(|file| Blocks::of_file(file)).unwrap_or_default();
         let state = State { file, present, ..State::default() };
@@ -215,12 +217,12 @@ impl Fetcher {
             + if class == Class::Node { self.deadlines.metadata } else { self.deadlines.data }
     }
 
-    /// Fills `buffer` with the bytes of `extent` from its `skip`th on. If they are not cached, the whole extent is
-    /// fetched.
+    /// Fills `buffer` with the bytes of `extent` from its `skip`th on. If they are not cached, the
+    /// whole extent is fetched.
     ///
     /// # Errors
-    /// [`Kind::WouldBlock`] if they are not cached and `patience` is `Now`; [`Kind::NotFound`] for a pack that is gone;
-    /// [`Kind::TimedOut`] and what the store says.
+    /// [`Kind::WouldBlock`] if they are not cached and `patience` is `Now`; [`Kind::NotFound`] for
+    /// a pack that is gone; [`Kind::TimedOut`] and the errors of the store.
     pub fn read(
         self: &Arc<Self>,
         extent: Extent,
@@ -238,7 +240,7 @@ impl Fetcher {
         if wanted.start / SEGMENT_BYTES != wanted.end.saturating_sub(1) / SEGMENT_BYTES
             && patience == Patience::Deadline
         {
-            // All requests first, then the first wait.
+            // All requests are started before the first wait.
             for (number, part) in part_of(object.clone()) {
                 let segment = self.segment(SegmentKey { pack: extent.pack, number });
                 self.demand(&segment, &mut segment.state(), &part, class);
@@ -309,7 +311,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Reads from the cache; `false` when the disk failed and the blocks are to be fetched.
+    /// Reads from the cache. Returns `false` if the disk failed: the blocks must be fetched.
     fn read_cached(
         &self,
         segment: &Arc<Segment>,
@@ -341,14 +343,14 @@ impl Fetcher {
             last_access: Timespec { tv_sec: now as i64, tv_nsec: 0 },
             last_modification: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
         };
-        // A cache that can only be read goes by the order in which it was written.
+        // If this fails, as in a cache that is read-only, eviction follows the order of writing.
         let _ = futimens(file, &times);
         if file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
             self.forget(segment);
         }
     }
 
-    /// Starts what brings bytes `object` of the segment, and what is worth bringing with them.
+    /// Starts requests for bytes `object` of the segment, and for what is worth fetching with them.
     fn demand(
         self: &Arc<Self>,
         segment: &Arc<Segment>,
@@ -382,7 +384,7 @@ impl Fetcher {
         }
     }
 
-    /// Cuts a wish off at the pack's end, if that is known.
+    /// Cuts `blocks` off at the pack's end, if that is known.
     fn within_pack(&self, key: SegmentKey, blocks: Range<u32>) -> Range<u32> {
         let length = self.length(key.pack);
         let start = u64::from(key.number) * SEGMENT_BYTES;
@@ -398,7 +400,7 @@ impl Fetcher {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner).get(&pack).copied()
     }
 
-    /// The bytes of `extent`, from the store whatever the cache has.
+    /// Fetches the bytes of `extent` from the store, whatever the cache has.
     ///
     /// # Errors
     /// As [`Fetcher::read`].
@@ -407,7 +409,7 @@ impl Fetcher {
         self.threads.wait(self.fetch(extent.pack, range, self.deadline(class)))
     }
 
-    /// What the cache has of `extent` is wrong: it is dropped, and not trusted again.
+    /// Drops the cached blocks of `extent`, whose bytes are wrong.
     pub fn distrust(&self, extent: Extent) {
         for (number, part) in part_of(extent.offset..extent.offset + u64::from(extent.stored_bytes))
         {
@@ -417,8 +419,8 @@ impl Fetcher {
         }
     }
 
-    /// A number for the cached copy of `extent`, that no other copy has; `None` when not all of it is
-    /// there.
+    /// Returns a number that no other cached copy of `extent` has; `None` if not all of it is
+    /// cached.
     pub fn instance(&self, extent: Extent) -> Option<u64> {
         let mut instance: u64 = 0;
         for (number, part) in part_of(extent.offset..extent.offset + u64::from(extent.stored_bytes))
@@ -428,7 +430,7 @@ impl Fetcher {
             if !segment.state().present.has_all(blocks_of(&part)) {
                 return None;
             }
-            // Two segments at most: an object is shorter than one.
+            // An object is shorter than a segment, so it touches two at most.
             instance = instance << 32 | segment.instance;
         }
         Some(instance)
@@ -436,7 +438,7 @@ impl Fetcher {
 }
 
 fn would_block() -> Error {
-    Error::new(Kind::WouldBlock, "not at hand: it has to be fetched")
+    Error::new(Kind::WouldBlock, "not cached: it has to be fetched")
 }
 
 fn ends_early(key: SegmentKey, at: u64) -> Error {

@@ -1,4 +1,4 @@
-//! Fetches bytes into the cache before a reader asks for them.
+//! Prefetching: bytes are cached before a reader needs them.
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -14,8 +14,8 @@ use crate::error::Result;
 use crate::model::object::PackId;
 
 impl Fetcher {
-    /// Closes segments that another process took away: while they are open the disk keeps their
-    /// bytes.
+    /// Closes segments that another process removed: the disk keeps their bytes while they are
+    /// open.
     pub fn forget_removed(&self) {
         let known: Vec<_> = self.segments().iter().map(|(_, it)| Arc::clone(it)).collect();
         for segment in known {
@@ -27,10 +27,11 @@ impl Fetcher {
         }
     }
 
-    /// Queues bytes of a pack that may be read soon. Never blocks.
+    /// Queues bytes of a pack that may be read soon. It never waits for the store, but queries the
+    /// registry for a length that is not known.
     pub fn readahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
         if let Err(e) = self.learn_length(pack) {
-            return tracing::debug!(%pack, "not read ahead: {e}");
+            return tracing::debug!(%pack, "readahead failed: {e}");
         }
         if !self.reads_ahead || self.queued.fetch_add(1, Ordering::Relaxed) >= PREFETCH_QUEUE {
             self.queued.fetch_sub(1, Ordering::Relaxed);
@@ -39,16 +40,16 @@ impl Fetcher {
         let fetcher = Arc::clone(self);
         self.threads.handle().spawn(async move {
             if let Err(e) = fetcher.prefetch(pack, range).await {
-                tracing::debug!(%pack, "not read ahead: {e}");
+                tracing::debug!(%pack, "readahead failed: {e}");
             }
             fetcher.queued.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
-    /// Caches bytes of a pack, as far as they are not yet; ends when the cache has them.
+    /// Caches those bytes of a pack that are not cached yet. Returns when the cache has them.
     ///
     /// # Errors
-    /// What the store says of the first request that failed.
+    /// The error of the first request that failed.
     pub async fn prefetch(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
         for (number, part) in part_of(range) {
             let segment = self.segment(SegmentKey { pack, number });
@@ -64,7 +65,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Nobody holds a turn while waiting for another.
+    /// Caches `blocks` of a segment. It holds no turn while it waits for another.
     async fn prefetch_piece(
         self: &Arc<Self>,
         segment: &Arc<Segment>,
@@ -89,10 +90,10 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Waits for [`Fetcher::prefetch`] of several ranges, some at a time.
+    /// Runs [`Fetcher::prefetch`] for several ranges, some at a time, and waits for all.
     ///
     /// # Errors
-    /// The first that failed.
+    /// The first error.
     pub fn prefetch_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
         for (pack, _) in &ranges {
             self.learn_length(*pack)?;

@@ -1,4 +1,4 @@
-//! Making the requests of flights: their turn, their bytes, and writing these to the cache.
+//! The requests of flights: their turn, their bytes, and the write to the cache.
 
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::object::PackId;
 
 impl Fetcher {
-    /// Starts flights for `blocks`, none of which is there or under way.
+    /// Starts flights for `blocks`, none of which is cached or under way.
     pub(super) fn start(
         self: &Arc<Self>,
         segment: &Arc<Segment>,
@@ -53,7 +53,7 @@ impl Fetcher {
                 drop(request);
                 fetched.map(|bytes| (bytes, memory))
             }
-            Err(_) => Err(Error::new(Kind::TimedOut, "too many requests to the store wait")),
+            Err(_) => Err(Error::new(Kind::TimedOut, "too many requests to the store are waiting")),
         };
         match outcome {
             Ok((bytes, memory)) => {
@@ -63,7 +63,7 @@ impl Fetcher {
                 let writing = tokio::task::spawn_blocking(move || {
                     fetcher.write_to_cache(&kept, &flown.blocks, &bytes)
                 });
-                // A thread that panicked has kept nothing; nobody waits for it.
+                // A thread that panicked has cached nothing; no reader waits for it.
                 let _ = writing.await;
                 drop(memory);
             }
@@ -97,7 +97,7 @@ impl Fetcher {
         Ok(fetched.bytes)
     }
 
-    /// Writes what came to the cache, if there is room.
+    /// Writes the bytes of a flight to the cache, if there is room.
     fn write_to_cache(&self, segment: &Arc<Segment>, blocks: &Range<u32>, bytes: &[u8]) {
         let Some(cache) = &self.cache else { return };
         let end = blocks.start + (bytes.len() as u64).div_ceil(BLOCK_BYTES) as u32;

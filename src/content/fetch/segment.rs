@@ -1,4 +1,4 @@
-//! A segment as this process knows it.
+//! The state of a segment in this process.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -8,43 +8,43 @@ use super::super::cache::{BLOCK_BYTES, Blocks, SEGMENT_BYTES, SegmentKey};
 use super::flight::Flight;
 use super::window::MissWindow;
 
-/// A segment that is known.
+/// A segment that this process uses.
 pub struct Segment {
-    /// Which.
+    /// The key of the segment.
     pub key: SegmentKey,
     /// A number that no other segment has or had: what was verified in one is not verified in
     /// another.
     pub instance: u64,
-    /// It went for others: what comes for it is not kept.
+    /// True if the segment was evicted: bytes that arrive for it are not kept.
     pub evicted: AtomicBool,
-    /// When its last use was written down, in seconds since 1970.
+    /// The time of the last read that was recorded, in seconds since 1970.
     pub touched: AtomicU64,
-    /// The rest.
+    /// The part that changes.
     pub state: Mutex<State>,
 }
 
-/// What changes of a segment.
+/// The part of a segment that changes.
 #[derive(Default)]
 pub struct State {
-    /// Where it is cached, if it is.
+    /// The file in the cache, if there is one.
     pub file: Option<Arc<std::fs::File>>,
-    /// The disk failed: read through.
+    /// True if the disk failed: reads go to the store.
     pub broken: bool,
-    /// What of it is there.
+    /// The blocks that are cached.
     pub present: Blocks,
-    /// What is under way.
+    /// The requests under way.
     pub flights: Vec<Arc<Flight>>,
-    /// What was missed in it.
+    /// The misses so far.
     pub window: MissWindow,
 }
 
 impl Segment {
-    /// Locks what changes.
+    /// Locks the part that changes.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of the pack that `blocks` of this segment are.
+    /// Returns the bytes of the pack that `blocks` of this segment hold.
     pub fn bytes_of(&self, blocks: &Range<u32>) -> Range<u64> {
         let start = u64::from(self.key.number) * SEGMENT_BYTES;
         start + u64::from(blocks.start) * BLOCK_BYTES..start + u64::from(blocks.end) * BLOCK_BYTES
@@ -52,12 +52,12 @@ impl Segment {
 }
 
 impl State {
-    /// The flight that brings block `index`.
+    /// Returns the flight that fetches block `index`.
     pub fn flight_with(&self, index: u32) -> Option<Arc<Flight>> {
         self.flights.iter().find(|flight| flight.blocks.contains(&index)).cloned()
     }
 
-    /// The flights that bring any of `blocks`.
+    /// Returns the flights that fetch any of `blocks`.
     pub fn flights_with(&self, blocks: &Range<u32>) -> Vec<Arc<Flight>> {
         let brings = |flight: &&Arc<Flight>| {
             flight.blocks.start < blocks.end && blocks.start < flight.blocks.end
@@ -65,7 +65,7 @@ impl State {
         self.flights.iter().filter(brings).cloned().collect()
     }
 
-    /// Runs of `blocks` that are neither there nor under way.
+    /// Returns the runs of `blocks` that are neither cached nor under way.
     pub fn wanting(&self, blocks: Range<u32>) -> Vec<Range<u32>> {
         let mut known = self.present.clone();
         self.flights.iter().for_each(|flight| known.add(flight.blocks.clone()));

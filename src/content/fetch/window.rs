@@ -1,18 +1,19 @@
-//! How much of a pack is fetched when small files in it are missed: pure.
+//! The window: how much of a pack is fetched when small files in it are missed. Pure.
 //!
-//! A miss costs a round trip, bytes cost bandwidth. Each second miss in the same pack doubles the fetch size, in any
-//! order; misses of one file after the other double it sooner. So neither a few files nor a whole epoch costs more than
-//! a small multiple of the best that could have been done for it.
+//! A miss costs a round trip, bytes cost bandwidth. Each second miss in the same pack doubles the
+//! fetch size, in any order; misses of one file after the other double it sooner. So neither a few
+//! files nor a whole epoch costs more than a small multiple of the best that could have been done
+//! for it.
 
 use std::ops::Range;
 
 use super::super::cache::SEGMENT_BLOCKS;
 
-/// Misses that bring only what was missed.
+/// The number of misses that fetch only what was missed.
 const COLD_MISSES: u32 = 12;
 /// The first window in blocks: 64 KiB.
 const FIRST_WINDOW: u32 = 16;
-/// A miss at most so many blocks behind the one before is its successor.
+/// The maximum distance in blocks at which a miss is the successor of the one before.
 const NEXT_BLOCKS: u32 = 64;
 /// The number of misses by which a successor counts more than another miss.
 const NEXT_WEIGHT: u32 = 5;
@@ -79,7 +80,7 @@ mod tests {
         fn what_was_missed_is_always_fetched_and_in_any_order_all_of_it_soon(
             starts in prop::collection::vec(0u32..SEGMENT_BLOCKS - 8, 60)
         ) {
-            // By so many misses, each counted as it weighs, the window is the segment.
+            // After this many misses, weighted, the window is the whole segment.
             let whole = COLD_MISSES + 2 * (SEGMENT_BLOCKS / FIRST_WINDOW).ilog2();
             let mut miss_window = MissWindow::default();
             let mut fetched = crate::content::cache::Blocks::default();

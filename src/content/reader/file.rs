@@ -1,4 +1,4 @@
-//! Reads the content of files, which consists of pieces or lives elsewhere.
+//! The content of files, which consists of pieces or is external.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
@@ -14,13 +14,15 @@ use crate::model::object::Located;
 use crate::model::recipe::{Piece, RecipeNode};
 use crate::model::tree::Content;
 
-/// What a descriptor takes beside its texts, roughly.
+/// The bytes that a descriptor takes beside its texts, roughly.
 const EXTERNAL_ITEM_BYTES: usize = 256;
-/// Chunks up to this length are always read whole and verified: it costs less than to remember.
+/// The length up to which chunks are always read whole and verified: that costs less than to
+/// remember them.
 const ALWAYS_VERIFIED_BYTES: u32 = 64 << 10;
 
 impl Reader {
-    /// Fills `buffer` from byte `offset` of a file on; how much was there to read.
+    /// Fills `buffer` from byte `offset` of a file on. Returns the number of bytes read, which is
+    /// smaller only at the end of the file.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -43,7 +45,7 @@ impl Reader {
         Ok(wanted)
     }
 
-    /// The external file that an object describes.
+    /// Returns the external file that an object describes.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -51,7 +53,7 @@ impl Reader {
         if let Some(external) = self.shared.externals.get(&digest) {
             return Ok(external);
         }
-        // The descriptors of a directory lie together, and whoever lists it wants them all.
+        // The descriptors of a directory lie together, and a reader that lists it needs them all.
         let located = self.locate_one(digest)?;
         let body = self.body_at(digest, &located, Class::SmallFile)?;
         let external = Arc::new(External::decode(&body).ok_or_else(|| unknown_format(digest))?);
@@ -60,10 +62,10 @@ impl Reader {
         Ok(external)
     }
 
-    /// Refuses a requester who may not read where they are the files that `content` is of.
+    /// Refuses a requester that may not read the external file behind `content` at its place.
     ///
     /// # Errors
-    /// [`Kind::Denied`], and as [`Reader::body`] when that cannot be found out.
+    /// [`Kind::Denied`], and as [`Reader::body`] if that cannot be found out.
     pub fn permit(&self, content: &Content, requester: &Requester) -> Result<()> {
         match content {
             Content::External { digest, .. } => {
@@ -73,7 +75,8 @@ impl Reader {
         }
     }
 
-    /// Returns who may read the external file behind `content` at its place, or `None` if every user may.
+    /// Returns the users that may read the external file behind `content` at its place, or `None`
+    /// if every user may.
     ///
     /// # Errors
     /// As [`Reader::body`], if the descriptor cannot be read.
@@ -90,7 +93,10 @@ impl Reader {
         let external = self.external(digest)?;
         let range = offset..offset + buffer.len() as u64;
         if range.end > external.size_bytes {
-            return Err(Error::new(Kind::Corrupt, "a descriptor is not that of its file"));
+            return Err(Error::new(
+                Kind::Corrupt,
+                "a descriptor gives a smaller size than the entry of its file",
+            ));
         }
         let externals = self.store().externals();
         if self.patience == Patience::Deadline {
@@ -102,7 +108,7 @@ impl Reader {
         externals.read(digest, &external, offset, buffer, self.patience, self.requester)
     }
 
-    /// The verified body of one piece of a file, at `offset` of it, by one who reads on.
+    /// Returns the verified body of the piece at `offset` of a file, for a sequential reader.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -118,17 +124,17 @@ impl Reader {
         self.body_at(piece.digest, &located, class)
     }
 
-    /// A read of a big file may be one of many.
+    /// Notes a read of a big file, and queues a readahead if the read belongs to a stream.
     fn note_stream(&self, file: Digest, read: &Range<u64>, size_bytes: u64) {
         let Some(wishes) = &self.shared.wishes else { return };
         let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = streams.note(file, read, size_bytes) {
-            // When more wait than can be served, reading ahead is of no use.
+            // If more streams wait than can be served, readahead is of no use.
             let _ = wishes.try_send((file, range));
         }
     }
 
-    /// `buffer` lies wholly within the recipe.
+    /// Fills `buffer` from byte `offset` of a recipe on. The recipe holds all of these bytes.
     fn read_recipe(&self, node: Digest, offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         let node = self.recipe(node)?;
         let mut start = 0;
@@ -153,7 +159,7 @@ impl Reader {
         if buffer.is_empty() { Ok(()) } else { Err(short_recipe()) }
     }
 
-    /// Asks for the places of all pieces of a node at once, when one is not known.
+    /// Locates all pieces of a node at once, if the place of `wanted` is not known.
     fn locate_pieces(&self, node: &RecipeNode, wanted: &Piece) -> Result<()> {
         let waits = self.patience != Patience::Now;
         if waits && self.store().is_remote() && self.known_location(&wanted.digest).is_none() {
@@ -163,7 +169,7 @@ impl Reader {
         Ok(())
     }
 
-    /// `buffer` lies wholly within the chunk.
+    /// Fills `buffer` from byte `offset` of a chunk on. The chunk holds all of these bytes.
     fn read_chunk(&self, piece: Piece, offset: u64, buffer: &mut [u8], class: Class) -> Result<()> {
         let digest = piece.digest;
         if let Some(chunk) = self.shared.chunks.get(&digest) {
@@ -178,7 +184,7 @@ impl Reader {
             }
         }
         let remembers = located.body_bytes > ALWAYS_VERIFIED_BYTES;
-        // Taken before the read, so that a change during the read is noticed later.
+        // The state is taken before the read, so that a change during the read is noticed later.
         let state = remembers.then(|| self.store().local_state(located.extent.pack)).flatten();
         let body = self.body_at(digest, &located, class)?;
         copy_part(&body, offset, buffer)?;
@@ -202,16 +208,16 @@ impl Reader {
         self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
     }
 
-    /// Returns whether this copy was verified before. For a local store it does not look at the pack:
-    /// [`Reader::still_verified`] does, after the read.
+    /// Returns whether this copy was verified before. For a local store it does not look at the
+    /// pack: [`Reader::still_verified`] does, after the read.
     fn was_verified(&self, digest: &Digest, located: &Located) -> bool {
         let copy = self.verified_copy(digest);
         copy.is_some() && (!self.store().is_remote() || copy == self.cached_copy(located))
     }
 
-    /// Returns whether the bytes just read came from the copy that was verified. A cache evicts whole copies only. A
-    /// local pack must have its old ctime, and the object its old place: deletion unregisters an object before it
-    /// frees the bytes.
+    /// Returns whether the bytes just read came from the copy that was verified. A cache evicts
+    /// whole copies only. A local pack must have its old ctime, and the object its old place:
+    /// deletion unregisters an object before it frees the bytes.
     fn still_verified(&self, digest: &Digest, located: &Located) -> Result<bool> {
         let store = self.store();
         if store.is_remote() {

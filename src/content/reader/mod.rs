@@ -1,7 +1,8 @@
 //! Objects and files, verified: the one read path.
 //!
-//! file → chunks → extents → at hand? pread : fetch → verify → bytes. An object that is no longer in the registry
-//! gives [`Kind::Stale`]; bytes that are not what their digest says give [`Kind::Corrupt`].
+//! The path is file → chunks → extents → cached or local? pread : fetch → verify → bytes. An object
+//! that is no longer in the registry gives [`Kind::Stale`]; bytes that do not match their digest
+//! give [`Kind::Corrupt`].
 
 mod file;
 mod pieces;
@@ -29,30 +30,33 @@ use crate::model::tree::TreeNode;
 use readahead::Streams;
 use weighted::WeightedLru;
 
-/// Decoded tree and recipe nodes kept: a listing of a million files stays in.
+/// The memory for decoded tree nodes: a listing of a million files stays in. Recipe nodes get a
+/// quarter.
 const NODE_CACHE_BYTES: usize = 48 << 20;
-/// What a decoded item takes beside its name, roughly: struct, allocation, digest.
+/// The bytes that a decoded item takes beside its name, roughly: struct, allocation, digest.
 const DECODED_ITEM_BYTES: usize = 96;
-/// Descriptors of external files kept.
+/// The memory for descriptors of external files.
 const EXTERNAL_CACHE_BYTES: usize = 8 << 20;
-/// Chunks kept because only part of them was asked for: a sequential reader takes 128 KiB at a time.
+/// The memory for chunks of which only part was read: a sequential reader takes 128 KiB at a time.
 const CHUNK_CACHE_BYTES: usize = 32 << 20;
-/// Longer chunks remembered as verified: 32 GiB of content for about 10 MiB of memory.
+/// The number of longer chunks remembered as verified: 32 GiB of content for about 10 MiB of
+/// memory.
 const VERIFIED_CHUNKS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
 
-/// Objects of a remote store whose places are remembered: some 16 MiB.
+/// The number of objects of a remote store whose places are remembered: some 16 MiB.
 const LOCATIONS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not zero");
-/// Damaged objects remembered as reported: a program that reads a damaged file in a loop costs one report.
+/// The number of damaged objects remembered as reported: a program that reads a damaged file in a
+/// loop causes one report.
 const DOUBTED: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
-/// Streams that wait to be read ahead; more are forgotten.
+/// The number of streams that wait for readahead; more are dropped.
 const READAHEAD_QUEUE: usize = 256;
 
-/// Reads objects of one store. Cheap to clone: all clones share what they know.
+/// A reader of the objects of one store. It is cheap to clone: all clones share its caches.
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
     patience: Patience,
-    /// Who reads, if not this process for itself.
+    /// The user that reads, if that is not this process itself.
     requester: Option<Requester>,
 }
 
@@ -63,7 +67,8 @@ struct Shared {
     recipes: WeightedLru<Digest, Arc<RecipeNode>>,
     chunks: WeightedLru<Digest, Arc<Vec<u8>>>,
     externals: WeightedLru<Digest, Arc<External>>,
-    /// Chunks that were verified, and in which copy: the instance of a cache's segment, or the state of a local pack.
+    /// The chunks that were verified, each with its copy: the instance of a cache's segment, or the
+    /// state of a local pack.
     verified: Mutex<LruCache<Digest, u64>>,
     places: Mutex<LruCache<Digest, Located>>,
     doubted: Mutex<LruCache<(Digest, PackId), ()>>,
@@ -72,7 +77,7 @@ struct Shared {
 }
 
 impl Reader {
-    /// A reader of `store`, told by `locate` where things are.
+    /// Returns a reader of `store` that gets the places of objects from `locate`.
     pub fn new(store: Arc<Store>, locate: Arc<dyn Locate>) -> Self {
         let queue = store.is_remote().then(|| sync_channel(READAHEAD_QUEUE));
         let (wishes, queue) = queue.unzip();
@@ -93,19 +98,19 @@ impl Reader {
             let weak = Arc::downgrade(&shared);
             let reads = std::thread::Builder::new().name("ahead".to_owned());
             if let Err(e) = reads.spawn(move || read_ahead(&weak, &wishes)) {
-                tracing::warn!("nothing is read ahead: {e}");
+                tracing::warn!("cannot start the readahead thread: {e}");
             }
         }
         Self { shared, patience: Patience::Deadline, requester: None }
     }
 
-    /// The store below.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<Store> {
         &self.shared.store
     }
 
-    /// The same reader, but one that never waits for a remote store: what is not at hand gives
-    /// [`Kind::WouldBlock`].
+    /// Returns the same reader, but one that never waits for a remote store. Data that is not local
+    /// gives [`Kind::WouldBlock`].
     #[must_use]
     pub fn non_blocking(&self) -> Self {
         Self {
@@ -115,7 +120,7 @@ impl Reader {
         }
     }
 
-    /// The same reader, for somebody else than this process, whose right to read external files is asked for.
+    /// Returns the same reader for another user, whose right to read external files is checked.
     #[must_use]
     pub fn on_behalf_of(&self, requester: Requester) -> Self {
         Self {
@@ -125,10 +130,11 @@ impl Reader {
         }
     }
 
-    /// Where objects are, as far as they are; a remote store's places are remembered.
+    /// Returns the place of each of `digests`; `None` for one that is not in the repository. The
+    /// places in a remote store are remembered.
     ///
     /// # Errors
-    /// What the registry says.
+    /// The errors of the registry.
     pub fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         let found = self.shared.locate.locate(digests)?;
         if self.store().is_remote() {
@@ -155,7 +161,7 @@ impl Reader {
             if self.patience == Patience::Now {
                 return Err(Error::new(
                     Kind::WouldBlock,
-                    "not at hand: the registry has to be asked",
+                    "not cached: the place of the object has to be looked up",
                 ));
             }
         }
@@ -165,23 +171,23 @@ impl Reader {
         })
     }
 
-    /// The verified body of an object.
+    /// Returns the verified body of an object.
     ///
     /// # Errors
-    /// [`Kind::Stale`], [`Kind::Corrupt`], or what the store says.
+    /// [`Kind::Stale`], [`Kind::Corrupt`], or the errors of the store.
     pub fn body(&self, digest: Digest) -> Result<Vec<u8>> {
         let located = self.locate_one(digest)?;
         self.body_at(digest, &located, Class::Piece)
     }
 
-    /// The verified body of an object whose place is known.
+    /// Returns the verified body of an object whose place is known.
     fn body_at(&self, digest: Digest, located: &Located, class: Class) -> Result<Vec<u8>> {
         let read = self.read_and_verify(digest, located, class);
         if !read.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
             return read;
         }
-        // It may have been deleted, and its bytes freed, or written elsewhere, between the look-up
-        // and the read.
+        // The object may have been deleted, and its bytes freed, or moved between the look-up and
+        // the read.
         self.shared.places.lock().unwrap_or_else(PoisonError::into_inner).pop(&digest);
         let now = self.locate_one(digest)?;
         if now.extent != located.extent {
@@ -208,11 +214,11 @@ impl Reader {
         }
     }
 
-    /// The objects that the node stored at `located` points at, each once. Nothing of it is taken from or kept in
-    /// memory, and the registry is not asked.
+    /// Returns the objects that the node stored at `located` points at, each once. It neither uses
+    /// nor fills a cache of nodes, and does not query the registry.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] for a node that is damaged or not there, or what the store says.
+    /// [`Kind::Corrupt`] for a node that is damaged or missing, or the errors of the store.
     pub fn children_at(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
         if located.kind == ObjectKind::Chunk {
             return Ok(Vec::new());
@@ -225,7 +231,7 @@ impl Reader {
         .ok_or_else(|| unknown_format(digest))
     }
 
-    /// The body of the object stored at `located`, verified.
+    /// Returns the verified body of the object stored at `located`.
     ///
     /// # Errors
     /// As [`Reader::children_at`].
@@ -242,7 +248,8 @@ impl Reader {
         }
     }
 
-    /// Wrong bytes, of the cache or of the store, are fetched once more.
+    /// Fetches bytes once more, past the cache, after those of the cache or of the store were
+    /// wrong.
     fn fetch_again(
         &self,
         fetcher: &Arc<Fetcher>,
@@ -279,7 +286,7 @@ impl Reader {
         self.store().read(located.extent, skip, buffer, class, self.patience)
     }
 
-    /// A tree node.
+    /// Returns a tree node.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -298,7 +305,7 @@ impl Reader {
         Ok(node)
     }
 
-    /// A recipe node.
+    /// Returns a recipe node.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -312,7 +319,7 @@ impl Reader {
         Ok(node)
     }
 
-    /// The objects a node points at, each once; none for a chunk.
+    /// Returns the objects that a node points at, each once; none for a chunk.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -325,7 +332,7 @@ impl Reader {
     }
 }
 
-/// Reads streams ahead until the reader is gone.
+/// Fetches the ranges that streams will read, until the reader is gone.
 fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
     for (file, range) in wishes {
         let Some(shared) = reader.upgrade() else { return };
@@ -341,12 +348,12 @@ fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
             Ok(())
         };
         if let Err(e) = wish() {
-            tracing::debug!(%file, "not read ahead: {e}");
+            tracing::debug!(%file, "readahead failed: {e}");
         }
     }
 }
 
-/// The body of an object, if `stored` is what it should be.
+/// Decodes `stored`, and returns the body if it matches the digest.
 fn verify(digest: Digest, located: &Located, stored: Vec<u8>) -> Result<Vec<u8>> {
     let Located { kind, codec, body_bytes, extent, .. } = *located;
     let body = codec::decode(codec, stored, body_bytes);
@@ -364,7 +371,7 @@ fn lost(digest: Digest) -> Error {
     Error::new(Kind::Corrupt, format!("object {digest} is lost")).hint(DamageHint::PutGoodCopy)
 }
 
-/// An object of a format that a newer release may read.
+/// Returns the error for an object of a format that a newer release may read.
 pub fn unknown_format(digest: Digest) -> Error {
     Error::new(Kind::Unsupported, format!("object {digest} has a format this release cannot read"))
         .hint("it was written by a newer artifactfs: upgrade this one")

@@ -1,4 +1,4 @@
-//! The pieces of files: which, and where they lie.
+//! The pieces of files, and their places in packs.
 
 use std::ops::Range;
 
@@ -9,11 +9,11 @@ use crate::model::object::{Located, PackId};
 use crate::model::recipe::Piece;
 use crate::model::tree::Content;
 
-/// Pieces of a file that lie so near each other in a pack are asked for as one.
+/// The maximum gap between pieces of a file in a pack that are fetched as one range.
 const NEAR_BYTES: u64 = 64 << 10;
 
 impl Reader {
-    /// The pieces of a file that lie in bytes `range` of it.
+    /// Returns the pieces of a file that lie in bytes `range` of it.
     ///
     /// # Errors
     /// As [`Reader::body`].
@@ -44,10 +44,10 @@ impl Reader {
         Ok(())
     }
 
-    /// The bytes of packs that hold `digests`, those near each other as one range.
+    /// Returns the bytes of packs that hold `digests`. Those near each other are one range.
     ///
     /// # Errors
-    /// What the registry says.
+    /// The errors of the registry.
     pub fn extents(&self, digests: &[Digest]) -> Result<Vec<(PackId, Range<u64>)>> {
         let located = self.locate(digests)?;
         let mut ranges: Vec<_> = located

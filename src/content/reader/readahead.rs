@@ -1,34 +1,35 @@
-//! Who reads on and on: streams within big files, several in one file at a time. Pure.
+//! Sequential readers: streams within big files, several in one file at a time. Pure.
 
 use std::ops::Range;
 
 use crate::model::digest::Digest;
 
-/// Streams remembered: more than a few loaders with as many workers have.
+/// The number of streams remembered: more than a few loaders with as many workers have.
 const STREAMS: usize = 64;
-/// The kernel's own readahead comes from several threads: so far behind is still in order ...
+/// The distance behind a stream at which a read is still in order. The kernel's own readahead comes
+/// from several threads.
 const BEHIND_BYTES: u64 = 4 << 20;
-/// ... and so far ahead.
+/// The distance ahead of a stream at which a read is still in order.
 const AHEAD_BYTES: u64 = 1 << 20;
-/// Reads in order that make a stream.
+/// The number of reads in order that make a stream.
 const READS: u32 = 2;
-/// What is read ahead first.
+/// The first window.
 const WINDOW_MIN_BYTES: u64 = 1 << 20;
-/// The most that is read ahead: what a fast network has under way in some 50 ms.
+/// The largest window: what a fast network has under way in some 50 ms.
 const WINDOW_MAX_BYTES: u64 = 48 << 20;
 
 struct Stream {
     file: Digest,
-    /// Where it is expected to read next.
+    /// The expected position of the next read.
     next: u64,
-    /// What lies before was asked for.
+    /// The position up to which bytes were requested.
     asked: u64,
     window: u64,
     reads: u32,
     used: u64,
 }
 
-/// The streams that are known.
+/// The streams that are remembered.
 #[derive(Default)]
 pub struct Streams {
     streams: Vec<Stream>,
@@ -36,8 +37,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Bytes `read` of `file`, which has `size_bytes`, are being read: what to fetch for what will be
-    /// read next.
+    /// Notes that bytes `read` of `file`, which has `size_bytes`, are being read. Returns the range
+    /// to fetch for the reads to come.
     pub fn note(&mut self, file: Digest, read: &Range<u64>, size_bytes: u64) -> Option<Range<u64>> {
         self.clock += 1;
         let near = |stream: &&mut Stream| {
@@ -59,7 +60,7 @@ impl Streams {
             stream.asked = stream.asked.max(read.end);
             return None;
         }
-        // Half of what was asked for is left: time to ask again.
+        // More is requested only when less than half a window is left.
         if stream.next + stream.window / 2 <= stream.asked {
             return None;
         }
@@ -119,7 +120,7 @@ mod tests {
             let read = start..start + 4096;
             asked += u32::from(streams.note(file(1), &read, 1 << 30).is_some());
         }
-        // Now and then one falls behind another by chance.
+        // Now and then a read falls behind another by chance.
         assert!(asked < 100, "{asked}");
     }
 

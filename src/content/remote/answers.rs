@@ -1,5 +1,5 @@
-//! What the servers of stores answer, noted as it passes: `object_store` tells a status in words only, and gives
-//! up a whole page of a listing for one key that its paths cannot hold.
+//! The responses of stores' servers, noted as they pass. `object_store` gives a status only as
+//! text, and fails a whole page of a listing for one key that its paths cannot hold.
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -17,38 +17,39 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Hint, Kind, StoreHint};
 
-/// Words of a server that are told, at most.
+/// The maximum length, in characters, of a server's message that is shown.
 const WORDS_MAX: usize = 300;
-/// What a key begins with in a page of a listing that paths cannot hold: the rest is its bytes in hexadecimal.
+/// The first character of a key that paths cannot hold, in a page of a listing. The rest is the
+/// key's bytes in hexadecimal.
 const IN_HEX: char = '=';
 
 tokio::task_local! {
     static NOTED: RefCell<Option<Answer>>;
 }
 
-/// An answer of a store.
+/// A response of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Answer {
     status: StatusCode,
-    /// The store's name for what is wrong.
+    /// The store's code for the error.
     code: String,
-    /// The store's words for it.
+    /// The store's message.
     message: String,
-    /// Where the bucket is instead.
+    /// The region in which the bucket is.
     region: String,
 }
 
-/// Makes one attempt, so that [`told`] knows what was answered to it.
+/// Makes one attempt, and notes the response to it for [`to_error`].
 pub async fn noting<T>(attempt: impl Future<Output = T>) -> T {
     NOTED.scope(RefCell::new(None), attempt).await
 }
 
 fn note(answer: Option<Answer>) {
-    // Outside of an attempt nobody wants to know.
+    // Outside of an attempt the response is of no use.
     let _ = NOTED.try_with(|noted| noted.replace(answer));
 }
 
-/// Makes clients that note what is answered.
+/// A connector whose clients note each response.
 #[derive(Debug, Default)]
 pub struct Noting;
 
@@ -98,7 +99,7 @@ fn is_listing(uri: &Uri) -> bool {
     query.split('&').any(|pair| ["list-type=2", "comp=list"].contains(&pair))
 }
 
-/// Whether what a request asks to be removed is told one by one (S3, "DeleteObjects").
+/// Returns whether the response to a request lists its deletions one by one (S3, "DeleteObjects").
 fn is_deletion(uri: &Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     query.split('&').any(|pair| pair.split('=').next() == Some("delete"))
@@ -111,7 +112,7 @@ fn element(text: &str, tag: &str) -> Option<String> {
     Some(unescaped(inner))
 }
 
-/// Returns XML text without its references (XML 1.0, 4.1).
+/// Returns XML text with its references resolved (XML 1.0, 4.1).
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -140,7 +141,7 @@ fn unescaped(text: &str) -> String {
 
 /// Returns a page of a listing in which every key is one that paths can hold.
 fn with_plain_keys(page: &str) -> String {
-    // S3 and Google write <Key>, Azure <Name>, where S3 has the bucket's.
+    // S3 and Google write <Key>. Azure writes <Name>, which in S3 is the bucket's.
     let tag = if page.contains("<EnumerationResults") { "Name" } else { "Key" };
     let (open, close) = (format!("<{tag}"), format!("</{tag}>"));
     let mut out = String::with_capacity(page.len());
@@ -188,8 +189,8 @@ pub fn key_of(listed: &Key) -> String {
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| listed.to_owned())
 }
 
-/// Returns what a caller can do about a status that is no success. What was answered is definite, unless the
-/// status itself says that it may pass.
+/// Returns the kind of error for a status that is no success. A status is final, unless it is one
+/// that may pass.
 pub fn kind_of(status: StatusCode) -> Kind {
     match status.as_u16() {
         404 | 410 => Kind::NotFound,
@@ -215,7 +216,7 @@ impl Answer {
         Self { status, code, message, region }
     }
 
-    /// Returns what a caller can do about it: only what may be otherwise in a moment is unavailable.
+    /// Returns the kind of error. It is `Unavailable` only if a retry in a moment may succeed.
     fn kind(&self) -> Kind {
         match &*self.code {
             "SlowDown"
@@ -260,7 +261,7 @@ impl Answer {
         Some(hint.into())
     }
 
-    /// Builds the error of it: the store's own words come first.
+    /// Builds the error of the response: the store's own words come first.
     fn error(&self, name: &str) -> Error {
         let reason = self.status.canonical_reason().unwrap_or("an unknown status");
         let words = match (&*self.code, &*self.message) {
@@ -268,7 +269,7 @@ impl Answer {
             (one, "") | ("", one) => one.to_owned(),
             (code, message) => format!("{code}: {message}"),
         };
-        let what = format!("{words} ({name} answered {})", self.status.as_u16());
+        let what = format!("{words} ({name} returned {})", self.status.as_u16());
         let error = Error::new(self.kind(), what);
         match self.hint() {
             Some(hint) => error.hint(hint),
@@ -277,7 +278,8 @@ impl Answer {
     }
 }
 
-/// Whether an answer came whole and is not what such an answer is: no XML, another document, a header missing.
+/// Returns whether a response is complete and malformed: no XML, another document, a header
+/// missing.
 fn is_unusable(error: &Failure) -> bool {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
@@ -309,7 +311,7 @@ pub fn to_error(name: &str, error: Failure) -> Error {
         Failure::InvalidPath { .. } | Failure::UnknownConfigurationKey { .. } => Kind::Usage,
         Failure::AlreadyExists { .. } | Failure::Precondition { .. } => Kind::Conflict,
         _ if noted.is_some() && is_unusable(&error) => {
-            return Error::new(Kind::Usage, format!("the answer of {name} cannot be used"))
+            return Error::new(Kind::Usage, format!("the response of {name} is malformed"))
                 .because(error)
                 .hint("is this the store's address? a proxy or a portal may answer in its place");
         }
@@ -322,14 +324,14 @@ pub fn to_error(name: &str, error: Failure) -> Error {
     }
 }
 
-/// Whether the other side could not prove who it is.
+/// Returns whether the certificate of the server is not trusted.
 pub fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return true;
         }
-        // What an I/O error holds is not among its sources.
+        // The error inside an I/O error is not among its sources.
         next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),

@@ -1,8 +1,8 @@
-//! The files of Amazon's command line, as `aws` reads them (docs.aws.amazon.com/sdkref, "Shared config and credentials
-//! files").
+//! The files of Amazon's command line, as `aws` reads them (docs.aws.amazon.com/sdkref, "Shared
+//! config and credentials files").
 //!
 //! ```text
-//! [default]                 a section begins; `[profile x]`, `[profile "x y"]` in the configuration
+//! [default]                 a section; `[profile x]`, `[profile "x y"]` in the configuration
 //! # a comment               a line that begins with # or ;
 //! region = eu-west-1        a value, up to the end of the line: # and ; have no meaning there
 //! s3 =
@@ -19,7 +19,8 @@ pub type Section = BTreeMap<String, String>;
 pub struct AwsFile(BTreeMap<String, Section>);
 
 impl AwsFile {
-    /// Parses a file. It skips lines that it does not know, since other programs may have written them.
+    /// Parses a file. It skips lines that it does not support, since other programs may have
+    /// written them.
     pub fn parse(text: &str) -> Self {
         let mut sections: BTreeMap<String, Section> = BTreeMap::new();
         let mut section = None;
@@ -44,7 +45,8 @@ impl AwsFile {
         self.0.get(profile)
     }
 
-    /// Returns a profile of the configuration file. `[profile default]` takes precedence over `[default]`.
+    /// Returns a profile of the configuration file. `[profile default]` takes precedence over
+    /// `[default]`.
     pub fn configuration_of(&self, profile: &str) -> Option<&Section> {
         let named = self.0.iter().find(|(name, _)| {
             let rest = name.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t']));

@@ -20,17 +20,17 @@ use super::threads::Threads;
 use super::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 
-/// How long an answer may take to begin.
+/// The time in which a response must begin.
 pub const FIRST_BYTE: Duration = Duration::from_secs(4);
-/// What an upload may take beside its bytes.
+/// The time that an upload may take beside that of its bytes.
 pub const UPLOAD_TIME: Duration = Duration::from_secs(20);
-/// The slowest upload that is waited for, in bytes each second.
+/// The slowest upload that is not given up, in bytes per second.
 const UPLOAD_BYTES_PER_SECOND: u64 = 256 << 10;
-/// How long all attempts of one upload, listing or deletion may take together.
+/// The time that all attempts of one upload, listing or deletion may take together.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(300);
-/// How long the next part of a listing may take.
+/// The time that one page of a listing may take.
 const LIST_TIME: Duration = Duration::from_secs(60);
-/// The longest object that is read without being asked for in ranges: indexes of packs.
+/// The longest object that is read without a range: indexes of packs.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
 pub const PART_BYTES: usize = 8 << 20;
@@ -39,22 +39,22 @@ pub const PART_BYTES: usize = 8 << 20;
 pub struct Client {
     pub server: Connected,
     name: String,
-    /// What all keys begin with, without a slash at its end.
+    /// The text that all keys begin with, without a slash at its end.
     prefix: String,
     threads: Arc<Threads>,
 }
 
-/// What came of a request that was made as often as its deadline allowed.
+/// The bytes of an object, or of a part of it.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The bytes; fewer than asked for at the object's end.
+    /// The bytes; fewer than requested at the object's end.
     pub bytes: Bytes,
-    /// Length of the whole object.
+    /// The length of the whole object.
     pub object_bytes: u64,
 }
 
 impl Client {
-    /// The store at `url`. Nothing is asked of it yet.
+    /// Returns a client of the store at `url`. It makes no request yet.
     ///
     /// # Errors
     /// [`Kind::Usage`] for options that make no sense.
@@ -71,34 +71,34 @@ impl Client {
         Ok(Self { server, name: url.to_string(), prefix, threads })
     }
 
-    /// The threads it works with.
+    /// Returns the threads that make the requests.
     pub fn threads(&self) -> &Arc<Threads> {
         &self.threads
     }
 
-    /// What tasks run on.
+    /// Returns the runtime that tasks run on.
     pub fn handle(&self) -> &Handle {
         self.threads.handle()
     }
 
-    /// Returns the key of an object of ours.
+    /// Returns the full key of an object of ours.
     pub fn key(&self, key: &str) -> Key {
         let below =
             if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         Key::parse(format!("{below}{key}")).expect("a URL's prefix was parsed, and so are our keys")
     }
 
-    /// Its URL.
+    /// Returns the URL of the store.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Waits for `task`; only for threads that are not the runtime's own.
+    /// Blocks until `task` ends. The runtime's own threads must not call it.
     pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
         self.handle().block_on(task)
     }
 
-    /// Whether objects can be written.
+    /// Returns whether objects can be written.
     pub fn is_writable(&self) -> bool {
         self.server.parts.is_some()
     }
@@ -111,18 +111,20 @@ impl Client {
             .hint("a web server takes no packs: put into s3://, gs://, az:// or file:"))
     }
 
-    /// Bytes `range` of an object, or less at its end; tried again until `deadline`.
+    /// Reads bytes `range` of an object, or fewer at its end. The request is repeated until
+    /// `deadline`.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such object, [`Kind::TimedOut`] and
-    /// [`Kind::Unavailable`] when the store did not answer.
+    /// [`Kind::NotFound`] if there is no such object, [`Kind::TimedOut`] and [`Kind::Unavailable`]
+    /// if the store did not respond.
     pub async fn get(&self, key: &str, range: Range<u64>, deadline: Instant) -> Result<Fetched> {
         let attempt = || self.get_once(key, Some(range.clone()));
         let (bytes, object_bytes) = self.persist(key, deadline, attempt).await?;
         Ok(Fetched { bytes, object_bytes })
     }
 
-    /// A whole object; tried again until `deadline`. Not every server calls all of it a range.
+    /// Reads a whole object without a range, since not every server accepts a range of all of it.
+    /// The request is repeated until `deadline`.
     ///
     /// # Errors
     /// As [`Client::get`]; [`Kind::Unavailable`] for one longer than [`WHOLE_BYTES_MAX`].
@@ -144,7 +146,7 @@ impl Client {
         Ok((bytes, object.size))
     }
 
-    /// Makes one request for an object; what it is, and its bytes as they come.
+    /// Makes one request for an object. Returns its bytes as they arrive, and its metadata.
     pub async fn ask(
         &self,
         key: &Key,
@@ -174,10 +176,11 @@ impl Client {
         answers::to_error(&self.name, error)
     }
 
-    /// Asks whether the store can be reached and read: for an object that need not be there.
+    /// Checks that the store can be reached and read, by a request for an object that need not
+    /// exist.
     ///
     /// # Errors
-    /// What the store answers, and [`Kind::TimedOut`] if it does not until `deadline`.
+    /// The error of the store, and [`Kind::TimedOut`] if it does not respond until `deadline`.
     pub async fn probe(&self, key: &str, deadline: Instant) -> Result<()> {
         match self.get_whole(key, deadline).await {
             Err(e) if e.kind() != Kind::NotFound => Err(e),
@@ -188,7 +191,7 @@ impl Client {
     /// Writes a whole object.
     ///
     /// # Errors
-    /// When the store did not take it in time; it may be there in part of its attempts, whole.
+    /// If the store did not take it in time. An earlier attempt may have stored it, whole.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         self.refuse_read_only()?;
         let path = self.key(key);
@@ -202,10 +205,10 @@ impl Client {
         self.persist(key, deadline, attempt).await
     }
 
-    /// Length of an object; `None` when it is not there.
+    /// Returns the length of an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the store does not say.
+    /// As [`Client::get`], except that a missing object is no error.
     pub async fn length(&self, key: &str, deadline: Instant) -> Result<Option<u64>> {
         let path = self.key(key);
         match self.persist(key, deadline, || self.ask_length(&path)).await {
@@ -215,7 +218,7 @@ impl Client {
         }
     }
 
-    /// Asks once how long an object is.
+    /// Requests the length of an object once.
     pub async fn ask_length(&self, path: &Key) -> Result<u64> {
         let head = timeout(FIRST_BYTE, self.server.store.head(path)).await;
         Ok(head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))?.size)
@@ -224,7 +227,7 @@ impl Client {
     /// Removes an object; one that is gone counts as removed.
     ///
     /// # Errors
-    /// When it may still be there.
+    /// If it may still exist.
     pub async fn remove(&self, key: &str) -> Result<()> {
         self.refuse_read_only()?;
         let path = self.key(key);
@@ -241,7 +244,7 @@ impl Client {
     /// Calls `each` with key and length of every object below `prefix`.
     ///
     /// # Errors
-    /// When the listing breaks off for good; [`Kind::Unsupported`] where nothing can be listed.
+    /// If the listing fails for good; [`Kind::Unsupported`] if the store cannot list.
     pub async fn list(&self, prefix: &str, each: &mut dyn FnMut(&str, u64)) -> Result<()> {
         let prefix = self.key(prefix);
         if self.server.pages.is_none() {
@@ -288,11 +291,11 @@ impl Client {
     }
 }
 
-/// A part of a listing.
+/// A page of a listing.
 pub struct Page {
-    /// Objects, each with its key as it is in the store, which its path may not be.
+    /// The objects, each with its key as it is in the store, which its path may not be.
     pub objects: Vec<(String, ObjectMeta)>,
-    /// What asks for the next page.
+    /// The token that requests the next page; `None` for the last page.
     pub next: Option<String>,
 }
 

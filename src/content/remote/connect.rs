@@ -1,4 +1,5 @@
-//! Who answers for a store's URL: builders of `object_store`, fed as each cloud's own tools are.
+//! Connections to stores by URL: builders of `object_store`, configured as each cloud's own tools
+//! are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +20,18 @@ use super::profile::{Profile, ProfileCredentials};
 use super::url::{Cloud, StoreUrl};
 use crate::error::{Error, Kind, Result, StoreHint};
 
-/// How long a connection may take to be made.
+/// The time that a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(4);
-/// How long an idle connection is kept.
+/// The time for which an idle connection is kept.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// Who answers for a store, as what it can do.
+/// The connection to a store, by what the store can do.
 pub struct Connected {
-    /// Reads, writes and removes.
+    /// The store for reads, writes and removals.
     pub store: Arc<dyn ObjectStore>,
-    /// Writes in parts; a web server does not.
+    /// The store for writes in parts; `None` for a web server.
     pub parts: Option<Arc<dyn MultipartStore>>,
-    /// Lists by the page; a web server does not.
+    /// The store for listings by the page; `None` for a web server.
     pub pages: Option<Arc<dyn PaginatedListStore>>,
 }
 
@@ -42,7 +43,7 @@ impl Connected {
     }
 }
 
-/// Connects to a store. Nothing is asked of it yet.
+/// Connects to a store. It makes no request yet.
 pub fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Connected> {
     // Another provider may have been chosen already; either serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -57,17 +58,17 @@ pub fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Connected
     }
 }
 
-/// Attempts are made by `far`, which knows the deadline.
+/// Returns a configuration without retries: `persist` makes them, within the caller's deadline.
 fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
-/// A store on plain HTTP is one that somebody named so.
+/// Returns the options of HTTP clients. They allow plain HTTP only to a store that was named so.
 fn client(allow_http: bool) -> ClientOptions {
     ClientOptions::new()
         .with_allow_http(allow_http)
         .with_connect_timeout(CONNECT_TIME)
-        // A long download is no hung one: `far` watches each.
+        // A long download is not a hung one: `collect` watches the progress of each.
         .with_timeout_disabled()
         .with_pool_idle_timeout(IDLE_TIME)
         .with_http1_only()
@@ -124,7 +125,8 @@ fn s3(bucket: &str, options: &[(String, String)]) -> Result<Connected> {
     if let (None, Some(region)) = (said, &profile.region) {
         builder = builder.with_region(region);
     }
-    // As Amazon's own tools: the environment before profiles, these before what the machine is given.
+    // As in Amazon's own tools, the environment precedes profiles, and these precede what the
+    // machine gets.
     let given = ["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"].into_iter().find_map(variable);
     if given.is_none() && profile.has_credentials() {
         builder = builder.with_credentials(Arc::new(ProfileCredentials::default()));
@@ -138,7 +140,7 @@ fn google(bucket: &str, options: &[(String, String)]) -> Result<Connected> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_client_options(client(true))
         .with_bucket_name(bucket);
-    // As Google's own libraries take it: an emulator asks for no credentials.
+    // As in Google's own libraries, an emulator needs no credentials.
     if let Some(host) = variable("STORAGE_EMULATOR_HOST") {
         let url = if host.contains("://") { host } else { format!("http://{host}") };
         let credential = GcpCredential { bearer: "emulator".to_owned() };
@@ -164,7 +166,7 @@ fn azure(container: &str, options: &[(String, String)]) -> Result<Connected> {
     Ok(Connected::cloud(builder.build().map_err(cannot("Azure container"))?))
 }
 
-/// What Azure's own tools read beside what `object_store` does.
+/// Returns the settings that Azure's own tools read and `object_store` does not.
 fn azure_environment() -> Vec<(AzureConfigKey, String)> {
     let mut found = Vec::new();
     let connection = variable("AZURE_STORAGE_CONNECTION_STRING").unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Objects in clouds and on web servers, reached over the network.
 //!
-//! Knows requests, answers, credentials and how long to try; must not know packs, caches or what the objects mean.
-//! Invariant: every request has a deadline, and an answer of a server becomes an error of a [`Kind`](crate::error::Kind)
-//! here and nowhere else.
+//! The room holds requests, responses, credentials and retries; it must not know packs, caches or
+//! what the objects mean. Invariant: every request has a deadline, and a response of a server
+//! becomes an error of a [`Kind`](crate::error::Kind) here and nowhere else.
 
 pub mod answers;
 mod aws_file;

@@ -1,8 +1,9 @@
-//! Objects that are written in parts: each part is sent again until it is there, and an upload that nobody
-//! finished can be given up by whoever finds its note.
+//! Objects that are written in parts. Each part is sent again until the store has it. An upload
+//! that was never finished can be aborted by any process that finds its note.
 //!
-//! The note, `<pack>.upload`, holds the id that the store gave the upload. It is written before the first part
-//! and removed after the last, so that a writer that is killed leaves nothing behind that nobody knows.
+//! The note, `<pack>.upload`, holds the id that the store gave the upload. It is written before the
+//! first part and removed after the last, so a writer that is killed leaves no upload without a
+//! note.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use tokio::time::{Instant, timeout};
 use super::client::{Client, UPLOAD_TIME, WRITE_DEADLINE, upload_time};
 use crate::error::{Error, Kind, Result};
 
-/// Parts of one upload under way.
+/// The number of parts of one upload under way.
 const PARTS_AT_ONCE: usize = 4;
-/// The longest note: ids of uploads are far shorter.
+/// The maximum length of a note: ids of uploads are far shorter.
 const NOTE_BYTES_MAX: usize = 8 << 10;
 
 /// An object that is being written in parts.
@@ -26,7 +27,7 @@ pub struct Parts {
     client: Arc<Client>,
     store: Arc<dyn MultipartStore>,
     path: Key,
-    /// Where the note is.
+    /// The key of the note.
     note: String,
     id: Arc<str>,
     sent: usize,
@@ -38,11 +39,16 @@ pub struct Parts {
 impl Client {
     fn multipart(&self) -> Result<&Arc<dyn MultipartStore>> {
         self.refuse_read_only()?;
-        let none = || Error::new(Kind::Unsupported, format!("{} takes no parts", self.name()));
+        let none = || {
+            Error::new(
+                Kind::Unsupported,
+                format!("{} does not support uploads in parts", self.name()),
+            )
+        };
         self.server.parts.as_ref().ok_or_else(none)
     }
 
-    /// Begins an object that is written in parts, noted at `note`.
+    /// Begins an object that is written in parts, with its note at `note`.
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -66,7 +72,7 @@ impl Client {
             done: Vec::new(),
             under_way: Vec::new(),
         };
-        // Azure's uploads have none: their blocks go by themselves within a week.
+        // Azure's uploads have no id: the store removes their blocks within a week.
         if !parts.id.is_empty() {
             let id = Bytes::copy_from_slice(parts.id.as_bytes());
             if let Err(e) = self.put(note, id).await {
@@ -77,10 +83,10 @@ impl Client {
         Ok(parts)
     }
 
-    /// Gives up the upload of the object `key` that is noted at `note`, if there is one.
+    /// Aborts the upload of the object `key` that is noted at `note`, if there is one.
     ///
     /// # Errors
-    /// When it may still be there.
+    /// If the upload may still exist.
     pub async fn give_up(&self, key: &str, note: &str) -> Result<()> {
         let Some(store) = &self.server.parts else { return Ok(()) };
         let found = match self.get_whole(note, Instant::now() + WRITE_DEADLINE).await {
@@ -115,10 +121,10 @@ impl Client {
 }
 
 impl Parts {
-    /// Sends the next part; waits while [`PARTS_AT_ONCE`] are under way.
+    /// Sends the next part. Waits while more than [`PARTS_AT_ONCE`] are under way.
     ///
     /// # Errors
-    /// When an earlier part failed for good: the object cannot be finished.
+    /// If an earlier part failed for good: the object cannot be finished.
     pub async fn send(&mut self, part: Bytes) -> Result<()> {
         let (client, store, path) =
             (Arc::clone(&self.client), Arc::clone(&self.store), self.path.clone());
@@ -149,10 +155,10 @@ impl Parts {
         Ok(())
     }
 
-    /// Makes the object visible.
+    /// Completes the upload, which makes the object visible.
     ///
     /// # Errors
-    /// When a part failed or the store refuses; nothing is visible then.
+    /// If a part failed or the store refuses; nothing is visible then.
     pub async fn finish(mut self) -> Result<()> {
         let finished = self.complete().await;
         if finished.is_err() {
@@ -162,8 +168,8 @@ impl Parts {
         if !self.id.is_empty()
             && let Err(e) = self.client.remove(&self.note).await
         {
-            // It goes with the pack.
-            tracing::debug!("a finished upload is still noted: {e}");
+            // The note is removed with the pack.
+            tracing::debug!("the note of a finished upload was not removed: {e}");
         }
         finished
     }
@@ -182,7 +188,7 @@ impl Parts {
         };
         let deadline = Instant::now() + 2 * WRITE_DEADLINE;
         match client.persist(path.as_ref(), deadline, attempt).await {
-            // The answer to an earlier attempt may be what was lost.
+            // The response to an earlier attempt may have been lost, though that attempt succeeded.
             Err(e) if e.kind() == Kind::NotFound && self.is_there().await => Ok(()),
             completed => completed,
         }
@@ -195,13 +201,13 @@ impl Parts {
         found.is_ok_and(|length| length == self.length)
     }
 
-    /// Gives the parts up.
+    /// Aborts the upload.
     pub async fn abort(&mut self) {
         for task in self.under_way.drain(..) {
             task.abort();
         }
-        // A store that does not answer is not waited for again: the note stays, and whoever removes the pack
-        // comes back to it.
+        // A store that does not respond gets no more time: the note stays, and the process that
+        // removes the pack aborts the upload.
         let mut gone = self.client.abort(&self.store, &self.path, &self.id, UPLOAD_TIME).await;
         if gone.is_ok() && !self.id.is_empty() {
             let removed = timeout(UPLOAD_TIME, self.client.remove(&self.note)).await;

@@ -1,7 +1,7 @@
-//! The patience around a request: attempts, the waits between them, and a body that stops moving.
+//! Attempts of a request: the waits between them, and a body that stops moving.
 //!
-//! A request that stops moving is given up and made again, so that a store that hung is read again
-//! within seconds of its return; the caller's deadline bounds all attempts together.
+//! An attempt that stops moving is given up, and another is made. So a store that hung is read
+//! again within seconds of its return. The caller's deadline bounds all attempts together.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use super::answers;
 use super::threads::Threads;
 use crate::error::{Error, Kind, Result};
 
-/// In each such time ...
+/// The time in which [`PROGRESS_BYTES`] must arrive.
 const PROGRESS_TIME: Duration = Duration::from_secs(3);
-/// ... at least so many bytes must come, else the attempt is given up: 8 KiB/s.
+/// The bytes that must arrive in that time, or else the attempt is given up: 8 KiB/s.
 const PROGRESS_BYTES: usize = 24 << 10;
-/// Waits between attempts grow from here ...
+/// The first wait between attempts.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// ... to here: short, because readers wait for the store's return.
+/// The longest wait between attempts: short, because readers wait for the store's return.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Attempts when the store says that the caller has no right: credentials may just be renewed.
+/// The number of attempts if the store denies access: credentials may just be renewed.
 const DENIED_ATTEMPTS: usize = 3;
 
 /// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
@@ -72,7 +72,8 @@ pub async fn persist<T, F: Future<Output = Result<T>>>(
     }
 }
 
-/// The bytes of `body`, `length` at most, unless they come too slowly.
+/// Collects the bytes of `body`, at most `length`, unless they arrive too slowly. The buffer begins
+/// with room for `held` bytes.
 pub async fn collect(
     name: &str,
     mut body: impl Stream<Item = Result<Bytes>> + Unpin,
@@ -88,7 +89,7 @@ pub async fn collect(
         };
         let part = part?;
         if bytes.len() + part.len() > length {
-            let what = format!("{name} sends more than it was asked for");
+            let what = format!("{name} sent more than was requested");
             return Err(Error::new(Kind::Unavailable, what));
         }
         bytes.extend_from_slice(&part);
@@ -103,16 +104,16 @@ pub async fn collect(
 }
 
 pub fn stalled(name: &str) -> Error {
-    Error::new(Kind::TimedOut, format!("{name} does not answer"))
+    Error::new(Kind::TimedOut, format!("{name} does not respond"))
 }
 
-/// Builds the error of attempts that all failed. Only silence is no answer.
+/// Builds the error of attempts that all failed. It names the last response, if there was one.
 fn too_late(name: &str, last: Option<Error>) -> Error {
-    let silence = || Error::new(Kind::TimedOut, format!("no answer from {name} in time"));
+    let silence = || Error::new(Kind::TimedOut, format!("no response from {name} in time"));
     let error = match last {
         Some(last) if last.kind() == Kind::Denied => return last,
         Some(last) if last.is_answer() => {
-            Error::new(Kind::TimedOut, format!("{}, however often it was asked", last.message()))
+            Error::new(Kind::TimedOut, format!("{}; all attempts failed", last.message()))
         }
         Some(last) => silence().because(last),
         None => silence(),

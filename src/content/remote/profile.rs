@@ -15,13 +15,13 @@ use tokio::sync::Mutex;
 use super::aws_file::AwsFile;
 use crate::error::{Error, Kind, Result};
 
-/// How long what a profile says is believed: the files may change.
+/// The time for which a profile is kept: its files may change.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// Credentials with an end are asked for anew so long before it.
+/// The time before their end at which credentials are renewed.
 const BEFORE_END: Duration = Duration::from_secs(300);
-/// How long a program that prints credentials may take.
+/// The time that a program that prints credentials may take.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
-/// How often to look whether it has ended.
+/// The time between two checks whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A profile, from both files.
@@ -31,9 +31,9 @@ pub struct Profile {
     key: Option<(String, String, Option<String>)>,
     program: Option<String>,
     unsupported: Option<&'static str>,
-    /// Where its buckets are.
+    /// The region of its buckets.
     pub region: Option<String>,
-    /// Whose service it is.
+    /// The URL of its service.
     pub endpoint: Option<String>,
 }
 
@@ -45,7 +45,7 @@ fn file(variable: &str, name: &str) -> Option<AwsFile> {
 }
 
 impl Profile {
-    /// The profile that is chosen by `$AWS_PROFILE`, or `default`; `None` when there is none.
+    /// Returns the profile that `$AWS_PROFILE` names, or `default`; `None` if it does not exist.
     pub fn chosen() -> Option<Self> {
         let name = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
         let files =
@@ -75,12 +75,12 @@ impl Profile {
         })
     }
 
-    /// Whether it says how to get credentials.
+    /// Returns whether the profile has credentials, or a way to get them.
     pub fn has_credentials(&self) -> bool {
         self.key.is_some() || self.program.is_some() || self.unsupported.is_some()
     }
 
-    /// Its credentials, and how long they may be used.
+    /// Returns the credentials, and the time for which they may be used.
     fn credentials(&self) -> Result<(AwsCredential, Duration)> {
         if let Some((key_id, secret_key, token)) = self.key.clone() {
             return Ok((AwsCredential { key_id, secret_key, token }, BELIEVED));
@@ -97,7 +97,7 @@ impl Profile {
     }
 }
 
-/// What a credential process prints (version 1).
+/// The output of a credential process (version 1).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Printed {
@@ -118,7 +118,7 @@ fn ask(program: &str) -> Result<(AwsCredential, Duration)> {
     let deadline = Instant::now() + PROGRAM_DEADLINE;
     while child.try_wait().map_err(|e| failed("cannot be waited for").because(e))?.is_none() {
         if Instant::now() > deadline {
-            // It may just have ended.
+            // The program may just have ended.
             let _ = child.kill();
             return Err(failed("did not end in time"));
         }

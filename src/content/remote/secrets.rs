@@ -1,4 +1,5 @@
-//! Options of stores that are secrets: they are kept in the repository, where everybody who reads it sees them.
+//! Options of stores that are secrets. They are refused, since every reader of the repository sees
+//! its options.
 
 use std::str::FromStr;
 
@@ -11,7 +12,7 @@ use url::Url;
 use super::url::{Cloud, StoreUrl};
 use crate::error::{Error, Hint, Kind, Result, StoreHint};
 
-/// Options of `object_store`, by their canonical names, whose values grant access or decrypt.
+/// The options of `object_store`, by their canonical names, whose values grant access or decrypt.
 const SECRETS: &[&str] = &[
     "aws_access_key_id",
     "aws_secret_access_key",
@@ -26,9 +27,9 @@ const SECRETS: &[&str] = &[
     "google_service_account_key",
     "google_bearer_token",
 ];
-/// Words in names of options that later releases of `object_store` may have.
+/// The words that mark options of later releases of `object_store` as secret.
 const WORDS: &[&str] = &["secret", "token", "password", "access_key", "account_key", "sas_key"];
-/// What the names of options end in that only say where something is.
+/// The endings of names of options that only say where something is.
 const PLACES: &[&str] = &["_file", "_path", "_uri", "_endpoint", "_url"];
 
 fn canonical<K: FromStr + AsRef<str>>(key: &str) -> Option<String> {
@@ -41,7 +42,7 @@ fn is_secret(name: &str) -> bool {
     SECRETS.contains(&name) || worded && !place
 }
 
-/// Whether a value is a URL with a user's name or password, or one that is signed.
+/// Returns whether a value is a URL with a user's name or password, or one that is signed.
 fn holds_credentials(value: &str) -> bool {
     Url::parse(value).is_ok_and(|url| {
         let named = !url.username().is_empty() || url.password().is_some();
@@ -49,10 +50,10 @@ fn holds_credentials(value: &str) -> bool {
     })
 }
 
-/// Refuses options of the store at `url` that are secrets. What a secret is, is never told.
+/// Refuses options of the store at `url` that are secrets. No error repeats a secret.
 ///
 /// # Errors
-/// [`Kind::Usage`] for the first that is one, with a hint where it belongs.
+/// [`Kind::Usage`] for the first secret, with a hint where it belongs.
 pub fn refuse_secrets(url: &StoreUrl, options: &[(String, String)]) -> Result<()> {
     for (key, value) in options {
         let name = match url {

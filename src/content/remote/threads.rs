@@ -8,20 +8,20 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Result};
 
-/// Threads that move bytes.
+/// The number of threads.
 const WORKERS: usize = 2;
 
-/// The threads that move bytes; those who share them share a few.
+/// The threads that move bytes, shared so that a process needs only a few.
 pub struct Threads {
     runtime: Option<Runtime>,
     retries: AtomicU64,
 }
 
 impl Threads {
-    /// Starts them.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// When the host gives none.
+    /// If the system cannot start them.
     pub fn start() -> Result<Arc<Self>> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -32,12 +32,12 @@ impl Threads {
         Ok(Arc::new(Self { runtime: Some(runtime), retries: AtomicU64::new(0) }))
     }
 
-    /// What tasks run on.
+    /// Returns the runtime that tasks run on.
     pub fn handle(&self) -> &Handle {
         self.runtime.as_ref().expect("it is there until the last user is gone").handle()
     }
 
-    /// Waits for `task`; only for threads that are not these.
+    /// Blocks until `task` ends. The threads themselves must not call it.
     pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
         self.handle().block_on(task)
     }
@@ -47,7 +47,7 @@ impl Threads {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Attempts that failed and were made again.
+    /// Returns the number of attempts that failed and were made again.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Where a store is, as people write it.
+//! The URLs of stores.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,14 @@ use url::Url;
 
 use crate::error::{Error, Kind, Result, StoreHint};
 
-/// How stores are written.
+/// The forms of a store's URL.
 pub const STORE_URLS: &str =
     "file:DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH";
 
-/// Who keeps the packs.
+/// A provider of object storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloud {
-    /// Amazon S3, and what speaks its protocol.
+    /// Amazon S3, and services that speak its protocol.
     S3,
     /// Google Cloud Storage.
     Google,
@@ -40,11 +40,11 @@ pub enum StoreUrl {
     Directory(String),
     /// Objects below a prefix.
     Bucket {
-        /// Whose.
+        /// The provider.
         cloud: Cloud,
-        /// Bucket or container.
+        /// The bucket or container.
         bucket: String,
-        /// What all keys begin with, as it is, without slashes around it.
+        /// The text that all keys begin with, as it is, without slashes around it.
         prefix: String,
     },
     /// A web server, which can only be read.
@@ -62,8 +62,8 @@ fn cloud_of(scheme: &str) -> Option<Cloud> {
 }
 
 impl StoreUrl {
-    /// Returns how a URL is written today that an earlier release took for a URL with percent signs: that
-    /// encoded the prefix, and encoded it once more for the keys.
+    /// Returns today's form of a URL that an earlier release read as one with percent signs. That
+    /// release encoded the prefix, and encoded it once more for the keys.
     pub fn of_encoded(text: &str) -> String {
         let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
         let (Some(cloud), Ok(url)) = (cloud_of(scheme), Url::parse(text)) else {
@@ -76,7 +76,7 @@ impl StoreUrl {
     }
 }
 
-/// Builds the error of a text that is no store. A secret in the text is not repeated.
+/// Builds the error of a text that is no store. It does not repeat a secret in the text.
 fn wrong(text: &str, what: &str) -> Error {
     let place = text.split('?').next().unwrap_or_default();
     let shown = match (place.rsplit_once('@'), place.split_once(':')) {
@@ -88,10 +88,11 @@ fn wrong(text: &str, what: &str) -> Error {
 }
 
 fn more_than_a_place(text: &str) -> Error {
-    wrong(text, "holds more than a place").hint(StoreHint::Options)
+    wrong(text, "holds credentials, a query or a fragment").hint(StoreHint::Options)
 }
 
-/// Splits what follows the scheme of a cloud's URL: a key is no URL, so nothing in it is decoded or resolved.
+/// Splits the part after the scheme of a cloud's URL. A key is no URL, so nothing in it is decoded
+/// or resolved.
 fn bucket_of(text: &str, cloud: Cloud, rest: &str) -> Result<StoreUrl> {
     let place = rest.strip_prefix("//").unwrap_or_default();
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
@@ -113,7 +114,10 @@ fn bucket_of(text: &str, cloud: Cloud, rest: &str) -> Result<StoreUrl> {
             .hint("write the prefix as the keys in the bucket begin"));
     }
     if Key::parse(prefix).map_or(true, |key| key.as_ref() != prefix) {
-        return Err(wrong(text, "has a prefix that cannot be: control characters, for one"));
+        return Err(wrong(
+            text,
+            "has a prefix that no key can have, with control characters perhaps",
+        ));
     }
     let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
     Ok(StoreUrl::Bucket { cloud, bucket, prefix })
@@ -123,7 +127,8 @@ impl FromStr for StoreUrl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (scheme, rest) = text.split_once(':').ok_or_else(|| wrong(text, "is no store URL"))?;
+        let (scheme, rest) =
+            text.split_once(':').ok_or_else(|| wrong(text, "is not the URL of a store"))?;
         if let Some(cloud) = cloud_of(scheme) {
             return bucket_of(text, cloud, rest);
         }
@@ -136,9 +141,9 @@ impl FromStr for StoreUrl {
                 return Ok(Self::Directory(path.to_owned()));
             }
             "http" | "https" => {}
-            _ => return Err(wrong(text, "is a kind of store that is not known")),
+            _ => return Err(wrong(text, "has an unknown scheme")),
         }
-        let mut url = Url::parse(text).map_err(|e| wrong(text, "is no URL").because(e))?;
+        let mut url = Url::parse(text).map_err(|e| wrong(text, "is not a URL").because(e))?;
         if url.host_str().unwrap_or_default().is_empty() {
             return Err(wrong(text, "names no bucket, container or host"));
         }

@@ -1,5 +1,5 @@
-//! Files on web servers, which may answer with anything: another part than was asked for, compressed bytes, a
-//! place that only this machine can reach.
+//! Files on web servers. A response may be anything: another part than was requested, compressed
+//! bytes, a redirect to a place that only this machine can reach.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -23,12 +23,12 @@ use super::seen::Seen;
 use crate::error::{Error, Kind, Result};
 use crate::model::external::ExternalUrl;
 
-/// How long a connection to a web server may take to be made.
+/// The time that a connection to a web server may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(4);
-/// Redirects that are followed one after another.
+/// The number of redirects followed one after another.
 const REDIRECTS: usize = 10;
 
-/// Makes who speaks to web servers.
+/// Builds a client of web servers.
 pub fn client() -> Result<reqwest::Client> {
     let redirects = Policy::custom(|attempt| {
         let from = attempt.previous().last();
@@ -45,23 +45,25 @@ pub fn client() -> Result<reqwest::Client> {
         .redirect(redirects)
         .user_agent(concat!("artifactfs/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|e| Error::new(Kind::Unavailable, "cannot speak HTTP").because(e))
+        .map_err(|e| Error::new(Kind::Unavailable, "cannot build an HTTP client").because(e))
 }
 
-/// Says why a redirect is not followed: it may lead to where whoever recorded the file never meant to.
+/// Returns why a redirect is not followed, or `None`. It may lead to a place that was not meant
+/// when the file was recorded.
 fn why_not(from: &Url, to: &Url) -> Option<&'static str> {
     let place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
     match to.scheme() {
         "https" => {}
         "http" if from.scheme() == "http" => {}
         "http" => return Some("a redirect leads from https to http"),
-        _ => return Some("a redirect leads to what is no web server"),
+        _ => return Some("a redirect leads to no web server"),
     }
     (is_near(to) && place(from) != place(to))
         .then_some("a redirect leads to a service that only this machine can reach")
 }
 
-/// Whether a URL names this machine, or what is only told to it (RFC 3927; clouds tell credentials there).
+/// Returns whether a URL names this machine, or an address of its link (RFC 3927), where clouds
+/// hand out credentials.
 fn is_near(url: &Url) -> bool {
     let address = match url.host() {
         Some(Host::Domain(name)) => {
@@ -81,7 +83,7 @@ fn is_near(url: &Url) -> bool {
     address.is_loopback() || address.is_unspecified() || of_the_link
 }
 
-/// Refuses an answer that holds another part than was asked for.
+/// Refuses a response that holds another part than was requested.
 pub fn refuse_other_part(url: &ExternalUrl, answer: &Response, wanted: &Range<u64>) -> Result<()> {
     if answer.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(());
@@ -92,13 +94,13 @@ pub fn refuse_other_part(url: &ExternalUrl, answer: &Response, wanted: &Range<u6
     if first == Some(wanted.start) {
         return Ok(());
     }
-    let what = format!("{url} gives another part of the file than was asked for");
+    let what = format!("{url} returned another part of the file than was requested");
     Err(Error::new(Kind::Unsupported, what).hint("its server, or a proxy before it, is broken"))
 }
 
 /// Builds the error of a file that is sent compressed.
 pub fn compressed(url: &ExternalUrl, encoding: &str) -> Error {
-    let what = format!("{url} is sent compressed ({encoding}), though plain bytes were asked for");
+    let what = format!("{url} is sent compressed ({encoding}), though plain bytes were requested");
     Error::new(Kind::Unsupported, what).hint("fetch it, and put the file itself")
 }
 
@@ -107,7 +109,7 @@ pub fn request(client: &reqwest::Client, method: Method, url: &ExternalUrl) -> R
     client.request(method, url.as_str()).header(ACCEPT_ENCODING, "identity")
 }
 
-/// Makes a request.
+/// Sends a request, and waits [`FIRST_BYTE`] for the response to begin.
 pub async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
     let answer = timeout(FIRST_BYTE, request.send()).await.map_err(|_| stalled(url.as_str()))?;
     answer.map_err(|e| web_failed(url.as_str(), e))
@@ -120,7 +122,7 @@ fn web_failed(name: &str, error: reqwest::Error) -> Error {
         () if error.is_redirect() => Kind::Usage,
         () => Kind::Unavailable,
     };
-    // Redirects may lead to URLs that grant access: only ours is told.
+    // Redirects may lead to URLs that grant access: the error names only the recorded one.
     let told = Error::new(kind, name.to_owned()).because(error.without_url());
     if untrusted {
         return told.hint(
@@ -130,7 +132,7 @@ fn web_failed(name: &str, error: reqwest::Error) -> Error {
     told
 }
 
-/// What the head of an answer says; `length` is that of its body.
+/// Returns the metadata of a file from the head of a response; `length` is that of the body.
 pub fn seen_by(
     url: &ExternalUrl,
     status: StatusCode,
@@ -157,16 +159,16 @@ pub fn seen_by(
         }
         _ => length,
     };
-    let size_bytes = whole.ok_or_else(|| {
-        Error::new(Kind::Unsupported, format!("{url} does not say how long it is"))
-    })?;
+    let size_bytes = whole
+        .ok_or_else(|| Error::new(Kind::Unsupported, format!("{url} is sent without a length")))?;
     let [etag, modified, encoding] =
         [ETAG, LAST_MODIFIED, CONTENT_ENCODING].map(|name| text(name).to_owned());
     let encoding = if encoding == "identity" { String::new() } else { encoding };
     Ok(Seen { size_bytes, etag, version: String::new(), modified, encoding })
 }
 
-/// The body of an answer as it comes, without its first `skip` bytes, and `length` of them at most.
+/// Returns the body of a response as it arrives, without its first `skip` bytes, and at most
+/// `length` bytes of the rest.
 pub fn part_of_body(
     answer: Response,
     skip: u64,

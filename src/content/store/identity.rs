@@ -1,10 +1,11 @@
-//! Whose a store is: a small object at its top, written by `init`, compared before anything is written or removed.
+//! The repository of a store: a small object at its top, written by `init` and compared before
+//! anything is written or removed.
 //!
 //! ```text
 //! artifactfs.json   {"format": 1, "repository": "<id of the repository>"}
 //! ```
-//! Two repositories in one store would each take the other's packs for garbage. A store that an older release made
-//! bears no id until the first repository that writes to it leaves its own there.
+//! Two repositories in one store would each take the other's packs for garbage. A store of an older
+//! release holds no id until the first repository that writes to it leaves its own there.
 
 use std::fs;
 use std::io::Write;
@@ -35,23 +36,24 @@ struct Identity {
 /// The repository that a store must belong to.
 pub(super) struct Owner {
     id: String,
-    /// Whether the store was seen to bear this id.
+    /// True once the store was seen to hold this id.
     checked: AtomicBool,
 }
 
 impl Store {
-    /// The same store, written to only if it belongs to the repository `id`. A directory was checked when it was opened;
-    /// a remote store is asked before the first change, so that reading never waits for it.
+    /// Returns the same store, which accepts writes only if it belongs to the repository `id`. A
+    /// directory was checked when it was opened. A remote store is checked before the first change,
+    /// so that reading never waits for it.
     #[must_use]
     pub fn belonging_to(mut self, id: &str) -> Self {
         self.owner = Some(Owner { id: id.to_owned(), checked: AtomicBool::new(false) });
         self
     }
 
-    /// The repository whose id the store bears; `None`: it bears none.
+    /// Returns the repository whose id the store holds; `None` if it holds none.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] for an id that cannot be read, or what the store says.
+    /// [`Kind::Corrupt`] for an id that cannot be read, or the errors of the store.
     pub fn owner(&self) -> Result<Option<String>> {
         let text = match &self.place {
             Place::Local(local) => match fs::read(local.top().join(IDENTITY_FILE)) {
@@ -75,10 +77,10 @@ impl Store {
         Ok(Some(identity.repository))
     }
 
-    /// Makes the store that of the repository `id`.
+    /// Claims the store for the repository `id`, unless it holds that id already.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when it is another's, or what the store says.
+    /// [`Kind::Conflict`] if it belongs to another repository, or the errors of the store.
     pub fn claim(&self, id: &str) -> Result<()> {
         match self.owner()? {
             Some(owner) if owner == id => return Ok(()),
@@ -91,14 +93,14 @@ impl Store {
             Place::Local(local) => write_once(local.top(), &text)?,
             Place::Remote(Remote { client, .. }) => client.wait(put_once(client, text.into()))?,
         }
-        // Another repository may have been as quick: what is there now counts.
+        // Another repository may have claimed it at the same time: the id in the store counts.
         match self.owner()? {
             Some(owner) if owner != id => Err(foreign(&owner)),
             _ => Ok(()),
         }
     }
 
-    /// Refuses to change a store that is another repository's.
+    /// Refuses to change a store of another repository.
     pub(super) fn ensure_ours(&self) -> Result<()> {
         let Some(owner) = &self.owner else { return Ok(()) };
         if !owner.checked.load(Ordering::Relaxed) {
@@ -111,8 +113,8 @@ impl Store {
         Ok(())
     }
 
-    /// Returns a pack's length in bytes and its write time in milliseconds since 1970. If only its index or upload note
-    /// is left, the length is 0 and the time is that file's.
+    /// Returns a pack's length in bytes and its write time in milliseconds since 1970. If only its
+    /// index or upload note is left, the length is 0 and the time is that file's.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if none of these files exists.
@@ -127,7 +129,7 @@ impl Store {
                 age => return age.map(|(_, modified)| (0, modified)),
             }
         }
-        Err(Error::new(Kind::NotFound, format!("there is nothing of pack {id}")))
+        Err(Error::new(Kind::NotFound, format!("pack {id} has no file in the store")))
     }
 
     fn age_of(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
@@ -155,7 +157,7 @@ fn foreign(owner: &str) -> Error {
         .hint("each repository needs a directory or prefix of its own: nothing was changed")
 }
 
-/// Writes the id unless there is one.
+/// Writes the id, unless there is one.
 fn write_once(top: &Path, text: &[u8]) -> Result<()> {
     let path = top.join(IDENTITY_FILE);
     let mut file = tempfile::NamedTempFile::new_in(top).at("write", &path)?;
@@ -170,7 +172,8 @@ fn write_once(top: &Path, text: &[u8]) -> Result<()> {
     }
 }
 
-/// The same in a cloud; where nothing can be written on condition, as it is.
+/// Writes the id to a cloud, unless there is one. A store without conditional writes gets a plain
+/// write.
 async fn put_once(client: &Client, text: Bytes) -> Result<()> {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let key = client.key(IDENTITY_FILE);

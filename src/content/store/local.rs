@@ -19,7 +19,7 @@ use super::space::{Space, room_of};
 use crate::error::{DamageHint, Error, IoContext, Kind, Result};
 use crate::model::object::{Extent, PackId};
 
-/// Open pack files kept for reading: well below the usual limit of 1,024 descriptors.
+/// The number of pack files kept open for reading: well below the usual limit of 1,024 descriptors.
 const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 
 /// A directory of packs.
@@ -29,25 +29,26 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store in `root`, made if it is not there.
+    /// Opens or creates the store in `root`.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// If the directory cannot be created.
     pub fn open(root: &Path) -> Result<Self> {
         let packs = root.join("packs");
         fs::create_dir_all(&packs).at("create", &packs)?;
         Ok(Self { root: packs, open: Mutex::new(LruCache::new(OPEN_PACKS)) })
     }
 
-    /// The directory that holds all of it.
+    /// Returns the directory that holds the whole store.
     pub fn top(&self) -> &Path {
         self.root.parent().expect("packs lie in a folder of the store")
     }
 
-    /// Returns the length in bytes of one of a pack's files, and its write time in milliseconds since 1970.
+    /// Returns the length in bytes of one of a pack's files, and its write time in milliseconds
+    /// since 1970.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when it is not there.
+    /// [`Kind::NotFound`] if it does not exist.
     pub fn age(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
         let path = self.path(id, extension);
         let meta = fs::metadata(&path).at("stat", &path)?;
@@ -60,11 +61,11 @@ impl LocalStore {
         self.root.join(&name[..2]).join(name).with_extension(extension)
     }
 
-    /// Begins a pack; its name is registered first (bytes are durable before names, but the
-    /// registry must know of every pack that may be on the disk).
+    /// Begins a pack. Its id is registered first: bytes are durable before names, but the registry
+    /// must hold every pack that may be on the disk.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// If the file cannot be created.
     pub fn create(&self, id: PackId) -> Result<LocalWriter> {
         let path = self.prepare_path(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
@@ -77,7 +78,7 @@ impl LocalStore {
         })
     }
 
-    /// Where a new pack goes; its folder is there.
+    /// Returns the path of a new pack, and creates its folder.
     fn prepare_path(&self, id: PackId) -> Result<PathBuf> {
         let path = self.path(id, "pack");
         let folder = path.parent().expect("a pack lies in a folder of the store");
@@ -89,11 +90,11 @@ impl LocalStore {
         Ok(path)
     }
 
-    /// Makes a pack of the bytes of the file at `source`, sharing them; `None` where the file systems
+    /// Makes a pack that shares the bytes of the file at `source`; `None` if the file systems
     /// cannot.
     ///
     /// # Errors
-    /// When the pack cannot be made.
+    /// If the pack cannot be created.
     pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let from = File::open(source).at("read", source)?;
         let path = self.prepare_path(id)?;
@@ -107,11 +108,11 @@ impl LocalStore {
         Ok(Some(LocalWriter { file, path, length, linked: false, finished: false }))
     }
 
-    /// Makes the file at `source` a pack: one more name of the same inode. Nobody may change the
-    /// file any more. `None` where the store is on another file system.
+    /// Makes the file at `source` a pack: one more name of the same inode. The file must not change
+    /// any more. Returns `None` if the store is on another file system.
     ///
     /// # Errors
-    /// When the pack cannot be made.
+    /// If the pack cannot be created.
     pub fn link(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let file = File::open(source).at("read", source)?;
         let path = self.prepare_path(id)?;
@@ -123,15 +124,15 @@ impl LocalStore {
         Ok(Some(LocalWriter { file, path, length, linked: true, finished: false }))
     }
 
-    /// Writes the index of a pack, replacing an earlier one, durably.
+    /// Writes the index of a pack durably, in place of an earlier one.
     ///
     /// # Errors
-    /// When it cannot be written; an earlier index is then still there.
+    /// If it cannot be written; an earlier index is then kept.
     pub fn write_index(&self, id: PackId, index: &[u8]) -> Result<()> {
         let path = self.path(id, "idx");
         let folder = path.parent().expect("an index lies in a folder of the store");
         let write = || -> io::Result<()> {
-            // A name of its own: two processes may free bytes of one pack at the same time.
+            // The name is unique: two processes may free bytes of one pack at the same time.
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(index)?;
             file.as_file().sync_all()?;
@@ -141,10 +142,10 @@ impl LocalStore {
         sync_directory(folder)
     }
 
-    /// The bytes of the index of a pack.
+    /// Returns the bytes of the index of a pack.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none.
+    /// [`Kind::NotFound`] if there is none.
     pub fn read_index(&self, id: PackId) -> Result<Vec<u8>> {
         let path = self.path(id, "idx");
         fs::read(&path).at("read", &path)
@@ -153,7 +154,7 @@ impl LocalStore {
     /// Fills `buffer` with the bytes of `extent` from its `skip`th on.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when the pack is missing or too short.
+    /// [`Kind::Corrupt`] if the pack is missing or too short.
     pub fn read(&self, extent: Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
         let file = self.open_pack(extent.pack)?;
         file.read_exact_at(buffer, extent.offset + skip).map_err(|e| match e.kind() {
@@ -166,8 +167,8 @@ impl LocalStore {
         })
     }
 
-    /// Returns the ctime of the pack's file in nanoseconds, which every change moves and no program can set (inode(7));
-    /// `None` if the file cannot be opened.
+    /// Returns the ctime of the pack's file in nanoseconds, which every change moves and no program
+    /// can set (inode(7)); `None` if the file cannot be opened.
     pub fn state(&self, id: PackId) -> Option<u64> {
         let meta = self.open_pack(id).ok()?.metadata().ok()?;
         Some(
@@ -205,11 +206,11 @@ impl LocalStore {
         }
     }
 
-    /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then.
-    /// Where the file system has no holes, zeros are written.
+    /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then. If
+    /// the file system has no holes, zeros are written.
     ///
     /// # Errors
-    /// When neither is possible. Doing it again is harmless.
+    /// If neither is possible. A repetition is harmless.
     pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
         let path = self.path(id, "pack");
         let file = match OpenOptions::new().write(true).open(&path) {
@@ -217,7 +218,7 @@ impl LocalStore {
             file => file.at("open", &path)?,
         };
         let file = if file.metadata().at("stat", &path)?.nlink() > 1 {
-            // It is a draft's file too, until the commit under way is over.
+            // The file is a draft's too, until the commit under way is over.
             self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
             unlink_from_draft(&path)?
         } else {
@@ -237,10 +238,11 @@ impl LocalStore {
     /// Removes a pack and its index. One that is gone already counts as removed.
     ///
     /// # Errors
-    /// When a file is there and cannot be removed.
+    /// If a file exists and cannot be removed.
     pub fn remove(&self, id: PackId) -> Result<()> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
-        // The index last: who writes one at this moment finds that the pack is gone, and removes it.
+        // The index goes last: a process that writes one at this moment finds that the pack is
+        // gone, and removes it.
         for extension in ["pack", "idx"] {
             let path = self.path(id, extension);
             match fs::remove_file(&path) {
@@ -248,7 +250,7 @@ impl LocalStore {
                 done => done.at("remove", &path)?,
             }
         }
-        // Who is told that it is gone forgets it: after a power loss it must not be there again.
+        // The caller forgets the pack after this: it must not come back after a power loss.
         let path = self.path(id, "pack");
         let folder = path.parent().expect("a pack lies in a folder of the store");
         if folder.exists() { sync_directory(folder) } else { Ok(()) }
@@ -257,7 +259,7 @@ impl LocalStore {
     /// Lists the packs that have a file with one of these extensions, in no order.
     ///
     /// # Errors
-    /// When the directory cannot be listed.
+    /// If the directory cannot be listed.
     pub fn list(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
         let mut ids = Vec::new();
         for folder in fs::read_dir(&self.root).at("list", &self.root)? {
@@ -274,19 +276,19 @@ impl LocalStore {
         Ok(ids)
     }
 
-    /// Length of a pack's file and the bytes it takes on the disk.
+    /// Returns the length of a pack's file, and the bytes that it takes on the disk.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when it is not there.
+    /// [`Kind::NotFound`] if it does not exist.
     pub fn pack_size(&self, id: PackId) -> Result<(u64, u64)> {
-        /// Unit of `st_blocks`, whatever the file system's block is (stat(2)).
+        /// The unit of `st_blocks`, whatever the file system's block is (stat(2)).
         const STAT_BLOCK_BYTES: u64 = 512;
         let path = self.path(id, "pack");
         let meta = fs::metadata(&path).at("stat", &path)?;
         Ok((meta.len(), meta.blocks() * STAT_BLOCK_BYTES))
     }
 
-    /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` where the file
+    /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` if the file
     /// systems cannot.
     pub fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
         let whole = self.pack_size(id).is_ok_and(|(found, _)| found == length);
@@ -294,16 +296,16 @@ impl LocalStore {
         pack.is_some_and(|pack| rustix::fs::ioctl_ficlone(file, &*pack).is_ok())
     }
 
-    /// Room on the disk.
+    /// Returns the room on the disk.
     ///
     /// # Errors
-    /// When the host does not say.
+    /// If statvfs(2) fails.
     pub fn space(&self) -> Result<Space> {
         room_of(&self.root)
     }
 }
 
-/// Replaces a pack by a copy of its own.
+/// Replaces a pack by a copy of its own, and returns that.
 fn unlink_from_draft(path: &Path) -> Result<File> {
     let copy = || -> io::Result<File> {
         let folder = path.parent().expect("a pack lies in a folder of the store");
@@ -341,8 +343,8 @@ pub struct LocalWriter {
     finished: bool,
 }
 
-/// What failed on the way, for want of room perhaps, takes none: the registry knows such a pack as one
-/// that was announced, and it needs room itself to forget it.
+/// A pack that failed, for want of room perhaps, is removed at once. The registry holds it as one
+/// that was announced, and needs room itself to forget it.
 impl Drop for LocalWriter {
     fn drop(&mut self) {
         if !self.finished
@@ -354,20 +356,20 @@ impl Drop for LocalWriter {
 }
 
 impl LocalWriter {
-    /// Where it is.
+    /// Returns the path of the pack's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is another name of a file that was there.
+    /// Returns whether the pack is another name of a file that existed.
     pub fn is_linked(&self) -> bool {
         self.linked
     }
 
-    /// Appends `bytes`; where they begin.
+    /// Appends `bytes`, and returns the offset at which they begin.
     ///
     /// # Errors
-    /// When they cannot be written, [`Kind::Full`] on a full disk.
+    /// If they cannot be written, [`Kind::Full`] on a full disk.
     pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
         let offset = self.length;
         self.file.write_all_at(bytes, offset).at("write", &self.path)?;
@@ -375,15 +377,15 @@ impl LocalWriter {
         Ok(offset)
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Makes the body durable. The name becomes durable with its index.
+    /// Makes the body durable, and returns its length. The name becomes durable with its index.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the disk fails.
     pub fn finish(mut self) -> Result<u64> {
         self.file.sync_all().at("sync", &self.path)?;
         self.finished = true;

@@ -1,8 +1,8 @@
-//! Where packs live: a local directory, a cloud, or a web server. All hold the same objects under the
-//! same names.
+//! The places of packs: a local directory, a cloud, or a web server. All hold the same objects
+//! under the same names.
 //!
-//! A pack in a directory may become a file's second name or lose bytes in its middle; one in a cloud
-//! is written once, read in ranges through the cache, and removed as a whole.
+//! A pack in a directory may become a file's second name or lose bytes in its middle. A pack in a
+//! cloud is written once, read in ranges through the cache, and removed as a whole.
 
 mod identity;
 mod local;
@@ -35,17 +35,17 @@ pub use space::Space;
 pub use writer::PackWriter;
 use writer::{LEFT, NOTE};
 
-/// How long a listing's or index' single request may take.
+/// The time that one request of a listing or for an index may take.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
-/// What a remote store says when asked for room: nobody knows, and no program should stop for it.
+/// The room that a remote store reports: it is not known, and no program should stop for it.
 const ENDLESS_BYTES: u64 = 1 << 50;
 
-/// What is asked for to see whether a store answers.
+/// The key of the request that checks whether a store responds.
 const PROBE_KEY: &str = "packs/probe";
-/// How long a store that is asked for the first time may keep silent.
+/// The time in which a store must respond to the first request.
 const PROBE_TIME: Duration = Duration::from_secs(20);
 
-/// Packs.
+/// A store of packs.
 pub struct Store {
     place: Place,
     externals: Externals,
@@ -66,7 +66,8 @@ impl Store {
     /// Opens the store at `url`; a relative directory is below `base`.
     ///
     /// # Errors
-    /// When a directory cannot be made, or options make no sense. A remote store is not asked yet.
+    /// If a directory cannot be created, or options make no sense. A remote store gets no request
+    /// yet.
     pub fn open(
         url: &StoreUrl,
         settings: &[(String, String)],
@@ -90,10 +91,11 @@ impl Store {
         Ok(Self { place: Place::Remote(Remote { client, fetcher }), externals, owner: None })
     }
 
-    /// Asks a remote store once whether it can be reached and read, for an object that need not be there.
+    /// Checks that a remote store can be reached and read, by a request for an object that need not
+    /// exist.
     ///
     /// # Errors
-    /// What the store answers, in its own words; [`Kind::TimedOut`] if it does not answer.
+    /// The error of the store, in its own words; [`Kind::TimedOut`] if it does not respond.
     pub fn probe(&self) -> Result<()> {
         match &self.place {
             Place::Local(_) => Ok(()),
@@ -103,12 +105,12 @@ impl Store {
         }
     }
 
-    /// Files that live elsewhere.
+    /// Returns the external files.
     pub fn externals(&self) -> &Externals {
         &self.externals
     }
 
-    /// What reads a remote store.
+    /// Returns the fetcher of a remote store; `None` for a directory.
     pub fn fetcher(&self) -> Option<&Arc<Fetcher>> {
         match &self.place {
             Place::Local(_) => None,
@@ -116,12 +118,12 @@ impl Store {
         }
     }
 
-    /// Whether it takes time to read.
+    /// Returns whether reads go over the network.
     pub fn is_remote(&self) -> bool {
         self.fetcher().is_some()
     }
 
-    /// Whether packs can be put into it.
+    /// Returns whether packs can be written to it.
     pub fn is_writable(&self) -> bool {
         match &self.place {
             Place::Local(_) => true,
@@ -129,11 +131,11 @@ impl Store {
         }
     }
 
-    /// Begins a pack; its name is registered first (bytes are durable before names, but the
-    /// registry must know of every pack that may be in the store).
+    /// Begins a pack. Its id is registered first: bytes are durable before names, but the registry
+    /// must hold every pack that may be in the store.
     ///
     /// # Errors
-    /// When it cannot be begun.
+    /// If it cannot be begun.
     pub fn create(&self, id: PackId) -> Result<PackWriter> {
         self.ensure_ours()?;
         match &self.place {
@@ -142,10 +144,10 @@ impl Store {
         }
     }
 
-    /// Makes a pack of the bytes of the file at `source`, sharing them; `None` where that cannot be.
+    /// Makes a pack that shares the bytes of the file at `source`; `None` if that is not possible.
     ///
     /// # Errors
-    /// When the pack cannot be made.
+    /// If the pack cannot be created.
     pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
         self.ensure_ours()?;
         match &self.place {
@@ -154,11 +156,11 @@ impl Store {
         }
     }
 
-    /// Makes the file at `source` a pack: one more name of the same inode. Nobody may change the
-    /// file any more. `None` where that cannot be.
+    /// Makes the file at `source` a pack: one more name of the same inode. The file must not change
+    /// any more. Returns `None` if that is not possible.
     ///
     /// # Errors
-    /// When the pack cannot be made.
+    /// If the pack cannot be created.
     pub fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
         self.ensure_ours()?;
         match &self.place {
@@ -167,10 +169,10 @@ impl Store {
         }
     }
 
-    /// Writes the index of a pack, replacing an earlier one, durably.
+    /// Writes the index of a pack durably, in place of an earlier one.
     ///
     /// # Errors
-    /// When it cannot be written; an earlier index is then still there.
+    /// If it cannot be written; an earlier index is then kept.
     pub fn write_index(&self, id: PackId, entries: &[IndexEntry]) -> Result<()> {
         self.ensure_ours()?;
         let index = encode_index(id, entries);
@@ -183,10 +185,10 @@ impl Store {
         }
     }
 
-    /// The index of a pack.
+    /// Reads the index of a pack.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none, [`Kind::Corrupt`] when it is damaged.
+    /// [`Kind::NotFound`] if there is none, [`Kind::Corrupt`] if it is damaged.
     pub fn read_index(&self, id: PackId) -> Result<Vec<IndexEntry>> {
         let bytes = match &self.place {
             Place::Local(local) => local.read_index(id)?,
@@ -195,19 +197,19 @@ impl Store {
         decode_index(id, &bytes)
     }
 
-    /// An object of a remote store.
+    /// Reads a whole object of a remote store.
     fn read_whole(&self, id: PackId, extension: &str) -> Result<Bytes> {
         let Place::Remote(Remote { client, .. }) = &self.place else {
-            return Err(Error::new(Kind::Unsupported, "a directory is read by the file"));
+            return Err(Error::new(Kind::Unsupported, "a directory holds no remote objects"));
         };
         let key = pack_key(id, extension);
         Ok(client.wait(client.get_whole(&key, Instant::now() + REQUEST_TIME))?.bytes)
     }
 
-    /// Bytes `offset..offset + length` of a pack, past any cache.
+    /// Reads bytes `offset..offset + length` of a pack, past any cache.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such pack.
+    /// [`Kind::NotFound`] if there is no such pack.
     pub fn read_raw(&self, id: PackId, offset: u64, length: usize) -> Result<Bytes> {
         match &self.place {
             Place::Local(local) => {
@@ -228,8 +230,8 @@ impl Store {
     /// Fills `buffer` with the bytes of `extent` from its `skip`th on.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when the pack is missing or too short, [`Kind::WouldBlock`] if `patience` is `Now` and they
-    /// are not cached, and what the store says.
+    /// [`Kind::Corrupt`] if the pack is missing or too short, [`Kind::WouldBlock`] if `patience` is
+    /// `Now` and they are not cached, and the errors of the store.
     pub fn read(
         &self,
         extent: Extent,
@@ -247,17 +249,17 @@ impl Store {
         }
     }
 
-    /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then.
-    /// Where the file system has no holes, zeros are written.
+    /// Gives the bytes of `ranges` (offset, length) back to the disk; they read as zeros then. If
+    /// the file system has no holes, zeros are written.
     ///
     /// # Errors
-    /// When neither is possible. Doing it again is harmless.
+    /// If neither is possible. A repetition is harmless.
     pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => local.punch(id, ranges),
             Place::Remote(_) => {
-                Err(Error::new(Kind::Unsupported, "a remote pack is written anew, never changed"))
+                Err(Error::new(Kind::Unsupported, "a remote pack cannot be changed in place"))
             }
         }
     }
@@ -265,14 +267,14 @@ impl Store {
     /// Removes a pack and its index. One that is gone already counts as removed.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
+    /// If it exists and cannot be removed.
     pub fn remove(&self, id: PackId) -> Result<()> {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => local.remove(id),
             Place::Remote(Remote { client, .. }) => {
                 let [index, pack, note] = ["idx", "pack", NOTE].map(|end| pack_key(id, end));
-                // A writer that was killed may have left parts of it.
+                // A writer that was killed may have left parts of the pack.
                 let gone = join(client.remove(&index), client.give_up(&pack, &note));
                 let (index, parts) = client.wait(gone);
                 index.and(parts)?;
@@ -281,10 +283,10 @@ impl Store {
         }
     }
 
-    /// The packs that are there, in no order.
+    /// Lists the packs, in no order.
     ///
     /// # Errors
-    /// When they cannot be listed; [`Kind::Unsupported`] on most web servers.
+    /// If they cannot be listed; [`Kind::Unsupported`] on most web servers.
     pub fn list(&self) -> Result<Vec<PackId>> {
         self.list_with(&["pack"])
     }
@@ -315,11 +317,14 @@ impl Store {
     fn local(&self) -> Result<&LocalStore> {
         match &self.place {
             Place::Local(local) => Ok(local),
-            Place::Remote(_) => Err(Error::new(Kind::Unsupported, "only a directory can do that")),
+            Place::Remote(_) => {
+                Err(Error::new(Kind::Unsupported, "only a store in a local directory can do that"))
+            }
         }
     }
 
-    /// Returns the ctime of a local pack in nanoseconds; `None` for a remote pack, or if the file cannot be opened.
+    /// Returns the ctime of a local pack in nanoseconds; `None` for a remote pack, or if the file
+    /// cannot be opened.
     pub fn local_state(&self, id: PackId) -> Option<u64> {
         match &self.place {
             Place::Local(local) => local.state(id),
@@ -327,23 +332,24 @@ impl Store {
         }
     }
 
-    /// Length of a pack's body.
+    /// Returns the length of a pack's body.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when it is not there.
+    /// [`Kind::NotFound`] if it does not exist.
     pub fn pack_length(&self, id: PackId) -> Result<u64> {
         match &self.place {
             Place::Local(local) => Ok(local.pack_size(id)?.0),
             Place::Remote(Remote { client, .. }) => {
                 let key = pack_key(id, "pack");
                 let length = client.wait(client.length(&key, Instant::now() + REQUEST_TIME))?;
-                length.ok_or_else(|| Error::new(Kind::NotFound, format!("pack {id} is not there")))
+                length
+                    .ok_or_else(|| Error::new(Kind::NotFound, format!("pack {id} does not exist")))
             }
         }
     }
 
-    /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` where that cannot
-    /// be.
+    /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` if that is not
+    /// possible.
     pub fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
         match &self.place {
             Place::Local(local) => local.clone_pack(id, file, length),
@@ -351,8 +357,8 @@ impl Store {
         }
     }
 
-    /// Closes what another process removed, packs and pieces of the cache: while they are open the
-    /// disk keeps their bytes.
+    /// Closes packs and segments of the cache that another process removed: the disk keeps their
+    /// bytes while they are open.
     pub fn forget_removed(&self) {
         match &self.place {
             Place::Local(local) => local.forget_removed(),
@@ -361,10 +367,10 @@ impl Store {
         self.externals.forget_removed();
     }
 
-    /// Room for more.
+    /// Returns the room for more.
     ///
     /// # Errors
-    /// When the host does not say.
+    /// If statvfs(2) fails.
     pub fn space(&self) -> Result<Space> {
         match &self.place {
             Place::Local(local) => local.space(),
@@ -375,16 +381,17 @@ impl Store {
     }
 }
 
-/// A pack that should be there and is not is damage, no wrong name.
+/// Maps the error of a remote store to the kind a reader sees. A pack that should exist and does
+/// not is damage.
 fn unfound(extent: Extent, error: Error) -> Error {
     match error.kind() {
         Kind::NotFound => {
             let what = format!("pack {} is missing", extent.pack);
             Error::new(Kind::Corrupt, what).because(error).hint(DamageHint::Verify)
         }
-        // To a reader it is a store that cannot be read now, never a file that is closed to him.
+        // A reader sees a store that cannot be read now, never a file that it may not read.
         Kind::Denied | Kind::Usage | Kind::Conflict => {
-            Error::new(Kind::Unavailable, "the store refuses").because(error)
+            Error::new(Kind::Unavailable, "the store refused the request").because(error)
         }
         _ => error,
     }

@@ -1,4 +1,4 @@
-//! The room under a store.
+//! The room on the disk of a store.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use rustix::fs::statvfs;
 
 use crate::error::{IoContext, Result};
 
-/// Room under a store.
+/// The room on the disk of a store.
 #[derive(Debug, Clone, Copy)]
 pub struct Space {
-    /// Bytes this user may still write.
+    /// The bytes that this user may still write.
     pub free_bytes: u64,
-    /// Bytes in all.
+    /// The bytes in all.
     pub total_bytes: u64,
 }
 
-/// Returns the room under `path`.
+/// Returns the room on the disk of `path`.
 pub(super) fn room_of(path: &Path) -> Result<Space> {
     let stat = statvfs(path).at("stat", path)?;
     Ok(Space {

@@ -13,9 +13,9 @@ use crate::content::remote::parts::Parts;
 use crate::error::{Error, Kind, Result};
 use crate::model::object::PackId;
 
-/// What the name of a note of an upload in parts ends in.
+/// The extension of the note of an upload in parts.
 pub(super) const NOTE: &str = "upload";
-/// The extensions of the files that may be left behind by a pack.
+/// The extensions of the files that may be left of a pack.
 pub(super) const LEFT: [&str; 2] = ["idx", NOTE];
 
 /// A pack that is being written.
@@ -28,26 +28,27 @@ enum To {
     Remote(Box<RemoteWriter>),
 }
 
-/// Usual packs are held in memory and sent as one object, so that an upload that breaks off leaves
-/// nothing in the store; longer ones go in parts.
+/// A usual pack is held in memory and sent as one object, so that an upload that breaks off leaves
+/// nothing in the store. A longer pack is sent in parts.
 struct RemoteWriter {
     client: Arc<Client>,
     key: String,
-    /// Where an upload in parts is noted.
+    /// The key of the note of an upload in parts.
     note: String,
     length: u64,
     held: BytesMut,
     parts: Option<Parts>,
-    /// How many of them were sent.
+    /// The number of parts that were sent.
     sent: usize,
 }
 
-/// Parts grow, because an object has 10,000 at most (S3): so it may have 2 TB.
+/// Returns the length of the next part. Parts grow, because an object has 10,000 at most (S3): so
+/// it may have 2 TB.
 fn part_bytes(sent: usize) -> usize {
     PART_BYTES << (sent / PARTS_OF_A_LENGTH).min(5)
 }
 
-/// Parts of the same length that follow each other.
+/// The number of parts of the same length that follow each other.
 const PARTS_OF_A_LENGTH: usize = 1_500;
 
 impl PackWriter {
@@ -63,7 +64,7 @@ impl PackWriter {
         Self { to: To::Remote(Box::new(writer)) }
     }
 
-    /// Where it is, when it is another name of a file that was there.
+    /// Returns the path of the pack's file, if it is another name of a file that existed.
     pub fn linked(&self) -> Option<PathBuf> {
         match &self.to {
             To::Local(local) => local.is_linked().then(|| Path::to_owned(local.path())),
@@ -71,10 +72,10 @@ impl PackWriter {
         }
     }
 
-    /// Appends `bytes`; where they begin.
+    /// Appends `bytes`, and returns the offset at which they begin.
     ///
     /// # Errors
-    /// When they cannot be written, [`Kind::Full`] on a full disk.
+    /// If they cannot be written, [`Kind::Full`] on a full disk.
     pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
         match &mut self.to {
             To::Local(local) => local.append(bytes),
@@ -82,7 +83,7 @@ impl PackWriter {
         }
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn length(&self) -> u64 {
         match &self.to {
             To::Local(local) => local.length(),
@@ -90,10 +91,10 @@ impl PackWriter {
         }
     }
 
-    /// Makes the body durable. The name becomes durable with its index.
+    /// Makes the body durable, and returns its length. The name becomes durable with its index.
     ///
     /// # Errors
-    /// When the disk or the store refuses.
+    /// If the disk or the store fails.
     pub fn finish(self) -> Result<u64> {
         match self.to {
             To::Local(local) => local.finish(),

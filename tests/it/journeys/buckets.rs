@@ -126,7 +126,7 @@ fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
     let refused = ran(in_repository(&world, "other", &args).output().unwrap());
     assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("PermanentRedirect was told"), "{}", refused.err);
-    assert!(!refused.err.contains("no answer"), "{}", refused.err);
+    assert!(!refused.err.contains("no response"), "{}", refused.err);
     assert!(bucket.count("PUT") - before <= 3, "each pack was sent once");
 }
 
