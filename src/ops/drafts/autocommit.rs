@@ -1,4 +1,4 @@
-//! Drafts that are committed by themselves.
+//! The autocommit of drafts.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::protocol::drafts::CommitDraft;
 use crate::staging::TreeXattr;
 
 impl DraftService {
-    /// Commits every draft that changed and was quiet for so long.
+    /// Commits every draft that changed and was then unchanged for `quiet`.
     pub fn autocommit(&self, quiet: Duration) {
         let drafts = self.drafts.list().unwrap_or_else(|e| {
             self.trouble(format!("drafts are not committed: {e}"));
@@ -23,23 +23,23 @@ impl DraftService {
             }
             let request = CommitDraft { wait_milliseconds: Some(0), ..CommitDraft::plain(draft) };
             match self.commit(&request, false) {
-                // A draft that stands on nothing does not show that it is committed.
+                // A draft that cannot have a lower does not show that it is committed.
                 Ok(_) if !self.drafts.can_stand() => {
                     self.lock_committed().insert(request.draft, last);
                     continue;
                 }
                 Ok(_) => {}
-                // Somebody has just begun to write: the next round sees.
+                // A process has just begun to write: a later round tries again.
                 Err(e) if e.kind() == Kind::Conflict && self.drafts.has_writers(&request.draft) => {
                 }
                 Err(e) => self.trouble(format!("draft {} was not committed: {e}", request.draft)),
             }
-            // Tried again when it was quiet once more.
+            // The next try comes after another quiet period.
             self.drafts.touch(&request.draft);
         }
     }
 
-    /// Whether a draft has something, and something that differs from what it stands on.
+    /// Returns whether a draft differs from its lower or, without one, is not empty.
     fn is_changed(&self, draft: &ArtifactPath) -> bool {
         let root = self.drafts.tree_path(draft);
         match TreeXattr::of(&root) {

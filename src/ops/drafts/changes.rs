@@ -1,4 +1,4 @@
-//! How a draft differs from the version it stands on: found by what the host has, which is little.
+//! The differences of a draft from its version, found by a walk of the upper, which is small.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,10 +16,7 @@ use crate::staging::{TreeXattr, Upper, upper_entries};
 type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;
 
 /// Calls `each` with every path that may differ from the tree `old`. A file that was written counts
-/// as changed, also when the same bytes were: only a commit reads them.
-///
-/// # Errors
-/// What the host or the repository says, and what `each` says.
+/// as changed, also with the same bytes: only a commit reads them.
 pub fn changes(reader: &Reader, root: &Path, old: Option<Digest>, each: Each<'_>) -> Result<()> {
     let xattr = TreeXattr::of(root).map_err(|e| {
         crate::error::Error::io(format!("cannot read {}", root.display()), e.into())
@@ -46,7 +43,7 @@ impl Walk<'_> {
         }
         let names = upper_entries(&self.root.join(relative))?;
         if stands_on != old {
-            // What the host does not have comes from elsewhere, or is gone.
+            // Names that the upper lacks come from another lower, or are gone.
             if let Some(old) = old {
                 self.unnamed(relative, old, &names, Change::Removed, each)?;
             }
@@ -64,7 +61,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The entries of `tree` whose names the host does not have.
+    /// Reports the entries of `tree` whose names the upper lacks, as `change`.
     fn unnamed(
         &self,
         relative: &Path,
@@ -84,7 +81,7 @@ impl Walk<'_> {
 
     fn entry(&self, path: &Path, before: Option<Target>, each: Each<'_>) -> Result<()> {
         let (upper, meta) = match Upper::at(&self.root.join(path)) {
-            // Removed while it was looked for.
+            // It was removed meanwhile.
             Err(e) if e.kind() == crate::error::Kind::NotFound => return Ok(()),
             found => found?,
         };
@@ -142,7 +139,7 @@ fn difference(
     Difference { path: path.to_owned(), change, before_bytes, after_bytes, directory }
 }
 
-/// Whether the host has what was there before, as far as its marks tell.
+/// Returns whether the upper's entry equals the one before, as far as its base xattr shows.
 fn same(upper: &Upper, meta: &std::fs::Metadata, before: Option<&Target>) -> bool {
     match (upper, before) {
         (Upper::File(xattr), Some(Target::File { content, executable })) => {

@@ -1,4 +1,4 @@
-//! A draft becomes a version, and goes on from there.
+//! The commit of a draft, which goes on from its new version.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -23,11 +23,12 @@ use crate::protocol::drafts::CommitDraft;
 use crate::registry::LeaseId;
 use crate::staging::{DraftProperties, DraftRecord, Settled, give_to_store};
 
-/// How long a commit waits for files that are open for writing to be closed: the kernel tells of a
-/// close(2) a little after it has returned.
+/// The default time that a commit waits for files open for writing to be closed. The kernel reports
+/// a close(2) a little after it has returned.
 pub const WRITERS_WAIT: Duration = Duration::from_secs(2);
 
-/// The maximum number of content objects pinned one by one; beyond it the draft keeps all its old pins.
+/// The maximum number of content objects pinned one by one. Beyond it the draft keeps all its old
+/// pins.
 const STAYING_MAX: usize = 1000;
 
 fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
@@ -35,13 +36,13 @@ fn on_host(what: &str, path: &Path, error: rustix::io::Errno) -> Error {
 }
 
 impl DraftService {
-    /// Commits a draft; with `remove`, it is gone afterwards, otherwise it stands on the version it
-    /// became.
+    /// Commits a draft. With `remove` it is gone afterwards, otherwise the new version is its
+    /// lower.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] while somebody writes it, when another version than the expected is the
-    /// newest, and for what no version holds; and as [`put`](crate::ops::put::put). The draft
-    /// is as it was.
+    /// [`Kind::Conflict`] while a process writes to it, if the newest version is not the expected
+    /// one, and for anything that no version can hold. Others are as for
+    /// [`put`](crate::ops::put::put). The draft is then as it was.
     pub fn commit(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
         let draft = &request.draft;
         if self.drafts.exists(draft)? {
@@ -49,14 +50,14 @@ impl DraftService {
         }
         let wait = request.wait_milliseconds.map_or(WRITERS_WAIT, Duration::from_millis);
         let frozen = self.drafts.freeze(draft, wait)?;
-        // What an earlier commit could not put right may be possible now.
+        // A repair that failed after an earlier commit may be possible now.
         self.put_right(draft)?;
         let done = self.commit_frozen(request, remove);
         if done.is_ok() && remove {
             self.remove(draft, frozen)?;
             return done;
         }
-        // No file of the draft is a pack's any more when somebody may write again.
+        // Before writers may go on, no file of the draft may share its bytes with a pack.
         match (self.put_right(draft), done) {
             (Err(e), Err(failed)) => {
                 self.trouble(format!("draft {draft} cannot be changed: {e}"));
@@ -66,8 +67,8 @@ impl DraftService {
         }
     }
 
-    /// Ends what a commit that failed left, and gives back to a draft the files that it shares with packs;
-    /// when that fails, nobody may change it: who wrote to such a file would write into a version.
+    /// Ends the leases of failed commits, and unshares the draft's files from packs. If that fails,
+    /// the draft is sealed: a write to such a file would change a version.
     fn put_right(&self, draft: &ArtifactPath) -> Result<()> {
         let right = self.release_failed(draft).and_then(|()| self.unshare(draft));
         match &right {
@@ -77,8 +78,8 @@ impl DraftService {
         right
     }
 
-    /// Ends the lease of a commit of this process that could not be ended, for want of room perhaps:
-    /// with it go the packs that share bytes with the draft.
+    /// Ends the leases of failed commits of this process that could not be ended then, perhaps for
+    /// lack of disk space. The packs that share bytes with the draft go with them.
     fn release_failed(&self, draft: &ArtifactPath) -> Result<()> {
         if self.drafts.record(draft)?.shared.is_empty() {
             return Ok(());
@@ -114,7 +115,8 @@ impl DraftService {
             strict: request.strict,
             external_symlinks: request.external_symlinks,
             prehashed: &|upper| self.prehash.take(upper),
-            // What is a pack's the draft must part with, for which it has to stand on the pack.
+            // The draft must give up a file that becomes a pack's: it is removed, or has the new
+            // version as its lower.
             may_share: &|upper| (remove || self.drafts.can_stand()) && self.drafts.may_share(upper),
             sharing: &|path| {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,9 +134,9 @@ impl DraftService {
                 false if !self.drafts.can_stand() => self.note_base(draft, committed),
                 false => self.rebase(draft, committed, report, outcomes),
             };
-            // The version is there and durable; the draft shows the same as before in any case.
+            // The version is durable, and the draft shows the same as before in any case.
             if let Err(e) = settled {
-                tracing::warn!("draft {draft} was committed and keeps copies of its files: {e}");
+                tracing::warn!("draft {draft} was committed, but keeps copies of its files: {e}");
             }
             Ok(())
         })
@@ -152,7 +154,7 @@ impl DraftService {
         self.drafts.set_record(draft, &DraftRecord { shared: Vec::new(), ..record })
     }
 
-    /// The draft became a version, and goes on standing on what it stood on.
+    /// Records the new version as the base of the draft, whose lower stays as it is.
     fn note_base(&self, draft: &ArtifactPath, committed: &Committed) -> Result<()> {
         let record = self.drafts.record(draft)?;
         let selector = Selector::Version(committed.number);
@@ -161,7 +163,7 @@ impl DraftService {
         self.drafts.set_record(draft, &record)
     }
 
-    /// The draft stands on the version it became. Each step leaves what it shows as it was.
+    /// Makes the new version the lower of the draft. No step changes what the draft shows.
     fn rebase(
         &self,
         draft: &ArtifactPath,
@@ -169,12 +171,12 @@ impl DraftService {
         report: &PutReport,
         outcomes: DraftOutcomes,
     ) -> Result<()> {
-        // Pinned first: the version may be deleted as soon as its commit is over.
+        // The pin comes first: the version may be deleted as soon as its commit is over.
         self.pin_frozen(draft, report.root)?;
         let mut stays = self.rebase_files(draft, outcomes)?;
         let nameless = self.drafts.nameless_content(draft);
         stays.extend(nameless.iter().filter_map(|content| content.digest()));
-        // What stood on an earlier version stands on this one now, also after a crash.
+        // The new lower of each file must be durable before the old pins end.
         let durable = self.drafts.rebase_durably();
         durable.map_err(|e| on_host("make durable", Path::new("."), e))?;
         let selector = Selector::Version(committed.number);
@@ -185,7 +187,7 @@ impl DraftService {
                 let sources: Vec<Digest> = [report.root].into_iter().chain(stays).collect();
                 (Some(self.begin_pins(draft, &sources)?.0), sources)
             }
-            // So much that all it stood on so far stays.
+            // They are too many: all that was pinned so far stays pinned.
             _ => (record.lease, record.sources.clone()),
         };
         let before = record.lease.filter(|before| lease != Some(*before));
@@ -209,15 +211,15 @@ impl DraftService {
         }
     }
 
-    /// Settles every file. Returns the earlier content that files still stand on, at most one piece more than
-    /// [`STAYING_MAX`].
+    /// Rebases every file. Returns the earlier content that files still need, at most one object
+    /// more than [`STAYING_MAX`].
     fn rebase_files(
         &self,
         draft: &ArtifactPath,
         outcomes: DraftOutcomes,
     ) -> Result<BTreeSet<Digest>> {
         let mut stays = BTreeSet::new();
-        // Directories that have something below which is not settled: they are not clean.
+        // Directories with a file or directory below that is not settled: they are not clean.
         let mut unsettled: Vec<Vec<u8>> = Vec::new();
         outcomes.each(&mut |line| match line {
             Line::File { path, content, shared } => {
@@ -226,7 +228,7 @@ impl DraftService {
                 let settled = self
                     .drafts
                     .rebase_file(draft, at, content, is_shared)
-                    .map_err(|e| on_host("settle", at, e))?;
+                    .map_err(|e| on_host("rebase", at, e))?;
                 if let Some(pack) = shared {
                     own_pack(&pack)?;
                 }
@@ -258,7 +260,7 @@ impl DraftService {
         unsettled.retain(|other| *other != path);
         let at = Path::new(OsStr::from_bytes(&path));
         let settled = self.drafts.rebase_directory(draft, at, tree, clean);
-        settled.map_err(|e| on_host("settle", at, e))?;
+        settled.map_err(|e| on_host("rebase", at, e))?;
         if !clean && !path.is_empty() {
             unsettled.push(parent_of(&path));
         }
@@ -267,7 +269,7 @@ impl DraftService {
     }
 }
 
-/// The draft goes, and with it all names of a file but its pack's.
+/// Gives the draft's shared files to the store: the draft goes, so only their pack's name stays.
 fn detach_packs(outcomes: DraftOutcomes) -> Result<()> {
     outcomes.each(&mut |line| match line {
         Line::File { shared: Some(pack), .. } => own_pack(&pack),
@@ -284,7 +286,7 @@ fn parent_of(path: &[u8]) -> Vec<u8> {
     path[..slash.unwrap_or(0)].to_vec()
 }
 
-/// Returns what a commit says of the version, and beside that what was said of the draft.
+/// Returns `version` with the aliases of the draft too, and its other properties where it has none.
 fn with_said(version: NewVersion, said: &DraftProperties) -> NewVersion {
     let mut aliases = version.aliases.clone();
     let more = said.aliases.iter().filter(|alias| **alias != Alias::latest());
@@ -298,7 +300,7 @@ fn with_said(version: NewVersion, said: &DraftProperties) -> NewVersion {
     }
 }
 
-/// A commit that made no version.
+/// Returns the error of a commit that made no version.
 pub(super) fn no_version() -> Error {
     Error::new(Kind::Unavailable, "the commit made no version")
 }

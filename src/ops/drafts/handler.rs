@@ -1,4 +1,4 @@
-//! Answers the calls of drafts.
+//! The handler of the calls of drafts.
 
 use super::commit::{WRITERS_WAIT, no_version};
 use super::service::DraftService;
@@ -55,7 +55,7 @@ impl DraftService {
         let (mut files, mut size_bytes) = (record.totals.files, record.totals.size_bytes);
         let mut changed = 0;
         self.each_difference(&draft, &record, &mut |difference| {
-            // A new directory is not a path that differs: what is in it is.
+            // A new directory does not count, only what is in it.
             changed += u64::from(!difference.directory || difference.change == Change::Removed);
             let (before, after) = (difference.before_bytes, difference.after_bytes);
             files =

@@ -1,4 +1,4 @@
-//! Versions as drafts stand on them.
+//! Versions as the lower of drafts.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::model::name::EntryName;
 use crate::model::tree::{Content, Entry, Target};
 use crate::staging::Lower;
 
-/// Trees and content of a repository.
+/// The trees and content of a repository.
 pub struct Versions(pub Arc<Reader>);
 
 impl Lower for Versions {

@@ -1,4 +1,4 @@
-//! Drafts: what is written and not yet committed.
+//! Drafts: versions that are written and not yet committed.
 
 mod autocommit;
 mod changes;

@@ -1,5 +1,5 @@
-//! What drafts stand on stays, also when the version is deleted: each draft has a lease that ends
-//! with it, under which the root trees of those versions are pinned.
+//! The pins of drafts: each draft has a lease that ends with it and pins the root trees of its
+//! lower. So the lower stays, also if its version is deleted.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ fn gone(draft: &ArtifactPath, root: &Digest) -> Error {
     Error::new(Kind::Stale, format!("draft {draft} stands on {root}, which was deleted"))
 }
 
-/// What the lease of a draft is for.
+/// Returns the purpose of a draft's lease.
 fn purpose_of(draft: &ArtifactPath) -> String {
     format!("draft {draft}")
 }
 
 impl DraftService {
-    /// A lease for a draft, under which `roots` are pinned.
+    /// Begins a lease for a draft that pins `roots`.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
         let lease = registry.begin(purpose_of(draft), DRAFT_HOLDER.to_owned())?;
@@ -38,20 +38,21 @@ impl DraftService {
         self.lock_pinned().insert(draft.clone(), roots);
     }
 
-    /// Sees to it that what is below `root` stays as long as the draft.
+    /// Pins `root`, with all below it, as long as the draft exists.
     ///
     /// # Errors
-    /// [`Kind::Stale`] when it is gone already.
+    /// [`Kind::Stale`] if it is gone already.
     pub fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
         if self.lock_pinned().get(draft).is_some_and(|roots| roots.contains(&root)) {
             return Ok(());
         }
-        // A commit writes the record too.
+        // A commit writes the record too, so it must not run now.
         let _change = self.drafts.begin_change(draft)?;
         self.pin_frozen(draft, root)
     }
 
-    /// The same for who keeps everybody else from changing the draft.
+    /// Pins `root` as [`Self::pin`] does, for a caller that excludes all other changes of the
+    /// draft.
     pub(super) fn pin_frozen(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
         let mut pinned = self.lock_pinned();
         if pinned.get(draft).is_some_and(|roots| roots.contains(&root)) {
@@ -80,7 +81,7 @@ impl DraftService {
         collect_garbage(&self.repository).map(drop)
     }
 
-    /// Every draft has its lease, and no lease is without its draft: a process that was killed may
+    /// Gives every draft its lease and ends leases without a draft: a process that was killed may
     /// have left either.
     pub(super) fn restore_pins(&self) -> Result<()> {
         let registry = &self.repository.registry;
@@ -91,7 +92,7 @@ impl DraftService {
             let record = match self.drafts.record(&draft) {
                 Ok(record) => record,
                 Err(e) => {
-                    // What it stands on is not known: whatever is pinned for it stays pinned.
+                    // Its lower is unknown: everything that is pinned for it stays pinned.
                     let purpose = purpose_of(&draft);
                     there.retain(|_, of| *of != purpose);
                     self.drafts.seal(&draft);
@@ -104,13 +105,14 @@ impl DraftService {
             }
             let known = record.lease.filter(|lease| there.remove(lease).is_some());
             match known {
-                // Pins of an earlier release were not durable: they may be gone though the lease is there.
+                // Pins of an earlier release were not durable: they may be gone although the lease
+                // exists.
                 Some(lease) => {
                     for root in registry.missing(LeaseId(lease), record.sources.clone())? {
                         self.trouble(gone(&draft, &root).to_string());
                     }
                 }
-                // The registry was made anew, or another's drafts were put here.
+                // The registry was made anew, or the drafts are from another repository.
                 None => match self.begin_pins(&draft, &record.sources) {
                     Ok(lease) => {
                         let record = DraftRecord { lease: Some(lease.0), ..record.clone() };

@@ -1,9 +1,9 @@
-//! Hashing ahead: big files are cut and hashed while they are written, so that a commit only has to
-//! see that nothing of it changed.
+//! Prehashing: big files are cut and hashed while they are written, so that a commit only has to
+//! confirm their chunks.
 //!
-//! One thread follows the files that are open for writing and stand on nothing. The kernel may write
-//! them by itself, so it looks how long they are. What it finds is a guess: a commit hashes each
-//! chunk again, on all processors, and cuts anew what is different.
+//! One thread follows the files that are open for writing and have no lower. The kernel may write
+//! to them without a request, so the thread polls their length. Its chunks are a guess: a commit
+//! hashes each again, on all CPUs. If one is wrong, the commit builds again without them.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -18,18 +18,18 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::staging::Drafts;
 
-/// How often it looks while files are being written.
+/// The interval between two polls while files are being written.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long it waits for somebody to write before it looks whether it is still wanted.
+/// The time to wait for a writer before the thread checks whether the drafts are still open.
 const IDLE: Duration = Duration::from_secs(1);
-/// Read at once.
+/// The number of bytes read at once.
 const STEP_BYTES: usize = 8 << 20;
-/// Chunks remembered in all: 40 bytes each, of some 250 GiB.
+/// The maximum number of chunks remembered: 40 bytes each, of some 250 GiB.
 const PIECES_MAX: usize = 1 << 20;
-/// How much less than others this thread is in a hurry (nice(2)).
+/// The nice value that is added to that of the thread (nice(2)).
 const NICE: i32 = 5;
 
-/// What is known of files by their inode on the host.
+/// The chunks of files by their inode on the host.
 #[derive(Default)]
 pub struct Prehash(Mutex<Known>);
 
@@ -65,28 +65,28 @@ impl Known {
 struct Followed {
     file: File,
     upper: u64,
-    /// Cut so far.
+    /// The number of bytes cut so far.
     done: u64,
 }
 
 impl Prehash {
-    /// The chunks at the head of a file, as far as they were seen; each is told once.
+    /// Takes the chunks found at the head of a file.
     pub fn take(&self, upper: u64) -> Vec<Piece> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(upper)
     }
 
-    /// Follows what is written to `drafts`, in a thread of its own, as long as they are open.
+    /// Starts a thread that follows the files written to `drafts`, as long as these are open.
     pub fn start(self: &Arc<Self>, drafts: &Arc<Drafts>, cutter: Cutter) {
         let (ahead, drafts) = (Arc::clone(self), Arc::downgrade(drafts));
         let follows = std::thread::Builder::new().name("hash".to_owned());
         let spawned = follows.spawn(move || {
             if let Err(e) = rustix::process::nice(NICE) {
-                tracing::debug!("hashing ahead is in as much of a hurry as others: {e}");
+                tracing::debug!("cannot lower the priority of prehashing: {e}");
             }
             ahead.run(&drafts, &cutter);
         });
         if let Err(e) = spawned {
-            tracing::warn!("nothing is hashed while it is written: {e}");
+            tracing::warn!("cannot start the thread that prehashes drafts: {e}");
         }
     }
 
@@ -120,7 +120,7 @@ impl Prehash {
         }
     }
 
-    /// Cuts and hashes what is there; whether there was enough.
+    /// Cuts and hashes the next [`STEP_BYTES`] of a file. Returns whether they were there.
     fn step(&self, followed: &mut Followed, cutter: &Cutter) -> bool {
         let size = followed.file.metadata().map_or(0, |meta| meta.len());
         if size < followed.done + STEP_BYTES as u64 {
@@ -139,7 +139,7 @@ impl Prehash {
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if followed.done == 0 {
-            // It was written before: what was known of it then counts no more.
+            // The chunks of an earlier time that it was written are void.
             known.take(followed.upper);
         }
         known.add(followed.upper, &pieces);

@@ -15,7 +15,7 @@ use crate::model::reference::{ArtifactPath, Reference};
 use crate::ops::repository::{Layout, Repository};
 use crate::staging::{Caller, DraftRecord, Drafts, Frozen};
 
-/// What went wrong lately and nobody was there to hear: so many lines are kept.
+/// The number of recent failures that are kept for `artifactfs status`, a line each.
 const TROUBLES_KEPT: usize = 20;
 
 /// The drafts of a repository, open in this process.
@@ -26,15 +26,17 @@ pub struct DraftService {
     /// The root trees that are pinned for each draft.
     pub(super) pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
     pub(super) troubles: Mutex<VecDeque<String>>,
-    /// Where drafts stand on nothing: when those were last changed that were committed by themselves.
+    /// The time of the last change that an autocommit covered, only of drafts that cannot have a
+    /// lower.
     pub(super) committed: Mutex<HashMap<ArtifactPath, Instant>>,
     pub(super) opened: Instant,
     pub(super) prehash: Arc<Prehash>,
-    /// Told when what a draft's name stands for is another, so that nobody goes on with the last.
+    /// The callback for a name that stands for something else now, so that no reader keeps the old
+    /// one.
     pub(super) moved: Mutex<Option<Box<Moved>>>,
 }
 
-/// Told of a draft, or of a path in it, by a thread that serves no request of the kernel's.
+/// A callback with a draft and a path in it. Only a thread that serves no kernel request calls it.
 type Moved = dyn Fn(&ArtifactPath, &[EntryName]) + Send + Sync;
 
 pub(super) fn now() -> (i64, i64) {
@@ -43,12 +45,10 @@ pub(super) fn now() -> (i64, i64) {
 }
 
 impl DraftService {
-    /// Opens the drafts of `repository`; what a commit or a deletion that was interrupted left is put
-    /// right.
+    /// Opens the drafts of `repository`, and repairs what an interrupted commit or deletion left.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when another process has them open, and what the host or the registry
-    /// says.
+    /// [`Kind::Conflict`] if another process has them open.
     pub fn open(repository: &Arc<Repository>) -> Result<Self> {
         let base = Arc::new(Versions(Arc::clone(&repository.reader)));
         let drafts = Drafts::open(&Layout::drafts(&repository.layout), base)?;
@@ -64,8 +64,8 @@ impl DraftService {
             moved: Mutex::default(),
         };
         for draft in drafts.drafts.list()? {
-            // One draft that cannot be put right keeps nobody from the others: nothing of it is
-            // changed, neither by us nor by users.
+            // A draft that cannot be repaired does not block the others: it is sealed, so that
+            // neither we nor users change it.
             if let Err(e) = drafts.unshare(&draft) {
                 drafts.drafts.seal(&draft);
                 drafts.trouble(format!("draft {draft} cannot be changed: {e}"));
@@ -75,22 +75,22 @@ impl DraftService {
         Ok(drafts)
     }
 
-    /// The drafts.
+    /// Returns the drafts.
     pub fn drafts(&self) -> &Arc<Drafts> {
         &self.drafts
     }
 
-    /// Cuts and hashes big files while they are written, from now on.
+    /// Starts to cut and hash big files while they are written.
     pub fn start_prehashing(&self) {
         self.prehash.start(&self.drafts, self.repository.cutter.clone());
     }
 
-    /// Tells `moved` from now on when what a draft's name stands for is another.
+    /// Sets the callback for [`Self::notify_moved`].
     pub fn notify_with(&self, moved: Box<Moved>) {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
     }
 
-    /// Tells that a draft's name stands for something else, or a path in the draft.
+    /// Reports that a draft's name, or a path in the draft, stands for something else now.
     pub fn notify_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
         if let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner) {
             moved(draft, path);
@@ -115,16 +115,16 @@ impl DraftService {
         troubles.push_back(what);
     }
 
-    /// Removes a line from what `artifactfs status` shows, once it is no longer true.
+    /// Removes a line from `artifactfs status` that is no longer true.
     pub fn no_trouble(&self, what: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.retain(|trouble| trouble != what);
     }
 
-    /// Begins a draft from a version: nothing of it is read.
+    /// Begins a draft from a version, of which nothing is read.
     ///
     /// # Errors
-    /// [`Kind::NotFound`], [`Kind::Conflict`] when there is one.
+    /// [`Kind::NotFound`] without such a version, [`Kind::Conflict`] if the draft exists.
     pub(super) fn begin(&self, reference: &Reference) -> Result<ArtifactPath> {
         let info = self.repository.registry.lookup(reference.clone())?;
         let draft = info.path.clone();
@@ -156,7 +156,7 @@ impl DraftService {
     /// Makes an empty draft that belongs to `caller`.
     ///
     /// # Errors
-    /// EEXIST when there is one, and what the host says.
+    /// EEXIST if the draft exists.
     pub fn create(&self, draft: &ArtifactPath, caller: Caller, mode: u32) -> std::io::Result<()> {
         self.drafts.create(draft, caller, mode)
     }
@@ -166,12 +166,9 @@ impl DraftService {
         self.drafts.any_frozen()
     }
 
-    /// Throws a frozen draft away, with what it pinned.
-    ///
-    /// # Errors
-    /// What the host or the registry says.
+    /// Removes a frozen draft and ends its pins.
     pub fn remove(&self, draft: &ArtifactPath, frozen: Frozen) -> Result<()> {
-        // Of a record that cannot be read the lease is found when the drafts are opened next.
+        // If the record cannot be read, the next opening of the drafts finds the lease.
         let lease = self.drafts.record(draft).ok().and_then(|record| record.lease);
         self.drafts.remove(draft, frozen)?;
         self.lock_pinned().remove(draft);

@@ -1,4 +1,4 @@
-//! What can be said about drafts and versions by extended attributes of their directories.
+//! Extended attributes of the directories of drafts and versions, to read and set their properties.
 
 use super::service::DraftService;
 use crate::error::{Error, Kind, Result};
@@ -8,23 +8,23 @@ use crate::model::version::Description;
 use crate::registry::{AliasChange, Update};
 use crate::staging::DraftRecord;
 
-/// What these attributes begin with.
+/// The prefix of these attributes.
 const PREFIX: &str = "user.artifact.";
-/// Those that say something about a version, and can be set.
+/// The attributes that can be set.
 const SAID: &[&str] = &["aliases", "description", "metadata", "type"];
-/// Those that only tell.
+/// The attributes that can only be read.
 const TOLD: &[&str] = &["created", "digest", "name", "size", "version"];
 
 /// The root of a draft or of a version.
 #[derive(Debug, Clone)]
 pub enum DraftPlace {
-    /// Of a draft.
+    /// The root of a draft.
     Draft(ArtifactPath),
-    /// Of a version.
+    /// The root of a version.
     Version(Reference),
 }
 
-/// The part of a name behind the prefix, if it is one of these attributes.
+/// Returns the part of a name behind the prefix, if it has that.
 pub fn field(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)
 }
@@ -35,7 +35,7 @@ fn unknown(field: &str) -> Error {
 }
 
 fn text(value: &[u8]) -> Result<&str> {
-    // What `echo` adds is not meant.
+    // A newline at the end, as `echo` adds it, is not part of the value.
     std::str::from_utf8(value)
         .map(|text| text.trim_end_matches(['\n', '\0']))
         .map_err(|e| Error::new(Kind::Usage, "the value is not UTF-8").because(e))
@@ -51,10 +51,7 @@ fn joined(aliases: &[Alias]) -> String {
 }
 
 impl DraftService {
-    /// The value of `user.artifact.<field>`; `None` when it has none.
-    ///
-    /// # Errors
-    /// What the registry says.
+    /// Returns the value of `user.artifact.<field>`; `None` if it has none.
     pub fn attribute(&self, place: &DraftPlace, field: &str) -> Result<Option<String>> {
         match place {
             DraftPlace::Draft(draft) => {
@@ -87,10 +84,7 @@ impl DraftService {
         }
     }
 
-    /// The names of all attributes that have a value, each ended by NUL.
-    ///
-    /// # Errors
-    /// What the registry says.
+    /// Returns the names of all attributes that have a value, each ended by NUL.
     pub fn attributes(&self, place: &DraftPlace) -> Result<Vec<u8>> {
         let mut names = Vec::new();
         for field in SAID.iter().chain(TOLD) {
@@ -101,12 +95,12 @@ impl DraftService {
         Ok(names)
     }
 
-    /// Sets `user.artifact.<field>`; `None` takes what was said back. Why not is kept for
-    /// `artifactfs status`.
+    /// Sets `user.artifact.<field>`; `None` resets it. An error is kept for `artifactfs status`,
+    /// too.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a value or a name that is none, [`Kind::Conflict`] while the draft is
-    /// being committed.
+    /// [`Kind::Usage`] for an invalid value or name, [`Kind::Conflict`] while the draft is being
+    /// committed.
     pub fn set_attribute(
         &self,
         place: &DraftPlace,
@@ -138,7 +132,7 @@ impl DraftService {
 
     fn say_of_draft(&self, draft: &ArtifactPath, field: &str, value: Option<&str>) -> Result<()> {
         let _change = self.drafts.begin_change(draft)?;
-        // One at a time: each reads what was said before.
+        // One change at a time: each reads the record and writes it back.
         let _one = self.lock_pinned();
         let mut record = self.drafts.record(draft)?;
         let said = &mut record.properties;
@@ -180,7 +174,7 @@ impl DraftService {
                 if value.parse::<ArtifactType>()? == kind {
                     return Ok(());
                 }
-                let what = format!("the artifact has type {kind}, and keeps it");
+                let what = format!("the artifact has type {kind}, which cannot change");
                 return Err(Error::new(Kind::Usage, what));
             }
             other => return Err(unknown(other)),

@@ -1,4 +1,4 @@
-//! Getting files that live elsewhere: their bytes, or links to them.
+//! Getting external files: their bytes, or links to them.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -15,12 +15,15 @@ use crate::model::external::External;
 use crate::model::name::EntryName;
 use crate::ops::repository::Repository;
 
-/// What the name of a file ends in that holds the URL of one that cannot be linked.
+/// The suffix of a file that holds the URL of an external file, if that cannot be linked.
 pub const URL_SUFFIX: &str = ".url";
-/// Bytes that are copied at a time.
+/// The number of bytes copied at a time.
 const STEP_BYTES: u64 = 4 << 20;
 
-/// Writes the bytes of an external file; all of them are what was recorded, or it is an error.
+/// Writes the bytes of an external file.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if they are not the bytes that were recorded.
 pub(super) fn fill(repository: &Repository, file: &File, job: &Job, digest: Digest) -> Result<()> {
     let external = repository.reader.external(digest)?;
     let size = job.content.size_bytes();
@@ -36,26 +39,26 @@ pub(super) fn fill(repository: &Repository, file: &File, job: &Job, digest: Dige
         offset += step as u64;
     }
     if external.checksum.is_some_and(|recorded| recorded != *hasher.finalize().as_bytes()) {
-        let what = format!("{} is not what was recorded: its bytes are others", external.url);
+        let what = format!("{} is not what was recorded: its bytes differ", external.url);
         return Err(Error::new(Kind::Corrupt, what));
     }
     Ok(())
 }
 
-/// Whether an open file, which is as long as it should be, has the bytes of an external file, as far as
-/// their checksum is known.
+/// Returns whether an open file of the right length has the bytes of an external file; `false` if
+/// their checksum is unknown.
 pub(super) fn is_same(repository: &Repository, file: &File, digest: Digest) -> Result<bool> {
     match repository.reader.external(digest)?.checksum {
         Some(recorded) => {
             let found =
-                external::hash(file).map_err(|e| Error::io("cannot read what is there", e))?;
+                external::hash(file).map_err(|e| Error::io("cannot read the existing file", e))?;
             Ok(found == recorded)
         }
         None => Ok(false),
     }
 }
 
-/// Links an external file: a symlink to one of this machine, a file with the URL for others.
+/// Links an external file: by a symlink if it is of this machine, else by a file with its URL.
 pub(super) fn link(repository: &Repository, job: &Job, digest: Digest) -> Result<Made> {
     let external = repository.reader.external(digest)?;
     match external.url.path() {
@@ -88,7 +91,7 @@ fn write_url(job: &Job, external: &Arc<External>) -> Result<Made> {
     let mode = Mode::from_raw_mode(0o666);
     let file = openat(&*job.directory, &*temporary, flags, mode).at("create", &job.shown)?;
     if let Err(e) = File::from(file).write_all_at(text.as_bytes(), 0) {
-        // What failed is what is told; the leftover has a name of its own.
+        // The error of the write is returned; a leftover has a temporary name.
         let _ = unlinkat(&*job.directory, &*temporary, AtFlags::empty());
         return Err(e).at("write", &job.shown);
     }

@@ -1,4 +1,4 @@
-//! The end of a put: what is stored becomes a version.
+//! The end of a put: the stored tree becomes a version.
 
 use std::sync::Arc;
 
@@ -28,11 +28,10 @@ pub(super) fn commit(
     repository.registry.commit(lease.id(), CommitRequest { version, root, totals })
 }
 
-/// Merges trees that lie over each other, in this order, and stores what nodes the one they become
-/// has of its own.
+/// Merges trees, the later over the earlier, and stores the nodes that only the result has.
 ///
 /// # Errors
-/// [`Kind::Stale`](crate::error::Kind::Stale) when one of them went meanwhile; what cannot be read or written.
+/// [`Kind::Stale`](crate::error::Kind::Stale) if one of the trees was deleted meanwhile.
 pub(in crate::ops) fn merge(
     repository: &Repository,
     lease: &Lease,

@@ -1,5 +1,5 @@
-//! Records in the order of their keys, however many and in whatever order they come (external files in that in
-//! which a walk meets paths): sorted in memory, in runs on the disk beyond that.
+//! External sort: any number of records, in memory and beyond that in runs on the disk. Keys of
+//! external files sort in the order in which a walk meets their paths.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,23 +12,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Kind, PutHint, Result};
 
-/// What is sorted in memory at a time.
+/// The memory of records that become one run on the disk.
 const RUN_BYTES: usize = 64 << 20;
-/// What a record takes beside its bytes, roughly.
+/// The approximate memory of a record beside its bytes.
 const RECORD_BYTES: usize = 64;
-/// No record is longer: a path, a URL and a few tags.
+/// The maximum length of a record: a path, a URL and a few tags.
 const RECORD_MAX_BYTES: usize = 64 << 10;
 
-/// An external file of a version to be.
+/// An external file of a version that is being made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Record {
     /// Its path in the version, components separated by NUL: the order of bytes is that of a walk.
     pub key: Vec<u8>,
-    /// What it is, as a descriptor has it; of a file of this machine only where.
+    /// Its descriptor, encoded; that of a file of this machine has only its place.
     pub body: Vec<u8>,
 }
 
-/// Takes records in any order.
+/// A sorter that takes records in any order.
 pub struct ExternalSort {
     folder: PathBuf,
     held: Vec<Record>,
@@ -39,16 +39,16 @@ pub struct ExternalSort {
 }
 
 impl ExternalSort {
-    /// One for `most` records, with its runs in `folder`.
+    /// Returns a sorter for up to `most` records, with its runs in `folder`.
     pub fn new(folder: &Path, most: u64) -> Self {
         let folder = folder.to_owned();
         Self { folder, held: Vec::new(), held_bytes: 0, runs: Vec::new(), count: 0, most }
     }
 
-    /// Adds one.
+    /// Adds a record.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when there are more than allowed, and when the disk fails.
+    /// [`Kind::Usage`] if there are more than allowed.
     pub fn push(&mut self, record: Record) -> Result<()> {
         self.count += 1;
         if self.count > self.most {
@@ -79,10 +79,7 @@ impl ExternalSort {
         Ok(())
     }
 
-    /// All of them, sorted.
-    ///
-    /// # Errors
-    /// When the disk fails.
+    /// Returns all records, sorted.
     pub fn sorted(mut self) -> Result<Sorted> {
         self.held.sort_unstable();
         let mut sorted = Sorted { runs: Vec::new(), next: BinaryHeap::new() };
@@ -115,7 +112,7 @@ impl Run {
         let mut bytes = vec![0; (u32::from_le_bytes(length) as usize).min(RECORD_MAX_BYTES)];
         file.read_exact(&mut bytes).map_err(failed)?;
         postcard::from_bytes(&bytes).map(Some).map_err(|e| {
-            Error::new(Kind::Corrupt, "a list of references cannot be read").because(e)
+            Error::new(Kind::Corrupt, "a list of references cannot be decoded").because(e)
         })
     }
 }
@@ -134,15 +131,15 @@ impl Sorted {
         Ok(())
     }
 
-    /// The key of the next.
+    /// Returns the key of the next record.
     pub fn peek(&self) -> Option<&[u8]> {
         self.next.peek().map(|Reverse((record, _))| record.key.as_slice())
     }
 
-    /// Takes the next.
+    /// Takes the next record.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// [`Kind::Corrupt`] if a later record of its run cannot be decoded.
     pub fn take(&mut self) -> Result<Option<Record>> {
         let Some(Reverse((record, run))) = self.next.pop() else { return Ok(None) };
         self.advance(run)?;

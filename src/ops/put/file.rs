@@ -1,4 +1,4 @@
-//! Reading one file: in chunks, with holes skipped, and noticing when it changes meanwhile.
+//! A file that is read: its bytes, its holes, and changes meanwhile.
 
 use std::fs::File;
 use std::io;
@@ -14,23 +14,23 @@ use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::digest::DIGEST_BYTES;
 use crate::staging::Writers;
 
-/// How often a file that changes while it is read is read again before it is refused.
+/// The number of times that a file that changes while it is read is read again.
 pub const CHANGED_RETRIES: u32 = 3;
 
-/// How old a file's times must be, when nobody writes to it, for a later change to show in them: more
-/// than the grain of any file system's clock (FAT: 2 s).
+/// The age that the times of a file without writers need for a later change to show in them. It
+/// covers the granularity of any file system's clock (FAT: 2 s).
 pub const SETTLED: Duration = Duration::from_secs(2);
-/// The same where nobody can tell who writes to it. What is stored into mapped memory shows in a file's
-/// times once the page was written back, which the kernel does after 35 s (`dirty_expire_centisecs`).
+/// The same age if it is unknown whether the file has writers. A store into mapped memory shows in
+/// a file's times after writeback, which the kernel does after 35 s (`dirty_expire_centisecs`).
 const SETTLED_UNTOLD: Duration = Duration::from_secs(60);
-/// File systems whose files never show what is stored into mapped memory: `TMPFS_MAGIC` and
+/// The file systems whose files never show a store into mapped memory: `TMPFS_MAGIC` and
 /// `RAMFS_MAGIC` of statfs(2).
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
-/// Where the kernels before 6.8 do not count who has a file mapped: `OVERLAYFS_SUPER_MAGIC`.
+/// The file system on which kernels before 6.8 do not count mappings: `OVERLAYFS_SUPER_MAGIC`.
 const OVERLAYS: u64 = 0x794c_7630;
 
-/// How old the times of a file must be for a later change to show in them; `None` if it may never show.
-/// Who begins to write later moves them: a first store into a page does, and a write.
+/// Returns the age that the times of a file need for a later change to show in them; `None` if it
+/// may never show. A later writer moves them with a write, or with its first store into a page.
 fn settles_in(file: &File) -> Option<Duration> {
     let kind = rustix::fs::fstatfs(file).map_or(OVERLAYS, |space| space.f_type as u64);
     match Writers::of(file) {
@@ -41,33 +41,30 @@ fn settles_in(file: &File) -> Option<Duration> {
     }
 }
 
-/// A file open for reading, and what it was when it was opened.
+/// A file open for reading, with its metadata at that time.
 #[derive(Debug)]
 pub struct OpenFile {
     file: File,
-    /// What it was when it was opened.
+    /// Its stamp when it was opened.
     pub stamp: Stamp,
-    /// Its length then.
+    /// Its length when it was opened.
     pub size_bytes: u64,
-    /// Whether anybody may execute it.
+    /// Its executable bit: that of the owner, the group or others.
     pub executable: bool,
-    /// How old its times must have been then for a later change to show; `None` if it may never show.
+    /// The age that its times needed then for a later change to show; `None` if it may never show.
     pub settles_in: Option<Duration>,
 }
 
 impl OpenFile {
-    /// Opens `path`. A symlink is followed: the walk decided that it should be.
-    ///
-    /// # Errors
-    /// What the host says.
+    /// Opens `path`. A symlink is followed, as the walk decided.
     pub fn open(path: &Path) -> Result<Self> {
         Self::of(File::open(path).at("read", path)?, path)
     }
 
-    /// Opens an external file, of whose path the last `depth` names are below the folder that is recorded.
+    /// Opens an external file. The last `depth` names of its path are below the recorded folder.
     ///
     /// # Errors
-    /// What the host says, also of a symlink that was not there when the folder was walked.
+    /// Any error of open(2), also for a symlink that was not there when the folder was walked.
     pub fn open_below(path: &Path, depth: u32) -> Result<Self> {
         Self::of(external::open_below(path, depth).at("read", path)?, path)
     }
@@ -85,10 +82,7 @@ impl OpenFile {
         })
     }
 
-    /// Reads from `offset` until `buffer` is full or the file ends.
-    ///
-    /// # Errors
-    /// What the host says.
+    /// Reads from `offset` until `buffer` is full or the file ends. Returns the number of bytes.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
@@ -102,15 +96,12 @@ impl OpenFile {
         Ok(done)
     }
 
-    /// The BLAKE3 of all of it.
-    ///
-    /// # Errors
-    /// What the host says.
+    /// Returns the BLAKE3 of the whole file.
     pub fn hash(&self) -> io::Result<[u8; DIGEST_BYTES]> {
         external::hash(&self.file)
     }
 
-    /// Where the hole that contains `offset` ends; `offset` itself when data is there.
+    /// Returns the end of the hole that contains `offset`; `offset` itself if data is there.
     pub fn hole_end(&self, offset: u64) -> u64 {
         match seek(&self.file, SeekFrom::Data(offset)) {
             Ok(data) => data,
@@ -119,16 +110,13 @@ impl OpenFile {
         }
     }
 
-    /// Whether it is still what it was when it was opened.
-    ///
-    /// # Errors
-    /// What the host says.
+    /// Returns whether the file has the stamp that it had when it was opened.
     pub fn is_unchanged(&self) -> io::Result<bool> {
         Ok(Stamp::of(&self.file.metadata()?) == self.stamp)
     }
 }
 
-/// What a file gets that changes each time it is read.
+/// Returns the error for a file that changes each time it is read.
 pub fn keeps_changing(path: &Path) -> Error {
     let what = format!("{} changes while it is read", path.display());
     Error::new(Kind::Conflict, what).hint(PutHint::ExcludeOrWait)

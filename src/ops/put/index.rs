@@ -1,12 +1,13 @@
-//! What the last put of a path saw: size, times, inode and content of every file, in walk order,
-//! so that files which did not change are not read again. A file, read and written as a stream.
+//! The put index: size, times, inode and content of every file that the last put of a source saw,
+//! in walk order. Unchanged files are not read again. It is a file that is read and written as a
+//! stream.
 //!
 //! ```text
 //! magic "AFSPUT2\n"   record*      record := length:u32le postcard
 //! ```
-//! Losing it costs time, nothing else. A record is used only when size, mtime, ctime, device and
-//! inode are the same. A file is entered only if every later change of it must show in these: its
-//! times lie well before the moment it was read, and nobody had it mapped to write to it
+//! A lost index costs time, nothing else. A record is used only if size, mtime, ctime, device and
+//! inode are the same. A file is entered only if every later change of it must show in these. For
+//! that, its times lie well before the moment it was read, and no process had it mapped for writing
 //! ([`super::file::Writers`]). The first format had no such rule and is not read.
 
 use std::fs::{self, File};
@@ -22,7 +23,7 @@ use crate::error::{IoContext, Result};
 use crate::model::tree::Content;
 
 const MAGIC: &[u8; 8] = b"AFSPUT2\n";
-/// No record is longer: a path of 4,096 bytes and a few numbers.
+/// The maximum length of a record: a path of 4,096 bytes and a few numbers.
 const RECORD_MAX_BYTES: u64 = 8_192;
 
 #[derive(Serialize, Deserialize)]
@@ -39,14 +40,17 @@ pub struct OldIndex {
 }
 
 impl OldIndex {
-    /// Opens it. One that is missing or of another format is empty, since every file is read then; one
-    /// that cannot be read is told of.
+    /// Opens the index at `path`. If it is missing, cannot be opened or has another format, it is
+    /// empty and every file is read.
     pub fn open(path: &Path) -> Self {
         let mut file = match File::open(path) {
             Ok(file) => Some(BufReader::new(file)),
             Err(e) => {
                 if e.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!("{}: {e}: every file is read", path.display());
+                    tracing::warn!(
+                        "cannot open the put index {}, so every file is read: {e}",
+                        path.display()
+                    );
                 }
                 None
             }
@@ -58,7 +62,7 @@ impl OldIndex {
         index
     }
 
-    /// One that knows nothing: every file is read.
+    /// Returns an index without records: every file is read.
     pub fn empty() -> Self {
         Self { file: None, next: None }
     }
@@ -70,8 +74,8 @@ impl OldIndex {
         }
     }
 
-    /// The content of the file with this key, if it has not changed. Keys must be asked for in
-    /// ascending order.
+    /// Returns the content of the file with this key, if its stamp is the same. Keys must ascend
+    /// from call to call.
     pub fn find(&mut self, key: &[u8], stamp: &Stamp) -> Option<Content> {
         while self.next.as_ref().is_some_and(|record| record.key.as_slice() < key) {
             self.advance();
@@ -93,7 +97,7 @@ fn read_record(file: &mut BufReader<File>) -> Option<Record> {
     postcard::from_bytes(&bytes).ok()
 }
 
-/// Removes an index that turned out to know what is no longer there.
+/// Removes an index that names content which is no longer stored.
 pub fn forget(path: &Path) {
     if let Err(e) = fs::remove_file(path) {
         tracing::debug!("the put index {} was not removed: {e}", path.display());
@@ -106,10 +110,7 @@ pub struct NewIndex {
 }
 
 impl NewIndex {
-    /// Begins it, beside the old one.
-    ///
-    /// # Errors
-    /// When the folder cannot be made.
+    /// Begins an index as a temporary file beside the old one.
     pub fn create(path: &Path) -> Result<Self> {
         let folder = path.parent().expect("an index lies in the folder of puts");
         fs::create_dir_all(folder).at("create", folder)?;
@@ -132,7 +133,7 @@ impl NewIndex {
         let bytes = bytes.expect("a record has no shape postcard cannot write");
         let length = (bytes.len() as u32).to_le_bytes();
         if file.write_all(&length).and_then(|()| file.write_all(&bytes)).is_err() {
-            // The disk is full, perhaps: the next put reads everything again.
+            // Perhaps the disk is full. The old index stays: the next put reads what changed since.
             self.file = None;
         }
     }

@@ -11,11 +11,11 @@ use crate::model::new_version::NewVersion;
 use crate::ops::repository::Repository;
 use crate::ops::with_lease::with_lease;
 
-/// Makes `insert` a version.
+/// Commits the tree of `insert` as a version.
 ///
 /// # Errors
-/// [`Kind::Conflict`](crate::error::Kind::Conflict) when a directory is where the file comes, or a file where a directory must be; and as
-/// [`put`](super::put).
+/// [`Kind::Conflict`](crate::error::Kind::Conflict) if a directory is at the file's path, or a file
+/// is where a directory must be; otherwise as [`put`](super::put).
 pub fn insert(
     repository: &Repository,
     insert: &Insert<'_>,

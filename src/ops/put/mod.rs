@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! scan (one thread, in path order)  →  hash (a thread per CPU)  →  assemble (in path order again)
-//!   walks, stats, cuts big files        reads small files, cuts,     asks what is missing, fills
-//!   skips what the index knows          hashes                       packs, builds trees
+//!   walks, stats, cuts big files        reads small files, cuts,     finds missing objects, fills
+//!   skips unchanged files               hashes                       packs, builds trees
 //!                                                                 →  seal (one thread): fsync,
 //!                                                                    index, register
 //! ```
@@ -52,12 +52,12 @@ pub use walk::draft::DraftSource;
 pub use walk::insert::Insert;
 use walk::referred::Referred;
 
-/// Puts `request.source`.
+/// Puts the source and the references of `request`.
 ///
 /// # Errors
-/// [`Kind::NotFound`], `Denied`, `Conflict` for a file that keeps
-/// changing, `Full`, … Nothing is visible then. What was written is freed, or kept for a day where the next
-/// try may go on with it ([`Kind::Unavailable`], `TimedOut`, `Stale`, and `Full` of a remote store).
+/// [`Kind::NotFound`], `Denied`, `Conflict` for a file that keeps changing, `Full`, … Nothing is
+/// visible then. Packs that were written are freed, or kept for a day if the next try may use them.
+/// They are kept for [`Kind::Unavailable`], `TimedOut`, `Stale`, and `Full` of a remote store.
 pub fn put(
     repository: &Repository,
     request: &PutRequest,
@@ -81,7 +81,7 @@ pub fn put(
     let purpose = match &request.upsert {
         None => format!("put {path} {shown}"),
         Some(Upsert { group, .. }) => {
-            // Refused now rather than when everything is stored.
+            // An error here saves storing everything first.
             registry.group(path.clone(), group.clone(), request.version.artifact_type.clone())?;
             format!("put {path} {shown} for group {group}")
         }
@@ -94,7 +94,7 @@ pub fn put(
 /// The type of artifacts that are code.
 pub const CODE_TYPE: &str = "code";
 
-/// Whether what is put is code, because it is said to be or the artifact is.
+/// Returns whether the put is code: by its type, else by that of the artifact.
 fn is_code(repository: &Repository, request: &PutRequest) -> Result<bool> {
     if let Some(artifact_type) = &request.version.artifact_type {
         return Ok(artifact_type.as_str() == CODE_TYPE);
@@ -123,7 +123,7 @@ fn put_under(
         Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {
-        // The index knew files whose content was deleted since: read everything.
+        // The index named content that was deleted since: every file is read.
         Err(e) if e.kind() == Kind::Stale => {
             tracing::info!("reading every file again: {e}");
             index::forget(index);
@@ -143,11 +143,11 @@ fn put_under(
     Ok(report)
 }
 
-/// Puts a draft; what is noted meanwhile lies in `work`. `after` is called when the version is there and everything it stands on is still
-/// pinned, with what became of each file.
+/// Puts a draft, with temporary files in `work`. Calls `after` with the outcome of each file once
+/// the version exists, while everything in it is still pinned.
 ///
 /// # Errors
-/// As [`put`]; what no version holds is refused if the draft says so.
+/// As [`put`], and [`Kind::Conflict`] for anything no version can hold, if the draft is strict.
 pub fn put_draft(
     repository: &Repository,
     mut draft: DraftSource<'_>,
@@ -162,7 +162,8 @@ pub fn put_draft(
             build::run(repository, Walk::Draft(draft), Some(lease), outcomes, Arc::new(Silent))
         };
         let built = match build(&draft) {
-            // Something was hashed ahead and then changed. Whoever hashes may guess the same again meanwhile.
+            // A file changed after it was prehashed. The second try does without: it might get the
+            // same guess again.
             Err(e) if e.kind() == Kind::Stale => {
                 tracing::debug!("committing again: {e}");
                 draft.prehashed = &|_| Vec::new();
@@ -179,7 +180,8 @@ pub fn put_draft(
     })
 }
 
-/// What a put goes through: the source, and what its references name now; what they leave out.
+/// Returns the walk of a put: the source, and the files that its references name now. Returns
+/// warnings about files that references leave out, too.
 fn walk_of<'a>(
     repository: &Repository,
     request: &PutRequest,
@@ -194,7 +196,7 @@ fn walk_of<'a>(
         warnings = left_out;
         referred = Some(Referred::new(sorted, references.checksum));
     }
-    // While something is absent every file is read: one that did not change may be the good copy of it.
+    // While an object is absent every file is read: an unchanged one may be the good copy of it.
     let reads_all = request.reread || repository.registry.absent()? > 0;
     let old = if reads_all { OldIndex::empty() } else { OldIndex::open(index) };
     Ok((Walk::Source(source, referred, Box::new(old)), warnings))
@@ -206,14 +208,14 @@ fn warned(mut report: PutReport, warnings: Vec<String>) -> PutReport {
     report
 }
 
-/// What tells this put's source from others.
+/// Returns a text that differs for each source with its references.
 fn identity(source: Option<&source::Source>, references: &References) -> OsString {
     let mut identity = source.map_or_else(OsString::new, |source| source.root().into());
     identity.push(references.identity());
     identity
 }
 
-/// Where the index of the last put of a source is.
+/// Returns the path of the put index of a source.
 fn index_path(repository: &Repository, identity: &OsString) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let name = blake3::hash(identity.as_bytes()).to_hex();

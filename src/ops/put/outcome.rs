@@ -1,5 +1,5 @@
-//! What a put found out about each file, in path order: for the index of the next put, or for the
-//! draft that stands on the new version afterwards.
+//! The outcome of a put for each file, in path order. It goes to the index of the next put, or to
+//! the draft that is rebased on the new version.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
@@ -14,38 +14,35 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
 
-/// No record is longer: a path of 4,096 bytes and a few numbers.
+/// The maximum length of a record: a path of 4,096 bytes, that of a pack and a few numbers.
 const RECORD_MAX_BYTES: usize = 8_192;
 
 /// The outcome of one path of a draft. Paths are relative to the draft's root.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Line {
-    /// A file that was read; `shared` when its bytes are a pack's now.
+    /// A file that was read or has more than one hard link.
     File {
-        /// Where.
+        /// Its path.
         path: Vec<u8>,
-        /// What is in it.
+        /// Its content.
         content: Content,
-        /// The pack's file, if it is the same inode.
+        /// The path of its pack, if that is the same inode.
         shared: Option<PathBuf>,
     },
-    /// A directory that differs from what it stood on; what is below it came before.
+    /// A directory that differs from its lower; lines for what is below it come before.
     Directory {
-        /// Where.
+        /// Its path.
         path: Vec<u8>,
-        /// Its tree now.
+        /// Its new tree.
         tree: Digest,
     },
 }
 
-/// The outcomes of a draft: a file without a name, so memory does not grow with the draft.
+/// The outcomes of a draft, in a file without a name, so that memory does not grow with the draft.
 pub struct DraftOutcomes(BufWriter<File>);
 
 impl DraftOutcomes {
-    /// Begins one in `folder`.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
+    /// Creates the file in `folder`.
     pub fn create(folder: &Path) -> Result<Self> {
         tempfile::tempfile_in(folder).map(BufWriter::new).map(Self).at("write in", folder)
     }
@@ -54,15 +51,15 @@ impl DraftOutcomes {
         let bytes = postcard::to_stdvec(line).expect("a line has no shape postcard cannot write");
         let length = (bytes.len() as u32).to_le_bytes();
         let written = self.0.write_all(&length).and_then(|()| self.0.write_all(&bytes));
-        written.map_err(|e| Error::io("cannot note what was committed", e))
+        written.map_err(|e| Error::io("cannot write the outcomes of a commit", e))
     }
 
     /// Calls `each` with every line.
     ///
     /// # Errors
-    /// When it cannot be read, and what `each` says.
+    /// [`Kind::Corrupt`] for a line that cannot be decoded; the errors of `each`.
     pub fn each(self, each: &mut dyn FnMut(Line) -> Result<()>) -> Result<()> {
-        let read = |e| Error::io("cannot read what was committed", e);
+        let read = |e| Error::io("cannot read the outcomes of a commit", e);
         let mut file = self.0.into_inner().map_err(|e| read(e.into_error()))?;
         file.rewind().map_err(read)?;
         let mut file = BufReader::new(file);
@@ -76,28 +73,25 @@ impl DraftOutcomes {
             let mut bytes = vec![0; length.min(RECORD_MAX_BYTES)];
             file.read_exact(&mut bytes).map_err(read)?;
             let line = postcard::from_bytes(&bytes).map_err(|e| {
-                Error::new(Kind::Corrupt, "what was committed cannot be read").because(e)
+                Error::new(Kind::Corrupt, "the outcomes of a commit cannot be decoded").because(e)
             })?;
             each(line)?;
         }
     }
 }
 
-/// Where it goes.
+/// The destination of outcomes.
 pub enum Outcomes {
-    /// Nowhere.
+    /// No destination.
     None,
-    /// Into the index of the next put of the same path.
+    /// The index of the next put of the same source, and the time when this put began.
     Index(NewIndex, SystemTime),
-    /// To a draft.
+    /// A draft.
     Draft(DraftOutcomes),
 }
 
 impl Outcomes {
-    /// A file that was read or known.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// Records a file that was read, or known from the last put or the draft's lower.
     pub fn file(
         &mut self,
         file: &FileMeta,
@@ -107,7 +101,7 @@ impl Outcomes {
     ) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            // What is elsewhere is not known by a stamp.
+            // An external file that was not read has no stamp to compare.
             Self::Index(..) if file.path.as_os_str().is_empty() => Ok(()),
             Self::Index(index, now) => {
                 index.add(file, content, *now);
@@ -121,10 +115,7 @@ impl Outcomes {
         }
     }
 
-    /// A directory that was walked.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// Records a directory that was walked.
     pub fn directory(&mut self, path: Vec<u8>, tree: Digest) -> Result<()> {
         match self {
             Self::Draft(outcomes) => outcomes.add(&Line::Directory { path, tree }),

@@ -1,4 +1,4 @@
-//! References: which external files a put records, and under which paths.
+//! References: the external files that a put records, and their paths in the version.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -16,15 +16,15 @@ use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::external::{External, ExternalUrl, Scheme};
 use crate::model::name::EntryName;
 
-/// How many objects references may name when nobody says.
+/// The default of [`References::max_objects`].
 pub const MAX_OBJECTS: u64 = 10_000_000;
-/// What was left out and is told, at most.
+/// The maximum number of warnings about files that were left out.
 const WARNINGS_MAX: usize = 100;
 
 /// A file or prefix to record: `[PATH=]URL`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// Where it goes in the version, when that was said.
+    /// Its path in the version, if given.
     at: Option<Vec<EntryName>>,
     url: ExternalUrl,
 }
@@ -49,14 +49,14 @@ impl FromStr for Reference {
     }
 }
 
-/// What a put records beside what it stores.
+/// The external files that a put records, beside what it stores.
 #[derive(Debug, Clone)]
 pub struct References {
     /// Files and prefixes.
     pub wanted: Vec<Reference>,
-    /// Whether what proves that they are the same later is recorded; otherwise only how long they are.
+    /// A flag to record what can prove later that a file is the same; otherwise only its length.
     pub checksum: bool,
-    /// How many objects they may name together.
+    /// The maximum number of objects that they name together.
     pub max_objects: u64,
 }
 
@@ -67,7 +67,7 @@ impl Default for References {
 }
 
 impl References {
-    /// What tells these from others, for the index of the next put.
+    /// Returns a text that differs from that of other references, for the put index.
     pub fn identity(&self) -> String {
         let mut text = String::new();
         for Reference { at, url } in &self.wanted {
@@ -80,12 +80,12 @@ impl References {
         text
     }
 
-    /// Finds out what they name, sorted by path, with what is held meanwhile in `folder`; what was left out.
+    /// Finds the files that they name, and sorts them by path with temporary files in `folder`.
+    /// Returns warnings about what was left out, too.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when one names nothing, [`Kind::Usage`] for more than
-    /// [`References::max_objects`], [`Kind::Conflict`] for one that leads into a mount of ours, and
-    /// what a server or the host says.
+    /// [`Kind::NotFound`] if one names nothing, [`Kind::Usage`] for more than
+    /// [`References::max_objects`], [`Kind::Conflict`] for one that leads into a mount of ours.
     pub fn gather(
         &self,
         externals: &Externals,
@@ -113,15 +113,15 @@ impl References {
     }
 }
 
-/// Which file systems are not ours.
+/// The devices of file systems that are not our mounts.
 #[derive(Debug, Default)]
 pub struct Mounts(HashSet<u64>);
 
 impl Mounts {
-    /// Refuses what is in one of our own mounts, by whatever name: it would read itself.
+    /// Refuses a file in one of our own mounts, by whatever name: it would read itself.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] for such a path, and what the host says.
+    /// [`Kind::Conflict`] for such a file.
     pub fn refuse_ours(&mut self, path: &Path, meta: &fs::Metadata) -> Result<()> {
         if self.0.contains(&meta.dev()) {
             return Ok(());
@@ -142,7 +142,7 @@ struct Gather<'a> {
     sorter: ExternalSort,
     mounts: Mounts,
     warnings: Vec<String>,
-    /// How many were left out, of which the first are among the warnings.
+    /// The number of files left out; the first of them have a warning each.
     left_out: u64,
 }
 
@@ -171,7 +171,7 @@ impl Gather<'_> {
         }
     }
 
-    /// Where a single file goes.
+    /// Returns the path in the version of a single file: `at`, else the last part of its URL.
     fn own_name(&self, at: Option<&At>, url: &ExternalUrl) -> Result<At> {
         if let Some(at) = at {
             return Ok(at.clone());
@@ -193,18 +193,21 @@ impl Gather<'_> {
         if any { Ok(()) } else { Err(nothing(url)) }
     }
 
-    /// Records an object of a listing, if it has a key that a path can have.
+    /// Records an object of a listing, if its key can be a path.
     fn listed(&mut self, at: &At, prefix: &ExternalUrl, below: &str, seen: Seen) -> Result<()> {
         let root: PathBuf = at.iter().map(EntryName::as_os_str).collect();
-        // A slash at its beginning would replace all that stands before it.
+        // With a leading slash, `join` would drop `root`.
         if !self.takes(&root.join(below.trim_start_matches('/'))) {
             return Ok(());
         }
         let url = prefix.below(below);
         if below.ends_with('/') {
-            // Who thinks in folders makes objects of no bytes for them.
+            // Some tools make an empty object for each folder.
             if seen.size_bytes > 0 {
-                self.left_out(url.as_str().escape_debug(), "has the key of a folder, and bytes");
+                self.left_out(
+                    url.as_str().escape_debug(),
+                    "has the key of a folder, but is not empty",
+                );
             }
             return Ok(());
         }
@@ -225,7 +228,7 @@ impl Gather<'_> {
         let Seen { size_bytes, etag, version, modified, .. } = seen;
         let mut external = External::unproven(url, size_bytes);
         if self.checksum {
-            // A time of change proves little, and says nothing where there is a tag.
+            // A time of change proves little, and beside a tag it proves nothing more.
             let modified = if etag.is_empty() { modified } else { String::new() };
             external = External { etag, version, modified, ..external };
             if !external.is_proven() {
@@ -269,14 +272,14 @@ impl Gather<'_> {
         self.file(&at, &path, 1)
     }
 
-    /// Records a file, of whose path the last `depth` names are below the folder that is recorded. It is
-    /// measured when the walk comes to it.
+    /// Records a file. The last `depth` names of its path are below the recorded folder. The walk
+    /// reads its size later.
     fn file(&mut self, at: &At, path: &Path, depth: u32) -> Result<()> {
         let external = External::unproven(ExternalUrl::of_path(path)?, 0);
         self.record(at, &External { depth, ..external })
     }
 
-    /// Records what is at `below` in a folder.
+    /// Records the files of the directory `below` in a folder.
     fn folder(
         &mut self,
         folder: &Folder,
@@ -310,9 +313,9 @@ impl Gather<'_> {
             match fs::metadata(&full) {
                 Ok(meta) if kind.is_symlink() => self.symlink(folder, &full, &meta, &at, above)?,
                 Ok(meta) if meta.is_dir() => self.folder(folder, &below, &meta, &at, above)?,
-                Ok(_) => self.left_out(full.display(), "is no file"),
+                Ok(_) => self.left_out(full.display(), "is not a file"),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    self.left_out(full.display(), "leads nowhere");
+                    self.left_out(full.display(), "is a broken symlink");
                 }
                 Err(e) => return Err(e).at("read", &full),
             }
@@ -321,8 +324,8 @@ impl Gather<'_> {
         Ok(())
     }
 
-    /// Records what a symlink in a folder leads to, by the path that has no symlink: in the same folder, or in
-    /// one of its own.
+    /// Records the target of a symlink in a folder, by its path without symlinks. A target outside
+    /// the folder becomes a file or folder of its own.
     fn symlink(
         &mut self,
         folder: &Folder,
@@ -339,7 +342,7 @@ impl Gather<'_> {
                 self.folder(&Folder::new(target)?, Path::new(""), meta, at, above)
             }
             _ if !meta.is_file() => {
-                self.left_out(link.display(), "is no file");
+                self.left_out(link.display(), "is not a file");
                 Ok(())
             }
             Some(below) => self.file(at, &folder.path.join(below), depth_of(below)),
@@ -361,9 +364,9 @@ impl Gather<'_> {
 
 /// A folder of this machine that is recorded: no symlink may lead out of it later.
 struct Folder {
-    /// As it was named.
+    /// Its path as given.
     path: PathBuf,
-    /// Without symlinks.
+    /// Its path without symlinks.
     real: PathBuf,
 }
 
@@ -374,7 +377,7 @@ impl Folder {
     }
 }
 
-/// How many names a path has.
+/// Returns the number of names in a path.
 fn depth_of(below: &Path) -> u32 {
     u32::try_from(below.components().count()).unwrap_or(u32::MAX)
 }
@@ -391,7 +394,7 @@ fn nothing(url: &ExternalUrl) -> Error {
         .hint("a reference is a file, or a prefix with files below it")
 }
 
-/// A key as people write paths.
+/// Returns a key as a path with slashes, for display.
 pub fn display_key(key: &[u8]) -> String {
     let path: Vec<u8> = key.iter().map(|b| if *b == 0 { b'/' } else { *b }).collect();
     Path::new(std::ffi::OsStr::from_bytes(&path)).display().to_string()

@@ -3,29 +3,29 @@
 use crate::model::digest::Digest;
 use crate::model::version::{AddedPart, Committed, Totals};
 
-/// Told how far it is.
+/// The receiver of a put's progress.
 pub trait Progress: Send + Sync {
-    /// So many more bytes of files are done, read or known.
+    /// Adds files and bytes that are done: read, or known from the last put.
     fn advance(&self, files: u64, bytes: u64);
 }
 
-/// Nobody watches.
+/// A receiver that ignores progress.
 pub struct Silent;
 
 impl Progress for Silent {
     fn advance(&self, _files: u64, _bytes: u64) {}
 }
 
-/// What a put did.
+/// The result of a put.
 #[derive(Debug, Clone)]
 pub struct PutReport {
     /// The version; `None` for a dry run, and for a part of a group.
     pub committed: Option<Committed>,
-    /// The part of a group it became.
+    /// The part of a group that it became, if any.
     pub part: Option<AddedPart>,
     /// The root tree.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of the root tree.
     pub totals: Totals,
     /// Bytes of objects that were not in the repository before, nodes included.
     pub stored_bytes: u64,
@@ -33,9 +33,9 @@ pub struct PutReport {
     pub files_read: u64,
     /// Symlinks that led out and were followed.
     pub followed: u64,
-    /// What was left out, a line each, at most [`WARNINGS_MAX`].
+    /// The warnings, for example about files left out: one line each, at most [`WARNINGS_MAX`].
     pub warnings: Vec<String>,
 }
 
-/// Warnings that are kept: a directory of a million sockets must not fill the memory.
+/// The maximum number of warnings kept: a directory of a million sockets must not fill the memory.
 pub const WARNINGS_MAX: usize = 100;

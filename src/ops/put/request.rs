@@ -8,28 +8,28 @@ use crate::model::name::GroupName;
 use crate::model::new_version::NewVersion;
 use crate::model::reference::ArtifactPath;
 
-/// What to put, and as what.
+/// A put: its sources, and the version they become.
 pub struct PutRequest {
-    /// A file or a directory, if anything is stored.
+    /// The file or directory to store, if any.
     pub source: Option<PathBuf>,
-    /// What is recorded and stays where it is.
+    /// The external files to record, which stay where they are.
     pub references: References,
     /// The version it becomes.
     pub version: NewVersion,
-    /// What to leave out.
+    /// The filters of paths.
     pub filters: Filters,
-    /// Whether symlinks that lead out of the source are followed; otherwise they are refused.
+    /// A flag to follow symlinks that lead out of the source; otherwise they are refused.
     pub follow: bool,
-    /// Only say what would be stored.
+    /// A flag to report what would be stored, without storing it.
     pub dry_run: bool,
-    /// Whether every file is read, also one that looks as it did at the last put.
+    /// A flag to read every file, also one that is unchanged by the put index.
     pub reread: bool,
-    /// The group it is added to, instead of becoming a version.
+    /// The group that gets the result as a part; `None` makes it a version.
     pub upsert: Option<Upsert>,
 }
 
 impl PutRequest {
-    /// A put of which nothing else is said.
+    /// Returns a put of `source` to `path` with defaults for all else.
     pub fn plain(source: PathBuf, path: ArtifactPath) -> Self {
         Self {
             source: Some(source),
@@ -44,11 +44,11 @@ impl PutRequest {
     }
 }
 
-/// What is put becomes a part of a group.
+/// The addition of a put to a group, as a part.
 #[derive(Debug, Clone)]
 pub struct Upsert {
-    /// The group, which need not be there.
+    /// The group, which need not exist.
     pub group: GroupName,
-    /// Whether a path that the group has may be written again, with other content.
+    /// A flag that allows other content for a path that the group has.
     pub overwrite: bool,
 }

@@ -1,4 +1,4 @@
-//! The source of a put: what is in it, and what is left out.
+//! The source of a put, and the filters and ignore files that leave parts of it out.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,12 +11,12 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::name::EntryName;
 
-/// Lists, in a directory, patterns of what below it is left out; the syntax of `.gitignore`.
+/// The file with patterns of what to leave out below its directory; the syntax of `.gitignore`.
 pub const IGNORE_FILE: &str = ".artifactfsignore";
-/// What git leaves out is left out of code.
+/// The ignore file of git, which is used for code only.
 const GIT_IGNORE_FILE: &str = ".gitignore";
 
-/// What the command line leaves out.
+/// The filters of the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
     include: Option<GlobSet>,
@@ -24,28 +24,28 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Filters of glob patterns. One without a slash is matched against names, one with a slash
-    /// against paths from the root. Only files are included; an excluded directory is left out
-    /// with all that is in it.
+    /// Compiles glob patterns. One without a slash is matched against names, one with a slash
+    /// against paths from the root. Only files are included; an excluded directory is left out with
+    /// all that is in it.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a pattern that is none.
+    /// [`Kind::Usage`] for an invalid pattern.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
         Ok(Self { include: globs(include)?, exclude: globs(exclude)? })
     }
 
-    /// Whether the directory at `path`, relative to the root, is looked into.
+    /// Returns whether the directory at `path`, relative to the root, is walked.
     pub fn enters(&self, path: &Path) -> bool {
         !matches(self.exclude.as_ref(), path)
     }
 
-    /// Whether the file or symlink at `path`, relative to the root, is taken.
+    /// Returns whether the file or symlink at `path`, relative to the root, is taken.
     pub fn takes(&self, path: &Path) -> bool {
         let included = self.include.is_none() || matches(self.include.as_ref(), path);
         included && !matches(self.exclude.as_ref(), path)
     }
 
-    /// Whether files are chosen by pattern, so that directories without any are of no interest.
+    /// Returns whether patterns choose files, so that directories without such files are dropped.
     pub fn chooses(&self) -> bool {
         self.include.is_some()
     }
@@ -56,7 +56,7 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
         return Ok(None);
     }
     let bad = |pattern: &str, e| {
-        Error::new(Kind::Usage, format!("\"{pattern}\" is no glob pattern")).because(e)
+        Error::new(Kind::Usage, format!("\"{pattern}\" is not a glob pattern")).because(e)
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
@@ -73,30 +73,30 @@ fn matches(set: Option<&GlobSet>, path: &Path) -> bool {
     set.is_some_and(|set| set.is_match(path))
 }
 
-/// The source, checked.
+/// A source that was checked.
 pub struct Source {
     root: PathBuf,
-    /// For a single file: its name in the version.
+    /// The name in the version, if the source is a single file.
     single: Option<EntryName>,
     filters: Filters,
     follow: bool,
-    /// Whether it is code, of which less is taken.
+    /// A flag for code: what git ignores and folders of version control are left out.
     code: bool,
 }
 
-/// Where a symlink leads.
+/// The target of a symlink.
 pub enum Link {
-    /// To somewhere inside: it is kept, byte for byte.
+    /// A target inside the source: the symlink is kept, byte for byte.
     Inside(Box<[u8]>),
-    /// Out of the source: what is there is taken in its place.
+    /// A target outside the source: it is taken in the place of the symlink.
     Outside,
 }
 
 impl Source {
-    /// The file or directory at `path`; a symlink there is followed.
+    /// Opens the file or directory at `path`; a symlink there is followed.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none.
+    /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if it is neither.
     pub fn open(path: &Path, filters: &Filters, follow: bool) -> Result<Self> {
         let root = fs::canonicalize(path).at("read", path)?;
         let kind = fs::metadata(&root).at("read", path)?.file_type();
@@ -114,13 +114,13 @@ impl Source {
         Ok(Self { root, single, filters: filters.clone(), follow, code: false })
     }
 
-    /// The same, as code if it is.
+    /// Returns the source as code, or not.
     #[must_use]
     pub fn with_code(self, code: bool) -> Self {
         Self { code, ..self }
     }
 
-    /// What its ignore files leave out.
+    /// Returns the ignore files for a walk of the source.
     ///
     /// # Errors
     /// As [`IgnoreStack::new`].
@@ -128,25 +128,25 @@ impl Source {
         IgnoreStack::new(&self.root, self.code)
     }
 
-    /// Where it is, without symlinks.
+    /// Returns its path without symlinks.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The name of the only file, when the source is a file.
+    /// Returns the name in the version, if the source is a single file.
     pub fn single(&self) -> Option<&EntryName> {
         self.single.as_ref()
     }
 
-    /// The filters.
+    /// Returns the filters.
     pub fn filters(&self) -> &Filters {
         &self.filters
     }
 
-    /// Where the symlink at `relative` leads.
+    /// Returns the target of the symlink at `relative`.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when it leads out and that is not wanted, or to nothing.
+    /// [`Kind::Conflict`] if it leads out, and symlinks are not followed or nothing is there.
     pub fn link(&self, relative: &Path) -> Result<Link> {
         let full = self.root.join(relative);
         let target = fs::read_link(&full).at("read", &full)?;
@@ -165,8 +165,8 @@ impl Source {
     }
 }
 
-/// Whether a symlink at `relative` (to the root) with this target stays below the root, by the
-/// names in it.
+/// Returns whether a symlink at `relative` (to the root) with this target stays below the root, by
+/// the names in it.
 pub fn stays_inside(relative: &Path, target: &Path) -> bool {
     let mut depth = relative.components().count().saturating_sub(1);
     for component in target.components() {
@@ -183,8 +183,8 @@ pub fn stays_inside(relative: &Path, target: &Path) -> bool {
     !target.as_os_str().is_empty()
 }
 
-/// The ignore files from the root down to the current directory; of code also those of git, from its work
-/// tree down.
+/// The ignore files from the root down to the current directory. For code they include those of
+/// git, from its work tree down.
 #[derive(Default)]
 pub struct IgnoreStack {
     levels: Vec<Vec<Gitignore>>,
@@ -192,10 +192,10 @@ pub struct IgnoreStack {
 }
 
 impl IgnoreStack {
-    /// For a walk of `root`.
+    /// Returns the ignore files above `root`, for a walk of it.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for an ignore file that cannot be understood.
+    /// [`Kind::Usage`] for an ignore file that cannot be parsed.
     pub fn new(root: &Path, code: bool) -> Result<Self> {
         let mut stack = Self { levels: Vec::new(), code };
         let tree = root.ancestors().find(|folder| folder.join(".git").exists());
@@ -210,10 +210,10 @@ impl IgnoreStack {
         Ok(stack)
     }
 
-    /// Enters the directory at `full`.
+    /// Adds the ignore files of the directory at `full`.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for an ignore file that cannot be understood.
+    /// [`Kind::Usage`] for an ignore file that cannot be parsed.
     pub fn enter(&mut self, full: &Path) -> Result<()> {
         let names: &[&str] =
             if self.code { &[GIT_IGNORE_FILE, IGNORE_FILE] } else { &[IGNORE_FILE] };
@@ -221,12 +221,13 @@ impl IgnoreStack {
         Ok(())
     }
 
-    /// Leaves it.
+    /// Removes the ignore files of the last directory.
     pub fn leave(&mut self) {
         self.levels.pop();
     }
 
-    /// Whether the deepest file that speaks of `full` leaves it out.
+    /// Returns whether `full` is left out: by version control, or by the deepest file that matches
+    /// it.
     pub fn ignores(&self, full: &Path, is_directory: bool) -> bool {
         if self.code && full.file_name().is_some_and(is_version_control) {
             return true;
@@ -237,7 +238,7 @@ impl IgnoreStack {
     }
 }
 
-/// The ignore files of `folder` among `names`; the later beat the earlier.
+/// Reads the ignore files of `folder` among `names`; the later beat the earlier.
 fn read_ignored(folder: &Path, names: &[&str]) -> Result<Vec<Gitignore>> {
     let files = names.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
     let read = |file: PathBuf| {
@@ -245,7 +246,7 @@ fn read_ignored(folder: &Path, names: &[&str]) -> Result<Vec<Gitignore>> {
         let mut builder = GitignoreBuilder::new(folder);
         match builder.add(&file) {
             Some(e) if file.ends_with(IGNORE_FILE) => return Err(bad(e)),
-            // Git leaves a pattern that it does not understand aside.
+            // Git skips a pattern that it cannot parse.
             Some(e) => tracing::warn!("in {}: {e}", file.display()),
             None => {}
         }
@@ -254,14 +255,14 @@ fn read_ignored(folder: &Path, names: &[&str]) -> Result<Vec<Gitignore>> {
     files.map(read).collect()
 }
 
-/// Whether version control keeps its own under this name.
+/// Returns whether a version control system keeps its own files under this name.
 fn is_version_control(name: &OsStr) -> bool {
     const FOLDERS: [&str; 8] = [".git", ".hg", ".svn", ".bzr", ".jj", ".pijul", "CVS", "_darcs"];
     FOLDERS.iter().any(|folder| name == *folder)
 }
 
-/// `relative` as the put index keeps it: components separated by NUL, so that the order of bytes
-/// is the order in which a walk meets them.
+/// Returns `relative` as a key of the put index: components separated by NUL, so that the order of
+/// bytes is the order of a walk.
 pub fn index_key(relative: &Path) -> Vec<u8> {
     let mut key = relative.as_os_str().as_bytes().to_vec();
     key.iter_mut().filter(|b| **b == b'/').for_each(|b| *b = 0);

@@ -1,4 +1,4 @@
-//! The stamp by which a file is known to be the same.
+//! The stamp that shows whether a file is still the same.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// What tells whether a file is still the same.
+/// The metadata that show whether a file is still the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     size_bytes: u64,
@@ -17,7 +17,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a file.
+    /// Returns the stamp of a file.
     pub fn of(meta: &fs::Metadata) -> Self {
         Self {
             size_bytes: meta.len(),
@@ -28,19 +28,19 @@ impl Stamp {
         }
     }
 
-    /// When the file was last changed: seconds since 1970, and nanoseconds.
+    /// Returns the mtime: seconds since 1970, and nanoseconds.
     pub fn modified(&self) -> (i64, i64) {
         self.modified
     }
 
-    /// How long ago that was; `None` when it is still to come.
+    /// Returns the time from the mtime to `now`; `None` if the mtime is later, or before 1970.
     pub fn since_change(&self, now: SystemTime) -> Option<Duration> {
         let (seconds, nanoseconds) = self.modified;
         let at = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
         now.duration_since(UNIX_EPOCH + at).ok()
     }
 
-    /// Whether both times lie at least `age` before `now`.
+    /// Returns whether mtime and ctime lie more than `age` before `now`.
     pub fn is_older(&self, age: Duration, now: SystemTime) -> bool {
         let nanoseconds = |(s, ns): (i64, i64)| i128::from(s) * 1_000_000_000 + i128::from(ns);
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);

@@ -1,4 +1,4 @@
-//! Puts units, in path order, together to packs and trees.
+//! The assembly of units, in path order, to packs and trees.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,11 +21,11 @@ use crate::ops::put::walk::event::{Cut, Event, FileMeta, Unit};
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
 
-/// Everything is stored and registered; only the version is missing.
+/// The result of a build: everything is stored and registered; only the version is missing.
 pub struct Built {
-    /// What was found.
+    /// The report, without the version.
     pub report: PutReport,
-    /// What was found out about each file.
+    /// The outcome of each file.
     pub outcomes: Outcomes,
 }
 
@@ -50,9 +50,9 @@ pub struct Assembly<'a> {
     uploader: Option<Uploader>,
     outcomes: Outcomes,
     pub draft: Option<&'a DraftSource<'a>>,
-    /// The tree of a draft in which nothing changed.
+    /// An existing tree that is the result as a whole.
     whole: Option<Digest>,
-    /// What is in the tree beside what events told one by one.
+    /// The totals of the tree beside the entries that were counted one by one.
     difference: Difference,
     progress: Arc<dyn Progress>,
     pub drop_empty: bool,
@@ -60,7 +60,7 @@ pub struct Assembly<'a> {
     big: Option<BigFile>,
     nodes: Vec<Node>,
     report: PutReport,
-    /// What a dry run has counted already.
+    /// The objects that a dry run has counted already.
     counted: HashSet<Digest>,
 }
 
@@ -107,7 +107,7 @@ impl<'a> Assembly<'a> {
         self.flush_nodes()
     }
 
-    /// Which of `digests` are to be stored.
+    /// Returns those of `digests` that are to be stored.
     fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
         match &mut self.uploader {
             _ if digests.is_empty() => Ok(Default::default()),
@@ -180,10 +180,11 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    /// An entry that no version had before, which may not bear a name that mounts keep.
+    /// Adds an entry that no version had before. It must not have a name that mounts reserve.
     fn new_entry(&mut self, name: EntryName, target: Target) -> Result<()> {
         if self.directories.len() == 1 && name.as_bytes() == DESCRIPTION_FILE.as_bytes() {
-            let what = format!("{DESCRIPTION_FILE} in the root of a version is what mounts show");
+            let what =
+                format!("{DESCRIPTION_FILE} in the root of a version is reserved for mounts");
             return Err(Error::new(Kind::BadName, what)
                 .hint(PutHint::ExcludeOrRename(DESCRIPTION_FILE.to_owned())));
         }
@@ -198,7 +199,7 @@ impl<'a> Assembly<'a> {
         here.builder.push(TreeItem::Entry(Entry { name, target }), &mut |node| nodes.push(node));
     }
 
-    /// A whole node of a directory below; its entries one by one where the node cannot stand as
+    /// Adds a whole leaf of an existing tree, or its entries one by one if the leaf cannot stay as
     /// it is.
     fn run_of_entries(&mut self, child: Child) -> Result<()> {
         let nodes = &mut self.nodes;
@@ -232,7 +233,7 @@ impl<'a> Assembly<'a> {
         self.new_entry(name, Target::Directory(root))
     }
 
-    /// The path of the directory that is open, from the root.
+    /// Returns the path of the open directory from the root, with slashes.
     fn path_here(&self) -> Vec<u8> {
         let names = self.directories.iter().filter_map(|open| open.name.as_ref());
         names.map(EntryName::as_bytes).collect::<Vec<_>>().join(&b'/')
@@ -309,7 +310,7 @@ impl<'a> Assembly<'a> {
         self.uploader.as_mut().map_or(Ok(()), Uploader::between_segments)
     }
 
-    /// Registers a chunk of a file whose bytes become a pack's, where it lies; `false` when they do
+    /// Adds a chunk where it lies in its file, if that becomes a pack. Returns `false` if it does
     /// not.
     fn shared_chunk(&mut self, cut: &Cut) -> Result<bool> {
         let big = self.big.as_mut().expect("pieces come between a begin and an end");
@@ -323,7 +324,7 @@ impl<'a> Assembly<'a> {
             let size = big.meta.size_bytes;
             let announce = || (draft.sharing)(relative);
             if !uploader.share(&big.meta.path, size, &announce)? {
-                // Its bytes are copied, all of them.
+                // All of its bytes are copied.
                 big.meta.share = false;
                 return Ok(false);
             }
@@ -332,8 +333,9 @@ impl<'a> Assembly<'a> {
         Ok(true)
     }
 
-    /// A big file has a pack of its own when it begins with something new: one that is mostly
-    /// known would only leave a small pack behind.
+    /// Returns the lane of the big file, which its first piece decides. It has a pack of its own if
+    /// it begins with a new chunk. A file that is mostly known would only leave a small pack
+    /// behind.
     fn lane_for_next_piece(&mut self, new: bool) -> Lane {
         let big = self.big.as_mut().expect("pieces come between a begin and an end");
         let solo = new && big.meta.size_bytes >= SOLO_MIN_BYTES;
@@ -370,8 +372,9 @@ impl<'a> Assembly<'a> {
         let root = big.builder.finish(&mut |node| nodes.push(node));
         let size_bytes = big.size_bytes;
         let content = match big.pieces {
-            // The summary of a single piece would be a recipe of one chunk.
             0 => Content::Empty,
+            // One piece is possible if the file shrank since the walk: then this is a recipe of one
+            // chunk.
             _ => Content::Recipe { digest: root.digest, size_bytes },
         };
         self.report.files_read += 1;
@@ -381,7 +384,8 @@ impl<'a> Assembly<'a> {
         self.between_files()
     }
 
-    /// The pack of a big file is complete; `shared` is where it lies, if it is the file itself.
+    /// Seals the pack of a big file. Sets `shared` to its path, if it is the same inode as the
+    /// file.
     fn end_solo(&mut self, shared: Option<&mut Option<PathBuf>>) -> Result<()> {
         let Some(uploader) = &mut self.uploader else { return Ok(()) };
         if let Some(shared) = shared {
@@ -410,7 +414,7 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    /// What a dry run would store.
+    /// Counts an object that a dry run would store.
     fn count(&mut self, digest: Digest, bytes: usize) {
         if self.counted.insert(digest) {
             self.report.stored_bytes += bytes as u64;
@@ -438,8 +442,8 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// The chunks a unit brings. What the index knows is not asked about: a directory that is there keeps
-/// its files, and registering a new one tells what of it is missing.
+/// Returns the objects that an event brings. Content from the index is not looked up: an existing
+/// directory keeps its files, and registering a new one reports what is missing.
 fn digests_of(event: &Event) -> Vec<Digest> {
     match event {
         Event::File(_, cuts) | Event::Pieces(cuts) => cuts.iter().map(|cut| cut.digest).collect(),

@@ -1,4 +1,4 @@
-//! Hashing: what a thread does to a unit.
+//! The hashing of units, by one thread each.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,13 +13,14 @@ use crate::ops::put::walk::event::{
     Cut, Event, FileMeta, Found, SMALL_MAX_BYTES, Unit, Work, cut, cut_all,
 };
 
-/// A change within one tick of the host's clock does not show in a file's times (at most 10 ms).
+/// The age of the last change at which a file is hashed. A change within one tick of the host's
+/// clock (at most 10 ms) does not show in a file's times.
 const TICKS: Duration = Duration::from_millis(25);
 
 /// Reads the small files of a unit, cuts and hashes them, and hashes segments.
 ///
 /// # Errors
-/// What cannot be read, or keeps changing.
+/// [`Kind::Conflict`] for a file that keeps changing, [`Kind::Stale`] for a wrong guess.
 pub fn hash(unit: Unit<Found>, cutter: &Cutter) -> Result<Unit<Event>> {
     let Unit { steps, mut buffer } = unit;
     let total: u64 = steps.iter().map(small_bytes).sum();
@@ -45,10 +46,10 @@ fn done(work: Work, buffer: &mut Vec<u8>, cutter: &Cutter) -> Result<Event> {
     }
 }
 
-/// Reads what was guessed, and sees whether it is so. Chunks that hold what they should are cut where
-/// they should be: where a chunk ends depends on nothing but what is in it.
+/// Reads the guessed chunks and compares their digests. If these are right, so are the cuts: the
+/// end of a chunk depends only on its bytes.
 fn confirm(file: &OpenFile, at: u64, pieces: &[Piece], buffer: &mut Vec<u8>) -> Result<Vec<Cut>> {
-    let wrong = || Error::new(Kind::Stale, "a file is not what it was when it was hashed ahead");
+    let wrong = || Error::new(Kind::Stale, "a file changed after it was prehashed");
     let length: u64 = pieces.iter().map(|piece| piece.size_bytes).sum();
     buffer.resize(length as usize, 0);
     let count = file.read(at, buffer).map_err(|e| Error::io("cannot read a file again", e))?;
@@ -65,7 +66,7 @@ fn confirm(file: &OpenFile, at: u64, pieces: &[Piece], buffer: &mut Vec<u8>) -> 
     cuts.collect()
 }
 
-/// What a reader needs to know of an external file; one of this machine is read and hashed.
+/// Makes the descriptor of an external file. If it has a path, it is read and hashed first.
 fn describe(mut file: FileMeta, mut external: External) -> Result<Event> {
     if !file.path.as_os_str().is_empty() {
         prove(&mut file, &mut external)?;
@@ -78,7 +79,7 @@ fn describe(mut file: FileMeta, mut external: External) -> Result<Event> {
 fn prove(file: &mut FileMeta, external: &mut External) -> Result<()> {
     for _ in 0..=CHANGED_RETRIES {
         let open = OpenFile::open_below(&file.path, external.depth)?;
-        // From now on every change shows.
+        // After this wait every later change shows.
         if let Some(left) =
             open.stamp.since_change(SystemTime::now()).and_then(|since| TICKS.checked_sub(since))
         {
@@ -104,17 +105,17 @@ fn small_bytes(found: &Found) -> u64 {
     }
 }
 
-/// Appends the file's bytes to `buffer`.
+/// Appends the file's bytes to `buffer`, and cuts and hashes them.
 ///
 /// # Errors
-/// What the host says, or that the file keeps changing.
+/// [`Kind::Conflict`] if the file keeps changing or became too long.
 fn read_small(mut file: FileMeta, buffer: &mut Vec<u8>, cutter: &Cutter) -> Result<Event> {
     let start = buffer.len();
     for _ in 0..=CHANGED_RETRIES {
         buffer.truncate(start);
         let open = OpenFile::open(&file.path)?;
         if open.size_bytes > SMALL_MAX_BYTES {
-            // It grew a great deal since the walk saw it: somebody is writing it.
+            // It grew beyond the limit since the walk saw it, so a process is writing to it.
             return Err(keeps_changing(&file.path));
         }
         buffer.resize(start + open.size_bytes as usize, 0);

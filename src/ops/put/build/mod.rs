@@ -1,4 +1,4 @@
-//! From a walk to packs and trees: one thread walks, a thread per CPU hashes, one puts it together.
+//! From a walk to packs and trees: one thread walks, one per CPU hashes, one assembles.
 
 mod assembly;
 mod hash;
@@ -21,15 +21,12 @@ pub use assembly::Built;
 use hash::hash;
 use upload::Uploader;
 
-/// Units between the walk and the end of the line: bounds memory to about 8 MiB times this.
+/// The maximum number of units between walk and assembly: bounds memory to 8 MiB times this, about.
 const UNITS_IN_FLIGHT: usize = 8;
 
 type Numbered<T> = (u64, Result<T>);
 
-/// Walks, hashes, and stores under `lease`; without one it only looks (a dry run).
-///
-/// # Errors
-/// What cannot be read or written.
+/// Walks, hashes, and stores under `lease`. Without a lease nothing is stored (a dry run).
 pub fn run(
     repository: &Repository,
     walked: Walk<'_>,
@@ -78,7 +75,7 @@ fn hash_units(
     }
 }
 
-/// Nobody takes units any more: the line stopped with an error of its own.
+/// Returns the error of a thread whose receiver has stopped with an error of its own.
 fn stopped() -> Error {
     Error::new(Kind::Unavailable, "the put was stopped")
 }
@@ -99,7 +96,7 @@ fn walk(
     };
     let feed = Feed::new(&repository.cutter, &mut emit);
     let walked = walked.run(repository, feed);
-    // The last "unit" says how the walk ended; nobody may be left to hear it.
+    // The last message has the walk's result; the receiver may be gone.
     let _ = done.send((number, walked.map(|()| None)));
 }
 

@@ -1,8 +1,8 @@
-//! Packs: filled in path order, sealed by a thread of their own.
+//! Packs: they are filled in path order, and a thread of their own seals them.
 //!
 //! Chunks and nodes go into different packs, so that metadata lies together. A node is registered
-//! after everything it points at: packs are registered in the order in which they were sealed,
-//! and a pack of nodes is sealed after the chunks before it.
+//! after everything it points at. For that, packs are registered in the order in which they were
+//! sealed, and a pack of nodes is sealed after the chunks before it.
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
@@ -25,13 +25,14 @@ use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::registry::{LeaseId, Registry};
 
-/// Packs that wait to be sealed: bounds what is written and not yet durable.
+/// The maximum number of packs that wait to be sealed: bounds the bytes that are not yet durable.
 const SEALING_PACKS: usize = 2;
-/// Packs that are sent to a remote store at the same time; with those that are open or wait, some
-/// 200 MiB of memory.
+/// The number of packs sent to a remote store at the same time. With those that are open or wait,
+/// they take some 200 MiB of memory.
 const UPLOADS_AT_ONCE: usize = 3;
-/// Objects registered in one transaction: some 10 MiB. Digests are spread over the whole table, so a
-/// transaction rewrites a page for nearly every object; fewer, larger ones rewrite each page less often.
+/// The number of objects registered in one transaction: some 10 MiB. Digests are spread over the
+/// whole table, so a transaction rewrites a page for nearly every object. Fewer, larger
+/// transactions rewrite each page less often.
 const REGISTER_BATCH: usize = 65_536;
 
 struct OpenPack {
@@ -40,10 +41,10 @@ struct OpenPack {
     objects: Vec<NewObject>,
 }
 
-/// A pack that is somebody's file.
+/// A pack that is made of a user's file.
 struct SharedPack {
     id: PackId,
-    /// Where the pack lies, when it is the same inode; a reflink is not.
+    /// The path of the pack, if it is the same inode; a reflink is not.
     linked: Option<PathBuf>,
 }
 
@@ -60,7 +61,7 @@ struct Durable {
     objects: Vec<NewObject>,
 }
 
-/// Which pack an object goes to.
+/// The pack that an object goes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// Chunks of many files.
@@ -71,28 +72,28 @@ pub enum Lane {
     Nodes,
 }
 
-/// Writes what is new of a put.
+/// The writer of a put's new objects.
 pub struct Uploader {
     registry: Arc<dyn Registry>,
     store: Arc<Store>,
     lease: LeaseId,
     shared: Option<OpenPack>,
     solo: Option<OpenPack>,
-    /// What `solo` is, when it is a file that was there.
+    /// The pack that `solo` is, if it is made of a user's file.
     shares: Option<SharedPack>,
     nodes: Option<OpenPack>,
-    /// Written and not yet registered.
+    /// The objects that are written and not yet registered.
     pending: Arc<Mutex<HashSet<Digest>>>,
     sealing: Option<SyncSender<OpenPack>>,
     sealer: Option<JoinHandle<Result<()>>>,
-    /// Whether what goes over a network is made smaller first.
+    /// A flag of a remote store: bodies are compressed.
     compresses: bool,
     /// Bytes of new objects under the lease so far.
     stored_bytes: Arc<AtomicU64>,
 }
 
 impl Uploader {
-    /// An uploader that works under `lease`.
+    /// Returns an uploader that works under `lease`.
     pub fn new(repository: &Repository, lease: &Lease) -> Self {
         let remote = repository.store.is_remote();
         let (sealing, sealed) = sync_channel(if remote { 1 } else { SEALING_PACKS });
@@ -119,10 +120,7 @@ impl Uploader {
         }
     }
 
-    /// Which of `digests` must be written; the others are there, and stay.
-    ///
-    /// # Errors
-    /// When the registry fails.
+    /// Returns those of `digests` that must be written. The lease keeps the others.
     pub fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
         {
             let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,36 +133,30 @@ impl Uploader {
     }
 
     /// Writes a chunk that is missing.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn chunk(&mut self, lane: Lane, digest: Digest, body: &[u8]) -> Result<()> {
         self.append(lane, digest, ObjectKind::Chunk, body, Vec::new())
     }
 
     /// Writes a node that is missing.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn node(&mut self, node: Node) -> Result<()> {
         self.append(Lane::Nodes, node.digest, node.kind, &node.body, node.children)
     }
 
-    /// Whether the big file that is being put is its own pack.
+    /// Returns whether the current big file becomes a pack itself.
     pub fn is_sharing(&self) -> bool {
         self.shares.is_some()
     }
 
-    /// Where that pack lies, if it is the file itself.
+    /// Returns the path of that pack, if it is the same inode as the file.
     pub fn shared_path(&self) -> Option<PathBuf> {
         self.shares.as_ref().and_then(|shared| shared.linked.clone())
     }
 
-    /// Makes the file at `path`, of `size_bytes`, a pack; `announce` is called before it is one.
-    /// `false` where that cannot be done.
+    /// Makes the file at `path` a pack, by a reflink or a hard link. Calls `announce` before it
+    /// tries a hard link. Returns `false` if neither is possible.
     ///
     /// # Errors
-    /// When the registry or the store fails.
+    /// [`Kind::Conflict`] if the file is not `size_bytes` long.
     pub fn share(
         &mut self,
         path: &Path,
@@ -179,7 +171,7 @@ impl Uploader {
                 announce()?;
                 match self.store.link(id, path)? {
                     Some(writer) => writer,
-                    // Nothing is there under that id; it goes with the lease.
+                    // There is no pack with that id, which goes with the lease.
                     None => return Ok(false),
                 }
             }
@@ -194,21 +186,21 @@ impl Uploader {
         Ok(true)
     }
 
-    /// A chunk that is missing lies at `offset` of that file.
+    /// Adds a missing chunk that lies at `offset` of that file.
     ///
     /// # Errors
-    /// When there is no such file.
+    /// [`Kind::Unavailable`] if there is no such file.
     pub fn shared_chunk(&mut self, digest: Digest, length: usize, offset: u64) -> Result<()> {
         let new = self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         if !new {
             return Ok(());
         }
-        let body_bytes = u32::try_from(length)
-            .map_err(|_| Error::new(Kind::Unsupported, format!("an object of {length} bytes")))?;
-        let pack = self
-            .solo
-            .as_mut()
-            .ok_or_else(|| Error::new(Kind::Unavailable, "a chunk of a file that is no pack"))?;
+        let body_bytes = u32::try_from(length).map_err(|_| {
+            Error::new(Kind::Unsupported, format!("an object of {length} bytes is too long"))
+        })?;
+        let pack = self.solo.as_mut().ok_or_else(|| {
+            Error::new(Kind::Unavailable, "a chunk was added to a file that is not a pack")
+        })?;
         pack.objects.push(NewObject {
             digest,
             kind: ObjectKind::Chunk,
@@ -241,12 +233,13 @@ impl Uploader {
         };
         if slot.is_none() {
             let id = PackId(rand::random());
-            // Known to the registry before it is on the disk, so that none is ever forgotten.
+            // The registry has the id before the disk has the pack, so that no pack is forgotten.
             self.registry.register_pack(self.lease, id)?;
             *slot = Some(OpenPack { id, writer: self.store.create(id)?, objects: Vec::new() });
         }
-        let too_long =
-            |_| Error::new(Kind::Unsupported, format!("an object of {} bytes", body.len()));
+        let too_long = |_| {
+            Error::new(Kind::Unsupported, format!("an object of {} bytes is too long", body.len()))
+        };
         let body_bytes = u32::try_from(body.len()).map_err(too_long)?;
         let (codec, stored) =
             if self.compresses { encode(body) } else { (CODEC_RAW, Cow::Borrowed(body)) };
@@ -266,10 +259,7 @@ impl Uploader {
         Ok(())
     }
 
-    /// The big file is done.
-    ///
-    /// # Errors
-    /// When sealing failed.
+    /// Seals the pack of the big file.
     pub fn end_solo(&mut self) -> Result<()> {
         let solo = self.solo.take();
         if let Some(shared) = self.shares.take() {
@@ -278,10 +268,7 @@ impl Uploader {
         self.seal(solo)
     }
 
-    /// Within a big file: chunks may be sealed at any time.
-    ///
-    /// # Errors
-    /// When sealing failed.
+    /// Seals full packs of chunks within a big file, which is safe at any time.
     pub fn between_segments(&mut self) -> Result<()> {
         let shared = self.shared.take_if(|pack| pack.is_full());
         self.seal(shared)?;
@@ -290,10 +277,7 @@ impl Uploader {
         self.seal(solo)
     }
 
-    /// Between two files: seals what is full; nodes only after the chunks they may point at.
-    ///
-    /// # Errors
-    /// When sealing failed.
+    /// Seals full packs between two files: nodes only after the chunks they may point at.
     pub fn between_files(&mut self) -> Result<()> {
         let nodes_full = self.nodes.as_ref().is_some_and(OpenPack::is_full);
         let shared = self.shared.take_if(|pack| nodes_full || pack.is_full());
@@ -319,7 +303,7 @@ impl Uploader {
         }
     }
 
-    /// Waits for the sealing thread; its error, if it had one.
+    /// Waits for the sealing thread, and returns its error.
     fn join(&mut self) -> Result<()> {
         self.sealing = None;
         let Some(sealer) = self.sealer.take() else {
@@ -330,10 +314,8 @@ impl Uploader {
         })
     }
 
-    /// Seals everything and waits until it is durable and registered. Bytes of new objects under the lease.
-    ///
-    /// # Errors
-    /// When sealing failed.
+    /// Seals everything and waits until it is durable and registered. Returns the bytes of new
+    /// objects under the lease.
     pub fn finish(mut self) -> Result<u64> {
         self.end_solo()?;
         let (shared, nodes) = (self.shared.take(), self.nodes.take());
@@ -357,9 +339,10 @@ impl Drop for Uploader {
     }
 }
 
-/// A pack is not finished, and nothing in it is registered. On a disk it goes at once, since the registry may need its
-/// room to write that the lease has ended; elsewhere with its lease, or now if that has ended. A file that belongs to a
-/// draft too is left to the draft.
+/// Gives up a pack that is not finished, of which nothing is registered. On a local disk it is
+/// removed at once: the registry may need the room to record the end of the lease. A remote pack
+/// goes with its lease, or now if that has ended. So does the name of a pack that is also a draft's
+/// file, which stays with the draft.
 fn give_up(registry: &dyn Registry, store: &Store, pack: OpenPack) {
     let OpenPack { id, writer, .. } = pack;
     let linked = writer.linked().is_some();
@@ -384,8 +367,8 @@ struct Sealer {
 }
 
 impl Sealer {
-    /// Uploads overlap; registering stays in order, since a node is registered after what it points
-    /// at.
+    /// Stores packs, to a remote store several at a time, and registers them in order: a node is
+    /// registered after the objects it points at.
     fn run(&self, packs: &Receiver<OpenPack>) -> Result<()> {
         let at_once = if self.store.is_remote() { UPLOADS_AT_ONCE } else { 1 };
         std::thread::scope(|scope| {
@@ -404,7 +387,7 @@ impl Sealer {
             for pack in packs.try_iter() {
                 give_up(&*self.registry, &self.store, pack);
             }
-            // Also after a failure: what others have stored is kept for the next try.
+            // Also after a failure: packs that were stored are kept for the next try.
             while !under_way.is_empty() {
                 let registered = self.register_next(&mut under_way);
                 done = done.and(registered);
@@ -424,7 +407,7 @@ impl Sealer {
         }
     }
 
-    /// Bytes are durable before names: body, index ...
+    /// Makes the body, then the index of a pack durable, both before [`Self::register`].
     fn store_pack(&self, pack: OpenPack) -> Result<Durable> {
         let OpenPack { id, writer, objects } = pack;
         let linked = writer.linked().is_some();
@@ -439,12 +422,13 @@ impl Sealer {
         Ok(Durable { id, length, objects })
     }
 
-    /// Whoever ended the lease meanwhile has removed what was there of the pack then.
+    /// Removes a pack that could not be registered, if its lease has ended: its end removed only
+    /// the files that were there then.
     fn disown(&self, id: PackId) {
         disown(&*self.registry, &self.store, id);
     }
 
-    /// ... registry.
+    /// Registers the objects of a durable pack.
     fn register(&self, pack: Durable) -> Result<()> {
         let id = pack.id;
         self.register_objects(pack).inspect_err(|_| self.disown(id))
@@ -461,7 +445,8 @@ impl Sealer {
             }
             let added = self.registry.add_objects(self.lease, id, length, batch)?;
             if let Some(lost) = added.missing.first() {
-                let what = format!("object {lost} went before the version that needs it was made");
+                let what =
+                    format!("object {lost} was deleted before the version that needs it was made");
                 return Err(Error::new(Kind::Stale, what).hint("try again"));
             }
         }

@@ -1,4 +1,4 @@
-//! The walk of a draft: what the host has, and of what it stands on only the nodes around that.
+//! The walk of a draft: it reads the upper, and of the lower only the nodes around changed names.
 
 use std::fs::{self, File};
 use std::iter::Peekable;
@@ -25,43 +25,42 @@ use crate::staging::{
     BEING_WRITTEN, ContentXattr, DraftFile, Lower, TreeXattr, Upper, Writers, upper_entries,
 };
 
-/// Pieces told at once.
+/// The maximum number of reused pieces in one event.
 const REUSED_PIECES: usize = 4_096;
-/// How long a commit waits for the kernel to let go of a file that was closed.
+/// The time that a commit waits for the kernel to release a closed file.
 const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
-/// How often it looks.
+/// The interval between two checks during that time.
 const UNMAPPED_POLL: Duration = Duration::from_millis(2);
-/// Bytes of a path with the NUL behind it (limits.h).
+/// The maximum length of a path in bytes, with the NUL behind it (limits.h).
 const PATH_MAX: usize = 4_096;
-/// Set-user-id and set-group-id.
+/// The set-user-id and set-group-id bits.
 const SET_ID_BITS: u32 = 0o6000;
 
 /// A frozen draft.
 pub struct DraftSource<'a> {
-    /// Where its files are.
+    /// The directory of its files on the host.
     pub root: PathBuf,
     /// The open directory `root`.
     pub folder: File,
-    /// What they stand on.
+    /// The reader of its lower.
     pub lower: &'a dyn Lower,
-    /// The root tree it stands on by its record, and what is in it.
+    /// The root tree of its lower, by its record, and the totals of that tree.
     pub known: Option<(Digest, Difference)>,
-    /// Whether what no version holds is refused; otherwise it is told and left out.
+    /// A flag to refuse anything that no version can hold; otherwise it is left out with a warning.
     pub strict: bool,
-    /// Whether symlinks that lead out of the version are kept; otherwise they are refused.
+    /// A flag to keep symlinks that lead out of the version; otherwise they are refused.
     pub external_symlinks: bool,
-    /// The chunks at the head of a file, by its inode on the host, as somebody saw them who may be
-    /// wrong.
+    /// A lookup of the chunks at the head of a file, by its inode on the host. They are a guess.
     pub prehashed: &'a (dyn Fn(u64) -> Vec<Piece> + Sync),
-    /// Whether the bytes of a file may become a pack's, by its inode on the host.
+    /// A predicate that allows the bytes of a file to become a pack's, by its inode on the host.
     pub may_share: &'a (dyn Fn(u64) -> bool + Sync),
-    /// Told, durably, before they do.
+    /// A callback that durably records a path in the draft before its bytes become a pack's.
     pub sharing: &'a (dyn Fn(&Path) -> Result<()> + Sync),
 }
 
 impl DraftSource<'_> {
-    /// Returns the host's path of a file of the draft. A path that exceeds [`PATH_MAX`] on the host, though not in the
-    /// mount, starts at the descriptor of the open directory instead.
+    /// Returns the host's path of a file of the draft. If that exceeds [`PATH_MAX`] on the host,
+    /// though not in the mount, the path starts at the descriptor of `folder` instead.
     fn at(&self, relative: &Path) -> PathBuf {
         let path = self.root.join(relative);
         if path.as_os_str().len() < PATH_MAX {
@@ -71,14 +70,14 @@ impl DraftSource<'_> {
     }
 }
 
-/// The walk.
+/// The walk of a draft.
 pub struct DraftScan<'a> {
     source: &'a DraftSource<'a>,
     reader: &'a Reader,
     feed: Feed<'a>,
 }
 
-/// Names on the host still to come.
+/// The upper names of a directory that are still to come.
 type Names = Peekable<IntoIter<EntryName>>;
 
 /// A directory of the draft.
@@ -88,7 +87,7 @@ struct Place<'a> {
 }
 
 impl<'a> DraftScan<'a> {
-    /// A walk of `source` that feeds `feed`.
+    /// Returns a walk of `source` that feeds `feed`.
     pub fn new(source: &'a DraftSource<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { source, reader, feed }
     }
@@ -96,7 +95,8 @@ impl<'a> DraftScan<'a> {
     /// Walks to the end.
     ///
     /// # Errors
-    /// What cannot be read or no version holds, and what the feed says.
+    /// [`Kind::Conflict`] for a symlink that is refused, for a mapped file, and for anything that
+    /// no version can hold if the draft is strict.
     pub fn run(mut self) -> Result<()> {
         let root = &self.source.root;
         let mark = TreeXattr::of(root).map_err(|e| cannot_read(root, e))?;
@@ -119,7 +119,7 @@ impl<'a> DraftScan<'a> {
         if by == Difference::default() { Ok(()) } else { self.feed.push(Event::Adjust(by), 0) }
     }
 
-    /// Something of the tree below is not there any more.
+    /// Subtracts a lower entry that is gone, with all below it, from the totals.
     fn lose(&mut self, old: Option<&Target>) -> Result<()> {
         match old {
             Some(old) => {
@@ -147,7 +147,7 @@ impl<'a> DraftScan<'a> {
         self.upper_before(&mut place, None)
     }
 
-    /// Walks an entry of the tree below, or the host's entry in its place.
+    /// Walks an entry of the lower, or the upper's entry in its place.
     fn entry(&mut self, place: &mut Place<'_>, entry: Entry) -> Result<()> {
         match place.names.next_if_eq(&entry.name) {
             Some(name) => self.upper(place.relative, name, Some(&entry.target)),
@@ -155,7 +155,7 @@ impl<'a> DraftScan<'a> {
         }
     }
 
-    /// What the host has before `bound`.
+    /// Walks the upper's entries before `bound`; all that are left if it is `None`.
     fn upper_before(&mut self, place: &mut Place<'_>, bound: Option<&EntryName>) -> Result<()> {
         while let Some(name) = place.names.next_if(|name| bound.is_none_or(|bound| name < bound)) {
             self.upper(place.relative, name, None)?;
@@ -163,7 +163,7 @@ impl<'a> DraftScan<'a> {
         Ok(())
     }
 
-    /// What the host has under a name, in the place of `old`.
+    /// Walks the upper's entry `name`, which takes the place of `old`.
     fn upper(&mut self, parent: &Path, name: EntryName, old: Option<&Target>) -> Result<()> {
         let relative = parent.join(name.as_os_str());
         let full = self.source.at(&relative);
@@ -198,7 +198,7 @@ impl<'a> DraftScan<'a> {
         }
     }
 
-    /// A directory that stands on what was there before: it is counted already.
+    /// Walks a directory that kept its lower tree, which the totals count already.
     fn same_directory(&mut self, name: EntryName, relative: &Path, mark: TreeXattr) -> Result<()> {
         if mark.clean {
             let target = Target::Directory(mark.tree);
@@ -273,7 +273,7 @@ impl<'a> DraftScan<'a> {
         }
     }
 
-    /// A file that stands on content and has bytes of its own.
+    /// Walks a file that has lower content and bytes of its own.
     fn changed_file(&mut self, file: FileMeta, mark: ContentXattr) -> Result<()> {
         let open = DraftFile::open(&file.path, mark)?;
         if open.size_bytes <= SMALL_MAX_BYTES {
@@ -290,7 +290,7 @@ impl<'a> DraftScan<'a> {
     }
 }
 
-/// Cuts a changed file: chunks of which no byte changed are what they were, and behind a change the
+/// A new cut of a changed file. Chunks without a changed byte are reused, and behind a change the
 /// cuts soon fall where they fell before.
 struct Recut<'s, 'a> {
     scan: &'s mut DraftScan<'a>,
@@ -305,14 +305,15 @@ impl Recut<'_, '_> {
         let content = self.open.xattr.content;
         let (reader, mut start) = (self.scan.reader, 0);
         if content.is_external() {
-            // Nothing of it is there: the changed file is stored whole.
+            // No chunk of it is stored: the changed file is stored whole.
             return self.cut_to(self.open.size_bytes);
         }
         reader.each_piece(&content, &mut |piece| {
             let (begin, end) = (start, start + piece.size_bytes);
             start = end;
             self.cut_to(begin)?;
-            // The last chunk was cut by the end of the content: only there it is still one.
+            // The end of the content cut the last chunk: only at the end of the file is it still a
+            // chunk.
             let whole = end < content.size_bytes() || end == self.open.size_bytes;
             let same = self.at == begin
                 && whole
@@ -344,12 +345,12 @@ impl Recut<'_, '_> {
             let count = self.open.read(self.scan.source.lower, self.at, &mut buffer);
             let count = count.at("read", self.path)?;
             if count < left {
-                let what = format!("{} is shorter than it was", self.path.display());
+                let what = format!("{} became shorter while it was read", self.path.display());
                 return Err(Error::new(Kind::Conflict, what).hint("commit again"));
             }
             let at_end = self.at + count as u64 == self.open.size_bytes;
             let mut cuts = self.scan.feed.cut(&buffer, at_end);
-            // Not further than needed: what follows may not have changed.
+            // Cuts behind `stop` are dropped: the bytes there may be unchanged.
             let enough = cuts.iter().position(|cut| self.at + cut.end as u64 >= stop);
             cuts.truncate(enough.map_or(cuts.len(), |index| index + 1));
             self.at += cuts.last().map_or(0, |cut| cut.end) as u64;
@@ -359,12 +360,12 @@ impl Recut<'_, '_> {
     }
 }
 
-/// A file that was passed through can be mapped though nobody has it open any more, and what is stored
-/// there would reach its pack.
+/// Refuses a file that is mapped for writing. After passthrough it can stay mapped although no
+/// process has it open, and stores would reach its pack.
 fn refuse_mapped(file: &FileMeta) -> Result<()> {
     let deadline = Instant::now() + UNMAPPED_WAIT;
     let open = File::open(&file.path).at("read", &file.path)?;
-    // The kernel lets go of a file a moment after it has told of its close.
+    // The kernel releases a file a moment after it has reported the close.
     while Writers::of(&open) == Writers::Some {
         if Instant::now() >= deadline {
             let shown = String::from_utf8_lossy(&file.key).into_owned();

@@ -16,7 +16,7 @@ use crate::ops::put::file::OpenFile;
 use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
 
-/// Files up to this many bytes are read by the hashing threads, several to a unit.
+/// The maximum size of a file that a hashing thread reads, with others of one unit.
 pub const SMALL_MAX_BYTES: u64 = 4 << 20;
 
 /// A file of the walk.
@@ -24,21 +24,21 @@ pub const SMALL_MAX_BYTES: u64 = 4 << 20;
 pub struct FileMeta {
     /// Its name in its directory.
     pub name: EntryName,
-    /// Its path, as the put index keeps it.
+    /// Its path in the tree: NUL-separated as in the put index, with slashes if it is a draft's.
     pub key: Vec<u8>,
-    /// Where it is.
+    /// Its path on the host; empty if it is not to be read there.
     pub path: PathBuf,
-    /// Whether it may be executed.
+    /// Its executable bit.
     pub executable: bool,
-    /// What it was when the walk saw it or it was read.
+    /// Its stamp when the walk saw it or it was read.
     pub stamp: Stamp,
     /// Its length then.
     pub size_bytes: u64,
-    /// Whether its bytes may become a pack's.
+    /// A flag that allows its bytes to become a pack's.
     pub share: bool,
-    /// Whether it has names elsewhere.
+    /// A flag of a file with more than one hard link.
     pub linked: bool,
-    /// How old its times must have been when it was read for a later change to show in them; `None` if
+    /// The age that its times need, when it is read, for a later change to show in them; `None` if
     /// it may never show.
     pub settles_in: Option<Duration>,
 }
@@ -46,18 +46,18 @@ pub struct FileMeta {
 /// A chunk within a unit's buffer.
 #[derive(Debug, Clone)]
 pub struct Cut {
-    /// The chunk.
+    /// The digest of the chunk.
     pub digest: Digest,
-    /// Where its bytes are.
+    /// The position of its bytes in the buffer.
     pub range: Range<usize>,
 }
 
 /// A step of building a tree. Steps come in path order.
 #[derive(Debug)]
 pub enum Event {
-    /// A directory begins.
+    /// The start of a directory.
     Enter(EntryName),
-    /// The directory ends.
+    /// The end of the directory.
     Leave,
     /// A symlink.
     Symlink(EntryName, Box<[u8]>),
@@ -65,31 +65,31 @@ pub enum Event {
     Known(FileMeta, Content),
     /// An external file, and the body of the object that describes it.
     Referred(FileMeta, Content, Vec<u8>),
-    /// A file that was read: all its chunks.
+    /// A file that was read, with all its chunks.
     File(FileMeta, Vec<Cut>),
-    /// A big file begins.
+    /// The start of a big file.
     Begin(FileMeta),
     /// Its next chunks.
     Pieces(Vec<Cut>),
-    /// So many chunks of zeros.
+    /// A number of chunks of zeros, which are next.
     Zeros(u64),
-    /// Its next chunks, which are there already.
+    /// Its next chunks, which are stored already.
     Reuse(Vec<Piece>),
-    /// The big file is read, and was the same all the time.
+    /// The end of a big file that did not change while it was read.
     End,
-    /// It changed: what was read of it does not count.
+    /// The end of a big file that changed: the chunks so far do not count.
     Abort,
-    /// An entry of a directory below that has not changed.
+    /// An entry that an existing tree has already.
     Unchanged(Entry),
-    /// A run of such entries: a node of the directory below.
+    /// A run of such entries: a leaf of the existing tree.
     Run(Child),
-    /// The whole tree is one that is there already.
+    /// An existing tree that is the result as a whole.
     Whole(Digest),
-    /// What is in the tree differs by so much from what events told.
+    /// A correction of the totals that the other events add up to.
     Adjust(Difference),
     /// A symlink that led out was followed.
     Followed,
-    /// Something was left out.
+    /// A warning, for example about a file that was left out.
     Warning(String),
 }
 
@@ -98,17 +98,17 @@ pub enum Event {
 pub enum Work {
     /// A file to be read.
     Small(FileMeta),
-    /// An external file; one with a path is to be read and hashed.
+    /// An external file. If it has a path, it is to be read and hashed.
     Refer(FileMeta, External),
     /// The next chunks of a big file.
     Segment(Vec<Range<usize>>),
-    /// The next chunks of a big file, as somebody guessed them.
+    /// The next chunks of a big file, as prehashing guessed them.
     Guess {
-        /// The file.
+        /// The open file.
         file: Arc<OpenFile>,
-        /// Where they begin.
+        /// The offset of the first chunk.
         offset: u64,
-        /// The chunks.
+        /// The guessed chunks.
         pieces: Vec<Piece>,
     },
 }
@@ -116,9 +116,9 @@ pub enum Work {
 /// A step of a walk.
 #[derive(Debug)]
 pub enum Found {
-    /// A step that needs neither.
+    /// A step that needs no work.
     Ready(Event),
-    /// A step of which a hashing thread makes an event.
+    /// A step that a hashing thread turns into an event.
     Work(Work),
 }
 
@@ -134,12 +134,12 @@ impl From<Work> for Found {
     }
 }
 
-/// A run of steps: [`Found`] by a walk, or an [`Event`] each.
+/// A run of steps: each is [`Found`] by a walk, or an [`Event`].
 #[derive(Debug)]
 pub struct Unit<T> {
     /// The steps in it.
     pub steps: Vec<T>,
-    /// The bytes that its cuts are in.
+    /// The bytes of its chunks.
     pub buffer: Vec<u8>,
 }
 
@@ -154,7 +154,7 @@ pub fn cut(buffer: &[u8], range: Range<usize>) -> Cut {
     Cut { digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]), range }
 }
 
-/// The chunks of `buffer` from `start` on, hashed.
+/// Cuts and hashes `buffer` from `start` on.
 pub fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
     let mut cuts = Vec::new();
     while start < buffer.len() {

@@ -1,4 +1,4 @@
-//! Units, as they are filled: a walk says what happens, this makes units of it and reads big files.
+//! The feed of a walk: it collects steps in units, and reads and cuts big files.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,19 +10,19 @@ use crate::error::{IoContext, Result};
 use crate::model::recipe::Piece;
 use crate::ops::put::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
 
-/// A unit is full with so many files …
+/// The maximum number of steps in a unit.
 const UNIT_FILES: usize = 256;
-/// … or so many bytes.
+/// The number of bytes to be read with which a unit is full.
 const UNIT_BYTES: u64 = 4 << 20;
-/// How much of a big file one unit carries.
+/// The maximum number of bytes of a big file in one unit.
 pub const SEGMENT_BYTES: usize = 8 << 20;
 
-/// Takes units in order; an error says that nobody wants more.
+/// The consumer of units, in order. It returns an error if the put has stopped.
 pub type Emit<'a> = dyn FnMut(Unit<Found>) -> Result<()> + 'a;
 
-/// What a walk feeds.
+/// The sink for the steps of a walk.
 pub struct Feed<'a> {
-    /// How files are cut.
+    /// The cutter of files.
     pub cutter: &'a Cutter,
     unit: Unit<Found>,
     unit_bytes: u64,
@@ -30,15 +30,12 @@ pub struct Feed<'a> {
 }
 
 impl<'a> Feed<'a> {
-    /// Units go to `emit`.
+    /// Returns a feed that sends units to `emit`.
     pub fn new(cutter: &'a Cutter, emit: &'a mut Emit<'a>) -> Self {
         Self { cutter, unit: Unit::default(), unit_bytes: 0, emit }
     }
 
-    /// Makes a unit of one step and its bytes.
-    ///
-    /// # Errors
-    /// When nobody wants more.
+    /// Emits the current unit, then a unit of one step and its bytes.
     pub fn whole(&mut self, found: impl Into<Found>, buffer: Vec<u8>) -> Result<()> {
         self.flush()?;
         self.unit.buffer = buffer;
@@ -46,20 +43,15 @@ impl<'a> Feed<'a> {
         self.flush()
     }
 
-    /// Ends the unit.
-    ///
-    /// # Errors
-    /// When nobody wants more.
+    /// Emits the current unit, unless it is empty.
     pub fn flush(&mut self) -> Result<()> {
         self.unit_bytes = 0;
         let unit = std::mem::take(&mut self.unit);
         if unit.steps.is_empty() { Ok(()) } else { (self.emit)(unit) }
     }
 
-    /// Adds the next step, and the bytes it brings.
-    ///
-    /// # Errors
-    /// When nobody wants more.
+    /// Adds a step, for which a hashing thread reads that many `bytes`. Emits the unit if it is
+    /// full.
     pub fn push(&mut self, found: impl Into<Found>, bytes: u64) -> Result<()> {
         self.unit.steps.push(found.into());
         self.unit_bytes += bytes;
@@ -69,10 +61,10 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    /// Reads a big file, and cuts it.
+    /// Reads and cuts a big file.
     ///
     /// # Errors
-    /// What cannot be read, and that it keeps changing.
+    /// [`Kind::Conflict`](crate::error::Kind::Conflict) if it changes during each attempt.
     pub fn big_file(&mut self, mut file: FileMeta) -> Result<()> {
         for _ in 0..=CHANGED_RETRIES {
             let open = OpenFile::open(&file.path)?;
@@ -80,7 +72,7 @@ impl<'a> Feed<'a> {
             file.settles_in = open.settles_in;
             self.push(Event::Begin(file.clone()), 0)?;
             self.segments(&file.path, &open, 0)?;
-            // What may become a pack's is frozen, and becoming one changes its stamp.
+            // A file that may become a pack is frozen, and becoming one changes its stamp.
             if file.share || open.is_unchanged().at("read", &file.path)? {
                 return self.push(Event::End, 0);
             }
@@ -89,10 +81,7 @@ impl<'a> Feed<'a> {
         Err(keeps_changing(&file.path))
     }
 
-    /// Cuts a big file of a frozen draft, of which the chunks at its head are guessed.
-    ///
-    /// # Errors
-    /// What cannot be read.
+    /// Cuts a big file of a frozen draft. `guessed` are chunks at its head, to be confirmed.
     pub fn big_draft_file(&mut self, mut file: FileMeta, guessed: &[Piece]) -> Result<()> {
         let open = Arc::new(OpenFile::open(&file.path)?);
         (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
@@ -118,7 +107,8 @@ impl<'a> Feed<'a> {
         self.push(Event::End, 0)
     }
 
-    /// Reads and cuts a file from `offset` on, where a chunk begins; stops early when it turns out shorter than it was.
+    /// Reads and cuts a file from `offset` on, where a chunk begins. Stops early if the file became
+    /// shorter since it was opened.
     fn segments(&mut self, path: &Path, open: &OpenFile, mut offset: u64) -> Result<()> {
         let zero_chunk = self.cutter.cut(&vec![0; self.cutter.max_bytes()]) as u64;
         let mut carry: Vec<u8> = Vec::new();
@@ -153,8 +143,8 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    /// The chunks of `buffer`; unless the file ends with it, what is left may be cut only when
-    /// more is known.
+    /// Returns the chunks of `buffer`. Unless the file ends with it, a rest is left uncut if its
+    /// end depends on bytes that follow.
     pub fn cut(&self, buffer: &[u8], at_end: bool) -> Vec<Range<usize>> {
         let mut cuts = Vec::new();
         let mut start = 0;

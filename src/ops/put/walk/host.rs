@@ -1,4 +1,4 @@
-//! The walk: one thread, in path order, with big files read and cut on the way.
+//! The walk of a source: one thread goes in path order, and reads and cuts big files.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,19 +16,20 @@ use crate::ops::put::index::OldIndex;
 use crate::ops::put::source::{IgnoreStack, Link, Source, index_key};
 use crate::ops::put::stamp::Stamp;
 
-/// The walk.
+/// The walk of a source.
 pub struct Scan<'a> {
     source: Option<&'a Source>,
     pub(super) referred: Option<Referred>,
     pub(super) old: OldIndex,
     ignores: IgnoreStack,
-    /// Directories from the root down to here, by device and inode: a symlink back up is a loop.
+    /// The directories from the root to the current one, by device and inode: a symlink to one is a
+    /// loop.
     above: HashSet<(u64, u64)>,
     pub(super) feed: Feed<'a>,
 }
 
 impl<'a> Scan<'a> {
-    /// A walk of `source` and what references name, that feeds `feed`.
+    /// Returns a walk of `source` and of external files that feeds `feed`.
     pub fn new(
         source: Option<&'a Source>,
         referred: Option<Referred>,
@@ -42,7 +43,8 @@ impl<'a> Scan<'a> {
     /// Walks to the end.
     ///
     /// # Errors
-    /// What cannot be read, and what `emit` says.
+    /// [`Kind::Conflict`] for a symlink that is refused or loops, for a path that is named twice,
+    /// and for a file that keeps changing.
     pub fn run(mut self) -> Result<()> {
         let top = Path::new("");
         match self.source.map(|source| (source, source.single().cloned())) {
@@ -63,7 +65,7 @@ impl<'a> Scan<'a> {
         self.feed.flush()
     }
 
-    /// The contents of the directory at `relative`.
+    /// Walks the directory at `relative`.
     fn directory(&mut self, source: &Source, relative: &Path) -> Result<()> {
         let full = source.root().join(relative);
         let meta = fs::metadata(&full).at("read", &full)?;
@@ -85,7 +87,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// `false` when it is left out.
+    /// Walks an entry. Returns `false` if it is left out.
     fn entry(&mut self, source: &Source, name: EntryName, relative: &Path) -> Result<bool> {
         let full = source.root().join(relative);
         let mut meta = fs::symlink_metadata(&full).at("read", &full)?;
@@ -141,7 +143,7 @@ impl<'a> Scan<'a> {
             size_bytes,
             share: false,
             linked: false,
-            // What is known was entered by this rule; for what is read it is found out.
+            // The index holds only files that settled by this rule; for others the read decides.
             settles_in: Some(SETTLED),
         };
         match known {

@@ -1,4 +1,4 @@
-//! What references name, merged into the walk of a source, or walked alone.
+//! The external files of references, merged into the walk of a source or walked alone.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ fn twice(path: &Path) -> Error {
 }
 
 impl Scan<'_> {
-    /// What references name in directory `relative` before `bound`, or to the end.
+    /// Walks the external files below directory `relative` before `bound`, or to the end.
     pub(super) fn referred_before(
         &mut self,
         relative: &Path,
@@ -36,7 +36,8 @@ impl Scan<'_> {
         }
     }
 
-    /// The host's entry at `path` was walked, if `told`: nothing may be left that references name there.
+    /// Walks the external files at or below `path`. They are refused if the host's entry there was
+    /// walked (`told`).
     pub(super) fn referred_after(
         &mut self,
         path: &Path,
@@ -65,16 +66,19 @@ impl Scan<'_> {
         let external = External::decode(&record.body).ok_or_else(|| {
             Error::new(
                 Kind::Corrupt,
-                format!("what was noted of {} is lost", display_key(&record.key)),
+                format!(
+                    "the record of external file {} cannot be decoded",
+                    display_key(&record.key)
+                ),
             )
         })?;
         match referred.stand(&path) {
             Stand::Elsewhere => {}
-            // Who thinks in folders makes objects of no bytes for them.
+            // Some tools make an empty object for each folder.
             Stand::Below if external.size_bytes == 0 && external.url.scheme() != Scheme::File => {
                 return Ok(());
             }
-            // Any key may be in a bucket; nobody but its owner gave it that name.
+            // A bucket may hold any key, and the user of the put did not choose this name.
             Stand::Below
                 if external.url.last_part() == name.as_bytes() && external.url.path().is_none() =>
             {
@@ -105,7 +109,7 @@ impl Scan<'_> {
         };
         let meta = fs::metadata(&path).at("read", &path)?;
         if !meta.is_file() {
-            let what = format!("{} is no file any more", path.display());
+            let what = format!("{} is no longer a file", path.display());
             return Err(Error::new(Kind::Conflict, what).hint("put again"));
         }
         referred.mounts.refuse_ours(&path, &meta)?;
@@ -125,7 +129,7 @@ impl Scan<'_> {
     }
 }
 
-/// A file whose bytes are not stored.
+/// Returns the metadata of a file whose bytes are not stored.
 fn plain(name: EntryName, key: Vec<u8>, path: PathBuf, stamp: Stamp, size_bytes: u64) -> FileMeta {
     let (executable, share, linked, settles_in) = (false, false, false, Some(SETTLED));
     FileMeta { name, key, path, executable, stamp, size_bytes, share, linked, settles_in }

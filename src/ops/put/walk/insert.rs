@@ -1,4 +1,4 @@
-//! The walk of a tree that gets one more file: only the nodes around it are read, and made anew.
+//! The walk of a tree that gets one more file: it reads and rewrites only the nodes around that.
 
 use std::path::PathBuf;
 
@@ -14,35 +14,35 @@ use crate::model::version::Totals;
 use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
 
-/// A tree, and the file that comes into it or takes another file's place.
+/// A tree, and a file that is added to it or replaces another file.
 pub struct Insert<'a> {
     /// The root of the tree.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of the tree.
     pub totals: Totals,
-    /// Where the file comes, at least one name; directories that are not there are made.
+    /// The path of the file, of at least one name. Missing directories are made.
     pub path: &'a [EntryName],
-    /// What is in it: short, since it is held in memory.
+    /// The content of the file: short, since it is held in memory.
     pub bytes: &'a [u8],
 }
 
-/// Returns a path as text for people.
+/// Returns a path with slashes, for display.
 pub fn display_path(path: &[EntryName]) -> String {
     path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
 }
 
-/// The walk.
+/// The walk of an [`Insert`].
 pub struct InsertWalk<'a> {
     insert: &'a Insert<'a>,
     reader: &'a Reader,
     feed: Feed<'a>,
 }
 
-/// What still comes into a directory: a name, and the path below it.
+/// A path still to be inserted into a directory: its first name, and the rest.
 type Coming<'p> = Option<(&'p EntryName, &'p [EntryName])>;
 
 impl<'a> InsertWalk<'a> {
-    /// A walk of `insert` that feeds `feed`.
+    /// Returns a walk of `insert` that feeds `feed`.
     pub fn new(insert: &'a Insert<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { insert, reader, feed }
     }
@@ -50,7 +50,7 @@ impl<'a> InsertWalk<'a> {
     /// Walks to the end.
     ///
     /// # Errors
-    /// As [`insert`](crate::ops::put::insert), and what the feed says.
+    /// As [`insert`](crate::ops::put::insert).
     pub fn run(mut self) -> Result<()> {
         self.feed.push(Event::Adjust(self.insert.totals.into()), 0)?;
         self.directory(Some(self.insert.root), self.insert.path)?;
@@ -80,7 +80,7 @@ impl<'a> InsertWalk<'a> {
         self.come(&mut coming, None)
     }
 
-    /// What comes, if it has not come, takes the place of `old`.
+    /// Inserts `coming` in the place of `old`, unless it was inserted before.
     fn come(&mut self, coming: &mut Coming<'_>, old: Option<&Target>) -> Result<()> {
         let Some((name, below)) = coming.take() else { return Ok(()) };
         let in_the_way = |what: &str| {
@@ -90,7 +90,7 @@ impl<'a> InsertWalk<'a> {
         match old {
             Some(Target::Directory(_)) if below.is_empty() => in_the_way("the directory"),
             Some(Target::Directory(tree)) => {
-                // It is counted when it is left.
+                // `Event::Leave` counts it again.
                 self.feed.push(Event::Adjust(Difference::DIRECTORY.negated()), 0)?;
                 self.below(name, Some(*tree), below)
             }

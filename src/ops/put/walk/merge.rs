@@ -1,4 +1,4 @@
-//! The walk of trees that become one: of two things with one path the later stands.
+//! The walk of trees that are merged: of two entries with one path, that of the later tree stays.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,28 +13,25 @@ use crate::model::version::Totals;
 use crate::ops::merge_walk::{MergeWalk, Step};
 use crate::ops::totals::Difference;
 
-/// Trees in the order in which they lie over each other, and what is in each.
+/// The trees of a merge with their totals. Later trees hide earlier ones.
 pub type Layers = [(Digest, Totals)];
 
-/// The walk.
+/// The walk of [`Layers`].
 pub struct MergeScan<'a> {
     layers: &'a Layers,
     reader: &'a Reader,
     feed: Feed<'a>,
-    /// What the sum of the layers counts too much.
+    /// The correction for entries that the sum of the layers counts too often.
     hidden: Difference,
 }
 
 impl<'a> MergeScan<'a> {
-    /// A walk of `layers` that feeds `feed`.
+    /// Returns a walk of `layers` that feeds `feed`.
     pub fn new(layers: &'a Layers, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { layers, reader, feed, hidden: Difference::default() }
     }
 
     /// Walks to the end.
-    ///
-    /// # Errors
-    /// What cannot be read, and what the feed says.
     pub fn run(mut self) -> Result<()> {
         let totals: HashMap<_, _> = self.layers.iter().copied().collect();
         let mut sum = Difference::default();
@@ -73,9 +70,9 @@ impl<'a> MergeScan<'a> {
         (0..times).for_each(|_| self.hidden += what.negated());
     }
 
-    /// What one name stands for in some of the trees.
+    /// Merges the entries of one name, which are in the order of the trees.
     fn name(&mut self, name: EntryName, mut targets: Vec<Target>) -> Result<()> {
-        // Directories of one name are one; anything else hides what lies below it.
+        // Directories of one name are merged; any other entry hides the earlier ones.
         let other = targets.iter().rposition(|target| !matches!(target, Target::Directory(_)));
         let stands_from = other.map_or(0, |at| if at + 1 == targets.len() { at } else { at + 1 });
         let mut stands = targets.split_off(stands_from);
@@ -96,7 +93,7 @@ impl<'a> MergeScan<'a> {
                 self.feed.push(Event::Unchanged(Entry { name, target }), 0)
             }
             _ => {
-                // Leaving it counts it.
+                // `Event::Leave` counts the merged directory.
                 self.hide(Difference::DIRECTORY, different.len() as u64);
                 self.feed.push(Event::Enter(name), 0)?;
                 self.directory(&different)?;
@@ -113,7 +110,7 @@ fn directory(target: &Target) -> Option<Digest> {
     }
 }
 
-/// Each tree once, where it stands last: what it hides it hides there too.
+/// Returns each tree once, at its last position: there it hides all that it hides at earlier ones.
 fn distinct(trees: &[Digest]) -> Vec<Digest> {
     let mut seen = HashSet::new();
     let mut last: Vec<Digest> =

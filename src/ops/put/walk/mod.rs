@@ -1,4 +1,4 @@
-//! Walks: each tells in path order what the next tree is made of.
+//! Walks: each emits the steps of building a tree, in path order.
 
 pub mod draft;
 pub mod event;
@@ -20,23 +20,20 @@ use insert::{Insert, InsertWalk};
 use merge::{Layers, MergeScan};
 use referred::Referred;
 
-/// What is walked.
+/// The subject of a walk.
 pub enum Walk<'a> {
-    /// A file or directory of the host, of which the last put knew this, and what references name.
+    /// A file or directory of the host, the external files of references, and the last put's index.
     Source(Option<&'a Source>, Option<Referred>, Box<OldIndex>),
     /// A draft.
     Draft(&'a DraftSource<'a>),
     /// A tree that gets one more file.
     Insert(&'a Insert<'a>),
-    /// Trees that become one.
+    /// Trees to be merged.
     Merge(&'a Layers),
 }
 
 impl<'a> Walk<'a> {
     /// Walks to the end.
-    ///
-    /// # Errors
-    /// What cannot be read, and what the feed says.
     pub fn run(self, repository: &'a Repository, feed: Feed<'a>) -> Result<()> {
         match self {
             Self::Source(source, referred, old) => Scan::new(source, referred, *old, feed).run(),

@@ -1,4 +1,4 @@
-//! The files that references name, in the order of paths.
+//! The external files of references, in path order.
 
 use std::path::Path;
 
@@ -8,32 +8,33 @@ use crate::ops::put::external_sort::Sorted;
 use crate::ops::put::reference::Mounts;
 use crate::ops::put::source::index_key;
 
-/// What references name, as far as it is still to come.
+/// The external files of references that are still to come.
 pub struct Referred {
     pub(super) sorted: Sorted,
     pub(super) mounts: Mounts,
-    /// Whether the bytes of files of this machine are hashed.
+    /// A flag to hash the files of this machine.
     pub(super) checksum: bool,
 }
 
-/// Where a walk stands to what references name.
+/// The relation of the next external file to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stand {
-    /// Not at the path, nor below it.
+    /// The next external file is neither at the path nor below it.
     Elsewhere,
-    /// The path is that of an external file.
+    /// The next external file is at the path.
     At,
-    /// External files lie below it.
+    /// The next external file is below the path.
     Below,
 }
 
 impl Referred {
-    /// Of `sorted`; files of this machine are hashed if `checksum`.
+    /// Returns the external files in `sorted`. Files of this machine are hashed if `checksum` is
+    /// set.
     pub fn new(sorted: Sorted, checksum: bool) -> Self {
         Self { sorted, mounts: Mounts::default(), checksum }
     }
 
-    /// The name in directory `relative` of what comes next, if that is there or below.
+    /// Returns the name in directory `relative` that leads to the next external file, if one does.
     pub(super) fn next_name(&self, relative: &Path) -> Result<Option<EntryName>> {
         let prefix = index_key(relative);
         let Some(key) = self.sorted.peek() else { return Ok(None) };
