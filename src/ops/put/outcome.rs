@@ -14,8 +14,9 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
 
-/// The maximum length of a record: a path of 4,096 bytes, that of a pack and a few numbers.
-const RECORD_MAX_BYTES: usize = 8_192;
+/// The maximum length of a record in bytes. Calls with relative names make paths longer than a
+/// system call takes (4,096), so this is far above two of those.
+const RECORD_MAX_BYTES: usize = 1 << 20;
 
 /// The outcome of one path of a draft. Paths are relative to the draft's root.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +50,10 @@ impl DraftOutcomes {
 
     fn add(&mut self, line: &Line) -> Result<()> {
         let bytes = postcard::to_stdvec(line).expect("a line has no shape postcard cannot write");
+        if bytes.len() > RECORD_MAX_BYTES {
+            let what = format!("a path in the draft has more than {RECORD_MAX_BYTES} bytes");
+            return Err(Error::new(Kind::Unsupported, what).hint("use fewer levels of directories"));
+        }
         let length = (bytes.len() as u32).to_le_bytes();
         let written = self.0.write_all(&length).and_then(|()| self.0.write_all(&bytes));
         written.map_err(|e| Error::io("cannot write the outcomes of a commit", e))
