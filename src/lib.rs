@@ -1,4 +1,4 @@
-//! A file system for machine-learning artifacts: the map of the house.
+//! A file system for machine-learning artifacts: the map of its rooms.
 //!
 //! ```text
 //! bin   cli (people; not part of the library)
@@ -8,8 +8,8 @@
 //!              content (bytes by digest)   registry (names, and where bytes are)   staging (drafts)
 //!                                   model (nouns)   error
 //! ```
-//! Each room's `mod.rs` says what it knows, what it must not know, and its invariant;
-//! ARCHITECTURE.md says why.
+//! Each room's `mod.rs` says what the room holds, what it must not know, and its invariant.
+//! ARCHITECTURE.md gives the reasons.
 //!
 //! ```
 //! use artifactfs::ops::put::{PutRequest, Silent, put};

@@ -1,8 +1,7 @@
-//! What the program says of itself: structured lines in the journal, on stderr, or in a daemon's log
-//! file.
+//! Logging: structured lines in the journal, on stderr, or in a daemon's log file.
 //!
-//! A daemon says the same line at most once a minute and few lines altogether, and its file begins anew before it
-//! is long: a reader that tries again and again does not fill the disk.
+//! A daemon logs the same line at most once a minute, and few lines altogether. Its file is
+//! replaced before it is long. So a reader that tries again and again does not fill the disk.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -18,22 +17,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// A line that is said again is left out for so long, then told with a count.
+/// The time for which a repeated line is left out; then it is logged again, after a count.
 const SAME_LINE_AFTER: Duration = Duration::from_secs(60);
-/// Lines of which it is remembered when they were said.
+/// The maximum number of lines whose last time is remembered.
 const LINES_KEPT: usize = 256;
-/// Lines said at once, however different they are.
+/// The maximum number of lines logged at once, however different they are.
 const BURST_LINES: f64 = 500.0;
-/// Lines a second after that.
+/// The number of lines a second after that.
 const LINES_PER_SECOND: f64 = 0.5;
-/// How long a log file gets; the one before it is kept beside it.
+/// The maximum length of a log file; the previous one is kept beside it.
 const LOG_MAX_BYTES: u64 = 8 << 20;
 
 /// The log file of this process, if it is a daemon.
 static KEPT: OnceLock<Kept> = OnceLock::new();
 
-/// Starts logging: warnings, and with each `-v` more. `$ARTIFACTFS_LOG` takes the directives of
-/// tracing-subscriber's `EnvFilter` and beats both.
+/// Starts logging: warnings, and more with each `-v`. `$ARTIFACTFS_LOG` takes the directives of
+/// tracing-subscriber's `EnvFilter` and overrides `verbose`.
 pub fn start(verbose: u8) {
     let level = match verbose {
         0 => "warn",
@@ -50,15 +49,15 @@ pub fn start(verbose: u8) {
     tracing_subscriber::registry().with(filter).with(lines).with(journal).init();
 }
 
-/// Whether stderr is what systemd says the journal is, by device and inode (systemd.exec(5)): the variable alone
-/// is inherited by everything that is started from a desktop's terminal.
+/// Reports whether stderr is the journal that systemd names by device and inode (systemd.exec(5)).
+/// The variable alone proves nothing: programs started from a desktop's terminal inherit it.
 fn stderr_is_journal() -> bool {
     let Ok(said) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(meta) = fs::metadata("/proc/self/fd/2") else { return false };
     said == format!("{}:{}", meta.dev(), meta.ino())
 }
 
-/// Bounds what this process says from now on; its stderr is the file at `path`.
+/// Bounds what this process logs from now on; its stderr is the file at `path`.
 pub fn keep(path: &Path) {
     let limit = Mutex::new(Limit::new(Instant::now()));
     // The second call of a process changes nothing.
@@ -70,7 +69,7 @@ struct Kept {
     limit: Mutex<Limit>,
 }
 
-/// Where lines go, one a call.
+/// The writer of lines, one a call.
 struct Lines;
 
 impl Write for Lines {
@@ -80,7 +79,7 @@ impl Write for Lines {
         if let Some(left_out) = limit.pass(line, Instant::now()) {
             begin_anew(&kept.path)?;
             if left_out > 0 {
-                writeln!(io::stderr(), "{left_out} lines were left out: the same, or too many")?;
+                writeln!(io::stderr(), "{left_out} lines were left out: repeated, or too many")?;
             }
             io::stderr().write_all(line)?;
         }
@@ -92,11 +91,11 @@ impl Write for Lines {
     }
 }
 
-/// Which lines are said.
+/// The state that decides which lines are logged.
 struct Limit {
-    /// When a line was said, by its hash.
+    /// The last time of each line, by its hash.
     said: HashMap<u64, Instant>,
-    /// Lines that may be said now.
+    /// The number of lines that may be logged now.
     room: f64,
     since: Instant,
     left_out: u64,
@@ -107,12 +106,13 @@ impl Limit {
         Self { said: HashMap::new(), room: BURST_LINES, since: now, left_out: 0 }
     }
 
-    /// Whether a line is said, and how many before it were not.
+    /// Returns how many lines before this one were left out, or `None` if this one is left out,
+    /// too.
     fn pass(&mut self, line: &[u8], now: Instant) -> Option<u64> {
         let grown = now.duration_since(self.since).as_secs_f64() * LINES_PER_SECOND;
         self.room = (self.room + grown).min(BURST_LINES);
         self.since = now;
-        // What comes before the first space is the time.
+        // The time comes before the first space.
         let words = line.iter().position(|byte| *byte == b' ').map_or(line, |at| &line[at..]);
         let mut hasher = DefaultHasher::new();
         words.hash(&mut hasher);
@@ -133,7 +133,7 @@ impl Limit {
     }
 }
 
-/// Puts a long log aside. Another daemon of the repository may have done it: then its file is written to.
+/// Puts a long log aside. If another daemon of the repository did so, its file becomes stderr.
 #[allow(unsafe_code)]
 fn begin_anew(path: &Path) -> io::Result<()> {
     let mine = fs::metadata("/proc/self/fd/2")?;

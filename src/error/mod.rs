@@ -1,7 +1,8 @@
 //! One error for every verb: what was wanted, what was found, what to do next.
 //!
-//! A [`Kind`] says what a caller can do about it. Three tables, none with a wildcard arm, say what
-//! a kind means to read(2) (`mount::errno`), to HTTP (`server::status`) and to `$?` (`cli::exit`).
+//! A [`Kind`] says what a caller can do about an error. Three tables without a wildcard arm map
+//! each kind to an errno (`mount::errno`), an HTTP status (`server::status`) and an exit status
+//! (`cli::exit`).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,42 +18,43 @@ pub use hint::{
     RepositoryHint, RunHint, StoreHint,
 };
 
-/// What a caller can do about an error.
+/// The kind of an error, by what a caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The request makes no sense as it stands: say it differently.
+    /// A request that makes no sense as it stands: the caller must change it.
     Usage,
     /// A name or reference that cannot exist: correct it.
     BadName,
     /// A well-formed name of something that is not there.
     NotFound,
-    /// Something else is in the way (aliases, a lease, an open file): resolve that first.
+    /// An obstacle (aliases, a lease, an open file) that must be resolved first.
     Conflict,
-    /// The caller may not do this.
+    /// An operation that the caller has no right to.
     Denied,
-    /// The thing cannot be changed by anybody.
+    /// A thing that nobody can change.
     ReadOnly,
-    /// Bytes that are not what their digest says. Only a good copy helps.
+    /// Bytes that do not match their digest. Only a good copy helps.
     Corrupt,
-    /// No room left where it had to be written.
+    /// A lack of room where something had to be written.
     Full,
-    /// It cannot be done now (a server gone, a lock held, an I/O error): try again later.
+    /// A temporary obstacle (a server gone, a lock held, an I/O error): try again later.
     Unavailable,
-    /// It took longer than it may: try again later.
+    /// A deadline that passed: try again later.
     TimedOut,
-    /// The data is not local and the caller asked not to block. Never leaves the program.
+    /// An operation that would wait although the caller asked not to block. This kind never leaves
+    /// the program.
     WouldBlock,
-    /// It was there and was deleted while it was in use.
+    /// Something that was deleted while it was in use.
     Stale,
-    /// Made by a newer release, or not built yet.
+    /// Something of a newer release, or not supported here.
     Unsupported,
 }
 
 /// The result of every verb.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for a person and for a program.
+/// An error, for a person and for a program.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -62,12 +64,12 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind`; `message` says what was wanted and what was found.
+    /// Makes an error of `kind`; `message` says what was wanted and what was found.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hints: Vec::new(), source: None }
     }
 
-    /// What the caller should do next, shown on a line of its own.
+    /// Adds what the caller should do next. A face shows it on a line of its own.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hints = vec![hint.into()];
@@ -81,14 +83,14 @@ impl Error {
         self
     }
 
-    /// Keeps the cause.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// An I/O error of the host while doing `what`; the kind follows from the host's error.
+    /// Makes an error from an I/O error; `what` says what failed. The kind follows from `source`.
     pub fn io(what: impl Into<String>, source: io::Error) -> Self {
         Self {
             kind: kind_of_io(&source),
@@ -98,17 +100,17 @@ impl Error {
         }
     }
 
-    /// What a caller can do about it.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What was wanted and found, with the causes behind it.
+    /// Returns what was wanted and found, followed by the causes.
     pub fn message(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source();
         while let Some(error) = cause {
-            // Many errors tell what is behind them themselves.
+            // Many errors include the text of their cause.
             let told = error.to_string();
             if !text.contains(&told) {
                 text.push_str(": ");
@@ -119,17 +121,18 @@ impl Error {
         text
     }
 
-    /// What to do next, if that is known.
+    /// Returns what to do next, if that is known.
     pub fn hints(&self) -> &[Hint] {
         &self.hints
     }
 
-    /// Whether it is what somebody answered, and no silence.
+    /// Reports whether the error is a reply of the other side, rather than silence or a failure on
+    /// the way.
     pub fn is_answer(&self) -> bool {
         self.kind != Kind::TimedOut && self.source.is_none()
     }
 
-    /// What crosses a socket.
+    /// Returns the form that crosses a socket.
     pub fn to_wire(&self) -> WireError {
         WireError { kind: self.kind, message: self.message(), hints: self.hints.clone() }
     }
@@ -138,11 +141,11 @@ impl Error {
 /// An [`Error`] as it crosses a socket: the causes are folded into the message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WireError {
-    /// See [`Kind`].
+    /// The kind.
     pub kind: Kind,
-    /// What was wanted and found.
+    /// The message: what was wanted and what was found, with the causes.
     pub message: String,
-    /// What to do next.
+    /// The hints.
     pub hints: Vec<Hint>,
 }
 
@@ -176,9 +179,9 @@ fn kind_of_io(error: &io::Error) -> Kind {
     }
 }
 
-/// Adds "while doing what, to which path" to an I/O error.
+/// A conversion of I/O errors that adds the action and the path.
 pub trait IoContext<T> {
-    /// `verb` in the infinitive: `read`, `create`.
+    /// Adds that `verb` (an infinitive: `read`, `create`) failed at `path`.
     fn at(self, verb: &str, path: &Path) -> Result<T>;
 }
 

@@ -11,7 +11,8 @@ use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::VersionInfo;
 use crate::registry::{AliasChange, Detail, Registry};
 
-/// Changes the aliases of one version. A protected alias is taken off a version only with `also_protected`.
+/// Changes the aliases of one version. A protected alias is taken off a version only with
+/// `also_protected`.
 ///
 /// # Errors
 /// As [`Names::change_aliases`](crate::registry::Names::change_aliases).
@@ -24,7 +25,8 @@ pub fn change(
     let registry = &*repository.registry;
     if let AliasChange::Remove(names) = &change {
         let info = registry.lookup(reference.clone())?;
-        // Once it was seen to have them, their absence is no error: an answer may have been lost.
+        // Once the version was seen to have them, their absence is no error: a reply may have been
+        // lost.
         if names.iter().all(|name| info.aliases.contains(name)) {
             return remove(registry, info.reference(), names, also_protected);
         }
@@ -32,12 +34,12 @@ pub fn change(
     registry.change_aliases(reference, change, also_protected)
 }
 
-/// Changes the aliases of many versions alike, one after another. A name that a version does not have is no error if
-/// names are removed.
+/// Changes the aliases of many versions alike, one after another. Removing a name that a version
+/// does not have is no error.
 ///
 /// # Errors
-/// The error that keeps the versions from being found, and [`Kind::Usage`] if an alias would be given to two versions
-/// of one artifact; nothing is changed then.
+/// [`Kind::NotFound`] for a version that does not exist, and [`Kind::Usage`] if an alias would be
+/// given to two versions of one artifact. Nothing is changed then.
 pub fn change_many(
     repository: &Repository,
     chosen: Chosen,
@@ -57,7 +59,8 @@ pub fn change_many(
     }))
 }
 
-/// Takes those of `names` from a version that it has: so that what was done in part can be repeated.
+/// Removes those of `names` that a version has, so that a change that was made in part can be
+/// repeated.
 fn remove(
     registry: &dyn Registry,
     reference: Reference,
@@ -74,7 +77,7 @@ fn remove(
     }
     let change = AliasChange::Remove(there);
     match registry.change_aliases(reference.clone(), change, also_protected) {
-        // Somebody else took them meanwhile.
+        // Another process removed them meanwhile.
         Err(e) if e.kind() == Kind::NotFound => {
             let info = registry.lookup(reference)?;
             if has(&info).is_empty() { Ok(info) } else { Err(e) }
@@ -88,16 +91,16 @@ fn remove(
 pub struct AliasInfo {
     /// The alias.
     pub alias: Alias,
-    /// The version it stands for; `None` for one that is protected and stands for nothing yet.
+    /// The version it stands for; `None` for a protected alias that stands for nothing yet.
     pub number: Option<VersionNumber>,
-    /// Whether it keeps that version.
+    /// True if it keeps that version.
     pub protected: bool,
 }
 
 /// Returns the aliases of an artifact, sorted.
 ///
 /// # Errors
-/// [`Kind::NotFound`] without such an artifact.
+/// [`Kind::NotFound`] if there is no such artifact.
 pub fn aliases(repository: &Repository, path: &ArtifactPath) -> Result<Vec<AliasInfo>> {
     let registry = &*repository.registry;
     let info = registry.artifact(path.clone())?;

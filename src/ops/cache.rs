@@ -1,4 +1,4 @@
-//! Checking what is cached against what it should be.
+//! Checking the cache: cached objects are hashed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
@@ -10,22 +10,22 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct CacheCheck {
     /// Objects that are wholly cached and right.
     pub objects: u64,
     /// Objects that were wrong: their segments were removed.
     pub wrong: u64,
-    /// Segments of packs this repository does not have.
+    /// Segments of packs that this repository does not have.
     pub unknown: u64,
 }
 
-/// Reads and hashes every object that is wholly in the cache. Objects that lie in two segments are
-/// left to their readers, who verify them anyway.
+/// Reads and hashes every object that is wholly in the cache. Objects that span two segments are
+/// skipped; their readers verify them anyway.
 ///
 /// # Errors
-/// What the cache, the registry or the store says.
+/// [`Kind::Unsupported`] if there is no cache.
 pub fn check(repository: &Repository) -> Result<CacheCheck> {
     let cache =
         repository.store.fetcher().and_then(|fetcher| fetcher.cache()).ok_or_else(|| {

@@ -14,37 +14,37 @@ use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::metadata::Metadata;
 use crate::model::name::{ArtifactName, ProjectName};
 
-/// How a script is known by its name.
+/// The extensions of scripts and notebooks.
 const SCRIPTS: [&str; 12] =
     ["py", "ipynb", "sh", "bash", "R", "r", "jl", "lua", "pl", "rb", "js", "ts"];
-/// How long git may take.
+/// The time that git may take.
 const GIT_DEADLINE: Duration = Duration::from_secs(60);
-/// How often to look whether it is done.
+/// The interval between checks whether git has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The longest answer of git that is one line, in bytes.
+/// The maximum length of one line of git's output, in bytes.
 const LINE_MAX_BYTES: u64 = 64 << 10;
-/// What differs from the commit, in the version's root.
+/// The file with what differs from the commit, in the version's root.
 const DIFF_FILE: &str = "diff.patch";
 
-/// The code a command runs.
+/// The code that a command runs.
 #[derive(Debug)]
 pub struct Code {
     /// The main script or notebook.
     pub script: Option<PathBuf>,
-    /// The work tree it is in, or the command was started in.
+    /// The work tree that contains the script, or in which the command was started.
     pub tree: Option<PathBuf>,
 }
 
-/// What is to be logged.
+/// The artifact and metadata under which code is to be logged.
 pub struct Gathered {
     /// The artifact.
     pub artifact: ArtifactName,
-    /// What is said of the version.
+    /// The metadata of the version.
     pub metadata: Metadata,
 }
 
 impl Code {
-    /// Finds it in a command that is started in `here`.
+    /// Finds the code of a command that is started in `here`.
     pub fn of(command: &[OsString], here: &Path) -> Self {
         let script = find_script(command, here);
         let folder = script.as_deref().and_then(Path::parent).unwrap_or(here).to_owned();
@@ -52,15 +52,15 @@ impl Code {
         Self { script, tree }
     }
 
-    /// Whether there is nothing to log.
+    /// Reports whether there is nothing to log.
     pub fn is_nothing(&self) -> bool {
         self.script.is_none() && self.tree.is_none()
     }
 
-    /// Writes it to `folder`, to be logged in `project`.
+    /// Writes the code to `folder`, to be logged in `project`.
     ///
     /// # Errors
-    /// What cannot be read or written, and a git that does not end.
+    /// [`Kind::TimedOut`] if git does not end, [`Kind::Unavailable`] if it fails.
     pub fn gather(
         &self,
         folder: &Path,
@@ -74,7 +74,7 @@ impl Code {
         if let Some(script) = &self.script {
             let inside = self.tree.as_deref().and_then(|tree| script.strip_prefix(tree).ok());
             let name = inside.or_else(|| script.file_name().map(Path::new));
-            let name = name.ok_or_else(|| Error::new(Kind::Usage, "a script without a name"))?;
+            let name = name.ok_or_else(|| Error::new(Kind::Usage, "the script has no name"))?;
             let target = folder.join(name);
             let above = target.parent().unwrap_or(folder);
             fs::create_dir_all(above).at("create", above)?;
@@ -103,7 +103,8 @@ impl Code {
     }
 }
 
-/// `source-<project>-<script>`, as W&B names it, with a line for what a name cannot hold.
+/// Returns `source-<project>-<script>`, as W&B names it, with `_` for characters that a name cannot
+/// hold.
 fn artifact_name(project: &ProjectName, script: &str) -> Result<ArtifactName> {
     let fits = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' };
     let name: String = format!("source-{project}-{script}").chars().map(fits).take(128).collect();
@@ -116,7 +117,7 @@ fn find_script(command: &[OsString], here: &Path) -> Option<PathBuf> {
         path.is_file().then_some(path)
     };
     let (program, arguments) = command.split_first()?;
-    // A script that is run by itself; a program that is found by $PATH is none of ours.
+    // A program given by a path may be a script; one that is found by $PATH is not the user's code.
     let own = Path::new(program).components().count() > 1;
     let own = own.then(|| file(program)).flatten().filter(|path| is_script(path));
     let module = || {
@@ -135,7 +136,7 @@ fn find_script(command: &[OsString], here: &Path) -> Option<PathBuf> {
     own.or_else(named).or_else(module)
 }
 
-/// Whether a file begins as a script does, or is named like one.
+/// Reports whether a file begins as a script does, or is named like one.
 fn is_script(path: &Path) -> bool {
     let named = path.extension().and_then(OsStr::to_str).is_some_and(|e| SCRIPTS.contains(&e));
     let mut begin = [0; 2];
@@ -143,7 +144,7 @@ fn is_script(path: &Path) -> bool {
     named || (read.is_ok() && begin == *b"#!")
 }
 
-/// One line that git answers; `None` when it has no answer, or there is no git.
+/// Returns one line that git prints; `None` if it prints none, or there is no git.
 fn git_line(folder: &Path, args: &[&str]) -> Option<String> {
     let mut child = git(folder, args).stdout(Stdio::piped()).spawn().ok()?;
     let mut text = String::new();
@@ -153,14 +154,14 @@ fn git_line(folder: &Path, args: &[&str]) -> Option<String> {
     (read.is_ok() && ended && !line.is_empty()).then_some(line)
 }
 
-/// What differs from the commit; no file when nothing does.
+/// Writes what differs from the commit to `target`. No file is left if nothing differs.
 fn write_diff(tree: &Path, target: &Path) -> Result<()> {
     let file = File::create(target).at("create", target)?;
     let args = ["diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"];
     let failed = |e| Error::io("cannot run git", e);
     let mut child = git(tree, &args).stdout(file).spawn().map_err(failed)?;
     if !wait(&mut child)? {
-        let what = format!("git cannot say what differs in {}", tree.display());
+        let what = format!("git cannot show what differs in {}", tree.display());
         return Err(Error::new(Kind::Unavailable, what).hint(PutHint::LeaveCode));
     }
     if fs::metadata(target).at("read", target)?.len() == 0 {
@@ -169,7 +170,8 @@ fn write_diff(tree: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A question to git that neither writes nor asks back, nor runs what the work tree's settings name.
+/// Returns a git command that neither writes nor prompts, nor runs what the work tree's settings
+/// name.
 fn git(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("git");
     command.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false"]).args(args);
@@ -178,14 +180,14 @@ fn git(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Whether it ended well.
+/// Waits for git. Returns whether it succeeded.
 fn wait(child: &mut std::process::Child) -> Result<bool> {
     let deadline = Instant::now() + GIT_DEADLINE;
     loop {
         match child.try_wait().map_err(|e| Error::io("cannot wait for git", e))? {
             Some(status) => return Ok(status.success()),
             None if Instant::now() > deadline => {
-                // It may just have ended.
+                // It may have ended just now; then there is nothing to kill.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(Error::new(Kind::TimedOut, "git did not end in time"));
@@ -195,11 +197,11 @@ fn wait(child: &mut std::process::Child) -> Result<bool> {
     }
 }
 
-/// Where a remote is, without user and password.
+/// Returns the URL of a remote without user, password and query.
 fn without_secrets(remote: &str) -> String {
     match Url::parse(remote) {
         Ok(mut url) if url.has_host() && (url.scheme() != "ssh") => {
-            // A URL with a host can be without both.
+            // Both calls succeed for a URL with a host.
             let _ = url.set_username("").and_then(|()| url.set_password(None));
             url.set_query(None);
             url.to_string()

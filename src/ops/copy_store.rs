@@ -1,7 +1,7 @@
-//! Moving a store: every pack of one is copied to another, verified on the way.
+//! Moving a store: every pack is copied to another store, and verified on the way.
 //!
-//! A pack counts as copied when its index is there: it is written last. So a copy that was interrupted
-//! goes on where it was.
+//! A pack counts as copied if its index is there, because the index is written last. So an
+//! interrupted copy resumes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,28 +18,26 @@ use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::registry::MaintenanceMode;
 
-/// Packs copied at the same time, each with one run of objects in memory.
+/// The number of packs copied at the same time, each with one run of objects in memory.
 const COPIES_AT_ONCE: usize = 4;
-/// Zeros written where a local pack has a hole.
+/// The number of zeros written at once where a local pack has a hole.
 const HOLE_STEP_BYTES: u64 = 1 << 20;
-/// Packs asked for at once.
+/// The number of packs read at once.
 const PAGE: u32 = 1_000;
 
-/// What a copy did.
+/// The result of a copy.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Copied {
     /// Packs that were copied.
     pub packs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Packs that were there.
+    /// Packs that were there already.
     pub kept: u64,
 }
 
-/// The packs of a repository that hold something; without those under a lease unless `also_leased`.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns the packs of a repository that hold something; without those under a lease unless
+/// `also_leased`.
 pub fn packs_of(repository: &Repository, also_leased: bool) -> Result<Vec<PackId>> {
     let mut ids = Vec::new();
     let mut after = None;
@@ -54,11 +52,12 @@ pub fn packs_of(repository: &Repository, also_leased: bool) -> Result<Vec<PackId
     }
 }
 
-/// Copies what was put, and not yet copied, while nobody can put more, and makes the copy the repository's store.
+/// Copies what was put and not yet copied, while nobody can put more. Then it makes the copy the
+/// repository's store.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while somebody writes, or `in_use` says so; the repository then keeps its store, and what was copied
-/// stays.
+/// [`Kind::Conflict`] while somebody writes, or the error of `in_use`. The repository then keeps
+/// its store, and the copied packs stay.
 pub fn move_to(
     repository: &Repository,
     (from, to): (&Store, &Store),
@@ -71,9 +70,10 @@ pub fn move_to(
     if to.is_writable() {
         to.claim(&settings.id)?;
     }
-    // What a killed put left under its lease too: the put may be taken up again. Nobody writes under it now.
+    // Packs that a killed put left under its lease are copied too: the put may be resumed. Nobody
+    // writes under the lease now.
     let copied = copy(from, to, &packs_of(repository, true)?, progress)?;
-    // A daemon may have begun meanwhile.
+    // A daemon may have started meanwhile.
     in_use()?;
     repository.layout.write_settings(settings)?;
     held.end()?;
@@ -83,15 +83,14 @@ pub fn move_to(
 /// Copies `packs` from one store to another.
 ///
 /// # Errors
-/// [`Kind::Corrupt`] for an object that is damaged: its pack is not copied; what the stores say. What was
-/// copied stays.
+/// [`Kind::Corrupt`] for a damaged object: its pack is not copied. Packs that were copied stay.
 pub fn copy(from: &Store, to: &Store, packs: &[PackId], progress: &dyn Progress) -> Result<Copied> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Copied::default());
     let work = || -> Result<()> {
         while let Some(id) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let bytes = copy_pack(from, to, *id).inspect_err(|_| {
-                // The others end with what they have begun.
+                // The other threads finish the packs they have begun.
                 next.store(packs.len(), Ordering::Relaxed);
             })?;
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,14 +113,14 @@ pub fn copy(from: &Store, to: &Store, packs: &[PackId], progress: &dyn Progress)
     Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Copies one pack; its length, or `None` when it was there.
+/// Copies one pack. Returns its length, or `None` if it was there.
 fn copy_pack(from: &Store, to: &Store, id: PackId) -> Result<Option<u64>> {
     let entries = from.read_index(id)?;
     let length = from.pack_length(id)?;
     if is_there(to, id, &entries, length)? {
         return Ok(None);
     }
-    // What an interrupted copy left of it.
+    // An interrupted copy may have left a part of it.
     to.remove(id)?;
     let mut writer = to.create(id)?;
     for run in runs(&entries) {
@@ -156,7 +155,7 @@ fn is_there(to: &Store, id: PackId, entries: &[IndexEntry], length: u64) -> Resu
     }
 }
 
-/// Whether an object's bytes, at the beginning of `stored`, are what its digest says.
+/// Checks that the bytes of an object, at the beginning of `stored`, match its digest.
 fn verify(id: PackId, entry: &IndexEntry, stored: &[u8]) -> Result<()> {
     let stored = stored[..entry.stored_bytes as usize].to_vec();
     let body = codec::decode(entry.codec, stored, entry.body_bytes);

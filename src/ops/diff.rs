@@ -16,7 +16,8 @@ use crate::model::tree::{Entry, Target};
 /// Calls `each` with every difference from one version to another in path order.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::error::Kind::NotFound), and the errors of reading a node and of `each`.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound), and the errors of reading a node and of
+/// `each`.
 pub fn versions(
     repository: &Repository,
     before: Reference,
@@ -31,7 +32,7 @@ pub fn versions(
 /// Calls `each` with every difference from `before` to `after` in path order.
 ///
 /// # Errors
-/// What reading a node says, and what `each` says.
+/// The errors of reading a node and of `each`.
 pub fn diff(
     reader: &Reader,
     before: Digest,
@@ -68,7 +69,8 @@ fn directories(
     }
 }
 
-/// Skips equal nodes while both cursors stand before one, and otherwise reads the larger node until they are level.
+/// Skips equal nodes while both cursors stand before one, and otherwise reads the larger node until
+/// they are level.
 fn skip_equal(reader: &Reader, left: &mut Cursor, right: &mut Cursor) -> Result<()> {
     while let (Some(one), Some(other)) = (left.unread(), right.unread()) {
         if one.child.digest == other.child.digest {
@@ -87,7 +89,7 @@ fn skip_equal(reader: &Reader, left: &mut Cursor, right: &mut Cursor) -> Result<
     Ok(())
 }
 
-/// Two entries of one name, or one entry that the other side has not.
+/// Compares two entries of one name; `None` stands for a side without that name.
 fn entries(
     reader: &Reader,
     at: &Path,
@@ -132,7 +134,7 @@ fn size(target: &Target) -> Option<u64> {
     }
 }
 
-/// Everything below an entry that the other side does not have.
+/// Calls `each` with everything below an entry that the other side does not have.
 pub(super) fn one_side(
     reader: &Reader,
     path: &Path,

@@ -1,8 +1,8 @@
-//! Computes what deleting versions would free, without deleting.
+//! The bytes that deleting versions would free, computed without deleting.
 //!
-//! Nodes are walked once each. Chunks, of which there may be many millions, point at nothing: those that
-//! several nodes point at are put aside and counted at the end, sorted, on the disk when they are many. Memory
-//! follows the nodes that are shared, not the files.
+//! Each node is walked once. Chunks, of which there may be many millions, point at nothing. Chunks
+//! with several references are put aside, sorted (on the disk if they are many) and counted at the
+//! end. Memory follows the nodes that are shared, not the files.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,21 +13,18 @@ use crate::model::digest::Digest;
 use crate::model::object::Located;
 use crate::model::object_kind::ObjectKind;
 
-/// Objects looked at together.
+/// The number of objects looked up together.
 const BATCH: usize = 1_024;
 
-/// Bytes in the store that deleting versions with these roots would free: exactly what
+/// Returns the bytes in the store that deleting versions with these roots would free: exactly what
 /// [`super::delete::delete`] frees.
-///
-/// # Errors
-/// What reading a node says.
 pub fn exclusive_bytes(repository: &Repository, roots: &[Digest]) -> Result<u64> {
     let mut lost: HashMap<Digest, u64> = HashMap::new();
     let mut goes = |digest: Digest, at: &Located| loses_last(&mut lost, digest, at);
     walk(repository, roots.to_vec(), &mut goes, &|found, refs| found >= refs)
 }
 
-/// Takes one reference; whether it was the last.
+/// Takes one reference from an object. Returns whether it was the last.
 fn loses_last(lost: &mut HashMap<Digest, u64>, digest: Digest, at: &Located) -> bool {
     if at.refs <= 1 {
         return true;
@@ -41,19 +38,18 @@ fn loses_last(lost: &mut HashMap<Digest, u64>, digest: Digest, at: &Located) -> 
     last
 }
 
-/// Bytes in the store of everything a version with this root is made of, each object once.
-///
-/// # Errors
-/// What reading a node says.
+/// Returns the bytes in the store of everything that a version with this root is made of, each
+/// object once.
 pub fn stored_bytes(repository: &Repository, root: Digest) -> Result<u64> {
     let mut seen = HashSet::new();
-    // What one node points at is met once.
+    // An object with one reference is met only once.
     let mut first = |digest: Digest, at: &Located| at.refs <= 1 || seen.insert(digest);
     walk(repository, vec![root], &mut first, &|_, _| true)
 }
 
-/// Goes from the roots to all that they are made of. `enters` says of a node that is met whether it counts and is
-/// gone through; `counts` of a chunk that is met so often, and has so many references.
+/// Walks from the roots to everything they are made of, and returns the bytes of what counts.
+/// `enters` decides whether a node counts and is walked. `counts` decides whether a chunk counts,
+/// from how often it was met and its references.
 fn walk(
     repository: &Repository,
     mut open: Vec<Digest>,
@@ -84,7 +80,7 @@ fn chunk(digest: &Digest, at: &Located) -> Record {
     Record { key: digest.as_bytes().to_vec(), body }
 }
 
-/// The bytes of the chunks that were put aside and count.
+/// Returns the bytes of those chunks in `aside` that count.
 fn count(aside: ExternalSort, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
     let mut sorted = aside.sorted()?;
     let mut total = 0;
@@ -95,7 +91,7 @@ fn count(aside: ExternalSort, counts: &dyn Fn(u64, u64) -> bool) -> Result<u64> 
             found += 1;
         }
         let (refs, stored) = count_and_bytes(&body).ok_or_else(|| {
-            Error::new(Kind::Corrupt, "what was put aside on the disk is not what was written")
+            Error::new(Kind::Corrupt, "temporary records on the disk are not what was written")
         })?;
         if counts(found, refs) {
             total += stored;

@@ -1,4 +1,4 @@
-//! Asking whether files that live elsewhere are still what was recorded.
+//! Checks of external files: whether they are still what was recorded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,21 +9,18 @@ use crate::error::{Error, Result};
 use crate::model::digest::Digest;
 use crate::model::tree::{Content, Target};
 
-/// How many are asked for at a time: most of the time is spent waiting for servers.
+/// The number of files checked at a time: most of the time is spent waiting for servers.
 const CHECKS_AT_ONCE: usize = 16;
 
-/// What checking files found.
+/// The result of checking files.
 pub struct Checked {
-    /// Those that failed, by their index, in order.
+    /// The files that failed, by their index, in order.
     pub failed: Vec<(usize, Error)>,
-    /// How many can be told from others by nothing but their length.
+    /// The number of files that only their length tells from others.
     pub unproven: u64,
 }
 
 /// Checks the files that `digests` describe, several at a time.
-///
-/// # Errors
-/// When a descriptor cannot be read.
 pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Checked> {
     let mut described = Vec::with_capacity(digests.len());
     for digest in digests {
@@ -50,10 +47,7 @@ pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Checked> {
     Ok(Checked { failed, unproven })
 }
 
-/// Counts the external files below a tree that can be told from others by nothing but their length.
-///
-/// # Errors
-/// When a directory or a descriptor cannot be read.
+/// Counts the external files below a tree that only their length tells from others.
 pub fn count_unproven(repository: &Repository, root: Digest) -> Result<u64> {
     let (mut left, mut count) = (vec![root], 0);
     while let Some(tree) = left.pop() {

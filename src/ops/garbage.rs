@@ -8,41 +8,42 @@ use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::object::PackId;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
-/// Dead objects asked for at once.
+/// The number of unreachable objects read at once.
 const COLLECT_BATCH: u32 = 2_000;
-/// References released in one transaction, plus at most one node's. It bounds how long other writers wait.
+/// References released in one transaction, plus at most one node's. The limit bounds how long other
+/// writers wait.
 const COLLECT_REFERENCES: usize = 5_000;
-/// Packs asked for at once.
+/// The number of packs read at once.
 const RECLAIM_BATCH: u32 = 100;
-/// Bytes of a pack read by one request when it is written anew.
+/// The bytes of a pack read by one request when its live objects are rewritten.
 const RUN_BYTES: u64 = 8 << 20;
-/// Dead bytes that are read with living ones on both sides, rather than making another request.
+/// The longest run of dead bytes between live ones that is read, rather than making another
+/// request.
 const RUN_GAP_BYTES: u64 = 64 << 10;
-/// Objects of one pack asked about at once.
+/// The number of objects of a pack looked up at once.
 const LIVE_BATCH: usize = 4_096;
-/// Objects of the table looked at in one step.
+/// The number of objects of the table read at once.
 const TABLE_BATCH: u32 = 8_192;
 
-/// When the dead bytes of packs that hold living ones go.
+/// The time at which the dead bytes of packs with live objects are freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reclaim {
-    /// At once.
+    /// The time of the call.
     Now,
-    /// When [`collect_deferred`](super::gc::collect_deferred) is called; packs without a living object go at once.
+    /// The next call of [`collect_deferred`](super::gc::collect_deferred). Packs without a live
+    /// object are removed at once.
     Later,
 }
 
-/// Takes every dead object out of the registry, then frees its bytes. Goes on where an
-/// interrupted deletion stopped. Returns the bytes that died.
-///
-/// # Errors
-/// When the registry or the store fails.
+/// Takes every unreachable object out of the registry, then frees its bytes. It resumes an
+/// interrupted deletion. Returns the bytes of the collected objects.
 pub fn collect_garbage(repository: &Repository) -> Result<u64> {
     free(repository, Reclaim::Now)
 }
 
-/// Collects unreachable objects and reclaims their packs, and repeats that as long as it frees something: an
-/// object that dies while its pack is rewritten is found only by the next pass. Returns the freed bytes.
+/// Collects unreachable objects and reclaims their packs, and repeats that as long as it frees
+/// something. An object that dies while its pack is rewritten is found only by the next pass.
+/// Returns the bytes of the collected objects.
 pub(super) fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
     let mut freed = collect_unreachable(repository)?;
     while reclaim_packs(repository, when)? {
@@ -65,11 +66,12 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
                 Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Stale) => {
                     let now = repository.registry.locate(vec![digest])?.pop().flatten();
                     if now.is_none_or(|now| now.extent != located.extent) {
-                        // Somebody else took it out since it was listed. What came back is listed again.
+                        // Another process collected it since it was listed. If it came back, it is
+                        // listed again.
                         continue;
                     }
-                    // Its children keep a count too many, which only fsck can put right; the dead
-                    // node itself must not stop everything else from being freed.
+                    // Its children keep a count that is one too high, which only fsck can repair.
+                    // The dead node itself must not stop everything else from being freed.
                     tracing::warn!(%digest, "an unreachable node cannot be read; a repair mends this: {e}");
                     Vec::new()
                 }
@@ -86,7 +88,7 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
     }
 }
 
-/// What could not be freed: it stops nothing else, and is told at the end.
+/// The failures to free packs: none stops the others, and all are reported at the end.
 #[derive(Default)]
 pub(super) struct Failures {
     packs: u64,
@@ -94,10 +96,10 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Takes the error of one pack; whether it went well.
+    /// Records the error of one pack. Returns the value of `done`, or `false` for an error.
     pub(super) fn note(&mut self, pack: PackId, done: Result<bool>) -> bool {
         done.unwrap_or_else(|e| {
-            tracing::warn!(%pack, "its dead bytes are not freed yet: {e}");
+            tracing::warn!(%pack, "the dead bytes of the pack are not freed yet: {e}");
             self.packs += 1;
             self.first.get_or_insert(e);
             false
@@ -113,8 +115,8 @@ impl Failures {
     }
 }
 
-/// Removes packs without a live object, and frees or defers the dead bytes of the others. Returns whether anything
-/// was freed.
+/// Removes packs without a live object, and frees or defers the dead bytes of the others. Returns
+/// whether anything was freed.
 fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     let (mut failures, mut freed) = (Failures::default(), false);
     each_reclaimable(repository, false, &mut |pack, mark| {
@@ -127,7 +129,8 @@ fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     if freed { Ok(true) } else { failures.into_result().map(|()| false) }
 }
 
-/// Calls `each` with every pack that may be reclaimed and the number of its mark.
+/// Calls `each` with every pack that may be reclaimed and the number of its mark. `deferred` adds
+/// packs whose dead bytes were put off.
 pub(super) fn each_reclaimable(
     repository: &Repository,
     deferred: bool,
@@ -142,7 +145,7 @@ pub(super) fn each_reclaimable(
     }
 }
 
-/// Frees the dead bytes of a pack; `false` when somebody else does.
+/// Frees the dead bytes of a pack. Returns `false` if another process does so.
 pub(super) fn reclaim_pack(repository: &Repository, pack: &PackInfo, mark: u64) -> Result<bool> {
     let (store, registry) = (&repository.store, &repository.registry);
     if pack.live_objects == 0 {
@@ -160,7 +163,7 @@ pub(super) fn reclaim_pack(repository: &Repository, pack: &PackInfo, mark: u64) 
     let (alive, all) = living(repository, pack.id)?;
     if alive.len() < all {
         store.write_index(pack.id, &alive)?;
-        // Another process may have seen the rest of it die, and removed it meanwhile.
+        // Another process may have seen the last object die and removed the pack meanwhile.
         if store.pack_length(pack.id).is_err_and(|e| e.kind() == Kind::NotFound) {
             store.remove(pack.id)?;
             return Ok(false);
@@ -172,8 +175,8 @@ pub(super) fn reclaim_pack(repository: &Repository, pack: &PackInfo, mark: u64) 
     Ok(true)
 }
 
-/// A pack that should be there is not: another process saw the rest of it die and removed it, or it is lost,
-/// and then there is nothing in it to be freed.
+/// Settles a pack that is not in the store. Either another process saw its last object die and
+/// removed it, or it is lost; then it has nothing to be freed.
 fn missing(repository: &Repository, id: PackId, mark: u64) -> Result<bool> {
     let registry = &repository.registry;
     match registry.pack(id)? {
@@ -181,19 +184,20 @@ fn missing(repository: &Repository, id: PackId, mark: u64) -> Result<bool> {
         Some(pack) if pack.live_objects == 0 => {}
         Some(pack) => {
             let objects = pack.live_objects;
-            tracing::warn!(%id, "the pack is missing with {objects} objects; verify tells more");
+            tracing::warn!(%id, "the pack is missing with {objects} objects; run verify");
         }
     }
     registry.reclaimed(id, 0, mark)?;
     Ok(true)
 }
 
-/// The objects of a pack that live, in the order of their offsets, and how many its index names. The object
-/// table, which knows the same of each, stands in for an index that is damaged or lost.
+/// Returns the live objects of a pack, in the order of their offsets, and how many objects its
+/// index names. The object table stands in for an index that is damaged or lost; the number is then
+/// `usize::MAX`.
 fn living(repository: &Repository, id: PackId) -> Result<(Vec<IndexEntry>, usize)> {
     let entries = match repository.store.read_index(id) {
         Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
-            tracing::warn!(pack = %id, "its index is made again from the registry: {e}");
+            tracing::warn!(pack = %id, "the index of the pack is made from the registry: {e}");
             return Ok((from_table(repository, id)?, usize::MAX));
         }
         entries => entries?,
@@ -206,13 +210,13 @@ fn living(repository: &Repository, id: PackId) -> Result<(Vec<IndexEntry>, usize
     }
     let known = repository.registry.pack(id)?.map_or(0, |pack| pack.live_objects);
     if (alive.len() as u64) < known {
-        tracing::warn!(pack = %id, "its index does not name all that lives in it");
+        tracing::warn!(pack = %id, "the index of the pack does not name all its live objects");
         return Ok((from_table(repository, id)?, usize::MAX));
     }
     Ok((alive, entries.len()))
 }
 
-/// The objects of a pack, of the whole object table.
+/// Returns the objects of a pack by reading the whole object table.
 fn from_table(repository: &Repository, id: PackId) -> Result<Vec<IndexEntry>> {
     let (mut entries, mut after) = (Vec::new(), None);
     loop {
@@ -233,7 +237,7 @@ fn from_table(repository: &Repository, id: PackId) -> Result<Vec<IndexEntry>> {
     Ok(entries)
 }
 
-/// Writes what lives of a remote pack to another, unless somebody else does already.
+/// Moves the live objects of a remote pack to a new one, unless another process is doing so.
 fn rewrite_if_unclaimed(repository: &Repository, old: PackId) -> Result<bool> {
     let lease = Lease::begin(repository, format!("rewrite pack {old}"))?;
     let done = match repository.registry.claim_reclaim(lease.id(), old) {
@@ -245,8 +249,8 @@ fn rewrite_if_unclaimed(repository: &Repository, old: PackId) -> Result<bool> {
     done
 }
 
-/// Writes what lives of a remote pack to another, and removes it. Interrupted, the new pack goes with
-/// its lease, or the old one is found empty.
+/// Moves the live objects of a remote pack to a new one, and removes the old. If it is interrupted,
+/// the new pack goes with its lease, or the old one is found empty.
 fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> Result<bool> {
     let (store, registry) = (&repository.store, &repository.registry);
     if registry.pack(old)?.is_none_or(|pack| pack.live_objects == 0) {
@@ -287,8 +291,8 @@ fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> R
     Ok(true)
 }
 
-/// Removes a pack that this process wrote and could not register, if nothing can ever need it: the lease it
-/// was written under was ended meanwhile.
+/// Removes a pack that this process wrote and could not register, if nothing can ever need it. That
+/// is so if the lease it was written under has ended meanwhile.
 pub(super) fn disown(registry: &dyn Registry, store: &Store, id: PackId) {
     let given_up = |pack: &Option<PackInfo>| {
         pack.as_ref().is_none_or(|pack| !pack.leased && pack.live_objects == 0)
@@ -303,13 +307,14 @@ pub(super) fn disown(registry: &dyn Registry, store: &Store, id: PackId) {
     }
 }
 
-/// First byte, and the one behind the last, of a run of entries.
+/// Returns the offset of the first byte of a run, and the offset behind its last.
 pub(super) fn span(run: &[IndexEntry]) -> (u64, u64) {
     let end = |entry: &IndexEntry| entry.offset + u64::from(entry.stored_bytes);
     (run.first().map_or(0, |entry| entry.offset), run.last().map_or(0, end))
 }
 
-/// Runs of entries that are read as one: none much longer than [`RUN_BYTES`], with little between.
+/// Splits entries into runs, each to be read by one request: none much longer than [`RUN_BYTES`],
+/// with gaps of at most [`RUN_GAP_BYTES`].
 pub(super) fn runs(entries: &[IndexEntry]) -> impl Iterator<Item = &[IndexEntry]> {
     let mut start = entries.first().map_or(0, |entry| entry.offset);
     entries.chunk_by(move |a, b| {
@@ -322,7 +327,8 @@ pub(super) fn runs(entries: &[IndexEntry]) -> impl Iterator<Item = &[IndexEntry]
     })
 }
 
-/// What lies between `extents` (offset, length; ascending, disjoint) up to `end`.
+/// Returns the gaps (offset, length) between `extents` (offset, length; ascending, disjoint) up to
+/// `end`.
 fn gaps(extents: &[(u64, u64)], end: u64) -> Vec<(u64, u64)> {
     let mut gaps = Vec::new();
     let mut at = 0;

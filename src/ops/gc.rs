@@ -5,22 +5,19 @@ use super::orphans::release_orphans;
 use super::repository::Repository;
 use crate::error::Result;
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Collected {
     /// Packs that lost their dead bytes.
     pub packs: u64,
-    /// These bytes.
+    /// The bytes that were freed.
     pub freed_bytes: u64,
     /// Dead bytes that stay.
     pub left_bytes: u64,
 }
 
-/// Frees dead bytes that were put off, in packs of which more than `garbage_percent` is dead: so no more
-/// than that of the store is.
-///
-/// # Errors
-/// When the registry or the store fails; the next call goes on.
+/// Frees dead bytes that were put off, in packs of which more than `garbage_percent` is dead. So at
+/// most that share of the store stays dead.
 pub fn collect_deferred(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
     release_orphans(repository)?;
     let (mut collected, mut failures) = (Collected::default(), Failures::default());
@@ -34,7 +31,7 @@ pub fn collect_deferred(repository: &Repository, garbage_percent: u64) -> Result
         }
         Ok(())
     })?;
-    // What died in a pack while it was written anew.
+    // Objects may have died in a pack while it was rewritten.
     collected.freed_bytes += collect_garbage(repository)?;
     failures.into_result().map(|()| collected)
 }

@@ -1,4 +1,4 @@
-//! Several writers, one version: parts are added to a group, and merged when it is finished.
+//! Groups: several writers add parts, which are merged into one version when the group is finished.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -21,38 +21,39 @@ use crate::model::tree::Target;
 use crate::model::version::{AddedPart, Committed, Totals};
 use crate::registry::{CommitRequest, GroupInfo, NewPart, PartInfo, Registry, SealRequest};
 
-/// Trees merged at once: bounds memory to so many nodes a level, a few MiB.
+/// The maximum number of trees merged at once. It bounds memory to so many nodes a level, a few
+/// MiB.
 const MERGED_AT_ONCE: usize = 256;
-/// How long to try while others go on adding parts.
+/// The time during which an operation is retried while other writers add parts.
 const RETRY_DEADLINE: Duration = Duration::from_secs(120);
-/// Groups and parts asked for at once.
+/// The number of groups or parts read at once.
 const PAGE: u32 = 1_000;
 
-/// What a group is to become.
+/// A request to finish a group.
 pub struct FinishRequest {
     /// The group.
     pub group: GroupName,
-    /// The version.
+    /// The version that is to be made.
     pub version: NewVersion,
 }
 
-/// What finishing did.
+/// The result of finishing a group.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// The version.
     pub committed: Committed,
     /// The root tree.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of that tree.
     pub totals: Totals,
-    /// How many parts it is made of.
+    /// The number of parts that it is made of.
     pub parts: u64,
 }
 
 /// Calls `each` with every part of every open group.
 ///
 /// # Errors
-/// When the registry fails, and what `each` says.
+/// The errors of `each`.
 pub fn each_part(
     registry: &dyn Registry,
     each: &mut dyn FnMut(PartInfo) -> Result<()>,
@@ -82,10 +83,7 @@ pub fn open_groups_of(
     }
 }
 
-/// The open groups of an artifact, or all.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns the open groups of an artifact, or all.
 pub fn open_groups(registry: &dyn Registry, path: Option<&ArtifactPath>) -> Result<Vec<GroupInfo>> {
     let mut all: Vec<GroupInfo> = Vec::new();
     loop {
@@ -117,22 +115,22 @@ fn parts_after(
     }
 }
 
-/// Who this process is, for people.
+/// Returns a description of this process for people.
 fn writer() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().take(64).collect();
     format!("process {} on {host}", std::process::id())
 }
 
-/// Whether somebody went on with the group meanwhile, and it is to be tried again.
+/// Reports whether another writer changed the group meanwhile, and there is time for a retry.
 fn is_outrun(error: &Error, deadline: Instant) -> bool {
     error.kind() == Kind::Stale && Instant::now() < deadline
 }
 
-/// What was put becomes a part of a group; nobody waits for anybody.
+/// Adds what was put to a group as a part. No writer waits for another.
 ///
 /// # Errors
-/// [`Kind::Conflict`] for a path that the group has, when it is not to be written again.
+/// [`Kind::Conflict`] for a path that the group has already, if it must not be replaced.
 pub(super) fn add_part(
     repository: &Repository,
     lease: &Lease,
@@ -172,8 +170,8 @@ pub(super) fn add_part(
     }
 }
 
-/// Looks for paths that parts behind `new.seen` have and the new one would replace; the last part
-/// that was looked at.
+/// Refuses paths that parts behind `new.seen` have and the new part would replace. Returns the
+/// number of the last part that was looked at.
 fn refuse_overwriting(repository: &Repository, lease: &Lease, new: &NewPart) -> Result<u64> {
     let (registry, reader) = (&*repository.registry, &*repository.reader);
     let seen = new.seen.unwrap_or_default();
@@ -193,7 +191,8 @@ fn refuse_overwriting(repository: &Repository, lease: &Lease, new: &NewPart) -> 
         };
         let looked = overwritten(reader, &mut Vec::new(), part.root, new.root, &mut refuse);
         match looked {
-            // The group was finished or discarded meanwhile: nothing of it is in the way.
+            // The group was finished or discarded meanwhile, so it has no path that would be
+            // replaced.
             Err(e) if e.kind() == Kind::Conflict && !is_there(registry, new, part)? => {
                 return Err(went(&new.group));
             }
@@ -210,21 +209,21 @@ fn is_there(registry: &dyn Registry, new: &NewPart, part: &PartInfo) -> Result<b
 }
 
 fn went(group: &GroupName) -> Error {
-    Error::new(Kind::Stale, format!("parts of group {group} went")).hint("try again")
+    Error::new(Kind::Stale, format!("parts of group {group} are gone")).hint("try again")
 }
 
-/// Sees to it that what parts are made of stays while the lease lives.
+/// Pins the trees of parts while the lease lives.
 fn pin(registry: &dyn Registry, lease: &Lease, parts: &[PartInfo]) -> Result<()> {
     for some in parts.chunks(PAGE as usize) {
         let roots = some.iter().map(|part| part.root).collect();
         if !registry.missing(lease.id(), roots)?.is_empty() {
-            return Err(Error::new(Kind::Stale, "parts of the group went").hint("try again"));
+            return Err(Error::new(Kind::Stale, "parts of the group are gone").hint("try again"));
         }
     }
     Ok(())
 }
 
-/// Whether a tree that lies over another hides what that has at `path`, or is one with it there.
+/// Reports whether an upper tree hides what a lower tree has at `path`, or has a directory there.
 fn hides(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<bool> {
     let mut at = root;
     for name in path {
@@ -237,7 +236,7 @@ fn hides(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<bool> {
     Ok(true)
 }
 
-/// Calls `each` with the paths that both trees have and that are not the same in them.
+/// Calls `each` with the paths that both trees have and at which they differ.
 fn overwritten(
     reader: &Reader,
     at: &mut Vec<EntryName>,
@@ -265,7 +264,7 @@ fn overwritten(
     Ok(())
 }
 
-/// What was merged of a group so far.
+/// The parts of a group that were merged so far.
 #[derive(Default)]
 struct Merged {
     parts: u64,
@@ -274,7 +273,7 @@ struct Merged {
 }
 
 impl Merged {
-    /// Lays the parts behind the last over what is merged.
+    /// Lays the parts behind the last merged one over the merged tree.
     fn go_on(
         &mut self,
         repository: &Repository,
@@ -305,7 +304,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Makes the version, if these are the parts of the group still.
+    /// Makes the version, if the group still has exactly these parts.
     fn seal(
         &mut self,
         repository: &Repository,
@@ -328,8 +327,8 @@ impl Merged {
 /// Makes one version of the parts of a group.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is no such group, [`Kind::Conflict`] when it is sealed already or
-/// writers do not stop adding to it; it stays open then, as after any other error.
+/// [`Kind::NotFound`] if there is no such group. [`Kind::Conflict`] if it is sealed already, or if
+/// writers keep adding to it. A group that is not sealed stays open after any error.
 pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finished> {
     let registry = &repository.registry;
     let (path, group) = (&request.version.path, &request.group);
@@ -337,9 +336,9 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let purpose = format!("finish group {group} of {path}");
     let finished =
         with_lease(repository, purpose, |lease| finish_under(repository, lease, request))?;
-    // Writers that were killed when they had added their part have left their leases.
+    // Writers that were killed after adding their part left their leases.
     if let Err(e) = orphans::release_orphans(repository) {
-        tracing::warn!("what killed writers of a finished group left is not freed yet: {e}");
+        tracing::warn!("leases of killed writers of a finished group are not ended yet: {e}");
     }
     Ok(finished)
 }
@@ -355,7 +354,7 @@ fn finish_under(
         match merged.seal(repository, lease, request) {
             Err(e) if is_outrun(&e, deadline) => tracing::debug!("merging again: {e}"),
             Err(e) if e.kind() == Kind::Stale => {
-                let what = format!("writers go on adding to group {}", request.group);
+                let what = format!("writers keep adding to group {}", request.group);
                 return Err(Error::new(Kind::Conflict, what)
                     .hint("finish it when they are done")
                     .because(e));
@@ -364,18 +363,19 @@ fn finish_under(
         }
         let (path, group) = (request.version.path.clone(), request.group.clone());
         let info = repository.registry.open_group(path, group)?;
-        // Only more may have come; if others went, what was merged has what they had.
+        // The merged tree can be kept only if parts were merely added. If some were removed, it
+        // still has their content.
         if info.parts <= merged.parts || info.last <= merged.last {
             merged = Merged::default();
         }
     }
 }
 
-/// Throws the open parts of a group away, and frees what only they had. What the group was, and the
-/// bytes that came free.
+/// Discards the open parts of a group, and frees what only they had. Returns the group as it was,
+/// and the freed bytes.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is no such group, [`Kind::Conflict`] when it is sealed.
+/// [`Kind::NotFound`] if there is no such group, [`Kind::Conflict`] if it is sealed.
 pub fn discard(
     repository: &Repository,
     path: &ArtifactPath,

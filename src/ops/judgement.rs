@@ -1,4 +1,4 @@
-//! Judges whether the writer of a lease is gone.
+//! Judgements on leases: whether the writer of one is gone.
 
 use super::process_id::{Life, life};
 use crate::error::Result;
@@ -15,17 +15,14 @@ pub(super) fn judge(lease: &LeaseInfo) -> Option<Judged> {
     }
     match life(&lease.holder) {
         Life::Dead => Some(judged(true)),
-        // Its clock may have jumped, or it was suspended; it is there.
+        // The clock may have jumped, or the process was suspended; it still exists.
         Life::Alive => None,
         Life::Unknown => lease.expired.then(|| judged(false)),
     }
 }
 
-/// Returns the leases besides `own` that writers which are gone left for the same purpose: what they wrote need not
-/// be written again.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns the leases, besides `own`, that writers that are gone left for the same purpose. What
+/// they wrote need not be written again.
 pub(super) fn orphans_for(
     registry: &dyn Registry,
     purpose: &str,
@@ -37,10 +34,7 @@ pub(super) fn orphans_for(
     Ok(unfinished.filter_map(judge).collect())
 }
 
-/// Returns the leases under which nobody writes any more.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns the leases whose writers are gone.
 pub(super) fn idle_leases(registry: &dyn Registry) -> Result<Vec<LeaseId>> {
     Ok(registry.leases()?.iter().filter_map(judge).map(|judged| judged.lease).collect())
 }

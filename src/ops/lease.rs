@@ -1,5 +1,5 @@
-//! A lease as its writer holds it: renewed by a thread of its own, whatever the writer waits for, and ended
-//! with what it was for.
+//! A lease as its writer holds it. A thread renews it, whatever the writer waits for, and it ends
+//! with its work.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,26 +13,23 @@ use super::{judgement, process_id};
 use crate::error::Result;
 use crate::registry::{LeaseId, Registry};
 
-/// How often a lease is renewed: well within its life.
+/// The interval between renewals: well within the life of a lease.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
 
-/// How often a new lease looks for others to take over. Each time but the last it took one over.
+/// The maximum number of looks for leases to take over. Each look but the last found one.
 const LOOKS_MAX: usize = 100;
 
 /// A lease that this process holds.
 pub(super) struct Lease {
     registry: Arc<dyn Registry>,
     id: LeaseId,
-    /// Bytes of new objects that were stored under it.
+    /// The bytes of new objects that were stored under it.
     stored_bytes: Arc<AtomicU64>,
     renewer: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Lease {
-    /// Begins a lease; what writers that are gone had stored for the same purpose goes over to it.
-    ///
-    /// # Errors
-    /// When the registry fails.
+    /// Begins a lease, which takes over what writers that are gone stored for the same purpose.
     pub(super) fn begin(repository: &Repository, purpose: String) -> Result<Self> {
         finish_interrupted(repository)?;
         let lease = Self::renewed_every(&repository.registry, purpose, RENEW_EVERY)?;
@@ -61,9 +58,9 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Takes over what writers that are gone left for the same purpose. Looks again until nothing is left: what a
-    /// process had asked for when it was killed, which may be to take over from yet another, can be done after its
-    /// successor has looked.
+    /// Takes over what writers that are gone left for the same purpose, and looks again until
+    /// nothing is left. A request of a killed process can be executed after its successor has
+    /// looked. That request may be to take over from yet another process.
     fn adopt_orphans(&self, purpose: &str) -> Result<()> {
         for _ in 0..LOOKS_MAX {
             let orphans = judgement::orphans_for(&*self.registry, purpose, self.id)?;
@@ -72,36 +69,35 @@ impl Lease {
             }
             for orphan in orphans {
                 self.registry.adopt(self.id, orphan.clone())?;
-                // What did not go over to this one.
+                // This ends what was not taken over.
                 self.registry.end_lease(orphan, false)?;
             }
         }
         Ok(())
     }
 
-    /// Its id.
     pub(super) fn id(&self) -> LeaseId {
         self.id
     }
 
-    /// Counts bytes of new objects that are stored under it.
+    /// Returns the counter of the bytes of new objects that are stored under it.
     pub(super) fn count(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.stored_bytes)
     }
 
-    /// Ends it, whatever came of what it was for.
+    /// Ends the lease, whatever came of its work.
     ///
     /// # Errors
-    /// When the registry fails; whoever comes next ends it.
+    /// If the registry fails, the next process ends the lease.
     pub(super) fn release(mut self) -> Result<()> {
         self.stop();
         self.registry.release(self.id)
     }
 
-    /// Ends it, but keeps what was stored for the next try. Returns the bytes that are kept.
+    /// Ends the lease, but keeps what was stored for the next try. Returns the bytes that are kept.
     ///
     /// # Errors
-    /// When the registry fails; whoever comes next ends it.
+    /// If the registry fails, the next process ends the lease.
     pub(super) fn leave(mut self) -> Result<u64> {
         self.stop();
         self.registry.leave(self.id)
@@ -110,7 +106,7 @@ impl Lease {
     fn stop(&mut self) {
         let Some((stop, renewer)) = self.renewer.take() else { return };
         drop(stop);
-        // It never panics; if it did, the lease would only not have been renewed.
+        // The thread never panics. A panic would only mean that the lease was not renewed.
         let _ = renewer.join();
     }
 }
@@ -119,7 +115,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.renewer.is_some() {
             self.stop();
-            // Its writer panicked: the process lives on, and nobody would ever take it for dead.
+            // The writer panicked. Its process lives on, so nobody would ever take the lease for an
+            // orphan.
             if let Err(e) = self.registry.leave(self.id) {
                 tracing::warn!("a lease could not be left: {e}");
             }

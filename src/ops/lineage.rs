@@ -1,6 +1,7 @@
 //! Lineage: the graph of runs and the versions they used and logged.
 //!
-//! A version is logged once, by a run that used versions that were there before: no cycles.
+//! A version is logged once, by a run that used versions that existed before. So the graph has no
+//! cycles.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -11,7 +12,7 @@ use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::RunInfo;
 use crate::registry::Registry;
 
-/// Nodes of one graph; what is further away is left out, and said so.
+/// The maximum number of nodes of one graph; a graph that is cut says so.
 const NODES_MAX: usize = 10_000;
 
 /// A run or a version.
@@ -23,41 +24,41 @@ pub enum Thing {
     Run(RunId),
 }
 
-/// What is known of a node.
+/// A node of the graph.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Which it is.
+    /// The run or version.
     pub thing: Thing,
-    /// Of a version: whether it was deleted.
+    /// True for a version that was deleted.
     pub deleted: bool,
-    /// Of a run: the rest; `None` when it was removed.
+    /// The record of a run; `None` for a version, and for a run that was removed.
     pub run: Option<Box<RunInfo>>,
 }
 
-/// What an edge says.
+/// The meaning of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Relation {
-    /// From a version to a run.
+    /// A version that a run used: from the version to the run.
     Used,
-    /// From a run to a version.
+    /// A version that a run logged: from the run to the version.
     Logged,
 }
 
 /// The part of the graph around a version.
 #[derive(Debug, Default)]
 pub struct Graph {
-    /// Its nodes; the first is what was asked for.
+    /// The nodes; the first is the version that was requested.
     pub nodes: Vec<Node>,
-    /// From, to (by index), in the direction of the data.
+    /// The edges: from, to (by index), in the direction of the data.
     pub edges: Vec<(usize, usize, Relation)>,
-    /// There is more than was looked at.
+    /// True if there is more than was looked at.
     pub cut: bool,
 }
 
 /// Returns the run that logged a version.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for a version that never was, and for one that no run logged.
+/// [`Kind::NotFound`] for a version that never existed, and for one that no run logged.
 pub fn logged_by(registry: &dyn Registry, reference: &Reference) -> Result<RunInfo> {
     let (path, number, _) = resolve(registry, reference)?;
     let Some(id) = registry.logger(path.clone(), number)? else {
@@ -70,17 +71,18 @@ pub fn logged_by(registry: &dyn Registry, reference: &Reference) -> Result<RunIn
 /// Returns the runs that used a version.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for a version that never was.
+/// [`Kind::NotFound`] for a version that never existed.
 pub fn used_by(registry: &dyn Registry, reference: &Reference) -> Result<Vec<RunInfo>> {
     let (path, number, _) = resolve(registry, reference)?;
     let ids = runs::users(registry, &path, number)?;
     ids.iter().map(|id| runs::find(registry, id)).collect()
 }
 
-/// The version that a reference stands for; one that was deleted is known as long as runs refer to it.
+/// Returns the version that a reference stands for, and whether it was deleted. A deleted version
+/// is found as long as runs refer to it.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for one that never was.
+/// [`Kind::NotFound`] for a version that never existed, or that no run refers to any more.
 pub fn resolve(
     registry: &dyn Registry,
     reference: &Reference,
@@ -96,7 +98,7 @@ pub fn resolve(
     }
 }
 
-/// Which way the graph is walked.
+/// The direction in which the graph is walked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Up,
@@ -113,7 +115,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The index of a node, made when it is new; `None` when there are too many.
+    /// Returns the index of a node, and adds a new one; `None` if there are too many.
     fn node(&mut self, thing: Thing, deleted: bool) -> Result<Option<usize>> {
         if let Some(&index) = self.seen.get(&thing) {
             return Ok(Some(index));
@@ -135,7 +137,7 @@ impl Walk<'_> {
         Ok(Some(index))
     }
 
-    /// Goes on to a neighbour.
+    /// Adds a neighbour and the edge to it, and queues the neighbour if it is new.
     fn reach(&mut self, from: usize, way: Way, far: usize, thing: Thing, gone: bool) -> Result<()> {
         if far >= self.depth {
             self.graph.cut = true;
@@ -182,10 +184,11 @@ impl Walk<'_> {
     }
 }
 
-/// Everything that led to a version and everything that came of it, at most `depth` steps away.
+/// Returns everything that led to a version and everything that came of it, at most `depth` steps
+/// away.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for a version that never was.
+/// [`Kind::NotFound`] for a version that never existed.
 pub fn around(registry: &dyn Registry, reference: &Reference, depth: usize) -> Result<Graph> {
     let (path, number, deleted) = resolve(registry, reference)?;
     let mut walk = Walk {
@@ -197,7 +200,7 @@ pub fn around(registry: &dyn Registry, reference: &Reference, depth: usize) -> R
         depth,
     };
     let root = walk.node(Thing::Version(path, number), deleted)?;
-    let root = root.ok_or_else(|| Error::new(Kind::Full, "a graph of no nodes"))?;
+    let root = root.ok_or_else(|| Error::new(Kind::Full, "the graph has no nodes"))?;
     walk.waiting.extend([(root, Way::Up, 0), (root, Way::Down, 0)]);
     walk.run()
 }

@@ -1,4 +1,4 @@
-//! Listing everything there is, in pages.
+//! Complete listings, read in pages.
 
 use crate::error::Result;
 use crate::model::name::ProjectName;
@@ -6,13 +6,13 @@ use crate::model::reference::ArtifactPath;
 use crate::model::version::{ArtifactInfo, VersionInfo};
 use crate::registry::{Detail, Registry};
 
-/// Versions or artifacts asked for at once.
+/// The number of versions or artifacts read at once.
 const PAGE: u32 = 500;
 
-/// The artifacts of a project, in the order of names.
+/// Returns the artifacts of a project, in the order of names.
 ///
 /// # Errors
-/// When the registry fails, or there is no such project.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such project.
 pub fn artifacts(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<ArtifactInfo>> {
     let mut all: Vec<ArtifactInfo> = Vec::new();
     loop {
@@ -26,10 +26,10 @@ pub fn artifacts(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<A
     }
 }
 
-/// All versions of an artifact without their metadata, ascending.
+/// Returns all versions of an artifact without their metadata, ascending.
 ///
 /// # Errors
-/// When the registry fails, or there is no such artifact.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such artifact.
 pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<VersionInfo>> {
     let mut all = Vec::new();
     each_of_artifact(registry, path, Detail::Brief, &mut |version| {
@@ -42,7 +42,8 @@ pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<Vers
 /// Calls `each` with every version of an artifact, ascending.
 ///
 /// # Errors
-/// When the registry fails, there is no such artifact, and what `each` says.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such artifact, and the errors of
+/// `each`.
 pub fn each_of_artifact(
     registry: &dyn Registry,
     path: &ArtifactPath,
@@ -63,7 +64,7 @@ pub fn each_of_artifact(
 /// Calls `each` with every version of the repository, without its metadata.
 ///
 /// # Errors
-/// When the registry fails, and what `each` says.
+/// The errors of `each`.
 pub fn each_version(
     registry: &dyn Registry,
     each: &mut dyn FnMut(VersionInfo) -> Result<()>,

@@ -1,4 +1,4 @@
-//! Listing projects, artifacts, versions, and what is in a version.
+//! Lists of projects, artifacts, versions, and the entries of a version.
 
 use super::listing;
 use super::repository::Repository;
@@ -12,9 +12,6 @@ use crate::model::tree::{Content, Entry, Target};
 use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
 
 /// Returns all projects.
-///
-/// # Errors
-/// When the registry fails.
 pub fn projects(repository: &Repository) -> Result<Vec<ProjectInfo>> {
     repository.registry.projects()
 }
@@ -22,7 +19,7 @@ pub fn projects(repository: &Repository) -> Result<Vec<ProjectInfo>> {
 /// Returns the artifacts of a project that have all these tags.
 ///
 /// # Errors
-/// [`Kind::NotFound`] without such a project.
+/// [`Kind::NotFound`] if there is no such project.
 pub fn artifacts(
     repository: &Repository,
     project: &ProjectName,
@@ -45,11 +42,11 @@ pub fn versions(
     each_selected(&*repository.registry, selection, each)
 }
 
-/// Calls `each` with the entries of the directory at `path` in a version, or with the one file there. With `described`,
-/// external files come with their descriptors.
+/// Calls `each` with the entries of the directory at `path` in a version, or with the one file
+/// there. With `described`, external files come with their descriptors.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if there is no such version or path; those of the store and of `each`.
+/// [`Kind::NotFound`] if there is no such version or path, and the errors of `each`.
 pub fn entries(
     repository: &Repository,
     reference: Reference,

@@ -1,7 +1,7 @@
-//! Maintenance: one process at a time puts the object table right, or moves the store.
+//! Maintenance: one process at a time repairs the object table, or moves the store.
 //!
-//! The mark is in the registry and durable (`registry/upkeep/maintenance.rs`). A thread renews it; a mark whose holder
-//! is known to be dead, or that was not renewed for long, is taken over by whoever comes next.
+//! The mark is durable, in the registry (`registry/upkeep/maintenance.rs`). A thread renews it. If
+//! its holder is known to be dead, or did not renew it for long, the next process takes it over.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -14,20 +14,21 @@ use super::repository::Repository;
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::registry::{Maintenance, MaintenanceMode, Registry};
 
-/// How often the mark is renewed.
+/// The interval between renewals of the mark.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
-/// A mark that was not renewed for so many milliseconds is abandoned, wherever its holder was.
+/// The age of the last renewal, in milliseconds, beyond which a mark is abandoned, wherever its
+/// holder was.
 const ABANDONED_MILLISECONDS: u64 = 10 * 60 * 1000;
 
 /// The mark, held by this process until it is ended or dropped.
 pub struct Held<'a> {
     repository: &'a Repository,
-    /// Who holds it, for calls that want to know.
+    /// The id of the holder, which calls under the mark require.
     pub holder: String,
     renewing: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
-/// Takes the mark. What somebody else left unfinished is brought to its end, or given up, first.
+/// Takes the mark. Interrupted maintenance of another process is completed or undone first.
 ///
 /// # Errors
 /// [`Kind::Conflict`] while somebody writes, or while another process does maintenance.
@@ -42,11 +43,11 @@ pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>>
 /// Refuses to begin if the store is being moved, or has moved since the repository was opened.
 ///
 /// # Errors
-/// [`Kind::Conflict`] for such a one, and when the registry fails.
+/// [`Kind::Conflict`] if it is being moved or has moved.
 pub fn refuse_moving(repository: &Repository) -> Result<()> {
     let moves = |mark: Maintenance| mark.mode == MaintenanceMode::Copy && !is_dead(&mark.holder);
     if repository.registry.maintenance()?.is_some_and(moves) {
-        return Err(Error::new(Kind::Conflict, "the repository is just moved to another store")
+        return Err(Error::new(Kind::Conflict, "the repository is being moved to another store")
             .hint(RepositoryHint::AwaitCopy));
     }
     repository.refuse_moved()
@@ -71,7 +72,7 @@ impl Held<'_> {
     /// Ends the maintenance.
     ///
     /// # Errors
-    /// When the registry fails; the mark then stays until somebody settles it.
+    /// If the registry fails, the mark stays until the next process takes it over.
     pub fn end(mut self) -> Result<()> {
         self.stop_renewing();
         self.repository.registry.end_maintenance(self.holder.clone())
@@ -94,20 +95,22 @@ impl Drop for Held<'_> {
         }
         self.stop_renewing();
         if let Err(e) = self.repository.registry.end_maintenance(self.holder.clone()) {
-            tracing::warn!("the maintenance mark stays: {e}");
+            tracing::warn!("the maintenance mark could not be removed: {e}");
         }
     }
 }
 
-/// Whether nobody goes on with this: the process is gone, or it is this one, which failed in the middle of it.
+/// Reports whether maintenance is abandoned: its process is gone or silent, or is this one, which
+/// failed in the middle of it.
 fn is_abandoned(registry: &dyn Registry, mark: &Maintenance) -> Result<bool> {
     let silent = registry.now()?.0.saturating_sub(mark.renewed.0);
     let gone = is_dead(&mark.holder) || mark.holder == this_process();
     Ok(gone || silent > ABANDONED_MILLISECONDS)
 }
 
-/// Cleans up behind maintenance that was interrupted, if there was any: a table that was being made is given up, since
-/// the old one is untouched; one that was being swapped in is brought to its end. Nothing is read from the store.
+/// Cleans up after interrupted maintenance, if there was any. A table that was being made is given
+/// up, since the old one is untouched; one that was being swapped in is swapped completely. Nothing
+/// is read from the store.
 ///
 /// # Errors
 /// [`Kind::Conflict`] while another process does maintenance.
@@ -118,7 +121,7 @@ pub fn finish_interrupted(repository: &Repository) -> Result<()> {
         return Err(Error::new(Kind::Conflict, "another process repairs or moves the repository")
             .hint("try again when it has finished"));
     }
-    tracing::info!(mode = ?mark.mode, "cleaning up behind an interrupted maintenance");
+    tracing::info!(mode = ?mark.mode, "cleaning up after interrupted maintenance");
     let (mode, holder) = (mark.mode, this_process());
     let idle = idle_leases(&**registry)?;
     registry.begin_maintenance(mode, holder.clone(), Some(mark), idle)?;
@@ -131,10 +134,10 @@ pub fn finish_interrupted(repository: &Repository) -> Result<()> {
     held.end()
 }
 
-/// Puts the new object table in the place of the old one.
+/// Replaces the old object table by the new one.
 ///
 /// # Errors
-/// When the registry fails; [`finish_interrupted`] goes on.
+/// If the registry fails, [`finish_interrupted`] completes the swap.
 pub fn swap(registry: &dyn Registry, holder: &str) -> Result<()> {
     while !registry.swap_rebuilt(holder.to_owned())? {}
     Ok(())

@@ -1,7 +1,7 @@
 //! One directory of several trees, walked together in the order of names.
 //!
-//! Of a node that only one tree has names in, or that several share, nothing is read: the cost
-//! follows where trees overlap. Memory is a node per level and tree.
+//! A node is not read if only one tree has names in its range, or if all trees with names there
+//! share it. So the cost follows the overlap of the trees. Memory is a node per level and tree.
 
 use crate::content::cursor::Cursor;
 use crate::content::reader::Reader;
@@ -10,24 +10,24 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Child, Target};
 
-/// What comes next.
+/// A step of the walk.
 #[derive(Debug)]
 pub enum Step {
-    /// A node of entries that so many trees share, and in which no other has names. It ends where its
-    /// entries say so, not where the directory does.
+    /// A leaf node, and the number of trees that share it; no other tree has names in its range.
+    /// The node ends at a boundary that its entries set, not at the end of the directory.
     Run(Child, u64),
-    /// A name, and what it stands for in the trees that have it, in their order.
+    /// A name, and its target in each tree that has it, by the tree's index, in the order of trees.
     Name(EntryName, Vec<(usize, Target)>),
 }
 
-/// The walk.
+/// A walk through one directory of several trees.
 pub struct MergeWalk<'a> {
     reader: &'a Reader,
     cursors: Vec<Cursor>,
 }
 
 impl<'a> MergeWalk<'a> {
-    /// A walk of the directories with these roots.
+    /// Begins a walk of the directories with these roots.
     ///
     /// # Errors
     /// As [`Reader::tree`].
@@ -36,7 +36,7 @@ impl<'a> MergeWalk<'a> {
         Ok(Self { reader, cursors: cursors.collect::<Result<_>>()? })
     }
 
-    /// The next step; `None` at the end.
+    /// Returns the next step; `None` at the end.
     ///
     /// # Errors
     /// As [`Reader::tree`].
@@ -69,14 +69,14 @@ impl<'a> MergeWalk<'a> {
         }
     }
 
-    /// The node that all cursors in `here` stand before, if it can stand as it is.
+    /// Returns the node that all cursors in `here` stand before, if it can be taken unread.
     fn run_at(&self, here: &[usize]) -> Option<Child> {
         let nodes = || here.iter().filter_map(|index| self.cursors[*index].unread());
         let first = nodes().next()?;
         if !first.is_leaf || nodes().any(|node| node.child.digest != first.child.digest) {
             return None;
         }
-        // The same entries end before whatever is behind them in any tree.
+        // The node's entries come before the name that follows it in any tree.
         let bound = nodes().filter_map(|node| node.behind.as_ref()).min()?;
         let others = (0..self.cursors.len()).filter(|index| !here.contains(index));
         let mut names = others.filter_map(|index| self.cursors[index].name());

@@ -1,9 +1,9 @@
-//! VERBS: everything a person can ask for.
+//! Verbs: the operations that users can request.
 //!
-//! Knows the order law (bytes are durable before names; names are gone before bytes) and how a
-//! verb is made of content, registry and staging. Must not know terminals, sockets or the kernel.
-//! Invariant: a verb that returns an error has left nothing behind that the next one would not
-//! clean up, and nothing that a reader could see.
+//! They hold the order law (bytes are durable before names; names are gone before bytes), and
+//! combine content, registry and staging. They must not know terminals, sockets or the kernel.
+//! Invariant: a verb that returns an error leaves nothing that a reader could see, and nothing that
+//! the next verb would not clean up.
 
 pub mod alias;
 pub mod browse;

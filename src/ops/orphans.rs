@@ -8,23 +8,17 @@ use super::maintenance::finish_interrupted;
 use super::repository::Repository;
 use crate::error::Result;
 
-/// Ends leases whose writer is gone, and frees what only they held; packs that such a writer had finished
-/// are kept for a day, so that it can be run again and goes on. Returns how many there were.
-///
-/// # Errors
-/// When the registry or the store fails; the next call goes on.
+/// Ends leases whose writer is gone, and frees what only they held. Finished packs of such a writer
+/// are kept for a day, so that it can resume. Returns the number of leases.
 pub fn release_orphans(repository: &Repository) -> Result<usize> {
     finish_interrupted(repository)?;
     end_orphans(repository, false)
 }
 
-/// The same, and keeps nothing.
-///
-/// # Errors
-/// As [`release_orphans`].
+/// Ends leases whose writer is gone, as [`release_orphans`] does, and keeps nothing.
 pub fn release_unfinished(repository: &Repository) -> Result<usize> {
     release_orphans(repository)?;
-    // Those whose writer was only now found to be gone are left first.
+    // The first pass over a lease only leaves it; the second ends what was left.
     end_orphans(repository, true)
 }
 

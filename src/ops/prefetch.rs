@@ -1,7 +1,7 @@
-//! Fetching before it is read: a version, or what a pattern takes of it.
+//! Prefetch: caching a version, or some of its files, before anybody reads them.
 //!
-//! By itself a mount does so when many small files of one version are missed: then it goes through the
-//! version in the order of paths, as far ahead as reading has shown that it is worth.
+//! A mount prefetches by itself if many small files of one version are missed. It walks the version
+//! in path order, as far ahead as reads show to be worthwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,25 +18,25 @@ use crate::model::reference::Reference;
 use crate::model::tree::{Content, Target, TreeNode};
 use crate::model::version::VersionInfo;
 
-/// Bytes fetched as one step, many requests at a time.
+/// The bytes fetched in one step, by many requests at a time.
 const STEP_BYTES: u64 = 32 << 20;
-/// Objects looked for as one step.
+/// The number of objects looked up in one step.
 const STEP_OBJECTS: usize = 8_192;
-/// Misses of small files in a version after which it is fetched ahead.
+/// The number of missed small files of a version after which it is prefetched.
 const MISSES: u64 = 16;
-/// Misses further apart have nothing to do with each other.
+/// The time within which misses of a version are counted together.
 const MISSES_WITHIN: Duration = Duration::from_secs(30);
-/// What one read shows to be worth fetching: what comes in the time of a round trip, with several
-/// readers at work.
+/// The bytes worth prefetching for each read: what arrives in the time of a round trip, with
+/// several readers at work.
 const BYTES_PER_READ: u64 = 128 << 10;
-/// When nobody read for so long, nothing is fetched any more.
+/// The time without a read after which prefetching stops.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often to look whether somebody did.
+/// The interval between checks for new reads.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Versions remembered.
+/// The maximum number of versions remembered.
 const VERSIONS: usize = 256;
 
-/// What a prefetch did.
+/// The result of a prefetch.
 #[derive(Debug, Default)]
 pub struct Prefetched {
     /// Files that are cached now.
@@ -47,11 +47,11 @@ pub struct Prefetched {
     pub segments: HashSet<SegmentKey>,
 }
 
-/// Caches the files of a version for which `takes` returns true. `progress` gets the bytes of the whole version.
-/// Returns the version and what was cached.
+/// Caches the files of a version for which `takes` returns true. `progress` gets the bytes of the
+/// whole version. Returns the version and what was cached.
 ///
 /// # Errors
-/// [`Kind::NotFound`], and as [`prefetch`].
+/// [`Kind::NotFound`] if there is no such version, and as [`prefetch`].
 pub fn version<P: Progress>(
     repository: &Repository,
     reference: Reference,
@@ -64,11 +64,11 @@ pub fn version<P: Progress>(
     Ok((info, fetched))
 }
 
-/// Caches a version and keeps it, whatever else is read. Returns the version.
+/// Caches a version and keeps it, whatever else is read. Returns the version and what was cached.
 ///
 /// # Errors
-/// [`Kind::NotFound`]; [`Kind::Full`] for a version that takes more than the cache has room for; [`Kind::Unsupported`]
-/// where nothing is cached; and as [`prefetch`].
+/// [`Kind::NotFound`] if there is no such version, [`Kind::Full`] if it needs more than 90 % of the
+/// cache, [`Kind::Unsupported`] or [`Kind::Unavailable`] if there is no cache.
 pub fn pin<P: Progress>(
     repository: &Repository,
     reference: Reference,
@@ -89,7 +89,7 @@ pub fn pin<P: Progress>(
     let bring = |progress: &dyn Progress| {
         prefetch(repository, info.root, &|_| true, &mut |_| true, progress)
     };
-    // Named before they are fetched, so that none goes while the rest comes; then fetched.
+    // Only a fetch tells which segments to pin. Those evicted before the pin are fetched again.
     let fetched = bring(&progress)?;
     cache.pin(&pin_name(&info.reference()), &fetched.segments)?;
     bring(&Silent)?;
@@ -102,12 +102,11 @@ pub fn pin_name(reference: &Reference) -> String {
     reference.to_string().replace('/', "!")
 }
 
-/// Caches the files below `root` that `takes` says, and the metadata of all of it. `goes_on` is asked
-/// before each step, with the bytes so far.
+/// Caches the files below `root` for which `takes` returns true, and all metadata. `goes_on` gets
+/// the bytes so far before each step; the prefetch stops if it returns false.
 ///
 /// # Errors
-/// What the registry or the store says; [`Kind::Unsupported`] when the store is a directory: there is
-/// nothing to prefetch.
+/// [`Kind::Unsupported`] if the store is a directory: there is nothing to prefetch.
 pub fn prefetch(
     repository: &Repository,
     root: Digest,
@@ -149,14 +148,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// In the order of paths, as the packs are; directories come after the files beside them.
+    /// Walks a directory in path order, like the packs. Subdirectories come after the files beside
+    /// them.
     fn directory(&mut self, tree: Digest, path: &Path) -> Result<()> {
         let mut below = Vec::new();
         self.run(tree, path, &mut below)?;
         below.into_iter().try_for_each(|(tree, path)| self.directory(tree, &path))
     }
 
-    /// A node of a directory, and those below it.
+    /// Walks a node of a directory and those below it. Subdirectories go to `below`.
     fn run(&mut self, node: Digest, path: &Path, below: &mut Vec<(Digest, PathBuf)>) -> Result<()> {
         self.want(node, 0)?;
         match &*self.repository.reader.tree(node)? {
@@ -187,7 +187,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What is on another server comes from there, one after the other.
+    /// Caches an external file, one step after the other.
     fn external(&mut self, digest: Digest, size_bytes: u64) -> Result<()> {
         if self.stopped {
             return Ok(());
@@ -252,22 +252,22 @@ impl Walk<'_> {
     }
 }
 
-/// What a mount fetches by itself.
+/// The versions that a mount prefetches by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Only what is read.
+    /// No version: only what is read is fetched.
     None,
-    /// What is likely to be read.
+    /// A version of which many small files are missed.
     Auto,
     /// Every version that is looked up.
     All,
 }
 
-/// Decides when a mount goes through a version.
+/// A policy that decides when a mount prefetches a version.
 pub struct Prefetcher {
     repository: Arc<Repository>,
     mode: Mode,
-    /// Reads so far: while they go on, so does fetching ahead of them.
+    /// The number of reads so far: prefetching goes on while it grows.
     reads: AtomicU64,
     versions: Mutex<HashMap<Digest, Watched>>,
 }
@@ -279,25 +279,25 @@ struct Watched {
 }
 
 impl Prefetcher {
-    /// One for the versions of `repository`.
+    /// Makes a prefetcher for the versions of `repository`.
     pub fn new(repository: Arc<Repository>, mode: Mode) -> Self {
         let mode = if repository.store.is_remote() { mode } else { Mode::None };
         Self { repository, mode, reads: AtomicU64::new(0), versions: Mutex::default() }
     }
 
-    /// Somebody reads.
+    /// Records a read.
     pub fn read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The version with tree `root` was looked up.
+    /// Records that the version with tree `root` was looked up.
     pub fn seen(self: &Arc<Self>, root: Digest) {
         if self.mode == Mode::All {
             self.count(root, MISSES);
         }
     }
 
-    /// A small file of the version with tree `root` was not cached.
+    /// Records that a small file of the version with tree `root` was not cached.
     pub fn missed(self: &Arc<Self>, root: Digest) {
         if self.mode != Mode::None {
             self.count(root, 1);
@@ -307,7 +307,7 @@ impl Prefetcher {
     fn count(self: &Arc<Self>, root: Digest, misses: u64) {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         if versions.len() >= VERSIONS && !versions.contains_key(&root) {
-            // Forgetting costs a second look at what is cached by then.
+            // Forgetting a version costs only a second walk over what is cached by then.
             versions.retain(|_, watched| watched.since.elapsed() < MISSES_WITHIN);
             if versions.len() >= VERSIONS {
                 return;
@@ -327,13 +327,13 @@ impl Prefetcher {
         let this = Arc::clone(self);
         let goes = std::thread::Builder::new().name("prefetch".to_owned());
         if let Err(e) = goes.spawn(move || this.go_through(root)) {
-            tracing::warn!("a version is not fetched before it is read: {e}");
+            tracing::warn!("a prefetch could not be started: {e}");
         }
     }
 
     fn go_through(&self, root: Digest) {
         let fetcher = self.repository.store.fetcher();
-        // Half of the cache: the other half is for what else is read.
+        // The other half of the cache is for what else is read.
         let most =
             fetcher.and_then(|fetcher| fetcher.cache()).map_or(0, |cache| cache.limit_bytes() / 2);
         let begun = self.reads.load(Ordering::Relaxed);
@@ -342,15 +342,16 @@ impl Prefetcher {
         };
         let done = prefetch(&self.repository, root, &|_| true, &mut goes_on, &super::put::Silent);
         match done {
-            Ok(done) => tracing::debug!(%root, files = done.files, "fetched ahead"),
-            Err(e) => tracing::info!(%root, "not fetched ahead: {e}"),
+            Ok(done) => tracing::debug!(%root, files = done.files, "prefetched"),
+            Err(e) => tracing::info!(%root, "the prefetch failed: {e}"),
         }
-        // What was evicted since may be missed again.
+        // Evicted files may be missed again; then the version is prefetched again.
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.remove(&root);
     }
 
-    /// Waits until reading has shown that more is worth it; `false` when reading has stopped.
+    /// Waits until reads have shown that more is worth fetching. Returns `false` if reads have
+    /// stopped.
     fn is_worth(&self, fetched: u64, begun: u64) -> bool {
         let mut last = (self.reads.load(Ordering::Relaxed), Instant::now());
         loop {

@@ -1,12 +1,14 @@
-//! Identifies processes, so that a killed one is recognised at once and no other is taken for it.
+//! Identities of processes, so that a killed one is recognised at once and no other is taken for
+//! it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// `<boot id>/<pid>/<start time>/<PID namespace>`: never the same for two processes of one host.
+/// Returns `<boot id>/<pid>/<start time>/<PID namespace>`: never the same for two processes of one
+/// host.
 pub fn this_process() -> String {
     let boot = boot_id();
-    // A /proc of another namespace says nothing about this process: nobody can judge it then.
+    // A /proc of another namespace says nothing about this process, whose life is then unknown.
     let known = fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&own_pid()));
     match (known, pid_namespace()) {
         (true, Some(namespace)) => {
@@ -17,7 +19,7 @@ pub fn this_process() -> String {
     }
 }
 
-/// The same with a number of its own: the holder of one lease.
+/// Returns the id of this process with a random number: the holder of one lease.
 pub(super) fn new_holder() -> String {
     format!("{}/{:016x}", this_process(), rand::random::<u64>())
 }
@@ -31,15 +33,16 @@ fn boot_id() -> String {
     id.trim().to_owned()
 }
 
-/// The inode of this process' PID namespace (pid_namespaces(7)): in another, the same number is another
-/// process.
+/// Returns the inode of this process' PID namespace (pid_namespaces(7)): in another, the same
+/// number is another process.
 fn pid_namespace() -> Option<u64> {
     fs::metadata("/proc/self/ns/pid").ok().map(|meta| meta.ino())
 }
 
-/// When a process started, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). `None` for one
-/// that is no more, or only waits for its parent (state `Z` or `X`). A zombie with another thread still counts as
-/// running, because that thread may have files open.
+/// Returns the time at which a process started, in clock ticks: field 22 of `/proc/<pid>/stat`
+/// (proc(5)). Returns `None` if the process is gone, or only waits for its parent (state `Z` or
+/// `X`). A zombie with another thread still counts as running, because that thread may have files
+/// open.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -55,14 +58,15 @@ fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
-/// What is known of a process.
+/// The state of a process, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
-    /// It runs.
+    /// A process that runs.
     Alive,
-    /// It certainly runs no more.
+    /// A process that certainly runs no more.
     Dead,
-    /// It is, or was, on another host or in another PID namespace: its silence has to tell.
+    /// A process on another host or in another PID namespace: only its silence can show that it is
+    /// gone.
     Unknown,
 }
 
@@ -72,7 +76,7 @@ pub(super) fn life(holder: &str) -> Life {
         let (boot, pid, started) = (parts.next()?, parts.next()?, parts.next()?);
         let namespace = match parts.next() {
             Some(namespace) => Some(namespace.parse::<u64>().ok()?),
-            // Of an older release, which did not tell.
+            // Older releases did not record the namespace.
             None => pid_namespace(),
         };
         Some((boot, pid.parse::<u32>().ok()?, started.parse::<u64>().ok()?, namespace?))
@@ -87,8 +91,8 @@ pub(super) fn life(holder: &str) -> Life {
     }
 }
 
-/// Whether `holder` certainly runs no more. A process of another host or PID namespace is never certainly
-/// dead.
+/// Reports whether `holder` certainly runs no more. A process of another host or PID namespace is
+/// never certainly dead.
 pub fn is_dead(holder: &str) -> bool {
     life(holder) == Life::Dead
 }
@@ -112,7 +116,8 @@ mod tests {
         child.wait().unwrap();
     }
 
-    /// A killed process is in this state for a moment: the first thread has ended, another still has files open.
+    /// Tests a state that a killed process has for a moment: the first thread has ended, another
+    /// still has files open.
     #[test]
     fn a_process_lives_as_long_as_one_of_its_threads() {
         const FIRST_THREAD_ENDS: &str = r#"

@@ -8,30 +8,31 @@ use crate::model::name::{ArtifactName, ArtifactType, ProjectName};
 use crate::model::time::Timestamp;
 use crate::model::version::VersionInfo;
 
-/// What to prune.
+/// A request to prune versions.
 #[derive(Debug, Clone)]
 pub struct PruneRequest {
     /// The project.
     pub project: ProjectName,
-    /// One artifact of it; otherwise all.
+    /// The artifact; all of the project if `None`.
     pub artifact: Option<ArtifactName>,
-    /// Only artifacts of this type.
+    /// The type of artifacts; any if `None`.
     pub artifact_type: Option<ArtifactType>,
-    /// So many of the newest versions of each artifact stay, with or without aliases.
+    /// The number of newest versions of each artifact that stay, with or without aliases.
     pub keep_last: usize,
-    /// Only versions committed before this.
+    /// The time before which a version must be committed to be deleted; any if `None`.
     pub before: Option<Timestamp>,
-    /// Those whose time is over, with or without aliases; otherwise those without aliases.
+    /// True to delete versions whose time is over, with or without aliases; otherwise those without
+    /// aliases.
     pub expired: bool,
 }
 
 /// Returns the time that lies a duration before now by the registry's clock, which dates versions.
 ///
 /// # Errors
-/// [`Kind::Usage`] if `text` is no duration, and those of the registry.
+/// [`Kind::Usage`] if `text` is not a duration.
 pub fn moment_before(repository: &Repository, text: &str) -> Result<Timestamp> {
     let bad = |e: jiff::Error| {
-        Error::new(Kind::Usage, format!("{text:?} is no duration"))
+        Error::new(Kind::Usage, format!("{text:?} is not a duration"))
             .because(e)
             .hint("write 30d, 12h")
     };
@@ -43,19 +44,19 @@ pub fn moment_before(repository: &Repository, text: &str) -> Result<Timestamp> {
     Ok(Timestamp(u64::try_from(then).unwrap_or_default()))
 }
 
-/// Refuses to let versions expire by a clock that is far beyond the last change, unless it is `trusted`.
+/// Refuses to let versions expire by a clock that is far beyond the last change, unless it is
+/// `trusted`.
 ///
 /// # Errors
-/// [`Kind::Conflict`].
+/// [`Kind::Conflict`] if the clock is too far ahead.
 pub fn check_clock(repository: &Repository, trusted: bool) -> Result<()> {
     repository.registry.time_to_expire(trusted).map(drop)
 }
 
-/// The versions that would go.
+/// Returns the versions that would be deleted.
 ///
 /// # Errors
-/// When the registry fails; [`Kind::NotFound`] for a project or artifact that is not
-/// there.
+/// [`Kind::NotFound`] if the project or artifact does not exist.
 pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<VersionInfo>> {
     let mut doomed = Vec::new();
     let now = repository.registry.now()?;
@@ -74,7 +75,7 @@ pub fn plan(repository: &Repository, request: &PruneRequest) -> Result<Vec<Versi
     Ok(doomed)
 }
 
-/// The versions of one artifact, ascending, that would go.
+/// Returns the versions of one artifact that would be deleted, ascending.
 fn choose(versions: Vec<VersionInfo>, request: &PruneRequest, now: Timestamp) -> Vec<VersionInfo> {
     let candidates = versions.len().saturating_sub(request.keep_last);
     let goes = |version: &VersionInfo| {
@@ -89,19 +90,17 @@ fn choose(versions: Vec<VersionInfo>, request: &PruneRequest, now: Timestamp) ->
     versions.into_iter().take(candidates).filter(goes).collect()
 }
 
-/// Bytes that would come free if all of them went.
-///
-/// # Errors
-/// What reading a node says.
+/// Returns the bytes that deleting all of `doomed` would free.
 pub fn bytes_of(repository: &Repository, doomed: &[VersionInfo]) -> Result<u64> {
     let roots: Vec<_> = doomed.iter().map(|version| version.root).collect();
     exclusive_size::exclusive_bytes(repository, &roots)
 }
 
-/// Deletes them; one that got an alias meanwhile, or lives longer now, stays. Returns those that went and the bytes.
+/// Deletes the versions. A version that got an alias meanwhile, or whose time was extended, stays.
+/// Returns the deleted versions and the freed bytes.
 ///
 /// # Errors
-/// As [`delete::delete`]; what was deleted before stays deleted.
+/// As [`delete::delete`]; versions that were deleted before the error stay deleted.
 pub fn prune(
     repository: &Repository,
     doomed: Vec<VersionInfo>,
@@ -120,7 +119,7 @@ pub fn prune(
                 freed += bytes;
                 gone.push(version);
             }
-            Ok(None) => tracing::info!("{} lives on", version.reference()),
+            Ok(None) => tracing::info!("{} stays: it has not expired", version.reference()),
             Err(e) if matches!(e.kind(), Kind::Conflict) => {
                 tracing::info!("{} stays: {e}", version.reference());
             }

@@ -9,14 +9,14 @@ use crate::model::name::EntryName;
 use crate::model::tree::Target;
 use crate::model::version::VersionInfo;
 
-/// The longest file that is read at once, in bytes: 1 GiB.
+/// The maximum length of a file that is read at once, in bytes: 1 GiB.
 pub const READ_MAX_BYTES: u64 = 1 << 30;
 
 /// Returns the content of the file at `path`, whose parts are separated by `/`.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if there is no such file, [`Kind::Full`] for one longer than [`READ_MAX_BYTES`], and what the
-/// store says.
+/// [`Kind::NotFound`] if there is no such file, [`Kind::Full`] if it is longer than
+/// [`READ_MAX_BYTES`].
 pub fn read_file(repository: &Repository, version: &VersionInfo, path: &str) -> Result<Vec<u8>> {
     let reference = version.reference();
     let names: Vec<EntryName> = path

@@ -3,11 +3,11 @@
 //! ```text
 //! repository.json    format, id, chunker settings, where the store is
 //! registry.redb      the registry
-//! store/packs/…      the store, unless it is elsewhere
-//! drafts/            what is being staged
-//! puts/              what the last put of a path saw, so that unchanged files are not read again
-//! artifactfs.sock    where the process that has the registry open answers
-//! lock               who that is
+//! store/packs/…      the store, if it is not elsewhere
+//! drafts/            the drafts
+//! puts/              put indexes: what the last put of a path saw
+//! artifactfs.sock    the socket of the process that has the registry open
+//! lock               held by that process, which it names
 //! ```
 
 use std::collections::BTreeMap;
@@ -31,47 +31,48 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::time::Timestamp;
 use crate::registry::Registry;
 
-/// The format this release writes and reads.
+/// The format that this release writes and reads.
 pub const REPOSITORY_FORMAT: u32 = 1;
 const SETTINGS_FILE: &str = "repository.json";
-/// Where the bytes go when nobody says: below the repository.
+/// The default place of the store: below the repository.
 const DEFAULT_STORE: &str = "file:store";
 
-/// What a repository is made with and keeps for ever.
+/// The settings of a repository. Only a move of the store changes them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
-    /// [`REPOSITORY_FORMAT`].
+    /// The format: [`REPOSITORY_FORMAT`].
     pub format: u32,
-    /// Random, to tell repositories apart.
+    /// A random id that tells repositories apart.
     pub id: String,
-    /// When it was made; files in the mounts bear this time.
+    /// The time at which it was made; files in the mounts bear this time.
     pub created: Timestamp,
-    /// How files are cut.
+    /// The parameters by which files are cut.
     pub chunker: ChunkerSettings,
-    /// Where the store is: a URL; a relative directory is below the repository.
+    /// The place of the store: a URL; a relative directory is below the repository.
     pub store: String,
-    /// Whether a prefix in that URL is the keys' own text. Earlier releases wrote it with percent signs.
+    /// True if a prefix in that URL is the literal text of the keys. Earlier releases wrote it
+    /// percent-encoded.
     #[serde(default)]
     pub literal_prefix: bool,
-    /// What else is needed to reach it; no secrets.
+    /// The other options needed to reach the store; no secrets.
     #[serde(default)]
     pub store_options: BTreeMap<String, String>,
 }
 
 impl Settings {
-    /// Returns where the store is, and what else is needed to reach it.
+    /// Returns the URL of the store, and the other options needed to reach it.
     fn store_url(&self) -> Result<(StoreUrl, Vec<(String, String)>)> {
         Ok((self.store.parse()?, self.store_options.clone().into_iter().collect()))
     }
 }
 
-/// Only the format, which every release must be able to read.
+/// The format alone, which every release must be able to read.
 #[derive(Deserialize)]
 struct FormatOnly {
     format: u32,
 }
 
-/// Where the parts of a repository are.
+/// The paths of the parts of a repository.
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// The repository's directory, absolute.
@@ -79,52 +80,52 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The parts of the repository in `root`.
+    /// Returns the paths of the repository in `root`.
     pub fn new(root: &Path) -> Result<Self> {
         Ok(Self { root: std::path::absolute(root).at("find", root)? })
     }
 
-    /// The registry's file.
+    /// Returns the registry's file.
     pub fn registry(&self) -> PathBuf {
         self.root.join("registry.redb")
     }
 
-    /// Held by the process that has the registry open.
+    /// Returns the lock, held by the process that has the registry open.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }
 
-    /// Where that process answers.
+    /// Returns the socket of that process.
     pub fn socket(&self) -> PathBuf {
         self.root.join("artifactfs.sock")
     }
 
-    /// Where the process that has the drafts open answers.
+    /// Returns the socket of the process that has the drafts open.
     pub fn staging_socket(&self) -> PathBuf {
         self.root.join("staging.sock")
     }
 
-    /// What is being staged.
+    /// Returns the directory of drafts.
     pub fn drafts(&self) -> PathBuf {
         self.root.join("drafts")
     }
 
-    /// What earlier puts saw.
+    /// Returns the directory of put indexes.
     pub fn puts(&self) -> PathBuf {
         self.root.join("puts")
     }
 
-    /// One file for each daemon.
+    /// Returns the directory with one file for each daemon.
     pub fn daemons(&self) -> PathBuf {
         self.root.join("daemons")
     }
 
-    /// Where a daemon tells its numbers.
+    /// Returns the socket on which a daemon reports its numbers.
     pub fn daemon_socket(&self, pid: u32) -> PathBuf {
         self.daemons().join(format!("{pid}.sock"))
     }
 
-    /// Whether there is a repository.
+    /// Reports whether there is a repository.
     pub fn exists(&self) -> bool {
         self.root.join(SETTINGS_FILE).exists()
     }
@@ -132,7 +133,7 @@ impl Layout {
     /// Makes a repository.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when there is one, [`Kind::Usage`] for a store that cannot be.
+    /// [`Kind::Conflict`] if there is one already, [`Kind::Usage`] for a store that cannot be used.
     pub fn init(
         &self,
         store: Option<&StoreUrl>,
@@ -164,7 +165,7 @@ impl Layout {
             if store.is_writable() { store.claim(&settings.id) } else { Ok(()) }
         };
         if let Err(e) = claimed() {
-            // Only what is empty goes.
+            // Only an empty directory is removed.
             let _ = made.then(|| fs::remove_dir(&self.root));
             return Err(e);
         }
@@ -172,8 +173,8 @@ impl Layout {
         Ok(settings)
     }
 
-    /// Makes the repository's directory, for its owner only, whatever the umask; one that is there keeps its mode.
-    /// Returns whether it was made.
+    /// Makes the repository's directory, for its owner only, whatever the umask. An existing
+    /// directory keeps its mode. Returns whether it was made.
     fn make_root(&self) -> Result<bool> {
         if let Some(parent) = self.root.parent() {
             fs::create_dir_all(parent).at("create", parent)?;
@@ -184,10 +185,10 @@ impl Layout {
         }
     }
 
-    /// Replaces the settings of the repository that is there.
+    /// Replaces the settings of the repository, durably.
     ///
     /// # Errors
-    /// When they cannot be written; those that were there still are.
+    /// If they cannot be written, the old settings stay.
     pub fn write_settings(&self, settings: &Settings) -> Result<()> {
         let path = self.root.join(SETTINGS_FILE);
         let text = serde_json::to_string_pretty(settings).expect("settings are plain values");
@@ -198,10 +199,11 @@ impl Layout {
         File::open(&self.root).and_then(|dir| dir.sync_all()).at("sync", &self.root)
     }
 
-    /// The settings of the repository that is there.
+    /// Reads the settings of the repository.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none, [`Kind::Unsupported`] when it is of a newer format.
+    /// [`Kind::NotFound`] if there is none, [`Kind::Unsupported`] if it has another format,
+    /// [`Kind::Corrupt`] if the settings are damaged.
     pub fn settings(&self) -> Result<Settings> {
         let path = self.root.join(SETTINGS_FILE);
         let text = fs::read(&path).map_err(|e| match e.kind() {
@@ -230,10 +232,8 @@ impl Layout {
         Ok(settings)
     }
 
-    /// The store that `settings` name; it is changed only if it belongs to this repository.
-    ///
-    /// # Errors
-    /// When a directory cannot be made or the settings make no sense.
+    /// Opens the store that `settings` name. The store is changed only if it belongs to this
+    /// repository.
     pub fn open_store(&self, settings: &Settings, access: &StoreOptions) -> Result<Store> {
         let (url, options) = settings.store_url()?;
         Ok(Store::open(&url, &options, &self.root, access)?.belonging_to(&settings.id))
@@ -242,26 +242,28 @@ impl Layout {
 
 /// An open repository.
 pub struct Repository {
-    /// Where its parts are.
+    /// The paths of its parts.
     pub layout: Layout,
-    /// What it was made with.
+    /// The settings.
     pub settings: Settings,
-    /// How files are cut.
+    /// The cutter of files into chunks.
     pub cutter: Cutter,
-    /// Names, and where bytes are.
+    /// The registry: names, and where bytes are.
     pub registry: Arc<dyn Registry>,
-    /// The bytes.
+    /// The store of bytes.
     pub store: Arc<Store>,
-    /// The bytes, verified.
+    /// The reader of verified bytes.
     pub reader: Arc<Reader>,
     zero_chunk: OnceLock<Digest>,
 }
 
 impl Repository {
-    /// The repository of `layout`, whose registry was opened or is reached by other means.
+    /// Opens the repository of `layout` with a registry that was opened or is reached by other
+    /// means.
     ///
     /// # Errors
-    /// As [`Layout::settings`], and when the store cannot be opened.
+    /// As [`Layout::settings`], and [`Kind::Unavailable`] if the store is empty although the
+    /// registry has packs.
     pub fn new(layout: Layout, registry: Arc<dyn Registry>, access: &StoreOptions) -> Result<Self> {
         let settings = layout.settings()?;
         let cutter = Cutter::new(settings.chunker.clone())?;
@@ -277,11 +279,11 @@ impl Repository {
         Ok(Self { layout, settings, cutter, registry, store, reader, zero_chunk: OnceLock::new() })
     }
 
-    /// Refuses to go on with the store this repository was opened with when it has moved to another meanwhile. Under a
-    /// lease the answer stays true: a store moves only while nobody holds one.
+    /// Refuses to go on if the repository has moved to another store since it was opened. Under a
+    /// lease the result stays true: a store moves only while nobody holds one.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when it moved.
+    /// [`Kind::Conflict`] if it moved.
     pub fn refuse_moved(&self) -> Result<()> {
         if self.layout.settings()?.store == self.settings.store {
             return Ok(());
@@ -290,7 +292,7 @@ impl Repository {
             .hint("nothing was changed; run it again"))
     }
 
-    /// The chunk that a run of zeros is cut into.
+    /// Returns the digest of the chunk that a run of zeros is cut into.
     pub fn zero_chunk(&self) -> Digest {
         *self.zero_chunk.get_or_init(|| {
             let window = vec![0; self.cutter.max_bytes()];
@@ -299,8 +301,8 @@ impl Repository {
     }
 }
 
-/// Refuses a directory that is another repository's, or that is empty while the registry knows packs: then the store
-/// is elsewhere, on a disk that is not mounted. A remote store is asked before the first change.
+/// Refuses a directory that belongs to another repository, or that is empty while the registry has
+/// packs: then its disk is not mounted. A remote store is checked before the first change.
 fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> Result<()> {
     match store.owner()? {
         Some(owner) if owner == settings.id => return Ok(()),
@@ -337,7 +339,7 @@ impl Locate for RegistryLocator {
 
     fn doubt(&self, digest: Digest, extent: Extent) {
         if let Err(e) = self.0.doubt(vec![(digest, extent)]) {
-            tracing::warn!(%digest, "the damage could not be noted: {e}");
+            tracing::warn!(%digest, "the damage could not be recorded: {e}");
         }
     }
 }

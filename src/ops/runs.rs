@@ -1,4 +1,4 @@
-//! Runs: beginning them, finding those that died, listing them by what they were and gave.
+//! Runs: beginning them, detecting those that crashed, listing and comparing them.
 
 use std::fs;
 
@@ -17,14 +17,14 @@ use crate::registry::Registry;
 
 /// The environment variable that names the run a process belongs to.
 pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
-/// Runs asked for at once.
+/// The number of records read at once.
 const PAGE: u32 = 500;
-/// Rows of metrics asked for at once.
+/// The number of rows of metrics read at once.
 const ROWS_PAGE: u32 = 10_000;
-/// The longest environment of a process that is looked through, in bytes.
+/// The maximum length of a process environment that is searched, in bytes.
 const ENVIRONMENT_MAX_BYTES: u64 = 4 << 20;
 
-/// A new id: eight letters and digits.
+/// Returns a new random id of eight letters and digits.
 pub fn new_id() -> RunId {
     const DIGITS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let id: String =
@@ -32,10 +32,8 @@ pub fn new_id() -> RunId {
     id.parse().expect("letters and digits are an id")
 }
 
-/// A run as it is: one whose process is known to be dead has crashed, which is recorded.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns a run in its current state. If its process is known to be dead, the run has crashed, and
+/// that is recorded.
 pub fn settled(registry: &dyn Registry, run: RunInfo) -> Result<RunInfo> {
     match &run.start.holder {
         Some(holder) if run.state == RunState::Running && is_dead(holder) => {
@@ -45,31 +43,33 @@ pub fn settled(registry: &dyn Registry, run: RunInfo) -> Result<RunInfo> {
     }
 }
 
-/// A run.
+/// Returns a run in its current state.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is none.
+/// [`Kind::NotFound`] if there is no such run.
 pub fn find(registry: &dyn Registry, id: &RunId) -> Result<RunInfo> {
     settled(registry, registry.run(id.clone())?)
 }
 
-/// Takes a run that has ended away; one whose process is dead has, whether or not somebody looked since.
+/// Removes a run that has ended. A run whose process is dead has ended, even if that is not
+/// recorded yet.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when it was not there, and as [`Runs::remove_run`](crate::registry::Runs::remove_run).
+/// [`Kind::NotFound`] if there is no such run, and as
+/// [`Runs::remove_run`](crate::registry::Runs::remove_run).
 pub fn remove(registry: &dyn Registry, id: &RunId) -> Result<()> {
     find(registry, id)?;
     match registry.remove_run(id.clone()) {
-        // It was there: somebody else removed it, or this very call did and its answer was lost.
+        // It was there: another process removed it, or this call did and its reply was lost.
         Err(e) if e.kind() == Kind::NotFound => Ok(()),
         removed => removed.map(drop),
     }
 }
 
-/// Begins a run, or goes on with it.
+/// Begins or resumes a run.
 ///
 /// # Errors
-/// [`Kind::Conflict`] and [`Kind::NotFound`], as `resume` says.
+/// [`Kind::Conflict`] or [`Kind::NotFound`], depending on `resume`.
 pub fn begin(registry: &dyn Registry, start: RunStart, resume: Resume) -> Result<RunInfo> {
     match find(registry, &start.id) {
         Err(e) if e.kind() != Kind::NotFound => return Err(e),
@@ -81,7 +81,7 @@ pub fn begin(registry: &dyn Registry, start: RunStart, resume: Resume) -> Result
 /// Calls `each` with every run of a project, oldest first.
 ///
 /// # Errors
-/// When the registry fails, and what `each` says.
+/// The errors of `each`.
 pub fn each_run(
     registry: &dyn Registry,
     project: &ProjectName,
@@ -98,10 +98,10 @@ pub fn each_run(
     }
 }
 
-/// All runs of a sweep.
+/// Returns all runs of a sweep, in their current state.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is no such sweep.
+/// [`Kind::NotFound`] if there is no such sweep.
 pub fn of_sweep(registry: &dyn Registry, id: &SweepId) -> Result<Vec<RunInfo>> {
     let mut all: Vec<RunInfo> = Vec::new();
     loop {
@@ -117,10 +117,10 @@ pub fn of_sweep(registry: &dyn Registry, id: &SweepId) -> Result<Vec<RunInfo>> {
     }
 }
 
-/// The versions that a run used, or logged, oldest first.
+/// Returns the versions that a run used, or logged if `logged`, oldest first.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is no such run.
+/// [`Kind::NotFound`] if there is no such run.
 pub fn edges(registry: &dyn Registry, id: &RunId, logged: bool) -> Result<Vec<Edge>> {
     let mut all: Vec<Edge> = Vec::new();
     loop {
@@ -135,10 +135,7 @@ pub fn edges(registry: &dyn Registry, id: &RunId, logged: bool) -> Result<Vec<Ed
     }
 }
 
-/// The runs that used a version, in the order of ids.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns the runs that used a version, in the order of ids.
 pub fn users(
     registry: &dyn Registry,
     path: &ArtifactPath,
@@ -156,10 +153,7 @@ pub fn users(
     }
 }
 
-/// The sweeps of a project, in the order of ids.
-///
-/// # Errors
-/// When the registry fails.
+/// Returns the sweeps of a project, in the order of ids.
 pub fn sweeps(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<SweepInfo>> {
     let mut all: Vec<SweepInfo> = Vec::new();
     loop {
@@ -173,10 +167,10 @@ pub fn sweeps(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<Swee
     }
 }
 
-/// The rows of metrics of a run, in their order.
+/// Returns the rows of metrics of a run, in their order.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is no such run.
+/// [`Kind::NotFound`] if there is no such run.
 pub fn rows(registry: &dyn Registry, id: &RunId) -> Result<Vec<MetricRow>> {
     let mut all: Vec<MetricRow> = Vec::new();
     loop {
@@ -189,8 +183,8 @@ pub fn rows(registry: &dyn Registry, id: &RunId) -> Result<Vec<MetricRow>> {
     }
 }
 
-/// Whether a run has the value `wanted` under `path`; a name that is no field's is looked for in config,
-/// then summary.
+/// Reports whether a run has the value `wanted` under `path`. A path that names no field is looked
+/// up in config, then in summary.
 pub fn matches(run: &RunInfo, path: &str, wanted: &Value) -> bool {
     let found = run.value(path).or_else(|| {
         let inside = |place: &str| run.value(&format!("{place}.{path}"));
@@ -199,7 +193,8 @@ pub fn matches(run: &RunInfo, path: &str, wanted: &Value) -> bool {
     is_value(found.as_ref(), wanted)
 }
 
-/// Sorts by the value under `path`; what has none, or NaN or infinity, comes last either way.
+/// Sorts runs by the value under `path`. Runs without one, or with NaN or infinity, come last in
+/// either direction.
 pub fn sort(runs: &mut [RunInfo], path: &str, descending: bool) {
     runs.sort_by_cached_key(|run| run.created);
     let mut keyed: Vec<_> = runs.iter().map(|run| (run.value(path), run.clone())).collect();
@@ -209,10 +204,10 @@ pub fn sort(runs: &mut [RunInfo], path: &str, descending: bool) {
     }
 }
 
-/// The run of a sweep whose summary is best.
+/// Returns the run of a sweep whose summary has the best value of the sweep's metric.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when no run has a number there.
+/// [`Kind::NotFound`] if there is no such sweep, or no run has a number there.
 pub fn best(registry: &dyn Registry, id: &SweepId) -> Result<RunInfo> {
     let sweep = registry.sweep(id.clone())?;
     let path = format!("summary.{}", sweep.metric);
@@ -225,10 +220,8 @@ pub fn best(registry: &dyn Registry, id: &SweepId) -> Result<RunInfo> {
     })
 }
 
-/// Records that a run uses a version, found by `alias` if by one. What outlives its run goes on reading.
-///
-/// # Errors
-/// When the registry fails.
+/// Records that a run uses a version, which was found by `alias` if that is given. A run that has
+/// ended or is gone is no error: its readers go on.
 pub fn tell_use(
     registry: &dyn Registry,
     run: &RunId,
@@ -244,7 +237,7 @@ pub fn tell_use(
     }
 }
 
-/// The version that a reference stands for in a run, which uses it from now on.
+/// Returns the version that a reference stands for in a run, and records that the run uses it.
 ///
 /// # Errors
 /// [`Kind::NotFound`] for a run or a version that is not there.
@@ -293,7 +286,7 @@ pub fn end(registry: &dyn Registry, id: &RunId, state: RunState, code: i32) -> R
     registry.end_run(id.clone(), state, Some(code))
 }
 
-/// Says that a run goes on.
+/// Records a heartbeat of a run.
 ///
 /// # Errors
 /// As [`Runs::heartbeat`](crate::registry::Runs::heartbeat).
@@ -301,7 +294,7 @@ pub fn heartbeat(registry: &dyn Registry, id: &RunId) -> Result<()> {
     registry.heartbeat(id.clone())
 }
 
-/// Makes a sweep.
+/// Creates a sweep.
 ///
 /// # Errors
 /// As [`Runs::create_sweep`](crate::registry::Runs::create_sweep).
@@ -312,12 +305,12 @@ pub fn create_sweep(registry: &dyn Registry, sweep: SweepInfo) -> Result<SweepIn
 /// Returns a sweep.
 ///
 /// # Errors
-/// [`Kind::NotFound`].
+/// [`Kind::NotFound`] if there is no such sweep.
 pub fn sweep(registry: &dyn Registry, id: &SweepId) -> Result<SweepInfo> {
     registry.sweep(id.clone())
 }
 
-/// The run that a process was started in, by its environment.
+/// Returns the run that a process was started in, from its environment.
 pub fn of_process(pid: u32) -> Option<RunId> {
     use std::io::Read;
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;

@@ -1,4 +1,4 @@
-//! Choosing versions by what is said of them, and changing many of them, one after another.
+//! Selecting versions by their properties, and changing many of them, one after another.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ use crate::registry::{Detail, Registry};
 const HINT: &str = "write type=model, tag=x, alias=best, name='mnist-*', metadata.lr<=0.1, \
                     created>30d or expires<7d; != negates";
 
-/// One condition: `type=model`, `metadata.val.acc>0.9`, `created<30d`.
+/// A condition: `type=model`, `metadata.val.acc>0.9`, `created<30d`.
 #[derive(Debug, Clone)]
 pub struct Filter {
     test: Test,
@@ -33,13 +33,13 @@ enum Test {
     Type(ArtifactType),
     Tag(Tag),
     Alias(Alias),
-    /// Of the artifact.
+    /// The name of the artifact.
     Name(Box<GlobMatcher>),
-    /// Milliseconds since it was committed.
+    /// The milliseconds since the version was committed.
     Created(u64),
-    /// Milliseconds until its time is over.
+    /// The milliseconds until the time of the version is over.
     Expires(u64),
-    /// What is under a path.
+    /// The value under a path of the metadata.
     Metadata(String, Value),
 }
 
@@ -53,7 +53,7 @@ enum Operator {
     AtLeast,
 }
 
-/// How they are written; what begins like another comes first.
+/// The operators as they are written. One that begins with another comes before it.
 const OPERATORS: &[(&str, Operator)] = &[
     ("!=", Operator::IsNot),
     ("<=", Operator::AtMost),
@@ -68,7 +68,7 @@ impl Operator {
         !matches!(self, Self::Is | Self::IsNot)
     }
 
-    /// Whether it holds for what is ordered so.
+    /// Reports whether the operator holds for two values of this order.
     fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Is => order.is_eq(),
@@ -86,34 +86,34 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = |what: &str| Error::new(Kind::Usage, format!("{text:?} {what}")).hint(HINT);
-        let at = text.find(['=', '<', '>', '!']).ok_or_else(|| bad("is no condition"))?;
+        let at = text.find(['=', '<', '>', '!']).ok_or_else(|| bad("is not a condition"))?;
         let (key, rest) = (text[..at].trim(), &text[at..]);
         let found = OPERATORS.iter().find_map(|(name, operator)| {
             rest.strip_prefix(name).map(|value| (*operator, value.trim()))
         });
-        let (operator, value) = found.ok_or_else(|| bad("is no condition"))?;
+        let (operator, value) = found.ok_or_else(|| bad("is not a condition"))?;
         let test = match key {
             "type" => Test::Type(value.parse()?),
             "tag" => Test::Tag(value.parse()?),
             "alias" => Test::Alias(value.parse()?),
             "name" => {
-                let glob = Glob::new(value).map_err(|e| bad("is no pattern").because(e))?;
+                let glob = Glob::new(value).map_err(|e| bad("is not a pattern").because(e))?;
                 Test::Name(Box::new(glob.compile_matcher()))
             }
             "created" => Test::Created(parse_duration(value)?),
             "expires" => Test::Expires(parse_duration(value)?),
             key => match key.strip_prefix("metadata.") {
                 Some(path) => Test::Metadata(path.to_owned(), parse_or_text(value)?),
-                None => return Err(bad("asks for something that versions do not have")),
+                None => return Err(bad("names a property that versions do not have")),
             },
         };
         match (&test, operator.compares()) {
-            (Test::Created(_) | Test::Expires(_), false) => Err(bad("wants <, <=, > or >=")),
+            (Test::Created(_) | Test::Expires(_), false) => Err(bad("needs <, <=, > or >=")),
             (Test::Metadata(_, wanted), true) if !wanted.is_number() => {
-                Err(bad("compares with what is no number"))
+                Err(bad("compares with a value that is not a number"))
             }
             (Test::Type(_) | Test::Tag(_) | Test::Alias(_) | Test::Name(_), true) => {
-                Err(bad("wants = or !="))
+                Err(bad("needs = or !="))
             }
             _ => Ok(Self { test, operator }),
         }
@@ -121,17 +121,17 @@ impl FromStr for Filter {
 }
 
 impl Filter {
-    /// That a version has this tag.
+    /// Makes the condition that a version has this tag.
     pub fn tag(tag: Tag) -> Self {
         Self { test: Test::Tag(tag), operator: Operator::Is }
     }
 
-    /// Whether it asks for what only a full listing tells.
+    /// Reports whether the condition needs metadata, which only a full listing contains.
     fn reads_metadata(&self) -> bool {
         matches!(self.test, Test::Metadata(..))
     }
 
-    /// Whether it holds for a version; `now` by the registry's clock.
+    /// Reports whether the condition holds for a version; `now` is by the registry's clock.
     pub fn holds(&self, version: &VersionInfo, now: Timestamp) -> bool {
         let wanted = self.operator != Operator::IsNot;
         match &self.test {
@@ -159,24 +159,23 @@ impl Filter {
     }
 }
 
-/// Versions by what is said of them: those for which all filters hold.
+/// A selection of versions: those for which all filters hold.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Of this project; otherwise of all.
+    /// The project; all if `None`.
     pub project: Option<ProjectName>,
-    /// Of this artifact; otherwise of all.
+    /// The artifact; all if `None`.
     pub artifact: Option<ArtifactName>,
-    /// What holds for them.
+    /// The conditions, all of which must hold.
     pub filters: Vec<Filter>,
-    /// What is told of each.
+    /// The detail in which each version is listed.
     pub detail: Detail,
 }
 
-/// Calls `each` with every version of a selection: by project, artifact and number.
+/// Calls `each` with every version of a selection, in the order of project, artifact and number.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for a project or artifact that is not there, when the registry fails, and what
-/// `each` says.
+/// [`Kind::NotFound`] for a project or artifact that does not exist, and the errors of `each`.
 pub fn each_selected(
     registry: &dyn Registry,
     selection: &Selection,
@@ -212,12 +211,12 @@ pub fn each_selected(
     Ok(())
 }
 
-/// The versions that a change is about.
+/// The versions that a change applies to.
 #[derive(Debug, Clone, Default)]
 pub struct Chosen {
     /// References to versions.
     pub references: Vec<Reference>,
-    /// The versions that are selected when the change begins.
+    /// A selection, which is evaluated when the change begins.
     pub selection: Option<Selection>,
     /// True if the change is not made, and its versions are only listed.
     pub dry_run: bool,
@@ -227,7 +226,7 @@ impl Chosen {
     /// Resolves the versions. A reference that does not exist fails before any change.
     ///
     /// # Errors
-    /// [`Kind::NotFound`], and when the registry fails.
+    /// [`Kind::NotFound`] for a reference, project or artifact that does not exist.
     pub(super) fn targets(self, registry: &dyn Registry) -> Result<Targets> {
         let mut found = Vec::new();
         for reference in self.references {
@@ -246,11 +245,11 @@ impl Chosen {
     }
 }
 
-/// Versions that are to be changed.
+/// The resolved versions of a change.
 pub(super) struct Targets {
-    /// By number, each once.
+    /// References by number, each once.
     references: Vec<Reference>,
-    /// Whether they were found by filters: one that is gone when its turn comes is passed over.
+    /// True if filters found them: one that is gone when its turn comes is then skipped.
     selected: bool,
     dry_run: bool,
 }
@@ -259,12 +258,12 @@ impl Targets {
     /// Refuses two versions of one artifact: an alias stands for one.
     ///
     /// # Errors
-    /// [`Kind::Usage`].
+    /// [`Kind::Usage`] for two versions of one artifact.
     pub(super) fn one_each(&self) -> Result<()> {
         let mut seen = HashSet::new();
         for reference in &self.references {
             if !seen.insert(&reference.path) {
-                let what = format!("more than one version of {} is meant", reference.path);
+                let what = format!("more than one version of {} is selected", reference.path);
                 return Err(Error::new(Kind::Usage, what)
                     .hint("an alias stands for one version of an artifact: name one of each"));
             }
@@ -298,14 +297,14 @@ impl Targets {
     }
 }
 
-/// What became of many versions.
+/// The result of changing many versions.
 #[derive(Debug, Default)]
 pub struct Changed {
-    /// These are changed.
+    /// The versions that were changed, or would be.
     pub done: Vec<Reference>,
-    /// These are not.
+    /// The versions that were not changed.
     pub left: Vec<Reference>,
-    /// Why not.
+    /// The error that ended the change.
     pub error: Option<Error>,
 }
 

@@ -12,7 +12,7 @@ use crate::model::version::{ArtifactInfo, VersionInfo};
 pub struct Shown {
     /// The registry's record of it.
     pub info: VersionInfo,
-    /// External files in it of which nothing but the length is known.
+    /// External files in it of which only the length is known.
     pub external_unproven: u64,
     /// Bytes of the store that it needs.
     pub stored_bytes: u64,
@@ -34,7 +34,7 @@ pub fn version(repository: &Repository, reference: Reference) -> Result<Shown> {
         0 => 0,
         _ => count_unproven(repository, info.root)?,
     };
-    // The two were counted one after the other, and others go on meanwhile.
+    // The two were counted one after the other, while other processes went on.
     let shared_bytes = stored_bytes.saturating_sub(exclusive_bytes);
     Ok(Shown { info, external_unproven, stored_bytes, exclusive_bytes, shared_bytes })
 }
@@ -42,7 +42,7 @@ pub fn version(repository: &Repository, reference: Reference) -> Result<Shown> {
 /// Returns an artifact.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::error::Kind::NotFound).
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such artifact.
 pub fn artifact(repository: &Repository, path: ArtifactPath) -> Result<ArtifactInfo> {
     repository.registry.artifact(path)
 }

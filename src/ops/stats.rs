@@ -1,4 +1,4 @@
-//! What a process did with a remote store, in numbers.
+//! Numbers about a repository, and about what this process did with a remote store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,9 +9,6 @@ use crate::error::Result;
 use crate::registry::RegistryInfo;
 
 /// Returns the numbers of packs, objects and bytes in the repository.
-///
-/// # Errors
-/// When the registry fails.
 pub fn contents(repository: &Repository) -> Result<RegistryInfo> {
     repository.registry.info()
 }
@@ -19,7 +16,7 @@ pub fn contents(repository: &Repository) -> Result<RegistryInfo> {
 /// Numbers since the process began; all zero over a store in a directory.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Stats {
-    /// Whether there is a remote store.
+    /// True if there is a remote store.
     pub remote: bool,
     /// Reads of objects that the cache served alone.
     pub cache_hits: u64,
@@ -39,27 +36,27 @@ pub struct Stats {
     pub failures: u64,
     /// Objects whose bytes were wrong, in the cache or from the store.
     pub wrong_objects: u64,
-    /// Segments that went for others.
+    /// Segments that were evicted for others.
     pub evictions: u64,
     /// Bytes in the cache.
     pub cache_bytes: u64,
-    /// What they may be.
+    /// The limit of `cache_bytes`.
     pub cache_limit_bytes: u64,
     /// Segments in the cache.
     pub cache_files: u64,
-    /// The slowest requests of the last minutes: what was asked for, and milliseconds.
+    /// The slowest requests of the last minutes: a description, and milliseconds.
     pub slowest: Vec<(String, u64)>,
 }
 
 impl Stats {
-    /// Returns the share of reads that the cache served alone, in percent.
+    /// Returns the share of reads that the cache served alone, in percent; `None` without reads.
     pub fn hit_percent(&self) -> Option<u64> {
         let all = self.cache_hits + self.cache_misses;
         (self.cache_hits * 100).checked_div(all)
     }
 }
 
-/// The numbers of this process.
+/// Returns the numbers of this process.
 pub fn stats(repository: &Repository) -> Stats {
     let Some(fetcher) = repository.store.fetcher() else {
         return Stats::default();

@@ -1,4 +1,4 @@
-//! Counting what is in a tree, and by how much two differ.
+//! Totals of a tree, and the difference between two.
 
 use crate::content::directory::each_entry;
 use crate::content::reader::Reader;
@@ -7,7 +7,7 @@ use crate::model::digest::Digest;
 use crate::model::tree::Target;
 use crate::model::version::Totals;
 
-/// Totals with a sign.
+/// Signed totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Difference {
     files: i64,
@@ -18,27 +18,21 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// One entry more, with all below it.
-    ///
-    /// # Errors
-    /// When a tree cannot be read.
+    /// Counts an entry with everything below it.
     pub fn of(reader: &Reader, target: &Target) -> Result<Self> {
         let mut sum = Self::default();
         sum.add_target(reader, target)?;
         Ok(sum)
     }
 
-    /// Everything in a directory, without itself.
-    ///
-    /// # Errors
-    /// When a tree cannot be read.
+    /// Counts everything in a directory, without the directory itself.
     pub fn within(reader: &Reader, tree: Digest) -> Result<Self> {
         let mut sum = Self::default();
         sum.add_within(reader, tree)?;
         Ok(sum)
     }
 
-    /// A directory, and nothing in it.
+    /// An empty directory.
     pub const DIRECTORY: Self =
         Self { files: 0, directories: 1, symlinks: 0, size_bytes: 0, external: 0 };
 
@@ -73,7 +67,7 @@ impl Difference {
         Ok(())
     }
 
-    /// The same with the other sign.
+    /// Returns the difference with the other sign.
     #[must_use]
     pub fn negated(self) -> Self {
         Self {
@@ -85,7 +79,7 @@ impl Difference {
         }
     }
 
-    /// Adds it.
+    /// Adds the difference to `totals`.
     pub fn apply(&self, totals: &mut Totals) {
         totals.files = totals.files.saturating_add_signed(self.files);
         totals.directories = totals.directories.saturating_add_signed(self.directories);

@@ -1,4 +1,4 @@
-//! Updates descriptions, metadata, tags and times to live.
+//! Updates of descriptions, metadata, tags and times to live.
 
 use super::repository::Repository;
 use super::select::{Changed, Chosen};
@@ -22,17 +22,20 @@ pub fn update(
 /// Updates many versions alike, one after another.
 ///
 /// # Errors
-/// The error that keeps the versions from being found; nothing is changed then.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) for a version that does not exist; nothing is
+/// changed then.
 pub fn update_many(repository: &Repository, chosen: Chosen, update: &Update) -> Result<Changed> {
     let registry = &repository.registry;
     let targets = chosen.targets(&**registry)?;
     Ok(targets.change(&mut |reference| registry.update(reference, update.clone())))
 }
 
-/// Updates artifacts, one after another. Returns those that were changed, and the error that ended it.
+/// Updates artifacts, one after another. Returns those that were changed, and the error that ended
+/// it.
 ///
 /// # Errors
-/// [`Kind::NotFound`](crate::error::Kind::NotFound) if one of them is not there; nothing is changed then.
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) if one of them does not exist; nothing is
+/// changed then.
 pub fn update_artifacts(
     repository: &Repository,
     paths: &[ArtifactPath],

@@ -14,46 +14,47 @@ use crate::model::reference::Reference;
 use crate::model::tree::{Content, Entry, Target, TreeNode};
 use crate::model::version::VersionInfo;
 
-/// Damage that is told; more is only counted.
+/// The maximum number of damaged paths that are listed; more are only counted.
 pub const DAMAGE_MAX: usize = 1_000;
 
-/// External files that are checked together.
+/// The number of external files that are checked together.
 const EXTERNAL_BATCH: usize = 512;
 
-/// A path that is hurt.
+/// A damaged path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The version.
     pub version: Reference,
     /// The file, or the directory whose listing is lost.
     pub path: PathBuf,
-    /// What is wrong.
+    /// The reason.
     pub reason: String,
 }
 
-/// What verifying found.
+/// The result of verifying.
 #[derive(Debug, Default)]
 pub struct VerifyReport {
-    /// Versions looked at.
+    /// Versions that were read.
     pub versions: u64,
-    /// Objects read.
+    /// Objects that were read.
     pub objects: u64,
     /// Bytes of these.
     pub bytes: u64,
-    /// External files of which nothing but the length is known: other bytes would not be noticed.
+    /// External files of which only the length is known: other bytes would not be noticed.
     pub unproven: u64,
-    /// What is hurt, at most [`DAMAGE_MAX`].
+    /// The damaged paths, at most [`DAMAGE_MAX`].
     pub damage: Vec<Damage>,
-    /// Hurt paths in all.
+    /// The number of all damaged paths.
     pub damaged_paths: u64,
 }
 
-/// Digests that are remembered of one kind, in each of two halves. More are forgotten, the oldest first.
+/// The maximum number of digests of one kind in each of two halves. More are forgotten, the oldest
+/// first.
 const SEEN_MAX: usize = 900_000;
-/// Bytes of a digest that are remembered: no two of a repository have these in common.
+/// The bytes of a digest that are remembered: enough to tell all digests of a repository apart.
 const SEEN_BYTES: usize = 16;
 
-/// What was found sound lately: a set of bounded size.
+/// A set of bounded size: digests of objects that were recently found sound.
 #[derive(Default)]
 struct Seen {
     newer: HashSet<[u8; SEEN_BYTES]>,
@@ -82,7 +83,7 @@ impl Seen {
 /// Verifies a version, or all.
 ///
 /// # Errors
-/// The error that keeps it from going on. Damage is no error but part of the report.
+/// The error that stops the work. Damage is no error but part of the report.
 pub fn verify(
     repository: &Repository,
     reference: Option<Reference>,
@@ -98,25 +99,26 @@ pub fn verify(
     Ok(verifier.report)
 }
 
-/// Verifies versions. An object that many share is read once, unless so many others were read since that it is
-/// forgotten: memory does not follow the number of files.
+/// A verifier of versions. A shared object is read once, unless so many others were read since that
+/// it was forgotten: memory does not follow the number of files.
 struct Verifier<'a> {
     repository: &'a Repository,
     progress: &'a dyn Progress,
-    /// Trees and recipes with all they are made of: what versions share is mostly found here.
+    /// Trees and recipes that are sound with everything below them. Most of what versions share is
+    /// found here.
     nodes: Seen,
     chunks: Seen,
-    /// External files of the directory that are to be checked.
+    /// External files that are still to be checked.
     external: Vec<(Digest, PathBuf)>,
-    /// External files met so far.
+    /// The number of external files met so far.
     met: u64,
-    /// Paths that were not found sound so far.
+    /// The number of paths so far that were not found sound.
     troubles: u64,
     report: VerifyReport,
 }
 
 impl<'a> Verifier<'a> {
-    /// A verifier that has seen nothing yet.
+    /// Makes a verifier that has seen nothing.
     fn new(repository: &'a Repository, progress: &'a dyn Progress) -> Self {
         Self {
             repository,
@@ -133,7 +135,7 @@ impl<'a> Verifier<'a> {
     /// Reads a version.
     ///
     /// # Errors
-    /// What keeps it from going on; damage is no error but part of the report.
+    /// The error that stops the work. Damage is no error but part of the report.
     fn version(&mut self, version: &VersionInfo) -> Result<()> {
         self.report.versions += 1;
         self.directory(version, version.root, Path::new(""))
@@ -168,14 +170,14 @@ impl<'a> Verifier<'a> {
                 }
             }
         }
-        // What lives elsewhere is asked for with others, later.
+        // External files are checked later, many together, so this node is not known to be sound.
         if (self.troubles, self.met) == before {
             self.nodes.insert(&digest);
         }
         Ok(())
     }
 
-    /// A node as it is in the store: the reader keeps decoded ones.
+    /// Reads a node from the store: the reader keeps decoded nodes.
     fn tree(&mut self, digest: Digest) -> Result<TreeNode> {
         let body = self.body(digest)?;
         TreeNode::decode(&body).ok_or_else(|| unknown_format(digest))
@@ -204,7 +206,8 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// What cannot be found out is told like what has changed: nobody can rely on it.
+    /// Checks the external files that were met. A file that cannot be checked is reported like one
+    /// that changed: nobody can rely on it.
     fn check_external(&mut self, version: &VersionInfo) -> Result<()> {
         let files = std::mem::take(&mut self.external);
         let digests: Vec<_> = files.iter().map(|(digest, _)| *digest).collect();
@@ -222,7 +225,7 @@ impl<'a> Verifier<'a> {
             return Ok(());
         };
         if content.is_external() {
-            // The descriptor; what it describes is asked for with others.
+            // Only the descriptor is read here; the file is checked with others.
             return self.object(digest);
         }
         if self.chunks.contains(&digest) || self.nodes.contains(&digest) {
@@ -235,13 +238,14 @@ impl<'a> Verifier<'a> {
             if self.chunks.contains(&piece.digest) {
                 return Ok(());
             }
-            // All of the file is looked at, so that all that is damaged is known, and stored anew by the next put.
+            // The whole file is read, so that all its damage is known and the next put stores it
+            // again.
             match self.body(piece.digest) {
                 Ok(body) if body.len() as u64 == piece.size_bytes => {
                     self.chunks.insert(&piece.digest);
                 }
                 Ok(_) => {
-                    let what = "a chunk is not as long as it should be";
+                    let what = "a chunk has the wrong length";
                     damage = Some(Error::new(Kind::Corrupt, what));
                 }
                 Err(e) if e.kind() == Kind::Corrupt => damage = Some(e),
@@ -253,7 +257,7 @@ impl<'a> Verifier<'a> {
             return Err(damage);
         }
         if length != content.size_bytes() {
-            return Err(Error::new(Kind::Corrupt, "the file is not as long as it should be"));
+            return Err(Error::new(Kind::Corrupt, "the file has the wrong length"));
         }
         if matches!(content, Content::Recipe { .. }) {
             self.nodes.insert(&digest);
@@ -273,7 +277,7 @@ impl<'a> Verifier<'a> {
         Ok(body)
     }
 
-    /// Whether the version was deleted while it was read.
+    /// Reports whether the version was deleted while it was read.
     fn is_gone(&self, version: &VersionInfo) -> Result<bool> {
         match self.repository.registry.lookup(version.reference()) {
             Err(e) if e.kind() == Kind::NotFound => Ok(true),

@@ -5,11 +5,11 @@ use super::lease::Lease;
 use super::repository::Repository;
 use crate::error::{Error, Kind, PutHint, Result};
 
-/// Does `work` under a lease of its own, and ends that with it. What writers that are gone had stored for the same
-/// purpose is gone on with.
+/// Does `work` under a lease of its own, and ends the lease with it. The lease takes over what
+/// writers that are gone stored for the same purpose.
 ///
 /// # Errors
-/// Those of `work`, and when the registry fails.
+/// The errors of `work`.
 pub(super) fn with_lease<T>(
     repository: &Repository,
     purpose: String,
@@ -20,18 +20,18 @@ pub(super) fn with_lease<T>(
     end(lease, repository, done)
 }
 
-/// Ends a lease with what it was for. If that ended for want of a store, of its room or of time, what is stored is
-/// kept for the next try.
+/// Ends a lease after its work. If a retry of the work may succeed, what is stored is kept for it.
 ///
 /// # Errors
-/// That of `done`.
+/// The error of `done`.
 fn end<T>(lease: Lease, repository: &Repository, done: Result<T>) -> Result<T> {
     let kept = done.as_ref().is_err_and(|e| goes_on_later(e, repository.store.is_remote()));
     let ended = match kept {
         true => lease.leave(),
         false => lease.release().map(|()| 0),
     };
-    // A store that did not answer would only be waited for again: whoever comes next frees what died.
+    // A store that did not respond would only be waited for again. The next process frees what
+    // died.
     let answers = !done.as_ref().is_err_and(|e| is_silence(e.kind()));
     let ended = ended.and_then(|kept_bytes| match answers {
         true => collect_garbage(repository).map(|_| kept_bytes),
@@ -40,7 +40,7 @@ fn end<T>(lease: Lease, repository: &Repository, done: Result<T>) -> Result<T> {
     match (done, ended) {
         (Err(error), Ok(kept_bytes)) if kept_bytes > 0 => Err(error.and_hint(PutHint::GoOn)),
         (Ok(value), Err(e)) => {
-            // What it was for is done and durable; whoever comes next frees what could not be.
+            // The work is done and durable. The next process frees what could not be freed.
             tracing::warn!("a lease whose work is done could not be ended: {e}");
             Ok(value)
         }
@@ -48,7 +48,8 @@ fn end<T>(lease: Lease, repository: &Repository, done: Result<T>) -> Result<T> {
     }
 }
 
-/// Whether the same put may well succeed later. On a disk that is full it takes nothing meanwhile: others need the room.
+/// Reports whether the same work may succeed later. On a full local disk it keeps nothing: others
+/// need the room.
 fn goes_on_later(error: &Error, remote: bool) -> bool {
     match error.kind() {
         Kind::Stale => true,

@@ -10,12 +10,14 @@ use crate::ops::maintenance::Held;
 use crate::ops::repository::Repository;
 use crate::registry::Fix;
 
-/// Corrections made in one transaction.
+/// The number of corrections made in one transaction.
 pub(super) const FIX_BATCH: usize = 4_096;
-/// Counts that are too high and wait until it is known that every node could be read; more are found by the next repair.
+/// The maximum number of counts that wait to be lowered until every node was read. The next repair
+/// finds more.
 const LOWERED_MAX: usize = 1_000_000;
 
-/// The report, and whether every object that is needed could be read or found.
+/// Runs a check. Returns the report, and whether every object that is needed could be read or
+/// found.
 pub(super) fn check(
     repository: &Repository,
     held: Option<&Held<'_>>,
@@ -40,7 +42,7 @@ pub(super) struct Check<'a> {
     pub(super) fixes: Vec<Fix>,
     /// Counts that are too high.
     pub(super) lowered: Vec<Fix>,
-    /// Packs whose counts were wrong: they may hold dead bytes that nobody remembers.
+    /// Packs whose counts were wrong: they may have dead bytes that no mark records.
     pub(super) miscounted: Vec<PackId>,
 }
 
@@ -72,7 +74,8 @@ impl Check<'_> {
         LiveTable(self.repository).each(each)
     }
 
-    /// Absent objects whose bytes are good after all: a disk that is back, a pack that was put back by hand.
+    /// Marks absent objects present if their bytes are good after all: a disk is back, or a pack
+    /// was put back by hand.
     fn recover(&mut self) -> Result<()> {
         if self.repository.registry.absent()? == 0 {
             return Ok(());
@@ -96,8 +99,8 @@ impl Check<'_> {
         self.flush()
     }
 
-    /// Are the reference counts what the nodes say, and is everything there that they point at? Whether all could be
-    /// read or found.
+    /// Checks that reference counts match the nodes, and that everything is there that they point
+    /// at. Returns whether everything could be read or found.
     fn counts(&mut self) -> Result<bool> {
         let table = LiveTable(self.repository);
         let mut counting = Counting::new(self.repository, &table, self.report.objects);
@@ -134,7 +137,7 @@ impl Check<'_> {
 
     fn count(&mut self, digest: Digest, seen: Located, refs: u64) -> Result<()> {
         let Located { kind, refs: found, .. } = seen;
-        // Bytes that are good after all are no problem; a repair notes that they are.
+        // Bytes that are good after all are no problem; a repair records that they are.
         let good = || match self.repository.reader.check_at(digest, &seen) {
             Err(e) if is_damage(&e) => Ok(false),
             read => read.map(|_| true),
@@ -159,7 +162,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// An object that is needed and not in the table: it is absent, so that a good copy of it is taken.
+    /// Records an object that is needed and not in the table as absent, so that a good copy of it
+    /// is taken.
     fn lost(&mut self, digest: Digest, refs: u64) -> Result<()> {
         self.report.missing_objects += 1;
         self.report.finding(format!("object {digest} is needed and not in the repository"));
@@ -167,8 +171,8 @@ impl Check<'_> {
         self.fix(Fix::Object { digest, seen: None, now })
     }
 
-    /// Lowers counts and frees what nothing refers to, unless something could not be read: what that points at is not
-    /// known.
+    /// Lowers counts and frees what nothing refers to, unless something could not be read: what an
+    /// unreadable node points at is not known.
     fn lower(&mut self, whole: bool) -> Result<()> {
         let lowered = std::mem::take(&mut self.lowered);
         if !whole && self.repairs() && !lowered.is_empty() {

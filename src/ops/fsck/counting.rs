@@ -10,9 +10,9 @@ use crate::ops::groups::each_part;
 use crate::ops::listing::each_version;
 use crate::ops::repository::Repository;
 
-/// Objects counted at once: bounds memory to some 200 MiB; more objects take more passes.
+/// The number of objects counted in one pass. It bounds memory to some 200 MiB.
 const COUNTED_AT_ONCE: u64 = 2_000_000;
-/// Nodes that cannot be read and are remembered; more are not told one by one.
+/// The maximum number of unreadable nodes that are remembered; more are not reported one by one.
 const UNREADABLE_MAX: usize = 100_000;
 
 /// A count of all references to the objects of a table.
@@ -21,22 +21,22 @@ pub struct Counting<'a> {
     table: &'a dyn Table,
     passes: u64,
     pass: u64,
-    /// Versions there are.
+    /// The number of versions.
     pub versions: u64,
     /// Nodes that cannot be read, and why.
     pub unreadable: BTreeMap<Digest, String>,
 }
 
-/// References to a part of the objects.
+/// The references to a part of the objects.
 pub struct Pass {
     number: u64,
     passes: u64,
-    /// How many point at each object that is pointed at.
+    /// The number of references to each object that has any.
     pub counts: HashMap<Digest, u64>,
 }
 
 impl Pass {
-    /// Whether an object is counted in this pass.
+    /// Reports whether an object is counted in this pass.
     pub fn mine(&self, digest: &Digest) -> bool {
         digest.spread() % self.passes == self.number
     }
@@ -49,16 +49,16 @@ impl Pass {
 }
 
 impl<'a> Counting<'a> {
-    /// Counts references to the objects of `table`, of which there are about `objects`.
+    /// Makes a count of references to the objects of `table`, of which there are about `objects`.
     pub fn new(repository: &'a Repository, table: &'a dyn Table, objects: u64) -> Self {
         let passes = objects / COUNTED_AT_ONCE + 1;
         Self { repository, table, passes, pass: 0, versions: 0, unreadable: BTreeMap::new() }
     }
 
-    /// The next part; `None` after the last.
+    /// Counts the next part; returns `None` after the last.
     ///
     /// # Errors
-    /// When registry or store cannot be read now. A node that is damaged is no error.
+    /// An error means that registry or store cannot be read now. A damaged node is no error.
     pub fn next_pass(&mut self) -> Result<Option<Pass>> {
         if self.pass == self.passes {
             return Ok(None);

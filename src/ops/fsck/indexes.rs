@@ -1,4 +1,5 @@
-//! Indexes of packs: one that is damaged or missing is made again from the table, which has the same facts.
+//! Indexes of packs: a damaged or missing one is made again from the table, which has the same
+//! facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +10,11 @@ use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};
 use crate::ops::repository::Repository;
 
-/// Indexes made in one pass over the table: bounds memory to some 300 MiB for packs of the smallest objects.
+/// The number of indexes made in one pass over the table. It bounds memory to some 300 MiB for
+/// packs of the smallest objects.
 const INDEXES_AT_ONCE: usize = 64;
 
-/// What is wrong with the index of a pack in which the table has so many objects.
-///
-/// # Errors
-/// When the store cannot be read now.
+/// Returns what is wrong with the index of a pack in which the table has `objects` objects.
 pub fn check_index(repository: &Repository, id: PackId, objects: u64) -> Result<Option<String>> {
     match repository.store.read_index(id) {
         Ok(entries) if (entries.len() as u64) < objects => {
@@ -30,10 +29,10 @@ pub fn check_index(repository: &Repository, id: PackId, objects: u64) -> Result<
     }
 }
 
-/// Writes the indexes of `packs` anew; how many.
+/// Writes the indexes of `packs` anew. Returns how many.
 ///
 /// # Errors
-/// When registry or store fail; the others are written by the next repair.
+/// If registry or store fail, the next repair writes the others.
 pub fn write_indexes(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<u64> {
     let packs: Vec<PackId> = packs.iter().copied().collect();
     let mut written = 0;
@@ -46,7 +45,7 @@ pub fn write_indexes(repository: &Repository, packs: &BTreeSet<PackId>) -> Resul
     Ok(written)
 }
 
-/// What the table has in these packs, in the order of offsets.
+/// Returns what the table has in these packs, in the order of offsets.
 fn entries_of(
     repository: &Repository,
     packs: &[PackId],

@@ -1,12 +1,11 @@
-//! Checking that counts, index and store agree, and making them agree.
+//! Checks that counts, indexes and store agree, and repairs that make them agree.
 //!
-//! The truth about names is in the registry; about bytes, in the store. Reference counts follow
-//! from the nodes: `refs` is the number of nodes, versions and parts of
-//! open groups that point at an object.
+//! The registry is the truth about names; the store, about bytes. Reference counts follow from the
+//! nodes: `refs` is the number of nodes, versions and parts of open groups that point at an object.
 //!
-//! Nothing here destroys: everything is read and checked before anything is changed; what is lost or damaged is marked
-//! absent and keeps its counts; while a node cannot be read, no count is lowered; packs that nobody knows stay where they
-//! are until somebody names them.
+//! Nothing here destroys. Everything is read and checked before anything is changed. What is lost
+//! or damaged is marked absent and keeps its counts. While a node cannot be read, no count is
+//! lowered. Unknown packs stay until a user has them removed.
 
 mod check;
 mod counting;
@@ -30,21 +29,21 @@ pub use unknown::{UNKNOWN_AGE_MILLISECONDS, UnknownPack, remove_unknown};
 /// The maximum number of checks, if each finds something else.
 const CHECKS_MAX: usize = 3;
 
-/// What to do about what is found.
+/// The action on what is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Only tell.
+    /// A report, and no change.
     Check,
-    /// Put right what follows from the nodes and the store.
+    /// A repair of what follows from the nodes and the store.
     Repair,
-    /// Make the object table again from the store's indexes.
+    /// A new object table, made from the store's indexes.
     Rebuild,
 }
 
-/// Checks the repository.
+/// Checks the repository, and repairs it as `mode` says.
 ///
 /// # Errors
-/// What keeps it from going on; [`Kind::Conflict`] while somebody writes.
+/// [`Kind::Conflict`] while somebody writes.
 pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
     maintenance::finish_interrupted(repository)?;
     release_orphans(repository)?;
@@ -68,12 +67,13 @@ pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
     }
 }
 
-/// While a node cannot be read, what it points at may seem to be needed by nobody.
+/// Collects garbage if everything was read: what an unreadable node points at may seem unneeded.
 fn collect_if(repository: &Repository, whole: bool) -> Result<()> {
     if whole { collect_garbage(repository).map(drop) } else { Ok(()) }
 }
 
-/// Reports the findings of two checks in a row. A change in the middle of a check looks like damage, but only once.
+/// Reports the findings of two checks in a row. A change in the middle of a check looks like
+/// damage, but only once.
 fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
     refuse_writers(repository)?;
     let lasting = lasting_report(|| Ok(check(repository, None)?.0))?;
@@ -81,11 +81,12 @@ fn check_at_rest(repository: &Repository) -> Result<FsckReport> {
     if let Some(report) = lasting {
         return Ok(report);
     }
-    let what = "what looks wrong is something else at each look: others delete or put meanwhile";
+    let what = "each check found something else: other processes put or delete meanwhile";
     Err(Error::new(Kind::Conflict, what).hint("check when they have finished"))
 }
 
-/// Repeats a check until it finds nothing or two in a row find the same. Returns `None` if neither happens soon.
+/// Repeats a check until it finds nothing, or two in a row find the same. Returns `None` if
+/// [`CHECKS_MAX`] checks do neither.
 fn lasting_report(mut check: impl FnMut() -> Result<FsckReport>) -> Result<Option<FsckReport>> {
     let mut report = check()?;
     for _ in 1..CHECKS_MAX {
@@ -104,7 +105,7 @@ fn lasting_report(mut check: impl FnMut() -> Result<FsckReport>) -> Result<Optio
     Ok((report.problems == 0).then_some(report))
 }
 
-/// What is being written would look wrong.
+/// Refuses to check while somebody writes: what is being written would look wrong.
 fn refuse_writers(repository: &Repository) -> Result<()> {
     let idle = super::judgement::idle_leases(&*repository.registry)?;
     let leases = repository.registry.leases()?.into_iter().filter(LeaseInfo::writes);

@@ -1,4 +1,4 @@
-//! Do the packs hold what the table says, and the table what the packs hold?
+//! Checks that packs and object table agree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,12 +10,12 @@ use crate::error::{Error, Kind, Result};
 use crate::model::object::{Located, PackId, Presence};
 use crate::registry::{Fix, PackInfo};
 
-/// What the table has in a pack.
+/// The sums of what the table has in a pack.
 #[derive(Debug, Default, Clone, Copy)]
 struct Sum {
     objects: u64,
     bytes: u64,
-    /// The byte behind the last object.
+    /// The offset behind the last object.
     end: u64,
 }
 
@@ -73,7 +73,7 @@ impl Check<'_> {
                 let sum = sums.entry(located.extent.pack).or_default();
                 sum.objects += 1;
                 sum.bytes += stored;
-                // What is absent may lie behind the end of what is left.
+                // An absent object may lie behind the end of a pack that was cut.
                 if !located.is_absent() {
                     sum.end = sum.end.max(located.extent.offset + stored);
                 }
@@ -125,7 +125,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The index of a pack names at least what the table has there.
+    /// Checks that the index of a pack names at least as many objects as the table has there.
     fn index(&mut self, id: PackId, objects: u64, bad: &mut BTreeSet<PackId>) -> Result<()> {
         if let Some(finding) = check_index(self.repository, id, objects)? {
             self.report.finding(finding);
@@ -134,7 +134,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Objects of packs that are missing, or shorter than the given lengths say, are absent; they keep their counts.
+    /// Marks objects absent that end behind the given length of their pack, which is 0 for a
+    /// missing one. They keep their counts.
     fn lose(&mut self, packs: &HashMap<PackId, u64>) -> Result<()> {
         if packs.is_empty() || !self.repairs() {
             return Ok(());
@@ -156,7 +157,7 @@ impl Check<'_> {
     }
 }
 
-/// Refuses to take everything for lost when not one pack is there: then it is the store that is not there.
+/// Refuses to treat everything as lost if not one pack is there: then the store is not there.
 pub(super) fn refuse_absent_store(present: u64, missing: usize) -> Result<()> {
     if present > 0 || missing == 0 {
         return Ok(());

@@ -1,11 +1,11 @@
-//! Making the object table again from the store's indexes.
+//! Rebuilds of the object table from the store's indexes.
 //!
 //! ```text
 //! 1  read and check every index; nothing is changed before all are read
-//! 2  put what they name into a table beside the one in use; the old table says which of two places is the good one,
-//!    and what was in packs whose index is damaged
+//! 2  put what they name into a table beside the one in use; the old table says which of two places
+//!    is the good one, and what was in packs whose index is damaged
 //! 3  count references there
-//! 4  what is needed and nowhere named is absent, with its count
+//! 4  put what is needed and nowhere named as absent, with its count
 //! 5  swap the tables; write damaged indexes anew
 //! ```
 
@@ -25,10 +25,11 @@ use crate::ops::maintenance::{self, Held};
 use crate::ops::repository::Repository;
 use crate::registry::{PackInfo, Rebuilt};
 
-/// Makes the table anew and swaps it in; whether everything that is needed was found and could be read.
+/// Makes a new table and swaps it in. Returns whether everything that is needed was found and could
+/// be read.
 ///
 /// # Errors
-/// What the store or the registry say; before the swap the table in use is then as it was.
+/// An error before the swap leaves the table in use as it was.
 pub(super) fn rebuild(repository: &Repository, held: &Held<'_>) -> Result<bool> {
     let registry = &repository.registry;
     let packs = survey(repository)?;
@@ -45,15 +46,15 @@ pub(super) fn rebuild(repository: &Repository, held: &Held<'_>) -> Result<bool> 
     Ok(whole)
 }
 
-/// What is in the store.
+/// The packs of the store, and those of the registry.
 struct Packs {
-    /// Length of each pack whose index could be read.
+    /// The length of each pack whose index could be read.
     readable: BTreeMap<PackId, u64>,
-    /// The same for those whose index is damaged or missing and which the registry knows.
+    /// The length of each pack whose index is damaged or missing.
     remembered: BTreeMap<PackId, u64>,
     /// Indexes to be written anew.
     damaged: BTreeSet<PackId>,
-    /// What the registry knows.
+    /// The packs of the registry.
     known: BTreeMap<PackId, PackInfo>,
 }
 
@@ -83,7 +84,7 @@ fn survey(repository: &Repository) -> Result<Packs> {
                 packs.readable.insert(id, length);
             }
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {
-                tracing::warn!(pack = %id, "the table is asked for what is in it: {e}");
+                tracing::warn!(pack = %id, "the table stands in for its index: {e}");
                 packs.remembered.insert(id, length);
                 if with_content {
                     packs.damaged.insert(id);
@@ -104,7 +105,8 @@ struct Work<'a> {
     packs: Packs,
 }
 
-/// How good a place for an object is.
+/// Returns the rank of a place for an object. The place in the old table has 2, or 0 if the object
+/// is absent there. Any other has 1.
 fn rank(place: &Located, old: Option<&Located>) -> u8 {
     match old {
         Some(old) if old.extent == place.extent => {
@@ -129,13 +131,13 @@ impl Work<'_> {
         self.repository.registry.put_rebuilt(self.holder.to_owned(), batch, Vec::new())
     }
 
-    /// What the indexes name.
+    /// Puts the objects that the indexes name.
     fn place_named(&mut self) -> Result<()> {
         let readable: Vec<(PackId, u64)> =
             self.packs.readable.iter().map(|(id, length)| (*id, *length)).collect();
         for (id, length) in readable {
-            // All were read before anything was begun; one that cannot be read now ends the rebuild, and the old
-            // table stays.
+            // All were read before anything was changed. One that cannot be read now ends the
+            // rebuild, and the old table stays.
             let entries = self.repository.store.read_index(id)?;
             for some in entries.chunks(FIX_BATCH) {
                 let places = some.iter().filter_map(|entry| locate_entry(id, length, entry));
@@ -145,7 +147,7 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// What the old table has in packs whose index cannot be read.
+    /// Puts the objects that the old table has in packs whose index cannot be read.
     fn place_remembered(&mut self) -> Result<()> {
         let remembered = &self.packs.remembered;
         let (mut found, mut batches) = (Vec::new(), Vec::new());
@@ -166,7 +168,7 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// Puts objects where they are, unless the new table has them in a better place.
+    /// Puts objects at these places, unless the new table has them in a place that is as good.
     fn put_objects(&mut self, places: Vec<(Digest, Located)>) -> Result<()> {
         let registry = &self.repository.registry;
         self.repository.registry.put_rebuilt(
@@ -200,7 +202,7 @@ impl Work<'_> {
         Ok(objects)
     }
 
-    /// Counts references; whether all nodes could be read and all objects were found.
+    /// Counts references. Returns whether all nodes could be read and all objects were found.
     fn count(&mut self, objects: u64) -> Result<bool> {
         let table = RebuiltTable(self.repository);
         let mut counting = Counting::new(self.repository, &table, objects);
@@ -225,11 +227,11 @@ impl Work<'_> {
         let readable = counting.unreadable.is_empty();
         let unreadable = counting.unreadable.keys().copied().collect();
         self.doubt(unreadable)?;
-        // What only unknown nodes need need not be there.
+        // An object that only unneeded nodes of unknown packs refer to need not be there.
         let aside = if readable { self.needed_by_nobody()? } else { Vec::new() };
         let whole = readable && (whole || self.nothing_needed_is_lost()?);
         match whole {
-            // It may belong to somebody else.
+            // Unneeded objects of unknown packs may belong to somebody else.
             true => aside.into_iter().try_for_each(|digest| self.put(digest, None))?,
             false => self.keep_old_counts()?,
         }
@@ -237,7 +239,8 @@ impl Work<'_> {
         Ok(whole)
     }
 
-    /// Returns the objects of unknown packs that only other unneeded objects of unknown packs refer to.
+    /// Returns the objects of unknown packs that only other unneeded objects of unknown packs refer
+    /// to.
     fn needed_by_nobody(&mut self) -> Result<Vec<Digest>> {
         let mut unneeded = Vec::new();
         RebuiltTable(self.repository).each(&mut |digest, located| {
@@ -304,7 +307,8 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// What is needed and in no pack: absent, where the old table has it, or nowhere.
+    /// Puts objects that are needed and in no pack as absent, at their place in the old table if
+    /// they have one.
     fn place_lost(&mut self, lost: Vec<(Digest, u64)>) -> Result<()> {
         for some in lost.chunks(FIX_BATCH) {
             let old = self.repository.registry.locate(some.iter().map(|(d, _)| *d).collect())?;
@@ -319,7 +323,7 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// Nodes that are named and cannot be read are absent.
+    /// Marks nodes that are named and cannot be read as absent.
     fn doubt(&mut self, unreadable: Vec<Digest>) -> Result<()> {
         for some in unreadable.chunks(FIX_BATCH) {
             let old = self.repository.registry.locate(some.to_vec())?;
@@ -333,8 +337,8 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// While a node cannot be read, what it points at is not known: no count is lower than it was, and nothing that the
-    /// indexes name and the old table does not is dead.
+    /// Keeps counts from being lower than they were, and objects that only the indexes name from
+    /// being unreachable. While a node cannot be read, what it points at is not known.
     fn keep_old_counts(&mut self) -> Result<()> {
         let table = RebuiltTable(self.repository);
         let mut pages = Vec::new();
@@ -359,7 +363,8 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// Records of all packs that hold something, or under a lease; and of those that are there and were known.
+    /// Puts the records of packs that hold something or are under a lease, and of known packs that
+    /// are there.
     fn place_packs(&mut self) -> Result<()> {
         let mut sums: BTreeMap<PackId, (u64, u64)> = BTreeMap::new();
         RebuiltTable(self.repository).each(&mut |_, located| {
@@ -400,7 +405,7 @@ impl Work<'_> {
     }
 }
 
-/// The object that an entry names, if it lies within the pack.
+/// Returns the object that an entry names, if it lies within the pack.
 fn locate_entry(pack: PackId, length: u64, entry: &IndexEntry) -> Option<(Digest, Located)> {
     let IndexEntry { digest, offset, stored_bytes, body_bytes, kind, codec } = *entry;
     let extent = Extent { pack, offset, stored_bytes };
@@ -409,7 +414,7 @@ fn locate_entry(pack: PackId, length: u64, entry: &IndexEntry) -> Option<(Digest
     (offset + u64::from(stored_bytes) <= length).then_some((digest, located))
 }
 
-/// The presence of an object that was in the old table and is not good any more.
+/// Returns the presence of an object that was in the old table and is not good any more.
 fn absent(old: &Located) -> Presence {
     match old.presence {
         Presence::Present => Presence::Absent,

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-/// Findings that are told; more are only counted.
+/// The maximum number of findings that are listed; more are only counted.
 const FINDINGS_MAX: usize = 1_000;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, Clone)]
 pub struct FsckReport {
     /// Objects in the table.
@@ -14,15 +14,15 @@ pub struct FsckReport {
     pub packs: u64,
     /// Versions.
     pub versions: u64,
-    /// What is wrong, a line each, at most a thousand.
+    /// The findings, a line each, at most a thousand.
     pub findings: Vec<String>,
-    /// How much is wrong in all.
+    /// The number of all problems.
     pub problems: u64,
-    /// How much of it was put right.
+    /// The number of problems that were repaired.
     pub repaired: u64,
-    /// Objects that a node or version needs and nobody has: only another copy brings them back.
+    /// Objects that a node or version needs and that are lost: only another copy brings them back.
     pub missing_objects: u64,
-    /// Packs in the store that the registry does not know.
+    /// Packs in the store that the registry does not have.
     pub unknown_packs: u64,
 }
 
@@ -34,7 +34,8 @@ impl FsckReport {
         }
     }
 
-    /// Keeps the findings that an earlier report has too, and the number of those that neither lists.
+    /// Keeps the findings that an earlier report has too, and the number of those that neither
+    /// lists.
     pub(super) fn found_before(mut self, earlier: &Self) -> Self {
         let told = self.findings.len();
         let earlier: HashSet<&String> = earlier.findings.iter().collect();

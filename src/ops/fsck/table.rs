@@ -6,24 +6,24 @@ use crate::model::object::{Extent, Located, PackId, Presence};
 use crate::model::object_kind::ObjectKind;
 use crate::ops::repository::Repository;
 
-/// Objects looked at in one step.
+/// The number of objects read in one step.
 pub(super) const PAGE: u32 = 8_192;
 
-/// An object table: the one in use, or one that is being made.
+/// An object table: the one in use, or a new one that is being made.
 pub trait Table {
     /// Calls `each` with every object, in the order of digests.
     fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()>;
-    /// The objects that a node points at.
+    /// Returns the objects that a node points at.
     fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>>;
 }
 
 /// The table in use.
 pub struct LiveTable<'a>(pub &'a Repository);
 
-/// The table beside it.
+/// The new table beside it.
 pub struct RebuiltTable<'a>(pub &'a Repository);
 
-/// All objects of pages that begin behind a digest.
+/// Calls `each` with all objects of pages; `page` reads the page behind a digest.
 fn each_page(
     page: &dyn Fn(Option<Digest>) -> Result<Vec<(Digest, Located)>>,
     each: &mut dyn FnMut(Digest, Located) -> Result<()>,
@@ -59,14 +59,16 @@ impl Table for RebuiltTable<'_> {
     }
 }
 
-/// The record of an object of which only the digest is known: it points at nothing that was counted.
+/// Returns the record of an object of which only the digest is known: it points at nothing that was
+/// counted.
 pub(super) fn lost_object(refs: u64) -> Located {
     let extent = Extent { pack: PackId::NONE, offset: 0, stored_bytes: 0 };
     let presence = Presence::AbsentUncounted;
     Located { kind: ObjectKind::Chunk, codec: 0, body_bytes: 0, extent, refs, presence }
 }
 
-/// Whether an error says that bytes are wrong or gone, rather than that they cannot be read now.
+/// Reports whether an error means that bytes are wrong or gone, rather than that they cannot be
+/// read now.
 pub(super) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), Kind::Corrupt | Kind::Stale | Kind::NotFound)
 }

@@ -1,5 +1,6 @@
-//! Packs that are in the store and that the registry does not know: an upload that ended after its lease was taken away, a
-//! registry that was put back from a copy. They stay where they are until somebody has them removed.
+//! Unknown packs, which the store has and the registry does not. They come from an upload that
+//! ended after its lease, or from a registry that was restored from a copy. They stay until a user
+//! has them removed.
 
 use super::table::PAGE;
 use crate::error::{Kind, Result};
@@ -8,23 +9,24 @@ use crate::ops::maintenance;
 use crate::ops::repository::Repository;
 use crate::registry::MaintenanceMode;
 
-/// Younger packs are never removed: they may belong to a put that goes on elsewhere.
+/// The age in milliseconds below which packs are never removed: they may belong to a put that goes
+/// on elsewhere.
 pub const UNKNOWN_AGE_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
 
-/// A pack that nobody knows.
+/// A pack that the registry does not have.
 pub struct UnknownPack {
     /// Its id.
     pub id: PackId,
     /// The length in bytes; 0 if only an index or an upload note is left.
     pub length_bytes: u64,
-    /// When it was written, in milliseconds since 1970.
+    /// The time of writing, in milliseconds since 1970.
     pub modified: u64,
-    /// How many objects its index names; `None`: there is none that can be read.
+    /// The number of objects that its index names; `None` if there is no index that can be read.
     pub objects: Option<usize>,
 }
 
 impl UnknownPack {
-    /// A line for people.
+    /// Returns a line for people.
     pub fn describe(&self) -> String {
         let holds = match self.objects {
             Some(objects) => format!("{objects} objects"),
@@ -32,15 +34,12 @@ impl UnknownPack {
         };
         let Self { id, length_bytes, .. } = self;
         format!(
-            "pack {id} is in the store and nobody knows it: {length_bytes} bytes, {holds}; it stays"
+            "pack {id} in the store is not in the registry: {length_bytes} bytes, {holds}; it stays"
         )
     }
 }
 
-/// The packs that nobody knows.
-///
-/// # Errors
-/// When store or registry cannot be read now.
+/// Returns the unknown packs, in the order of ids.
 pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
     let mut unknown = repository.store.list_left()?;
     let mut after = None;
@@ -59,7 +58,7 @@ pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
             continue;
         }
         let (length_bytes, modified) = match repository.store.age(id) {
-            // In a folder that is not its own, where nobody looks for it. It never counts as old.
+            // It is in a folder that is not its own, where no reader looks. It never counts as old.
             Err(e) if e.kind() == Kind::NotFound => (0, u64::MAX),
             found => found?,
         };
@@ -73,8 +72,8 @@ pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
     Ok(packs)
 }
 
-/// Removes packs that nobody knows and that are older than [`UNKNOWN_AGE_MILLISECONDS`]; those that were, and those that
-/// are too young.
+/// Removes unknown packs that are older than [`UNKNOWN_AGE_MILLISECONDS`]. Returns those that were
+/// removed, and those that are too young.
 ///
 /// # Errors
 /// [`Kind::Conflict`] while somebody writes.

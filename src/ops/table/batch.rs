@@ -1,4 +1,4 @@
-//! Batches: so many rows, column by column.
+//! Batches: a bounded number of rows, column by column.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use super::cell::{Cell, ColumnType};
 
-/// A batch is full with so many rows …
+/// The number of rows with which a batch is full …
 const BATCH_ROWS: usize = 8_192;
-/// … or so many bytes of rows.
+/// … and the number of bytes of rows.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The columns under their names.
+/// Returns the schema of columns of these names and types.
 pub fn schema(names: &[String], types: &[ColumnType]) -> SchemaRef {
     let field = |(name, column): (&String, &ColumnType)| {
         let data_type = match column {
@@ -78,30 +78,30 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// No rows.
+    /// Makes an empty batch.
     pub fn new(names: &[String], types: &[ColumnType]) -> Self {
         let columns = types.iter().map(|column| Column::new(*column)).collect();
         Self { schema: schema(names, types), columns, rows: 0, size_bytes: 0 }
     }
 
-    /// Its columns.
+    /// Returns the schema of its columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// One more row, of `size_bytes` as it is written.
+    /// Adds a row, of `size_bytes` as it is written.
     pub fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>, size_bytes: usize) {
         self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.push(&cell));
         self.rows += 1;
         self.size_bytes += size_bytes;
     }
 
-    /// Whether it is to be written.
+    /// Reports whether the batch is to be written.
     pub fn is_full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.size_bytes >= BATCH_BYTES
     }
 
-    /// What is in it; afterwards there is nothing.
+    /// Returns the rows, and empties the batch.
     pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
         let columns = self.columns.iter_mut().map(Column::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));

@@ -1,4 +1,4 @@
-//! Cells: what is in one, and what all of a column have in common.
+//! Cells of a table, and the type that those of a column have in common.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use super::json::as_json;
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell<'a> {
-    /// Nothing.
+    /// No value.
     Null,
-    /// Yes or no.
+    /// True or false.
     Boolean(bool),
     /// A number, as it is written.
     Number(&'a str),
@@ -20,7 +20,7 @@ pub enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// The cell that `json` is, a value that was checked.
+    /// Parses `json`, a value that was checked.
     pub fn of(json: &'a str) -> Self {
         match json.as_bytes().first() {
             None | Some(b'n') => Self::Null,
@@ -32,7 +32,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// What a person reads; nothing for nothing.
+    /// Returns what a person reads; `None` for null.
     pub fn shown(&self) -> Option<&str> {
         match self {
             Self::Null => None,
@@ -43,7 +43,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The cell as JSON; nothing for nothing.
+    /// Returns the cell as JSON; `None` for null.
     pub fn json(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text(text) => Some(Cow::Owned(serde_json::Value::from(&**text).to_string())),
@@ -52,7 +52,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The number it is.
+    /// Returns the value as a number, if it is one.
     pub fn number(&self) -> Option<f64> {
         match self {
             Self::Number(text) => text.parse().ok(),
@@ -61,7 +61,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The whole number of 64 bits it is.
+    /// Returns the value as a whole number of 64 bits, if it is one.
     pub fn whole(&self) -> Option<i64> {
         match self {
             Self::Number(text) => text.parse().ok(),
@@ -82,8 +82,8 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// The text that a JSON string stands for. Half of a surrogate pair, which Python writes and is no
-/// text, leaves the string as it is written.
+/// Returns the text that a JSON string stands for. Half of a surrogate pair, which Python writes
+/// and which is not text, leaves the string as it is written.
 fn text_of(json: &str) -> Cow<'_, str> {
     let inside = &json[1..json.len() - 1];
     if !inside.contains('\\') {
@@ -92,7 +92,7 @@ fn text_of(json: &str) -> Cow<'_, str> {
     serde_json::from_str(json).map_or(Cow::Borrowed(inside), Cow::Owned)
 }
 
-/// Numbers that JSON does not have, as W&B writes them as text.
+/// Parses a number that JSON does not have and W&B writes as text.
 fn not_finite(text: &str) -> Option<f64> {
     match text {
         "NaN" => Some(f64::NAN),
@@ -109,10 +109,10 @@ const NOT_FINITE_TEXT: u8 = 8;
 const TEXT: u8 = 16;
 const NESTED: u8 = 32;
 
-/// What the cells of a column are.
+/// The type of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
-    /// Yes or no.
+    /// True or false.
     Boolean,
     /// Whole numbers of 64 bits.
     Whole,
@@ -129,12 +129,13 @@ pub enum ColumnType {
 pub struct Kinds(u8);
 
 impl Kinds {
-    /// One more cell.
+    /// Adds a cell.
     pub fn see(&mut self, cell: &Cell<'_>) {
         self.0 |= cell.kind();
     }
 
-    /// What the column is; what the table says of it decides only what no cell does.
+    /// Returns the type of the column. `said`, the type that the table declares, decides only what
+    /// no cell does.
     pub fn column(self, said: Option<ColumnType>) -> ColumnType {
         let only = |kinds: u8| self.0 & !kinds == 0;
         match self.0 {
@@ -149,7 +150,8 @@ impl Kinds {
     }
 }
 
-/// What W&B's description of a column says; a type that may also be missing is that type.
+/// Returns the type that W&B's description of a column declares. A type that may also be missing is
+/// that type.
 pub fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
     match description["wb_type"].as_str()? {
         "boolean" => Some(ColumnType::Boolean),
@@ -165,7 +167,7 @@ pub fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
     }
 }
 
-/// Where the values of a column are that the rows do not have.
+/// The place of a column's values that are not in the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The file, as the table names it.
@@ -174,7 +176,8 @@ pub struct Elsewhere {
     pub key: String,
 }
 
-/// Where W&B's description of a column says that its values are, if not in the rows.
+/// Returns the place that W&B's description of a column gives for its values, if they are not in
+/// the rows.
 pub fn elsewhere(description: &serde_json::Value) -> Option<Elsewhere> {
     let params = &description["params"];
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();

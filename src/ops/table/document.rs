@@ -1,10 +1,10 @@
-//! One `*.table.json`: what it says of its columns, and its rows, one at a time.
+//! One `*.table.json`: its columns, and its rows, read one at a time.
 //!
 //! ```text
 //! {"_type": "table", "columns": [name…], "data": [[cell…]…], "column_types": {…}, …}
 //! ```
-//! The keys come in any order. Where the columns come before the rows, as W&B writes them, nothing behind
-//! that is read before the rows are.
+//! The keys come in any order. If the columns come before the rows, as W&B writes them, opening
+//! reads nothing behind the columns.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,19 +16,19 @@ use super::cell::{Cell, ColumnType, Elsewhere, elsewhere, said_type};
 use super::json::{Fetch, Json, as_json, cover, position};
 use crate::error::{Error, Kind, Result};
 
-/// The longest row.
+/// The maximum length of a row.
 pub const ROW_MAX_BYTES: usize = 64 << 20;
-/// The longest list of columns, and the longest description of them.
+/// The maximum length of the list of columns, and of a description of them.
 const HEAD_MAX_BYTES: usize = 16 << 20;
 
-/// What a table says of itself.
+/// The description of a table's columns.
 #[derive(Debug, Default, PartialEq)]
 pub struct Head {
     /// The columns' names.
     pub columns: Vec<String>,
-    /// What their cells are, where that is said and is one of ours.
+    /// The types of their cells, where the table declares one of [`ColumnType`].
     pub said: BTreeMap<String, ColumnType>,
-    /// The files that hold the values of columns of which the rows have nothing.
+    /// The files with the values of columns of which the rows have nothing.
     pub elsewhere: BTreeMap<String, Elsewhere>,
 }
 
@@ -36,23 +36,23 @@ pub struct Head {
 #[derive(Debug, Default)]
 pub struct Row {
     text: String,
-    /// `text` with what JSON does not have covered; empty where there is nothing of that.
+    /// `text` with the tokens covered that JSON does not have; empty if there are none.
     covered: String,
     cells: Vec<Range<usize>>,
 }
 
 impl Row {
-    /// How long it is, in bytes.
+    /// Returns its length, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// The row as JSON.
+    /// Returns the row as JSON.
     pub fn json(&self) -> std::borrow::Cow<'_, str> {
         as_json(&self.text)
     }
 
-    /// Its cells.
+    /// Returns its cells.
     pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
         self.cells.iter().map(|range| Cell::of(&self.text[range.clone()]))
     }
@@ -65,18 +65,18 @@ pub struct Document<'a> {
     has_columns: bool,
     scratch: Vec<u8>,
     row: Row,
-    /// Rows read.
+    /// The number of rows read.
     rows: u64,
-    /// A key was read: the next comes behind a comma.
+    /// True if a key was read: the next one comes behind a comma.
     begun: bool,
     ended: bool,
 }
 
 impl<'a> Document<'a> {
-    /// Reads `open()` as far as its rows; where its columns come behind them, twice.
+    /// Reads `open()` up to its rows. If its columns come behind them, it is read twice.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when it is no table, and what reading says.
+    /// [`Kind::Corrupt`] if it is not a table, [`Kind::Usage`] if its `_type` is another.
     pub fn open(name: &str, open: &dyn Fn() -> Box<Fetch<'a>>) -> Result<Self> {
         let mut document = Self::begin(name, open());
         document.reach_rows()?;
@@ -94,7 +94,7 @@ impl<'a> Document<'a> {
         Ok(again)
     }
 
-    /// What a table says of itself before and behind its rows, which are passed over.
+    /// Returns the description before and behind the rows, which are skipped.
     ///
     /// # Errors
     /// As [`Document::open`].
@@ -119,17 +119,17 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// What it says of itself, as far as that was read.
+    /// Returns the description, as far as it was read.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// The same, of a table that is not read any further.
+    /// Returns the description, as far as it was read, and ends reading.
     pub fn into_head(self) -> Head {
         self.head
     }
 
-    /// Where an error is that concerns the row that was read.
+    /// Returns an error about the row that was read.
     fn bad_row(&self, what: &str, offset: u64) -> Error {
         self.json.bad(&format!("row {} {what}", self.rows), offset)
     }
@@ -163,7 +163,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The next key, and its colon.
+    /// Reads the next key and its colon. Returns `None` behind the last.
     fn key(&mut self) -> Result<Option<String>> {
         match self.json.peek()? {
             Some(b'}') => {
@@ -180,18 +180,18 @@ impl<'a> Document<'a> {
             found => return Err(self.json.unexpected("a key", found)),
         };
         let key = serde_json::from_slice(&self.scratch)
-            .map_err(|_| self.json.bad("a key that is no text", offset))?;
+            .map_err(|_| self.json.bad("a key that is not text", offset))?;
         self.json.expect(b':')?;
         Ok(Some(key))
     }
 
-    /// Any value but the rows.
+    /// Reads the value of any key but the rows'.
     fn property(&mut self, key: &str) -> Result<()> {
         match key {
             "columns" => {
                 let (value, offset) = self.head_value()?;
                 let Value::Array(names) = value else {
-                    return Err(self.json.bad("\"columns\" is no list", offset));
+                    return Err(self.json.bad("\"columns\" is not a list", offset));
                 };
                 let name = |value| match value {
                     Value::String(name) => name,
@@ -226,16 +226,17 @@ impl<'a> Document<'a> {
     fn head_value(&mut self) -> Result<(Value, u64)> {
         let offset = self.json.value(&mut self.scratch, HEAD_MAX_BYTES)?;
         let text = std::str::from_utf8(&self.scratch)
-            .map_err(|e| self.json.bad("no UTF-8", offset + e.valid_up_to() as u64))?;
+            .map_err(|e| self.json.bad("not UTF-8", offset + e.valid_up_to() as u64))?;
         let value = serde_json::from_str(&as_json(text))
-            .map_err(|e| self.json.bad("no JSON", offset + position(text, &e)))?;
+            .map_err(|e| self.json.bad("not JSON", offset + position(text, &e)))?;
         Ok((value, offset))
     }
 
-    /// Reads the next row; `false` behind the last, when the rest was read as well.
+    /// Reads the next row. Returns `false` behind the last, after reading the rest as well.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when the row is no list, or has more or less cells than there are columns.
+    /// [`Kind::Corrupt`] if the row is not a list, or has more or fewer cells than there are
+    /// columns.
     pub fn advance(&mut self) -> Result<bool> {
         if self.ended {
             return Ok(false);
@@ -259,7 +260,7 @@ impl<'a> Document<'a> {
         let offset = self.json.value(&mut text, ROW_MAX_BYTES)?;
         self.row.text = String::from_utf8(text).map_err(|e| {
             let at = e.utf8_error().valid_up_to() as u64;
-            self.bad_row("is no UTF-8", offset + at)
+            self.bad_row("is not UTF-8", offset + at)
         })?;
         self.split(offset)?;
         Ok(true)
@@ -275,13 +276,13 @@ impl<'a> Document<'a> {
         let text = if row.covered.is_empty() { &row.text } else { &row.covered };
         row.cells.clear();
         if !text.starts_with('[') {
-            return Err(self.bad_row("is no list", offset));
+            return Err(self.bad_row("is not a list", offset));
         }
         let cells: Vec<&RawValue> = match serde_json::from_str(text) {
             Ok(cells) => cells,
             Err(e) => {
                 let at = offset + position(text, &e);
-                return Err(self.bad_row("is no JSON", at));
+                return Err(self.bad_row("is not JSON", at));
             }
         };
         let (from, wanted) = (text.as_ptr().addr(), self.head.columns.len());
@@ -297,7 +298,7 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// The row that was read.
+    /// Returns the row that was read.
     pub fn row(&self) -> &Row {
         &self.row
     }
@@ -318,7 +319,7 @@ mod tests {
         })
     }
 
-    /// Columns, and rows of cells as people see them.
+    /// Returns columns, and rows of cells as people see them.
     fn read(text: &str, step: usize) -> Result<(Vec<String>, Vec<Vec<String>>)> {
         let mut document = open(text, step)?;
         let mut rows = Vec::new();
@@ -365,41 +366,32 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         let cases = [
-            ("", "'{' was expected and the end found at byte 0"),
-            ("[]", "'{' was expected"),
+            ("", "expected '{', found the end at byte 0"),
+            ("[]", "expected '{'"),
             ("{}", "there is no \"data\""),
             (r#"{"data": []}"#, "there are no \"columns\""),
-            (r#"{"columns": "a", "data": []}"#, "\"columns\" is no list at byte 12"),
-            (
-                r#"{"columns": ["a"], "data": {}}"#,
-                "a list of rows was expected and '{' found at byte 27",
-            ),
+            (r#"{"columns": "a", "data": []}"#, "\"columns\" is not a list at byte 12"),
+            (r#"{"columns": ["a"], "data": {}}"#, "expected a list of rows, found '{' at byte 27"),
             (
                 r#"{"columns": ["a"], "data": [[1] [2]]}"#,
-                "',' or ']' was expected and '[' found at byte 32",
+                "expected ',' or ']', found '[' at byte 32",
             ),
-            (r#"{"columns": ["a"], "data": [[1], 7]}"#, "row 2 is no list at byte 33"),
+            (r#"{"columns": ["a"], "data": [[1], 7]}"#, "row 2 is not a list at byte 33"),
             (
                 r#"{"columns": ["a"], "data": [[1], [1, 2]]}"#,
                 "row 2 has 2 cells for 1 columns at byte 33",
             ),
             (r#"{"columns": ["a"], "data": [[1], []]}"#, "row 2 has 0 cells for 1 columns"),
-            (r#"{"columns": ["a"], "data": [[NaN, nan]]}"#, "row 1 is no JSON at byte 35"),
-            (r#"{"columns": ["a"], "data": [[1,]]}"#, "row 1 is no JSON at byte 31"),
-            (
-                r#"{"columns": ["a"], "data": [[1], ]}"#,
-                "a value was expected and ']' found at byte 33",
-            ),
-            (r#"{"columns": ["a"], "data": [[1]"#, "',' or ']' was expected and the end found"),
-            (r#"{"columns": ["a"], "data": [["#, "the rest of a value was expected"),
-            (r#"{"columns": ["a"], "data": [[1]]"#, "',' or '}' was expected and the end found"),
-            (
-                r#"{"columns": ["a"], "data": [[1]]} x"#,
-                "the end was expected and 'x' found at byte 34",
-            ),
+            (r#"{"columns": ["a"], "data": [[NaN, nan]]}"#, "row 1 is not JSON at byte 35"),
+            (r#"{"columns": ["a"], "data": [[1,]]}"#, "row 1 is not JSON at byte 31"),
+            (r#"{"columns": ["a"], "data": [[1], ]}"#, "expected a value, found ']' at byte 33"),
+            (r#"{"columns": ["a"], "data": [[1]"#, "expected ',' or ']', found the end"),
+            (r#"{"columns": ["a"], "data": [["#, "expected the rest of a value"),
+            (r#"{"columns": ["a"], "data": [[1]]"#, "expected ',' or '}', found the end"),
+            (r#"{"columns": ["a"], "data": [[1]]} x"#, "expected the end, found 'x' at byte 34"),
             (r#"{"columns": ["a"], "data": [], "data": []}"#, "a second \"data\""),
-            (r#"{"columns": ["a"] "data": []}"#, "',' or '}' was expected and '\\\"' found"),
-            (r#"{1: 2}"#, "a key was expected"),
+            (r#"{"columns": ["a"] "data": []}"#, "expected ',' or '}', found '\\\"'"),
+            (r#"{1: 2}"#, "expected a key"),
             (r#"{"_type": "joined-table", "data": []}"#, "is \"joined-table\", not a table"),
         ];
         for (text, wanted) in cases {
@@ -421,6 +413,6 @@ mod tests {
         })
         .unwrap();
         let error = document.advance().unwrap_err();
-        assert!(error.message().contains("row 1 is no UTF-8 at byte 30"), "{error}");
+        assert!(error.message().contains("row 1 is not UTF-8 at byte 30"), "{error}");
     }
 }

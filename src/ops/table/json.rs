@@ -1,55 +1,55 @@
 //! JSON, read forwards: a value at a time, however long the text is.
 //!
-//! Where a value ends is found here, and what is in it is left to `serde_json`. The tokens `NaN`, `Infinity` and
-//! `-Infinity`, which JSON does not have and Python writes, are covered with strings of the same length
-//! before that, so that every position stays what it was.
+//! This module finds where a value ends, and leaves its content to `serde_json`. Python writes the
+//! tokens `NaN`, `Infinity` and `-Infinity`, which JSON does not have. They are covered with
+//! strings of the same length first, so that every position stays what it was.
 
 use std::borrow::Cow;
 
 use crate::error::{Error, Kind, Result};
 
-/// What is read at once.
+/// The bytes read at once.
 const BUFFER_BYTES: usize = 256 << 10;
-/// What JSON does not have, longest first where one contains another.
+/// The tokens that JSON does not have, longest first where one contains another.
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Fills a buffer from a position on; how much was there.
+/// A function that fills a buffer from a position on, and returns how many bytes it read.
 pub type Fetch<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize> + 'a;
 
-/// A JSON text and how far it is read.
+/// A JSON text, and how far it is read.
 pub struct Json<'a> {
     name: String,
     fetch: Box<Fetch<'a>>,
     buffer: Vec<u8>,
     at: usize,
-    /// Where in the text the buffer begins.
+    /// The position in the text at which the buffer begins.
     before: u64,
     ended: bool,
 }
 
 impl<'a> Json<'a> {
-    /// The text that `fetch` gives; errors call it `name`.
+    /// Makes a reader of the text that `fetch` supplies; errors call it `name`.
     pub fn new(name: String, fetch: Box<Fetch<'a>>) -> Self {
         Self { name, fetch, buffer: Vec::new(), at: 0, before: 0, ended: false }
     }
 
-    /// What errors call it.
+    /// Returns the name that errors use.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How far it is read, in bytes.
+    /// Returns how far the text is read, in bytes.
     pub fn offset(&self) -> u64 {
         self.before + self.at as u64
     }
 
-    /// What is wrong with it, and where.
+    /// Returns an error that says what is wrong, and where.
     pub fn bad(&self, what: &str, offset: u64) -> Error {
         Error::new(Kind::Corrupt, format!("{}: {what} at byte {offset}", self.name))
             .hint("a table is a JSON object with \"columns\" and \"data\", a list of rows")
     }
 
-    /// Reads on; `false` at the end.
+    /// Reads on. Returns `false` at the end.
     fn fill(&mut self) -> Result<bool> {
         if self.at < self.buffer.len() {
             return Ok(true);
@@ -66,10 +66,7 @@ impl<'a> Json<'a> {
         Ok(!self.ended)
     }
 
-    /// The next byte that is no white space.
-    ///
-    /// # Errors
-    /// When it cannot be read.
+    /// Returns the next byte that is not white space, without taking it.
     pub fn peek(&mut self) -> Result<Option<u8>> {
         while self.fill()? {
             let rest = &self.buffer[self.at..];
@@ -84,7 +81,7 @@ impl<'a> Json<'a> {
         Ok(None)
     }
 
-    /// Takes the byte that was seen.
+    /// Takes the byte that [`Json::peek`] returned.
     pub fn take(&mut self) {
         self.at += 1;
     }
@@ -92,7 +89,7 @@ impl<'a> Json<'a> {
     /// Takes `wanted`, which must come next.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when something else does.
+    /// [`Kind::Corrupt`] if another byte does.
     pub fn expect(&mut self, wanted: u8) -> Result<()> {
         match self.peek()? {
             Some(found) if found == wanted => {
@@ -103,19 +100,20 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// That something else was wanted than what comes next.
+    /// Returns the error that `found` comes next instead of `wanted`.
     pub fn unexpected(&self, wanted: &str, found: Option<u8>) -> Error {
         let found = match found {
             Some(byte) => format!("'{}'", byte.escape_ascii()),
             None => "the end".to_owned(),
         };
-        self.bad(&format!("{wanted} was expected and {found} found"), self.offset())
+        self.bad(&format!("expected {wanted}, found {found}"), self.offset())
     }
 
-    /// The next value goes to `text`, whose content is lost; where it began.
+    /// Reads the next value to `text`, whose content is lost. Returns the offset at which it
+    /// begins.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when there is none, it does not end, or it is longer than `max_bytes`.
+    /// [`Kind::Corrupt`] if there is none, it does not end, or it is longer than `max_bytes`.
     pub fn value(&mut self, text: &mut Vec<u8>, max_bytes: usize) -> Result<u64> {
         text.clear();
         let began = self.begin()?;
@@ -130,10 +128,10 @@ impl<'a> Json<'a> {
         Ok(began)
     }
 
-    /// Passes over the next value; what is in it is not looked at.
+    /// Skips the next value without looking at its content.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when there is none or it does not end.
+    /// [`Kind::Corrupt`] if there is none or it does not end.
     pub fn skip(&mut self) -> Result<()> {
         self.begin()?;
         self.each_part(&mut |_, _| Ok(()))
@@ -146,7 +144,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Calls `each` with what of the value is in the buffer, until it ends.
+    /// Calls `each` with the parts of the value that are in the buffer, until it ends.
     fn each_part(
         &mut self,
         each: &mut dyn FnMut(&Self, std::ops::Range<usize>) -> Result<()>,
@@ -169,23 +167,23 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
-/// Whether a number, `true`, `false` or `null` has ended.
+/// Reports whether a byte ends a number, `true`, `false` or `null`.
 fn is_end(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}')
 }
 
-/// What of a value was seen, as far as it says where the value ends.
+/// The state of a value that is read in part, as far as it decides where the value ends.
 #[derive(Default)]
 struct Shape {
     depth: u64,
     string: bool,
     escaped: bool,
-    /// A number or a word, outside of everything.
+    /// True in a number or a word outside of everything else.
     number: bool,
 }
 
 impl Shape {
-    /// How many of `bytes` still belong to the value, and whether it ends with them.
+    /// Returns how many of `bytes` still belong to the value, and whether it ends with them.
     fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -223,7 +221,8 @@ impl Shape {
     }
 }
 
-/// Calls `each` with every token outside of strings that JSON does not have, and with what is before it.
+/// Calls `each` with every token outside of strings that JSON does not have, after the text before
+/// it. Returns the text behind the last.
 fn each_token<'t>(text: &'t str, each: &mut dyn FnMut(&'t str, &'t str)) -> &'t str {
     let bytes = text.as_bytes();
     let (mut string, mut at, mut done) = (false, 0, 0);
@@ -248,7 +247,7 @@ fn each_token<'t>(text: &'t str, each: &mut dyn FnMut(&'t str, &'t str)) -> &'t 
     &text[done..]
 }
 
-/// The same with such tokens covered by strings of their length, if there are any.
+/// Returns the text with such tokens covered by strings of their length, if there are any.
 pub fn cover(text: &str) -> Cow<'_, str> {
     with_tokens(text, &|out, token| {
         out.push('"');
@@ -257,7 +256,7 @@ pub fn cover(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same as JSON: such tokens as text.
+/// Returns the text as JSON: such tokens become strings.
 pub fn as_json(text: &str) -> Cow<'_, str> {
     with_tokens(text, &|out, token| {
         out.push('"');
@@ -282,7 +281,7 @@ fn with_tokens<'t>(text: &'t str, put: &dyn Fn(&mut String, &str)) -> Cow<'t, st
     Cow::Owned(out)
 }
 
-/// Where in `text` a reader of it found an error.
+/// Returns the offset in `text` at which `serde_json` found an error.
 pub fn position(text: &str, error: &serde_json::Error) -> u64 {
     let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
     let before: usize = lines.map(str::len).sum();
@@ -294,7 +293,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A text that comes so many bytes at a time.
+    /// Returns a reader of a text that comes `step` bytes at a time.
     fn in_steps(text: &str, step: usize) -> Json<'_> {
         let fetch = move |offset: u64, buffer: &mut [u8]| {
             let rest = &text.as_bytes()[(offset as usize).min(text.len())..];
@@ -366,7 +365,7 @@ mod tests {
         }
     }
 
-    /// JSON as Python writes it, and the same with its tokens as text.
+    /// Generates JSON as Python writes it, and the same with its tokens as text.
     fn python() -> impl Strategy<Value = (String, String)> {
         let text =
             "[ -~\u{e4}\u{1f600}]{0,8}".prop_map(|text| serde_json::to_string(&text).unwrap());

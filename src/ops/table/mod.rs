@@ -1,6 +1,7 @@
-//! Tables: `*.table.json` as W&B writes them, and `*.partitioned-table.json`, which point to a folder of such.
+//! Tables: `*.table.json` as W&B writes them, and `*.partitioned-table.json`, which point to a
+//! folder of tables.
 //!
-//! A table is read row by row and written batch by batch, so memory does not grow with it: what is held is
+//! A table is read row by row and written batch by batch, so memory does not grow with it. It holds
 //! one row, or one batch, or one row group of a Parquet file.
 
 mod batch;
@@ -29,21 +30,21 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Content, Target};
 
-/// How the name of a pointer to parts ends.
+/// The suffix of the name of a pointer to parts.
 const POINTER_SUFFIX: &str = ".partitioned-table.json";
-/// The longest pointer: it holds one path.
+/// The maximum length of a pointer, which holds one path.
 const POINTER_MAX_BYTES: u64 = 64 << 10;
 
-/// How a table is written.
+/// The format in which a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Aligned columns, for people.
     Text,
     /// One document with `columns` and `data`.
     Json,
-    /// With a line of names.
+    /// A line of names, and a line for each row.
     Csv,
-    /// For programs.
+    /// Typed columns, for programs.
     Parquet,
 }
 
@@ -68,22 +69,24 @@ enum Source {
     Folder(String, Digest),
 }
 
-/// A table of a version, of which the columns are known.
+/// A table of a version; its columns are known.
 pub struct Table<'a> {
     reader: &'a Reader,
     source: Source,
     head: Head,
-    /// Files it is made of.
+    /// The number of files it is made of.
     pub parts: u64,
-    /// How long they are together.
+    /// The sum of their lengths.
     pub size_bytes: u64,
 }
 
 impl<'a> Table<'a> {
-    /// The table at `path` of the version `root`. Of a partitioned one the columns of all parts are compared.
+    /// Opens the table at `path` of the version `root`. The columns of all parts of a partitioned
+    /// table are compared.
     ///
     /// # Errors
-    /// [`Kind::NotFound`]; [`Kind::Corrupt`] for what is no table, and for parts of which the columns differ.
+    /// [`Kind::NotFound`] if nothing is there. [`Kind::Usage`] if the name is not a table's.
+    /// [`Kind::Corrupt`] if the content is not a table's, or the columns of parts differ.
     pub fn open(reader: &'a Reader, root: Digest, path: &[EntryName]) -> Result<Self> {
         let (name, target) = find(reader, root, path)?;
         let Target::File { content, .. } = target else {
@@ -97,7 +100,7 @@ impl<'a> Table<'a> {
             return Self::of_folder(reader, root, &parts);
         }
         if !name.ends_with(".json") {
-            return Err(no_table(&name, "no table"));
+            return Err(no_table(&name, "not a table"));
         }
         let part = Part { path: name, content };
         let head = take_head(reader, &part)?;
@@ -105,14 +108,14 @@ impl<'a> Table<'a> {
         Ok(Self { reader, source: Source::One(part), head, parts: 1, size_bytes })
     }
 
-    /// The tables in the folder `path`, which are one.
+    /// Opens the tables in the folder `path` as one table.
     ///
     /// # Errors
     /// As [`Table::open`].
     pub fn of_folder(reader: &'a Reader, root: Digest, path: &[EntryName]) -> Result<Self> {
         let (name, target) = find(reader, root, path)?;
         let Target::Directory(tree) = target else {
-            return Err(Error::new(Kind::Usage, format!("{name} is no folder of parts"))
+            return Err(Error::new(Kind::Usage, format!("{name} is not a folder of parts"))
                 .hint("a partitioned table points to a folder of *.table.json"));
         };
         let mut parts = Parts::new(reader, name.clone(), tree);
@@ -137,12 +140,12 @@ impl<'a> Table<'a> {
         Ok(Self { reader, source: Source::Folder(name, tree), head, parts: count, size_bytes })
     }
 
-    /// The names of its columns.
+    /// Returns the names of its columns.
     pub fn columns(&self) -> &[String] {
         &self.head.columns
     }
 
-    /// Refuses a table of which values are where they cannot be read.
+    /// Refuses a table with values in another file.
     fn refuse_elsewhere(&self) -> Result<()> {
         let Some((column, at)) = self.head.elsewhere.iter().next() else { return Ok(()) };
         let (path, key) = (&at.path, &at.key);
@@ -151,7 +154,7 @@ impl<'a> Table<'a> {
         Err(Error::new(Kind::Unsupported, what).hint(GetHint::WriteOutArray))
     }
 
-    /// Its rows from the first on.
+    /// Returns its rows from the first on.
     fn rows(&self) -> Rows<'_> {
         let parts = match &self.source {
             Source::One(part) => Remaining::One(Some(part)),
@@ -162,7 +165,7 @@ impl<'a> Table<'a> {
         Rows { table: self, parts, document: None, said: BTreeMap::new() }
     }
 
-    /// What the cells of each column are in the first `limit` rows. Reads them.
+    /// Reads the first `limit` rows, and returns the type of each column in them.
     fn column_types(&self, limit: u64) -> Result<Vec<ColumnType>> {
         let mut kinds = vec![Kinds::default(); self.columns().len()];
         let mut rows = self.rows();
@@ -178,7 +181,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Parts still to come.
+/// The parts that are still to be read.
 enum Remaining<'a> {
     One(Option<&'a Part>),
     Folder(Parts<'a>),
@@ -189,12 +192,12 @@ struct Rows<'a> {
     table: &'a Table<'a>,
     parts: Remaining<'a>,
     document: Option<Document<'a>>,
-    /// What parts said of their columns behind the rows.
+    /// The column types that parts declare behind their rows.
     said: BTreeMap<String, ColumnType>,
 }
 
 impl Rows<'_> {
-    /// Reads the next row; `false` behind the last of the last part.
+    /// Reads the next row. Returns `false` behind the last row of the last part.
     fn advance(&mut self) -> Result<bool> {
         loop {
             if let Some(document) = &mut self.document {
@@ -220,7 +223,7 @@ impl Rows<'_> {
         }
     }
 
-    /// The row that was read.
+    /// Returns the row that was read.
     fn row(&self) -> &Row {
         self.document.as_ref().expect("a row was read").row()
     }
@@ -236,8 +239,9 @@ fn open_part<'a>(reader: &'a Reader, part: &Part) -> Result<Document<'a>> {
 fn take_head(reader: &Reader, part: &Part) -> Result<Head> {
     let mut document = open_part(reader, part)?;
     let begun = document.advance().unwrap_or(false);
-    // Of values that are elsewhere no row has anything: then what stands behind the rows is read as well.
-    // What is wrong there is told by whoever reads so far.
+    // A column with values in another file has only nulls in the rows, and the file may be named
+    // behind them. So the rest is read as well. An error there is left to the reader that gets so
+    // far.
     if begun && document.row().cells().any(|cell| cell == Cell::Null) {
         let content = part.content;
         let fetch =
@@ -249,11 +253,11 @@ fn take_head(reader: &Reader, part: &Part) -> Result<Head> {
     Ok(document.into_head())
 }
 
-/// What is at `path`, and its name.
+/// Returns the name and the target of the entry at `path`.
 fn find(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<(String, Target)> {
     let name = path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
     if name.is_empty() {
-        return Err(Error::new(Kind::Usage, "a path in the version is wanted, and none was given")
+        return Err(Error::new(Kind::Usage, "a path in the version is needed, and none was given")
             .hint(NamesHint::List));
     }
     match resolve(reader, root, path)? {
@@ -292,7 +296,7 @@ fn same_columns(first: (&str, &[String]), other: (&str, &[String])) -> Result<()
         .hint("all parts must have the same columns in the same order"))
 }
 
-/// The folder that a pointer points to.
+/// Reads the pointer `name`, and returns the folder that it points to.
 fn read_pointer(reader: &Reader, name: &str, content: &Content) -> Result<Vec<EntryName>> {
     let bad = |what: &str| {
         Error::new(Kind::Corrupt, format!("{name}: {what}")).hint(
@@ -306,7 +310,7 @@ fn read_pointer(reader: &Reader, name: &str, content: &Content) -> Result<Vec<En
     let count = reader.read_at(content, 0, &mut bytes)?;
     bytes.truncate(count);
     let value: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|e| bad("no JSON").because(e))?;
+        serde_json::from_slice(&bytes).map_err(|e| bad("not JSON").because(e))?;
     if value["_type"] != "partitioned-table" {
         return Err(bad(&format!("its \"_type\" is {}", value["_type"])));
     }
@@ -319,6 +323,9 @@ fn read_pointer(reader: &Reader, name: &str, content: &Content) -> Result<Vec<En
         names.map(|name| EntryName::try_from(name.as_bytes())).collect();
     match names {
         Ok(names) if inside && !names.is_empty() => Ok(names),
-        _ => Err(bad(&format!("\"{}\" leads to no folder of the version", path.escape_debug()))),
+        _ => Err(bad(&format!(
+            "\"{}\" does not lead to a folder of the version",
+            path.escape_debug()
+        ))),
     }
 }

@@ -1,4 +1,4 @@
-//! Writing the pointer that makes a folder of tables one.
+//! Pointers that make one table of a folder of tables.
 
 use serde_json::json;
 
@@ -12,20 +12,21 @@ use crate::ops::repository::Repository;
 
 /// A pointer that was written.
 pub struct Pointer {
-    /// Where it is in the new version.
+    /// The path in the new version.
     pub path: String,
-    /// Tables it points to.
+    /// The number of tables that it points to.
     pub parts: u64,
-    /// The version.
+    /// The report on the new version.
     pub report: PutReport,
 }
 
-/// Makes the tree of `base`, with a pointer to the tables in `folder`, a version; `name` is the pointer's
-/// path, with or without what such names end in. No content is read but the heads of the tables.
+/// Makes a version of the tree of `base` with a pointer to the tables in `folder`. `name` is the
+/// pointer's path, with or without `.partitioned-table.json`. Of the content, only the heads of the
+/// tables are read.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is no such folder, or no table in it; as [`Table::open`] when the tables are
-/// not one; as [`insert`].
+/// [`Kind::NotFound`] if there is no such folder, or no table in it; as [`Table::open`] if the
+/// tables differ; as [`insert`].
 pub fn partition(
     repository: &Repository,
     base: &VersionInfo,

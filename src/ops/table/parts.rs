@@ -6,35 +6,35 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::tree::{Content, Target};
 
-/// How a table's name ends.
+/// The suffix of a table's name.
 pub const TABLE_SUFFIX: &str = ".table.json";
 
 /// A file that holds a table, or a part of one.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// Where it is in the version.
+    /// The path in the version.
     pub path: String,
-    /// What is in it.
+    /// The content of the file.
     pub content: Content,
 }
 
-/// Goes through the parts; a node of each directory on the way is all that it keeps.
+/// A cursor through the parts. It keeps only a node of each directory on the way.
 pub struct Parts<'a> {
     reader: &'a Reader,
-    /// Directories, and how far each is gone through.
+    /// The open directories, and the position in each.
     open: Vec<(String, Digest, u64)>,
 }
 
 impl<'a> Parts<'a> {
-    /// The parts below the directory `tree`, which is at `path`.
+    /// Begins with the parts below the directory `tree`, which is at `path`.
     pub fn new(reader: &'a Reader, path: String, tree: Digest) -> Self {
         Self { reader, open: vec![(path, tree, 0)] }
     }
 
-    /// The next part.
+    /// Returns the next part; `None` at the end.
     ///
     /// # Errors
-    /// When a tree cannot be read; [`Kind::Unsupported`] for a symlink of a table's name.
+    /// [`Kind::Unsupported`] for a symlink with a table's name.
     pub fn advance(&mut self) -> Result<Option<Part>> {
         while let Some((path, tree, position)) = self.open.last_mut() {
             let Some(run) = run_at(self.reader, *tree, *position)? else {
@@ -63,8 +63,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A symlink where a table should be.
+/// Returns the error for a symlink where a table should be.
 pub fn no_file(path: &str) -> Error {
-    Error::new(Kind::Unsupported, format!("{path} is no file"))
+    Error::new(Kind::Unsupported, format!("{path} is not a file"))
         .hint("name the file that the symlink leads to")
 }

@@ -4,14 +4,14 @@ use std::io::{self, Write};
 
 use super::cell::Cell;
 
-/// Rows by which the widths are decided; those behind them may stick out.
+/// The number of rows that decide the widths; rows behind them may stick out.
 const ALIGNED_ROWS: usize = 1_000;
-/// The same, when so many bytes of cells wait: rows may have many.
+/// The bytes of waiting cells with which the widths are decided earlier: rows may have many cells.
 const ALIGNED_BYTES: usize = 4 << 20;
-/// The longest cell that is shown whole, in characters.
+/// The maximum length of a cell that is shown whole, in characters.
 const CELL_CHARACTERS: usize = 60;
 
-/// Writes lines as soon as their columns' widths are known.
+/// A writer of lines, which are written as soon as their columns' widths are known.
 pub struct Lines<W> {
     to: W,
     waiting: Vec<Vec<String>>,
@@ -20,13 +20,13 @@ pub struct Lines<W> {
 }
 
 impl<W: Write> Lines<W> {
-    /// Begins with a line of names.
+    /// Makes a writer that begins with a line of names.
     pub fn new(to: W, names: &[String]) -> Self {
         let names = names.iter().map(|name| shortened(name)).collect();
         Self { to, waiting: vec![names], waiting_bytes: 0, widths: None }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>) -> io::Result<()> {
         let row: Vec<String> = cells.map(|cell| shortened(cell.shown().unwrap_or("-"))).collect();
         if let Some(widths) = &self.widths {
@@ -49,7 +49,7 @@ impl<W: Write> Lines<W> {
         Ok(())
     }
 
-    /// Writes what is left.
+    /// Writes the lines that wait.
     pub fn finish(mut self) -> io::Result<()> {
         self.write_waiting()?;
         self.to.flush()
@@ -61,7 +61,7 @@ fn write_line(to: &mut impl Write, row: &[String], widths: &[usize]) -> io::Resu
     writeln!(to, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())
 }
 
-/// A cell in one line.
+/// Returns a cell in one line, cut after [`CELL_CHARACTERS`].
 fn shortened(text: &str) -> String {
     let mut out = String::new();
     for (index, character) in text.chars().enumerate() {

@@ -13,27 +13,27 @@ use super::text::Lines;
 use super::{Format, Rows, Table};
 use crate::error::{Error, Kind, Result};
 
-/// A row group of a Parquet file is closed with so many bytes, encoded.
+/// The number of encoded bytes with which a row group of a Parquet file is closed.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// Tables up to this length are read to their end to say how many rows they have.
+/// The maximum length of a table that is read to its end to count its rows.
 const COUNTED_BYTES: u64 = 64 << 20;
 
-/// What was written.
+/// The result of writing a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown {
-    /// Rows.
+    /// The number of rows written.
     pub rows: u64,
-    /// Whether there are more; only looked for by text.
+    /// True if there are more rows; only text looks for them.
     pub more: bool,
-    /// Rows of the table, where text has seen them all.
+    /// The number of all rows, if text has seen them.
     pub all: Option<u64>,
 }
 
 /// Writes the first `limit` rows of `table`, or all, to `to`.
 ///
 /// # Errors
-/// What reading and writing say; what was read before that is written then. [`Kind::Unsupported`] for a table of
-/// which values are in another file.
+/// [`Kind::Unsupported`] for a table with values in another file. Rows that were read before an
+/// error are written.
 pub fn show(
     table: &Table<'_>,
     format: Format,
@@ -58,7 +58,7 @@ pub fn show(
     }
 }
 
-/// So many rows of a table.
+/// The first rows of a table, up to a limit.
 struct Limited<'a> {
     rows: Rows<'a>,
     left: u64,
@@ -75,7 +75,7 @@ impl Limited<'_> {
         Ok(true)
     }
 
-    /// What was done; a short table is read to its end for that.
+    /// Returns the result. A short table is read to its end for that.
     fn finish(mut self, size_bytes: u64) -> Result<Shown> {
         let rows = self.done;
         if self.left > 0 {
@@ -114,7 +114,7 @@ fn json(table: &Table<'_>, rows: &mut Limited<'_>, mut to: impl Write) -> Result
     writeln!(to, "{end}").and_then(|()| to.flush()).map_err(cannot_write)
 }
 
-/// Every cell as it is written in the table, text without its quotes.
+/// Writes every cell as it is in the table, text without its quotes.
 fn csv(table: &Table<'_>, rows: &mut Limited<'_>, to: impl Write) -> Result<()> {
     if table.columns().is_empty() {
         return Ok(());
@@ -167,7 +167,7 @@ fn cannot_write(error: io::Error) -> Error {
     Error::io("cannot write the table", error)
 }
 
-/// The crates wrap what the host says: a full disk is to be told as one.
+/// Finds the I/O error that the crates wrap, so that a full disk is reported as one.
 fn not_written(error: impl StdError + Send + Sync + 'static) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(at) = cause {

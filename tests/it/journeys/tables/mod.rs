@@ -252,7 +252,7 @@ fn what_is_no_table_is_told_with_its_place() {
         (
             "p/a/torn.table.json",
             13,
-            "torn.table.json: the rest of a value was expected and the end found at byte 53",
+            "torn.table.json: expected the rest of a value, found the end at byte 53",
         ),
         (
             "p/a/short.table.json",
@@ -260,9 +260,9 @@ fn what_is_no_table_is_told_with_its_place() {
             "short.table.json: row 2 has 1 cells for 2 columns at byte 41",
         ),
         ("p/a/joined.json", 2, "is \"joined-table\", not a table"),
-        ("p/a/notes.txt", 2, "notes.txt is no table"),
+        ("p/a/notes.txt", 2, "notes.txt is not a table"),
         ("p/a/dir", 2, "dir is a directory"),
-        ("p/a/link.table.json", 15, "link.table.json is no file"),
+        ("p/a/link.table.json", 15, "link.table.json is not a file"),
         ("p/a/none.table.json", 10, "no none.table.json"),
         ("p/a:v7/x.table.json", 10, "v7"),
         ("p/b/x.table.json", 10, "p/b"),
