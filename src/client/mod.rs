@@ -1,7 +1,7 @@
 //! A registry seen through HTTP on a Unix socket.
 //!
-//! Knows how calls are carried and when to give up. Must not know who answers. Invariant: every
-//! call ends within its deadline, with the other side's answer or with `Unavailable`.
+//! It holds the transport of calls and their deadlines. It does not depend on the server.
+//! Invariant: every call ends within its deadline, with the server's reply or with `Unavailable`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -23,27 +23,27 @@ use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftHandler};
 use crate::protocol::{self, RPC_PATH, Service};
 use crate::registry::{Call, Transport};
 
-/// How long a call may take before the other side is taken for dead. A commit is one
-/// transaction; a release may have to go through a million objects.
+/// The longest duration of a call. A commit is one transaction; a release may go through a million
+/// objects.
 const CALL_DEADLINE: Duration = Duration::from_secs(300);
-/// How long connecting may take.
+/// The longest duration of an attempt to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Idle connections kept: as many as threads call at once.
+/// The maximum number of idle connections that are kept for reuse.
 const IDLE_CONNECTIONS: usize = 8;
-/// The longest answer: a page of everything is far shorter.
+/// The maximum length of a reply: a page of any listing is far shorter.
 const ANSWER_MAX_BYTES: usize = 256 << 20;
 
-/// How long the process that answers may be suspended before a call ends with an error.
+/// The time that the server's process may be suspended before a call fails.
 const SUSPENDED_DEADLINE: Duration = Duration::from_secs(3);
-/// How often to look whether it is.
+/// The interval between two checks whether the server's process is suspended.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 #[derive(Debug)]
 pub enum Failure {
-    /// Nobody answered: the call may be made again, to whoever answers then.
+    /// A missing reply: the call may be repeated, also to another server on the same socket.
     Silence(Error),
-    /// This was the answer: asking again would only repeat it.
+    /// A final error: a repeated call would fail in the same way.
     Answer(Error),
 }
 
@@ -55,20 +55,20 @@ impl From<Failure> for Error {
     }
 }
 
-/// A connection to the process that answers on a socket.
+/// A connection to the process that serves a socket.
 pub struct Client {
     socket: PathBuf,
-    /// The process that answers; 0 when it is in a namespace that cannot be looked into.
+    /// The id of the server's process; 0 if it is in a PID namespace that is not visible here.
     peer: AtomicI32,
     runtime: Arc<Runtime>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
 impl Client {
-    /// Connects, to see whether anybody answers.
+    /// Opens a first connection.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] when nobody does.
+    /// [`Kind::Unavailable`] if no process listens on the socket.
     pub fn connect(socket: &Path) -> Result<Self> {
         let client = Self {
             socket: socket.to_owned(),
@@ -81,26 +81,26 @@ impl Client {
         Ok(client)
     }
 
-    /// Makes a call to a service and returns the value of its answer.
+    /// Makes a call to a service and returns the value of its reply.
     ///
     /// # Errors
-    /// The other side's error, or [`Kind::Unavailable`].
+    /// The server's error, or [`Kind::Unavailable`].
     pub fn ask<C: Serialize, V: DeserializeOwned>(&self, service: Service, call: &C) -> Result<V> {
         let request = protocol::encode_request(service, call)?;
         protocol::decode_value(&self.send(Bytes::from(request))?)
     }
 
-    /// Sends an encoded request and returns the bytes of the answer's value.
+    /// Sends an encoded request and returns the bytes of the reply's value.
     ///
     /// # Errors
-    /// As [`Failure`] tells apart.
+    /// [`Failure::Silence`] if no whole reply came, [`Failure::Answer`] for any other error.
     pub fn send(&self, request: Bytes) -> Result<Vec<u8>, Failure> {
         let answer = async {
             tokio::select! {
                 answer = self.exchange(request) => answer,
                 error = self.suspended() => Err(Failure::Answer(error)),
                 () = tokio::time::sleep(CALL_DEADLINE) => {
-                    let what = format!("{} did not answer in time", self.socket.display());
+                    let what = format!("no reply from {} in time", self.socket.display());
                     Err(Failure::Silence(Error::new(Kind::Unavailable, what)))
                 }
             }
@@ -108,8 +108,9 @@ impl Client {
         self.runtime.block_on(answer)
     }
 
-    /// Returns when the other side is suspended (Ctrl-Z, a debugger): it holds what it has open, so nobody can
-    /// take its place, and it answers nobody.
+    /// Waits until the server's process has been suspended (Ctrl-Z, a debugger) for
+    /// [`SUSPENDED_DEADLINE`]. Such a process keeps its locks, so no other process can take its
+    /// place, and it sends no replies.
     async fn suspended(&self) -> Error {
         let mut since = None;
         loop {
@@ -131,7 +132,7 @@ impl Client {
 
     async fn exchange(&self, request: Bytes) -> Result<Vec<u8>, Failure> {
         let mut sender = self.sender().await.map_err(Failure::Silence)?;
-        let unwritten = |e| Error::new(Kind::Usage, "a request cannot be written").because(e);
+        let unwritten = |e| Error::new(Kind::Usage, "cannot encode the request").because(e);
         let request = Request::post(RPC_PATH)
             .header("host", "artifactfs")
             .body(Full::new(request))
@@ -170,10 +171,10 @@ impl Client {
         };
         let dialled = tokio::time::timeout(CONNECT_DEADLINE, dial).await;
         let (sender, connection) = dialled.unwrap_or_else(|_| {
-            let what = format!("{} does not answer", self.socket.display());
+            let what = format!("no reply from {}", self.socket.display());
             Err(Error::new(Kind::Unavailable, what))
         })?;
-        // It ends when the other side hangs up or the sender is dropped.
+        // The task ends when the server closes the connection or the sender is dropped.
         tokio::spawn(connection);
         Ok(sender)
     }
@@ -186,21 +187,22 @@ impl Client {
     }
 
     fn lost(&self, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-        Error::new(Kind::Unavailable, format!("nobody answers on {}", self.socket.display()))
+        Error::new(Kind::Unavailable, format!("no process serves {}", self.socket.display()))
             .because(error)
     }
 }
 
-/// An answer that did not come whole. One that is too long will not be shorter the next time.
+/// Returns the failure of a reply that is incomplete. A reply that is too long is final: the next
+/// one would not be shorter.
 fn broken_off(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
-    let told = Error::new(Kind::Unavailable, format!("the answer broke off: {error}"));
+    let told = Error::new(Kind::Unavailable, format!("the reply is incomplete: {error}"));
     match error.is::<LengthLimitError>() {
         true => Failure::Answer(told),
         false => Failure::Silence(told),
     }
 }
 
-/// The name of a process that is stopped (proc_pid_stat(5): states `T` and `t`).
+/// Returns the name of a process if it is stopped (proc_pid_stat(5): states `T` and `t`).
 fn stopped(pid: i32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (name, after) = stat.rsplit_once(')')?;
@@ -208,7 +210,7 @@ fn stopped(pid: i32) -> Option<String> {
     after.trim_start().starts_with(['T', 't']).then(|| name.to_owned())
 }
 
-/// One runtime for all connections of the process.
+/// Returns the one runtime for all connections of this process.
 fn runtime() -> Result<Arc<Runtime>> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
@@ -230,7 +232,7 @@ impl Transport for Client {
     }
 }
 
-/// The drafts, seen through the process that has them open.
+/// A client of the process that has the drafts open.
 pub struct DraftsClient(pub Client);
 
 impl DraftHandler for DraftsClient {

@@ -1,8 +1,8 @@
-//! Reaching the registry: through the process that has it open, or by opening it.
+//! The connection to the registry: through the process that has it open, or by opening it here.
 //!
-//! One process at a time has the registry open. It holds the lock and answers on the socket for
-//! the others, also when it is only a `put` that somebody typed. When it ends, one of the others
-//! takes its place. So no verb fails because another one runs.
+//! One process at a time has the registry open. It holds the lock and serves the socket for the
+//! others, even if it is a single `put` command. When it ends, one of the others takes its place.
+//! So no verb fails because another one runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,30 +22,30 @@ use crate::registry::engine::redb::RedbEngine;
 use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch, system_clock};
 use crate::server::{Server, Services};
 
-/// How long to try when the process that has the lock does not answer: it may be starting,
+/// The longest time to try while the process that has the lock does not reply. It may be starting,
 /// repairing its file after a crash, or ending.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-/// How long closing waits for calls that are under way.
+/// The longest time that closing waits for calls under way.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
-/// The pause before an unanswered call is repeated.
+/// The pause before a call without a reply is repeated.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// The pause between two attempts to connect.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The registry of a repository, wherever it is open.
+/// The registry of a repository, open in this process or in another one.
 pub struct Connection {
     layout: Layout,
     state: RwLock<State>,
 }
 
 enum State {
-    /// This process has it open.
+    /// The registry is open in this process.
     Owner(Owner),
-    /// Another one has.
+    /// The registry is open in another process.
     Remote(Arc<Client>),
-    /// It is not known.
+    /// The process that had the registry open no longer replies.
     Lost,
-    /// This process wants no registry any more.
+    /// The connection is closed for good.
     Closed,
 }
 
@@ -53,7 +53,7 @@ enum State {
 struct Owner {
     server: Option<Server>,
     registry: Arc<EngineRegistry>,
-    /// Given up last: by then the registry is closed and the next process can open it.
+    /// The lock, dropped last: by then the registry is closed and the next process can open it.
     _lock: File,
 }
 
@@ -61,7 +61,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.registry.finish_waits();
         self.server = None;
-        // Calls of this process's own threads may still be under way.
+        // Calls by threads of this process may still be under way.
         let deadline = Instant::now() + CLOSE_DEADLINE;
         while Arc::strong_count(&self.registry) > 1 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
@@ -70,16 +70,16 @@ impl Drop for Owner {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects to the process that has the registry open, or opens the registry here.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] when somebody holds the lock and does not answer.
+    /// [`Kind::Unavailable`] if the process that holds the lock does not reply for 30 s.
     pub fn open(layout: &Layout) -> Result<Self> {
         let state = connect(layout)?;
         Ok(Self { layout: layout.clone(), state: RwLock::new(state) })
     }
 
-    /// Closes it in order, whoever still refers to it.
+    /// Closes the connection, even if other references to it exist. Later calls fail.
     pub fn close(&self) {
         let state = std::mem::replace(&mut *self.write_state(), State::Closed);
         drop(state);
@@ -89,7 +89,7 @@ impl Connection {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where calls go now.
+    /// Returns the current receiver of calls; reconnects if it was lost.
     fn route(&self) -> Result<Route> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Owner(owner) => return Ok(Route::Here(Arc::clone(&owner.registry))),
@@ -107,7 +107,7 @@ impl Connection {
         self.route()
     }
 
-    /// `failed` does not answer any more: it is to be looked for again.
+    /// Marks the connection as lost if it still uses `failed`.
     fn lose(&self, failed: &Arc<Client>) {
         let mut state = self.write_state();
         if matches!(&*state, State::Remote(client) if Arc::ptr_eq(client, failed)) {
@@ -122,8 +122,8 @@ enum Route {
 }
 
 impl Transport for Connection {
-    /// When the process that has the registry open is gone, the call goes to whoever has it open
-    /// then: every call may be made twice (a commit that was done gives the same answer).
+    /// Makes a call; repeats it through a new connection if the process that has the registry open
+    /// ends. So every call may run twice: a repeated commit returns its first result.
     fn call(&self, call: Call) -> Result<Vec<u8>> {
         let client = match self.route()? {
             Route::Here(registry) => return dispatch(&*registry, call),
@@ -135,7 +135,7 @@ impl Transport for Connection {
         loop {
             match client.send(request.clone()) {
                 Err(Failure::Silence(e)) if Instant::now() < deadline => {
-                    tracing::debug!("looking for the registry again: {e}");
+                    tracing::debug!("connecting to the registry again: {e}");
                     self.lose(&client);
                 }
                 done => return Ok(done?),
@@ -160,7 +160,7 @@ fn connect(layout: &Layout) -> Result<State> {
         }
         if Instant::now() > deadline {
             let holder = holder(layout).unwrap_or_else(|| "another process".to_owned());
-            let what = format!("{holder} has the repository open and does not answer");
+            let what = format!("{holder} has the repository open and does not reply");
             return Err(Error::new(Kind::Unavailable, what)
                 .hint("try again; if that process hangs, end it: nothing committed is lost"));
         }
@@ -168,7 +168,7 @@ fn connect(layout: &Layout) -> Result<State> {
     }
 }
 
-/// The lock, when nobody holds it; our process id is written into it.
+/// Takes the lock and writes this process's id into it. Returns `None` if another process holds it.
 fn try_lock(layout: &Layout) -> Result<Option<File>> {
     let path = layout.lock();
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
@@ -178,9 +178,10 @@ fn try_lock(layout: &Layout) -> Result<Option<File>> {
         locked => locked.at("lock", &path)?,
     }
     let written = file.set_len(0).and_then(|()| file.rewind());
-    // Only for the message that somebody else may print: a full disk must not keep us out.
+    // The id is only for a message that another process prints: a full disk must not prevent
+    // opening.
     if let Err(e) = written.and_then(|()| write!(file, "process {}", std::process::id())) {
-        tracing::debug!("{} was not written: {e}", path.display());
+        tracing::debug!("cannot write {}: {e}", path.display());
     }
     Ok(Some(file))
 }
@@ -206,16 +207,17 @@ impl Repository {
     /// Makes a repository in the directory `location`, with its store inside.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] if there is one, and what the host says.
+    /// [`Kind::Conflict`] if there is one already, and errors of the host.
     pub fn init(location: &Path) -> Result<()> {
         Layout::new(location)?.init(None, BTreeMap::new(), system_clock()()).map(drop)
     }
 
-    /// Opens the repository in the directory `location`, whichever process has its registry open; the first takes it.
+    /// Opens the repository in the directory `location`. Opens its registry here if no other
+    /// process has it open.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, [`Kind::Unsupported`] if a newer release made it, and
-    /// [`Kind::Unavailable`] if the process that has it open does not answer.
+    /// [`Kind::Unavailable`] if the process that has it open does not reply.
     pub fn open(location: &Path, options: &StoreOptions) -> Result<Self> {
         let layout = Layout::new(location)?;
         layout.settings()?;

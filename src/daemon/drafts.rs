@@ -1,4 +1,5 @@
-//! The drafts of a repository: through the daemon that has them open, or by opening them.
+//! The access to a repository's drafts: through the daemon that has them open, or by opening them
+//! here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +12,17 @@ use crate::ops::drafts::{DraftAnswer, DraftCall, DraftHandler, DraftService};
 use crate::ops::repository::{Layout, Repository};
 use crate::server::{Server, Services};
 
-/// How long a command waits for another one that has the drafts open.
+/// The longest time that a command waits for another command that has the drafts open.
 const DRAFTS_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a call that changes nothing is repeated.
+/// The longest time that a call that changes nothing is repeated.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// The time between two tries.
+/// The pause between two attempts.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Returns the drafts: through the daemon that has them open, or opened by this process.
 ///
 /// # Errors
-/// [`Kind::Conflict`] if another command has them open for too long, and what the host says.
+/// [`Kind::Conflict`] if another command has them open for too long, and errors of the host.
 pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftHandler>> {
     if let Ok(client) = Client::connect(&repository.layout.staging_socket()) {
         return Ok(Box::new(DraftsClient(client)));
@@ -37,11 +38,11 @@ pub fn drafts(repository: Arc<Repository>) -> Result<Box<dyn DraftHandler>> {
     Ok(Box::new(opened))
 }
 
-/// Makes a call that changes nothing. The call is repeated if the daemon that had the drafts open gave them up after it
-/// was reached.
+/// Makes a call that changes nothing. The call is repeated if the daemon that had the drafts open
+/// gave them up after it was reached.
 ///
 /// # Errors
-/// As [`drafts`], and those of the call.
+/// As [`drafts`], and the errors of the call.
 pub fn read_drafts(
     repository: &Arc<Repository>,
     call: impl Fn() -> DraftCall,
@@ -50,7 +51,7 @@ pub fn read_drafts(
     loop {
         match drafts(Arc::clone(repository))?.call(call()) {
             Err(e) if e.kind() == Kind::Unavailable && Instant::now() < deadline => {
-                tracing::debug!("looking for the drafts again: {e}");
+                tracing::debug!("connecting to the drafts again: {e}");
                 std::thread::sleep(RETRY_EVERY);
             }
             answer => return answer,
@@ -77,13 +78,13 @@ fn open_drafts(repository: &Arc<Repository>) -> Result<DraftService> {
     }
 }
 
-/// The drafts, open in this process, and the server that answers for them.
+/// The drafts, open in this process, and their server.
 pub(super) struct ServedDrafts {
     pub service: Arc<DraftService>,
     _server: Server,
 }
 
-/// Opens the drafts, and answers for them.
+/// Opens the drafts and serves them on the staging socket.
 pub(super) fn serve_drafts(repository: &Arc<Repository>) -> Result<ServedDrafts> {
     let opened = open_drafts(repository).map_err(|e| held_by(&repository.layout, e))?;
     let drafts = Arc::new(opened);
@@ -94,7 +95,8 @@ pub(super) fn serve_drafts(repository: &Arc<Repository>) -> Result<ServedDrafts>
     Ok(ServedDrafts { service: drafts, _server: server })
 }
 
-/// Says by whom the drafts are held, when a mount that is gone from its place is used elsewhere.
+/// Adds the holder of the drafts to a conflict, if it is a daemon that was unmounted. Such a daemon
+/// runs while its mount is used elsewhere or it commits a draft.
 fn held_by(layout: &Layout, error: Error) -> Error {
     let left = daemons(layout).unwrap_or_default().into_iter().find_map(|daemon| {
         if daemon.commits {

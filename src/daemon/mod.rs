@@ -1,8 +1,8 @@
-//! One process of artifactfs: it opens the registry or reaches who has it open, serves mounts and drafts, and keeps
-//! order in the background.
+//! One process of artifactfs: it opens the registry or connects to the process that has it open,
+//! serves mounts and drafts, and runs background tasks.
 //!
-//! Knows locks, sockets, signals and records of processes. Must not know the command line. Invariant: whatever ends
-//! this process, the next one can go on.
+//! It holds locks, sockets, signals and records of processes. It does not depend on the command
+//! line. Invariant: another process can take over, however this one ends.
 
 pub mod connection;
 mod drafts;

@@ -1,7 +1,8 @@
-//! What a process takes along from whoever started it, and what it must not.
+//! The state that a process inherits from its parent, and the state that it must not inherit.
 //!
-//! Every command begins with [`set_up_signals`]. A process that outlives its command is started with [`detach`]: what
-//! its starter had open, where it stood, and what belongs to its terminal, session or run stay behind.
+//! Every command begins with [`set_up_signals`]. A process that outlives its command is started
+//! with [`detach`]. It inherits neither open files, nor the current directory, nor the parent's
+//! terminal, session and run.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,13 +21,14 @@ use crate::ops::runs::RUN_VARIABLE;
 
 /// The first descriptor after standard input, output and error.
 const FIRST_OTHER: libc::c_int = 3;
-/// Descriptors looked at one by one where the kernel cannot mark all of them (before Linux 5.11).
+/// The descriptors that are marked one by one if the kernel cannot mark all at once (before Linux
+/// 5.11).
 const DESCRIPTORS_MAX: libc::c_int = 1 << 16;
 /// The minimum limit of open files for a mount: 36 were enough to start one, 32 were not.
 const DESCRIPTORS_MIN: u64 = 64;
-/// What group and others never get: to write into a repository.
+/// The permissions that group and others never get: to write into a repository.
 const NEVER_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
-/// What is said of the command that started a daemon, or of the service it belongs to.
+/// The variables that describe the command that started a daemon, or that command's service.
 const NOT_TAKEN: [&str; 10] = [
     RUN_VARIABLE,
     PROJECT_VARIABLE,
@@ -39,7 +41,7 @@ const NOT_TAKEN: [&str; 10] = [
     "PWD",
     "OLDPWD",
 ];
-/// Files and folders that are named by the environment, perhaps from where the starter stands.
+/// The variables that name files and folders, perhaps relative to the parent's current directory.
 const NAME_FILES: [&str; 10] = [
     "HOME",
     "TMPDIR",
@@ -53,9 +55,9 @@ const NAME_FILES: [&str; 10] = [
     "GOOGLE_APPLICATION_CREDENTIALS",
 ];
 
-/// Undoes what a starter may have set so that waiting for children and hearing signals work. Where an ignored
-/// SIGCHLD is inherited, the kernel takes ended children away, and waiting for them fails. Standard
-/// descriptors that are closed Rust opens before `main`.
+/// Resets SIGCHLD and the signal mask, so that waits for children and signals work. If an ignored
+/// SIGCHLD is inherited, the kernel reaps ended children itself, and waiting for them fails. Rust
+/// opens closed standard descriptors before `main`.
 #[allow(unsafe_code)]
 pub fn set_up_signals() {
     // SAFETY: the set is initialised before it is read; no handler is installed.
@@ -67,8 +69,8 @@ pub fn set_up_signals() {
     }
 }
 
-/// Keeps what is made in a repository from being written by others, whatever the umask is; what its owner needs
-/// is never taken.
+/// Sets the umask so that others can never write into a repository, and its owner always has all
+/// permissions.
 pub fn protect() {
     let inherited = umask(NEVER_OTHERS);
     umask((inherited | NEVER_OTHERS) - Mode::RWXU);
@@ -90,16 +92,17 @@ pub fn ensure_descriptors() -> Result<()> {
     }
 }
 
-/// Lets this process open as many files as it may.
+/// Raises this process's limit of open files to the hard limit.
 pub fn raise_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(e) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!("the number of open files stays as it is: {e}");
+        tracing::debug!("cannot raise the limit of open files: {e}");
     }
 }
 
-/// Makes `command` leave everything of its starter but standard input, output and error.
+/// Makes `command` inherit nothing from this process but standard input, output and error, and the
+/// remaining environment.
 #[allow(unsafe_code)]
 pub fn detach(command: &mut Command) {
     command.current_dir("/");
@@ -113,14 +116,15 @@ pub fn detach(command: &mut Command) {
             command.env(name, value);
         }
     }
-    // SAFETY: between fork and exec it makes system calls only, none of which takes a lock or memory.
+    // SAFETY: between fork and exec it makes system calls only, none of which takes a lock or
+    // memory.
     unsafe { command.pre_exec(leave) };
 }
 
-/// Puts the null device in the place of standard output, which whoever started this process may wait for.
+/// Replaces standard output by the null device, because a parent may wait for its end.
 ///
 /// # Errors
-/// None but of a host without a null device.
+/// Fails if the host has no null device.
 #[allow(unsafe_code)]
 pub fn close_output() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
@@ -135,14 +139,16 @@ fn is_relative(value: &OsStr) -> bool {
 
 #[allow(unsafe_code)]
 fn leave() -> io::Result<()> {
-    // Its own session: a terminal that closes does not end it. One that leads its session already stays in it.
+    // In its own session a terminal that closes does not end it. The call fails for a session
+    // leader, which needs no new session.
     let _ = rustix::process::setsid();
-    // SAFETY: the calls have no pointers; SIGKILL, SIGSTOP and numbers that the C library keeps are refused.
+    // SAFETY: the calls have no pointers; SIGKILL, SIGSTOP and numbers that the C library keeps are
+    // refused.
     unsafe {
         for signal in 1..=libc::SIGRTMAX() {
             libc::signal(signal, libc::SIG_DFL);
         }
-        // What a limit on file sizes refuses is an error of one request and not the end of the process.
+        // A write over the limit of file sizes fails one request and does not end the process.
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         let flags = libc::CLOSE_RANGE_CLOEXEC;
         let marked = libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, flags);

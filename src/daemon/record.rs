@@ -1,4 +1,5 @@
-//! The record of a daemon: a file in the repository by which `umount`, `status` and `run` find it.
+//! The record of a daemon: a file in the repository through which `umount`, `status` and `run` find
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,21 +14,22 @@ use crate::ops::repository::Layout;
 /// A daemon's mounts and cache, as recorded in its file in the repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonRecord {
-    /// Its process.
+    /// The id of its process.
     pub pid: u32,
-    /// Its process, so that a reused id does not pass for it.
+    /// The identity of its process, so that a reused id does not pass for it.
     pub holder: String,
-    /// The read-only mount.
+    /// The mount point of the read-only mount.
     pub mount: PathBuf,
     /// The minor number of its device; 0 if the mount has ended, and in records of older releases.
     #[serde(default)]
     pub device: u32,
-    /// The staging mount.
+    /// The mount point of the staging mount.
     pub staging: Option<PathBuf>,
     /// The minor number of its device.
     #[serde(default)]
     pub staging_device: Option<u32>,
-    /// True if the mounts are detached and the daemon waits only for their last users and for commits.
+    /// True if the mounts are detached and the daemon waits only for their last users and for
+    /// commits.
     #[serde(default)]
     pub left: bool,
     /// True if the daemon has detached its mounts and is still committing a draft.
@@ -50,7 +52,8 @@ impl DaemonRecord {
             .collect()
     }
 
-    /// Returns whether the read-only mount is still at its mount point in the daemon's own namespace.
+    /// Returns whether the read-only mount is still at its mount point in the daemon's own
+    /// namespace.
     pub fn is_in_place(&self) -> bool {
         let here = |(device, source, point): &(u32, String, PathBuf)| {
             *device == self.device && source == SOURCE_NAME && *point == self.mount
@@ -64,7 +67,7 @@ impl DaemonRecord {
         let places: Vec<_> =
             std::iter::once(&self.mount).chain(&self.staging).map(PathBuf::as_path).collect();
         let mut found = find_other_mounts(&self.devices(), if self.left { &[] } else { &places });
-        // What is propagated to other namespaces goes when the mount does.
+        // Propagated mounts in other namespaces go when the mount does.
         found.retain(|place| self.left || !places.contains(&place.path.as_path()));
         found
     }
@@ -83,10 +86,10 @@ pub(super) fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<()>
     fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
 }
 
-/// Returns the daemons of a repository that run.
+/// Returns the running daemons of a repository.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// Fails if the folder cannot be read.
 pub fn daemons(layout: &Layout) -> Result<Vec<DaemonRecord>> {
     Ok(Running::of(layout)?.records)
 }
@@ -104,7 +107,7 @@ impl Running {
     /// Lists the running daemons, and removes the files of dead ones.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// Fails if the folder cannot be read.
     pub fn of(layout: &Layout) -> Result<Self> {
         let folder = layout.daemons();
         let mut running = Self::default();
@@ -137,7 +140,8 @@ impl Running {
     }
 }
 
-/// Reads a record. Returns `None` if it was removed meanwhile, and a line for `status` if it cannot be read.
+/// Reads a record. Returns `None` if it was removed meanwhile, and a line for `status` if it cannot
+/// be read.
 fn read_record(path: &Path) -> std::result::Result<Option<DaemonRecord>, String> {
     let found = match fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

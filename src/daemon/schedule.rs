@@ -1,4 +1,4 @@
-//! What a daemon does by itself: it commits idle drafts, and ends leases whose writer is gone.
+//! The background tasks of a daemon: it commits idle drafts, and ends leases whose writer is dead.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use crate::ops::drafts::DraftService;
 use crate::ops::orphans::release_orphans;
 use crate::ops::repository::Repository;
 
-/// The interval between two sweeps of leases whose writer is gone.
+/// The interval between two searches for leases whose writer is dead.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// The interval between two looks for idle drafts.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 
-/// When each task is due.
+/// The times at which tasks are due.
 pub(super) struct Schedule {
     repository: Arc<Repository>,
-    /// The drafts that are committed by themselves, and how long each must be idle.
+    /// The drafts to commit automatically, and the time that each must be idle.
     commits: Option<(Arc<DraftService>, Duration)>,
     swept: Instant,
     looked: Instant,
@@ -25,7 +25,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Nothing is due yet.
+    /// Returns a schedule in which nothing is due yet.
     pub fn new(
         repository: Arc<Repository>,
         commits: Option<(Arc<DraftService>, Duration)>,
@@ -34,7 +34,7 @@ impl Schedule {
         Self { repository, commits, swept: now, looked: now, committing: None }
     }
 
-    /// Starts what is due, on threads that may block. Commits never overlap.
+    /// Starts the tasks that are due, on threads that may block. Commits never overlap.
     pub fn run_due(&mut self) {
         let idle = self.committing.as_ref().is_none_or(JoinHandle::is_finished);
         if let Some((drafts, quiet)) = &self.commits
@@ -50,7 +50,7 @@ impl Schedule {
             let repository = Arc::clone(&self.repository);
             spawn_blocking(move || {
                 if let Err(e) = release_orphans(&repository) {
-                    tracing::warn!("what killed writers left is not freed yet: {e}");
+                    tracing::warn!("cannot end the leases of dead writers: {e}");
                 }
             });
         }

@@ -1,8 +1,9 @@
 //! The daemon: a process that serves mounts until a signal ends it or they are gone.
 //!
-//! Its record, a file in the repository, lists its mounts; by it `umount`, `status` and `run` find it. A mount that
-//! was taken from its place may still be used elsewhere, through a bind mount or in another mount namespace: the
-//! daemon then serves it on, gives up everything else, and says in its file that it has left.
+//! Its record, a file in the repository, lists its mounts, and `umount`, `status` and `run` find
+//! the daemon through it. A mount that was detached may still be used elsewhere, through a bind
+//! mount or in another mount namespace. The daemon then continues to serve it, gives up everything
+//! else, and sets `left` in its record.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,26 +28,26 @@ use crate::ops::{maintenance, orphans, process_id};
 use crate::registry::Registry;
 use crate::server::{Server, Services, serve_metrics};
 
-/// The interval between two looks at signals and mounts.
+/// The interval between two checks of signals and mounts.
 const POLL_EVERY: Duration = Duration::from_millis(20);
-/// The interval between two looks whether the mounts are in their places.
+/// The interval between two checks whether the mounts are at their mount points.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The time after which an unmounted file system that has not ended is reported as used elsewhere.
 const LEAVE_AFTER: Duration = Duration::from_millis(300);
 
-/// What a daemon mounts, and how.
+/// The mounts of a daemon and their options.
 pub struct MountRequest {
-    /// Where versions are mounted read-only: an empty directory.
+    /// The mount point of the versions (read-only): an empty directory.
     pub directory: PathBuf,
-    /// Where drafts are mounted, if they are: another one.
+    /// The mount point of the drafts: another empty directory. `None`: drafts are not mounted.
     pub staging: Option<PathBuf>,
-    /// How both are mounted.
+    /// The options of both mounts.
     pub options: MountOptions,
-    /// How a remote store is read.
+    /// The options of the store.
     pub store: StoreOptions,
-    /// How long a draft must be quiet to be committed by itself.
+    /// The time that a draft must be idle to be committed automatically; `None`: never.
     pub autocommit: Option<Duration>,
-    /// Where metrics are served on TCP, too.
+    /// The TCP address of the metrics; `None`: they are served on the daemon's socket only.
     pub metrics_listen: Option<SocketAddr>,
 }
 
@@ -54,20 +55,20 @@ pub struct MountRequest {
 pub struct Daemon {
     repository: Arc<Repository>,
     connection: Arc<Connection>,
-    /// The read-only one first.
+    /// The read-only mount, then the staging mount if there is one.
     mounts: Vec<Mounted>,
     watchers: Vec<Watcher>,
     record: DaemonRecord,
     drafts: Option<ServedDrafts>,
-    /// Tells its numbers.
+    /// The server of its statistics.
     stats: Server,
-    /// Ends the mounts if this process hangs.
+    /// The process that ends the mounts if this one hangs.
     watchdog: Option<Child>,
-    /// How long a draft must be quiet to be committed.
+    /// The time that a draft must be idle to be committed.
     autocommit: Option<Duration>,
 }
 
-/// What ends a daemon in order.
+/// The signals that end a daemon in order.
 struct Told([Signal; 3]);
 
 impl Told {
@@ -91,10 +92,11 @@ impl Told {
 }
 
 impl Daemon {
-    /// Mounts what `request` says.
+    /// Opens the repository and makes the mounts of `request`.
     ///
     /// # Errors
-    /// What is refused leaves nothing mounted.
+    /// Fails if the repository cannot be opened or a mount is refused. A mount that was refused
+    /// leaves nothing mounted.
     pub fn start(layout: &Layout, request: &MountRequest) -> Result<Self> {
         let (options, store) = (request.options, &request.store);
         refuse_no_text([Some(&request.directory), request.staging.as_ref(), store.cache.as_ref()])?;
@@ -102,9 +104,9 @@ impl Daemon {
         let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
         let repository = Arc::new(Repository::new(layout.clone(), registry, store)?);
         if let Err(e) = orphans::release_orphans(&repository) {
-            tracing::warn!("what dead writers left is not freed yet: {e}");
+            tracing::warn!("cannot end the leases of dead writers: {e}");
         }
-        // Everything that can be refused comes before the first mount.
+        // Everything else that can fail comes before the first mount.
         let drafts = request.staging.is_some().then(|| serve_drafts(&repository)).transpose()?;
         let (mounts, watchers) = mount_both(&repository, request, drafts.as_ref())?;
         let second = mounts.get(1);
@@ -122,7 +124,7 @@ impl Daemon {
         };
 
         write_record(layout, &record)?;
-        // Whoever moves the store looks for daemons, and sees this one from now on.
+        // A command that moves the store looks for daemons. From now on it sees this one.
         maintenance::refuse_moving(&repository)?;
         let services = Services { stats: Some(Arc::clone(&repository)), ..Services::default() };
         let stats = Server::start(&layout.daemon_socket(record.pid), services)?;
@@ -145,10 +147,10 @@ impl Daemon {
         })
     }
 
-    /// Serves until it is told to end or its mounts are gone.
+    /// Serves until a signal arrives or a mount is gone, then ends the daemon in order.
     ///
     /// # Errors
-    /// When signals cannot be heard.
+    /// Fails if no signal handler can be installed.
     pub fn serve(self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
@@ -158,17 +160,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Unmounts at once.
+    /// Unmounts, and waits for the last users of the mounts without regard to signals.
     pub fn end(self) {
         self.leave(None);
     }
 
-    /// Takes the mounts from their places and waits for their last users, or until it is told to end once more.
+    /// Detaches the mounts, waits for their last users or for another signal, and gives up
+    /// everything else.
     fn leave(mut self, told: Option<(&Runtime, &mut Told)>) {
         for mounted in &self.mounts {
             mounted.leave();
         }
-        // Names are watched as long as anybody may see them.
+        // Names are watched as long as the mounts have users.
         let ended = self.last_users(told);
         for watcher in std::mem::take(&mut self.watchers) {
             watcher.stop();
@@ -177,29 +180,30 @@ impl Daemon {
         drop(self.stats);
         if let Some(mut watchdog) = self.watchdog {
             drop(watchdog.stdin.take());
-            // It ends when its input does.
+            // The watchdog ends at the end of its input.
             let _ = watchdog.wait();
         }
         self.connection.close();
         let path = record_path(&self.repository.layout, self.record.pid);
         if let Err(e) = fs::remove_file(&path) {
-            tracing::debug!("{} was not removed: {e}", path.display());
+            tracing::debug!("cannot remove {}: {e}", path.display());
         }
         if !ended {
             tracing::warn!(
-                "ended while it was used: readers get ENOTCONN, and no draft is committed"
+                "the mounts are ended while in use: readers get ENOTCONN, and no draft is committed"
             );
         }
         self.mounts.into_iter().for_each(Mounted::abandon);
     }
 
-    /// Blocks until all mounts and commits have ended. Returns `false` if a second signal cut the wait short.
+    /// Blocks until all mounts and commits have ended. Returns `false` if a second signal cut the
+    /// wait short.
     fn last_users(&mut self, mut told: Option<(&Runtime, &mut Told)>) -> bool {
         let since = Instant::now();
         loop {
             let commits = self.drafts.as_ref().is_some_and(|drafts| drafts.service.is_committing());
             if !commits && self.mounts.get(1).is_none_or(Mounted::has_ended) {
-                // Another daemon may have the drafts: nobody reaches them here.
+                // The staging mount has ended, so another daemon may open the drafts.
                 self.drafts = None;
             }
             if !commits && self.mounts.iter().all(Mounted::has_ended) {
@@ -219,8 +223,9 @@ impl Daemon {
         }
     }
 
-    /// Updates the daemon's record: its mounts are detached, whether it still commits, and which mounts are still
-    /// used. Device numbers of ended mounts are cleared, because the kernel reuses them.
+    /// Updates the daemon's record: its mounts are detached, whether it still commits, and which
+    /// mounts are still used. Device numbers of ended mounts are cleared, because the kernel reuses
+    /// them.
     fn say_left(&mut self, commits: bool) {
         let number = |mounted: &Mounted| Some(mounted.device()).filter(|_| !mounted.has_ended());
         let device = number(&self.mounts[0]).unwrap_or(0);
@@ -232,10 +237,10 @@ impl Daemon {
         }
         self.record = now;
         tracing::info!(
-            "its mounts are used elsewhere, or drafts are being committed: it ends after that"
+            "the daemon ends when its mounts are no longer used elsewhere and all commits are done"
         );
         if let Err(e) = write_record(&self.repository.layout, &self.record) {
-            tracing::warn!("that the mounts have left is not recorded: {e}");
+            tracing::warn!("cannot record that the mounts are detached: {e}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! A process beside the daemon that ends mounts which do not answer: who waits for one is in the kernel,
-//! where no signal reaches him.
+//! A process beside the daemon that ends mounts that do not respond. Processes that wait for such a
+//! mount wait in the kernel, where no signal reaches them.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -15,11 +15,11 @@ use super::process;
 use crate::error::{Error, IoContext, Result};
 use crate::mount::{SOURCE_NAME, mounts_with_devices};
 
-/// Starts a watchdog for mounts that are up: this program, whose verb `watchdog` calls [`watch`]. It ends when its
-/// standard input does, so when this process ends.
+/// Starts a watchdog for mounts that are up: this program, whose verb `watchdog` calls [`watch`].
+/// It ends at the end of its standard input, which is when this process ends.
 ///
 /// # Errors
-/// When the program cannot be started.
+/// Fails if the program cannot be started or a mount point cannot be read.
 pub fn start(seconds: u64, targets: &[PathBuf]) -> Result<Child> {
     let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
     let mut command = Command::new(program);
@@ -30,17 +30,17 @@ pub fn start(seconds: u64, targets: &[PathBuf]) -> Result<Child> {
         command.arg("--mount").arg(format!("{number}:{}", target.display()));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    // A terminal that stops or interrupts a daemon in the foreground does not reach it.
+    // A terminal that stops or interrupts a daemon in the foreground must not reach the watchdog.
     process::detach(&mut command);
     command.spawn().map_err(|e| Error::io("cannot start the watchdog", e))
 }
 
-/// Watches the mounts of the parent process, each a connection's number and a mount point, until that process ends.
-/// Ends a mount that has not answered for `limit`.
+/// Watches the mounts of the parent process, each a connection's number and a mount point, until
+/// that process ends. Ends a mount that has not responded for `limit`.
 pub fn watch(limit: Duration, mounts: &[(u32, PathBuf)]) {
     let (ended, end) = channel::<()>();
     std::thread::spawn(move || {
-        // Nothing is ever written: it returns when the daemon is gone.
+        // Nothing is ever written: the call returns when the daemon is gone.
         let _ = std::io::stdin().read(&mut [0]);
         drop(ended);
     });
@@ -53,13 +53,13 @@ pub fn watch(limit: Duration, mounts: &[(u32, PathBuf)]) {
         if !silent.is_empty() && slow < SLOW_MAX && waits_for_disk() {
             slow += 1;
             tracing::warn!(
-                "the daemon waits for its disk: it is given more time ({slow} of {SLOW_MAX})"
+                "the daemon waits for its disk and gets more time ({slow} of {SLOW_MAX})"
             );
             continue;
         }
         for (number, target) in &silent {
             tracing::error!(
-                "{} has not answered for {} s: it is ended",
+                "{} has not responded for {} s: the mount is ended",
                 target.display(),
                 limit.as_secs()
             );
@@ -71,14 +71,15 @@ pub fn watch(limit: Duration, mounts: &[(u32, PathBuf)]) {
     }
 }
 
-/// How often a daemon that waits for its disk is given the time again: one that hangs in the kernel for
-/// another reason cannot be told from it.
+/// The number of times that a daemon that waits for its disk gets another `limit`. A daemon that
+/// hangs in the kernel for another reason looks the same.
 const SLOW_MAX: u32 = 10;
-/// What a process that waits for an answer of FUSE hangs in: its own mount, so nobody will answer.
+/// The kernel functions in which a thread waits for a FUSE reply. In the daemon that is its own
+/// mount, so the reply never comes.
 const FUSE_WAITS: [&str; 2] = ["request_wait_answer", "fuse"];
 
-/// Whether a thread of the daemon is in an uninterruptible wait (proc_pid_stat(5), state `D`) for something but
-/// a mount: a disk that is slow is not a daemon that is dead.
+/// Reports whether a thread of the daemon waits uninterruptibly (proc_pid_stat(5), state `D`) for
+/// anything but a FUSE mount. Then the disk may be slow, and the daemon not dead.
 fn waits_for_disk() -> bool {
     let Some(daemon) = rustix::process::getppid() else { return false };
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.as_raw_nonzero()));
@@ -90,23 +91,24 @@ fn waits_for_disk() -> bool {
     })
 }
 
-/// Room is what the kernel never answers by itself.
+/// Reports whether a mount responds to statvfs within `limit`: the kernel never caches its result.
 fn answers(target: &Path, limit: Duration) -> bool {
     let (answer, answered) = channel();
     let path = target.to_owned();
-    // It may never come back; then it ends with this process.
+    // The call may never return; then the thread ends with this process.
     std::thread::spawn(move || answer.send(rustix::fs::statvfs(&path).is_ok()));
     !matches!(answered.recv_timeout(limit), Err(RecvTimeoutError::Timeout))
 }
 
-/// Whether the mount is still there: numbers are used again.
+/// Reports whether the mount is still there: the kernel reuses connections' numbers.
 fn is_ours(number: u32, target: &Path) -> bool {
     mounts_with_devices().iter().any(|(device, source, point)| {
         *device == number && source == SOURCE_NAME && point == target
     })
 }
 
-/// Where the kernel lets connections be ended (kernel.org, "The FUSE control filesystem").
+/// The directory through which connections can be aborted (kernel.org, "The FUSE control
+/// filesystem").
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
 fn abort(number: u32, target: &Path) {
@@ -115,15 +117,15 @@ fn abort(number: u32, target: &Path) {
     }
     let path = Path::new(CONNECTIONS).join(number.to_string()).join("abort");
     if !path.exists() {
-        // Most systems have it mounted; who may not mount it is told below.
+        // Most systems have it mounted. If the mount fails, the write below fails and is reported.
         let _ = rustix::mount::mount("none", CONNECTIONS, "fusectl", MountFlags::empty(), None);
     }
     let Err(e) = std::fs::write(&path, "1") else { return };
-    tracing::warn!("{}: cannot be ended: {e}; the daemon is killed", target.display());
-    // Its end closes the connection.
+    tracing::warn!("cannot end {}: {e}; the daemon is killed", target.display());
+    // The end of the daemon closes the connection.
     if let Some(daemon) = rustix::process::getppid()
         && let Err(e) = kill_process(daemon, Signal::KILL)
     {
-        tracing::error!("the daemon cannot be killed: {e}");
+        tracing::error!("cannot kill the daemon: {e}");
     }
 }

@@ -1,4 +1,4 @@
-//! Calls to the process that has the drafts open.
+//! The calls to the process that has the drafts open.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,26 +9,27 @@ use crate::model::new_version::NewVersion;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::version::Committed;
 
-/// Differences told of a draft; more are only counted.
+/// The maximum number of differences in a reply; more are only counted.
 pub const DIFFERENCES_MAX: usize = 100_000;
 
 /// A commit of a draft.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommitDraft {
-    /// The draft.
+    /// The artifact of the draft.
     pub draft: ArtifactPath,
     /// The version it becomes.
     pub version: NewVersion,
-    /// Whether what no version holds is refused.
+    /// True if files that no version can hold fail the commit.
     pub strict: bool,
-    /// Whether symlinks that lead out of the version are kept.
+    /// True if symlinks that lead out of the version are kept.
     pub external_symlinks: bool,
-    /// How long to wait for writers to close their files; `None`: only for what is closed already.
+    /// The time to wait for writers to close their files; `None`: 2 s.
     pub wait_milliseconds: Option<u64>,
 }
 
 impl CommitDraft {
-    /// A commit of `draft` as the next version of its own artifact, about which nothing is said.
+    /// Returns a commit of `draft` as the next version of its own artifact, with default
+    /// properties.
     pub fn plain(draft: ArtifactPath) -> Self {
         Self {
             version: NewVersion::plain(draft.clone()),
@@ -40,87 +41,87 @@ impl CommitDraft {
     }
 }
 
-/// What can be asked of the process that has the drafts open.
+/// A call to the process that has the drafts open.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum DraftCall {
-    /// All drafts.
+    /// A list of all drafts.
     List,
-    /// Commits one.
+    /// A commit of a draft.
     Commit(Box<CommitDraft>),
-    /// Begins one from a version.
+    /// A new draft of a version.
     Begin(Reference),
-    /// Throws one away.
+    /// The removal of a draft.
     Discard(ArtifactPath),
-    /// How one differs from what it stands on.
+    /// The differences between a draft and its lower.
     Diff(ArtifactPath),
-    /// Takes a path back to what it was.
+    /// The return of a path in a draft to its state in the lower.
     Restore(ArtifactPath, Vec<EntryName>),
 }
 
 /// A draft in a listing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DraftInfo {
-    /// Its artifact.
+    /// The artifact of the draft.
     pub path: ArtifactPath,
-    /// The version it was begun from or last committed as.
+    /// The version that the draft was begun from or last committed as.
     pub base: Option<Reference>,
-    /// Files in it.
+    /// The number of files in the draft.
     pub files: u64,
-    /// Bytes of these.
+    /// The total size of its files in bytes.
     pub size_bytes: u64,
-    /// Paths that differ from the base.
+    /// The number of paths that differ from the lower.
     pub changed: u64,
     /// The error that kept the draft from being read, if any.
     pub unread: Option<String>,
 }
 
 impl DraftInfo {
-    /// Returns one that cannot be read.
+    /// Returns the entry of a draft that cannot be read.
     pub fn unread(path: ArtifactPath, error: &Error) -> Self {
         let unread = Some(error.to_string());
         Self { path, base: None, files: 0, size_bytes: 0, changed: 0, unread }
     }
 }
 
-/// The answer to a [`DraftCall`].
+/// The reply to a [`DraftCall`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum DraftAnswer {
-    /// To `List`.
+    /// The reply to `List`.
     Drafts {
         /// The drafts.
         drafts: Vec<DraftInfo>,
-        /// What went wrong lately, oldest first.
+        /// Recent troubles, oldest first.
         troubles: Vec<String>,
     },
-    /// To `Commit`.
+    /// The reply to `Commit`.
     Committed {
-        /// What the commit did.
+        /// The version, and whether the commit made it.
         committed: Committed,
-        /// What was left out.
+        /// One warning per file that was left out.
         warnings: Vec<String>,
-        /// Bytes that were stored.
+        /// The number of bytes that were stored.
         stored_bytes: u64,
-        /// Files that were read.
+        /// The number of files that were read.
         files_read: u64,
     },
-    /// To `Begin`: the draft.
+    /// The reply to `Begin`: the artifact of the draft.
     Begun(ArtifactPath),
-    /// To `Diff`.
+    /// The reply to `Diff`.
     Differences {
-        /// At most [`DIFFERENCES_MAX`].
+        /// The first differences, at most [`DIFFERENCES_MAX`].
         differences: Vec<Difference>,
-        /// How many there are.
+        /// The number of all differences.
         count: u64,
     },
-    /// To `Discard` and `Restore`.
+    /// The reply to `Discard` and `Restore`.
     Done,
 }
 
-/// Handles calls to drafts: the process that has them open, or a client of it.
+/// A handler of calls to drafts: the process that has them open, or a client of it.
 pub trait DraftHandler: Send + Sync {
-    /// Answers a call.
+    /// Makes a call and returns its reply.
     ///
     /// # Errors
-    /// Those of the verb.
+    /// The errors of the call.
     fn call(&self, call: DraftCall) -> Result<DraftAnswer>;
 }

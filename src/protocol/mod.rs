@@ -1,14 +1,15 @@
-//! What crosses a socket between two processes of artifactfs.
+//! The messages between two processes of artifactfs on a socket.
 //!
-//! Knows the envelope of a request and of its answer, and the calls of services that have no trait of their own. Must not
-//! know who carries or answers them. Invariant: both sides speak the same version, or each says so.
+//! It defines the envelope of a request and of its reply, and the calls of services that have no
+//! trait of their own. It depends on neither client nor server. Invariant: both sides use the same
+//! version, or each reports the mismatch.
 //!
 //! ```text
 //! request:  "AFSRPC"  version (u16, little-endian)  service (u8)  call (postcard)
-//! answer:   "AFSRPC"  version (u16, little-endian)  0             answer of the service (postcard)
+//! reply:    "AFSRPC"  version (u16, little-endian)  0             reply of the service (postcard)
 //!           "AFSRPC"  version (u16, little-endian)  1             error (postcard of WireError)
 //! ```
-//! Of these only the first eight bytes are the same in every version.
+//! Only the first eight bytes have the same layout in every version.
 
 pub mod drafts;
 
@@ -17,22 +18,22 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result, WireError};
 
-/// The version of everything behind the first eight bytes.
+/// The version of everything after the first eight bytes.
 pub const VERSION: u16 = 8;
-/// The path that requests are posted to.
+/// The HTTP path of requests.
 pub const RPC_PATH: &str = "/v1/rpc";
 
 const MAGIC: &[u8; 6] = b"AFSRPC";
 const HEAD_BYTES: usize = MAGIC.len() + 2;
 
-/// Whom a call is for.
+/// The receiver of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// The registry: its calls are [`Call`](crate::registry::Call).
+    /// The registry, with [`Call`](crate::registry::Call)s.
     Registry,
-    /// The drafts: [`drafts::DraftCall`].
+    /// The drafts, with [`drafts::DraftCall`]s.
     Drafts,
-    /// The numbers of a process: the call is `()`.
+    /// The statistics of a process; the call is `()`.
     Stats,
 }
 
@@ -48,36 +49,36 @@ impl Service {
     }
 }
 
-/// Returns the bytes of a request.
+/// Encodes a request.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a call that cannot be written.
+/// [`Kind::Usage`] for a call that cannot be encoded.
 pub fn encode_request<T: Serialize>(service: Service, call: &T) -> Result<Vec<u8>> {
     let mut bytes = head();
     bytes.push(service.code());
     postcard::to_extend(call, bytes)
-        .map_err(|e| Error::new(Kind::Usage, "a call cannot be written").because(e))
+        .map_err(|e| Error::new(Kind::Usage, "cannot encode the call").because(e))
 }
 
 /// Splits a request into its service and the bytes of the call.
 ///
 /// # Errors
-/// [`Kind::Unsupported`] for a request of another version.
+/// [`Kind::Unsupported`] for a request of another version or to an unknown service.
 pub fn decode_request(bytes: &[u8]) -> Result<(Service, &[u8])> {
     let (code, call) = after_head(bytes).and_then(|rest| rest.split_first()).ok_or_else(unread)?;
     let service = Service::ALL.into_iter().find(|service| service.code() == *code);
     Ok((service.ok_or_else(unread)?, call))
 }
 
-/// Returns what the bytes of a call are.
+/// Decodes a call.
 ///
 /// # Errors
-/// [`Kind::Unsupported`] for bytes that are no such call.
+/// [`Kind::Unsupported`] if the bytes are not a `T`.
 pub fn decode_call<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|e| unread().because(e))
 }
 
-/// Returns the bytes of an answer; `answer` is postcard already.
+/// Encodes a reply; a value in `answer` is already postcard.
 pub fn encode_answer(answer: &Result<Vec<u8>>) -> Vec<u8> {
     let mut bytes = head();
     match answer {
@@ -93,10 +94,10 @@ pub fn encode_answer(answer: &Result<Vec<u8>>) -> Vec<u8> {
     }
 }
 
-/// Returns the answer of a service, or its error.
+/// Returns the value in a service's reply, still encoded.
 ///
 /// # Errors
-/// That of the other side; [`Kind::Unsupported`] if it speaks another version.
+/// The error in the reply; [`Kind::Unsupported`] for a reply of another version.
 pub fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
     match after_head(bytes).and_then(|rest| rest.split_first()) {
         Some((0, answer)) => Ok(answer),
@@ -108,26 +109,26 @@ pub fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
     }
 }
 
-/// Returns whether bytes are an answer of this version.
+/// Returns whether bytes begin with the head of this version.
 pub fn is_answer(bytes: &[u8]) -> bool {
     after_head(bytes).is_some()
 }
 
-/// Returns the value of an answer.
+/// Decodes the value of a reply.
 ///
 /// # Errors
-/// [`Kind::Unsupported`] for bytes that are no such value.
+/// [`Kind::Unsupported`] if the bytes are not a `T`.
 pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|e| other_release().because(e))
 }
 
-/// Returns the bytes of an answer's value.
+/// Encodes the value of a reply.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] for a value that cannot be written.
+/// [`Kind::Unavailable`] for a value that cannot be encoded.
 pub fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     postcard::to_stdvec(value)
-        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+        .map_err(|e| Error::new(Kind::Unavailable, "cannot encode the reply").because(e))
 }
 
 fn head() -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Calls as they cross a socket, and a registry seen through anything that brings them to one.
+//! The calls of all subjects as data, and a registry over any transport of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,10 +28,10 @@ macro_rules! calls {
             }
         })*
 
-        /// Answers a call; the bytes are what [`Transport::call`] returns.
+        /// Makes a call on `registry` and returns its encoded reply, as [`Transport::call`] does.
         ///
         /// # Errors
-        /// Those of the call.
+        /// The errors of the call.
         pub fn dispatch(registry: &dyn Registry, call: Call) -> Result<Vec<u8>> {
             match call {
                 $(Call::$subject(call) => call.answer(registry),)*
@@ -50,12 +50,13 @@ calls! {
     Upkeep(UpkeepCall),
 }
 
-/// Brings calls to a registry, and its answers back.
+/// A transport of calls to a registry.
 pub trait Transport: Send + Sync {
-    /// Returns the answer of [`dispatch`].
+    /// Makes a call and returns the reply of [`dispatch`].
     ///
     /// # Errors
-    /// Those of the call, or [`Kind::Unavailable`](crate::error::Kind::Unavailable) if the other side cannot be reached.
+    /// The errors of the call, or [`Kind::Unavailable`](crate::error::Kind::Unavailable) if the
+    /// registry cannot be reached.
     fn call(&self, call: Call) -> Result<Vec<u8>>;
 }
 

@@ -1,14 +1,14 @@
-//! Where the registry's time comes from.
+//! The source of the registry's time.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::model::time::Timestamp;
 
-/// Where the time comes from.
+/// A source of the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The host's clock.
+/// Returns the host's clock.
 pub fn system_clock() -> Clock {
     Arc::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,17 +1,17 @@
-//! Counters.
+//! Named counters.
 
 use super::engine::{Transaction, View};
 use super::keys::{Key, Space};
 use super::record;
 use crate::error::Result;
 
-/// The value of a counter; 0 before its first use.
+/// Returns the value of a counter; 0 before its first use.
 pub(super) fn read_counter(view: &dyn View, name: &str) -> Result<u64> {
     let value = view.get(&Key::of(Space::Counter).name(name).done())?;
     value.map_or(Ok(0), |bytes| record::decode(&bytes))
 }
 
-/// Counts one up; the first value is 1.
+/// Increments a counter and returns its new value; the first is 1.
 pub(super) fn next_counter(transaction: &mut dyn Transaction, name: &str) -> Result<u64> {
     let value = read_counter(&*transaction, name)? + 1;
     transaction.put(&Key::of(Space::Counter).name(name).done(), &record::encode(&value))?;

@@ -19,22 +19,22 @@ use crate::model::version::Change;
 
 /// The counter of the change log.
 pub(super) const CHANGES: &str = "change";
-/// Entries of the change log that are kept: a mount that missed more forgets everything.
+/// The number of entries that the change log keeps: a mount that missed more drops all its caches.
 const CHANGES_KEPT: u64 = 10_000;
-/// The longest wait for a change in milliseconds, whatever was asked.
+/// The longest wait for a change in milliseconds; longer requested waits are shortened.
 pub const CHANGES_WAIT_MAX: u64 = 60_000;
 
-/// How far the change log is.
+/// The position of the change log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastChange {
-    /// The newest entry.
+    /// The number of the newest entry.
     pub last: u64,
-    /// Whether nobody is to wait any more.
+    /// True if the registry is about to close, so that all waits end.
     pub ending: bool,
 }
 
 impl LastChange {
-    /// Whether who has seen everything up to `after` waits no longer.
+    /// Returns whether a wait for an entry above `after` is over.
     pub fn is_news(&self, after: u64) -> bool {
         self.last > after || self.ending
     }
@@ -50,10 +50,10 @@ pub struct EngineRegistry {
 }
 
 impl EngineRegistry {
-    /// The registry in `engine`, which may be empty.
+    /// Opens the registry in `engine`, which may be empty.
     ///
     /// # Errors
-    /// When the engine fails.
+    /// Fails if the engine fails.
     pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
         let last = engine::read(&*engine, |view| read_counter(view, CHANGES))?;
         Ok(Self {
@@ -65,12 +65,12 @@ impl EngineRegistry {
         })
     }
 
-    /// The newest change, for those who wait without a thread.
+    /// Returns a receiver of the newest change, for waits that block no thread.
     pub fn changed(&self) -> watch::Receiver<LastChange> {
         self.told.subscribe()
     }
 
-    /// Nobody waits for changes any more: this process is about to close the registry.
+    /// Ends all waits for changes, because this process is about to close the registry.
     pub fn finish_waits(&self) {
         self.ending.store(true, Ordering::SeqCst);
         let _last = self.changed.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ impl EngineRegistry {
         engine::read(&*self.engine, body)
     }
 
-    /// A transaction, refused while the repository is under maintenance.
+    /// Runs a transaction; refuses it while the repository is under maintenance.
     pub(super) fn write<T>(
         &self,
         durability: Durability,
@@ -94,7 +94,8 @@ impl EngineRegistry {
         })
     }
 
-    /// A transaction that touches neither versions nor counts nor parts, or belongs to maintenance itself.
+    /// Runs a transaction that is allowed under maintenance: it touches neither versions nor counts
+    /// nor parts, or belongs to maintenance itself.
     pub(super) fn write_aside<T>(
         &self,
         durability: Durability,
@@ -103,8 +104,8 @@ impl EngineRegistry {
         engine::write(&*self.engine, durability, body)
     }
 
-    /// A durable transaction that moves names of `path`: it goes into the change log, and those
-    /// who wait for changes are woken.
+    /// Runs a durable transaction that changes names of `path`, adds it to the change log, and
+    /// wakes all waits for changes.
     pub(super) fn write_names<T>(
         &self,
         path: &ArtifactPath,
@@ -113,14 +114,14 @@ impl EngineRegistry {
         self.write_change(&Change::Artifact(path.clone()), body)
     }
 
-    /// The same, for any change that a mount has to hear of.
+    /// Does the same for any change that mounts must see.
     pub(super) fn write_change<T>(
         &self,
         change: &Change,
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
         let (value, sequence) = self.write_aside(Durability::Immediate, |transaction| {
-            // What a training run says of itself waits for nothing.
+            // Changes of runs are allowed under maintenance.
             if !matches!(change, Change::Runs) {
                 refuse_under_maintenance(&*transaction)?;
             }

@@ -1,41 +1,41 @@
-//! Keys: tuples whose bytes sort as their parts do.
+//! The keys: tuples whose bytes sort as their parts do.
 //!
 //! ```text
-//! A <lease:8>                                the request that a lease has answered
+//! A <lease:8>                                fingerprint of the completed request of a lease
 //! F <pack:16>                                pack whose dead bytes may stay for now
 //! G <project> 0 <artifact> 0 <group> 0       group
-//! K <pack:16>                                pack of a table being made anew
+//! K <pack:16>                                pack of a table that is being rebuilt
 //! L <run> 0                                  tokens of recent log requests to a run
-//! O <digest:32>                              object of a table being made anew
+//! O <digest:32>                              object of a table that is being rebuilt
 //! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
-//! T <project> 0 <artifact> 0                 the last time that a version of it was given
-//! U <lease:8> <sequence:8>                   digests a lease pinned that have no keys of their own, in batches
+//! T <project> 0 <artifact> 0                 time of the newest version that the artifact ever had
+//! U <lease:8> <sequence:8>                   digests a lease pinned in a batch, without `t` keys
 //! a <project> 0 <artifact> 0                 artifact
 //! b <sweep> 0 <run> 0                        run of a sweep
 //! c <sequence:8>                             change log
-//! d <digest:32>                              dead object whose children still count it
+//! d <digest:32>                              unreachable object whose children still count it
 //! e <project> 0 <sweep> 0                    sweep of a project
 //! f <pack:16>                                pack with dead bytes in it
 //! g <run> 0 <project> 0 <artifact> 0 <number:8>   version that a run logged
-//! h <project> 0 <artifact> 0 <number:8>      the run that logged a version
+//! h <project> 0 <artifact> 0 <number:8>      run that logged a version
 //! i <run> 0 <project> 0 <artifact> 0 <number:8>   version that a run used
 //! j <project> 0 <artifact> 0 <number:8> <run> 0   run that used a version
 //! k <pack:16>                                pack
 //! l <project> 0 <artifact> 0 <alias>         alias
-//! m <name>                                   counters, the maintenance mark
+//! m <name> 0                                 counters, the maintenance mark, the state of a swap
 //! n <sweep> 0                                sweep
 //! o <digest:32>                              object
 //! p <project> 0                              project
 //! q <project> 0 <created:8> <run> 0          run of a project
 //! r <run> 0                                  run
 //! s <lease:8>                                lease
-//! t <digest:32> <lease:8>                    pin: a lease holds an object that was there before
-//! u <lease:8> <sequence:8>                   the digests a lease pinned, in batches
+//! t <digest:32> <lease:8>                    pin: a lease holds an object that it did not write
+//! u <lease:8> <sequence:8>                   digests a lease pinned in a batch, with `t` keys
 //! v <project> 0 <artifact> 0 <number:8>      version
 //! w <lease:8> <pack:16>                      pack under a lease
-//! x <pack:16> <sequence:8>                   the digests of a pack under a lease, in batches
+//! x <pack:16> <sequence:8>                   digests of a pack under a lease, in batches
 //! y <run> 0 <sequence:8>                     row of metrics
-//! z <run> 0 <project> 0 <artifact> 0 <alias> what an alias stands for in a run
+//! z <run> 0 <project> 0 <artifact> 0 <alias> 0   version that an alias stands for in a run
 //! ```
 //! Numbers are big-endian. Names hold no NUL, so the zeros end them.
 
@@ -45,7 +45,7 @@ use crate::model::object::{PACK_ID_BYTES, PackId};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
 
-/// What a key is about: its first byte.
+/// The kind of a key: its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Space {
@@ -53,7 +53,7 @@ pub enum Space {
     Artifact = b'a',
     /// The change log.
     Change = b'c',
-    /// Dead objects.
+    /// Unreachable objects.
     Unreachable = b'd',
     /// Packs with dead bytes.
     Reclaimable = b'f',
@@ -71,11 +71,11 @@ pub enum Space {
     Project = b'p',
     /// Leases.
     Lease = b's',
-    /// What leases have answered.
+    /// Fingerprints of completed requests, by lease.
     Answered = b'A',
     /// Pins by object.
     Pin = b't',
-    /// Pins by lease.
+    /// Pins with keys of their own, by lease.
     PinnedBy = b'u',
     /// Pins without keys of their own, by lease.
     PinnedTogether = b'U',
@@ -89,13 +89,13 @@ pub enum Space {
     Run = b'r',
     /// Runs by project.
     RunOfProject = b'q',
-    /// What runs used.
+    /// Used versions by run.
     Used = b'i',
-    /// Which runs used a version.
+    /// Runs by used version.
     User = b'j',
-    /// What runs logged.
+    /// Logged versions by run.
     Logged = b'g',
-    /// Which run logged a version.
+    /// The run by logged version.
     Logger = b'h',
     /// Aliases as a run sees them.
     RunAlias = b'z',
@@ -113,24 +113,24 @@ pub enum Space {
     Group = b'G',
     /// Parts of open groups.
     Part = b'P',
-    /// Objects of a table that is being made anew.
+    /// Objects of a table that is being rebuilt.
     RebuiltObject = b'O',
-    /// Packs of a table that is being made anew.
+    /// Packs of a table that is being rebuilt.
     RebuiltPack = b'K',
-    /// The last times that versions were given.
+    /// Times of the newest versions that artifacts ever had.
     LastTime = b'T',
 }
 
-/// A key being put together.
+/// A builder of keys.
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// The first key of a space.
+    /// Begins a key of a space.
     pub fn of(space: Space) -> Self {
         Self(vec![space as u8])
     }
 
-    /// Adds a name and its end.
+    /// Adds a name and the zero that ends it.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.0.extend_from_slice(name.as_bytes());
@@ -138,7 +138,7 @@ impl Key {
         self
     }
 
-    /// Adds a number.
+    /// Adds a number, big-endian.
     #[must_use]
     pub fn number(mut self, number: u64) -> Self {
         self.0.extend_from_slice(&number.to_be_bytes());
@@ -152,24 +152,25 @@ impl Key {
         self
     }
 
-    /// Its length so far in bytes.
+    /// Returns the length so far in bytes.
     pub fn length(&self) -> usize {
         self.0.len()
     }
 
-    /// The key.
+    /// Returns the bytes of the key.
     pub fn done(self) -> Vec<u8> {
         self.0
     }
 
-    /// This key and the first that does not begin with it: the range of everything below.
+    /// Returns the range of all keys that begin with this one: itself, and the first key after
+    /// them.
     pub fn range(self) -> (Vec<u8>, Vec<u8>) {
         let end = after_prefix(&self.0);
         (self.0, end)
     }
 }
 
-/// The first key after all that begin with `prefix`.
+/// Returns the first key after all that begin with `prefix`; empty if there is none.
 fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -181,182 +182,183 @@ fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
-/// The key right after `key`: where a scan goes on.
+/// Returns the smallest key above `key`, where a scan continues.
 pub fn next(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     next.push(0);
     next
 }
 
-/// A project's record.
+/// Returns the key of a project's record.
 pub fn project(name: &ProjectName) -> Vec<u8> {
     Key::of(Space::Project).name(name.as_str()).done()
 }
 
-/// An artifact's record.
+/// Returns the key of an artifact's record.
 pub fn artifact(path: &ArtifactPath) -> Vec<u8> {
     below(Space::Artifact, path).done()
 }
 
-/// The time of the newest version that an artifact ever had.
+/// Returns the key of the time of the newest version that an artifact ever had.
 pub fn last_time(path: &ArtifactPath) -> Vec<u8> {
     below(Space::LastTime, path).done()
 }
 
-/// Everything of `space` that belongs to an artifact.
+/// Returns the prefix of all keys of `space` that belong to an artifact.
 pub fn below(space: Space, path: &ArtifactPath) -> Key {
     Key::of(space).name(path.project.as_str()).name(path.artifact.as_str())
 }
 
-/// A version's record.
+/// Returns the key of a version's record.
 pub fn version(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
     below(Space::Version, path).number(number.0).done()
 }
 
-/// An alias.
+/// Returns the key of an alias.
 pub fn alias(path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
     let mut key = below(Space::Alias, path).done();
     key.extend_from_slice(alias.as_str().as_bytes());
     key
 }
 
-/// An object's record.
+/// Returns the key of an object's record.
 pub fn object(digest: &Digest) -> Vec<u8> {
     Key::of(Space::Object).fixed(digest.as_bytes()).done()
 }
 
-/// A dead object's mark.
+/// Returns the key of an unreachable object's mark.
 pub fn unreachable(digest: &Digest) -> Vec<u8> {
     Key::of(Space::Unreachable).fixed(digest.as_bytes()).done()
 }
 
-/// A pin.
+/// Returns the key of a pin.
 pub fn pin(digest: &Digest, lease: u64) -> Vec<u8> {
     Key::of(Space::Pin).fixed(digest.as_bytes()).number(lease).done()
 }
 
-/// A pack's record.
+/// Returns the key of a pack's record.
 pub fn pack(id: PackId) -> Vec<u8> {
     Key::of(Space::Pack).fixed(&id.0).done()
 }
 
-/// The mark of a pack with dead bytes.
+/// Returns the key of the mark of a pack with dead bytes.
 pub fn reclaimable(id: PackId) -> Vec<u8> {
     Key::of(Space::Reclaimable).fixed(&id.0).done()
 }
 
-/// The mark of a pack whose dead bytes may stay for now.
+/// Returns the key of the mark of a pack whose dead bytes may stay for now.
 pub fn deferred(id: PackId) -> Vec<u8> {
     Key::of(Space::Deferred).fixed(&id.0).done()
 }
 
-/// A pack under a lease.
+/// Returns the key of a pack under a lease.
 pub fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
     Key::of(Space::LeasePack).number(lease).fixed(&id.0).done()
 }
 
-/// A lease's record.
+/// Returns the key of a lease's record.
 pub fn lease(lease: u64) -> Vec<u8> {
     Key::of(Space::Lease).number(lease).done()
 }
 
-/// The request that a lease has answered.
+/// Returns the key of the fingerprint of a lease's completed request.
 pub fn answered(lease: u64) -> Vec<u8> {
     Key::of(Space::Answered).number(lease).done()
 }
 
-/// A run's record.
+/// Returns the key of a run's record.
 pub fn run(id: &RunId) -> Vec<u8> {
     Key::of(Space::Run).name(id.as_str()).done()
 }
 
-/// A run among those of its project, by its beginning.
+/// Returns the key of a run among those of its project, which sort by the time of their beginning.
 pub fn run_of_project(project: &ProjectName, created: Timestamp, id: &RunId) -> Vec<u8> {
     Key::of(Space::RunOfProject).name(project.as_str()).number(created.0).name(id.as_str()).done()
 }
 
-/// A version that a run used or logged.
+/// Returns the key of a version that a run used or logged.
 pub fn edge(space: Space, id: &RunId, path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
     let key = Key::of(space).name(id.as_str());
     key.name(path.project.as_str()).name(path.artifact.as_str()).number(number.0).done()
 }
 
-/// A run that used a version.
+/// Returns the key of a run that used a version.
 pub fn user(path: &ArtifactPath, number: VersionNumber, id: &RunId) -> Vec<u8> {
     below(Space::User, path).number(number.0).name(id.as_str()).done()
 }
 
-/// The run that logged a version.
+/// Returns the key of the run that logged a version.
 pub fn logger(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
     below(Space::Logger, path).number(number.0).done()
 }
 
-/// What an alias stands for in a run.
+/// Returns the key of the version that an alias stands for in a run.
 pub fn run_alias(id: &RunId, path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
     let key = Key::of(Space::RunAlias).name(id.as_str());
     key.name(path.project.as_str()).name(path.artifact.as_str()).name(alias.as_str()).done()
 }
 
-/// A row of metrics.
+/// Returns the key of a row of metrics.
 pub fn row(id: &RunId, sequence: u64) -> Vec<u8> {
     Key::of(Space::Row).name(id.as_str()).number(sequence).done()
 }
 
-/// The key of the tokens of recent log requests to a run.
+/// Returns the key of the tokens of recent log requests to a run.
 pub fn log_tokens(id: &RunId) -> Vec<u8> {
     Key::of(Space::LogTokens).name(id.as_str()).done()
 }
 
-/// A sweep's record.
+/// Returns the key of a sweep's record.
 pub fn sweep(id: &SweepId) -> Vec<u8> {
     Key::of(Space::Sweep).name(id.as_str()).done()
 }
 
-/// A sweep among those of its project.
+/// Returns the key of a sweep among those of its project.
 pub fn sweep_of_project(project: &ProjectName, id: &SweepId) -> Vec<u8> {
     Key::of(Space::SweepOfProject).name(project.as_str()).name(id.as_str()).done()
 }
 
-/// A run among those of its sweep.
+/// Returns the key of a run among those of its sweep.
 pub fn run_of_sweep(sweep: &SweepId, id: &RunId) -> Vec<u8> {
     Key::of(Space::RunOfSweep).name(sweep.as_str()).name(id.as_str()).done()
 }
 
-/// A group's record.
+/// Returns the key of a group's record.
 pub fn group(path: &ArtifactPath, group: &GroupName) -> Vec<u8> {
     below(Space::Group, path).name(group.as_str()).done()
 }
 
-/// The parts of a group.
+/// Returns the prefix of the keys of a group's parts.
 pub fn parts(path: &ArtifactPath, group: &GroupName) -> Key {
     below(Space::Part, path).name(group.as_str())
 }
 
-/// A part of a group.
+/// Returns the key of a part of a group.
 pub fn part(path: &ArtifactPath, group: &GroupName, sequence: u64) -> Vec<u8> {
     parts(path, group).number(sequence).done()
 }
 
-/// The name that a key ends with, after `prefix` bytes.
+/// Returns the name at the end of a key, after `prefix` bytes and without the zero that ends it.
 pub fn name_after(key: &[u8], prefix: usize) -> &[u8] {
     let name = key.get(prefix..).unwrap_or_default();
     name.strip_suffix(&[0]).unwrap_or(name)
 }
 
-/// The digest a key of [`Space::Object`], [`Space::RebuiltObject`] or [`Space::Unreachable`] ends with.
+/// Returns the digest at the end of a key of [`Space::Object`], [`Space::RebuiltObject`] or
+/// [`Space::Unreachable`].
 pub fn digest_of(key: &[u8]) -> Option<Digest> {
     let bytes: [u8; DIGEST_BYTES] = key.get(1..1 + DIGEST_BYTES)?.try_into().ok()?;
     Some(Digest::from_bytes(bytes))
 }
 
-/// The pack a key of [`Space::Pack`], [`Space::Reclaimable`], [`Space::Deferred`] or [`Space::LeasePack`] ends
-/// with.
+/// Returns the pack at the end of a key of [`Space::Pack`], [`Space::Reclaimable`],
+/// [`Space::Deferred`] or [`Space::LeasePack`].
 pub fn pack_of(key: &[u8]) -> Option<PackId> {
     let start = key.len().checked_sub(PACK_ID_BYTES)?;
     Some(PackId(key[start..].try_into().ok()?))
 }
 
-/// The number a key ends with.
+/// Returns the number at the end of a key.
 pub fn number_of(key: &[u8]) -> Option<u64> {
     let start = key.len().checked_sub(8)?;
     Some(u64::from_be_bytes(key[start..].try_into().ok()?))

@@ -1,10 +1,11 @@
-//! NAMES, and where bytes are.
+//! NAMES, and the places of bytes.
 //!
-//! Knows projects, artifacts, versions, aliases, leases, groups, and every object's place and reference
-//! count; written once over an [`engine::Engine`]. Must not know files, sockets or what is in a
-//! pack: callers tell it the children of a node. Invariants: a visible version refers only to
-//! live objects; `refs` of an object is exactly the number of nodes, versions and parts of open
-//! groups that point at it; an object goes only when nothing refers to it and no lease pins it.
+//! It holds projects, artifacts, versions, aliases, leases, groups, runs, and every object's place
+//! and reference count; it is written once over an [`engine::Engine`]. It depends neither on files
+//! and sockets nor on the content of packs: callers pass the children of a node. Invariants: a
+//! visible version refers only to live objects; `refs` of an object is exactly the number of nodes,
+//! versions and parts of open groups that point at it. An object is removed only if nothing refers
+//! to it and no lease pins it.
 
 mod call;
 mod clock;
@@ -38,13 +39,13 @@ pub use runs::{Runs, RunsCall};
 pub use upkeep::{Fix, Rebuilt, Upkeep, UpkeepCall};
 pub use versions::{CommitRequest, Detail, Update, Versions, VersionsCall};
 
-/// Everything a registry can be asked. Errors have the kinds of [`crate::error::Kind`]; a name that is not there is
-/// `NotFound`, a registry that cannot be reached `Unavailable`.
+/// All subjects of a registry. Errors have the kinds of [`crate::error::Kind`]: an unknown name is
+/// `NotFound`, a registry that cannot be reached is `Unavailable`.
 pub trait Registry: Names + Versions + Objects + Leases + Runs + Groups + Upkeep {}
 
 impl<T: Names + Versions + Objects + Leases + Runs + Groups + Upkeep> Registry for T {}
 
-/// The traits of all subjects, for those who hold a registry of a known type.
+/// The traits of all subjects, for callers that hold a registry of a known type.
 pub mod prelude {
     pub use super::{Groups, Leases, Names, Objects, Registry, Runs, Upkeep, Versions};
 }

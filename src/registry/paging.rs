@@ -1,4 +1,4 @@
-//! Listings in parts that are bounded in number and in bytes.
+//! Listings in pages that are bounded in number and in bytes.
 
 use super::engine::{Pair, View};
 use serde::{Deserialize, Serialize};
@@ -6,22 +6,24 @@ use serde::{Deserialize, Serialize};
 use super::keys::{self, Key};
 use crate::error::Result;
 
-/// A part of a listing: as many as were asked for, or fewer when they are large.
+/// A page of a listing: as many items as requested, or fewer if they are large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// What is in it.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// Whether there may be more behind it.
+    /// True if the next page may have items.
     pub more: bool,
 }
 
-/// Bytes of values in one part of a listing: enough for thousands of usual records, and little enough
-/// for many who ask at once. The last value may go beyond it, and there is always one.
+/// The size of the values in one page, in bytes: enough for thousands of usual records, and little
+/// enough for many concurrent requests. The last value may exceed it, and a page has at least one
+/// value.
 pub(super) const PAGE_BYTES: usize = 4 << 20;
-/// Pairs asked for before it is known how long they are: values may have megabytes.
+/// The number of pairs to read before their average length is known: values may have megabytes.
 const FIRST: usize = 8;
 
-/// The pairs of a range, at most `limit` and about [`PAGE_BYTES`]; at least one if there is one.
+/// Returns the first pairs of a range: at most `limit` and about [`PAGE_BYTES`], but at least one
+/// if there is one.
 pub(super) fn page(view: &dyn View, from: &[u8], to: &[u8], limit: usize) -> Result<Page<Pair>> {
     let mut items: Vec<Pair> = Vec::new();
     let (mut bytes, mut step) = (0, FIRST.min(limit));
@@ -41,10 +43,10 @@ pub(super) fn page(view: &dyn View, from: &[u8], to: &[u8], limit: usize) -> Res
     Ok(Page { items, more: true })
 }
 
-/// What is done with a key and its value.
+/// A function that receives each key and its value.
 type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
-/// All pairs below a key, in pages, so that memory does not depend on how many and how long they are.
+/// Calls `each` for all pairs below a key. It reads them in pages, so that memory use has a bound.
 pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) -> Result<()> {
     const PAGE: usize = 1_000;
     let (mut from, to) = prefix.range();
@@ -60,7 +62,7 @@ pub(super) fn each_below(view: &dyn View, prefix: Key, each: &mut EachPair<'_>) 
     }
 }
 
-/// A part of a listing that grows value by value until it is full.
+/// A page that grows item by item until it is full.
 pub(super) struct Filling<T> {
     items: Vec<T>,
     bytes: usize,
@@ -72,7 +74,7 @@ impl<T> Filling<T> {
         Self { items: Vec::new(), bytes: 0, limit: limit as usize }
     }
 
-    /// Whether the next value belongs to the next part.
+    /// Returns whether the next item belongs to the next page.
     pub(super) fn is_full(&self) -> bool {
         self.items.len() >= self.limit || self.bytes >= PAGE_BYTES
     }

@@ -1,4 +1,4 @@
-//! Values: what stands behind a key. Each begins with a format number.
+//! The values behind keys. Each begins with a format number.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,45 +15,46 @@ use crate::model::varint;
 use crate::model::version::{AddedPart, Committed, Totals};
 
 const FORMAT: u8 = 2;
-/// The format of an absent object's record: an older release, which would take it for present, refuses it.
+/// The format of an absent object's record: older releases, which would take it for present, refuse
+/// it.
 const ABSENT_FORMAT: u8 = 3;
-/// The format of an artifact's record: format 2 did not count versions.
+/// The format of an artifact's record with a count of versions; format 2 has none.
 const ARTIFACT_FORMAT: u8 = 3;
-/// A version's record begins with its time since this format; those of format 2 are read too.
+/// The format of a version's record that begins with its time; records of format 2 are read too.
 const VERSION_FORMAT: u8 = 3;
 
-/// A project.
+/// The record of a project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProjectRecord {
-    /// When it was first used.
+    /// The time of its first use.
     pub created: Timestamp,
 }
 
-/// An artifact.
+/// The record of an artifact.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArtifactRecord {
-    /// Its type; never changes.
+    /// Its type, which never changes.
     pub artifact_type: ArtifactType,
-    /// The number the next version gets: a number is never used twice.
+    /// The number of the next version: a number is never used twice.
     pub next: VersionNumber,
-    /// What people wrote.
+    /// Its description.
     pub description: String,
     /// Its tags, sorted.
     pub tags: Vec<Tag>,
-    /// How long versions live that inherit it; `None`: for ever.
+    /// The time to live of versions that inherit it; `None`: for ever.
     pub ttl_milliseconds: Option<u64>,
-    /// Aliases that keep the version they stand for, sorted.
+    /// The protected aliases, sorted: each keeps the version that it stands for.
     pub protected: Vec<Alias>,
-    /// What versions there are; `None` in a record that was written before this was kept.
+    /// The count of its versions; `None` in records of format 2.
     pub count: Option<VersionCount>,
 }
 
-/// The versions of an artifact in numbers, so that a listing need not read them.
+/// The count of an artifact's versions, so that a listing need not read them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionCount {
-    /// Versions that exist.
+    /// The number of versions that exist.
     pub versions: u64,
-    /// The highest of them, and when that was committed.
+    /// The highest version that exists, and the time of its commit.
     pub newest: Option<(VersionNumber, Timestamp)>,
 }
 
@@ -68,29 +69,28 @@ struct UncountedArtifact {
     protected: Vec<Alias>,
 }
 
-/// A version; written by [`encode_version`].
+/// The record of a version; [`encode_version`] writes it.
 #[derive(Debug, Clone)]
 pub struct VersionRecord {
     /// The root tree.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of the tree.
     pub totals: Totals,
-    /// When it was committed.
+    /// The time of its commit.
     pub created: Timestamp,
-    /// The time that everything in it bears, in seconds since 1970; later than that of the version
-    /// before it.
+    /// The time of all its files, in seconds since 1970; later than that of the version before it.
     pub time_seconds: u64,
-    /// What people wrote.
+    /// Its description.
     pub description: String,
-    /// What programs wrote.
+    /// Its metadata.
     pub metadata: Metadata,
     /// Its tags, sorted.
     pub tags: Vec<Tag>,
-    /// How long it lives.
+    /// Its time to live.
     pub ttl: Ttl,
 }
 
-/// A version as it was written before format 3; the time is that of the commit.
+/// A version's record of format 2; its time is that of the commit.
 #[derive(Serialize, Deserialize)]
 struct VersionBody {
     root: Digest,
@@ -102,7 +102,7 @@ struct VersionBody {
     ttl: Ttl,
 }
 
-/// The bytes of a version's record.
+/// Encodes a version's record.
 pub fn encode_version(version: &VersionRecord) -> Vec<u8> {
     let version = version.clone();
     let body = VersionBody {
@@ -118,7 +118,7 @@ pub fn encode_version(version: &VersionRecord) -> Vec<u8> {
     postcard::to_extend(&timed, vec![VERSION_FORMAT]).expect("a version is a plain record")
 }
 
-/// A version's record.
+/// Decodes a version's record of format 2 or 3.
 ///
 /// # Errors
 /// As [`decode`].
@@ -142,79 +142,79 @@ pub fn decode_version(bytes: &[u8]) -> Result<VersionRecord> {
     })
 }
 
-/// A lease: who pins objects and writes packs.
+/// The record of a lease.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LeaseRecord {
-    /// It ends here unless it is renewed.
+    /// The time after which others may end the lease, unless it is renewed.
     pub expires: Timestamp,
-    /// Who holds it, so that a dead holder on this host is recognised.
+    /// The identity of its process, so that a dead holder on this host is recognised.
     pub holder: String,
-    /// What it is for; a new lease for the same purpose takes over a dead one.
+    /// Its purpose; a new lease for the same purpose takes over a dead one.
     pub purpose: String,
-    /// What it committed: a commit that is repeated gives the same answer.
+    /// The result of its commit: a repeated commit returns the same result.
     pub committed: Option<Committed>,
-    /// The part it added to a group: as with a commit.
+    /// The part that it added to a group: a repeated call returns the same part.
     pub part: Option<AddedPart>,
-    /// Batches of pins so far.
+    /// The number of its batches of pins so far.
     pub pin_batches: u64,
 }
 
 impl LeaseRecord {
-    /// Whether what it was for is done.
+    /// Returns whether the lease has committed or added its part.
     pub fn is_done(&self) -> bool {
         self.committed.is_some() || self.part.is_some()
     }
 }
 
-/// What is being done to the object table or the store as a whole.
+/// The kind of a maintenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MaintenanceMode {
-    /// Counts and places are put right where they are.
+    /// A repair of counts and places in the table.
     Repair,
-    /// The object table is made anew beside the old one, which is untouched.
+    /// A new object table is built beside the old one, which is untouched.
     Rebuild,
-    /// The new table is taking the old one's place: it has to be brought to its end.
+    /// The new table replaces the old one; a swap that has begun must be completed.
     Swap,
-    /// The store is being moved.
+    /// A move of the store.
     Copy,
 }
 
-/// The maintenance mark: while it stands nobody else changes versions, counts or parts.
+/// The maintenance mark: while it is set no other process changes versions, counts or parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Maintenance {
-    /// What is done.
+    /// The kind of the maintenance.
     pub mode: MaintenanceMode,
-    /// Which process does it.
+    /// The identity of the process that does it.
     pub holder: String,
-    /// When it began.
+    /// The time of its beginning.
     pub begun: Timestamp,
-    /// When it last said that it goes on.
+    /// The time of the last renewal.
     pub renewed: Timestamp,
 }
 
-/// A pack.
+/// The record of a pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackRecord {
-    /// The lease it is written under, until that commits.
+    /// The lease that it is written under, until the lease is released.
     pub lease: Option<u64>,
-    /// Objects that the registry knows in it.
+    /// The number of registered objects in it.
     pub live_objects: u64,
-    /// Bytes of these.
+    /// The size of these objects in bytes.
     pub live_bytes: u64,
-    /// Length of the pack.
+    /// The length of the pack in bytes.
     pub length_bytes: u64,
-    /// Objects in it that nothing refers to yet.
+    /// The number of its objects that nothing refers to; kept while the pack is under a lease.
     pub unreferenced: u64,
-    /// Batches of its digests kept while it is under a lease.
+    /// The number of batches of its digests, which are kept while it is under a lease.
     pub object_batches: u64,
 }
 
-/// The bytes of a record.
+/// Encodes a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     postcard::to_extend(record, vec![FORMAT]).expect("a record has no shape postcard cannot write")
 }
 
-/// A record of its bytes.
+/// Decodes a record.
 ///
 /// # Errors
 /// [`Kind::Unsupported`] for another format, [`Kind::Corrupt`] for anything else.
@@ -222,13 +222,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(body(bytes)?).map_err(|_| damaged())
 }
 
-/// The bytes of an artifact's record.
+/// Encodes an artifact's record.
 pub fn encode_artifact(artifact: &ArtifactRecord) -> Vec<u8> {
     postcard::to_extend(artifact, vec![ARTIFACT_FORMAT])
         .expect("a record has no shape postcard cannot write")
 }
 
-/// An artifact's record, also of the shape without a count.
+/// Decodes an artifact's record of format 2 or 3.
 ///
 /// # Errors
 /// As [`decode`].
@@ -272,7 +272,8 @@ fn damaged() -> Error {
     Error::new(Kind::Corrupt, "a record of the registry is damaged").hint(DamageHint::Rebuild)
 }
 
-/// The bytes of an object's record: they are by far the most, so they are written by hand.
+/// Encodes an object's record. These records are by far the most, so their compact format is
+/// written by hand.
 pub fn encode_object(object: &Located) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     match object.presence {
@@ -288,7 +289,7 @@ pub fn encode_object(object: &Located) -> Vec<u8> {
     out
 }
 
-/// An object's record.
+/// Decodes an object's record.
 ///
 /// # Errors
 /// As [`decode`].
@@ -317,14 +318,14 @@ pub fn decode_object(bytes: &[u8]) -> Result<Located> {
     parsed.ok_or_else(damaged)
 }
 
-/// Digests end to end.
+/// Encodes digests, one after another.
 pub fn encode_digests(digests: &[Digest]) -> Vec<u8> {
     let mut out = vec![FORMAT];
     digests.iter().for_each(|digest| out.extend_from_slice(digest.as_bytes()));
     out
 }
 
-/// Digests end to end.
+/// Decodes digests that lie one after another.
 ///
 /// # Errors
 /// As [`decode`].

@@ -7,13 +7,13 @@ use super::record;
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::time::Timestamp;
 
-/// How far the clock may be beyond the last change for versions to expire by it: who prunes every week is not
-/// asked, and a clock that is years ahead deletes nothing.
+/// The maximum distance of the clock from the last change for versions to expire by it. It allows a
+/// `prune` every week, and a clock that is years ahead deletes nothing.
 const TIME_JUMP_MILLISECONDS: u64 = 8 * 24 * 3600 * 1000;
 /// The counter that holds the highest time seen.
 const TIME: &str = "time";
 
-/// Remembers the highest time seen.
+/// Records `now` if it is the highest time seen.
 pub(super) fn note_time(transaction: &mut dyn Transaction, now: Timestamp) -> Result<()> {
     if now.0 <= read_counter(&*transaction, TIME)? {
         return Ok(());
@@ -21,7 +21,7 @@ pub(super) fn note_time(transaction: &mut dyn Transaction, now: Timestamp) -> Re
     transaction.put(&Key::of(Space::Counter).name(TIME).done(), &record::encode(&now.0))
 }
 
-/// Refuses a time that is far beyond the highest seen.
+/// Refuses a time that is more than 8 days beyond the highest seen.
 pub(super) fn refuse_jump(view: &dyn View, now: Timestamp) -> Result<()> {
     let seen = read_counter(view, TIME)?;
     if seen == 0 || now.0 <= seen.saturating_add(TIME_JUMP_MILLISECONDS) {

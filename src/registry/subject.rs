@@ -1,35 +1,36 @@
-//! The form of a subject: one list of calls becomes a trait, the calls as data, and the trait over a transport.
+//! A macro for subjects: it makes a trait, the calls as data, and the trait over a transport of one
+//! list of calls.
 
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
 
-/// Brings the calls of one subject to a registry, and its answers back.
+/// A transport of the calls of one subject to a registry.
 pub trait CallTransport<C>: Send + Sync {
-    /// Returns the bytes of an answer.
+    /// Makes a call and returns its encoded reply.
     ///
     /// # Errors
-    /// Those of the call, or [`Kind::Unavailable`] if the other side cannot be reached.
+    /// The errors of the call, or [`Kind::Unavailable`] if the registry cannot be reached.
     fn send(&self, call: C) -> Result<Vec<u8>>;
 }
 
-/// Returns the bytes of an answer.
+/// Encodes the value of a reply.
 pub(super) fn pack<T: Serialize>(answer: &T) -> Result<Vec<u8>> {
     postcard::to_stdvec(answer)
-        .map_err(|e| Error::new(Kind::Unavailable, "an answer cannot be written").because(e))
+        .map_err(|e| Error::new(Kind::Unavailable, "cannot encode the reply").because(e))
 }
 
-/// Returns what the bytes of an answer are.
+/// Decodes the value of a reply.
 pub(super) fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|e| {
-        Error::new(Kind::Unsupported, "the registry's answer cannot be read")
+        Error::new(Kind::Unsupported, "cannot decode the registry's reply")
             .because(e)
             .hint("daemon and command are of different releases: restart the daemon")
     })
 }
 
-/// Makes, of one list of calls, the trait of a subject, its calls as data, and the subject seen through a
-/// [`CallTransport`].
+/// Makes, of one list of calls, the trait of a subject, its calls as data, and the implementation
+/// of the trait over a [`CallTransport`].
 macro_rules! subject {
     (
         $(#[$meta:meta])*
@@ -42,7 +43,7 @@ macro_rules! subject {
             $($(#[$doc])* fn $name(&self, $($arg: $type),*) -> Result<$ret>;)*
         }
 
-        /// The calls of a subject, as they cross a socket.
+        /// The calls of a subject as data.
         #[derive(Debug, serde::Serialize, serde::Deserialize)]
         #[allow(missing_docs)]
         pub enum $calls {

@@ -1,4 +1,4 @@
-//! Numbers as Prometheus reads them (prometheus.io/docs/instrumenting/exposition_formats).
+//! Statistics as text for Prometheus (prometheus.io/docs/instrumenting/exposition_formats).
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -9,7 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::ops::stats::Stats;
 
-/// The numbers of a moment.
+/// The statistics at one moment.
 #[derive(Debug)]
 struct Moment(Stats);
 
@@ -91,7 +91,7 @@ impl<T: EncodeMetric> EncodeAny for T {
     }
 }
 
-/// The text a scraper gets.
+/// Returns statistics in the OpenMetrics text format.
 pub fn text(stats: Stats) -> String {
     let mut registry = Registry::with_prefix("artifactfs");
     registry.register_collector(Box::new(Moment(stats)));

@@ -1,7 +1,8 @@
 //! FACE 2, HTTP: the registry and the drafts for other processes.
 //!
-//! Knows routes, statuses and how a server ends. Must not know the kernel. Invariant: a request
-//! that was taken is answered before the server ends, unless it takes longer than its deadline.
+//! It holds routes, statuses and the shutdown of a server. It does not depend on the kernel.
+//! Invariant: every request that was accepted gets its reply before the server ends, unless that
+//! takes longer than a deadline.
 
 mod metrics;
 mod status;
@@ -32,34 +33,35 @@ use crate::protocol::{
 };
 use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, NamesCall, Registry, dispatch};
 
-/// Where scrapers look.
+/// The HTTP path of the metrics.
 const METRICS_PATH: &str = "/metrics";
-/// The longest request: a batch of new objects is far shorter.
+/// The maximum length of a request: a batch of new objects is far shorter.
 const REQUEST_MAX_BYTES: usize = 256 << 20;
-/// How long a server that ends waits for requests it has taken.
+/// The time that a server that ends waits for requests under way.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
-/// How long it then waits for its threads.
+/// The time that it then waits for its threads.
 const END_DEADLINE: Duration = Duration::from_secs(5);
-/// Requests worked on at once. One that waits for a change takes no place.
+/// The maximum number of requests that run at once. A request that waits for a change does not
+/// count.
 const BLOCKING_THREADS: usize = 64;
 
-/// What a server offers.
+/// The services of a server; one that is `None` is not offered.
 #[derive(Clone, Default)]
 pub struct Services {
     /// The registry.
     pub registry: Option<Arc<dyn Registry>>,
-    /// How far its change log is.
+    /// The newest entry of the registry's change log.
     pub changed: Option<watch::Receiver<LastChange>>,
     /// The drafts.
     pub drafts: Option<Arc<dyn DraftHandler>>,
-    /// The repository whose numbers are told.
+    /// The repository whose statistics are served.
     pub stats: Option<Arc<Repository>>,
 }
 
 #[derive(Clone)]
 struct Shared {
     services: Services,
-    /// Requests that must be answered before the server ends.
+    /// The number of requests that must get their replies before the server ends.
     active: Arc<AtomicUsize>,
 }
 
@@ -71,11 +73,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on a Unix socket that only this user may use. The caller holds the lock that makes
-    /// it the only one: a socket that is there belongs to a dead process and is removed.
+    /// Starts a server on a Unix socket that only this user may use. The caller holds a lock that
+    /// excludes other servers on it: an existing socket belongs to a dead process and is removed.
     ///
     /// # Errors
-    /// When the socket cannot be made.
+    /// Fails if the socket cannot be made.
     pub fn start(socket: &Path, services: Services) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -115,10 +117,10 @@ impl Server {
     }
 }
 
-/// Numbers for a scraper on TCP, without secrets and without end.
+/// Serves metrics on TCP until this process ends. They contain no secrets.
 ///
 /// # Errors
-/// When nobody can listen there.
+/// Fails if the address cannot be bound.
 pub fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
     let cannot = |e| {
         Error::io(format!("cannot listen on {address}"), e).hint(RepositoryHint::ListenElsewhere)
@@ -137,7 +139,7 @@ pub fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result
                 Err(e) => Err(e),
             };
             if let Err(e) = served {
-                tracing::error!("metrics are not served any more: {e}");
+                tracing::error!("the server of metrics ended: {e}");
             }
         });
     });
@@ -146,19 +148,20 @@ pub fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nobody new finds it; those it has taken are answered.
+        // New clients no longer find it; the requests under way get their replies.
         if let Err(e) = fs::remove_file(&self.socket) {
-            tracing::debug!("{} was not removed: {e}", self.socket.display());
+            tracing::debug!("cannot remove {}: {e}", self.socket.display());
         }
         let deadline = Instant::now() + DRAIN_DEADLINE;
         while self.active.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(runtime) = self.runtime.take() {
-            // The last to let go may be a task of another runtime, in which no runtime may end.
+            // The last owner may be a task of another runtime, and tokio panics if a runtime is
+            // dropped there.
             let ending = std::thread::spawn(move || runtime.shutdown_timeout(END_DEADLINE));
             if ending.join().is_err() {
-                tracing::error!("{} did not end as it should", self.socket.display());
+                tracing::error!("the server on {} did not shut down", self.socket.display());
             }
         }
     }
@@ -179,7 +182,7 @@ impl Drop for Active {
     }
 }
 
-/// Answers a request of any service.
+/// Handles a request to any service.
 async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
     let (service, call) = match decode_request(&body) {
         Ok((service, call)) => (service, body.slice_ref(call)),
@@ -199,7 +202,7 @@ async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
 }
 
 async fn registry(shared: Shared, mut call: Call) -> Response<Body> {
-    // Waiting for a change may be cut short at any time; anything else is finished.
+    // A shutdown may interrupt a wait for a change; it lets any other request finish.
     let mut active = None;
     match &mut call {
         Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) => {
@@ -225,8 +228,8 @@ fn numbers(repository: Option<&Repository>) -> Result<Vec<u8>> {
     encode_value(&stats(repository.ok_or_else(not_here)?))
 }
 
-/// Returns when something has changed, when the wait is over, or when the registry ends. However many wait, no
-/// thread does.
+/// Waits until there is a change after `after`, the wait times out, or the registry ends. The wait
+/// blocks no thread.
 async fn wait_for_change(
     mut changed: watch::Receiver<LastChange>,
     after: u64,
@@ -235,7 +238,7 @@ async fn wait_for_change(
     let wait = Duration::from_millis(wait_milliseconds.min(CHANGES_WAIT_MAX));
     let news = changed.wait_for(|change| change.is_news(after));
     if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
-        tracing::debug!("the registry ended while somebody waited for a change");
+        tracing::debug!("the registry ended while a request waited for a change");
     }
 }
 
@@ -252,23 +255,24 @@ async fn metrics(State(shared): State<Shared>) -> Response<Body> {
 async fn answer(
     work: impl FnOnce() -> (Result<Vec<u8>>, Option<Active>) + Send + 'static,
 ) -> Response<Body> {
-    let failed = || Error::new(Kind::Unavailable, "the daemon failed at this request; see its log");
+    let failed = || Error::new(Kind::Unavailable, "the daemon failed in this request; see its log");
     match tokio::task::spawn_blocking(work).await {
         Ok((answer, active)) => respond(&answer, active),
-        // The server has ended before anything was done: whoever asked looks for the next.
+        // The server ended before the request began. Without a reply the client tries the next
+        // server.
         Err(e) if e.is_cancelled() => Response::new(broken()),
         Err(_) => respond(&Err(failed()), None),
     }
 }
 
-/// A body that breaks off: no answer, rather than one.
+/// Returns a body that breaks off: the client sees no reply, and not an error reply.
 fn broken() -> Body {
     let ended = || std::io::Error::other("the server has ended");
     Body::from_stream(futures_util::stream::once(async move { Err::<Bytes, _>(ended()) }))
 }
 
-/// A body that is under way until it is sent: a server that ends would cut it off otherwise, and who
-/// asked would take what was done for not done.
+/// Returns a body whose request counts as active until the body is sent. Otherwise a server that
+/// ends could cut the reply off, and the client would take completed work for undone.
 fn counted_body(bytes: Vec<u8>, active: Option<Active>) -> Body {
     let sent = async move {
         let _active = active;
@@ -287,7 +291,7 @@ fn respond(answer: &Result<Vec<u8>>, active: Option<Active>) -> Response<Body> {
 }
 
 fn not_here() -> Error {
-    Error::new(Kind::NotFound, "this process does not offer that")
+    Error::new(Kind::NotFound, "this process does not offer that service")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! What a kind of error means to HTTP.
+//! The HTTP status of each kind of error.
 
 use crate::error::Kind;
 
-/// The status (RFC 9110).
+/// Returns the status of a kind (RFC 9110).
 pub const fn of(kind: Kind) -> u16 {
     match kind {
         Kind::Usage | Kind::BadName => 400,

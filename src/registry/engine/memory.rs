@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use super::{Durability, Engine, Pair, Transaction, View};
 use crate::error::Result;
 
-/// Everything is gone with the process.
+/// An engine whose data ends with the process.
 #[derive(Default)]
 pub struct MemoryEngine {
     map: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -28,7 +28,7 @@ impl View for Map {
     }
 }
 
-/// A map and what was in it before, so that a failed body leaves no trace.
+/// A map and the old values of its changed keys, so that a failed body changes nothing.
 struct Undoable<'a> {
     map: &'a mut Map,
     before: BTreeMap<Vec<u8>, Option<Vec<u8>>>,

@@ -1,37 +1,38 @@
 //! The ordered, transactional key-value store under the registry.
 //!
-//! Every engine passes one contract suite: reads see a snapshot, writes are serializable, a
-//! closure that returns an error leaves no trace, what was written durably survives a crash.
+//! Every engine passes one contract suite. Reads see a snapshot, writes are serializable, a closure
+//! that returns an error changes nothing, and durable writes survive a crash.
 
 pub mod memory;
 pub mod redb;
 
 use crate::error::Result;
 
-/// Whether a transaction must survive a crash before it is acknowledged.
+/// The time at which a transaction becomes durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// On the disk when `write` returns, and everything committed before with it.
+    /// The transaction and all earlier commits are on the disk when `write` returns.
     Immediate,
-    /// On the disk with the next [`Durability::Immediate`] transaction; a crash may undo it.
+    /// The transaction is on the disk with the next [`Durability::Immediate`] one; a crash before
+    /// that may undo it.
     Eventual,
 }
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// A consistent view.
+/// A consistent view of all keys.
 pub trait View {
-    /// The value of `key`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
-    /// When the engine fails.
+    /// Fails if the engine fails.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
-    /// At most `limit` pairs with `from <= key < to`, in the order of keys.
+    /// Returns at most `limit` pairs with `from <= key < to`, in the order of keys.
     ///
     /// # Errors
-    /// When the engine fails.
+    /// Fails if the engine fails.
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>>;
 }
 
@@ -40,29 +41,29 @@ pub trait Transaction: View {
     /// Sets `key` to `value`.
     ///
     /// # Errors
-    /// When the engine fails.
+    /// Fails if the engine fails.
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()>;
 
-    /// Removes `key`, which need not be there.
+    /// Removes `key` if it exists.
     ///
     /// # Errors
-    /// When the engine fails.
+    /// Fails if the engine fails.
     fn delete(&mut self, key: &[u8]) -> Result<()>;
 }
 
-/// An engine.
+/// An ordered, transactional key-value store.
 pub trait Engine: Send + Sync {
     /// Runs `body` on a snapshot.
     ///
     /// # Errors
-    /// Those of `body` and of the engine.
+    /// The errors of `body` and of the engine.
     fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()>;
 
     /// Runs `body` as one serializable transaction and commits it if it returns `Ok`. An engine
-    /// that detects a conflict runs `body` again, so it must start from nothing each time.
+    /// that detects a conflict runs `body` again, so `body` must keep no state between calls.
     ///
     /// # Errors
-    /// Those of `body`, after which nothing was changed, and of the engine.
+    /// The errors of `body`, after which nothing is changed, and those of the engine.
     fn write(
         &self,
         durability: Durability,
@@ -70,7 +71,7 @@ pub trait Engine: Send + Sync {
     ) -> Result<()>;
 }
 
-/// [`Engine::read`] with a value.
+/// Runs [`Engine::read`] and returns the value of `body`.
 ///
 /// # Errors
 /// As [`Engine::read`].
@@ -83,7 +84,7 @@ pub fn read<T>(engine: &dyn Engine, mut body: impl FnMut(&dyn View) -> Result<T>
     Ok(value.expect("an engine that returns Ok has run the body"))
 }
 
-/// [`Engine::write`] with a value.
+/// Runs [`Engine::write`] and returns the value of `body`.
 ///
 /// # Errors
 /// As [`Engine::write`].

@@ -12,26 +12,26 @@ use redb::{
 use super::{Durability, Engine, Pair, Transaction, View};
 use crate::error::{Error, IoContext, Kind, Result};
 
-/// One table: the registry's keys are tuples that begin with what they are.
+/// The only table: each key of the registry begins with the byte of its space.
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registry");
-/// Pages redb keeps. Its default of 1 GiB would be most of a daemon's memory.
+/// The size of redb's page cache. Its default of 1 GiB would be most of a daemon's memory.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// A redb file.
+/// An engine over a redb file.
 ///
-/// After a write that failed (a full disk, say) redb refuses everything until it is opened again;
-/// the next transaction does that, so that a daemon goes on once there is room.
+/// After a write that failed (on a full disk, for example) redb refuses everything until it is
+/// opened again. The next transaction does that, so that a daemon continues once there is room.
 pub struct RedbEngine {
     path: PathBuf,
     database: RwLock<Option<Database>>,
 }
 
 impl RedbEngine {
-    /// Opens the file, which is made when it is not there. After a crash it repairs itself.
+    /// Opens the file, and makes it if it does not exist. After a crash redb repairs it.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when another process has it open, [`Kind::Corrupt`], [`Kind::Full`] or
-    /// what else redb found.
+    /// [`Kind::Conflict`] if another process has it open, [`Kind::Corrupt`], [`Kind::Full`], and
+    /// other errors of redb.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.exists() {
             create_database(path)?;
@@ -40,7 +40,7 @@ impl RedbEngine {
         Ok(Self { path: path.to_owned(), database })
     }
 
-    /// Runs `body` on the open database, which is opened again when an earlier write failed.
+    /// Runs `body` on the open database; opens it again if an earlier write failed.
     fn with<T>(&self, mut body: impl FnMut(&Database) -> Result<T>) -> Result<T> {
         {
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl RedbEngine {
             }
         }
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // Closed before it is opened: redb locks its file.
+        // The database is closed before it is opened again, because redb locks its file.
         drop(database.take());
         body(database.insert(open_database(&self.path)?))
     }
@@ -63,8 +63,8 @@ fn open_database(path: &Path) -> Result<Database> {
     database.map_err(|e| open_error(path, e))
 }
 
-/// Makes the file under another name and renames it: redb writes its header in several steps, and a
-/// process that is killed between them would leave a file that nobody can open. The caller holds
+/// Makes the file under another name and renames it. Redb writes its header in several steps, and a
+/// process that is killed between them would leave a file that cannot be opened. The caller holds
 /// the repository's lock.
 fn create_database(path: &Path) -> Result<()> {
     let part = path.with_extension("redb.new");
@@ -125,11 +125,10 @@ fn failed(error: impl Into<redb::Error>) -> Error {
 }
 
 impl Drop for RedbEngine {
-    /// What was committed without being made durable is made so: whoever opens the file next goes
-    /// on from it.
+    /// Makes all commits durable: the next process that opens the file must see them.
     fn drop(&mut self) {
         if let Err(e) = self.write(Durability::Immediate, &mut |_| Ok(())) {
-            tracing::warn!("the registry could not be closed in order: {e}");
+            tracing::warn!("the last changes of the registry may not be durable: {e}");
         }
     }
 }

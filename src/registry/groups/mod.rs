@@ -1,4 +1,4 @@
-//! GROUPS: several writers make one version.
+//! GROUPS: sets of parts by several writers that become one version.
 
 pub(super) mod part;
 
@@ -11,29 +11,33 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::{GroupInfo, LeaseId, NewPart, PartInfo, SealRequest};
 
 subject! {
-    /// Groups of parts.
+    /// The groups of parts.
     ///
     /// # Contract
-    /// A caller may rely on this: a part is there whole or not at all, the sequence of a part is never used twice, and a
-    /// group is sealed once with exactly the parts that were merged. An implementation counts one reference to the
-    /// root of each open part. It needs the right to write to the artifact's project; listing needs the right to read it.
+    /// A part is added whole or not at all, and its sequence is never used twice. Each generation
+    /// of a group is sealed at most once, with exactly the parts that were merged. An
+    /// implementation counts one reference to the root of each open part. Calls need the right to
+    /// write to the artifact's project; listing needs the right to read it.
     Groups, GroupsCall;
 
-    /// A group; a conflict when a part of type `wanted` could not be added to it.
+    /// Returns a group, if there is one. A conflict if a part of type `wanted` could not be added
+    /// to it.
     group = FindGroup(path: ArtifactPath, group: GroupName, wanted: Option<ArtifactType>) -> Option<GroupInfo>;
-    /// A group that has open parts; a conflict when it is sealed.
+    /// Returns a group that has open parts. A conflict if it is sealed.
     open_group = FindOpenGroup(path: ArtifactPath, group: GroupName) -> GroupInfo;
-    /// The open groups of an artifact, or all, after one, at most `limit`.
+    /// Returns the open groups of an artifact (`None`: of all artifacts) above `after`, at most
+    /// `limit`.
     open_groups = OpenGroups(path: Option<ArtifactPath>, after: Option<(ArtifactPath, GroupName)>, limit: u32) -> Vec<GroupInfo>;
-    /// The open parts of a group above `after`, ascending, at most `limit`.
+    /// Returns the open parts of a group above `after`, ascending, at most `limit`.
     parts = Parts(path: ArtifactPath, group: GroupName, after: u64, limit: u32) -> Vec<PartInfo>;
-    /// Adds a part to a group, which it begins when it is not there; stale when parts came that the
-    /// writer wanted to see first.
+    /// Adds a part to a group, and begins the group if there is none. Stale if the group has a part
+    /// above `part.seen`.
     add_part = AddPart(lease: LeaseId, part: NewPart) -> AddedPart;
-    /// Makes a version of a group and takes its parts away, in one transaction; stale when other parts
-    /// are there than those that were merged.
+    /// Makes a version of a group and removes its parts, in one transaction. Stale if the parts are
+    /// not those that were merged.
     seal_group = SealGroup(lease: LeaseId, request: SealRequest) -> Committed;
-    /// Takes the open parts of a group up to `last` away; what only they had is dead.
+    /// Removes the open parts of a group up to `last`; objects that only they referred to become
+    /// unreachable.
     discard_group = DiscardGroup(path: ArtifactPath, group: GroupName, last: u64) -> ();
 }
 

@@ -1,10 +1,11 @@
-//! Groups: what several writers put into one version before there is one.
+//! Groups: the parts that several writers put before they become one version.
 //!
-//! A group of an artifact is a list of parts, each a whole tree that one writer put; later parts lie
-//! over earlier ones. A part holds one reference to its root, like a version. Writers do not wait
-//! for each other and readers see none of it: there is no version, and no artifact if it is new,
-//! until the parts, merged by the caller, are committed and gone in one transaction. A group that
-//! was sealed keeps its name and the version it became; the next part begins its next generation.
+//! A group of an artifact is a list of parts, each a whole tree that one writer put. Later parts
+//! hide equal paths of earlier ones. A part holds one reference to its root, like a version.
+//! Writers do not wait for each other, and readers see neither parts nor an artifact that has only
+//! parts. The caller merges the parts; one transaction commits the result and removes them. A
+//! sealed group keeps its name and the number of its version; the next part begins its next
+//! generation.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,11 +27,11 @@ use crate::registry::record;
 use crate::registry::versions::commit::{commit_in, refuse_other_type};
 use crate::registry::{CommitRequest, LeaseId};
 
-/// Parts of an open group: they are sealed in one transaction.
+/// The maximum number of parts in an open group: one transaction seals them all.
 const PARTS_MAX: u64 = 65_536;
-/// The longest name of a writer in bytes.
+/// The maximum length of a writer's name in bytes.
 const WRITER_MAX_BYTES: usize = 256;
-/// Records looked at in one step.
+/// The number of records in one read.
 const PAGE: usize = 1_000;
 
 /// A group.
@@ -40,71 +41,71 @@ pub struct GroupInfo {
     pub path: ArtifactPath,
     /// Its name within the artifact.
     pub group: GroupName,
-    /// What its writers said the artifact is.
+    /// The artifact's type, if a writer gave one.
     pub artifact_type: Option<ArtifactType>,
-    /// Which version of its name it is making, or made last: the first is 1.
+    /// The number of its present or last generation: the first is 1.
     pub generation: u64,
-    /// Parts that are open; without one it is sealed.
+    /// The number of open parts; 0: the group is sealed.
     pub parts: u64,
-    /// What is in them; what several have counts several times.
+    /// The sum of the parts' totals; a path in several parts counts several times.
     pub totals: Totals,
-    /// The last of them.
+    /// The sequence of the last part.
     pub last: u64,
-    /// When the first of them came.
+    /// The time of the first part.
     pub begun: Timestamp,
-    /// When the last came.
+    /// The time of the last part.
     pub updated: Timestamp,
-    /// Whose that was.
+    /// The writer of the last part.
     pub writer: String,
-    /// The version that its last generation became.
+    /// The version that its last sealed generation became.
     pub sealed: Option<VersionNumber>,
 }
 
 /// A part of an open group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartInfo {
-    /// Its place: of two parts the higher one came later. Never used twice.
+    /// The number of the part: of two parts the higher one came later. It is never used twice.
     pub sequence: u64,
     /// The root tree.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of the tree.
     pub totals: Totals,
-    /// When it came.
+    /// The time at which it was added.
     pub at: Timestamp,
-    /// Whose it is.
+    /// The name of its writer.
     pub writer: String,
 }
 
-/// A part that somebody adds.
+/// A request to add a part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewPart {
     /// The artifact.
     pub path: ArtifactPath,
-    /// The group, which need not be there.
+    /// The group, which need not exist.
     pub group: GroupName,
-    /// The artifact's type, when the writer said one.
+    /// The artifact's type, if the writer gave one.
     pub artifact_type: Option<ArtifactType>,
     /// The root tree, which must be registered.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of the tree.
     pub totals: Totals,
-    /// Who writes: for people.
+    /// The name of the writer, for people.
     pub writer: String,
-    /// The run it is written in, which must be open.
+    /// The run that writes it, which must be open.
     pub run: Option<RunId>,
-    /// The last part that was looked at for what this one would replace; nothing is added when
-    /// there is a later one.
+    /// The last part that the writer compared with this one. If there is a later one, nothing is
+    /// added.
     pub seen: Option<u64>,
 }
 
-/// The parts of a group, merged, become a version.
+/// A request to make a version of a group's merged parts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SealRequest {
     /// The group.
     pub group: GroupName,
-    /// How many parts were merged.
+    /// The number of merged parts.
     pub parts: u64,
-    /// The last of them.
+    /// The sequence of the last of them.
     pub last: u64,
     /// The version.
     pub commit: CommitRequest,
@@ -118,7 +119,7 @@ fn put(transaction: &mut dyn Transaction, info: &GroupInfo) -> Result<()> {
     transaction.put(&keys::group(&info.path, &info.group), &record::encode(info))
 }
 
-/// A group with an open part.
+/// Returns a group with an open part; a conflict if it is sealed.
 fn open(view: &dyn View, path: &ArtifactPath, group: &GroupName) -> Result<GroupInfo> {
     match find(view, path, group)? {
         Some(info) if info.parts > 0 => Ok(info),
@@ -157,7 +158,7 @@ fn add(totals: &mut Totals, more: &Totals) {
     totals.size_bytes = totals.size_bytes.saturating_add(more.size_bytes);
 }
 
-/// Takes parts up to `last` away, with their references.
+/// Removes the parts up to `last`, and their references to roots.
 fn remove_parts(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
@@ -181,7 +182,8 @@ fn remove_parts(
 }
 
 impl EngineRegistry {
-    /// Fails with [`Kind::Conflict`] when a part of type `wanted` could not be added.
+    /// Returns a group. Fails with [`Kind::Conflict`] if a part of type `wanted` could not be
+    /// added.
     pub(in crate::registry) fn group(
         &self,
         path: &ArtifactPath,
@@ -255,7 +257,7 @@ impl EngineRegistry {
         let (now, asked) = ((self.clock)(), fingerprint(new));
         self.write(Durability::Immediate, |transaction| {
             let mut held = live_lease(&*transaction, lease)?;
-            // Asked twice, by who heard no answer.
+            // The call is repeated, because its reply was lost.
             if let Some(added) = &held.part
                 && has_answered(&*transaction, lease, &asked)?
             {
@@ -331,7 +333,7 @@ impl EngineRegistry {
         })
     }
 
-    /// What came after `last` stays; done already, it does nothing.
+    /// Removes the parts up to `last`; later parts stay. A repeated call changes nothing.
     pub(in crate::registry) fn discard_group(
         &self,
         path: &ArtifactPath,
@@ -362,7 +364,7 @@ impl EngineRegistry {
     }
 }
 
-/// A group before its first part.
+/// Returns a new group before its first part.
 fn unwritten(new: &NewPart, now: Timestamp) -> GroupInfo {
     GroupInfo {
         path: new.path.clone(),
@@ -379,11 +381,11 @@ fn unwritten(new: &NewPart, now: Timestamp) -> GroupInfo {
     }
 }
 
-/// Refuses a part that was not compared with all that are there, and one too many.
+/// Refuses a part that was not compared with all parts, and a part beyond [`PARTS_MAX`].
 fn refuse_part(info: &GroupInfo, new: &NewPart) -> Result<()> {
     let GroupInfo { group, path, parts, last, .. } = info;
     if *parts > 0 && new.seen.is_some_and(|seen| *last > seen) {
-        let what = format!("group {group} of {path} has parts that were not looked at");
+        let what = format!("group {group} of {path} has parts that were not compared");
         return Err(Error::new(Kind::Stale, what).hint("look at them and try again"));
     }
     if *parts >= PARTS_MAX {

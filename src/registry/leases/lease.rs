@@ -1,9 +1,10 @@
-//! Leases: what a writer pinned or wrote stays until it commits, gives up, or is given up.
+//! Leases: the objects that a writer pinned or wrote stay until its lease is released, left or
+//! ended.
 //!
-//! A lease that exists is valid, whatever the clock says; its expiry only entitles others to begin
-//! ending it. Whoever ends the lease of another first says so in it, in a transaction that checks that it
-//! is still the lease that was judged. An ended lease is never valid again: what was stored under it
-//! goes over to a new one, so that no two writers ever share a lease.
+//! A lease that exists is valid, whatever the clock says; its expiry only entitles others to end
+//! it. A process that ends the lease of another first marks it, in a transaction that checks that
+//! it is still the lease that was judged. An ended lease is never valid again: its finished packs
+//! go to a new lease, so that no two writers ever share one.
 
 use crate::error::Result;
 use crate::model::digest::Digest;
@@ -22,17 +23,20 @@ use crate::registry::record::{self, LeaseRecord, PackRecord};
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
 use crate::registry::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo};
 
-/// Packs that go over to another lease in one transaction, some 300 GB; what is beyond is stored again.
+/// The maximum number of packs that one lease adopts from another (some 300 GB); the content of
+/// others is stored again.
 const ADOPTED_MAX: usize = 10_000;
-/// What stands under the key of a pack whose lease was taken off, while its objects are looked through.
+/// The value under the key of a pack that is released, while its objects without references must be
+/// marked.
 const LOOK_THROUGH: &[u8] = &[1];
 
-/// Whether a lease is as it was when it was judged.
+/// Returns whether a lease still has the holder that was judged, and that holder is dead or its
+/// time is over.
 fn is_still(record: &LeaseRecord, judged: &Judged, now: Timestamp) -> bool {
     record.holder == judged.holder && (judged.dead || record.expires <= now)
 }
 
-/// The lease that this very call began before, when its answer was lost.
+/// Returns the lease that the same call began before, if its reply was lost.
 fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>> {
     if holder == DRAFT_HOLDER {
         return Ok(None);
@@ -48,7 +52,8 @@ fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>
     Ok(found)
 }
 
-/// Gives the packs that a lease had finished to another one of the same purpose, and marks it as ending.
+/// Gives the finished packs of a lease to another lease of the same purpose, and marks the first as
+/// ending.
 fn take_over(
     transaction: &mut dyn Transaction,
     judged: &Judged,
@@ -57,7 +62,7 @@ fn take_over(
 ) -> Result<()> {
     let heir = live_lease(&*transaction, to)?;
     let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(()) };
-    // Somebody else may have found it dead since, too, and left it to whoever goes on.
+    // Another process may have found the holder dead, too, and left the lease since.
     let still = orphan.holder == LEFT_HOLDER || is_still(&orphan, judged, now);
     let done = orphan.is_done() || orphan.purpose != heir.purpose;
     if !still || done || [DRAFT_HOLDER, ENDING_HOLDER].contains(&orphan.holder.as_str()) {
@@ -82,17 +87,17 @@ fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
     view.get(&keys::pack(id))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
-/// Whether a pack holds objects that only its lease keeps. Those of all others have parents.
+/// Returns whether a pack has objects that only its lease keeps.
 fn is_progress(pack: &PackRecord) -> bool {
     pack.live_objects > 0 && pack.unreferenced > 0
 }
 
-/// What becomes of a lease that is given up.
+/// The fate of a lease that is given up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Given {
-    /// Its pins go, and what it had finished is kept for a while.
+    /// Its pins are removed; its finished packs are kept for a day.
     Left,
-    /// All of it goes.
+    /// Everything it holds is released.
     Ended,
 }
 
@@ -146,7 +151,8 @@ impl EngineRegistry {
         })
     }
 
-    /// In steps, each a transaction of bounded size; interrupted, it goes on where it was.
+    /// Ends a lease in steps, each a transaction of bounded size. After an interruption the next
+    /// call continues.
     pub(in crate::registry) fn release(&self, id: LeaseId) -> Result<()> {
         self.give_up(id, |_| Some(Given::Ended)).map(drop)
     }
@@ -173,8 +179,8 @@ impl EngineRegistry {
         })
     }
 
-    /// Says in a lease what becomes of it, then takes it apart, in steps of which each is a transaction
-    /// of bounded size. Interrupted, whoever comes next goes on. The bytes that are kept.
+    /// Marks a lease with its fate, then takes it apart in steps, each a transaction of bounded
+    /// size. After an interruption the next caller continues. Returns the bytes that are kept.
     fn give_up(&self, id: LeaseId, decide: impl Fn(&LeaseRecord) -> Option<Given>) -> Result<u64> {
         let now = (self.clock)();
         let given = self.write(Durability::Eventual, |transaction| {
@@ -206,7 +212,7 @@ impl EngineRegistry {
         Ok(kept_bytes)
     }
 
-    /// Gives up some of its pins; `false` when there are none left.
+    /// Removes some pins of a lease. Returns `false` if there were none left.
     fn release_pins(&self, id: LeaseId) -> Result<bool> {
         self.write(Durability::Eventual, |transaction| {
             let digests = unpin(transaction, id.0)?;
@@ -218,7 +224,8 @@ impl EngineRegistry {
         })
     }
 
-    /// Releases the packs of a lease; those that are kept if it is only left stay. Their bytes.
+    /// Releases the packs of a lease, except those that a lease that is only left keeps. Returns
+    /// the live bytes of the packs that are kept.
     fn release_packs(&self, id: LeaseId, given: Given) -> Result<u64> {
         let (mut from, to) = Key::of(Space::LeasePack).number(id.0).range();
         let mut kept_bytes = 0;
@@ -241,9 +248,9 @@ impl EngineRegistry {
         }
     }
 
-    /// The pack belongs to the repository now; what nothing refers to in it is dead. The lease is taken off
-    /// first: whoever drops a last reference from then on marks the object itself, and those that had
-    /// none before are looked for.
+    /// Releases a pack: its objects without references become unreachable. The first step removes
+    /// the lease from the pack's record. From then on `drop_reference` marks objects that lose
+    /// their last reference, and the following steps mark those that had none before.
     fn release_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
         let key = keys::lease_pack(lease.0, id);
         self.write(Durability::Eventual, |transaction| {
@@ -251,14 +258,14 @@ impl EngineRegistry {
             if pack.lease != Some(lease.0) {
                 return Ok(());
             }
-            // Every object of a pack that was committed whole has a parent: nothing to look for.
+            // If every object has a parent, there is nothing to mark.
             if pack.unreferenced > 0 {
                 transaction.put(&key, LOOK_THROUGH)?;
             }
             (pack.lease, pack.unreferenced) = (None, 0);
             transaction.put(&keys::pack(id), &record::encode(&pack))?;
-            // Objects that somebody else registered first left dead bytes here, and a pack
-            // that was announced and never finished is dead as a whole.
+            // Objects that another writer registered first left dead bytes here, and a pack
+            // that was announced and never finished consists of dead bytes only.
             if pack.live_objects == 0 || pack.live_bytes < pack.length_bytes {
                 mark_reclaimable(transaction, id)?;
             }
@@ -274,7 +281,7 @@ impl EngineRegistry {
             let Some((key, value)) = transaction.scan(&from, &to, 1)?.pop() else {
                 return Ok(false);
             };
-            // Another lease may have taken the pack over meanwhile.
+            // Another lease may have adopted the pack meanwhile.
             let Some(look) = transaction.get(lease_pack)? else { return Ok(false) };
             if look == LOOK_THROUGH {
                 let mut pins = Pins::default();
@@ -288,7 +295,7 @@ impl EngineRegistry {
     }
 }
 
-/// Marks an object dead when nothing refers to it and no lease holds it.
+/// Marks an object unreachable if nothing refers to it and no lease holds it.
 fn mark_if_unreachable(
     transaction: &mut dyn Transaction,
     pins: &mut Pins,

@@ -1,4 +1,4 @@
-//! Records of living leases, and the answers that they remember.
+//! The records of live leases, and the fingerprints of their completed requests.
 
 use serde::Serialize;
 
@@ -17,18 +17,18 @@ fn is_over(record: &LeaseRecord) -> bool {
     matches!(record.holder.as_str(), LEFT_HOLDER | ENDING_HOLDER)
 }
 
-/// The record of a lease that nobody has ended.
+/// Returns the record of a live lease.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] for one that was ended.
+/// [`Kind::Unavailable`] if the lease was left or ended, or does not exist.
 pub(in crate::registry) fn live_lease(view: &dyn View, id: LeaseId) -> Result<LeaseRecord> {
     lease(view, id)?.filter(|record| !is_over(record)).ok_or_else(|| {
-        let what = format!("lease {} was ended by somebody who took its holder for dead", id.0);
+        let what = format!("another process took this writer for dead and ended lease {}", id.0);
         Error::new(Kind::Unavailable, what).hint("nothing was committed: begin again")
     })
 }
 
-/// Whether there is such a lease and nobody has ended it.
+/// Returns whether a lease exists and was neither left nor ended.
 pub(in crate::registry) fn is_live(view: &dyn View, id: u64) -> Result<bool> {
     Ok(lease(view, LeaseId(id))?.is_some_and(|record| !is_over(&record)))
 }
@@ -41,12 +41,13 @@ pub(in crate::registry) fn put_lease(
     transaction.put(&keys::lease(id.0), &record::encode(record))
 }
 
-/// What tells a request from others.
+/// Returns a hash that distinguishes a request from others.
 pub(in crate::registry) fn fingerprint<T: Serialize>(request: &T) -> [u8; 32] {
     *blake3::hash(&record::encode(request)).as_bytes()
 }
 
-/// Whether what a lease has answered was this request, asked again by who heard no answer.
+/// Returns whether a lease has completed this very request, so that the caller repeats it because
+/// the reply was lost.
 pub(in crate::registry) fn has_answered(
     view: &dyn View,
     id: LeaseId,
@@ -55,7 +56,7 @@ pub(in crate::registry) fn has_answered(
     Ok(view.get(&keys::answered(id.0))?.is_some_and(|known| known == asked))
 }
 
-/// Remembers in a lease what was answered, and to which request.
+/// Records the result in a lease, with the fingerprint of its request.
 pub(in crate::registry) fn answer(
     transaction: &mut dyn Transaction,
     id: LeaseId,

@@ -1,4 +1,4 @@
-//! LEASES: what a writer pinned or wrote stays until it commits or gives up.
+//! LEASES: the objects that a writer pinned or wrote stay until it commits or its lease ends.
 
 mod lease;
 pub(super) mod live;
@@ -12,57 +12,57 @@ use crate::model::time::Timestamp;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::record::LeaseRecord;
 
-/// A lease: while it lives, what it pinned or wrote stays.
+/// The number of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
 
 /// A lease in a listing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LeaseInfo {
-    /// Its id.
+    /// The id of the lease.
     pub id: LeaseId,
-    /// Who holds it.
+    /// The identity of its process, or one of the special holders.
     pub holder: String,
-    /// What for.
+    /// The purpose of the lease.
     pub purpose: String,
-    /// Whether its time is over.
+    /// True if its time is over.
     pub expired: bool,
-    /// Whether it has committed, or added its part to a group: it only waits to be released.
+    /// True if it has committed or added its part to a group: it only waits to be released.
     pub committed: bool,
 }
 
-/// The holder of a lease that ends only by release: a draft, which pins what it stands on.
+/// The holder of a lease that ends only by release: a draft's, which pins its lower.
 pub const DRAFT_HOLDER: &str = "draft";
-/// The holder of a lease whose writer is gone: packs it had finished are kept for a day, for the next
-/// that begins the same.
+/// The holder of a lease whose writer is gone: its finished packs are kept for a day, for the next
+/// lease of the same purpose.
 pub(in crate::registry) const LEFT_HOLDER: &str = "left";
-/// The holder of a lease that is being taken apart; whoever comes goes on with that.
+/// The holder of a lease that is being taken apart; after an interruption any process may continue.
 pub(in crate::registry) const ENDING_HOLDER: &str = "ending";
 
-/// A lease as it was when somebody found that its writer is gone. What follows is done only if the same
-/// writer still has it then.
+/// A lease as it was when a process found its writer gone. Calls with it do nothing if the lease
+/// has another holder by then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judged {
     /// The lease.
     pub lease: LeaseId,
-    /// Who held it.
+    /// The holder at that time.
     pub holder: String,
-    /// Whether that process certainly runs no more; otherwise the lease's time must be over.
+    /// True if that process has certainly ended; otherwise the lease's time must be over.
     pub dead: bool,
 }
 
 impl LeaseInfo {
-    /// Whether somebody may be writing under it.
+    /// Returns whether the lease is a writer's, not a draft's.
     pub fn writes(&self) -> bool {
         self.holder != DRAFT_HOLDER
     }
 
-    /// Whether its writer is gone and only what it had stored is kept, so that another goes on there.
+    /// Returns whether its writer is gone and its finished packs are kept for another writer.
     pub fn is_left(&self) -> bool {
         self.holder == LEFT_HOLDER
     }
 
-    /// Whether it is being taken apart.
+    /// Returns whether the lease is being taken apart.
     pub fn is_ending(&self) -> bool {
         self.holder == ENDING_HOLDER
     }
@@ -70,7 +70,7 @@ impl LeaseInfo {
 
 /// The time after which a lease that was not renewed may be ended by others, in milliseconds.
 pub(in crate::registry) const LEASE_MILLISECONDS: u64 = 10 * 60 * 1000;
-/// How long finished packs of a writer that is gone are kept, in milliseconds: a day.
+/// The time that finished packs of a writer that is gone are kept, in milliseconds: a day.
 pub(in crate::registry) const LEFT_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
 
 impl LeaseInfo {
@@ -85,30 +85,33 @@ impl LeaseInfo {
     }
 }
 subject! {
-    /// Leases of writers.
+    /// The leases of writers.
     ///
     /// # Contract
-    /// A caller may rely on this: a lease that exists is valid, whatever the clock says, and one that was ended is never
-    /// valid again. An implementation ends the lease of another only if it is still as it was judged, in the
-    /// transaction that checks it. It needs the right to write to some project.
+    /// A lease that exists is valid, whatever the clock says. One that was ended is never valid
+    /// again. An implementation ends the lease of another holder only if it is still as it was
+    /// judged, in the transaction that checks it. Calls need the right to write to some project.
     Leases, LeasesCall;
 
-    /// Begins a lease. The same holder and purpose are the same lease, unless it is a draft's.
+    /// Begins a lease. Returns the existing lease of the same holder and purpose if it is not done,
+    /// except for drafts.
     begin = Begin(purpose: String, holder: String) -> LeaseId;
-    /// Gives what a writer that is gone had stored to a lease of the same purpose; the other lease is to be ended
-    /// then. Does nothing when that is not as it was judged.
+    /// Gives the finished packs of a writer that is gone to a lease of the same purpose. The caller
+    /// ends the other lease afterwards. Does nothing if that lease is not as it was judged.
     adopt = Adopt(lease: LeaseId, judged: Judged) -> ();
-    /// Moves a lease's end.
+    /// Extends a lease by ten minutes from now.
     renew = Renew(lease: LeaseId) -> ();
-    /// All leases.
+    /// Returns all leases.
     leases = Leases() -> Vec<LeaseInfo>;
-    /// Ends a lease: what it pinned and wrote and nothing refers to is dead.
+    /// Ends a lease: objects that it pinned or wrote, and that nothing refers to, become
+    /// unreachable.
     release = Release(lease: LeaseId) -> ();
-    /// Ends a lease but keeps finished packs with objects nothing refers to yet, for a day and for whoever
-    /// begins the same; the bytes of their objects.
+    /// Ends a lease, but keeps its finished packs with objects that nothing refers to yet. They are
+    /// kept for a day, for a lease of the same purpose. Returns the bytes of their objects.
     leave = Leave(lease: LeaseId) -> u64;
-    /// Leaves or goes on ending the lease of a writer that is gone, if it still has it; `wholly` also takes
-    /// what is kept of a lease that was left before. The bytes that are kept.
+    /// Leaves the lease of a writer that is gone, or continues to end it, if it is as it was
+    /// judged. `wholly` also releases the packs of a lease that was left before. Returns the bytes
+    /// that are kept.
     end_lease = EndLease(judged: Judged, wholly: bool) -> u64;
 }
 

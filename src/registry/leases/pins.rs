@@ -1,8 +1,8 @@
-//! Pins: objects that were there before, held by a lease until it ends.
+//! Pins: objects that a lease did not write and holds until it ends.
 //!
-//! A few are kept one by one, each under a key. Many are kept as they come, a batch under one key: a key each, in
-//! the order of digests, would rewrite a page of the table for every object of a put. Who has to know whether an
-//! object is pinned reads the batches once in a transaction.
+//! A small batch has a key for each pin. A large batch has one key for all. Keys for each pin, in
+//! the order of digests, would rewrite a page of the table for every object of a put. A transaction
+//! that must find out whether objects are pinned reads the large batches once.
 
 use std::collections::HashSet;
 
@@ -13,14 +13,15 @@ use crate::registry::keys::{self, Key, Space};
 use crate::registry::paging::each_below;
 use crate::registry::record;
 
-/// Digests of a batch from which on they are kept together.
+/// The number of digests from which on a batch has one key for all.
 const TOGETHER: usize = 64;
-/// Pins from which on no more go in one transaction.
+/// The number of removed pins after which a transaction removes no more batches.
 const UNPINNED_AT_ONCE: usize = 16_384;
-/// Bytes of a digest that are remembered while a transaction looks for pins: no two have these in common.
+/// The length of the digest prefixes that a transaction keeps in memory; two digests with an equal
+/// prefix of 96 bits do not occur.
 const MARK_BYTES: usize = 12;
 
-/// Pins objects for a lease; `batch` is a number that it has not used.
+/// Pins objects for a lease; `batch` is a number that the lease has not used yet.
 pub(in crate::registry) fn pin(
     transaction: &mut dyn Transaction,
     lease: u64,
@@ -37,7 +38,7 @@ pub(in crate::registry) fn pin(
     transaction.put(&key, &record::encode_digests(digests))
 }
 
-/// Takes some of a lease's pins away: which; none when there are none left.
+/// Removes some pins of a lease. Returns their digests; none if no pins are left.
 pub(in crate::registry) fn unpin(
     transaction: &mut dyn Transaction,
     lease: u64,
@@ -60,15 +61,16 @@ pub(in crate::registry) fn unpin(
     Ok(gone)
 }
 
-/// What is pinned, as one transaction sees it. Nothing may be pinned or unpinned after the first question.
+/// The pins as one transaction sees them. The transaction must not pin or unpin after the first
+/// call of `hold`.
 #[derive(Default)]
 pub(in crate::registry) struct Pins {
-    /// Of those that are kept together.
+    /// The prefixes of all digests in large batches; `None` before they are read.
     together: Option<HashSet<[u8; MARK_BYTES]>>,
 }
 
 impl Pins {
-    /// Whether a lease pins the object.
+    /// Returns whether a lease pins the object.
     pub(in crate::registry) fn hold(&mut self, view: &dyn View, digest: &Digest) -> Result<bool> {
         let (from, to) = Key::of(Space::Pin).fixed(digest.as_bytes()).range();
         if !view.scan(&from, &to, 1)?.is_empty() {

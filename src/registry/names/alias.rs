@@ -1,4 +1,5 @@
-//! Aliases, descriptions, metadata, tags and time to live: what can be said anew about a version.
+//! Aliases, descriptions, metadata, tags and time to live: the properties of a version that can
+//! change.
 
 use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::json;
@@ -15,7 +16,7 @@ use crate::registry::names::protection::{check_said, hold_protected};
 use crate::registry::record::{self, VersionRecord};
 use crate::registry::{AliasChange, Update};
 
-/// Points aliases at a version, wherever they pointed before.
+/// Points aliases at a version, also those of another version.
 pub(in crate::registry) fn point(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
@@ -61,7 +62,7 @@ pub(in crate::registry) fn apply(version: &mut VersionRecord, update: &Update) -
     }
     for (key, value) in &update.set {
         let value = json::parse(value).map_err(|e| {
-            let what = format!("the value of {key} is no JSON: {}", e.message());
+            let what = format!("the value of {key} is not JSON: {}", e.message());
             Error::new(Kind::Usage, what)
         })?;
         object.insert(key.clone(), value);
@@ -70,7 +71,7 @@ pub(in crate::registry) fn apply(version: &mut VersionRecord, update: &Update) -
     Ok(())
 }
 
-/// Rewrites the record of a version that is there.
+/// Applies `update` to the record of an existing version.
 pub(in crate::registry) fn rewrite(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
@@ -86,7 +87,7 @@ pub(in crate::registry) fn rewrite(
     transaction.put(&key, &record::encode_version(&version))
 }
 
-/// The aliases that a change takes from a version, and those that it gives it.
+/// Returns the aliases that a change takes from a version, and those that it gives to it.
 fn moves<'a>(info: &VersionInfo, change: &'a AliasChange) -> (Vec<Alias>, &'a [Alias]) {
     match change {
         AliasChange::Add(names) => (Vec::new(), names),

@@ -1,4 +1,4 @@
-//! Reading the log of changes.
+//! The reader of the change log.
 
 use crate::error::Result;
 use crate::registry::Changes;
@@ -7,7 +7,7 @@ use crate::registry::engine_registry::{CHANGES, EngineRegistry};
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::record;
 
-/// Entries handed out at once.
+/// The maximum number of entries in one reply.
 const CHANGES_PAGE: usize = 1_000;
 
 impl EngineRegistry {

@@ -19,70 +19,72 @@ use crate::registry::engine_registry::{CHANGES_WAIT_MAX, EngineRegistry};
 use crate::registry::keys;
 use crate::registry::paging::Page;
 
-/// A change of what is said about an artifact; what is `None` or empty stays.
+/// A change of an artifact's properties; fields that are `None` or empty change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactUpdate {
-    /// The whole description.
+    /// The new description.
     pub description: Option<String>,
-    /// How long versions live that inherit it, in milliseconds; `Some(None)`: for ever.
+    /// The time to live of versions that inherit it, in milliseconds; `Some(None)`: for ever.
     pub ttl_milliseconds: Option<Option<u64>>,
-    /// Tags to add.
+    /// The tags to add.
     pub tag: Vec<Tag>,
-    /// Tags to remove.
+    /// The tags to remove.
     pub untag: Vec<Tag>,
-    /// Aliases to protect, which need not exist yet.
+    /// The aliases to protect, which need not exist yet.
     pub protect: Vec<Alias>,
-    /// Aliases to protect no longer.
+    /// The aliases to protect no longer.
     pub unprotect: Vec<Alias>,
 }
 
 /// A change of the aliases of a version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum AliasChange {
-    /// These too, taken from whichever version has them.
+    /// The aliases to add, also if another version has them now.
     Add(Vec<Alias>),
-    /// Not these any more; each must be there.
+    /// The aliases to remove; the version must have each.
     Remove(Vec<Alias>),
-    /// These and no others.
+    /// The complete new list of aliases.
     Set(Vec<Alias>),
 }
 
-/// What happened to names since a moment.
+/// A part of the change log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Changes {
-    /// Ask with this next time.
+    /// The value of `after` for the next call.
     pub last: u64,
-    /// What changed, oldest first.
+    /// The changes, oldest first.
     pub changes: Vec<Change>,
-    /// The log no longer reaches back so far: everything may have changed.
+    /// True if the log no longer reaches back so far: everything may have changed.
     pub lost: bool,
 }
 
 subject! {
-    /// Names of projects, artifacts and versions.
+    /// The names of projects, artifacts and versions.
     ///
     /// # Contract
-    /// A caller may rely on this: what is looked up was true in one moment, and an alias that has moved is never seen to
-    /// move back by itself. An implementation puts every change of names into the log that [`changes`](Self::changes)
-    /// reads, in the transaction that makes the change. It needs the right to read a project; `update_artifact` and
-    /// `change_aliases` need the right to write to it.
+    /// Each result was true at one moment, and an alias that moved never moves back by itself. An
+    /// implementation adds every change of names to the log that [`changes`](Self::changes) reads,
+    /// in the transaction that makes the change. Calls need the right to read a project;
+    /// `update_artifact` and `change_aliases` need the right to write to it.
     Names, NamesCall;
 
-    /// All projects.
+    /// Returns all projects.
     projects = Projects() -> Vec<ProjectInfo>;
-    /// Whether there is such a project.
+    /// Returns whether there is such a project.
     has_project = HasProject(project: ProjectName) -> bool;
-    /// The artifacts of a project above `after`, in the order of names, at most `limit`.
+    /// Returns the artifacts of a project above `after`, in the order of names, at most `limit`.
     artifacts = Artifacts(project: ProjectName, after: Option<ArtifactName>, limit: u32) -> Page<ArtifactInfo>;
-    /// An artifact.
+    /// Returns an artifact.
     artifact = FindArtifact(path: ArtifactPath) -> ArtifactInfo;
-    /// Changes what is said about an artifact.
+    /// Changes the properties of an artifact.
     update_artifact = UpdateArtifact(path: ArtifactPath, update: ArtifactUpdate) -> ArtifactInfo;
-    /// The version a reference stands for now.
+    /// Returns the version that a reference stands for now.
     lookup = Lookup(reference: Reference) -> VersionInfo;
-    /// Changes the aliases of a version. Taking a protected alias off a version is refused unless `also_protected`.
+    /// Changes the aliases of a version. A conflict if that takes a protected alias off a version,
+    /// unless `also_protected`.
     change_aliases = ChangeAliases(reference: Reference, change: AliasChange, also_protected: bool) -> VersionInfo;
-    /// What changed after `after`; waits up to `wait_milliseconds` for something to change.
+    /// Returns the changes after `after`. If there are none, waits up to `wait_milliseconds` for
+    /// one.
     changes = ChangesAfter(after: u64, wait_milliseconds: u64) -> Changes;
 }
 

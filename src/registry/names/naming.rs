@@ -1,4 +1,4 @@
-//! Projects, artifacts, versions: looking up and listing.
+//! Projects, artifacts, versions: look-ups and listings.
 
 use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::metadata::Metadata;
@@ -15,7 +15,7 @@ use crate::registry::paging::each_below;
 use crate::registry::paging::page;
 use crate::registry::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
 
-/// The artifact's record.
+/// Returns the artifact's record.
 pub(in crate::registry) fn artifact(
     view: &dyn View,
     path: &ArtifactPath,
@@ -38,7 +38,7 @@ pub(in crate::registry) fn known_artifact(
     Err(Error::new(Kind::NotFound, missing).hint(NamesHint::List))
 }
 
-/// The version a reference stands for now.
+/// Returns the version that a reference stands for now.
 pub(in crate::registry) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionInfo> {
     let path = &reference.path;
     let artifact = known_artifact(view, path)?;
@@ -92,7 +92,7 @@ fn version_info(
     }
 }
 
-/// The versions of an artifact in numbers.
+/// Returns the count of an artifact's versions; reads them if its record has no count.
 pub(in crate::registry) fn count(
     view: &dyn View,
     path: &ArtifactPath,
@@ -111,7 +111,7 @@ pub(in crate::registry) fn count(
     Ok(count)
 }
 
-/// Counts a version that was taken away.
+/// Subtracts a version that was removed from the artifact's count.
 pub(in crate::registry) fn count_one_less(
     transaction: &mut dyn Transaction,
     path: &ArtifactPath,
@@ -131,7 +131,8 @@ pub(in crate::registry) fn count_one_less(
     transaction.put(&keys::artifact(path), &record::encode_artifact(&artifact))
 }
 
-/// The highest version below `number`. Numbers of deleted versions are gaps; it is found from above.
+/// Returns the highest version below `number`. It searches downwards, because an engine scans only
+/// upwards; the numbers of deleted versions are gaps.
 pub(in crate::registry) fn newest_below(
     view: &dyn View,
     path: &ArtifactPath,
@@ -152,7 +153,7 @@ pub(in crate::registry) fn newest_below(
     Ok(None)
 }
 
-/// What a listing says of an artifact.
+/// Returns the entry of an artifact in a listing.
 pub(in crate::registry) fn artifact_info(
     view: &dyn View,
     path: ArtifactPath,
@@ -172,7 +173,7 @@ pub(in crate::registry) fn artifact_info(
     })
 }
 
-/// The aliases of an artifact, sorted.
+/// Returns the aliases of an artifact, sorted.
 pub(in crate::registry) fn aliases(
     view: &dyn View,
     path: &ArtifactPath,
@@ -186,7 +187,7 @@ pub(in crate::registry) fn aliases(
     Ok(found)
 }
 
-/// A name that stands in a key.
+/// Parses a name that is part of a key.
 pub(in crate::registry) fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
     std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         Error::new(
@@ -196,14 +197,14 @@ pub(in crate::registry) fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result
     })
 }
 
-/// The last name in a key that ends with the zero of that name.
+/// Returns the last name in a key that ends with the zero of that name.
 fn last_name<N: std::str::FromStr>(key: &[u8]) -> Result<N> {
     let without_end = key.strip_suffix(&[0]).unwrap_or(key);
     let start = without_end.iter().rposition(|b| *b == 0).map_or(1, |at| at + 1);
     name_in(&without_end[start..])
 }
 
-/// Makes a project that is not there.
+/// Makes a project if it does not exist.
 pub(in crate::registry) fn open_project(
     transaction: &mut dyn Transaction,
     name: &ProjectName,
@@ -315,7 +316,7 @@ mod tests {
         registry.commit(lease, request).unwrap();
     }
 
-    /// Writes the artifact's record as it was before versions were counted.
+    /// Writes the artifact's record in format 2, without a count.
     fn forget_count(registry: &EngineRegistry, path: &ArtifactPath) {
         let write = |transaction: &mut dyn Transaction| {
             let known = known_artifact(&*transaction, path)?;

@@ -1,8 +1,8 @@
 //! Protection, time to live and tags.
 //!
-//! A protected alias keeps the version it stands for: that is neither deleted nor does its time end, and
-//! the alias is taken off it only by who says so. All of it is decided in the transaction that
-//! deletes or moves, so nothing comes between the check and the deed.
+//! A protected alias keeps the version it stands for: the version is neither deleted nor does it
+//! expire. The alias moves only if the caller requests that explicitly. The transaction that
+//! deletes or moves also makes the checks, so nothing changes in between.
 
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, VersionNumber};
@@ -76,7 +76,7 @@ impl EngineRegistry {
         let now = (self.clock)();
         self.read(|view| refuse_jump(view, now))?;
         let over = |info: &VersionInfo| info.expires.is_some_and(|at| at <= now);
-        // Only what is deleted goes into the change log.
+        // The check before the write keeps versions that stay out of the change log.
         if !over(&self.read(|view| lookup(view, &reference))?) {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! Checks protected aliases, descriptions and metadata.
+//! The checks of protected aliases, descriptions and metadata.
 
 use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::metadata::Metadata;
@@ -12,8 +12,8 @@ use crate::registry::keys;
 use crate::registry::names::naming::{aliases, artifact};
 use crate::registry::record::{self, ArtifactRecord, VersionRecord};
 
-/// Refuses to take protected ones of `names` off the version they stand for; they are to stand for `number`,
-/// or for nothing.
+/// Refuses to take protected ones of `names` off the version they stand for. `number` is the
+/// version they are to stand for; `None`: they are to be removed.
 pub(in crate::registry) fn hold_protected(
     view: &dyn View,
     path: &ArtifactPath,
@@ -42,7 +42,8 @@ pub(in crate::registry) fn keep_protected(info: &VersionInfo) -> Result<()> {
     Err(Error::new(Kind::Conflict, what).hint(NamesHint::Unprotect { path, name }))
 }
 
-/// Whether the time of a version would be over if it lived as long as `ttl` says.
+/// Returns whether a version would have expired if its time to live were `ttl`. A version that a
+/// protected alias keeps never expires.
 pub(in crate::registry) fn would_be_over(
     view: &dyn View,
     (path, artifact): (&ArtifactPath, &ArtifactRecord),
@@ -58,7 +59,8 @@ pub(in crate::registry) fn would_be_over(
     Ok(!all.iter().any(|(name, target)| *target == number && artifact.protected.contains(name)))
 }
 
-/// Refuses what is too long, or no metadata: what comes over a socket went through no parser here.
+/// Refuses a description that is too long and invalid metadata: values from a socket were not
+/// parsed in this process.
 pub(in crate::registry) fn check_said(
     description: Option<&str>,
     metadata: Option<&Metadata>,

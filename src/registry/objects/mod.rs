@@ -1,4 +1,4 @@
-//! OBJECTS: where they are, and how many refer to each.
+//! OBJECTS: their places and reference counts.
 
 pub(super) mod table;
 
@@ -11,67 +11,69 @@ use crate::model::object::{Extent, Located, NewObject, PackId};
 use crate::registry::LeaseId;
 use crate::registry::engine_registry::EngineRegistry;
 
-/// The repository in numbers.
+/// The totals of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryInfo {
-    /// Packs.
+    /// The number of packs.
     pub packs: u64,
-    /// Objects.
+    /// The number of objects.
     pub objects: u64,
-    /// Bytes of these objects in the store.
+    /// The size of these objects in the store, in bytes.
     pub live_bytes: u64,
-    /// Length of all packs; the difference waits to be freed.
+    /// The length of all packs in bytes; the difference from `live_bytes` waits to be freed.
     pub pack_bytes: u64,
 }
 
-/// What registering objects found.
+/// The result of registering objects.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Added {
-    /// Children that are not there: nothing was registered; write these and try again.
+    /// The children that are missing. If there are any, nothing was registered: write these and try
+    /// again.
     pub missing: Vec<Digest>,
-    /// Objects that somebody else had registered first.
+    /// The number of objects that were registered before.
     pub duplicates: u64,
 }
 
 /// A pack in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackInfo {
-    /// Its id.
+    /// The id of the pack.
     pub id: PackId,
-    /// Whether somebody is writing it.
+    /// True if the pack is still under a lease.
     pub leased: bool,
-    /// Objects the registry knows in it.
+    /// The number of registered objects in the pack.
     pub live_objects: u64,
-    /// Bytes of these.
+    /// The size of these objects in bytes.
     pub live_bytes: u64,
-    /// Its length.
+    /// The length of the pack in bytes.
     pub length_bytes: u64,
 }
 
 subject! {
-    /// Where objects are.
+    /// The places of objects.
     ///
     /// # Contract
-    /// A caller may rely on this: an object that [`missing`](Self::missing) did not name stays while the lease lives, and a
-    /// registered object has all its children. An implementation counts the references to each object exactly. The
-    /// bytes of what is registered must be durable before. A digest alone grants nothing: who asks needs the right
-    /// to read what refers to the object, and to register needs the right to write.
+    /// An object that [`missing`](Self::missing) did not return stays while the lease lives. A
+    /// registered object has all its children. An implementation counts the references to each
+    /// object exactly. The bytes of an object must be durable before it is registered. A digest
+    /// alone grants nothing: to locate an object a caller needs the right to read a version that
+    /// refers to it. To register one it needs the right to write.
     Objects, ObjectsCall;
 
-    /// The repository in numbers.
+    /// Returns the totals of the repository.
     info = Info() -> RegistryInfo;
-    /// Where objects are.
+    /// Returns the record of each object, in the order of `digests`; `None` for an unknown object.
     locate = LocateObjects(digests: Vec<Digest>) -> Vec<Option<Located>>;
-    /// Which of `digests` are not there; the others are pinned for the lease.
+    /// Returns those of `digests` that are unknown or absent, and pins the others for the lease.
     missing = Missing(lease: LeaseId, digests: Vec<Digest>) -> Vec<Digest>;
     /// Announces a pack before it is written.
     register_pack = RegisterPack(lease: LeaseId, pack: PackId) -> ();
     /// Registers objects of a pack whose bytes are durable; counts their children.
     add_objects = AddObjects(lease: LeaseId, pack: PackId, length_bytes: u64, objects: Vec<NewObject>) -> Added;
-    /// Bytes of these objects were found wrong there: whoever brings them next stores them anew. How many are
-    /// absent by this.
+    /// Marks objects absent whose bytes were found wrong at these places, so that the next writer
+    /// stores them again. Returns how many it marked.
     doubt = Doubt(found: Vec<(Digest, Extent)>) -> u64;
-    /// How many objects are absent.
+    /// Returns the number of absent objects.
     absent = CountAbsent() -> u64;
 }
 

@@ -1,4 +1,4 @@
-//! The object table: where bytes are, and how many parents point at them.
+//! The object table: the places of objects, and the numbers of their parents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,23 +17,26 @@ use crate::registry::record::{self, LeaseRecord, PackRecord, decode_object, enco
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
 use crate::registry::{Added, DRAFT_HOLDER, LeaseId, PackInfo, RegistryInfo};
 
-/// The record of an object.
+/// Returns the record of an object.
 pub(in crate::registry) fn object(view: &dyn View, digest: &Digest) -> Result<Option<Located>> {
     view.get(&keys::object(digest))?.map(|bytes| decode_object(&bytes)).transpose()
 }
 
-/// Pack records changed by one transaction, written once at its end.
+/// The pack records that one transaction changes, written once at its end.
 #[derive(Default)]
 pub(in crate::registry) struct PackCounts {
     packs: BTreeMap<PackId, PackRecord>,
-    /// Those that lost objects.
+    /// The packs that lost objects.
     dying: BTreeSet<PackId>,
-    /// What it asks of pins.
+    /// The pins, as the transaction sees them.
     pub(in crate::registry) pins: Pins,
 }
 
 impl PackCounts {
-    /// The record of a pack that is known.
+    /// Returns the record of a pack, reading it at the first use.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if the pack has no record.
     pub(in crate::registry) fn of(
         &mut self,
         view: &dyn View,
@@ -42,7 +45,7 @@ impl PackCounts {
         use std::collections::btree_map::Entry;
         match self.packs.entry(id) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            // Where objects are that nobody has: no pack, and no record of one.
+            // The place of objects that no pack holds: it has no record.
             Entry::Vacant(unknown) if id == PackId::NONE => {
                 Ok(unknown.insert(PackRecord::default()))
             }
@@ -56,7 +59,8 @@ impl PackCounts {
         }
     }
 
-    /// Counts an object into or out of the record of its pack, which is made if it is not there.
+    /// Adds an object to (`sign` 1) or subtracts it from (-1) the record of its pack; makes a
+    /// missing record.
     pub(in crate::registry) fn count(
         &mut self,
         view: &dyn View,
@@ -77,7 +81,7 @@ impl PackCounts {
         Ok(())
     }
 
-    /// Writes the records back.
+    /// Writes the records back, and marks packs that lost objects as reclaimable.
     pub(in crate::registry) fn store(self, transaction: &mut dyn Transaction) -> Result<()> {
         for (id, pack) in self.packs {
             if id != PackId::NONE {
@@ -89,7 +93,7 @@ impl PackCounts {
     }
 }
 
-/// How many objects are absent.
+/// The counter of absent objects.
 const ABSENT: &str = "absent";
 
 /// Sets the number of absent objects.
@@ -100,7 +104,7 @@ pub(in crate::registry) fn set_absent(
     transaction.put(&Key::of(Space::Counter).name(ABSENT).done(), &record::encode(&objects))
 }
 
-/// Counts objects that became absent, or (a negative number) that are so no more.
+/// Adds `change` to the number of absent objects.
 pub(in crate::registry) fn count_absent(
     transaction: &mut dyn Transaction,
     change: i64,
@@ -112,7 +116,7 @@ pub(in crate::registry) fn count_absent(
     set_absent(transaction, absent.saturating_add_signed(change))
 }
 
-/// One more parent points at the object; `false` when there is no such object.
+/// Adds a parent to an object's count. Returns `false` if there is no such object.
 pub(in crate::registry) fn add_reference(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
@@ -130,9 +134,10 @@ pub(in crate::registry) fn add_reference(
     Ok(true)
 }
 
-/// One parent fewer points at the object; the last one gone, it is dead unless something pins it. A
-/// dead chunk goes at once, since it points at nothing; a dead node waits for its children to be
-/// known. Returns the bytes that went.
+/// Subtracts a parent from an object's count. Without parents the object is unreachable, unless a
+/// lease holds it. An unreachable chunk is removed at once, since it has no children. An
+/// unreachable node is only marked: its removal needs its children. Returns the stored bytes that
+/// were removed.
 pub(in crate::registry) fn drop_reference(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
@@ -155,7 +160,8 @@ pub(in crate::registry) fn drop_reference(
     Ok(0)
 }
 
-/// Takes an object out of the table; its pack waits to be reclaimed. Returns its bytes in the store.
+/// Removes an object from the table and marks its pack as reclaimable. Returns the object's bytes
+/// in the store.
 pub(in crate::registry) fn remove(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
@@ -198,7 +204,8 @@ impl EngineRegistry {
                     Some(located) if located.is_absent() => missing.push(*digest),
                     Some(located) => {
                         let pack = counts.of(&*transaction, located.extent.pack)?;
-                        // Only one by one, as the few pins of drafts are kept.
+                        // Pins of drafts are few, so most have a key each; batches are not
+                        // searched.
                         let pin = keys::pin(digest, lease.0);
                         let again = lasts && transaction.get(&pin)?.is_some();
                         if pack.lease != Some(lease.0) && !again {
@@ -212,17 +219,18 @@ impl EngineRegistry {
         })
     }
 
-    /// Durable at once: after a crash every pack on the disk is known, so none is ever lost.
+    /// Announces a pack under a lease. It is durable at once: after a crash the registry has a
+    /// record of every pack on the disk.
     pub(in crate::registry) fn register_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
         self.write(Durability::Immediate, |transaction| {
             live_lease(&*transaction, lease)?;
             if let Some(bytes) = transaction.get(&keys::pack(id))? {
                 let known: PackRecord = record::decode(&bytes)?;
-                // The same announcement again, because its answer was lost.
+                // The announcement is repeated, because its reply was lost.
                 if known.lease == Some(lease.0) && known.object_batches == 0 {
                     return Ok(());
                 }
-                return Err(Error::new(Kind::Conflict, format!("pack {id} exists already")));
+                return Err(Error::new(Kind::Conflict, format!("pack {id} already exists")));
             }
             let pack = PackRecord { lease: Some(lease.0), ..PackRecord::default() };
             transaction.put(&keys::pack(id), &record::encode(&pack))?;
@@ -237,14 +245,14 @@ impl EngineRegistry {
         length_bytes: u64,
         mut objects: Vec<NewObject>,
     ) -> Result<Added> {
-        // Keys near each other are written near each other.
+        // Sorted keys make neighbouring writes.
         objects.sort_unstable_by_key(|object| object.digest);
         let missing = self.read(|view| missing_children(view, &objects))?;
         if !missing.is_empty() {
             return Ok(Added { missing, duplicates: 0 });
         }
-        // Durable, because the writer goes on as if it were: the process that answers may be killed
-        // and another take its place before the commit.
+        // It must be durable, because the writer relies on it: this process may be killed
+        // and replaced before the commit.
         self.write(Durability::Immediate, |transaction| {
             let mut held = live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
@@ -274,7 +282,8 @@ impl EngineRegistry {
             transaction.put(&batch, &record::encode_digests(&added))?;
             count_children(transaction, &mut counts, &objects, &uncounted)?;
             counts.store(transaction)?;
-            // What somebody else registered first goes with their version, unless it is held here, too.
+            // Objects that another writer registered first would go with its version, unless this
+            // lease pins them.
             pin_all(transaction, lease, &mut held, &others)?;
             Ok(Added { missing: Vec::new(), duplicates: (objects.len() - added.len()) as u64 })
         })
@@ -284,7 +293,7 @@ impl EngineRegistry {
         self.read(|view| read_counter(view, ABSENT))
     }
 
-    /// Objects of the table, or of one that is being made anew.
+    /// Returns the next objects of a table: the one in use, or the one that is being rebuilt.
     pub(in crate::registry) fn page_of_objects(
         &self,
         space: Space,
@@ -298,14 +307,15 @@ impl EngineRegistry {
             let page = view.scan(&from, &to, limit as usize)?;
             let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
                 let digest = keys::digest_of(key)
-                    .ok_or_else(|| Error::new(Kind::Corrupt, "a key of the object table is cut"))?;
+                    .ok_or_else(|| Error::new(Kind::Corrupt, "an object table key is too short"))?;
                 Ok((digest, decode_object(value)?))
             };
             page.iter().map(decode).collect()
         })
     }
 
-    /// One transaction: a reader finds each object in one of the two packs.
+    /// Moves objects to another pack, in one transaction: a reader finds each object in one of the
+    /// two packs. Returns how many were still in the old pack.
     pub(in crate::registry) fn relocate(
         &self,
         lease: LeaseId,
@@ -390,7 +400,7 @@ impl EngineRegistry {
 pub(in crate::registry) fn pack_info(key: &[u8], value: &[u8]) -> Result<PackInfo> {
     let pack: PackRecord = record::decode(value)?;
     let id = keys::pack_of(key)
-        .ok_or_else(|| Error::new(Kind::Corrupt, "a key of the pack table is cut"))?;
+        .ok_or_else(|| Error::new(Kind::Corrupt, "a pack table key is too short"))?;
     Ok(PackInfo {
         id,
         leased: pack.lease.is_some(),
@@ -400,7 +410,7 @@ pub(in crate::registry) fn pack_info(key: &[u8], value: &[u8]) -> Result<PackInf
     })
 }
 
-/// Pins objects for a lease, if there are any.
+/// Pins objects for a lease and updates its record, unless `digests` is empty.
 fn pin_all(
     transaction: &mut dyn Transaction,
     lease: LeaseId,
@@ -415,7 +425,7 @@ fn pin_all(
     put_lease(transaction, lease, held)
 }
 
-/// The children of `objects` that are neither registered nor among them.
+/// Returns the children of `objects` that are neither present nor among `objects`.
 fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest>> {
     let mut missing = Vec::new();
     for child in objects.iter().flat_map(|object| &object.children) {
@@ -429,18 +439,18 @@ fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest
     Ok(missing)
 }
 
-/// What registering an object found.
+/// The result of registering an object.
 enum Inserted {
-    /// It was there, in this pack.
+    /// The object was present, in this pack.
     Known(PackId),
-    /// It was absent, and has good bytes again; its children are counted.
+    /// The object was absent and has a new place; its children are already counted.
     Mended,
-    /// Its children are to be counted.
+    /// The object has a new record; its children are not counted yet.
     New,
 }
 
-/// Registers an object. One that is absent keeps its references, so all that need it are mended at once; its old place
-/// is dead.
+/// Registers an object. An absent object keeps its count, so everything that needs it is mended at
+/// once. Its old place waits to be reclaimed.
 fn insert(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
@@ -470,8 +480,8 @@ fn insert(
     Ok(inserted)
 }
 
-/// Counts the children of the nodes in `added` (both slices are sorted). All were there a moment
-/// ago; one that went in between undoes the transaction.
+/// Counts the children of the nodes in `added` (both slices are sorted). The caller checked that
+/// all are present; if one was removed since, the transaction fails.
 fn count_children(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
@@ -484,7 +494,7 @@ fn count_children(
         }
         for child in &new.children {
             if !add_reference(transaction, counts, child)? {
-                let what = format!("object {child} went while a node that needs it was registered");
+                let what = format!("object {child} was removed before its parent was registered");
                 return Err(Error::new(Kind::Conflict, what).hint("try again"));
             }
         }

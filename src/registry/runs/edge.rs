@@ -1,4 +1,4 @@
-//! Edges between runs and versions, as keys and values.
+//! The edges between runs and versions, as keys and values.
 
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{Alias, ArtifactName, ProjectName, RunId, VersionNumber};
@@ -11,7 +11,7 @@ use crate::registry::names::naming::name_in;
 use crate::registry::paging::each_below;
 use crate::registry::record;
 
-/// The version a key ends with, after `prefix`.
+/// Returns the version at the end of a key, after `prefix` bytes.
 fn version_in(key: &[u8], prefix: usize) -> Result<(ArtifactPath, VersionNumber)> {
     let damaged = || Error::new(Kind::Corrupt, "a key of the registry is damaged");
     let names = key.get(prefix..key.len().saturating_sub(8)).ok_or_else(damaged)?;
@@ -22,10 +22,10 @@ fn version_in(key: &[u8], prefix: usize) -> Result<(ArtifactPath, VersionNumber)
     Ok((ArtifactPath { project, artifact }, VersionNumber(number)))
 }
 
-/// What is kept of an edge.
+/// The record of an edge: its time, and the alias through which the version was found.
 pub(super) type EdgeRecord = (Timestamp, Option<Alias>);
 
-/// What a key, of which `prefix` bytes name the run, and its value say.
+/// Decodes an edge from a key, whose first `prefix` bytes are those of the run, and its value.
 pub(super) fn edge(view: &dyn View, key: &[u8], value: &[u8], prefix: usize) -> Result<Edge> {
     let (path, number) = version_in(key, prefix)?;
     let (at, alias): EdgeRecord = record::decode(value)?;
@@ -33,7 +33,7 @@ pub(super) fn edge(view: &dyn View, key: &[u8], value: &[u8], prefix: usize) -> 
     Ok(Edge { path, number, at, alias, deleted })
 }
 
-/// The versions in the keys of a run.
+/// Returns the versions in all keys of a run in `space`.
 pub(super) fn neighbours(
     view: &dyn View,
     space: Space,

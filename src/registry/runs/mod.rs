@@ -1,4 +1,4 @@
-//! RUNS: what used and logged versions, and the sweeps they belong to.
+//! RUNS: the users and makers of versions, and the sweeps they belong to.
 
 mod edge;
 pub(super) mod run;
@@ -16,50 +16,55 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::paging::Page;
 
 subject! {
-    /// Runs and sweeps.
+    /// The runs and sweeps.
     ///
     /// # Contract
-    /// A caller may rely on this: only an open run changes, an alias stays for a run what it was at the first look-up, and
-    /// the uses of a run are exactly what was added. An implementation records the run that logs a version in the
-    /// transaction that makes the version. It needs the right to read the run's project; whatever changes a run
-    /// needs the right to write to it.
+    /// Only an open run changes, and an alias keeps for a run the version of its first look-up. The
+    /// uses of a run are exactly those that were added. An implementation records the run that logs
+    /// a version in the transaction that makes the version. Calls need the right to read the run's
+    /// project; calls that change a run need the right to write to it.
     Runs, RunsCall;
 
-    /// Begins a run, or goes on with one that has ended.
+    /// Begins a run, or resumes one that has ended.
     begin_run = BeginRun(start: RunStart, resume: Resume) -> RunInfo;
-    /// A run as it stands now.
+    /// Returns a run in its present state.
     run = FindRun(id: RunId) -> RunInfo;
-    /// The runs of a project after one, in the order of their beginning, at most `limit`.
+    /// Returns the runs of a project above `after`, in the order of their beginning, at most
+    /// `limit`.
     runs = Runs(project: ProjectName, after: Option<(Timestamp, RunId)>, limit: u32) -> Page<RunInfo>;
-    /// The run goes on.
+    /// Records a heartbeat of a run.
     heartbeat = Heartbeat(id: RunId) -> ();
-    /// Adds to an open run.
+    /// Adds config, metrics and results to an open run.
     log = Log(id: RunId, log: RunLog) -> RunInfo;
-    /// Rows of metrics from row `from` on, at most `limit`.
+    /// Returns rows of metrics from row `from` on, at most `limit`.
     rows = Rows(id: RunId, from: u64, limit: u32) -> Page<MetricRow>;
-    /// Ends a run whose process, `holder`, is dead, if it is still that process' run.
+    /// Ends a run as crashed if it is open and its process is still `holder`, which the caller
+    /// found dead.
     crash_run = CrashRun(id: RunId, holder: String) -> RunInfo;
     /// Ends an open run.
     end_run = EndRun(id: RunId, state: RunState, exit_code: Option<i32>) -> RunInfo;
-    /// Takes a run that has ended away, with its place among the users of versions.
+    /// Removes a run that has ended, also from the users of versions.
     remove_run = RemoveRun(id: RunId) -> RunInfo;
-    /// The version a reference stands for in a run: an alias stays what it was at the first look-up.
+    /// Returns the version that a reference stands for in a run: an alias keeps the version of its
+    /// first look-up.
     lookup_for_run = LookupForRun(id: RunId, reference: Reference) -> VersionInfo;
-    /// The run uses a version, found by `alias` if by one.
+    /// Records that an open run uses a version; `alias` is the alias through which it was found, if
+    /// any.
     add_use = AddUse(id: RunId, path: ArtifactPath, number: VersionNumber, alias: Option<Alias>) -> ();
-    /// The versions that a run used, or logged, above `after` in the order of names, at most `limit`.
+    /// Returns the versions that a run used (or `logged`) above `after`, in the order of names, at
+    /// most `limit`.
     edges = Edges(id: RunId, logged: bool, after: Option<(ArtifactPath, VersionNumber)>, limit: u32) -> Page<Edge>;
-    /// The run that logged a version.
+    /// Returns the run that logged a version.
     logger = Logger(path: ArtifactPath, number: VersionNumber) -> Option<RunId>;
-    /// The runs that used a version, above `after` in the order of ids, at most `limit`.
+    /// Returns the runs that used a version, above `after` in the order of ids, at most `limit`.
     users = Users(path: ArtifactPath, number: VersionNumber, after: Option<RunId>, limit: u32) -> Page<RunId>;
     /// Makes a sweep.
     create_sweep = CreateSweep(sweep: SweepInfo) -> SweepInfo;
-    /// A sweep.
+    /// Returns a sweep.
     sweep = FindSweep(id: SweepId) -> SweepInfo;
-    /// The sweeps of a project above `after`, in the order of ids, at most `limit`.
+    /// Returns the sweeps of a project above `after`, in the order of ids, at most `limit`.
     sweeps = Sweeps(project: ProjectName, after: Option<SweepId>, limit: u32) -> Page<SweepInfo>;
-    /// The runs of a sweep above `after`, in the order of ids, at most `limit`.
+    /// Returns the runs of a sweep above `after`, in the order of ids, at most `limit`.
     runs_of_sweep = RunsOfSweep(id: SweepId, after: Option<RunId>, limit: u32) -> Page<RunInfo>;
 }
 

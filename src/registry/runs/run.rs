@@ -1,4 +1,4 @@
-//! Runs: beginning, logging to, ending and removing them.
+//! Runs: their beginning, logging, end and removal.
 
 use std::collections::VecDeque;
 
@@ -20,15 +20,16 @@ use crate::registry::paging::each_below;
 use crate::registry::paging::{Filling, Page, page};
 use crate::registry::record;
 
-/// Rows of metrics that are kept of a run.
+/// The maximum number of rows of metrics in a run.
 const ROWS_MAX: u64 = 10_000_000;
-/// Rows that go in one transaction.
+/// The maximum number of rows that one transaction removes.
 const ROWS_BATCH: usize = 10_000;
 
-/// Tokens kept per run: so many concurrent writers may each repeat a request whose reply was lost.
+/// The number of tokens kept per run: so many concurrent writers may each repeat a request whose
+/// reply was lost.
 const TOKENS_KEPT: usize = 64;
 
-/// A run as it is recorded.
+/// Returns the record of a run.
 pub(in crate::registry) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
     view.get(&keys::run(id))?.map(|bytes| record::decode(&bytes)).transpose()
 }
@@ -41,8 +42,8 @@ fn unknown_run(id: &RunId) -> Error {
     Error::new(Kind::NotFound, format!("no run {id}")).hint(RunHint::List)
 }
 
-/// A run that things can be logged to. One that was taken for crashed is heard again: what outlived the
-/// process that kept it alive loses nothing.
+/// Returns a run that can be changed, or a conflict if it has ended. A crashed run becomes a
+/// running one again: processes that outlive the one that sent its heartbeats can still log.
 pub(in crate::registry) fn open_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
     let run = known_run(view, id)?;
     match run.state {
@@ -55,7 +56,7 @@ pub(in crate::registry) fn open_run(view: &dyn View, id: &RunId) -> Result<RunIn
     }
 }
 
-/// A run that may be forgotten.
+/// Returns a run that may be removed, or a conflict if it is running.
 fn ended_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
     let run = known_run(view, id)?.seen_at(now);
     if run.state != RunState::Running {
@@ -69,7 +70,7 @@ pub(super) fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Resul
     transaction.put(&keys::run(&run.start.id), &record::encode(run))
 }
 
-/// Refuses what no listing could show.
+/// Refuses config and texts that are too long for a listing.
 fn check(start: &RunStart) -> Result<()> {
     start.config.check()?;
     let command: usize = start.command.iter().map(String::len).sum();
@@ -82,28 +83,28 @@ fn check(start: &RunStart) -> Result<()> {
     Err(Error::new(Kind::Usage, what).hint(RunHint::UseConfig))
 }
 
-/// Newer settings over older ones.
+/// Merges settings; newer ones replace older ones.
 fn merge(older: &Metadata, newer: &Metadata) -> Result<Metadata> {
     let mut merged = older.to_object();
     merged.extend(newer.to_object());
     Metadata::from_object(merged)
 }
 
-/// Sets keys, whose values are JSON.
+/// Returns `metadata` with keys set to values, which are JSON texts.
 fn set(metadata: &Metadata, values: &[(String, String)]) -> Result<Metadata> {
     let mut object = metadata.to_object();
     for (key, value) in values {
         let value = json::parse(value)
-            .map_err(|e| Error::new(Kind::Usage, format!("{key} is no JSON: {}", e.message())))?;
+            .map_err(|e| Error::new(Kind::Usage, format!("{key} is not JSON: {}", e.message())))?;
         object.insert(key.clone(), value);
     }
     Metadata::from_object(object)
 }
 
-/// A run that is gone on with.
+/// Resumes a run that has ended.
 fn reopen(transaction: &mut dyn Transaction, mut run: RunInfo, start: RunStart) -> Result<RunInfo> {
     if start.sweep.is_some() && start.sweep != run.start.sweep {
-        let what = format!("run {} is not of another sweep", start.id);
+        let what = format!("run {} cannot join another sweep", start.id);
         return Err(Error::new(Kind::Conflict, what).hint(RunHint::LeaveSweep));
     }
     run.start = RunStart {
@@ -119,7 +120,7 @@ fn reopen(transaction: &mut dyn Transaction, mut run: RunInfo, start: RunStart) 
     Ok(run)
 }
 
-/// The runs whose ids end the keys of a range, behind `prefix` bytes.
+/// Returns the runs whose ids are at the end of the keys of a range, after `prefix` bytes.
 pub(in crate::registry) fn page_of_runs(
     view: &dyn View,
     (from, to): (&[u8], &[u8]),
@@ -174,13 +175,13 @@ impl EngineRegistry {
                     return Err(Error::new(Kind::Conflict, what)
                         .hint("an id is one run in the whole repository: choose another"));
                 }
-                // Asked twice, by who heard no answer.
+                // The call is repeated, because its reply was lost.
                 if run.start.token == start.token {
                     return Ok(run);
                 }
                 let seen = run.seen_at(now);
                 let refused = match (resume, seen.state) {
-                    (Resume::Never, _) => "is there already",
+                    (Resume::Never, _) => "already exists",
                     (_, RunState::Running) => "is running",
                     _ => return reopen(transaction, RunInfo { heard: now, ..seen }, start.clone()),
                 };
@@ -188,7 +189,7 @@ impl EngineRegistry {
                     .hint(RunHint::ResumeOrRename));
             }
             if resume == Resume::Must {
-                let what = format!("no run {id} to go on with");
+                let what = format!("no run {id} to resume");
                 return Err(Error::new(Kind::NotFound, what).hint(RunHint::ResumeOrBegin));
             }
             if let Some(sweep) = &start.sweep {
@@ -222,7 +223,7 @@ impl EngineRegistry {
         self.read(|view| page_of_runs(view, (&from, &to), prefix, limit, now))
     }
 
-    /// Changes a run that is open.
+    /// Changes an open run in a transaction.
     fn change_run(
         &self,
         id: &RunId,
@@ -246,7 +247,7 @@ impl EngineRegistry {
     pub(in crate::registry) fn log(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
         let now = (self.clock)();
         self.change_run(id, Durability::Immediate, |transaction, run| {
-            // Asked twice, by who heard no answer.
+            // The call is repeated, because its reply was lost.
             if run.last_log == log.token || !is_new_token(transaction, id, log.token)? {
                 return Ok(());
             }
@@ -295,7 +296,7 @@ impl EngineRegistry {
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
             let mut run = known_run(&*transaction, id)?;
-            // Told twice, by who asked again: it has ended.
+            // The call is repeated, because its reply was lost.
             if (run.state, run.exit_code) == (state, exit_code) {
                 return Ok(run);
             }
@@ -306,13 +307,13 @@ impl EngineRegistry {
         })
     }
 
-    /// Nothing happens to a run that has ended, or that another process goes on with.
+    /// Ends a run as crashed. Changes nothing if the run has ended or has another holder.
     pub(in crate::registry) fn crash_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
         let now = (self.clock)();
         let lives = |run: &RunInfo| {
             run.state == RunState::Running && run.start.holder.as_deref() == Some(holder)
         };
-        // Only what changes goes into the change log.
+        // The check before the write keeps calls that change nothing out of the change log.
         let run = self.read(|view| known_run(view, id))?;
         if !lives(&run) {
             return Ok(run.seen_at(now));
@@ -327,7 +328,7 @@ impl EngineRegistry {
         })
     }
 
-    /// Takes the rows of a run that is gone away, in batches; a run that is there keeps its own.
+    /// Removes the rows of a run that does not exist, in batches; an existing run keeps its rows.
     fn clear_rows(&self, id: &RunId) -> Result<()> {
         let (from, to) = Key::of(Space::Row).name(id.as_str()).range();
         let left = |view: &dyn View| {
@@ -346,8 +347,8 @@ impl EngineRegistry {
         Ok(())
     }
 
-    /// The run first and its rows behind it: one that goes on after all loses nothing. Rows that an interrupted
-    /// removal left go with the next, or before a run of that id begins.
+    /// Removes a run, then its rows: a run that cannot be removed loses none. If the removal is
+    /// interrupted, the next one, or the next run of that id, removes the rows that remain.
     pub(in crate::registry) fn remove_run(&self, id: &RunId) -> Result<RunInfo> {
         let run = self.forget_run(id);
         self.clear_rows(id)?;

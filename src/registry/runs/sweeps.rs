@@ -1,4 +1,4 @@
-//! Sweeps: runs that are tried for the best value of one metric.
+//! Sweeps: sets of runs that are compared by a metric.
 
 use crate::error::{Error, Kind, Result, RunHint};
 use crate::model::name::{ProjectName, RunId, SweepId};
@@ -12,7 +12,7 @@ use crate::registry::paging::{Filling, page};
 use crate::registry::record;
 use crate::registry::runs::run::page_of_runs;
 
-/// The record of a sweep that is there.
+/// Returns the encoded record of a sweep, or `NotFound`.
 fn known(view: &dyn View, id: &SweepId) -> Result<Vec<u8>> {
     view.get(&keys::sweep(id))?.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("no sweep {id}")).hint(RunHint::ListSweeps)
@@ -24,7 +24,7 @@ fn known_sweep(view: &dyn View, id: &SweepId) -> Result<SweepInfo> {
 }
 
 impl EngineRegistry {
-    /// A run becomes part of a sweep, in the transaction that begins it.
+    /// Adds a run to a sweep, in the transaction that begins the run.
     pub(in crate::registry) fn join_sweep(
         transaction: &mut dyn Transaction,
         id: &SweepId,
@@ -45,11 +45,11 @@ impl EngineRegistry {
         self.write_aside(Durability::Immediate, |transaction| {
             if let Some(bytes) = transaction.get(&keys::sweep(&sweep.id))? {
                 let there: SweepInfo = record::decode(&bytes)?;
-                // Asked twice, by who heard no answer.
+                // The call is repeated, because its reply was lost.
                 if (SweepInfo { created: now, ..there.clone() }) == sweep {
                     return Ok(there);
                 }
-                let what = format!("sweep {} is there already", sweep.id);
+                let what = format!("sweep {} already exists", sweep.id);
                 return Err(Error::new(Kind::Conflict, what).hint("choose another id"));
             }
             open_project(transaction, &sweep.project, now)?;

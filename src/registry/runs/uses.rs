@@ -1,6 +1,7 @@
 //! The versions that runs used and logged, and the aliases as a run sees them.
 //!
-//! A version that is deleted keeps its place: edges hold names and numbers, which are never used twice.
+//! Edges to a version stay after its deletion: they hold names and numbers, and a number is never
+//! used twice.
 
 use super::edge::{EdgeRecord, edge};
 use super::run::{known_run, open_run, put_run};
@@ -17,7 +18,7 @@ use crate::registry::names::naming::{lookup, name_in};
 use crate::registry::paging::{Page, page};
 use crate::registry::record;
 
-/// A run makes a version, in the transaction that makes it.
+/// Records the run that logged a version, in the transaction that makes the version.
 ///
 /// # Errors
 /// [`Kind::Conflict`] for a run that has ended.
@@ -36,7 +37,8 @@ pub(in crate::registry) fn add_logged(
 }
 
 impl EngineRegistry {
-    /// What a reference is for a run: aliases stay what they were when it first looked.
+    /// Returns the version of a reference for a run. The first look-up of an alias by an open run
+    /// pins its version.
     pub(in crate::registry) fn lookup_for_run(
         &self,
         id: &RunId,

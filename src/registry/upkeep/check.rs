@@ -1,5 +1,6 @@
-//! Correcting the object table, for `fsck`. Every correction bears what it was computed from, and is made only if that
-//! is still there. Nothing is ever taken out of the table here.
+//! The correction of the object table, for `fsck`. Every correction holds the record from which it
+//! was computed, and is made only if that record is unchanged. It never removes objects from the
+//! table.
 
 use crate::error::Result;
 use crate::model::digest::Digest;
@@ -26,8 +27,8 @@ impl EngineRegistry {
         })
     }
 
-    /// Marks objects absent that are still where their bytes were found wrong. Allowed under maintenance: it takes
-    /// nothing away.
+    /// Marks objects absent that are still at the places where their bytes were found wrong.
+    /// Returns how many. It is allowed under maintenance, because it removes nothing.
     pub(in crate::registry) fn doubt(&self, found: &[(Digest, Extent)]) -> Result<u64> {
         self.write_aside(Durability::Immediate, |transaction| {
             let mut marked = 0;
@@ -46,7 +47,7 @@ impl EngineRegistry {
     }
 }
 
-/// Whether anything was changed.
+/// Applies a correction. Returns whether it changed anything.
 fn apply(transaction: &mut dyn Transaction, pins: &mut Pins, fix: &Fix) -> Result<bool> {
     match fix {
         Fix::Object { digest, seen, now } => {
@@ -90,7 +91,7 @@ fn fix_object(
     Ok(changed || is_dead != marked)
 }
 
-/// Whether a lease keeps an object to which nothing refers.
+/// Returns whether a lease holds an object: by a pin, or because its pack is under the lease.
 pub(in crate::registry) fn is_held(
     view: &dyn View,
     pins: &mut Pins,
@@ -125,7 +126,7 @@ fn fix_pack(
     Ok(true)
 }
 
-/// Queues a pack with dead bytes, so that they are freed.
+/// Marks a pack as reclaimable if it has dead bytes and no mark. Returns whether it did.
 fn free_pack(transaction: &mut dyn Transaction, id: PackId) -> Result<bool> {
     let Some(bytes) = transaction.get(&keys::pack(id))? else { return Ok(false) };
     let pack: PackRecord = record::decode(&bytes)?;

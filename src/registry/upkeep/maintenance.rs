@@ -1,8 +1,9 @@
-//! The maintenance mark: one process at a time puts the object table right, or moves the store.
+//! The maintenance mark: one process at a time repairs the object table or moves the store.
 //!
-//! The mark is durable. While it stands every transaction that touches versions, counts or parts is refused, so what
-//! was read for a repair stays true until it is applied. A mark outlives a crash of its holder; whoever sees that the
-//! holder is gone takes the mark over by compare-and-set.
+//! The mark is durable. While it is set every transaction that touches versions, counts or parts is
+//! refused. So records that were read for a repair stay the same until it is applied. A mark
+//! outlives a crash of its holder; a process that finds the holder dead takes the mark over by
+//! compare-and-set.
 
 use crate::error::{Error, Kind, Result};
 use crate::registry::engine::{Durability, View};
@@ -14,7 +15,7 @@ use crate::registry::record::{self, LeaseRecord, Maintenance, MaintenanceMode};
 use crate::registry::upkeep::mark::{held_mark, key, mark, put_mark, under_maintenance};
 use crate::registry::{DRAFT_HOLDER, LeaseId};
 
-/// Refuses while a lease other than those in `idle` writes.
+/// Fails with a conflict if there is a lease other than drafts, left ones and those in `idle`.
 fn refuse_writers(view: &dyn View, idle: &[LeaseId]) -> Result<()> {
     let mut writers = Vec::new();
     each_below(view, Key::of(Space::Lease), &mut |key, value| {
@@ -55,7 +56,7 @@ impl EngineRegistry {
             let mut wanted = mode;
             match &found {
                 Some(mark) if Some(mark) != seen => return Err(under_maintenance(mark)),
-                // A swap that has begun is brought to its end, whatever else was wanted.
+                // A swap that has begun must be completed, whatever mode was requested.
                 Some(mark) if mark.mode == MaintenanceMode::Swap => wanted = mark.mode,
                 _ => {}
             }

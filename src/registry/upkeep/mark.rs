@@ -1,4 +1,4 @@
-//! The mark that maintenance leaves for others.
+//! The record of the maintenance mark.
 
 use crate::error::{Error, Kind, Maintenance as Work, RepositoryHint, Result};
 use crate::registry::engine::{Transaction, View};
@@ -13,7 +13,7 @@ pub(in crate::registry) fn mark(view: &dyn View) -> Result<Option<Maintenance>> 
     view.get(&key())?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
-/// Refuses what maintenance excludes.
+/// Fails with a conflict if the maintenance mark is set.
 pub(in crate::registry) fn refuse_under_maintenance(view: &dyn View) -> Result<()> {
     mark(view)?.map_or(Ok(()), |mark| Err(under_maintenance(&mark)))
 }
@@ -28,7 +28,7 @@ pub(in crate::registry) fn under_maintenance(mark: &Maintenance) -> Error {
     Error::new(Kind::Conflict, what).hint(RepositoryHint::AwaitMaintenance(work))
 }
 
-/// The mark of `holder`, or a conflict.
+/// Returns the mark if `holder` has it, otherwise a conflict.
 pub(in crate::registry) fn held_mark(view: &dyn View, holder: &str) -> Result<Maintenance> {
     match mark(view)? {
         Some(mark) if mark.holder == holder => Ok(mark),

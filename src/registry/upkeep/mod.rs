@@ -1,4 +1,5 @@
-//! UPKEEP: garbage, repair and moving. Only processes of the repository's own machine ask for it.
+//! UPKEEP: garbage, repair and moving. It is used only by processes on the repository's own
+//! machine.
 
 pub(super) mod check;
 mod maintenance;
@@ -18,88 +19,94 @@ use crate::registry::keys::Space;
 use crate::registry::record::{Maintenance, MaintenanceMode};
 use crate::registry::{LeaseId, PackInfo};
 
-/// One correction of the object table, made only if what was `seen` is still there.
+/// One correction of the object table, made only if the record is still as it was `seen`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Fix {
-    /// An object's record. With no references it is dead, unless a lease holds it.
+    /// An object's record. Without references the object is unreachable, unless a lease holds it.
     Object {
         /// The object.
         digest: Digest,
-        /// The record this was computed from; `None`: there was none.
+        /// The record from which the correction was computed; `None`: there was none.
         seen: Option<Located>,
-        /// What is right. The same as `seen`: only the mark of a dead object is put right.
+        /// The correct record. If it equals `seen`, only the mark of an unreachable object is
+        /// corrected.
         now: Located,
     },
     /// A pack's counts and length.
     Pack {
-        /// The record this was computed from; `None`: there was none.
+        /// The record from which the correction was computed; `None`: there was none.
         seen: Option<PackInfo>,
-        /// What is right.
+        /// The correct counts and length.
         now: PackInfo,
     },
-    /// The dead bytes of this pack wait to be freed.
+    /// A pack that must be marked as reclaimable, if it has dead bytes.
     Free(PackId),
 }
 
-/// An object of a table that is being made anew; `None`: it is not in it after all.
+/// An object of a table that is being rebuilt; `None`: it is to be removed from the new table.
 pub type Rebuilt = (Digest, Option<Located>);
 
 subject! {
-    /// What keeps the object table and the store in order.
+    /// The maintenance of the object table and the store.
     ///
     /// # Contract
-    /// A caller may rely on this: what is collected was referred to by nothing and held by no lease in that moment, and a
-    /// correction is made only if what it was computed from is still there. An implementation refuses everything else
-    /// that touches counts while the maintenance mark is held. It is never offered over a network.
+    /// A collected object had neither references nor a lease at that moment. A correction is made
+    /// only if the record from which it was computed is unchanged. An implementation refuses
+    /// everything else that touches counts while the maintenance mark is set. It is never offered
+    /// over a network.
     Upkeep, UpkeepCall;
 
-    /// Dead objects that still count their children, at most `limit`.
+    /// Returns unreachable objects that are still in the table, at most `limit`.
     unreachable = Unreachable(limit: u32) -> Vec<(Digest, Located)>;
-    /// Takes dead objects, given with their children, out of the table; how many bytes died.
+    /// Removes unreachable objects, given with their children, from the table. Returns their bytes
+    /// in the store.
     collect = Collect(objects: Vec<(Digest, Vec<Digest>)>) -> u64;
-    /// Packs above `after` with dead bytes, that nobody writes or reclaims, in the order of ids, at most
-    /// `limit`, each with the number of its mark; with `deferred` also those whose dead bytes may stay.
+    /// Returns packs above `after` with dead bytes, in the order of ids, at most `limit`, each with
+    /// the number of its mark. Leaves out packs that are under a lease or claimed, and without
+    /// `deferred` those whose dead bytes may stay.
     reclaimable = Reclaimable(after: Option<PackId>, limit: u32, deferred: bool) -> Vec<(PackInfo, u64)>;
-    /// The dead bytes of a pack stay until garbage is collected, or until more of it dies; nothing happens
-    /// when that was so since the mark had the number `mark`.
+    /// Lets the dead bytes of a pack stay until garbage is collected, or until more of its bytes
+    /// die. Does nothing if the number of its mark is no longer `mark`.
     defer_reclaim = DeferReclaim(pack: PackId, mark: u64) -> ();
-    /// Keeps others from purging a pack while the lease lives; the number of its mark, or `None` when
-    /// there is nothing to reclaim or somebody else does.
+    /// Claims a pack, so that no other process reclaims it while the lease lives. Returns the
+    /// number of its mark; `None` if it has no dead bytes or another lease claims it.
     claim_reclaim = ClaimReclaim(lease: LeaseId, pack: PackId) -> Option<u64>;
-    /// Objects of pack `from` were written to pack `to`, at the offsets given: they are there now. How
-    /// many were still alive.
+    /// Records that objects of pack `from` were copied to pack `to`, at the given offsets. Returns
+    /// how many objects were still in `from`.
     relocate = Relocate(lease: LeaseId, from: PackId, to: PackId, length_bytes: u64, moved: Vec<(Digest, u64)>) -> u64;
-    /// A pack, if there is one.
+    /// Returns a pack, if there is one.
     pack = FindPack(pack: PackId) -> Option<PackInfo>;
-    /// Which of `digests` are alive in this pack.
+    /// Returns, for each of `digests`, whether the object is in this pack.
     live_in = LiveIn(pack: PackId, digests: Vec<Digest>) -> Vec<bool>;
-    /// The dead bytes that a pack had when its mark had the number `mark` are gone; `length_bytes` is what
-    /// is left (0: the pack is gone).
+    /// Records that the dead bytes are gone that a pack had when its mark had the number `mark`.
+    /// `length_bytes` is its new length (0: the pack was removed).
     reclaimed = Reclaimed(pack: PackId, length_bytes: u64, mark: u64) -> ();
-    /// Objects above `after` in the order of digests, at most `limit`.
+    /// Returns objects above `after` in the order of digests, at most `limit`.
     scan_objects = ScanObjects(after: Option<Digest>, limit: u32) -> Vec<(Digest, Located)>;
-    /// Packs above `after`, at most `limit`.
+    /// Returns packs above `after` in the order of ids, at most `limit`.
     scan_packs = ScanPacks(after: Option<PackId>, limit: u32) -> Vec<PackInfo>;
-    /// The maintenance that is under way, or was interrupted.
+    /// Returns the maintenance that is under way or was interrupted.
     maintenance = FindMaintenance() -> Option<Maintenance>;
-    /// Sets the maintenance mark, or takes it over from the holder that was `seen` and is gone; a conflict while
-    /// somebody else holds it, or while a lease other than those in `idle` writes. A swap that was interrupted stays one.
+    /// Sets the maintenance mark, or takes it over if it is still the mark that was `seen`. A
+    /// conflict if another holder has it, or a lease other than drafts, left ones and those in
+    /// `idle` exists. An interrupted swap stays one.
     begin_maintenance = BeginMaintenance(mode: MaintenanceMode, holder: String, seen: Option<Maintenance>, idle: Vec<LeaseId>) -> ();
-    /// Maintenance goes on.
+    /// Renews the maintenance mark.
     renew_maintenance = RenewMaintenance(holder: String) -> ();
-    /// Takes the mark away; refused in the middle of a swap.
+    /// Removes the mark, if `holder` has it. A conflict during a swap.
     end_maintenance = EndMaintenance(holder: String) -> ();
-    /// Corrects the object table under maintenance; how many corrections changed something.
+    /// Corrects the object table under maintenance. Returns how many corrections changed something.
     repair = Repair(holder: String, fixes: Vec<Fix>) -> u64;
     /// Begins an empty object table beside the one in use.
     begin_rebuild = BeginRebuild(holder: String) -> ();
     /// Puts objects and packs into the new table; a pack keeps its lease.
     put_rebuilt = PutRebuilt(holder: String, objects: Vec<Rebuilt>, packs: Vec<PackInfo>) -> ();
-    /// Objects of the new table above `after`, at most `limit`.
+    /// Returns objects of the new table above `after` in the order of digests, at most `limit`.
     scan_rebuilt = ScanRebuilt(after: Option<Digest>, limit: u32) -> Vec<(Digest, Located)>;
-    /// What the new table has of these.
+    /// Returns the records in the new table, in the order of `digests`; `None` for an object that
+    /// is not in it.
     locate_rebuilt = LocateRebuilt(digests: Vec<Digest>) -> Vec<Option<Located>>;
-    /// Goes a step in putting the new table in the place of the old; whether it was the last.
+    /// Makes one step of replacing the old table by the new one. Returns whether it was the last.
     swap_rebuilt = SwapRebuilt(holder: String) -> bool;
 }
 

@@ -1,8 +1,8 @@
-//! The object table made anew beside the old one, and the swap of the two.
+//! The rebuild of the object table beside the old one, and the swap of the two.
 //!
-//! Until the swap begins the old table is untouched, and a rebuild that ends early leaves nothing but records nobody
-//! reads. The swap goes in bounded transactions, each with the place where the next goes on; readers find every object
-//! that they need in each state between.
+//! Until the swap begins the old table is untouched, and a rebuild that ends early leaves only
+//! records that are never read. The swap is made in bounded transactions, each of which records
+//! where the next continues. Readers find every object that they need in each state between.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,22 +21,23 @@ use crate::registry::upkeep::check::is_held;
 use crate::registry::upkeep::mark::{held_mark, put_mark};
 use crate::registry::{PackInfo, Rebuilt};
 
-/// Records moved or looked at in one transaction.
+/// The number of records that one transaction moves or reads.
 const STEP: usize = 10_000;
 
-/// How far a swap is.
+/// The phase of a swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
-    /// Objects that the new table does not have go.
+    /// The removal of objects that the new table does not have.
     DropObjects,
-    /// Objects of the new table come.
+    /// The move of objects from the new table into the old.
     MoveObjects,
-    /// The same with packs.
+    /// The removal of packs that the new table does not have.
     DropPacks,
+    /// The move of packs from the new table into the old.
     MovePacks,
-    /// Marks of dead objects go, since they followed from the old counts ...
+    /// The removal of the marks of unreachable objects, which followed from the old counts.
     DropDead,
-    /// ... and come for objects to which nothing refers.
+    /// The marking of objects that nothing refers to and no lease holds.
     MarkDead,
     Done,
 }
@@ -44,9 +45,9 @@ enum Phase {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Swap {
     phase: Phase,
-    /// The key to go on with; empty at a phase's beginning.
+    /// The key where the phase continues; empty at its beginning.
     from: Vec<u8>,
-    /// Absent objects seen so far.
+    /// The number of absent objects found so far.
     absent: u64,
 }
 
@@ -54,7 +55,7 @@ fn swap_key() -> Vec<u8> {
     Key::of(Space::Counter).name("swap").done()
 }
 
-/// The key with another space: the first byte says which.
+/// Returns the key with its first byte replaced by another space.
 fn in_space(key: &[u8], space: Space) -> Vec<u8> {
     let mut key = key.to_vec();
     key[0] = space as u8;
@@ -62,7 +63,7 @@ fn in_space(key: &[u8], space: Space) -> Vec<u8> {
 }
 
 impl EngineRegistry {
-    /// Clears what an earlier rebuild left.
+    /// Removes the records of an earlier rebuild.
     pub(in crate::registry) fn begin_rebuild(&self, holder: &str) -> Result<()> {
         for space in [Space::RebuiltObject, Space::RebuiltPack] {
             let (from, to) = Key::of(space).range();
@@ -126,7 +127,7 @@ impl EngineRegistry {
         })
     }
 
-    /// One step; whether it was the last.
+    /// Makes one step of the swap. Returns whether it was the last.
     pub(in crate::registry) fn swap_rebuilt(&self, holder: &str) -> Result<bool> {
         let now = (self.clock)();
         self.write_aside(Durability::Immediate, |transaction| {
@@ -156,7 +157,7 @@ impl EngineRegistry {
 
 fn refuse_swap(mark: &Maintenance) -> Result<()> {
     match mark.mode {
-        MaintenanceMode::Swap => Err(Error::new(Kind::Conflict, "the new table is in use already")
+        MaintenanceMode::Swap => Err(Error::new(Kind::Conflict, "the new table is already in use")
             .hint(DamageHint::FinishRebuild)),
         _ => Ok(()),
     }
@@ -196,7 +197,7 @@ fn step(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
     Ok(())
 }
 
-/// A page of `space` from where the swap is; where it goes on is noted, nowhere after the last page.
+/// Reads a page of `space` and advances `swap.from`, which is empty after the last page.
 fn page(
     transaction: &dyn Transaction,
     swap: &mut Swap,

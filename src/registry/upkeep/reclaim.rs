@@ -1,8 +1,9 @@
 //! Garbage: unreachable objects are collected, then the bytes of packs are reclaimed.
 //!
-//! A count that reaches zero marks its object unreachable; `collect` takes such objects out of the table, and one
-//! reference from each of their children. Packs that lost objects wait to be reclaimed. Each step is one transaction;
-//! whoever comes next goes on where an interrupted deletion stopped.
+//! A count that reaches zero marks its object unreachable; `collect` removes such objects from the
+//! table, and one reference from each of their children. Packs that lost objects wait to be
+//! reclaimed. Each step is one transaction; the next process continues where an interrupted
+//! deletion stopped.
 
 use crate::error::Result;
 use crate::model::digest::Digest;
@@ -18,7 +19,7 @@ use crate::registry::upkeep::reclaim_mark::{
 };
 use crate::registry::{LeaseId, PackInfo};
 
-/// Marks read at once.
+/// The number of marks in one read.
 const PAGE: usize = 1_000;
 
 impl EngineRegistry {
@@ -47,7 +48,7 @@ impl EngineRegistry {
                 let Some(located) = object(&*transaction, digest)? else {
                     continue;
                 };
-                // Somebody may have taken it up again since it died.
+                // A writer may have pinned the object or referred to it again since it was marked.
                 let held = located.refs > 0 || counts.pins.hold(&*transaction, digest)?;
                 if !known_dead || held {
                     continue;
@@ -137,7 +138,8 @@ impl EngineRegistry {
                 forget_marks(transaction, id)?;
                 return transaction.delete(&keys::pack(id));
             }
-            // What died since the mark was read is still to be freed.
+            // A new number means that bytes died since the mark was read: they are still to be
+            // freed.
             if mark(&*transaction, id)?.is_none_or(|mark| mark.number == number) {
                 forget_marks(transaction, id)?;
             }
@@ -149,7 +151,7 @@ impl EngineRegistry {
     }
 }
 
-/// A page of marks behind a pack.
+/// Returns the next marks after a pack, at most [`PAGE`].
 fn marked(view: &dyn View, space: Space, after: Option<PackId>) -> Result<Vec<(PackId, Vec<u8>)>> {
     let (start, to) = Key::of(space).range();
     let from = after.map_or(start, |id| keys::next(&Key::of(space).fixed(&id.0).done()));
@@ -157,7 +159,7 @@ fn marked(view: &dyn View, space: Space, after: Option<PackId>) -> Result<Vec<(P
     Ok(page.filter_map(|(key, value)| Some((keys::pack_of(&key)?, value))).collect())
 }
 
-/// A marked pack, if it may be reclaimed now.
+/// Returns a marked pack and the number of its mark, if it may be reclaimed now.
 fn may_reclaim(
     view: &dyn View,
     id: PackId,

@@ -6,11 +6,11 @@ use crate::registry::counter::next_counter;
 use crate::registry::engine::{Transaction, View};
 use crate::registry::keys;
 
-/// What stands under the key of a pack with dead bytes: a number that no other mark ever has, and the lease
-/// of who reclaims it (0: nobody).
+/// The mark of a pack with dead bytes. It has a number that no other mark ever has, and the lease
+/// of the process that reclaims the pack (0: none).
 ///
 /// ```text
-/// 2:u8  number:u64be  claim:u64be      empty, or 1:u8 for one that was put off: of an older release
+/// 2:u8  number:u64be  claim:u64be      older releases: empty, or 1:u8 if the pack is deferred
 /// ```
 pub(in crate::registry) struct Mark {
     pub(in crate::registry) number: u64,
@@ -18,7 +18,7 @@ pub(in crate::registry) struct Mark {
 }
 
 const MARK_FORMAT: u8 = 2;
-/// What an older release wrote for a pack whose dead bytes may stay for now.
+/// The mark that an older release wrote for a pack whose dead bytes may stay for now.
 pub(in crate::registry) const OLD_DEFERRED: &[u8] = &[1];
 
 impl Mark {
@@ -41,7 +41,8 @@ pub(in crate::registry) fn mark(view: &dyn View, id: PackId) -> Result<Option<Ma
     Ok(view.get(&keys::reclaimable(id))?.map(|bytes| Mark::decode(&bytes)))
 }
 
-/// Notes that a pack has dead bytes, in a mark with a new number: who reclaims it now does not know of them.
+/// Marks a pack as having new dead bytes. The mark gets a new number, because a process that
+/// reclaims the pack now may not free them.
 pub(in crate::registry) fn mark_reclaimable(
     transaction: &mut dyn Transaction,
     id: PackId,

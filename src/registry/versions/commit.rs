@@ -1,4 +1,4 @@
-//! Committing: one transaction, after which readers see all of a version.
+//! The commit of a version: one transaction, after which readers see the whole version.
 
 use crate::error::{Error, Kind, PutHint, Result};
 use crate::model::name::{Alias, ArtifactType, VersionNumber};
@@ -17,7 +17,7 @@ use crate::registry::objects::table::{PackCounts, add_reference};
 use crate::registry::record::{self, ArtifactRecord, VersionCount, VersionRecord};
 use crate::registry::{CommitRequest, LeaseId, Update};
 
-/// The highest version that exists.
+/// Returns the highest version that exists.
 fn newest(view: &dyn View, path: &ArtifactPath) -> Result<Option<(VersionNumber, VersionRecord)>> {
     let Some(artifact) = naming::artifact(view, path)? else { return Ok(None) };
     let above = match artifact.count {
@@ -52,7 +52,7 @@ impl EngineRegistry {
     }
 }
 
-/// Makes the version, or finds that the newest has this content; moves aliases.
+/// Makes a version, unless the newest one has the same content, and moves the aliases.
 pub(in crate::registry) fn commit_in(
     transaction: &mut dyn Transaction,
     request: &CommitRequest,
@@ -103,7 +103,8 @@ pub(in crate::registry) fn commit_in(
     Ok(committed)
 }
 
-/// The version that has the content already, unless its time is over: what is put now is not to go with it.
+/// Returns the version with equal content, unless it has expired: then new content would be deleted
+/// with it.
 fn living(
     view: &dyn View,
     artifact: (&ArtifactPath, &ArtifactRecord),
@@ -117,7 +118,7 @@ fn living(
     Ok((!over).then_some(number))
 }
 
-/// Refuses a commit that was to follow another version.
+/// Refuses a commit if the newest version is not the expected one.
 fn expect(
     path: &ArtifactPath,
     expected: VersionNumber,
@@ -131,7 +132,7 @@ fn expect(
     Err(Error::new(Kind::Conflict, what).hint(PutHint::Expect))
 }
 
-/// Refuses to take `what`, which has a type, for something else.
+/// Refuses a type that differs from the existing type of `what`.
 pub(in crate::registry) fn refuse_other_type(
     what: &str,
     is: &ArtifactType,
@@ -146,7 +147,7 @@ pub(in crate::registry) fn refuse_other_type(
     }
 }
 
-/// The artifact's record, made with its project when they are new.
+/// Returns the artifact's record; makes the artifact and its project if they are new.
 fn open_artifact(
     transaction: &mut dyn Transaction,
     request: &CommitRequest,
@@ -172,8 +173,9 @@ fn open_artifact(
     Ok(artifact)
 }
 
-/// The time that the next version bears: later than that of every version the artifact ever had, so
-/// that whoever compares paths, sizes and times sees each change. Now, unless that is too early.
+/// Returns the time of the next version, in seconds: now, or one second after the latest time of
+/// any version that the artifact ever had. So programs that compare paths, sizes and times see each
+/// change.
 fn time_after(
     view: &dyn View,
     path: &ArtifactPath,
@@ -184,7 +186,7 @@ fn time_after(
     let given: Option<u64> =
         view.get(&keys::last_time(path))?.map(|bytes| record::decode(&bytes)).transpose()?;
     let now = now.seconds();
-    // Older releases did not keep the time of what was deleted: it was at most that of its commit.
+    // Older releases did not keep the times of deleted versions, which were those of their commits.
     let deleted = newest.is_none_or(|(number, _)| number.0 + 1 < artifact.next.0);
     let unknown = (given.is_none() && artifact.next.0 > 0 && deleted).then_some(now);
     let last = [given, newest.map(|(_, time)| time), unknown].into_iter().flatten().max();

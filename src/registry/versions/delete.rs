@@ -1,4 +1,4 @@
-//! Deleting a version: its names go, and one reference from its root.
+//! The deletion of a version: its names, and one reference to its root, are removed.
 
 use crate::error::{Error, Kind, NamesHint, Result};
 use crate::model::reference::Reference;
@@ -10,7 +10,7 @@ use crate::registry::names::naming::{count_one_less, lookup};
 use crate::registry::names::protection::keep_protected;
 use crate::registry::objects::table::{PackCounts, drop_reference};
 
-/// Takes a version away with its aliases, and one reference from its root.
+/// Removes a version with its aliases, and one reference to its root.
 pub(in crate::registry) fn remove_version(
     transaction: &mut dyn Transaction,
     info: &VersionInfo,

@@ -1,4 +1,4 @@
-//! VERSIONS: made in one transaction, described, and deleted.
+//! VERSIONS: their commit in one transaction, their properties, and their deletion.
 
 pub(super) mod commit;
 pub(super) mod delete;
@@ -19,77 +19,80 @@ use crate::registry::LeaseId;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::paging::Page;
 
-/// How much is told of each version in a listing.
+/// The level of detail of versions in a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Detail {
-    /// All but the metadata, which stands as an empty object.
+    /// All fields except the metadata, which is an empty object.
     #[default]
     Brief,
-    /// All.
+    /// All fields.
     Full,
 }
 
-/// A commit: a version of a tree.
+/// A request to make a version of a tree.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommitRequest {
-    /// The version.
+    /// The artifact and properties of the version.
     pub version: NewVersion,
     /// The root tree, which must be registered.
     pub root: Digest,
-    /// What is in it.
+    /// The totals of the tree.
     pub totals: Totals,
 }
 
 impl CommitRequest {
-    /// A commit of which nothing more is said.
+    /// Returns a commit with default properties.
     pub fn plain(path: ArtifactPath, root: Digest) -> Self {
         Self { version: NewVersion::plain(path), root, totals: Totals::default() }
     }
 }
 
-/// A change of what is said about a version; what is `None` or empty stays.
+/// A change of a version's properties; fields that are `None` or empty change nothing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Update {
-    /// The whole description.
+    /// The new description.
     pub description: Option<String>,
-    /// The whole metadata.
+    /// The new metadata, before `set` and `unset`.
     pub metadata: Option<Metadata>,
-    /// Keys to set, with values as JSON.
+    /// The keys of metadata to set, with values as JSON.
     pub set: Vec<(String, String)>,
-    /// Keys to remove.
+    /// The keys of metadata to remove.
     pub unset: Vec<String>,
-    /// How long it lives.
+    /// The new time to live.
     pub ttl: Option<Ttl>,
-    /// Tags to add.
+    /// The tags to add.
     pub tag: Vec<Tag>,
-    /// Tags to remove.
+    /// The tags to remove.
     pub untag: Vec<Tag>,
 }
 
 subject! {
-    /// Versions of an artifact.
+    /// The versions of artifacts.
     ///
     /// # Contract
-    /// A caller may rely on this: a version appears whole or not at all, its number is never used twice, and a commit that
-    /// is repeated under the same lease gives the same answer. An implementation counts one reference to the root while
-    /// the version is there. It needs the right to read a project; all but `versions`, `now` and `time_to_expire` need
-    /// the right to write to it.
+    /// A version appears whole or not at all, and its number is never used twice. A commit that is
+    /// repeated under the same lease returns the same result. An implementation counts one
+    /// reference to the root while the version exists. Calls need the right to read a project; all
+    /// but `versions`, `now` and `time_to_expire` need the right to write to it.
     Versions, VersionsCall;
 
-    /// The versions of an artifact above `after`, ascending, at most `limit`.
+    /// Returns the versions of an artifact above `after`, ascending, at most `limit`.
     versions = Versions(path: ArtifactPath, after: Option<VersionNumber>, limit: u32, detail: Detail) -> Page<VersionInfo>;
-    /// Makes a version, in one transaction.
+    /// Makes a version in one transaction, unless the newest one has the same tree and has not
+    /// expired.
     commit = Commit(lease: LeaseId, request: CommitRequest) -> Committed;
-    /// Changes what is said about a version.
+    /// Changes the properties of a version.
     update = UpdateVersion(reference: Reference, update: Update) -> VersionInfo;
-    /// Takes a version away; what only it had is dead. With aliases it is refused unless told, with a protected one always.
+    /// Deletes a version; objects that only it referred to become unreachable. A conflict if it has
+    /// aliases, unless `delete_aliases`, and if a protected alias keeps it.
     delete = Delete(reference: Reference, delete_aliases: bool) -> VersionInfo;
-    /// Takes a version away with its aliases if its time is over by now, and no alias protects it.
+    /// Deletes a version and its aliases if it has expired; returns it then. A protected alias
+    /// keeps a version from expiring.
     expire = Expire(path: ArtifactPath, number: VersionNumber) -> Option<VersionInfo>;
-    /// The registry's time.
+    /// Returns the registry's time.
     now = Now() -> Timestamp;
-    /// The registry's time, for those who delete what is over by it: refused when it is far beyond the last time
-    /// that the registry was changed, unless `trusted`.
+    /// Returns the registry's time, by which a caller deletes expired versions. A conflict if it is
+    /// more than 8 days after the last change of the registry, unless `trusted`.
     time_to_expire = TimeToExpire(trusted: bool) -> Timestamp;
 }
 

@@ -361,7 +361,7 @@ fn bad_input_is_told() {
         (&["run", "log", "gone", "--summary", "a=1"], 10, "no run gone"),
         (&["run", "--id", "gone", "--resume", "must", "--", "true"], 10, "no run gone"),
         (&["run", "-p", "q", "--id", "r", "--resume", "allow", "--", "true"], 11, "project p"),
-        (&["run", "-p", "p", "--id", "r", "--", "true"], 11, "is there already"),
+        (&["run", "-p", "p", "--id", "r", "--", "true"], 11, "already exists"),
         (&["run", "-p", "p", "--id", "a/b", "--", "true"], 3, "a/b"),
         (&["run", "-p", "p", "--sweep", "gone", "--", "true"], 10, "no sweep gone"),
         (&["run", "log", "r", "--metric", "loss=much"], 2, "no number"),
