@@ -502,3 +502,19 @@ fn a_daemon_killed_while_a_big_file_becomes_a_pack_leaves_both_whole() {
     }
     assert!(!versions.is_empty(), "no commit came to its end");
 }
+
+#[test]
+fn a_directory_that_was_opened_before_its_first_change_is_synced_after_it() {
+    let mut world = World::new();
+    let source = source(&world);
+    world.ok(&["put", source.to_str().unwrap(), "p/a"]);
+    let (_, staging) = world.mount();
+    world.ok(&["draft", "p/a:latest"]);
+    let directory = File::open(staging.join("p/a/d/e")).unwrap();
+    fs::write(staging.join("p/a/d/e/new"), "x").unwrap();
+    let (done, synced) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(directory.sync_all()));
+    let synced = synced.recv_timeout(Duration::from_secs(30));
+    synced.expect("a sync comes back").expect("the directory is on the disk");
+    assert_eq!(fs::read(staging.join("p/a/d/e/new")).unwrap(), b"x");
+}
