@@ -11,7 +11,7 @@ cargo test --locked --test long -- --nocapture && passed=$((passed + 1)) || fail
 for options in passthrough no_passthrough; do
   echo "# drafts, $options"
   log=$(mktemp)
-  OPTIONS=$options tests/suites.sh target/release/artifactfs | tee "$log" || true
+  OPTIONS=$options tests/suites/run.sh target/release/artifactfs | tee "$log" || true
   counts=$(tail -n 1 "$log")
   [[ $counts =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]] || { echo "the suites broke off" >&2; failed=$((failed + 1)); continue; }
   passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
