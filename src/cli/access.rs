@@ -1,4 +1,4 @@
-//! How a remote store is read: cache and deadlines, from flags and environment.
+//! Options of stores from flags and environment: cache and folders of external files.
 
 use std::path::PathBuf;
 
@@ -8,18 +8,18 @@ use artifactfs::config::EXTERNAL_DIRS_VARIABLE;
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Error, Kind, Result};
 
-/// A number of bytes as people write it: `500MB`, `10GiB`, `4096`.
+/// Parses a number of bytes as people write it: `500MB`, `10GiB`, `4096`.
 pub fn size(text: &str) -> Result<u64> {
     text.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|e| {
-        Error::new(Kind::Usage, format!("\"{text}\" is no size: {e}"))
+        Error::new(Kind::Usage, format!("\"{text}\" is not a size: {e}"))
             .hint("write it as 4096, 500MB, or 10GiB")
     })
 }
 
-/// Where what was fetched is kept, and how much of it.
+/// Returns the options of stores; `variable` reads an environment variable.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a size that is none.
+/// [`Kind::Usage`] if `cache_size` is not a size, or a folder of external files is relative.
 pub fn access(
     directory: Option<PathBuf>,
     cache_size: Option<&str>,
@@ -36,13 +36,14 @@ pub fn access(
     Ok(access)
 }
 
-/// The folders that external files may be in, parted by colons; none of them may be relative.
+/// Parses the folders that external files may be in: absolute paths, separated by colons.
 fn external_folders(text: Option<PathBuf>) -> Result<Option<Vec<PathBuf>>> {
     let Some(text) = text else { return Ok(None) };
     let folders = std::env::split_paths(&text).filter(|folder| !folder.as_os_str().is_empty());
     let folders: Vec<PathBuf> = folders.collect();
     if let Some(folder) = folders.iter().find(|folder| !folder.is_absolute()) {
-        let what = format!("{EXTERNAL_DIRS_VARIABLE}: {} is no absolute path", folder.display());
+        let what =
+            format!("{EXTERNAL_DIRS_VARIABLE}: {} is not an absolute path", folder.display());
         return Err(Error::new(Kind::Usage, what).hint("write DIR:DIR, each from / on"));
     }
     Ok(Some(folders))

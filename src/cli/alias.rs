@@ -16,26 +16,26 @@ use artifactfs::registry::{AliasChange, ArtifactUpdate};
 
 #[derive(Subcommand)]
 pub enum Alias {
-    /// Give a version these aliases too
+    /// Add aliases to a version
     Add(Names),
-    /// Take these aliases from a version
+    /// Remove aliases from a version
     Rm(Names),
-    /// Give a version these aliases and no others
+    /// Replace all aliases of a version
     Set(Names),
     /// List the aliases of an artifact, and which of them are protected
     Ls {
-        /// project/artifact
+        /// The artifact: project/artifact
         artifact: String,
     },
-    /// Keep whatever version these aliases stand for, now and later
+    /// Protect aliases: versions that they name are neither deleted nor expire
     Protect(Protected),
-    /// Let go what these aliases kept
+    /// End the protection of aliases
     Unprotect(Protected),
 }
 
 #[derive(Args)]
 pub struct Names {
-    /// project/artifact:alias (not with -r or --in), then the aliases
+    /// The version, project/artifact:alias (not with -r or --in), then the aliases
     #[arg(required = true, value_name = "REF|NAME")]
     words: Vec<String>,
     /// A version; may be given several times
@@ -43,14 +43,14 @@ pub struct Names {
     references: Vec<String>,
     #[command(flatten)]
     chosen: Where,
-    /// Also take protected aliases off the version they stand for
+    /// Also remove protected aliases from the versions that they name
     #[arg(long)]
     protected: bool,
 }
 
 #[derive(Args)]
 pub struct Protected {
-    /// project/artifact
+    /// The artifact: project/artifact
     artifact: String,
     /// The aliases, which need not exist yet
     #[arg(required = true)]

@@ -1,4 +1,4 @@
-//! `cache` and `prefetch`: what is cached of a remote store.
+//! `cache` and `prefetch`: the cache of remote stores.
 
 use std::path::Path;
 
@@ -18,46 +18,46 @@ use artifactfs::ops::repository::Layout;
 
 #[derive(Subcommand)]
 pub enum CacheVerb {
-    /// Show what is in the cache
+    /// Show size, limit and pins of the cache
     Status,
-    /// Remove what was read longest ago, down to a size
+    /// Evict least recently read content until the cache has at most this size
     Cleanup(Cleanup),
-    /// Read and hash again what is cached of this repository; what is wrong is removed
+    /// Hash cached content of this repository again, and remove what is wrong
     Verify,
-    /// Fetch a version and keep it, whatever else is read
+    /// Fetch a version and keep it in the cache
     Pin(Pin),
-    /// Let a version go again
+    /// Let the cache evict a pinned version again
     Unpin(Unpin),
 }
 
 #[derive(Args)]
 pub struct Cleanup {
-    /// What may stay: 1GB, 500MiB, 0
+    /// The size that may stay: 1GB, 500MiB, 0
     size: String,
 }
 
 #[derive(Args)]
 pub struct Pin {
-    /// project/artifact:alias
+    /// The version: project/artifact:alias
     reference: String,
 }
 
 #[derive(Args)]
 pub struct Unpin {
-    /// project/artifact:version, as `cache status` names it
+    /// The version as `cache status` names it: project/artifact:v3
     reference: String,
 }
 
 #[derive(Args)]
 pub struct Prefetch {
-    /// project/artifact:alias
+    /// The version: project/artifact:alias
     reference: String,
-    /// Only files that match; may be given several times
+    /// Fetch only files that match; may be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
 }
 
-/// The cache that is named, or else that of a mount that runs, or else that which a mount would have.
+/// Opens the named cache, else that of a running mount, else the default one.
 fn open(context: &Context) -> Result<Cache> {
     if !context.cache_named {
         let running = artifactfs::daemon::daemons(&Layout::new(&context.repo.value)?)?;
@@ -156,7 +156,7 @@ fn unpin(context: &Context, verb: &Unpin) -> Result<u8> {
         return Err(Error::new(Kind::NotFound, what).hint("`artifactfs cache status` lists pins"));
     }
     let document = json!({ "unpinned": reference.to_string() });
-    context.output.print(document, || vec![format!("{reference}  may go")]);
+    context.output.print(document, || vec![format!("{reference}  unpinned")]);
     Ok(exit::DONE)
 }
 

@@ -1,4 +1,4 @@
-//! The repository a command works on.
+//! The repository that a command works on.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use artifactfs::config::{Origin, Setting};
 use artifactfs::error::{Kind, Result};
 use artifactfs::ops::repository::{Layout, Repository};
 
-/// Opens the repository a command works on; the default one is made on first use.
+/// Opens the repository of a command; creates the default one on first use.
 ///
 /// # Errors
 /// As [`Repository::open`].
@@ -16,15 +16,15 @@ pub fn open_repository(context: &Context) -> Result<Repository> {
     Repository::open(&layout.root, &context.access)
 }
 
-/// Where the repository is; the default one is made on first use.
+/// Returns the layout of the repository; creates the default one on first use.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for one that was named and is not there.
+/// [`Kind::NotFound`] if a repository was named and does not exist.
 pub fn layout_of(setting: &Setting<PathBuf>) -> Result<Layout> {
     let layout = Layout::new(&setting.value)?;
     if setting.origin == Origin::Default && !layout.exists() {
         match Repository::init(&setting.value) {
-            // Another command made it at the same moment.
+            // Another command created it at the same moment.
             Err(e) if e.kind() == Kind::Conflict => {}
             made => made?,
         }

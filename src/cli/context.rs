@@ -1,4 +1,4 @@
-//! The context that every verb gets.
+//! The settings that every verb gets.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use artifactfs::error::Result;
 use artifactfs::model::name::RunId;
 use artifactfs::ops::runs::RUN_VARIABLE;
 
-/// The settings and the output of one command.
+/// The settings of one command.
 pub struct Context {
     pub repo: Setting<PathBuf>,
     pub access: StoreOptions,
@@ -21,7 +21,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The run that this command belongs to, by the environment.
+    /// Returns the run that `$ARTIFACTFS_RUN` names, if any.
     pub fn run(&self) -> Result<Option<RunId>> {
         match std::env::var(RUN_VARIABLE) {
             Ok(text) if !text.is_empty() => parse(&text).map(Some),
@@ -30,7 +30,7 @@ impl Context {
     }
 }
 
-/// Parses a name, so that a bad one gets its own exit code and not that of a usage error.
+/// Parses a name; a bad one has its own exit code, not that of a wrong command line.
 pub fn parse<T>(text: &str) -> Result<T>
 where
     T: std::str::FromStr,

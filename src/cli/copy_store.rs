@@ -18,17 +18,17 @@ use artifactfs::ops::repository::{Repository, Settings};
 
 #[derive(Args)]
 pub struct CopyStore {
-    /// The store that is copied
+    /// The store to copy
     from: String,
-    /// The store it is copied to
+    /// The store to copy to
     to: String,
-    /// What else is needed to reach FROM, unless it is the repository's own store
+    /// An option for FROM, unless it is the repository's own store; may be given several times
     #[arg(long = "from-option", value_name = "KEY=VALUE")]
     from_options: Vec<String>,
-    /// What else is needed to reach TO
+    /// An option for TO; may be given several times
     #[arg(long = "store-option", value_name = "KEY=VALUE")]
     store_options: Vec<String>,
-    /// Afterwards, the repository uses TO
+    /// Make TO the store of the repository afterwards
     #[arg(long = "use")]
     uses: bool,
 }
@@ -83,7 +83,7 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
             ..repository.settings.clone()
         };
         let rest = move_to(&repository, (&source, &target), &settings, &in_use, &bar)?;
-        // All of the first round were there in the second.
+        // The second round finds all packs of the first already there, so `kept` stays as it is.
         copied.packs += rest.packs;
         copied.bytes += rest.bytes;
     }
@@ -98,7 +98,7 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
     });
     context.output.print(document, || {
         let (packs, kept, size) = (copied.packs, copied.kept, bytes(copied.bytes));
-        vec![format!("{to}  {packs} packs, {size} copied, {kept} were there")]
+        vec![format!("{to}  {packs} packs, {size} copied, {kept} already there")]
     });
     Ok(exit::DONE)
 }

@@ -12,17 +12,17 @@ use artifactfs::ops::garbage::Reclaim;
 
 #[derive(Args)]
 pub struct Delete {
-    /// project/artifact:alias
+    /// The version: project/artifact:alias
     reference: String,
-    /// Also when it has aliases, which go with it; never with a protected one
+    /// Delete the version even if it has aliases; never one with a protected alias
     #[arg(long)]
     delete_aliases: bool,
-    /// When dead bytes between living ones go; `later` leaves them to `gc`
+    /// The time to free dead bytes between live ones; `later` leaves them to `gc`
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     purge: When,
 }
 
-/// When dead bytes between living ones go.
+/// The time when dead bytes between live ones are freed.
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub enum When {
     /// At once

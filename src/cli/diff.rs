@@ -16,13 +16,13 @@ use artifactfs::model::reference::Reference;
 
 #[derive(Args)]
 pub struct Diff {
-    /// project/artifact:alias
+    /// The version before: project/artifact:alias
     #[arg(required_unless_present = "draft")]
     before: Option<String>,
-    /// project/artifact:alias
+    /// The version after: project/artifact:alias
     #[arg(required_unless_present = "draft")]
     after: Option<String>,
-    /// Compare a draft with the version it stands on: project/artifact
+    /// Compare this draft with the version that it is based on: project/artifact
     #[arg(long, conflicts_with_all = ["before", "after"])]
     draft: Option<String>,
 }
@@ -43,7 +43,7 @@ pub fn diff(context: &Context, verb: Diff) -> Result<u8> {
             found.iter().for_each(print);
         }
         (None, Some(before), Some(after)) => versions(context, before, after, &mut print)?,
-        _ => return Err(Error::new(Kind::Usage, "two versions are compared, or a draft")),
+        _ => return Err(Error::new(Kind::Usage, "diff needs two versions, or --draft")),
     }
     stream.finish();
     Ok(if differ { exit::DIFFERS } else { exit::DONE })

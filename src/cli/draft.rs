@@ -1,4 +1,4 @@
-//! `commit` and `draft`.
+//! `commit`, `draft` and `restore`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +23,7 @@ use artifactfs::ops::drafts::{CommitDraft, DraftAnswer, DraftCall, DraftHandler,
 use artifactfs::ops::repository::Repository;
 use artifactfs::staging::BEING_WRITTEN;
 
-/// How long one call waits for writers.
+/// The longest time that one call waits for writers.
 const WAIT_STEP: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
@@ -32,24 +32,24 @@ pub struct Commit {
     draft: String,
     #[command(flatten)]
     properties: Properties,
-    /// Refuse unless this is the newest version: v3
+    /// Refuse unless this is the newest version, such as v3
     #[arg(long, value_name = "VERSION")]
     expect: Option<String>,
     /// Wait for writers to close their files [default for SECONDS: a day]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
           default_missing_value = "86400")]
     wait: Option<u64>,
-    /// Refuse devices, sockets, FIFOs and set-id bits, which are otherwise left out
+    /// Refuse devices, sockets, FIFOs and set-id bits instead of leaving them out
     #[arg(long)]
     strict: bool,
-    /// Keep symlinks that are absolute or lead out of the version, which are otherwise refused
+    /// Keep symlinks that are absolute or lead out of the version instead of refusing them
     #[arg(long)]
     allow_external_symlinks: bool,
 }
 
 #[derive(Args)]
 pub struct Restore {
-    /// project/artifact/path
+    /// The path: project/artifact/path
     path: OsString,
 }
 
@@ -58,7 +58,7 @@ pub struct Restore {
 pub struct Draft {
     #[command(subcommand)]
     verb: Option<DraftVerb>,
-    /// Begin a draft from this version: project/artifact:alias
+    /// The version to begin a draft from: project/artifact:alias
     reference: Option<String>,
 }
 
@@ -66,19 +66,19 @@ pub struct Draft {
 enum DraftVerb {
     /// List the drafts
     Ls,
-    /// Throw a draft away
+    /// Discard a draft
     Discard {
-        /// project/artifact
+        /// The draft: project/artifact
         draft: String,
     },
 }
 
 fn unexpected() -> Error {
-    Error::new(Kind::Unsupported, "the daemon answered something else")
+    Error::new(Kind::Unsupported, "the daemon sent an unexpected reply")
         .hint("daemon and command are of different releases: unmount, and mount again")
 }
 
-/// Returns all drafts, and what went wrong with them recently.
+/// Returns all drafts, and the recent failures with them.
 pub fn list(repository: &Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>)> {
     match read_drafts(repository, || DraftCall::List)? {
         DraftAnswer::Drafts { drafts, troubles } => Ok((drafts, troubles)),
@@ -86,7 +86,7 @@ pub fn list(repository: &Arc<Repository>) -> Result<(Vec<DraftInfo>, Vec<String>
     }
 }
 
-/// A draft as JSON.
+/// Returns a draft as JSON.
 pub fn draft_json(draft: &DraftInfo) -> serde_json::Value {
     if let Some(error) = &draft.unread {
         return json!({ "draft": draft.path.to_string(), "error": error });
@@ -100,7 +100,7 @@ pub fn draft_json(draft: &DraftInfo) -> serde_json::Value {
     })
 }
 
-/// A draft as a row of a table.
+/// Returns a draft as a row of a table.
 pub fn draft_row(draft: &DraftInfo) -> Vec<String> {
     if let Some(error) = &draft.unread {
         return vec![draft.path.to_string(), error.clone()];
@@ -154,7 +154,7 @@ pub fn commit(context: &Context, verb: Commit) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Asks again while the draft is being written: each call waits a little, none for ever.
+/// Repeats the commit while the draft is being written; each call waits at most [`WAIT_STEP`].
 fn commit_when_quiet(
     service: &dyn DraftHandler,
     request: &CommitDraft,
@@ -173,7 +173,7 @@ fn commit_when_quiet(
     }
 }
 
-/// Whether a conflict ends when somebody closes a file.
+/// Returns whether the conflict can end because a process closes a file.
 fn is_busy(error: &Error) -> bool {
     error.message().contains(BEING_WRITTEN)
 }
@@ -181,7 +181,7 @@ fn is_busy(error: &Error) -> bool {
 pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
     let Place { project, artifact: Some(artifact), path: Some(path) } = Place::of(&verb.path)?
     else {
-        return Err(Error::new(Kind::Usage, format!("{:?} names no path in a draft", verb.path))
+        return Err(Error::new(Kind::Usage, format!("{:?} is not a path in a draft", verb.path))
             .hint("write it as project/artifact/path"));
     };
     let draft: ArtifactPath = parse(&format!("{project}/{artifact}"))?;
@@ -194,7 +194,7 @@ pub fn restore(context: &Context, verb: Restore) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// How a draft differs from what it stands on, and how many differences there are.
+/// Returns differences between a draft and its base, and their full number, which may be larger.
 pub fn differences(context: &Context, draft: &str) -> Result<(Vec<Difference>, u64)> {
     let draft: ArtifactPath = parse(draft)?;
     let repository = Arc::new(connect::open_repository(context)?);
@@ -232,7 +232,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
             context.output.print(json!({ "draft": path }), || vec![path]);
         }
         (None, None) => {
-            return Err(Error::new(Kind::Usage, "draft wants a reference, ls or discard")
+            return Err(Error::new(Kind::Usage, "draft needs a reference, ls or discard")
                 .hint("artifactfs draft project/artifact:alias"));
         }
     }

@@ -12,13 +12,13 @@ use artifactfs::ops::repository::Repository;
 
 #[derive(Args)]
 pub struct Fsck {
-    /// Put right what follows from the store
+    /// Repair whatever can be derived from the store
     #[arg(long, conflicts_with = "rebuild")]
     repair: bool,
-    /// Make the object table again from the indexes in the store
+    /// Rebuild the object table from the indexes in the store
     #[arg(long)]
     rebuild: bool,
-    /// Remove packs that are in the store, that the registry does not know, and that are older than a day
+    /// Remove packs that are older than a day and not in the registry
     #[arg(long, conflicts_with_all = ["repair", "rebuild"])]
     remove_unknown: bool,
 }
@@ -41,7 +41,7 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
     };
     if report.unknown_packs > 0 {
         context.output.note(
-            "packs that nobody knows stay; `artifactfs fsck --remove-unknown` removes those older than a day",
+            "unknown packs stay; `artifactfs fsck --remove-unknown` removes those older than a day",
         );
     }
     Ok(if sound { exit::DONE } else { exit::code(Kind::Corrupt) })

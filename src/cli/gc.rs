@@ -12,10 +12,10 @@ use artifactfs::ops::orphans::release_unfinished;
 
 #[derive(Args)]
 pub struct Gc {
-    /// Leave no more than this share of a pack dead
+    /// Free dead bytes in packs of which more than this share is dead
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100))]
     garbage: u64,
-    /// Also free what puts that were killed or failed had stored, which is kept a day for them to go on with
+    /// Also free what killed or failed puts stored, which is otherwise kept for a day for a retry
     #[arg(long)]
     unfinished: bool,
 }

@@ -15,15 +15,15 @@ use artifactfs::ops::put::Filters;
 
 #[derive(Args)]
 pub struct Get {
-    /// project/artifact:alias
+    /// The version: project/artifact:alias
     reference: String,
-    /// Where to write it [default: ./artifacts/<artifact>@<version>]
+    /// The directory to write to [default: ./artifacts/<artifact>@<version>]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Only files that match; may be given several times
+    /// Write only files that match; may be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Link external files instead of downloading them: a symlink to one of this machine, a file NAME.url for others
+    /// Link external files instead of downloading them: a symlink to a local file, else NAME.url
     #[arg(long)]
     references_only_links: bool,
 }
@@ -33,7 +33,7 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let filters = Filters::new(&verb.include, &[])?;
     let repository = connect::open_repository(context)?;
     let info = super::used::used(context, &*repository.registry, reference)?;
-    // No colon: the folder may become part of PYTHONPATH or of another list that colons part.
+    // No colon: the folder may become part of PYTHONPATH or of another list separated by colons.
     let name = format!("{}@{}", info.path.artifact, info.number);
     let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
@@ -53,7 +53,7 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
     context.output.print(document, || vec![target.display().to_string()]);
     let kept = match report.kept {
         0 => String::new(),
-        kept => format!(", {kept} were there"),
+        kept => format!(", {kept} already there"),
     };
     let written = bytes(report.bytes);
     let told = format!("{}: {} files written, {written}{kept}", info.reference(), report.written);

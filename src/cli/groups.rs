@@ -1,4 +1,4 @@
-//! `finish` and `group`: several writers, one version.
+//! `finish` and `group`: one version from several writers.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub struct Finish {
     group: String,
     #[command(flatten)]
     properties: Properties,
-    /// Only if this is the newest version now
+    /// Refuse unless this is the newest version, such as v3
     #[arg(long, value_name = "VERSION")]
     expect: Option<String>,
 }
@@ -33,10 +33,10 @@ pub struct Finish {
 pub enum GroupVerb {
     /// List open groups
     Ls {
-        /// project/artifact [default: all]
+        /// The artifact: project/artifact [default: all]
         artifact: Option<String>,
     },
-    /// Throw what was added to a group away, and free it
+    /// Discard the parts of a group and free their bytes
     Discard {
         /// The artifact
         #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
@@ -108,7 +108,7 @@ fn list(context: &Context, artifact: Option<&str>) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// An open group as JSON.
+/// Returns an open group as JSON.
 pub fn group_json(info: &GroupInfo) -> Value {
     json!({
         "artifact": info.path.to_string(),
@@ -125,7 +125,7 @@ pub fn group_json(info: &GroupInfo) -> Value {
     })
 }
 
-/// An open group as a row of a table.
+/// Returns an open group as a row of a table.
 pub fn group_row(info: &GroupInfo) -> Vec<String> {
     vec![
         info.path.to_string(),

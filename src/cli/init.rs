@@ -15,12 +15,12 @@ use artifactfs::registry::system_clock;
 
 #[derive(Args)]
 pub struct Init {
-    /// Where [default: --repo, or the default repository]
+    /// The directory [default: --repo, or the default repository]
     directory: Option<PathBuf>,
-    /// Where the bytes go [default: file:store, below the repository]
+    /// The store for content [default: file:store, below the repository]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// What else is needed to reach it, such as endpoint=URL or region=NAME; never a secret
+    /// An option for the store, such as endpoint=URL or region=NAME; never a secret
     #[arg(long = "store-option", value_name = "KEY=VALUE")]
     store_options: Vec<String>,
 }
@@ -44,12 +44,12 @@ pub fn init(context: &Context, verb: Init) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// `KEY=VALUE`, each key once.
+/// Parses options of a store, `KEY=VALUE`; of equal keys the last one stands.
 pub fn store_options(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let pair = |text: &String| {
         let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
         let (key, value) = pair.ok_or_else(|| {
-            Error::new(Kind::Usage, format!("\"{text}\" is no option")).hint("write KEY=VALUE")
+            Error::new(Kind::Usage, format!("\"{text}\" is not an option")).hint("write KEY=VALUE")
         })?;
         Ok((key.to_owned(), value.to_owned()))
     };

@@ -16,12 +16,12 @@ use artifactfs::ops::lineage::{self, Graph, Node, Relation, Thing};
 
 #[derive(Args)]
 pub struct Lineage {
-    /// project/artifact:alias; one that was deleted by its number
+    /// project/artifact:alias; a deleted version by its number
     reference: String,
-    /// At most so many steps away; from a version to a run is one [default: all]
+    /// The maximum number of steps; from a version to a run is one [default: all]
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// How it is written
+    /// The output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -30,19 +30,19 @@ pub struct Lineage {
 enum Format {
     /// Indented lines
     Text,
-    /// Nodes and edges
+    /// Nodes and edges as JSON
     Json,
-    /// Graphviz
+    /// Graphviz source
     Dot,
-    /// Mermaid
+    /// Mermaid source
     Mermaid,
-    /// A picture; needs Graphviz
+    /// An image; needs Graphviz
     Svg,
 }
 
 #[derive(Args)]
 pub struct Of {
-    /// project/artifact:alias; one that was deleted by its number
+    /// project/artifact:alias; a deleted version by its number
     reference: String,
 }
 
@@ -84,7 +84,7 @@ pub fn lineage(context: &Context, verb: &Lineage) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// What a node is called.
+/// Returns the label of a node.
 fn title(node: &Node) -> String {
     match &node.thing {
         Thing::Version(path, number) if node.deleted => format!("{path}:{number} (deleted)"),
@@ -127,7 +127,7 @@ fn graph_json(graph: &Graph) -> Value {
     })
 }
 
-/// The graph as indented lines: above, what it came from; below, what came of it.
+/// The graph as indented lines: first the origins (`<-`), then the results (`->`).
 struct Outline<'a> {
     graph: &'a Graph,
     told: HashSet<usize>,
@@ -143,7 +143,7 @@ impl<'a> Outline<'a> {
         outline.lines
     }
 
-    /// Everything on one side of the first node, depth first; without recursion, for graphs may be deep.
+    /// Adds one side of the first node, depth first; without recursion, since graphs may be deep.
     fn walk(&mut self, up: bool) {
         let mut beyond = vec![Vec::new(); self.graph.nodes.len()];
         for (from, to, _) in self.graph.edges.iter().rev() {
@@ -186,7 +186,8 @@ fn dot(graph: &Graph) -> Vec<String> {
 fn mermaid(graph: &Graph) -> Vec<String> {
     let mut lines = vec!["flowchart LR".to_owned()];
     for (index, node) in graph.nodes.iter().enumerate() {
-        // In a label only quotes and hashes mean something (mermaid, "Entity codes to escape characters").
+        // In a label only quotes and hashes are special
+        // (mermaid, "Entity codes to escape characters").
         let label = title(node).replace('#', "#35;").replace('"', "#quot;");
         lines.push(match node.thing {
             Thing::Version(..) => format!("  n{index}[\"{label}\"]"),
@@ -199,7 +200,7 @@ fn mermaid(graph: &Graph) -> Vec<String> {
 
 fn svg(dot: &[String]) -> Result<String> {
     let failed = |e: std::io::Error| {
-        Error::io("a picture is drawn by Graphviz's dot, which cannot be run", e)
+        Error::io("cannot run Graphviz's dot, which draws the image", e)
             .hint("install Graphviz, or use --format mermaid")
     };
     let mut child = Command::new("dot")
@@ -211,9 +212,9 @@ fn svg(dot: &[String]) -> Result<String> {
     let mut input = child
         .stdin
         .take()
-        .ok_or_else(|| Error::new(Kind::Unavailable, "Graphviz's dot takes no input"))?;
+        .ok_or_else(|| Error::new(Kind::Unavailable, "Graphviz's dot has no standard input"))?;
     let text = dot.join("\n");
-    // dot prints nothing before it has read all of it.
+    // dot prints nothing before it has read its whole input, so this cannot deadlock.
     input.write_all(text.as_bytes()).map_err(failed)?;
     drop(input);
     let output = child.wait_with_output().map_err(failed)?;

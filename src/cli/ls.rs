@@ -24,16 +24,16 @@ use artifactfs::registry::Detail;
 
 #[derive(Args)]
 pub struct Ls {
-    /// project, project/artifact, or project/artifact:alias/path
+    /// The place: project, project/artifact, or project/artifact:alias/path
     what: Option<OsString>,
-    /// More about each
+    /// Show more about each item
     #[arg(short, long)]
     long: bool,
-    /// Only versions, or artifacts of a project, that have this tag; may be given several times
+    /// List only versions, or artifacts of a project, with this tag; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Versions, of all artifacts there, for which this holds: type=model, tag=x, alias=best, name=GLOB,
-    /// metadata.key>0.9, created>30d, expires<7d; may be given several times
+    /// List the versions, of all artifacts there, that match: type=model, tag=x, alias=best,
+    /// name=GLOB, metadata.key>0.9, created>30d, expires<7d; may be given several times
     #[arg(long = "filter", value_name = "EXPR")]
     filters: Vec<String>,
 }
@@ -148,7 +148,7 @@ fn files(context: &Context, reference: Reference, path: &[u8], long: bool) -> Re
     let path = path_within(path)?;
     let repository = connect::open_repository(context)?;
     let mut stream = Stream::new(context.output);
-    // Only those who want more of it read the descriptors.
+    // Short listings do not show the descriptors of external files, so they do not read them.
     let described = long || context.output.json;
     ls::entries(&repository, reference, &path, described, &mut |entry, external| {
         stream.print(

@@ -1,7 +1,7 @@
-//! FACE 3, people: the only room that prints, exits, or opens a registry.
+//! The command line, for people: the only room that prints or exits.
 //!
-//! Knows arguments, words and exit codes. Invariant: stdout carries data, stderr everything else;
-//! `--json` prints one document.
+//! It holds arguments, texts and exit codes. Invariant: stdout carries data, stderr everything
+//! else; `--json` prints one document.
 
 mod access;
 mod alias;
@@ -62,19 +62,19 @@ struct Cli {
     /// The repository [default: $XDG_DATA_HOME/artifactfs, made on first use]
     #[arg(long, global = true, value_name = "DIR", env = config::REPO_VARIABLE)]
     repo: Option<PathBuf>,
-    /// Where bytes of remote stores are cached [default: $XDG_CACHE_HOME/artifactfs]
+    /// The directory of the cache for remote stores [default: $XDG_CACHE_HOME/artifactfs]
     #[arg(long, global = true, value_name = "DIR", env = config::CACHE_DIR_VARIABLE)]
     cache_dir: Option<PathBuf>,
-    /// What they may take on the disk: 500MB, 10GiB … [default: 10GiB]
+    /// The size limit of the cache: 500MB, 10GiB, … [default: 10GiB]
     #[arg(long, global = true, value_name = "SIZE", env = config::CACHE_SIZE_VARIABLE)]
     cache_size: Option<String>,
     /// Print one JSON document
     #[arg(long, global = true)]
     json: bool,
-    /// Say more on stderr; twice for more
+    /// Print more on stderr; repeat for still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say nothing on stderr but errors
+    /// Print nothing but errors on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     #[command(subcommand)]
@@ -83,92 +83,92 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Make a repository
+    /// Create a repository
     Init(init::Init),
     /// Log a file or directory as the next version of an artifact
     Put(put::Put),
-    /// Make one version of what several writers put into a group
+    /// Merge the parts of a group into one version
     Finish(groups::Finish),
-    /// List what several writers are making, or throw it away
+    /// List or discard groups of parts from several writers
     #[command(subcommand)]
     Group(groups::GroupVerb),
-    /// Write a version out as ordinary files
+    /// Write a version to a directory as ordinary files
     Get(get::Get),
     /// List projects, artifacts, versions or files
     Ls(ls::Ls),
-    /// Show everything about a version
+    /// Show everything about a version or an artifact
     Show(show::Show),
-    /// Change what is said about versions or artifacts
+    /// Change the properties of versions or artifacts
     Update(update::Update),
     /// Add, remove, set, list or protect aliases
     #[command(subcommand)]
     Alias(alias::Alias),
-    /// Delete a version and free what only it had
+    /// Delete a version and free the bytes that only it used
     Delete(delete::Delete),
-    /// Delete all versions that have no alias, or whose time is over
+    /// Delete versions that have no alias, or that have expired
     Prune(prune::Prune),
-    /// Compare two versions; exit 1 when they differ
+    /// Compare two versions, or a draft and its base; exit 1 if they differ
     Diff(diff::Diff),
-    /// Read and hash again what versions are made of
+    /// Read the content of versions again and check every hash
     Verify(verify::Verify),
-    /// Check that counts, index and store agree
+    /// Check that reference counts, indexes and store agree
     Fsck(fsck::Fsck),
     /// Mount every version as a read-only directory
     Mount(mount::Mount),
-    /// Unmount, and end the daemon behind it
+    /// Unmount and end the daemon
     Umount(umount::Umount),
-    /// Make a draft the next version of its artifact
+    /// Commit a draft as the next version of its artifact
     Commit(draft::Commit),
-    /// Begin a draft from a version, list drafts, or throw one away
+    /// Begin a draft from a version, list drafts, or discard one
     Draft(draft::Draft),
-    /// Take a path of a draft back to what it was in the version the draft stands on
+    /// Restore a path of a draft from the version that the draft is based on
     Restore(draft::Restore),
-    /// Fetch a version of a remote store before it is read
+    /// Fetch a version from a remote store into the cache
     Prefetch(cache::Prefetch),
-    /// Look after the bytes of remote stores that are cached
+    /// Inspect, shrink or verify the cache; pin versions in it
     #[command(subcommand)]
     Cache(cache::CacheVerb),
-    /// Free dead bytes that `delete --purge later` left
+    /// Free the dead bytes that `--purge later` left
     Gc(gc::Gc),
-    /// Copy every pack of one store to another, verified; goes on where it was interrupted
+    /// Copy all packs of one store to another; resumable
     CopyStore(copy_store::CopyStore),
-    /// Print tables that W&B's library wrote, and join their parts
+    /// Print tables that the library of W&B wrote, and join their parts
     #[command(subcommand)]
     Table(table::TableVerb),
-    /// Show what mounts do with a remote store, live
+    /// Show live statistics of cache and remote store
     Stats(stats::StatsVerb),
-    /// Run a command as a run: what it reads and logs is recorded
+    /// Run a command as a run and record what it uses and logs
     Run(run::Run),
-    /// List, show or forget runs
+    /// List, show or remove runs
     #[command(subcommand)]
     Runs(runs::Runs),
     /// Show the run that logged a version
     LoggedBy(lineage::Of),
     /// List the runs that used a version
     UsedBy(lineage::Of),
-    /// Show what a version came from and what came of it
+    /// Show which versions and runs a version came from and led to
     Lineage(lineage::Lineage),
-    /// Make and show sweeps, and get what the best run of one logged
+    /// Create and show sweeps, and get what their best runs logged
     #[command(subcommand)]
     Sweep(sweep::Sweep),
-    /// Becomes a command that sees a run's view
+    /// Execute a command in the view of a run
     #[command(hide = true)]
     Enter(run::Enter),
-    /// Ends mounts that do not answer
+    /// End mounts that do not respond
     #[command(hide = true)]
     Watchdog(watchdog::Watchdog),
-    /// Show mounts, drafts and room
+    /// Show mounts, drafts, open groups and free space
     Status(status::Status),
 }
 
-/// Runs the command line; every error ends here.
+/// Runs the command line and returns its exit code; every error is printed here.
 pub fn run() -> ExitCode {
     process::set_up_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
             let asked = !e.use_stderr();
-            // Nothing is left to do when even that cannot be printed.
+            // If printing fails too, there is nothing left to do.
             let _ = e.print();
             return ExitCode::from(if asked { exit::DONE } else { exit::USAGE });
         }
@@ -185,12 +185,13 @@ pub fn run() -> ExitCode {
 }
 
 fn path_variable(name: &str) -> Option<PathBuf> {
-    // One that is empty is as good as none.
+    // An empty variable counts as unset.
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn run_verb(cli: Cli) -> Result<u8> {
-    // What these write is the user's own, beside the repository, and bears the modes that the user wants.
+    // These verbs write files of the user outside the repository, with the modes of the user's
+    // umask.
     let own = matches!(
         cli.verb,
         Verb::Get(_) | Verb::Run(_) | Verb::Enter(_) | Verb::Table(_) | Verb::Sweep(_)

@@ -1,4 +1,4 @@
-//! `mount`: starts the daemon as a process of its own and waits until it says that it is ready, or why not.
+//! `mount`: starts the daemon as a separate process and waits until it reports ready or failed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,42 +22,43 @@ use artifactfs::mount::MountOptions;
 use artifactfs::ops::prefetch::Mode;
 use artifactfs::ops::repository::Layout;
 
-/// How long the daemon may take to be ready.
+/// The longest time that the daemon may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub struct Mount {
-    /// An empty directory
+    /// An empty directory for the read-only mount
     directory: PathBuf,
-    /// Also mount drafts, to be written to, on this empty directory
+    /// Also mount writable drafts, on this empty directory
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Commit a draft that was quiet for so long, and that nobody has open for writing
+    /// Commit a changed draft after this time without changes or open writers
     #[arg(long, value_name = "SECONDS", requires = "staging", value_parser = clap::value_parser!(u64).range(1..))]
     autocommit: Option<u64>,
-    /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough, noexec,
-    /// prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS, watchdog=SECONDS (0: none)
+    /// Options: allow_other, passthrough (both root's default), no_allow_other, no_passthrough,
+    /// noexec, prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS,
+    /// watchdog=SECONDS (0: none)
     #[arg(short = 'o', long = "options", value_delimiter = ',', value_name = "OPTIONS")]
     options: Vec<String>,
-    /// Also answer `GET /metrics` on this address and port
+    /// Also serve `GET /metrics` on this address and port
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_listen: Option<SocketAddr>,
-    /// Say on standard output whether it is ready, and nothing more there
+    /// Print only on standard output whether the daemon is ready
     #[arg(long, hide = true, requires = "foreground")]
     started: bool,
 }
 
-/// What the daemon tells the command that started it.
+/// The report of a daemon to the command that started it.
 #[derive(Serialize, Deserialize)]
 enum Ready {
     Up,
     Failed(WireError),
 }
 
-/// What `-o` says: how to mount, and how a remote store is read.
+/// Parses `-o` into options of the mount and of the store.
 fn options(texts: &[String], access: &StoreOptions) -> Result<(MountOptions, StoreOptions)> {
     let root = rustix::process::geteuid().is_root();
     let mut options = MountOptions {
@@ -84,7 +85,7 @@ fn options(texts: &[String], access: &StoreOptions) -> Result<(MountOptions, Sto
             ("data_timeout", Some(value)) => access.deadlines.data = seconds(name, value)?,
             ("watchdog", Some("0")) => options.watchdog_seconds = 0,
             ("watchdog", Some(value)) => options.watchdog_seconds = seconds(name, value)?.as_secs(),
-            // What is always so may be said.
+            // Mounts always have these.
             ("ro" | "nosuid" | "nodev", None) => {}
             _ => {
                 let what = format!("unknown mount option {text:?}");
@@ -99,15 +100,15 @@ fn options(texts: &[String], access: &StoreOptions) -> Result<(MountOptions, Sto
     Ok((options, access))
 }
 
-/// What `-o` takes.
+/// The options that `-o` takes.
 const OPTIONS: &str = "allow_other, no_allow_other, noexec, passthrough, no_passthrough, \
     prefetch=none|auto|all, metadata_timeout=SECONDS, data_timeout=SECONDS, watchdog=SECONDS";
-/// How long a mount may not answer at all before it is ended.
+/// The default time without any reply after which the watchdog ends a mount.
 const WATCHDOG_SECONDS: u64 = 120;
 
 fn seconds(name: &str, text: &str) -> Result<Duration> {
     let wrong = || {
-        Error::new(Kind::Usage, format!("{name}={text} is no number of seconds"))
+        Error::new(Kind::Usage, format!("{name}={text} is not a number of seconds"))
             .hint("write it as a number from 1 to 86400")
     };
     let seconds: u64 = text.parse().map_err(|_| wrong())?;
@@ -129,7 +130,7 @@ pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
     let told = if verb.started { tell_starter(&started) } else { Ok(()) };
     let daemon = started?;
     if let Err(e) = told {
-        // Nobody knows of the mounts: who asked for them is gone.
+        // The command that requested the mounts is gone, so no process would unmount them.
         daemon.end();
         return Err(e);
     }
@@ -152,7 +153,7 @@ fn request_of(context: &Context, verb: &Mount) -> Result<MountRequest> {
     })
 }
 
-/// What a daemon says when nobody listens.
+/// Returns the path of the log that a daemon writes to.
 fn log_of(layout: &Layout) -> PathBuf {
     layout.root.join("daemon.log")
 }
@@ -168,7 +169,7 @@ fn tell_mounted(context: &Context, verb: &Mount) {
     });
 }
 
-/// Starts this program again as a daemon, and waits for its word.
+/// Starts this program again as a daemon, and waits for its report.
 fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> {
     let log_path = log_of(layout);
     let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
@@ -197,7 +198,7 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     let mut child = command.spawn().map_err(|e| Error::io("cannot start the daemon", e))?;
     let why = || format!("its last words are in {}", log_path.display());
     let Some(word) = word_of(&mut child) else {
-        // It is of no use, and must not go on by itself.
+        // The command gives up, so the daemon must not serve mounts later.
         let _ = child.kill();
         let what = format!("the daemon was not ready in {} s", READY_DEADLINE.as_secs());
         return Err(Error::new(Kind::Unavailable, what).hint(why()));
@@ -213,24 +214,26 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
             Ok(exit::DONE)
         }
         Ok(Ready::Failed(error)) => Err(error.into()),
-        Err(e) => Err(Error::new(Kind::Unavailable, "the daemon is not clear").because(e)),
+        Err(e) => {
+            Err(Error::new(Kind::Unavailable, "cannot parse the report of the daemon").because(e))
+        }
     }
 }
 
-/// Reads what a daemon says until it closes its output; `None` when it does not in time.
+/// Reads the output of a daemon to its end; returns `None` after [`READY_DEADLINE`].
 fn word_of(child: &mut Child) -> Option<Vec<u8>> {
     let mut output = child.stdout.take()?;
     let (told, word) = channel();
     std::thread::spawn(move || {
         let mut text = Vec::new();
-        // What broke off is not JSON.
+        // A report that breaks off is found by the parser.
         let _ = output.read_to_end(&mut text);
         told.send(text)
     });
     word.recv_timeout(READY_DEADLINE).ok()
 }
 
-/// Tells whoever started the daemon, and lets go of the pipe to it.
+/// Sends the report to the process that started the daemon, and closes the pipe to it.
 fn tell_starter(started: &Result<Daemon>) -> Result<()> {
     let word = match started {
         Ok(_) => Ready::Up,
@@ -240,5 +243,5 @@ fn tell_starter(started: &Result<Daemon>) -> Result<()> {
     let mut output = std::io::stdout();
     let told = output.write_all(&text).and_then(|()| output.flush());
     process::close_output().map_err(|e| Error::io("cannot close standard output", e))?;
-    told.map_err(|e| Error::io("who started the daemon is gone", e))
+    told.map_err(|e| Error::io("cannot report to the process that started the daemon", e))
 }

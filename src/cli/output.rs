@@ -1,4 +1,4 @@
-//! What a person or a program is shown: data on stdout, everything else on stderr.
+//! Output for people and programs: data on stdout, everything else on stderr.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use artifactfs::model::version::{ArtifactInfo, VersionInfo};
 use artifactfs::ops::put::Progress;
 use artifactfs::registry::system_clock;
 
-/// How a verb prints.
+/// The output settings of a verb.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    /// One JSON document instead of text.
+    /// True to print one JSON document instead of text.
     pub json: bool,
-    /// Nothing but errors beside the data.
+    /// True to print nothing but data and errors.
     pub quiet: bool,
 }
 
@@ -38,7 +38,7 @@ impl Output {
         end_quietly(printed.and_then(|()| out.flush()));
     }
 
-    /// Says something beside the data.
+    /// Prints a line on stderr, unless `--json` or `--quiet` is given.
     pub fn note(self, text: &str) {
         if !self.json && !self.quiet {
             print_line(&on_stderr(text));
@@ -46,8 +46,7 @@ impl Output {
     }
 }
 
-/// Names come from others, and a terminal obeys control characters: they are written out, but for the ends of
-/// lines.
+/// Escapes control characters except line ends: names come from others, and a terminal obeys them.
 fn on_terminal(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(|line| harmless(line.as_bytes())).collect();
     lines.join("\n")
@@ -57,12 +56,12 @@ fn on_stderr(text: &str) -> String {
     if std::io::stderr().is_terminal() { on_terminal(text) } else { text.to_owned() }
 }
 
-/// Writes a line to stderr, if somebody reads it.
+/// Writes a line to stderr; a failure is ignored, since nothing reads it then.
 fn print_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A reader that has seen enough (`| head`) is no error.
+/// Ends the process if printing failed: with 0 if the reader closed the pipe (`| head`).
 pub fn end_quietly(printed: std::io::Result<()>) {
     match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
@@ -75,7 +74,7 @@ pub fn end_quietly(printed: std::io::Result<()>) {
     }
 }
 
-/// Standard output for what is written bit by bit: as it is, past the standard library's lines.
+/// Returns an unbuffered standard output, without the line buffer of the standard library.
 pub fn standard_output() -> Result<impl Write + Send> {
     use std::os::fd::AsFd;
     let copy = std::io::stdout().as_fd().try_clone_to_owned();
@@ -97,7 +96,7 @@ impl Write for Stream {
     }
 }
 
-/// Tells an error: what was wanted and found, then what to do.
+/// Prints an error: the message, then the hint.
 pub fn print_error(error: &Error, json: bool) {
     let hints: Vec<String> = error.hints().iter().map(hints::text).collect();
     if json {
@@ -115,19 +114,19 @@ pub fn print_error(error: &Error, json: bool) {
     }
 }
 
-/// `1.50 MiB`.
+/// Formats a number of bytes: `1.50 MiB`.
 pub fn bytes(count: u64) -> String {
     HumanBytes(count).to_string()
 }
 
-/// `3 minutes`.
+/// Formats the time that passed since `since`: `3 minutes`.
 pub fn age(since: Timestamp) -> String {
     let now = system_clock()().0;
     let passed = Duration::from_millis(now.saturating_sub(since.0));
     HumanDuration(passed).to_string()
 }
 
-/// Columns, each as wide as its widest cell; the last is not padded.
+/// Formats rows as lines; a column is as wide as its widest cell, trailing blanks are cut.
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
@@ -142,7 +141,7 @@ pub fn table(rows: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
-/// A version as JSON.
+/// Returns a version as JSON.
 pub fn version(info: &VersionInfo) -> Value {
     json!({
         "reference": info.reference().to_string(),
@@ -167,7 +166,7 @@ pub fn version(info: &VersionInfo) -> Value {
     })
 }
 
-/// An artifact as JSON.
+/// Returns an artifact as JSON.
 pub fn artifact(info: &ArtifactInfo) -> Value {
     json!({
         "artifact": info.path.to_string(),
@@ -182,12 +181,12 @@ pub fn artifact(info: &ArtifactInfo) -> Value {
     })
 }
 
-/// Names in one word.
+/// Joins names with commas.
 pub fn joined<T: ToString>(names: &[T]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What is to be known of a version beside its numbers: tags, its end, what keeps it.
+/// Describes tags, expiry and protecting aliases of a version; empty if it has none.
 pub fn remarks(info: &VersionInfo) -> String {
     let mut parts = Vec::new();
     if !info.tags.is_empty() {
@@ -210,7 +209,7 @@ pub fn remarks(info: &VersionInfo) -> String {
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    /// A bar for `what`; `total_bytes` when that is known.
+    /// Creates a bar labelled `what`; `total_bytes` is `None` if the total is not known.
     pub fn new(what: &'static str, total_bytes: Option<u64>, output: Output) -> Self {
         if output.json || output.quiet || !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());

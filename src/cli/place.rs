@@ -1,4 +1,4 @@
-//! Parses places in a repository: names, and a path within a version.
+//! Places in a repository, as users write them: names, and a path within a version.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::name::EntryName;
 
-/// `project/artifact/path`, of which some may be left out: names, and then a path of any bytes.
+/// A `project/artifact/path`; parts may be missing, and the path may have any bytes.
 pub struct Place<'a> {
     pub project: &'a str,
     pub artifact: Option<&'a str>,
@@ -23,13 +23,13 @@ impl<'a> Place<'a> {
         let mut name = || parts.next().map(std::str::from_utf8).transpose();
         let names = name().and_then(|project| Ok((project.unwrap_or(""), name()?)));
         let (project, artifact) = names.map_err(|_| {
-            Error::new(Kind::Usage, format!("{text:?} begins with a name that is no text"))
+            Error::new(Kind::Usage, format!("{text:?} begins with a name that is not UTF-8"))
         })?;
         Ok(Self { project, artifact, path: parts.next() })
     }
 }
 
-/// The parts of a path within a version.
+/// Parses a path within a version into its names.
 pub fn path_within(text: &[u8]) -> Result<Vec<EntryName>> {
     let parts = text.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
     parts.map(|part| Ok(EntryName::try_from(part)?)).collect()

@@ -1,4 +1,4 @@
-//! What `put` and `commit` say about the version they make.
+//! The flags for the properties of a new version, shared by the verbs that create versions.
 
 use clap::Args;
 
@@ -11,28 +11,29 @@ use artifactfs::model::version::Description;
 
 #[derive(Args)]
 pub struct Properties {
-    /// An alias of the new version, beside latest; may be given several times
+    /// An alias for the new version, besides latest; may be given several times
     #[arg(short, long = "alias")]
     aliases: Vec<String>,
-    /// Its type [default: dataset]
+    /// The type of the artifact [default: dataset]
     #[arg(short = 't', long = "type")]
     artifact_type: Option<String>,
-    /// What to say about it
+    /// The description
     #[arg(short, long)]
     description: Option<String>,
-    /// A JSON object, or @FILE
+    /// The metadata: a JSON object, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     metadata: Option<String>,
     /// A tag; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// How long it lives, from its creation on: 30d, 12h; never; inherit, as its artifact says [default]
+    /// The time to live from creation: 30d, 12h, never, or inherit (from the artifact) [default:
+    /// inherit]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     ttl: Option<String>,
 }
 
 impl Properties {
-    /// Returns the version of the artifact `path` that is made in this run, if in one.
+    /// Returns the properties of a new version of `path`, and the current run if there is one.
     pub fn new_version(&self, path: ArtifactPath, context: &Context) -> Result<NewVersion> {
         Ok(NewVersion {
             path,
@@ -48,12 +49,12 @@ impl Properties {
     }
 }
 
-/// A description from the command line.
+/// Parses a description from the command line.
 pub fn description(text: &str) -> Result<String> {
     Ok(parse::<Description>(text)?.0)
 }
 
-/// Metadata from the command line.
+/// Parses metadata from the command line: a JSON object, or `@` and the name of a file.
 pub fn metadata(text: &str) -> Result<Metadata> {
     let Some(file) = text.strip_prefix('@') else { return text.parse() };
     std::fs::read_to_string(file).at("read", file.as_ref())?.parse()

@@ -14,27 +14,27 @@ use artifactfs::ops::prune::{self, PruneRequest};
 
 #[derive(Args)]
 pub struct Prune {
-    /// PROJECT or PROJECT/ARTIFACT
+    /// The project or artifact: PROJECT or PROJECT/ARTIFACT
     what: String,
     /// Only artifacts of this type
     #[arg(short = 't', long = "type")]
     artifact_type: Option<String>,
-    /// Keep so many of the newest versions of each artifact
+    /// Keep this many of the newest versions of each artifact
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_last: usize,
-    /// Those whose time is over (--ttl), also when they have aliases that are not protected
+    /// Delete versions past their time to live, even with aliases that are not protected
     #[arg(long)]
     expired: bool,
-    /// Only versions older than this: 30d, 12h, 2 weeks
+    /// Delete only versions older than this: 30d, 12h, 2 weeks
     #[arg(long, value_name = "DURATION")]
     older_than: Option<String>,
-    /// The clock is right, though it is far beyond when the repository was used last
+    /// Trust the clock even if it is far ahead of the last change of the repository
     #[arg(long, requires = "expired")]
     trust_clock: bool,
-    /// Only list what would go, and the bytes that would come free
+    /// Only list the versions that would be deleted, and the bytes that would be freed
     #[arg(long)]
     dry_run: bool,
-    /// When dead bytes between living ones go; `later` leaves them to `gc`
+    /// The time to free dead bytes between live ones; `later` leaves them to `gc`
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     purge: When,
 }

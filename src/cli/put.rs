@@ -17,57 +17,60 @@ use artifactfs::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, Referenc
 
 #[derive(Args)]
 pub struct Put {
-    /// A file or directory
+    /// The file or directory
     #[arg(required_unless_present = "reference")]
     path: Option<PathBuf>,
-    /// The artifact to log to
+    /// The artifact to add the version to
     #[arg(short, long, value_name = "PROJECT/ARTIFACT")]
     name: String,
     #[command(flatten)]
     properties: Properties,
-    /// Only files that match; may be given several times
+    /// Include only files that match; may be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Not what matches; may be given several times
+    /// Exclude what matches; may be given several times
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// Refuse symlinks that lead out of PATH instead of following them
     #[arg(long)]
     no_follow: bool,
-    /// Record a file or all below a prefix, and leave it where it is: file:///DIR, s3://, gs://, az://,
-    /// https://; may be given several times
+    /// Record a file, or all files below a prefix, without copying them: file:///DIR, s3://, gs://,
+    /// az://, https://; may be given several times
     #[arg(long, value_name = "[NAME=]URL")]
     reference: Vec<String>,
-    /// The most objects that references may name
+    /// The maximum number of objects that references may name
     #[arg(long, value_name = "N", default_value_t = MAX_OBJECTS, requires = "reference")]
     max_objects: u64,
-    /// Record only where and how long they are, not what proves that they are the same
+    /// Record only URL and length of external files, and no checksum or ETag
     #[arg(long, requires = "reference")]
     no_checksum: bool,
-    /// Read every file, also one whose size, times and inode are what they were at the last put
+    /// Read every file, even if size, times and inode have not changed since the last put
     #[arg(long)]
     reread: bool,
-    /// Only say what would be stored
+    /// Only print what would be stored
     #[arg(long)]
     dry_run: bool,
-    /// Add it to a group, of which `finish` makes one version
+    /// Add PATH as a part to a group, which `finish` merges into one version
     #[arg(long, requires = "group")]
     upsert: bool,
-    /// The group, begun when it is not there
+    /// The group; the first put begins it
     #[arg(long, requires = "upsert")]
     group: Option<String>,
-    /// Refuse a path that the group has already with other content
+    /// Refuse a path that the group already has with other content
     #[arg(long, requires = "upsert")]
     no_overwrite: bool,
 }
 
-/// The group that a put adds to.
+/// Returns the group that a put adds to, if any.
+///
+/// # Errors
+/// [`Kind::Usage`] if properties are given that only a version can have.
 fn upsert(verb: &Put, said: &NewVersion) -> Result<Option<Upsert>> {
     let Some(group) = &verb.group else { return Ok(None) };
     let named = !said.aliases.is_empty() || !said.tags.is_empty() || said.ttl.is_some();
     if named || said.description.is_some() || said.metadata.is_some() {
-        let what = "put --upsert makes no version yet that could have an alias, a description, \
-                    metadata, tags or a time to live";
+        let what = "put --upsert creates no version, so it takes no alias, description, \
+                    metadata, tag or time to live";
         return Err(Error::new(Kind::Usage, what).hint("give these to `artifactfs finish`"));
     }
     Ok(Some(Upsert { group: parse(group)?, overwrite: !verb.no_overwrite }))
@@ -76,7 +79,7 @@ fn upsert(verb: &Put, said: &NewVersion) -> Result<Option<Upsert>> {
 pub fn put(context: &Context, verb: Put) -> Result<u8> {
     let path: artifactfs::model::reference::ArtifactPath = match verb.name.split_once([':', '@']) {
         Some((_, selector)) => {
-            let what = format!("put makes a new version, and {:?} names one", verb.name);
+            let what = format!("put creates a new version, but {:?} names one", verb.name);
             return Err(Error::new(Kind::BadName, what)
                 .hint(format!("leave out \":{selector}\"; -a gives the new version an alias")));
         }

@@ -1,11 +1,11 @@
-//! Runs and what they used and logged, as text and as JSON.
+//! Runs, and the versions that they used and logged, as text and as JSON.
 
 use serde_json::{Value, json};
 
 use super::output::{age, table};
 use artifactfs::model::run::{Edge, RunInfo};
 
-/// A run as JSON.
+/// Returns a run as JSON.
 pub fn run_json(run: &RunInfo) -> Value {
     json!({
         "id": run.start.id,
@@ -25,14 +25,14 @@ pub fn run_json(run: &RunInfo) -> Value {
     })
 }
 
-/// A run in a listing: id, state, what people call it, results, age.
+/// Returns a run as a row of a table: id, state, name, age, summary.
 pub fn run_row(run: &RunInfo) -> Vec<String> {
     let name = run.start.name.clone().unwrap_or_default();
     let began = format!("{} ago", age(run.created));
     vec![run.start.id.to_string(), run.state.to_string(), name, began, run.summary.to_string()]
 }
 
-/// Versions that a run used or logged, as JSON.
+/// Returns the versions that a run used or logged, as JSON.
 pub fn edges_json(edges: &[Edge]) -> Value {
     let edge = |edge: &Edge| {
         json!({
@@ -45,7 +45,7 @@ pub fn edges_json(edges: &[Edge]) -> Value {
     edges.iter().map(edge).collect()
 }
 
-/// The same as text.
+/// Returns the versions that a run used or logged, as lines of text.
 pub fn edge_lines(edges: &[Edge]) -> Vec<String> {
     let row = |edge: &Edge| {
         let alias = edge.alias.as_ref().map(|alias| format!("as {alias}")).unwrap_or_default();

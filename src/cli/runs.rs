@@ -1,4 +1,4 @@
-//! `runs`, and what other verbs tell of runs.
+//! `runs`.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -18,22 +18,22 @@ pub enum Runs {
     Ls(Ls),
     /// Show everything about a run
     Show(Show),
-    /// Forget runs that have ended, and their places in lineage; what they logged stays
+    /// Remove runs that have ended; the versions that they logged stay
     Rm(Rm),
 }
 
 #[derive(Args)]
 pub struct Ls {
-    /// project
+    /// The project
     project: String,
-    /// Only runs with this value: state, group, name, job_type, sweep, config.KEY, summary.KEY, or a KEY of config or
-    /// summary; may be given several times
+    /// List only runs with this value; KEY is state, id, name, group, job_type, sweep, created,
+    /// config.KEY, summary.KEY, or a KEY of config or summary; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
-    /// By this value; with a minus, the largest first; what is no number comes last
+    /// Sort by this value; with a minus, largest first; values that are not numbers come last
     #[arg(long, value_name = "[-]KEY", allow_hyphen_values = true)]
     sort: Option<String>,
-    /// At most so many
+    /// List at most this many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -42,7 +42,7 @@ pub struct Ls {
 pub struct Show {
     /// The run [default: $ARTIFACTFS_RUN]
     id: Option<String>,
-    /// Its metrics too, row by row
+    /// Show its metrics too, row by row
     #[arg(long)]
     metrics: bool,
 }

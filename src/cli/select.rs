@@ -1,4 +1,4 @@
-//! Which versions a verb is about: references, or conditions.
+//! The versions that a verb changes, named by references or by conditions.
 
 use clap::Args;
 use serde_json::json;
@@ -15,13 +15,14 @@ use artifactfs::ops::select::{Changed, Chosen, Selection};
 /// Versions chosen by conditions.
 #[derive(Args)]
 pub struct Where {
-    /// Versions in PROJECT or PROJECT/ARTIFACT for which every --filter holds
+    /// Select the versions in PROJECT or PROJECT/ARTIFACT that match every --filter
     #[arg(long = "in", value_name = "WHERE", requires = "filters")]
     place: Option<String>,
-    /// type=model, tag=x, alias=best, name=GLOB, metadata.key>0.9, created>30d, expires<7d
+    /// A condition: type=model, tag=x, alias=best, name=GLOB, metadata.key>0.9, created>30d,
+    /// expires<7d; may be given several times
     #[arg(long = "filter", value_name = "EXPR", requires = "place")]
     filters: Vec<String>,
-    /// Only say which versions would be changed
+    /// Only print which versions would be changed
     #[arg(long)]
     dry_run: bool,
 }
@@ -44,7 +45,7 @@ impl Where {
     }
 }
 
-/// PROJECT or PROJECT/ARTIFACT.
+/// Parses `PROJECT` or `PROJECT/ARTIFACT`.
 pub fn parse_scope(text: &str) -> Result<(ProjectName, Option<ArtifactName>)> {
     match text.split_once('/') {
         Some((project, artifact)) => Ok((parse(project)?, Some(parse(artifact)?))),
@@ -58,7 +59,7 @@ fn selection(text: &str, filters: &[String]) -> Result<Selection> {
     Ok(Selection { project: Some(project), artifact, filters, ..Selection::default() })
 }
 
-/// Returns the version, if only one was named and it is to be changed.
+/// Returns the reference if exactly one is given, without conditions and without `--dry-run`.
 pub fn only(chosen: &Chosen) -> Option<Reference> {
     match &chosen.references[..] {
         [reference] if chosen.selection.is_none() && !chosen.dry_run => Some(reference.clone()),
@@ -69,7 +70,7 @@ pub fn only(chosen: &Chosen) -> Option<Reference> {
 /// Prints which versions were changed, or would be.
 ///
 /// # Errors
-/// The error of the first change that failed, after the changed versions are printed.
+/// The error of the first change that failed, after the changed versions have been printed.
 pub fn print_changed(context: &Context, dry_run: bool, changed: Changed) -> Result<u8> {
     let texts = |references: &[Reference]| -> Vec<String> {
         references.iter().map(ToString::to_string).collect()

@@ -14,15 +14,15 @@ use artifactfs::ops::show::{self, Shown};
 
 #[derive(Args)]
 pub struct Show {
-    /// project/artifact:alias
+    /// The version: project/artifact:alias
     #[arg(required_unless_present = "artifact")]
     reference: Option<String>,
-    /// Show what is said about an artifact itself
+    /// Show the properties of an artifact instead
     #[arg(long, value_name = "PROJECT/ARTIFACT", conflicts_with = "reference")]
     artifact: Option<String>,
 }
 
-/// How long a version lives, and until when that is.
+/// Describes the time to live of a version, and its end.
 fn time_to_live(info: &VersionInfo) -> String {
     match (info.expires, info.protected.is_empty()) {
         (Some(at), _) => format!("{}, until {at}", info.ttl),

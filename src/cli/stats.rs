@@ -1,4 +1,4 @@
-//! `stats`: what the daemons are doing, live.
+//! `stats`: live statistics of the daemons.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use artifactfs::protocol::Service;
 
 #[derive(Args)]
 pub struct StatsVerb {
-    /// Print once and end
+    /// Print once and exit
     #[arg(long)]
     once: bool,
-    /// How often to look, in seconds
+    /// The seconds between two updates
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
 }
 
-/// The numbers of a daemon; `None` when it does not answer.
+/// Requests the statistics of a daemon; returns `None` if it does not reply.
 pub fn of_daemon(layout: &Layout, pid: u32) -> Option<Stats> {
     let client = Client::connect(&layout.daemon_socket(pid)).ok()?;
     client.ask(Service::Stats, &()).ok()
 }
 
-/// A daemon's numbers, a line each.
+/// Returns the statistics of a daemon as rows of label and value.
 pub fn rows(stats: &Stats) -> Vec<(&'static str, String)> {
     let hit = stats.hit_percent().map_or_else(|| "-".to_owned(), |percent| format!("{percent} %"));
     let (held, most) = (bytes(stats.cache_bytes), bytes(stats.cache_limit_bytes));
@@ -84,5 +84,5 @@ pub fn stats(context: &Context, verb: &StatsVerb) -> Result<u8> {
     }
 }
 
-/// Clears the terminal and goes to its first line (ECMA-48: CUP, ED).
+/// The sequence that moves to the first line and clears the terminal (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";

@@ -1,4 +1,4 @@
-//! Long listings, printed as they come: memory does not follow their length.
+//! Long listings, printed as they come: memory does not grow with their length.
 
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::output::{Output, end_quietly};
 use super::text::harmless;
 
-/// A list under way: elements of one JSON array with `--json`, otherwise lines.
+/// A list that is being printed: elements of one JSON array with `--json`, otherwise lines.
 pub struct Stream {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
@@ -16,7 +16,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A list that has nothing yet. What fails before the first element leaves nothing printed.
+    /// Creates an empty list. Nothing is printed before the first element or [`Stream::finish`].
     pub fn new(output: Output) -> Self {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
@@ -39,7 +39,7 @@ impl Stream {
         write!(self.out, "  {text}")
     }
 
-    /// On a terminal, which obeys what names hold, control characters are written out.
+    /// Writes a line; on a terminal control characters are escaped, since it would obey them.
     fn line(&mut self, line: &[u8]) -> std::io::Result<()> {
         match self.terminal {
             true => writeln!(self.out, "{}", harmless(line)),
@@ -47,7 +47,7 @@ impl Stream {
         }
     }
 
-    /// Ends the list.
+    /// Ends the list and writes it out.
     pub fn finish(mut self) {
         let ended = match (self.json, self.any) {
             (true, true) => self.out.write_all(b"\n]\n"),

@@ -23,30 +23,30 @@ use artifactfs::ops::runs;
 
 #[derive(Subcommand)]
 pub enum Sweep {
-    /// Make a sweep and print its id, for `run --sweep`
+    /// Create a sweep and print its id, for `run --sweep`
     Create(Create),
     /// List the sweeps of a project
     Ls(Ls),
-    /// Show a sweep and its runs, the best first
+    /// Show a sweep and its runs, best first
     Show(Which),
-    /// The best run of a sweep, by its summary
+    /// Show the best run of a sweep, by its summary
     Best(Best),
 }
 
 #[derive(Args)]
 pub struct Create {
-    /// project
+    /// The project
     project: String,
-    /// The key of the runs' summaries that counts [default: metric.name of --config]
+    /// The key of the runs' summaries to compare [default: metric.name of --config]
     #[arg(long)]
     metric: Option<String>,
-    /// Which way is better [default: metric.goal of --config]
+    /// The better direction [default: metric.goal of --config]
     #[arg(long, value_enum)]
     goal: Option<Way>,
-    /// What is to be tried: a YAML or JSON file, such as W&B's
+    /// The search space: a YAML or JSON file, as W&B writes it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Its id [default: eight random letters and digits]
+    /// The id of the sweep [default: eight random letters and digits]
     #[arg(long)]
     id: Option<String>,
 }
@@ -61,7 +61,7 @@ enum Way {
 
 #[derive(Args)]
 pub struct Ls {
-    /// project
+    /// The project
     project: String,
 }
 
@@ -75,10 +75,10 @@ pub struct Which {
 pub struct Best {
     /// The sweep
     id: String,
-    /// List the versions it logged
+    /// List the versions that the best run logged
     #[arg(long)]
     artifacts: bool,
-    /// Write these versions out, below DIR
+    /// Write these versions to directories below DIR
     #[arg(long, value_name = "DIR")]
     get: Option<PathBuf>,
 }
@@ -92,7 +92,7 @@ pub fn sweep(context: &Context, verb: Sweep) -> Result<u8> {
     }
 }
 
-/// The settings in a file.
+/// Reads a configuration file, YAML or JSON, as an object.
 fn read_config(file: &PathBuf) -> Result<Metadata> {
     let text = std::fs::read_to_string(file).at("read", file)?;
     let bad = |e| {
@@ -104,11 +104,11 @@ fn read_config(file: &PathBuf) -> Result<Metadata> {
     };
     match value {
         Value::Object(object) => Metadata::from_object(object),
-        _ => Err(Error::new(Kind::Usage, format!("{} is no mapping of keys", file.display()))),
+        _ => Err(Error::new(Kind::Usage, format!("{} is not a mapping of keys", file.display()))),
     }
 }
 
-/// YAML, read of `text`, as JSON; numbers that JSON does not have as text, as everywhere.
+/// Converts YAML parsed from `text` to JSON; NaN and infinities become text, as everywhere.
 fn plain(value: Yaml, text: &str) -> Result<Value> {
     Ok(match value {
         Yaml::Number(found) => match (found.as_i64(), found.as_u64(), found.as_f64()) {
@@ -149,7 +149,7 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
     let metric = verb.metric.clone().or_else(|| said("name")).ok_or_else(|| {
         Error::new(
             Kind::Usage,
-            "which metric? neither --metric nor metric.name of --config is given",
+            "no metric is given, neither by --metric nor by metric.name of --config",
         )
         .hint("--metric val_acc --goal maximize")
     })?;
@@ -157,7 +157,10 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
         (Some(Way::Maximize), _) | (None, Some("maximize")) => Goal::Maximize,
         (Some(Way::Minimize), _) | (None, Some("minimize")) => Goal::Minimize,
         (None, other) => {
-            let what = format!("which way is better? goal is {}", other.unwrap_or("not given"));
+            let what = format!(
+                "the goal is neither maximize nor minimize: {}",
+                other.unwrap_or("not given")
+            );
             return Err(Error::new(Kind::Usage, what).hint("--goal maximize, or minimize"));
         }
     };
@@ -254,7 +257,7 @@ fn best(context: &Context, verb: &Best) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Writes a version out as `<artifact>:<version>` below `folder`; `None` for one that was deleted.
+/// Writes a version to `<artifact>:<version>` below `folder`; returns `None` if it was deleted.
 fn write_out(
     context: &Context,
     repository: &Repository,

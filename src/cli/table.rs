@@ -17,25 +17,25 @@ use artifactfs::model::name::EntryName;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::table::{self, Format, Shown, Table};
 
-/// Rows that text has unless told.
+/// The default number of rows in text.
 const TEXT_ROWS: u64 = 50;
 
 #[derive(Subcommand)]
 pub enum TableVerb {
-    /// Print a table: as text, JSON, CSV or Parquet
+    /// Print a table as text, JSON, CSV or Parquet
     Show(Show),
-    /// Make a folder of tables one table, in the next version of the artifact
+    /// Join a folder of tables to one table, in the next version of the artifact
     Partition(Partition),
 }
 
 #[derive(Args)]
 pub struct Show {
-    /// project/artifact:alias/path: a *.table.json or *.partitioned-table.json
+    /// The table: project/artifact:alias/path of a *.table.json or *.partitioned-table.json
     path: OsString,
-    /// At most so many rows [default: 50 for text, otherwise all]
+    /// Print at most this many rows [default: 50 for text, otherwise all]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// text, json, csv or parquet [default: text]
+    /// The format: text, json, csv or parquet [default: text]
     #[arg(long)]
     format: Option<String>,
 }
@@ -44,9 +44,9 @@ pub struct Show {
 pub struct Partition {
     /// The version that has the tables: project/artifact:alias
     reference: String,
-    /// The folder they are in
+    /// The folder of the tables in the version
     parts_path: OsString,
-    /// The new table's name, without .partitioned-table.json
+    /// The name of the joined table, without .partitioned-table.json
     name: String,
     #[command(flatten)]
     properties: Properties,
@@ -59,7 +59,7 @@ pub fn table(context: &Context, verb: TableVerb) -> Result<u8> {
     }
 }
 
-/// `project/artifact:alias/path`.
+/// Parses `project/artifact:alias/path`.
 fn parse_path(text: &OsStr) -> Result<(Reference, Vec<EntryName>)> {
     let Place { project, artifact, path } = Place::of(text)?;
     let reference = parse(&format!("{project}/{}", artifact.unwrap_or_default()))?;
@@ -75,7 +75,8 @@ fn format(context: &Context, verb: &Show) -> Result<Format> {
     let said: Option<Format> = verb.format.as_deref().map(parse).transpose()?;
     match said {
         Some(format) if context.output.json && format != Format::Json => {
-            Err(Error::new(Kind::Usage, "--json is a format of its own").hint("leave one out"))
+            Err(Error::new(Kind::Usage, "--json and another --format exclude each other")
+                .hint("leave one out"))
         }
         None if context.output.json => Ok(Format::Json),
         said => Ok(said.unwrap_or(Format::Text)),
@@ -86,8 +87,11 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     let format = format(context, verb)?;
     let (reference, path) = parse_path(&verb.path)?;
     if format == Format::Parquet && std::io::stdout().is_terminal() {
-        return Err(Error::new(Kind::Usage, "Parquet is for programs, and this is a terminal")
-            .hint("write it to a file: … > table.parquet"));
+        return Err(Error::new(
+            Kind::Usage,
+            "Parquet is binary, and standard output is a terminal",
+        )
+        .hint("write it to a file: … > table.parquet"));
     }
     let limit = verb.limit.or((format == Format::Text).then_some(TEXT_ROWS));
     let repository = connect::open_repository(context)?;
@@ -132,7 +136,7 @@ fn partition(context: &Context, verb: &Partition) -> Result<u8> {
         "stored_bytes": pointer.report.stored_bytes,
     });
     context.output.print(document, || {
-        let what = if new { "" } else { "  was there already: no new version" };
+        let what = if new { "" } else { "  is there already: no new version" };
         vec![format!("{reference}/{}  {} parts{what}", pointer.path, pointer.parts)]
     });
     Ok(exit::DONE)

@@ -1,8 +1,8 @@
-//! Text that others wrote, as it may be printed.
+//! Names from others, as they can be printed.
 
 use serde_json::Value;
 
-/// Text as a terminal may have it: control characters, and bytes that are no text, as escapes.
+/// Escapes control characters and bytes that are not UTF-8, so that a terminal shows them.
 pub fn harmless(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -17,7 +17,7 @@ pub fn harmless(bytes: &[u8]) -> String {
     text
 }
 
-/// What a document says of a name that is no text beside its nearest text: its bytes in hexadecimal.
+/// Sets `key` to a name as text; if that loses bytes, sets `<key>_hex` to the bytes in hexadecimal.
 pub fn name_in_json(document: &mut Value, key: &str, bytes: &[u8]) {
     document[key] = String::from_utf8_lossy(bytes).into();
     if std::str::from_utf8(bytes).is_err() {

@@ -16,26 +16,26 @@ use artifactfs::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts, unmo
 use artifactfs::ops::process_id;
 use artifactfs::ops::repository::Layout;
 
-/// How long a daemon may take to end.
+/// The longest time that a daemon may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(30);
-/// How long one whose mounts are used elsewhere may take to say so in its file.
+/// The longest time until a daemon whose mounts are used elsewhere records this.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
-/// How often to look whether it has.
+/// The time between two looks at the record or the process.
 const POLL_EVERY: Duration = Duration::from_millis(20);
-/// Places that are named one by one.
+/// The largest number of places that are named one by one.
 const NAMED_MAX: usize = 8;
 
 #[derive(Args)]
 pub struct Umount {
-    /// Where it is mounted
+    /// The mount point
     directory: PathBuf,
-    /// Also when it is in use: it goes when its last user does
+    /// Unmount even if it is in use: it ends with its last user
     #[arg(short, long)]
     lazy: bool,
 }
 
 pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
-    // A dead mount cannot be canonicalized; its name can be used as it is.
+    // The path of a dead mount cannot be canonicalized, and is used as it is.
     let absolute = std::path::absolute(&verb.directory).at("find", &verb.directory)?;
     let target = fs::canonicalize(&absolute).unwrap_or(absolute);
     let layout = connect::layout_of(&context.repo)?;
@@ -44,7 +44,7 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
         let staging = daemon.staging.as_ref().is_some_and(|path| *path == target);
         !daemon.left && (daemon.mount == target || staging)
     });
-    // One that is in use stays as it is, and everything with it.
+    // If it is in use, this fails before anything else is unmounted.
     unmount_if_idle(&target, verb.lazy)?;
     let mut held = None;
     if let Some(daemon) = &daemon
@@ -66,11 +66,11 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Refuses what is not mounted, or not by us.
+/// Checks that `target` is a mount of artifactfs.
 fn is_ours(layout: &Layout, target: &Path) -> Result<()> {
     match mounts().into_iter().rfind(|(_, point)| point == target) {
         Some((source, _)) if source != SOURCE_NAME => {
-            let what = format!("{} is a mount of {source}, not ours", target.display());
+            let what = format!("{} is a mount of {source}, not of artifactfs", target.display());
             Err(Error::new(Kind::Conflict, what).hint("`umount` unmounts it"))
         }
         Some(_) => Ok(()),
@@ -102,7 +102,7 @@ fn tell_held(context: &Context, target: &str, pid: u32, held: &[OtherMount]) {
         places.push(format!("{} more places", held.len() - NAMED_MAX));
     }
     if held.is_empty() {
-        places.push("a place that cannot be looked into".to_owned());
+        places.push("a place that cannot be inspected".to_owned());
     }
     let places = places.join(", ");
     let what = format!(
@@ -112,7 +112,8 @@ fn tell_held(context: &Context, target: &str, pid: u32, held: &[OtherMount]) {
     context.output.note(&what);
 }
 
-/// Unmounts what else the daemon serves; `false` when that is in use, and goes with its last user.
+/// Unmounts what else the daemon serves. Returns `false` if that is in use and ends with its last
+/// user.
 fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Result<bool> {
     let mut idle = true;
     for other in daemon.staging.iter().chain([&daemon.mount]).filter(|path| *path != done) {
@@ -122,7 +123,7 @@ fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Resu
         match unmount_if_idle(other, false) {
             Err(e) if e.kind() == Kind::Conflict => {
                 unmount_if_idle(other, true)?;
-                let what = format!("{}: it goes when its last user does", e.message());
+                let what = format!("{}: it ends with its last user", e.message());
                 context.output.note(&format!("artifactfs: {what}"));
                 idle = false;
             }
@@ -132,8 +133,8 @@ fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Resu
     Ok(idle)
 }
 
-/// Waits for the daemon, which ends by itself when its mounts are gone; one that does not is told to. Returns where
-/// they are still used, as far as it can be seen, if the daemon goes on for that.
+/// Waits for the end of the daemon, which follows that of its mounts; after a tenth of the deadline
+/// it gets SIGTERM. If its mounts are still used, returns the places, as far as they can be seen.
 fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<OtherMount>>> {
     let start = Instant::now();
     let mut told = false;
@@ -145,7 +146,7 @@ fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Oth
             if !held.is_empty() {
                 return Ok(Some(held));
             }
-            // What was propagated has gone meanwhile.
+            // Propagated mounts have gone meanwhile.
             look = false;
         }
         if late {
@@ -160,7 +161,7 @@ fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Oth
                 return Ok(Some(Vec::new()));
             }
             let pid = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw);
-            // It may just have ended.
+            // The process may just have ended.
             let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
         }
         std::thread::sleep(POLL_EVERY);
@@ -168,8 +169,8 @@ fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Oth
     Ok(None)
 }
 
-/// Waits until the daemon has noticed, when it has given up what others may want, as the drafts; then says where its
-/// mounts are still used.
+/// Waits until the daemon has recorded that it has left, and so has given up the drafts. Returns
+/// the places where its mounts are still used.
 fn still_used(layout: &Layout, daemon: &DaemonRecord) -> Result<Vec<OtherMount>> {
     let start = Instant::now();
     loop {

@@ -16,28 +16,28 @@ use artifactfs::registry::{self, ArtifactUpdate};
 
 #[derive(Args)]
 pub struct Update {
-    /// project/artifact:alias, several if you like
+    /// The versions: project/artifact:alias
     #[arg(value_name = "REF", conflicts_with_all = ["artifacts", "place"])]
     references: Vec<String>,
     #[command(flatten)]
     chosen: Where,
-    /// Change what is said about an artifact itself; may be given several times
+    /// Change the properties of this artifact itself; may be given several times
     #[arg(long = "artifact", value_name = "PROJECT/ARTIFACT",
           conflicts_with_all = ["place", "metadata", "set", "unset", "dry_run"])]
     artifacts: Vec<String>,
-    /// The whole description
+    /// The new description
     #[arg(short, long)]
     description: Option<String>,
-    /// The whole metadata: a JSON object, or @FILE
+    /// The new metadata, which replace the old: a JSON object, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     metadata: Option<String>,
-    /// Set one key of the metadata; VALUE is JSON, or else text
+    /// Set one key of the metadata; VALUE is JSON, or else text; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Remove one key of the metadata
+    /// Remove one key of the metadata; may be given several times
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
-    /// How long it lives, from its creation on: 30d, 12h; never; inherit, as its artifact says
+    /// The time to live from creation: 30d, 12h, never, or inherit (from the artifact)
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     ttl: Option<String>,
     /// Add a tag; may be given several times
@@ -50,7 +50,7 @@ pub struct Update {
 
 fn key_and_value(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
-        Error::new(Kind::Usage, format!("--set wants KEY=VALUE and found {text:?}"))
+        Error::new(Kind::Usage, format!("--set needs KEY=VALUE and got {text:?}"))
     })?;
     Ok((key.to_owned(), parse_or_text(value)?.to_string()))
 }
@@ -95,7 +95,10 @@ pub fn update(context: &Context, verb: Update) -> Result<u8> {
     print_changed(context, chosen.dry_run, update::update_many(&repository, chosen, &update)?)
 }
 
-/// What versions inherit.
+/// Returns the time to live that versions inherit, in milliseconds; `None` if there is no end.
+///
+/// # Errors
+/// [`Kind::Usage`] for `inherit`.
 fn of_artifact(ttl: Ttl) -> Result<Option<u64>> {
     match ttl {
         Ttl::After(milliseconds) => Ok(Some(milliseconds)),
@@ -105,7 +108,7 @@ fn of_artifact(ttl: Ttl) -> Result<Option<u64>> {
     }
 }
 
-/// Changes artifacts, and prints those that were changed.
+/// Changes artifacts and prints those that were changed.
 pub fn update_artifacts(
     context: &Context,
     paths: &[ArtifactPath],

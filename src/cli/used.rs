@@ -1,4 +1,4 @@
-//! Versions that are read inside a run.
+//! References to versions that a command reads.
 
 use super::context::Context;
 use artifactfs::error::Result;
@@ -7,7 +7,7 @@ use artifactfs::model::version::VersionInfo;
 use artifactfs::ops::runs;
 use artifactfs::registry::Registry;
 
-/// The version that a reference stands for; inside a run it is used.
+/// Resolves a reference; inside a run this records the version as used.
 pub fn used(
     context: &Context,
     registry: &dyn Registry,

@@ -15,7 +15,7 @@ use artifactfs::ops::verify::VerifyReport;
 
 #[derive(Args)]
 pub struct Verify {
-    /// project/artifact:alias [default: every version]
+    /// The version: project/artifact:alias [default: every version]
     reference: Option<String>,
 }
 
@@ -52,7 +52,7 @@ fn tell_verified(context: &Context, report: &VerifyReport) {
     });
     let (objects, read) = (report.objects, bytes(report.bytes));
     let told = format!(
-        "{} versions, {objects} objects, {read} read; {} paths hurt",
+        "{} versions, {objects} objects, {read} read; {} paths damaged",
         report.versions, report.damaged_paths
     );
     context.output.note(&told);

@@ -1,4 +1,4 @@
-//! `watchdog`: ends mounts that do not answer.
+//! `watchdog`: the process that ends mounts that do not respond.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use artifactfs::error::{Error, Kind, Result};
 
 #[derive(Args)]
 pub struct Watchdog {
-    /// How long a mount may take to answer
+    /// The seconds that a mount may take to reply
     #[arg(long)]
     seconds: u64,
-    /// Number of a connection, and where it is mounted
+    /// Number of a FUSE connection, and its mount point
     #[arg(long = "mount", value_name = "NUMBER:DIR")]
     mounts: Vec<String>,
 }
 
-/// Watches until the daemon ends.
+/// Watches the mounts until the daemon ends.
 pub fn watchdog(verb: &Watchdog) -> Result<u8> {
     let parse = |text: &String| {
         let (number, target) = text.split_once(':')?;
         Some((number.parse::<u32>().ok()?, PathBuf::from(target)))
     };
     let mounts: Option<Vec<_>> = verb.mounts.iter().map(parse).collect();
-    let mounts = mounts.ok_or_else(|| Error::new(Kind::Usage, "write --mount NUMBER:DIR"))?;
+    let mounts = mounts.ok_or_else(|| Error::new(Kind::Usage, "--mount is not NUMBER:DIR"))?;
     watch(Duration::from_secs(verb.seconds), &mounts);
     Ok(exit::DONE)
 }

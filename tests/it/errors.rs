@@ -57,7 +57,7 @@ fn things_that_are_not_there() {
     refuses(&world, &["put", "-n", "p/a", "missing"], 10, &["missing"]);
     refuses(&world, &["commit", "p/a"], 10, &["no draft p/a"]);
     refuses(&world, &["umount", "src"], 10, &["not mounted"]);
-    refuses(&world, &["umount", "/proc"], 11, &["not ours"]);
+    refuses(&world, &["umount", "/proc"], 11, &["not of artifactfs"]);
     refuses(&world, &["mount", "nowhere"], 10, &["mkdir"]);
     let repo = world.path("elsewhere");
     let output = world.command(&["ls"]).env("ARTIFACTFS_REPO", "x").output().unwrap();

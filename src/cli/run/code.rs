@@ -12,7 +12,7 @@ use artifactfs::ops::code::Code;
 use artifactfs::ops::put::{CODE_TYPE, PutRequest, Silent, put};
 use artifactfs::ops::repository::Repository;
 
-/// Logs the code of a command as its run begins.
+/// Logs the code of a command as an artifact of the run.
 pub fn save(
     context: &Context,
     repository: &Arc<Repository>,

@@ -1,4 +1,4 @@
-//! `run`: a command as a run, or the steps of one for scripts.
+//! `run`: runs a command as a run, or does one step of a run for scripts.
 
 mod code;
 mod supervise;
@@ -33,11 +33,11 @@ use artifactfs::registry::Registry;
 use supervise::Signals;
 pub use view::{Enter, enter};
 
-/// How often a run says that it goes on.
+/// The time between two heartbeats of a run.
 const BEAT_EVERY: Duration = Duration::from_secs(60);
-/// The project of runs that name none, as W&B's.
+/// The project of runs that name none, as in W&B.
 const NO_PROJECT: &str = "uncategorized";
-/// What a shell adds to the number of the signal that ended a command.
+/// The number that a shell adds to the signal that ended a command.
 const BY_SIGNAL: i32 = 128;
 
 #[derive(Args)]
@@ -47,11 +47,11 @@ pub struct Run {
     step: Option<Step>,
     #[command(flatten)]
     begin: Begin,
-    /// Log the main script or notebook of COMMAND, and the state of its git work tree, as an artifact of type
-    /// code
+    /// Log the script or notebook of COMMAND and the state of its git work tree, as an artifact of
+    /// type code
     #[arg(long)]
     save_code: bool,
-    /// What to run
+    /// The command to run
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -61,50 +61,50 @@ struct Begin {
     /// The project [default: $ARTIFACTFS_PROJECT, or uncategorized]
     #[arg(short, long, env = config::PROJECT_VARIABLE)]
     project: Option<String>,
-    /// Its id [default: eight random letters and digits]
+    /// The id of the run [default: eight random letters and digits]
     #[arg(long)]
     id: Option<String>,
-    /// Go on with the run of this id that has ended
+    /// Resume the run of this id, which has ended
     #[arg(long, requires = "id", value_name = "WHEN")]
     resume: Option<WhenThere>,
-    /// What people call it
+    /// The name of the run, for people
     #[arg(long)]
     name: Option<String>,
-    /// The runs it belongs to
+    /// The group of runs that it belongs to
     #[arg(long)]
     group: Option<String>,
-    /// What it does: train, evaluate …
+    /// The type of job: train, evaluate, …
     #[arg(long, value_name = "TYPE")]
     job_type: Option<String>,
     /// A setting; VALUE is JSON, or else text; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     config: Vec<String>,
-    /// The sweep it is part of
+    /// The sweep that it belongs to
     #[arg(long, value_name = "ID")]
     sweep: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum WhenThere {
-    /// Begin it when it is not there
+    /// Begin the run if it does not exist
     Allow,
-    /// Refuse when it is not there
+    /// Refuse if the run does not exist
     Must,
-    /// Refuse when it is there
+    /// Refuse if the run exists
     Never,
 }
 
 #[derive(Subcommand)]
 enum Step {
-    /// Begin a run and print its id, to be put in $ARTIFACTFS_RUN
+    /// Begin a run and print its id, for $ARTIFACTFS_RUN
     Start(Begin),
     /// Add results, metrics or settings to a run
     Log(Log),
     /// End a run
     Finish(Finish),
-    /// List the versions a run logged
+    /// List the versions that a run logged
     Logged(Which),
-    /// List the versions a run used
+    /// List the versions that a run used
     Used(Which),
 }
 
@@ -115,13 +115,13 @@ struct Log {
     /// A result; VALUE is JSON, or else text; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     summary: Vec<String>,
-    /// A metric of this step; the last of each is a result too; may be given several times
+    /// A metric of this step; its last value is a result too; may be given several times
     #[arg(long, value_name = "KEY=NUMBER")]
     metric: Vec<String>,
     /// A setting; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     config: Vec<String>,
-    /// The step [default: one more]
+    /// The step [default: the number of steps logged so far]
     #[arg(long, requires = "metric")]
     step: Option<u64>,
 }
@@ -130,7 +130,7 @@ struct Log {
 struct Finish {
     #[command(flatten)]
     which: Which,
-    /// What its command gave to the shell: 0 is finished, anything else failed
+    /// The exit code of its command: 0 means finished, any other failed
     #[arg(long, value_name = "CODE", default_value_t = 0)]
     exit_code: i32,
 }
@@ -147,19 +147,19 @@ impl Which {
     }
 }
 
-/// The run that is meant.
+/// Returns the run `id`, or that of `$ARTIFACTFS_RUN` if `id` is `None`.
 pub fn which(context: &Context, id: Option<&str>) -> Result<RunId> {
     match id {
         Some(id) => parse(id),
         None => context.run()?.ok_or_else(|| {
-            Error::new(Kind::Usage, "which run? neither an id nor $ARTIFACTFS_RUN is given")
+            Error::new(Kind::Usage, "no run is named, neither by an id nor by $ARTIFACTFS_RUN")
                 .hint("`artifactfs runs ls PROJECT` lists the runs of a project")
         }),
     }
 }
 
 impl Begin {
-    /// What a run is begun with; `holder` keeps it alive.
+    /// Returns the start of a run and its resume mode; `holder` is the process that keeps it alive.
     fn parse(
         &self,
         context: &Context,
@@ -216,7 +216,7 @@ fn settings(texts: &[String]) -> Result<Metadata> {
     )
 }
 
-/// The same, each value as JSON text.
+/// Parses settings as pairs of a key and JSON text.
 fn values(texts: &[String]) -> Result<Vec<(String, String)>> {
     let value = |text: &String| parse_setting(text).map(|(key, value)| (key, value.to_string()));
     texts.iter().map(value).collect()
@@ -224,7 +224,7 @@ fn values(texts: &[String]) -> Result<Vec<(String, String)>> {
 
 pub fn run(context: &Context, verb: Run) -> Result<u8> {
     match verb.step {
-        None if verb.command.is_empty() => Err(Error::new(Kind::Usage, "run wants a command")
+        None if verb.command.is_empty() => Err(Error::new(Kind::Usage, "run needs a command")
             .hint("artifactfs run -- COMMAND…, or one of start, log, finish, logged, used")),
         None => run_command(context, &verb),
         Some(Step::Start(begin)) => start(context, &begin),
@@ -280,7 +280,8 @@ fn edges(context: &Context, which: &Which, logged: bool) -> Result<u8> {
 }
 
 fn run_command(context: &Context, verb: &Run) -> Result<u8> {
-    // Before there is another thread, so that none of them is ended by what the command should hear.
+    // Signals are blocked before other threads start, so that none of these receives one that is
+    // meant for the command.
     let signals = Signals::hold().map_err(|e| Error::io("cannot hold signals back", e))?;
     let repository = Arc::new(connect::open_repository(context)?);
     let registry = &repository.registry;
@@ -296,10 +297,10 @@ fn run_command(context: &Context, verb: &Run) -> Result<u8> {
     let told = runs::end(&**registry, &id, state, code);
     ended?;
     match told {
-        // The command has ended it itself.
+        // The command has ended the run itself.
         Err(e) if e.kind() == Kind::Conflict => tracing::info!("{e}"),
-        // What the command gave to the shell is not to be hidden by it.
-        Err(e) => context.output.note(&format!("artifactfs: run {id} was not ended: {e}")),
+        // This failure must not hide the exit status of the command.
+        Err(e) => context.output.note(&format!("artifactfs: cannot end run {id}: {e}")),
         Ok(_) => {}
     }
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
@@ -313,7 +314,7 @@ fn run_begun(
     run: &RunInfo,
 ) -> Result<ExitStatus> {
     let id = &run.start.id;
-    // A person wants to know its id; what the command says to a pipe is the command's alone.
+    // The id is for people; a pipe gets only the output of the command.
     if std::io::stderr().is_terminal() {
         context.output.note(&format!("artifactfs: run {id} of project {}", run.start.project));
     }
@@ -322,13 +323,13 @@ fn run_begun(
         code::save(context, repository, run, &verb.command)?;
     }
     let layout = &repository.layout;
-    // One that is only used elsewhere has nothing at its place.
+    // A daemon that is only used elsewhere serves nothing at its mount point.
     let here = daemons(layout)?.into_iter().filter(DaemonRecord::is_in_place);
     let mounts: Vec<_> = here.map(|daemon| daemon.mount).collect();
     if mounts.is_empty() {
-        tracing::info!("nothing is mounted: what the command gets by `get` is recorded");
+        tracing::info!("nothing is mounted: only what commands such as `get` read is recorded");
     }
-    // A mount that is looked at is not unmounted without --lazy.
+    // An open mount point is not unmounted without --lazy.
     let held = mounts.iter().map(|mount| File::open(mount).at("open", mount));
     let _held = held.collect::<Result<Vec<_>>>()?;
     let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
@@ -346,7 +347,7 @@ fn run_begun(
     std::thread::spawn(move || {
         while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
             if let Err(e) = runs::heartbeat(&*registry, &beaten) {
-                tracing::warn!("run {beaten} could not say that it goes on: {e}");
+                tracing::warn!("cannot send the heartbeat of run {beaten}: {e}");
             }
         }
     });
@@ -355,7 +356,7 @@ fn run_begun(
     status
 }
 
-/// What a run is after its command ended so, and what its shell is given.
+/// Returns the state of a run whose command ended with `status`, and the exit code for the shell.
 fn outcome(status: ExitStatus) -> (RunState, i32) {
     match (status.code(), status.signal()) {
         (Some(0), _) => (RunState::Finished, 0),

@@ -1,4 +1,4 @@
-//! A command under watch: signals are passed on to it, until it ends.
+//! The wait for a command, with signals passed on to it.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -6,19 +6,19 @@ use std::process::{Child, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What is passed on; the end of a child is heard beside.
+/// The signals that are passed on; SIGCHLD is received too.
 const PASSED_ON: [Signal; 6] =
     [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
-/// Signals that no longer end this process, but wait to be heard.
+/// The signals that are blocked in this process and received by [`Signals::watch`].
 pub struct Signals(libc::sigset_t);
 
 impl Signals {
-    /// Holds them back, in this thread and those it starts from now on. What is started by
-    /// `std::process::Command` gets them again.
+    /// Blocks the signals in this thread and in those that it starts from now on. A process
+    /// started by `std::process::Command` has them unblocked again.
     ///
     /// # Errors
-    /// None that a caller could cause.
+    /// The error of `pthread_sigmask`, which no caller can cause.
     #[allow(unsafe_code)]
     pub fn hold() -> io::Result<Self> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
@@ -37,8 +37,8 @@ impl Signals {
         }
     }
 
-    /// Waits for one; `None` when the kernel sent it: from the terminal it goes to the whole foreground
-    /// group, the command included.
+    /// Waits for a signal to pass on. Returns `None` for one from the kernel: those of the terminal
+    /// go to the whole foreground group, the command included.
     #[allow(unsafe_code)]
     fn next(&self) -> io::Result<Option<Signal>> {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -51,15 +51,15 @@ impl Signals {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted { Ok(None) } else { Err(error) };
         }
-        // sigaction(2): a positive code is the kernel's.
+        // A positive code means that the kernel sent it (sigaction(2)).
         let passed = PASSED_ON.into_iter().find(|signal| signal.as_raw() == number && code <= 0);
         Ok(passed)
     }
 
-    /// Waits for the end of `child`, which gets every signal that is sent to this process alone.
+    /// Waits for the end of `child`, and passes on every signal that a process sends to this one.
     ///
     /// # Errors
-    /// When waiting fails.
+    /// The error of the wait.
     pub fn watch(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         loop {
@@ -67,7 +67,7 @@ impl Signals {
                 return Ok(status);
             }
             if let (Some(signal), Some(pid)) = (self.next()?, pid) {
-                // It may just have ended.
+                // The child may just have ended.
                 let _ = kill_process(pid, signal);
             }
         }

@@ -1,6 +1,6 @@
-//! A command's own view of the mounts: what it sees at a mount point is what its run sees.
+//! The view of a run: its command sees the files of the run at each mount point.
 //!
-//! `artifactfs enter` is started in place of the command, has one thread, and becomes it.
+//! `artifactfs enter` starts in place of the command, has one thread, and executes it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,21 +15,21 @@ use rustix::thread::UnshareFlags;
 use artifactfs::config;
 use artifactfs::error::{Error, IoContext, Kind, Result};
 
-/// What a shell gives for a command that is not there (POSIX, Shell Command Language, 2.8.2).
+/// The exit code for a command that is not found (POSIX, Shell Command Language, 2.8.2).
 pub const NO_COMMAND: u8 = 127;
-/// The same for one that cannot be run.
+/// The exit code for a command that cannot be executed (as above).
 pub const NOT_RUNNABLE: u8 = 126;
 
-/// Becomes a command that sees a run's view.
+/// Execute a command in the view of a run.
 #[derive(Args)]
 pub struct Enter {
-    /// What is to be seen
+    /// A directory of the run's view
     #[arg(long)]
     view: Vec<PathBuf>,
-    /// Where
+    /// The mount point to put it over, one for each --view
     #[arg(long)]
     at: Vec<PathBuf>,
-    /// Only say whether a user namespace does it
+    /// Only try whether a user namespace can do it
     #[arg(long)]
     trial: bool,
     #[arg(last = true, required = true)]
@@ -59,7 +59,7 @@ pub fn enter(verb: Enter) -> Result<u8> {
     Ok(code)
 }
 
-/// How the view is given.
+/// The way in which a command gets its view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Namespace,
@@ -91,7 +91,7 @@ fn look(pairs: &[(&PathBuf, &PathBuf)]) -> Way {
     Way::Variable
 }
 
-/// There is no way back from a user namespace in which something is refused: another process tries first.
+/// Enters a user namespace. Another process tries first, since there is no way back out of one.
 fn in_user_namespace(pairs: &[(&PathBuf, &PathBuf)]) -> Result<()> {
     let refused = |e| Error::io("cannot try a user namespace", e);
     let mut trial = Command::new(std::env::current_exe().map_err(refused)?);
@@ -114,7 +114,7 @@ fn separate_user(pairs: &[(&PathBuf, &PathBuf)]) -> Result<()> {
 
 #[allow(unsafe_code)]
 fn separate(flags: UnshareFlags) -> Result<()> {
-    let refused = |e: rustix::io::Errno| Error::io("no namespace", e.into());
+    let refused = |e: rustix::io::Errno| Error::io("cannot create a namespace", e.into());
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     // SAFETY: this process has one thread and no descriptors are unshared.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(refused)?;
@@ -128,16 +128,16 @@ fn separate(flags: UnshareFlags) -> Result<()> {
         say("uid_map", format!("{uid} {uid} 1"))?;
         say("gid_map", format!("{gid} {gid} 1"))?;
     }
-    // What is mounted later is seen here, what is mounted here is not seen there.
+    // Later mounts outside are seen here; mounts made here are not seen outside.
     let below = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", below).map_err(refused)
 }
 
 fn cover(pairs: &[(&PathBuf, &PathBuf)]) -> Result<()> {
     for (view, at) in pairs {
-        mount_bind(view.as_path(), at.as_path()).at("cover", at)?;
+        mount_bind(view.as_path(), at.as_path()).at("mount the view on", at)?;
     }
-    // Who stands in a mount would go on standing in what it was.
+    // A working directory below a mount point still refers to the covered directory.
     let here = std::env::current_dir().map_err(|e| Error::io("cannot find this directory", e))?;
     match std::env::set_current_dir(&here) {
         Err(e) if pairs.iter().any(|(_, at)| here.starts_with(at)) => {

@@ -367,11 +367,11 @@ fn bad_input_is_told() {
         (&["run", "log", "r", "--metric", "loss=much"], 2, "no number"),
         (&["run", "log", "r", "--summary", "=1"], 2, "KEY=VALUE"),
         (&["run", "log", "r"], 2, "nothing to log"),
-        (&["run", "log", "--summary", "a=1"], 2, "which run?"),
-        (&["run"], 2, "wants a command"),
+        (&["run", "log", "--summary", "a=1"], 2, "no run is named"),
+        (&["run"], 2, "needs a command"),
         (&["runs", "rm", "gone"], 10, "no run gone"),
         (&["sweep", "best", "gone"], 10, "no sweep gone"),
-        (&["sweep", "create", "p", "--metric", "a"], 2, "which way"),
+        (&["sweep", "create", "p", "--metric", "a"], 2, "neither maximize nor minimize"),
         (&["logged-by", "p/none"], 10, "p/none"),
     ] {
         let ran = world.run(args);

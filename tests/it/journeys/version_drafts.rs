@@ -507,7 +507,7 @@ fn a_daemon_killed_while_a_big_file_becomes_a_pack_leaves_both_whole() {
 fn a_directory_that_was_opened_before_its_first_change_is_synced_after_it() {
     let mut world = World::new();
     let source = source(&world);
-    world.ok(&["put", source.to_str().unwrap(), "p/a"]);
+    world.ok(&["put", source.to_str().unwrap(), "-n", "p/a"]);
     let (_, staging) = world.mount();
     world.ok(&["draft", "p/a:latest"]);
     let directory = File::open(staging.join("p/a/d/e")).unwrap();
