@@ -28,7 +28,7 @@ mod versions;
 pub use call::{Call, Transport, dispatch};
 pub use clock::{Clock, system_clock};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
-pub use groups::part::{GroupInfo, NewPart, PartInfo, SealRequest};
+pub use groups::group::{GroupInfo, NewPart, PartInfo, SealRequest};
 pub use groups::{Groups, GroupsCall};
 pub use leases::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo, Leases, LeasesCall};
 pub use names::{AliasChange, ArtifactUpdate, Changes, Names, NamesCall};

@@ -98,7 +98,7 @@ fn things_in_the_way() {
     refuses(&world, &put, 11, &["has type model"]);
     refuses(&world, &["init"], 11, &["repository already"]);
     refuses(&world, &["init", "other", "--store", "ftp://host"], 2, &["unknown scheme", "s3://"]);
-    refuses(&world, &["init", "other", "--store", "nonsense"], 2, &["store URL"]);
+    refuses(&world, &["init", "other", "--store", "nonsense"], 2, &["URL of a store"]);
     refuses(&world, &["mount", "src"], 11, &["not empty"]);
     let (read, _) = world.mount();
     fs::create_dir(world.path("m2")).unwrap();

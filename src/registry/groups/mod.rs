@@ -1,6 +1,8 @@
 //! GROUPS: sets of parts by several writers that become one version.
 
-pub(super) mod part;
+mod decide;
+pub(super) mod group;
+mod part;
 
 use super::subject::subject;
 use crate::error::Result;

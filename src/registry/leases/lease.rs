@@ -6,6 +6,7 @@
 //! it is still the lease that was judged. An ended lease is never valid again: its finished packs
 //! go to a new lease, so that no two writers ever share one.
 
+use super::decide::{self, Given};
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
@@ -16,7 +17,7 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{lease, live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, unpin};
-use crate::registry::leases::{ENDING_HOLDER, LEASE_MILLISECONDS, LEFT_HOLDER, LEFT_MILLISECONDS};
+use crate::registry::leases::{ENDING_HOLDER, LEASE_MILLISECONDS};
 use crate::registry::objects::table::object;
 use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord};
@@ -29,12 +30,6 @@ const ADOPTED_MAX: usize = 10_000;
 /// The value under the key of a pack that is released, while its objects without references must be
 /// marked.
 const LOOK_THROUGH: &[u8] = &[1];
-
-/// Returns whether a lease still has the holder that was judged, and that holder is dead or its
-/// time is over.
-fn is_still(record: &LeaseRecord, judged: &Judged, now: Timestamp) -> bool {
-    record.holder == judged.holder && (judged.dead || record.expires <= now)
-}
 
 /// Returns the lease that the same call began before, if its reply was lost.
 fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>> {
@@ -62,17 +57,14 @@ fn take_over(
 ) -> Result<()> {
     let heir = live_lease(&*transaction, to)?;
     let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(()) };
-    // Another process may have found the holder dead, too, and left the lease since.
-    let still = orphan.holder == LEFT_HOLDER || is_still(&orphan, judged, now);
-    let done = orphan.is_done() || orphan.purpose != heir.purpose;
-    if !still || done || [DRAFT_HOLDER, ENDING_HOLDER].contains(&orphan.holder.as_str()) {
+    if !decide::adopts(&heir, &orphan, judged, now) {
         return Ok(());
     }
     let (from, end) = Key::of(Space::LeasePack).number(judged.lease.0).range();
     for (key, _) in transaction.scan(&from, &end, ADOPTED_MAX)? {
         let Some(id) = keys::pack_of(&key) else { continue };
         let Some(mut pack) = pack_record(&*transaction, id)? else { continue };
-        if pack.lease == Some(judged.lease.0) && is_progress(&pack) {
+        if pack.lease == Some(judged.lease.0) && decide::is_progress(&pack) {
             pack.lease = Some(to.0);
             transaction.put(&keys::pack(id), &record::encode(&pack))?;
             transaction.put(&keys::lease_pack(to.0, id), &[])?;
@@ -87,36 +79,15 @@ fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
     view.get(&keys::pack(id))?.map(|bytes| record::decode(&bytes)).transpose()
 }
 
-/// Returns whether a pack has objects that only its lease keeps.
-fn is_progress(pack: &PackRecord) -> bool {
-    pack.live_objects > 0 && pack.unreferenced > 0
-}
-
-/// The fate of a lease that is given up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Given {
-    /// Its pins are removed; its finished packs are kept for a day.
-    Left,
-    /// Everything it holds is released.
-    Ended,
-}
-
 impl EngineRegistry {
     pub(in crate::registry) fn begin(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
         let now = (self.clock)();
-        let expires = match holder {
-            DRAFT_HOLDER => Timestamp(u64::MAX),
-            _ => Timestamp(now.0 + LEASE_MILLISECONDS),
-        };
         self.write(Durability::Immediate, |transaction| {
             if let Some(id) = begun(&*transaction, purpose, holder)? {
                 return Ok(id);
             }
             let id = LeaseId(next_counter(transaction, "lease")?);
-            let (holder, purpose) = (holder.to_owned(), purpose.to_owned());
-            let (committed, part, pin_batches) = (None, None, 0);
-            let record = LeaseRecord { expires, holder, purpose, committed, part, pin_batches };
-            put_lease(transaction, id, &record)?;
+            put_lease(transaction, id, &decide::begin(purpose, holder, now))?;
             Ok(id)
         })
     }
@@ -158,46 +129,24 @@ impl EngineRegistry {
     }
 
     pub(in crate::registry) fn leave(&self, id: LeaseId) -> Result<u64> {
-        self.give_up(id, |record| match record.holder.as_str() {
-            DRAFT_HOLDER => None,
-            ENDING_HOLDER => Some(Given::Ended),
-            _ if record.is_done() => Some(Given::Ended),
-            _ => Some(Given::Left),
-        })
+        self.give_up(id, decide::leave)
     }
 
     pub(in crate::registry) fn end_lease(&self, judged: &Judged, wholly: bool) -> Result<u64> {
         let now = (self.clock)();
-        self.give_up(judged.lease, |record| match record.holder.as_str() {
-            DRAFT_HOLDER => None,
-            ENDING_HOLDER => Some(Given::Ended),
-            LEFT_HOLDER if wholly || record.expires <= now => Some(Given::Ended),
-            LEFT_HOLDER => Some(Given::Left),
-            _ if !is_still(record, judged, now) => None,
-            _ if record.is_done() => Some(Given::Ended),
-            _ => Some(Given::Left),
-        })
+        self.give_up(judged.lease, |record| decide::end(record, judged, wholly, now))
     }
 
     /// Marks a lease with its fate, then takes it apart in steps, each a transaction of bounded
     /// size. After an interruption the next caller continues. Returns the bytes that are kept.
-    fn give_up(&self, id: LeaseId, decide: impl Fn(&LeaseRecord) -> Option<Given>) -> Result<u64> {
+    fn give_up(&self, id: LeaseId, fate: impl Fn(&LeaseRecord) -> Option<Given>) -> Result<u64> {
         let now = (self.clock)();
         let given = self.write(Durability::Eventual, |transaction| {
-            let Some(mut record) = lease(&*transaction, id)? else { return Ok(None) };
-            let Some(given) = decide(&record) else { return Ok(None) };
-            let holder = match given {
-                Given::Left => LEFT_HOLDER,
-                Given::Ended => ENDING_HOLDER,
-            };
-            if record.holder == holder {
-                return Ok(Some(given));
+            let Some(record) = lease(&*transaction, id)? else { return Ok(None) };
+            let Some(given) = fate(&record) else { return Ok(None) };
+            if let Some(record) = decide::given_up(&record, given, now) {
+                put_lease(transaction, id, &record)?;
             }
-            holder.clone_into(&mut record.holder);
-            if given == Given::Left {
-                record.expires = Timestamp(now.0 + LEFT_MILLISECONDS);
-            }
-            put_lease(transaction, id, &record)?;
             Ok(Some(given))
         })?;
         let Some(given) = given else { return Ok(0) };
@@ -239,7 +188,9 @@ impl EngineRegistry {
             from = keys::next(&keys::lease_pack(id.0, pack));
             match found {
                 Some(found)
-                    if given == Given::Left && found.lease == Some(id.0) && is_progress(&found) =>
+                    if given == Given::Left
+                        && found.lease == Some(id.0)
+                        && decide::is_progress(&found) =>
                 {
                     kept_bytes += found.live_bytes;
                 }

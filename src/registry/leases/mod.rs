@@ -1,5 +1,6 @@
 //! LEASES: the objects that a writer pinned or wrote stay until it commits or its lease ends.
 
+mod decide;
 mod lease;
 pub(super) mod live;
 pub(super) mod pins;

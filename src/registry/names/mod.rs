@@ -2,9 +2,9 @@
 
 pub(super) mod alias;
 mod changes;
+pub(super) mod decide;
 pub(super) mod naming;
 pub(super) mod properties;
-pub(super) mod protection;
 
 use std::time::Duration;
 

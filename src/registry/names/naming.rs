@@ -187,6 +187,19 @@ pub(in crate::registry) fn aliases(
     Ok(found)
 }
 
+/// Returns the protected aliases of an artifact that stand for a version.
+pub(in crate::registry) fn protected(
+    view: &dyn View,
+    path: &ArtifactPath,
+    artifact: &ArtifactRecord,
+) -> Result<Vec<(Alias, VersionNumber)>> {
+    let targets = artifact.protected.iter().map(|name| {
+        let target = view.get(&keys::alias(path, name))?;
+        target.map(|bytes| Ok((name.clone(), record::decode(&bytes)?))).transpose()
+    });
+    targets.filter_map(Result::transpose).collect()
+}
+
 /// Parses a name that is part of a key.
 pub(in crate::registry) fn name_in<N: std::str::FromStr>(bytes: &[u8]) -> Result<N> {
     std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {

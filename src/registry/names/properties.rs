@@ -4,39 +4,20 @@
 //! expire. The alias moves only if the caller requests that explicitly. The transaction that
 //! deletes or moves also makes the checks, so nothing changes in between.
 
-use crate::error::{Error, Kind, Result};
-use crate::model::name::{Alias, VersionNumber};
-use crate::model::properties::{PROTECTED_MAX, change_names, change_tags};
+use super::decide;
+use crate::error::Result;
+use crate::model::name::VersionNumber;
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::time::Timestamp;
 use crate::model::version::{ArtifactInfo, VersionInfo};
 use crate::registry::ArtifactUpdate;
 use crate::registry::engine::Durability;
 use crate::registry::engine_registry::EngineRegistry;
-use crate::registry::keys::{self};
+use crate::registry::keys;
 use crate::registry::names::naming::{artifact_info, known_artifact, lookup};
-use crate::registry::names::protection::check_said;
-use crate::registry::record::{self, ArtifactRecord};
+use crate::registry::record;
 use crate::registry::seen_time::{note_time, refuse_jump};
 use crate::registry::versions::delete::remove_version;
-
-/// Applies `update` to an artifact's record.
-fn apply(artifact: &mut ArtifactRecord, update: &ArtifactUpdate) -> Result<()> {
-    if update.protect.contains(&Alias::latest()) {
-        return Err(Error::new(Kind::Usage, "latest moves with every new version")
-            .hint("protect an alias of your own, and give it to the version"));
-    }
-    check_said(update.description.as_deref(), None)?;
-    if let Some(description) = &update.description {
-        artifact.description.clone_from(description);
-    }
-    if let Some(ttl) = update.ttl_milliseconds {
-        artifact.ttl_milliseconds = ttl;
-    }
-    change_tags(&mut artifact.tags, &update.tag, &update.untag)?;
-    let change = (&update.protect[..], &update.unprotect[..]);
-    change_names(&mut artifact.protected, change, ("protected aliases", PROTECTED_MAX))
-}
 
 impl EngineRegistry {
     pub(in crate::registry) fn artifact(&self, path: &ArtifactPath) -> Result<ArtifactInfo> {
@@ -50,7 +31,7 @@ impl EngineRegistry {
     ) -> Result<ArtifactInfo> {
         self.write_names(path, |transaction| {
             let mut artifact = known_artifact(&*transaction, path)?;
-            apply(&mut artifact, update)?;
+            decide::apply_to_artifact(&mut artifact, update)?;
             transaction.put(&keys::artifact(path), &record::encode_artifact(&artifact))?;
             artifact_info(&*transaction, path.clone(), artifact)
         })

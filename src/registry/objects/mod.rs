@@ -1,5 +1,6 @@
 //! OBJECTS: their places and reference counts.
 
+mod decide;
 pub(super) mod table;
 
 use serde::{Deserialize, Serialize};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::decide::{self, Fate, Inserted};
 use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
-use crate::model::object_kind::ObjectKind;
+use crate::model::object::{Located, NewObject, PackId};
 use crate::registry::counter::read_counter;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
@@ -71,13 +71,7 @@ impl PackCounts {
         if view.get(&keys::pack(id))?.is_none() {
             self.packs.entry(id).or_default();
         }
-        let pack = self.of(view, id)?;
-        let stored = i64::from(located.extent.stored_bytes);
-        pack.live_objects = pack.live_objects.saturating_add_signed(sign);
-        pack.live_bytes = pack.live_bytes.saturating_add_signed(sign * stored);
-        if located.refs == 0 && pack.lease.is_some() {
-            pack.unreferenced = pack.unreferenced.saturating_add_signed(sign);
-        }
+        decide::count(self.of(view, id)?, located, sign);
         Ok(())
     }
 
@@ -125,11 +119,10 @@ pub(in crate::registry) fn add_reference(
     let Some(mut located) = object(&*transaction, digest)? else {
         return Ok(false);
     };
-    if located.refs == 0 {
+    if decide::refer(&mut located) {
         let pack = counts.of(&*transaction, located.extent.pack)?;
         pack.unreferenced = pack.unreferenced.saturating_sub(1);
     }
-    located.refs += 1;
     transaction.put(&keys::object(digest), &encode_object(&located))?;
     Ok(true)
 }
@@ -144,19 +137,17 @@ pub(in crate::registry) fn drop_reference(
     digest: &Digest,
 ) -> Result<u64> {
     let Some(mut located) = object(&*transaction, digest)? else { return Ok(0) };
-    located.refs = located.refs.saturating_sub(1);
-    let leased = counts.of(&*transaction, located.extent.pack)?.lease.is_some();
-    let held = located.refs > 0 || leased || counts.pins.hold(&*transaction, digest)?;
-    if !held && located.kind == ObjectKind::Chunk {
-        return remove(transaction, counts, digest, &located);
+    let id = located.extent.pack;
+    let mut pack = counts.of(&*transaction, id)?.clone();
+    let pinned = || counts.pins.hold(&*transaction, digest);
+    let fate = decide::unrefer(&mut located, &mut pack, pinned)?;
+    *counts.of(&*transaction, id)? = pack;
+    match fate {
+        Fate::Removed => return remove(transaction, counts, digest, &located),
+        Fate::Unreachable => transaction.put(&keys::unreachable(digest), &[])?,
+        Fate::Kept => {}
     }
     transaction.put(&keys::object(digest), &encode_object(&located))?;
-    if located.refs == 0 && leased {
-        counts.of(&*transaction, located.extent.pack)?.unreferenced += 1;
-    }
-    if !held {
-        transaction.put(&keys::unreachable(digest), &[])?;
-    }
     Ok(0)
 }
 
@@ -274,8 +265,8 @@ impl EngineRegistry {
                         }
                         continue;
                     }
-                    Inserted::Mended => {}
-                    Inserted::New => uncounted.push(object.digest),
+                    Inserted::Mended(_) => {}
+                    Inserted::New(_) => uncounted.push(object.digest),
                 }
                 added.push(object.digest);
             }
@@ -439,18 +430,7 @@ fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest
     Ok(missing)
 }
 
-/// The result of registering an object.
-enum Inserted {
-    /// The object was present, in this pack.
-    Known(PackId),
-    /// The object was absent and has a new place; its children are already counted.
-    Mended,
-    /// The object has a new record; its children are not counted yet.
-    New,
-}
-
-/// Registers an object. An absent object keeps its count, so everything that needs it is mended at
-/// once. Its old place waits to be reclaimed.
+/// Registers an object. The old place of an absent one waits to be reclaimed.
 fn insert(
     transaction: &mut dyn Transaction,
     counts: &mut PackCounts,
@@ -458,25 +438,17 @@ fn insert(
     new: &NewObject,
 ) -> Result<Inserted> {
     let old = object(&*transaction, &new.digest)?;
-    let (refs, inserted) = match &old {
-        Some(old) => match old.presence {
-            Presence::Present => return Ok(Inserted::Known(old.extent.pack)),
-            Presence::Absent => (old.refs, Inserted::Mended),
-            Presence::AbsentUncounted => (old.refs, Inserted::New),
-        },
-        None => (0, Inserted::New),
+    let inserted = decide::insert(old.as_ref(), id, new);
+    let (Inserted::New(located) | Inserted::Mended(located)) = &inserted else {
+        return Ok(inserted);
     };
     if let Some(old) = &old {
         counts.count(&*transaction, old, -1)?;
         count_absent(transaction, -1)?;
         counts.dying.insert(old.extent.pack);
     }
-    let extent = Extent { pack: id, offset: new.offset, stored_bytes: new.stored_bytes };
-    let NewObject { kind, codec, body_bytes, .. } = *new;
-    let presence = Presence::Present;
-    let located = Located { kind, codec, body_bytes, extent, refs, presence };
-    transaction.put(&keys::object(&new.digest), &encode_object(&located))?;
-    counts.count(&*transaction, &located, 1)?;
+    transaction.put(&keys::object(&new.digest), &encode_object(located))?;
+    counts.count(&*transaction, located, 1)?;
     Ok(inserted)
 }
 

@@ -1,5 +1,6 @@
 //! RUNS: the users and makers of versions, and the sweeps they belong to.
 
+mod decide;
 mod edge;
 pub(super) mod run;
 pub(super) mod sweeps;

@@ -2,14 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::decide::{self, Beginning};
 use super::edge::neighbours;
-use crate::error::{Error, Kind, Result, RunHint};
-use crate::model::json;
-use crate::model::metadata::Metadata;
+use crate::error::Result;
 use crate::model::name::{ProjectName, RunId};
-use crate::model::run::{
-    MetricRow, Resume, RunInfo, RunLog, RunStart, RunState, TEXT_MAX_BYTES, number,
-};
+use crate::model::run::{MetricRow, Resume, RunInfo, RunLog, RunStart, RunState};
 use crate::model::time::Timestamp;
 use crate::model::version::Change;
 use crate::registry::engine::{Durability, Transaction, View};
@@ -20,14 +17,8 @@ use crate::registry::paging::each_below;
 use crate::registry::paging::{Filling, Page, page};
 use crate::registry::record;
 
-/// The maximum number of rows of metrics in a run.
-const ROWS_MAX: u64 = 10_000_000;
 /// The maximum number of rows that one transaction removes.
 const ROWS_BATCH: usize = 10_000;
-
-/// The number of tokens kept per run: so many concurrent writers may each repeat a request whose
-/// reply was lost.
-const TOKENS_KEPT: usize = 64;
 
 /// Returns the record of a run.
 pub(in crate::registry) fn find_run(view: &dyn View, id: &RunId) -> Result<Option<RunInfo>> {
@@ -35,89 +26,16 @@ pub(in crate::registry) fn find_run(view: &dyn View, id: &RunId) -> Result<Optio
 }
 
 pub(super) fn known_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
-    find_run(view, id)?.ok_or_else(|| unknown_run(id))
+    find_run(view, id)?.ok_or_else(|| decide::unknown(id))
 }
 
-fn unknown_run(id: &RunId) -> Error {
-    Error::new(Kind::NotFound, format!("no run {id}")).hint(RunHint::List)
-}
-
-/// Returns a run that can be changed, or a conflict if it has ended. A crashed run becomes a
-/// running one again: processes that outlive the one that sent its heartbeats can still log.
+/// Returns a run that can be changed, or a conflict if it has ended.
 pub(in crate::registry) fn open_run(view: &dyn View, id: &RunId) -> Result<RunInfo> {
-    let run = known_run(view, id)?;
-    match run.state {
-        RunState::Running => Ok(run),
-        RunState::Crashed => Ok(RunInfo { state: RunState::Running, ended: None, ..run }),
-        state @ (RunState::Finished | RunState::Failed) => {
-            Err(Error::new(Kind::Conflict, format!("run {id} has ended: it is {state}"))
-                .hint(RunHint::Resume(id.to_string())))
-        }
-    }
-}
-
-/// Returns a run that may be removed, or a conflict if it is running.
-fn ended_run(view: &dyn View, id: &RunId, now: Timestamp) -> Result<RunInfo> {
-    let run = known_run(view, id)?.seen_at(now);
-    if run.state != RunState::Running {
-        return Ok(run);
-    }
-    Err(Error::new(Kind::Conflict, format!("run {id} is running"))
-        .hint(RunHint::Finish(id.to_string())))
+    decide::open(known_run(view, id)?)
 }
 
 pub(super) fn put_run(transaction: &mut dyn Transaction, run: &RunInfo) -> Result<()> {
     transaction.put(&keys::run(&run.start.id), &record::encode(run))
-}
-
-/// Refuses config and texts that are too long for a listing.
-fn check(start: &RunStart) -> Result<()> {
-    start.config.check()?;
-    let command: usize = start.command.iter().map(String::len).sum();
-    let texts = [start.name.as_ref(), start.job_type.as_ref()];
-    let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or_default();
-    if longest.max(command) <= TEXT_MAX_BYTES {
-        return Ok(());
-    }
-    let what = format!("name, job type and command of a run have at most {TEXT_MAX_BYTES} bytes");
-    Err(Error::new(Kind::Usage, what).hint(RunHint::UseConfig))
-}
-
-/// Merges settings; newer ones replace older ones.
-fn merge(older: &Metadata, newer: &Metadata) -> Result<Metadata> {
-    let mut merged = older.to_object();
-    merged.extend(newer.to_object());
-    Metadata::from_object(merged)
-}
-
-/// Returns `metadata` with keys set to values, which are JSON texts.
-fn set(metadata: &Metadata, values: &[(String, String)]) -> Result<Metadata> {
-    let mut object = metadata.to_object();
-    for (key, value) in values {
-        let value = json::parse(value)
-            .map_err(|e| Error::new(Kind::Usage, format!("{key} is not JSON: {}", e.message())))?;
-        object.insert(key.clone(), value);
-    }
-    Metadata::from_object(object)
-}
-
-/// Resumes a run that has ended.
-fn reopen(transaction: &mut dyn Transaction, mut run: RunInfo, start: RunStart) -> Result<RunInfo> {
-    if start.sweep.is_some() && start.sweep != run.start.sweep {
-        let what = format!("run {} cannot join another sweep", start.id);
-        return Err(Error::new(Kind::Conflict, what).hint(RunHint::LeaveSweep));
-    }
-    run.start = RunStart {
-        name: start.name.or(run.start.name),
-        group: start.group.or(run.start.group),
-        job_type: start.job_type.or(run.start.job_type),
-        sweep: run.start.sweep,
-        config: merge(&run.start.config, &start.config)?,
-        ..start
-    };
-    (run.state, run.ended, run.exit_code) = (RunState::Running, None, None);
-    put_run(transaction, &run)?;
-    Ok(run)
 }
 
 /// Returns the runs whose ids are at the end of the keys of a range, after `prefix` bytes.
@@ -135,27 +53,11 @@ pub(in crate::registry) fn page_of_runs(
             return Ok(filling.page(true));
         }
         let id: RunId = name_in(keys::name_after(key, prefix))?;
-        let bytes = view.get(&keys::run(&id))?.ok_or_else(|| unknown_run(&id))?;
+        let bytes = view.get(&keys::run(&id))?.ok_or_else(|| decide::unknown(&id))?;
         let run: RunInfo = record::decode(&bytes)?;
         filling.push(run.seen_at(now), bytes.len());
     }
     Ok(filling.page(found.more))
-}
-
-/// Records the token of a log request. Returns `false` if it is among the last [`TOKENS_KEPT`].
-fn is_new_token(transaction: &mut dyn Transaction, id: &RunId, token: u64) -> Result<bool> {
-    let key = keys::log_tokens(id);
-    let known = transaction.get(&key)?.map(|bytes| record::decode(&bytes)).transpose()?;
-    let mut tokens: VecDeque<u64> = known.unwrap_or_default();
-    if tokens.contains(&token) {
-        return Ok(false);
-    }
-    tokens.push_back(token);
-    if tokens.len() > TOKENS_KEPT {
-        tokens.pop_front();
-    }
-    transaction.put(&key, &record::encode(&tokens))?;
-    Ok(true)
 }
 
 impl EngineRegistry {
@@ -164,42 +66,27 @@ impl EngineRegistry {
         start: &RunStart,
         resume: Resume,
     ) -> Result<RunInfo> {
-        check(start)?;
+        decide::check(start)?;
         self.clear_rows(&start.id)?;
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
             let id = &start.id;
-            if let Some(run) = find_run(&*transaction, id)? {
-                if run.start.project != start.project {
-                    let what = format!("run {id} belongs to project {}", run.start.project);
-                    return Err(Error::new(Kind::Conflict, what)
-                        .hint("an id is one run in the whole repository: choose another"));
+            match decide::begin(find_run(&*transaction, id)?, start, resume, now)? {
+                Beginning::Repeated(run) => Ok(run),
+                Beginning::Resumed(run) => {
+                    put_run(transaction, &run)?;
+                    Ok(run)
                 }
-                // The call is repeated, because its reply was lost.
-                if run.start.token == start.token {
-                    return Ok(run);
+                Beginning::New(run) => {
+                    if let Some(sweep) = &start.sweep {
+                        Self::join_sweep(transaction, sweep, start)?;
+                    }
+                    open_project(transaction, &start.project, now)?;
+                    transaction.put(&keys::run_of_project(&start.project, now, id), &[])?;
+                    put_run(transaction, &run)?;
+                    Ok(run)
                 }
-                let seen = run.seen_at(now);
-                let refused = match (resume, seen.state) {
-                    (Resume::Never, _) => "already exists",
-                    (_, RunState::Running) => "is running",
-                    _ => return reopen(transaction, RunInfo { heard: now, ..seen }, start.clone()),
-                };
-                return Err(Error::new(Kind::Conflict, format!("run {id} {refused}"))
-                    .hint(RunHint::ResumeOrRename));
             }
-            if resume == Resume::Must {
-                let what = format!("no run {id} to resume");
-                return Err(Error::new(Kind::NotFound, what).hint(RunHint::ResumeOrBegin));
-            }
-            if let Some(sweep) = &start.sweep {
-                Self::join_sweep(transaction, sweep, start)?;
-            }
-            let run = RunInfo::new(start.clone(), now);
-            open_project(transaction, &start.project, now)?;
-            transaction.put(&keys::run_of_project(&start.project, now, id), &[])?;
-            put_run(transaction, &run)?;
-            Ok(run)
         })
     }
 
@@ -247,27 +134,18 @@ impl EngineRegistry {
     pub(in crate::registry) fn log(&self, id: &RunId, log: &RunLog) -> Result<RunInfo> {
         let now = (self.clock)();
         self.change_run(id, Durability::Immediate, |transaction, run| {
+            let key = keys::log_tokens(id);
+            let known = transaction.get(&key)?.map(|bytes| record::decode(&bytes)).transpose()?;
+            let mut tokens: VecDeque<u64> = known.unwrap_or_default();
             // The call is repeated, because its reply was lost.
-            if run.last_log == log.token || !is_new_token(transaction, id, log.token)? {
+            if run.last_log == log.token || !decide::add_token(&mut tokens, log.token) {
                 return Ok(());
             }
-            run.last_log = log.token;
-            run.start.config = set(&run.start.config, &log.config)?;
-            let results =
-                log.metrics.iter().map(|(key, value)| (key.clone(), number(*value).to_string()));
-            let results: Vec<_> = results.chain(log.summary.iter().cloned()).collect();
-            run.summary = set(&run.summary, &results)?;
-            if log.metrics.is_empty() {
-                return Ok(());
+            transaction.put(&key, &record::encode(&tokens))?;
+            let number = run.rows;
+            if let Some(row) = decide::log(run, log, now)? {
+                transaction.put(&keys::row(id, number), &record::encode(&row))?;
             }
-            if run.rows >= ROWS_MAX {
-                let what = format!("run {id} has {ROWS_MAX} rows of metrics already");
-                return Err(Error::new(Kind::Full, what).hint("log fewer steps"));
-            }
-            let step = log.step.unwrap_or(run.rows);
-            let row = MetricRow { step, at: now, values: log.metrics.clone() };
-            transaction.put(&keys::row(id, run.rows), &record::encode(&row))?;
-            run.rows += 1;
             Ok(())
         })
     }
@@ -295,36 +173,28 @@ impl EngineRegistry {
     ) -> Result<RunInfo> {
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
-            let mut run = known_run(&*transaction, id)?;
-            // The call is repeated, because its reply was lost.
-            if (run.state, run.exit_code) == (state, exit_code) {
-                return Ok(run);
-            }
-            run = open_run(&*transaction, id)?;
-            (run.state, run.exit_code, run.ended) = (state, exit_code, Some(now));
-            put_run(transaction, &run)?;
-            Ok(run)
+            let run = known_run(&*transaction, id)?;
+            let Some(ended) = decide::end(&run, state, exit_code, now)? else { return Ok(run) };
+            put_run(transaction, &ended)?;
+            Ok(ended)
         })
     }
 
     /// Ends a run as crashed. Changes nothing if the run has ended or has another holder.
     pub(in crate::registry) fn crash_run(&self, id: &RunId, holder: &str) -> Result<RunInfo> {
         let now = (self.clock)();
-        let lives = |run: &RunInfo| {
-            run.state == RunState::Running && run.start.holder.as_deref() == Some(holder)
-        };
         // The check before the write keeps calls that change nothing out of the change log.
         let run = self.read(|view| known_run(view, id))?;
-        if !lives(&run) {
+        if decide::crash(&run, holder, now).is_none() {
             return Ok(run.seen_at(now));
         }
         self.write_change(&Change::Runs, |transaction| {
-            let mut run = known_run(&*transaction, id)?;
-            if lives(&run) {
-                (run.state, run.exit_code, run.ended) = (RunState::Crashed, None, Some(now));
-                put_run(transaction, &run)?;
-            }
-            Ok(run.seen_at(now))
+            let run = known_run(&*transaction, id)?;
+            let Some(crashed) = decide::crash(&run, holder, now) else {
+                return Ok(run.seen_at(now));
+            };
+            put_run(transaction, &crashed)?;
+            Ok(crashed)
         })
     }
 
@@ -358,7 +228,7 @@ impl EngineRegistry {
     fn forget_run(&self, id: &RunId) -> Result<RunInfo> {
         let now = (self.clock)();
         self.write_change(&Change::Runs, |transaction| {
-            let run = ended_run(&*transaction, id, now)?;
+            let run = decide::remove(known_run(&*transaction, id)?, now)?;
             for (path, number) in neighbours(&*transaction, Space::Used, id)? {
                 transaction.delete(&keys::user(&path, number, id))?;
             }

@@ -1,13 +1,13 @@
 //! The deletion of a version: its names, and one reference to its root, are removed.
 
-use crate::error::{Error, Kind, NamesHint, Result};
+use crate::error::Result;
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
 use crate::registry::engine::Transaction;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
+use crate::registry::names::decide;
 use crate::registry::names::naming::{count_one_less, lookup};
-use crate::registry::names::protection::keep_protected;
 use crate::registry::objects::table::{PackCounts, drop_reference};
 
 /// Removes a version with its aliases, and one reference to its root.
@@ -31,12 +31,7 @@ impl EngineRegistry {
     ) -> Result<VersionInfo> {
         self.write_names(&reference.path, |transaction| {
             let info = lookup(&*transaction, reference)?;
-            keep_protected(&info)?;
-            if !info.aliases.is_empty() && !delete_aliases {
-                let names: Vec<_> = info.aliases.iter().map(|alias| alias.as_str()).collect();
-                let what = format!("{} has aliases: {}", info.reference(), names.join(", "));
-                return Err(Error::new(Kind::Conflict, what).hint(NamesHint::DeleteAliases));
-            }
+            decide::delete(&info, delete_aliases)?;
             remove_version(transaction, &info)?;
             Ok(info)
         })

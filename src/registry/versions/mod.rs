@@ -1,6 +1,7 @@
 //! VERSIONS: their commit in one transaction, their properties, and their deletion.
 
 pub(super) mod commit;
+pub(super) mod decide;
 pub(super) mod delete;
 
 use serde::{Deserialize, Serialize};

@@ -361,7 +361,7 @@ fn pointers_that_cannot_be_written() {
     for (folder, name, code, words) in [
         ("missing", "t", 10, "no missing"),
         ("none", "t", 10, "no tables in none"),
-        ("none/x", "t", 2, "no folder of parts"),
+        ("none/x", "t", 2, "not a folder of parts"),
         ("/", "t", 2, "a path"),
         ("../x", "t", 3, "file name"),
         ("parts", "/", 2, "no name"),
