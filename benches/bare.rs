@@ -1,5 +1,5 @@
-//! A bare pass-through file system, to measure against: what fuser and the kernel cost when almost
-//! nothing is done between them. `bare SOURCE MOUNTPOINT`; it can be copied into, and no more.
+//! A bare pass-through file system, to measure against: the cost of fuser and the kernel with
+//! almost nothing between them. `bare SOURCE MOUNTPOINT`; files can be copied into it, and no more.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A small cache under readers that want more than it holds: how much is on its disk, ten times a second, and the daemon's memory.
-#   benches/churn.sh FOLDER [SECONDS]      as root, after benches/remote.sh FOLDER has put its files; 600 seconds unless told
+# A small cache under readers that want more than it holds: measures its size on the disk, ten times
+# a second, and the daemon's memory.
+#   benches/churn.sh FOLDER [SECONDS]      as root, after benches/remote.sh FOLDER has put its files; 600 seconds by default
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(realpath "$1") seconds=${2:-600} limit_mib=256
@@ -54,7 +55,7 @@ def large(seed):
                 read += len(f.read(4 << 20))
             except OSError: errors += 1
 def forget():
-    # What the kernel holds is not to be read from there for ever.
+    # Otherwise the page cache would serve all reads.
     while time.time() < end:
         time.sleep(5)
         with open("/proc/sys/vm/drop_caches", "w") as f: f.write("1")

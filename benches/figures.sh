@@ -105,7 +105,7 @@ row "second put, MiB stored, against what changed" "$(python3 -c "print($changed
 
 mount_it
 say "reading warm"
-# fio takes a colon in a file name for a separator.
+# fio treats a colon in a file name as a separator.
 a=mnt/p/a@latest
 python3 readall.py src/small; python3 readall.py $a/small; cat $a/big/big.bin >/dev/null; cat src/big/big.bin >/dev/null
 native=$(med true "python3 readall.py src/small" 5); ours=$(med true "python3 readall.py $a/small" 5)

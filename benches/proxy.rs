@@ -1,8 +1,8 @@
-//! A TCP proxy that is as far away as one says: `proxy LISTEN UPSTREAM ROUND_TRIP_MILLISECONDS COUNTS`.
+//! A TCP proxy that adds a round trip: `proxy LISTEN UPSTREAM ROUND_TRIP_MILLISECONDS COUNTS`.
 //!
-//! Every byte comes half a round trip later than it was sent, in both directions; bandwidth and the
-//! number of connections are what the machine gives. `COUNTS` is a file that holds requests and bytes
-//! down so far, written five times a second.
+//! Every byte arrives half a round trip later than it was sent, in both directions. Bandwidth and
+//! the number of connections are those of the machine. `COUNTS` is a file that holds requests and
+//! bytes down so far, written five times a second.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Blocks under way in one direction of one connection, of at most [`BLOCK_BYTES`] each.
+/// The blocks under way in one direction of one connection, of at most [`BLOCK_BYTES`] each.
 const BLOCKS: usize = 256;
 const BLOCK_BYTES: usize = 128 << 10;
 
@@ -54,7 +54,7 @@ fn connect(client: TcpStream, upstream: &str, delay: Duration, counts: &Arc<Coun
     let (down, downward) = sync_channel(BLOCKS);
     let (from_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
     let counted = Arc::clone(counts);
-    // A request begins a block: clients send the next one when they have the answer.
+    // A request begins a block: clients send the next one after the reply.
     let requests = move |block: &[u8]| {
         let begins = [&b"GET "[..], b"PUT ", b"HEAD ", b"POST ", b"DELETE "];
         if begins.iter().any(|verb| block.starts_with(verb)) {

@@ -1,5 +1,5 @@
-//! Reads files and says how long it took: `readers files THREADS LIST`, `readers random COUNT FILE`,
-//! `readers first FILE`.
+//! A reader of files that prints how long it took: `readers files THREADS LIST`,
+//! `readers random COUNT FILE`, `readers first FILE`.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# A store that is 20 ms away: artifactfs, JuiceFS and rclone read the same files from one S3 server, through one proxy.
+# A store that is 20 ms away: artifactfs, JuiceFS and rclone read the same files from one S3 server,
+# through one proxy.
 #   benches/remote.sh [FOLDER]      as root, after `cargo build --release --examples --bins`; needs 12 GiB in FOLDER
 # Prints a table: medians of RUNS runs (3; what takes longer than a minute runs once),
 # seconds, requests, MB over the wire, the daemon's largest RSS. ONLY="artifactfs juicefs rclone" chooses.
-# Not the same for all: artifactfs has its registry, JuiceFS its metadata on this machine; rclone lists the store itself.
+# The conditions differ: artifactfs has its registry and JuiceFS its metadata on this machine;
+# rclone lists the store itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD folder=$(realpath -m "${1:-$(mktemp -d)}") runs=${RUNS:-3} rtt=${RTT:-20}
@@ -42,7 +44,7 @@ rclone=(venv/bin/rclone --s3-provider Other --s3-env-auth --s3-endpoint http://1
 now() { date +%s.%N; }
 counts() { sleep 0.5; cat counts; }
 row() { printf '| %s | %s | %s | %s | %s | %s |\n' "$@"; }
-# What is put, and how long it takes.
+# The put of each system.
 put_artifactfs() { "${artifactfs[@]}" init --store s3://artifactfs/p --store-option endpoint=http://127.0.0.1:9101 && "${artifactfs[@]}" put -n p/files src && "${artifactfs[@]}" put -n p/one one; }
 put_rclone() { timeout 900 "${rclone[@]}" copy --transfers 8 src :s3:rclone/files && timeout 300 "${rclone[@]}" copy one :s3:rclone/one; }
 put_juicefs() {
@@ -86,7 +88,8 @@ measure() {
   row "$what" "$system" "$seconds" $((after[0] - before[0])) $(((after[1] - before[1]) / 1000000)) \
     "$(awk '/VmHWM/ {print int($2 / 1024)}' "/proc/$(process_"$system")/status")"
 }
-# What the network gives: the same bytes as large objects, by curl, measured between the rows it is compared with.
+# The bound of the network: the same bytes as large objects, by curl, measured between the rows it
+# is compared with.
 sign=(--aws-sigv4 aws:amz:us-east-1:s3 -u benchkey:benchsecret -H x-amz-content-sha256:UNSIGNED-PAYLOAD)
 bound() {
   local what=$1 times=() begun

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What a run costs: opening and reading small files inside and outside of one, in turn, and prints a table of medians.
+# The cost of a run: opens and reads small files inside and outside of one, in turn, and prints a
+# table of medians.
 #   benches/runs.sh [--quick]        as root, after `cargo build --release`
 # Needs python3. ARTIFACTFS names the binary.
 set -euo pipefail

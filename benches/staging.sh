@@ -74,7 +74,7 @@ for mode in passthrough no_passthrough; do
     seconds cp --reflink=never big "native/$mode-$run-rw" >>"native-rw-$mode"
     seconds cp big "s/p/big-$mode-$run/big" >>"ours-$mode"
     seconds "$bin" commit "p/big-$mode-$run" >>"commit-$mode"
-    # What is deleted frees the disk; files are few.
+    # A deletion frees the disk; the files are few.
     rm "native/$mode-$run" "native/$mode-$run-rw"
     "$bin" draft discard "p/big-$mode-$run"; "$bin" delete "p/big-$mode-$run" --delete-aliases >/dev/null
   done

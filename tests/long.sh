@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# What takes longer than a minute or needs installed programs: power losses, and other people's tests in drafts.
+# Tests that take longer than a minute or need installed programs: power losses, and third-party
+# test suites in drafts.
 #   tests/long.sh        as root, after `cargo build --release`
-# Installs what it needs. Fails when anything failed or could not run; `N passed, N failed` at the end.
+# Installs what it needs. Fails if anything failed or could not run; prints `N passed, N failed` at
+# the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export DEBIAN_FRONTEND=noninteractive

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Real input: Python's library tree, a wheel with model weights and scikit-learn's data sets are logged, mounted, compared
-# byte for byte, and a classifier is trained on the digits through the mount.
+# Real input: Python's library tree, a wheel with model weights and scikit-learn's data sets are
+# logged, mounted and compared byte for byte. A classifier is trained on the digits through the
+# mount.
 #   tests/real_input.sh           ARTIFACTFS names the binary
 # Needs python3 with pip, and PyPI. Prints 'N passed, N failed'.
 set -euo pipefail

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Stores in clouds, tested on real servers on loopback: moto (S3), azurite (Azure), and for Google moto again: the client
-# speaks Google's XML interface, which is S3's, and which Google's emulators on PyPI and npm do not list by.
+# Stores in clouds, tested on real servers on loopback: moto (S3), azurite (Azure), and moto again
+# for Google. The client speaks Google's XML interface, which is S3's; Google's emulators on PyPI
+# and npm do not list by it.
 #   tests/stores.sh [FOLDER]     installs into FOLDER (default: a temporary one), starts, tests, stops
 # Prints 'N passed, N failed' at the end.
 set -euo pipefail

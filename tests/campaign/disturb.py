@@ -1,4 +1,4 @@
-"""What disturbs them. Each kind is a function of a world, a random source and the round's end."""
+"""Disturbances. Each kind is a function of a world, a random source and the end of the round."""
 import contextlib, os, signal, subprocess, time
 
 from workers import CONFLICT, CORRUPT, FULL, UNAVAILABLE
@@ -12,7 +12,7 @@ def pause(rng, most):
 
 
 def suspend(world, rng, _end):
-    """Ctrl-Z: a command, or the daemon."""
+    """Suspends a command or the daemon, as Ctrl-Z does."""
     pause(rng, 2)
     with world.lock:
         commands = sorted(world.going)
@@ -82,7 +82,7 @@ def store(world, rng, _end):
 
 
 class Flipped:
-    """A byte that is another, and how it becomes what it was."""
+    """A changed byte, and how to undo the change."""
 
     def __init__(self, world, where, at):
         self.world, self.where, self.at = world, where, at
@@ -108,14 +108,14 @@ class Flipped:
                 file.write(bytes([byte]))
 
     def undo(self):
-        # What went meanwhile, or was made a hole, stays so.
+        # A byte that went meanwhile, or became a hole, stays so.
         with contextlib.suppress(OSError, KeyError, IndexError):
             if self.get() == self.was ^ 0x40:
                 self.put(self.was)
 
 
 class Removed:
-    """A file of the store that is gone; it comes back if its pack is still there."""
+    """A removed file of the store; it comes back if its pack is still there."""
 
     def __init__(self, world, where):
         self.world, self.where = world, where
@@ -184,7 +184,7 @@ def check(world, rng, how):
     kill = rng.random() * 2 if "kill" in world.campaign.kinds and rng.random() < 0.3 else None
     world.campaign.count(" ".join(["fsck", *how]))
     ran = world.run(["fsck", *how], kill_after=kill)
-    # Somebody writes: it may say so and do nothing.
+    # Somebody is writing: fsck may report that and do nothing.
     fine = ran.killed or ran.code in (0, CONFLICT, -9)
     fine = fine or ran.code in (FULL, UNAVAILABLE) and world.excused({"full", "store", "suspend", "daemon"}, ran.began, ran.ended)
     fine = fine or ran.code == CORRUPT and world.damaged
@@ -194,7 +194,8 @@ def check(world, rng, how):
 
 
 def bind(world, rng, _end):
-    """A bind mount, or another namespace, goes on using a mount that is unmounted and mounted again."""
+    """Keeps a mount in use by a bind mount or a namespace, while it is unmounted and mounted
+    again."""
     pause(rng, 4)
     target = world.path("bind")
     other = None
@@ -211,7 +212,7 @@ def bind(world, rng, _end):
             if unmounted.code not in (0, CONFLICT) and not world.excused({"daemon", "suspend", "full"}, unmounted.began, unmounted.ended):
                 world.campaign.find(world, f"umount: exit {unmounted.code}: {unmounted.err.strip()}")
             if "kill -9" in unmounted.err:
-                world.campaign.find(world, f"umount advises to kill: {unmounted.err.strip()}")
+                world.campaign.find(world, f"umount advises a kill: {unmounted.err.strip()}")
             pause(rng, 1)
         if other:
             kill_group(other.pid, signal.SIGKILL)
@@ -223,12 +224,12 @@ def bind(world, rng, _end):
 
 KINDS = {"suspend": suspend, "daemon": daemon, "full": full, "store": store, "flip": flip, "index": index, "fsck": fsck,
          "repair": repair, "rebuild": rebuild, "bind": bind}
-# These are done by the workers.
+# The workers make these disturbances.
 BESIDE = ["kill", "container", "disks", "programs"]
 
 
 def undo(world):
-    """Takes back what is still disturbed."""
+    """Undoes all disturbances that are left."""
     for pid in list(world.going):
         kill_group(pid, signal.SIGCONT)
     for pid in world.daemons():

@@ -1,9 +1,10 @@
-"""What one program's part of a draft was at every moment, by its own account."""
+"""The states of one program's part of a draft at every moment, as recorded by the program."""
 import collections, math, time
 
 from model import shortened
 
-# A change: when it began, when it had ended, the states that paths have since, and whether anything may have been there meanwhile.
+# A change: its begin and end, the states of paths since, and whether other states were possible
+# meanwhile.
 Step = collections.namedtuple("Step", "what began ended states doubtful")
 
 
@@ -11,21 +12,22 @@ TRAIL_STEPS = 6
 
 
 class History:
-    """Steps follow one another: a program does one thing after another."""
+    """The steps of a program, which follow one another."""
 
     def __init__(self):
         self.restart({})
 
     def restart(self, states):
-        """From now on, beginning with these states of paths."""
+        """Starts anew, from these states of paths."""
         self.first, self.steps = dict(states), []
 
     def add(self, what, began, states, doubtful=False):
-        """A step that has just ended; `None` is the state of what is not there."""
+        """Adds a step that has just ended; `None` is the state of an absent path."""
         self.steps.append(Step(what, began, time.monotonic(), states, doubtful))
 
     def moments(self):
-        """When each state began and ended to be possible, and the states it has other than the one before."""
+        """Yields when each state began and ended to be possible, and the states that differ from
+        the one before."""
         began, states = -math.inf, {}
         for step in self.steps:
             yield began, step.ended, states
@@ -33,7 +35,8 @@ class History:
         yield began, math.inf, states
 
     def contradiction(self, seen, began, ended):
-        """Nothing when `seen` is what was there at one moment between the two; otherwise how it differs from the nearest."""
+        """Returns nothing if `seen` was there at one moment between the two, or else how it differs
+        from the nearest state."""
         meanwhile = [step for step in self.steps if step.began <= ended and step.ended >= began]
         doubtful = {path for step in meanwhile if step.doubtful for path in step.states}
         now = dict(self.first)
@@ -53,27 +56,28 @@ class History:
         return f"of {len(shown)} paths, " + "; ".join(shown[:3])
 
     def trail(self, path, now):
-        """What was done last with a path, for who reads a finding."""
+        """Returns the last steps on a path, for the reader of a finding."""
         steps = [step for step in self.steps if path in step.states][-TRAIL_STEPS:]
         told = [f"{step.began - now:+.3f} s {step.what}: {step.states[path]}" for step in steps]
         return f" ({', '.join(told)})"
 
 
 class Log:
-    """A file to which several append records of one length, each numbering its own."""
+    """A file to which several writers append records of one length, each with its own numbers."""
     RECORD_BYTES = 48
 
     def __init__(self, name):
         self.name = name
         self.times = {}  # writer -> when each record began and ended to be written
-        # A record that failed may be there in part, and moves those behind it.
+        # A failed record may be there in part, and shifts those behind it.
         self.spoiled = False
 
     def record(self, writer, number):
         return f"{writer} {number:08d} ".encode().ljust(self.RECORD_BYTES - 1, b".") + b"\n"
 
     def contradiction(self, data, began, ended):
-        """How `data` differs from what was in it at any moment between the two; nothing when it does not."""
+        """Returns how `data` differs from the log at any moment between the two, or nothing if it
+        does not."""
         counts = collections.Counter()
         for at in range(0, len(data), self.RECORD_BYTES):
             record = data[at:at + self.RECORD_BYTES]

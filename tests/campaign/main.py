@@ -1,4 +1,4 @@
-"""The campaign: worlds of rounds; each round ends in calm, and everything is compared."""
+"""The campaign: worlds of rounds. Each round ends in calm, and everything is compared."""
 import argparse, collections, os, random, shutil, signal, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -12,12 +12,12 @@ ROUNDS_OF_A_WORLD = 6
 # A pack's index and the ends of its holes take room beside what lives in it.
 PACK_OVERHEAD_BYTES = 16 << 10
 OVERHEAD_BYTES = 1 << 20
-# How long readers and writers may take to see that a round is over.
+# The longest time in which readers and writers must notice the end of a round.
 PATIENCE_SECONDS = 300
 
 
 class Stop(Exception):
-    """Somebody wants it to end."""
+    """A request to end the campaign."""
 
 
 class Campaign:
@@ -96,14 +96,15 @@ class Campaign:
                 thread.join(0.2)
                 if time.time() > patience:
                     daemons = "; ".join(f"{pid} {where(pid)}" for pid in world.daemons())
-                    self.find(world, f"somebody hangs after the round: {thread.name}; daemons: {daemons}")
+                    self.find(world, f"a worker hangs after the round: {thread.name}; daemons: {daemons}")
                     raise Hangs
         disturb.undo(world)
         if self.stopping:
             raise Stop
 
     def calm(self, world, people):
-        """Everything lives again: all that was acknowledged must be there, and no byte more than is needed."""
+        """Ends all disturbances. Everything acknowledged must be there, and no byte more than is
+        needed."""
         disturb.mount_again(world)
         if not world.is_mounted():
             self.find(world, f"cannot be mounted again: {world.mount().err.strip()}")
@@ -125,7 +126,7 @@ class Campaign:
     def checked(self, world, args):
         ran = world.run(args, calm=True)
         if ran.code == CONFLICT:
-            # The daemon holds what a commit that failed could not release: it goes with the daemon.
+            # The daemon holds what a failed commit could not release; it goes with the daemon.
             self.count("lease left over")
             world.run(["umount", world.mount_point], calm=True)
             ran = world.run(args, calm=True)
@@ -133,10 +134,10 @@ class Campaign:
         return ran
 
     def calmly(self, world, args):
-        """Runs a check that must find nothing; whether no writer may be alive."""
+        """Runs a check that must find nothing. Returns whether no writer may be alive."""
         ran = self.checked(world, args)
         if ran.code == CORRUPT and world.damaged and args == ["fsck"]:
-            # The end of a commit that went on in the daemon let go of a tree that cannot be read.
+            # A commit that ended in the daemon released a tree that cannot be read.
             self.count("repaired again")
             world.run(["fsck", "--repair"], calm=True)
             ran = self.checked(world, args)
@@ -149,8 +150,8 @@ class Campaign:
         return not unknown
 
     def mend(self, world):
-        """What damage leaves: absent objects, until the good copy is put again; and a tree that could not be read when
-        its version was deleted leaves what it pointed at counted too high, until a repair."""
+        """Mends damage. Absent objects need another put of the good copy. A tree that was
+        unreadable when its version was deleted leaves counts too high, until a repair."""
         if world.run(["verify"], calm=True).code != 0:
             self.put_again(world)
         if self.checked(world, ["fsck"]).code == CORRUPT:
@@ -203,7 +204,7 @@ class Campaign:
         if collected.code != 0:
             self.find(world, f"gc in calm: exit {collected.code}: {collected.err.strip()}")
             return
-        # Progress of puts that were killed may stay, if it is told.
+        # The progress of killed puts may stay, if gc reports it.
         told = collected.json()
         allowed = sum(value for key, value in told.items()
                       if isinstance(value, int) and key.endswith("_bytes") and key != "freed_bytes")
@@ -212,15 +213,15 @@ class Campaign:
         taken = world.store_bytes(".pack")
         files = len(world.store_files(".pack"))
         if files > packs:
-            self.find(world, f"{files} packs in the store, of which the registry knows {packs}")
+            self.find(world, f"{files} packs in the store, of which the registry lists {packs}")
         # Bytes of a writer that may still live are neither progress nor garbage.
         if not settled:
             self.count("bytes not counted, beside such a writer")
             return
-        # Each object that died may leave the ends of its hole.
+        # Each dead object may leave the ends of its hole.
         most = living + allowed + packs * PACK_OVERHEAD_BYTES + OVERHEAD_BYTES + living // 10
         if taken > most:
-            self.find(world, f"{taken} bytes in {packs} packs where {living} live and {allowed} are progress")
+            self.find(world, f"{taken} bytes in {packs} packs where {living} live and {allowed} are kept for killed puts")
         content, copies = {}, world.model.sources
         with world.model.lock:
             for known in world.model.versions.values():
@@ -232,7 +233,7 @@ class Campaign:
         pinned = sum(person.pinned_bytes() for person in people)
         most = sum(content.values()) + len(content) * 512 + allowed + OVERHEAD_BYTES + pinned
         if living > most:
-            self.find(world, f"{living} bytes are said to live where versions have {sum(content.values())}")
+            self.find(world, f"{living} bytes count as live where versions have {sum(content.values())}")
 
     def tell_log(self, world):
         lines = read(os.path.join(world.repo, "daemon.log")).decode(errors="replace").splitlines()
@@ -251,7 +252,7 @@ class Campaign:
 
 
 class Hangs(Exception):
-    """The world cannot be used any more."""
+    """The state of a world that cannot be used any more."""
 
 
 def parse(words):
@@ -302,7 +303,7 @@ def main():
             campaign.hurt_rounds += 1
         except Stop:
             stopped = True
-        except Exception as error:  # What the campaign itself cannot do is to be seen, and its world has been ended.
+        except Exception as error:  # Errors of the campaign itself are findings; its world has been ended.
             import traceback
             traceback.print_exc()
             campaign.findings.append(f"the campaign itself: {error!r}")
@@ -313,7 +314,7 @@ def main():
     campaign.tell()
     failed = max(campaign.hurt_rounds, 1 if campaign.findings else 0)
     print(f"{max(campaign.rounds - failed, 0)} passed, {failed} failed", flush=True)
-    # Threads that hang are not waited for.
+    # The process does not wait for hanging threads.
     os._exit(1 if campaign.findings or stopped else 0)
 
 

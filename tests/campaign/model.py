@@ -1,4 +1,4 @@
-"""What was acknowledged, and trees of files to put."""
+"""The acknowledged versions, and trees of files to put."""
 import hashlib, os, shutil, stat, threading, time
 
 # The state of a directory.
@@ -10,7 +10,8 @@ def digest(data):
 
 
 def state_of(path):
-    """What a version keeps of a name: content and executable bit of a file, the target of a symlink."""
+    """Returns what a version keeps of a name: content and executable bit of a file, the target of a
+    symlink."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         return "-> " + os.readlink(path)
@@ -25,11 +26,11 @@ def state_of_file(data, mode):
 
 
 def manifest(root):
-    """Path and state of everything below `root`; paths of directories end with a slash."""
+    """Returns path and state of everything below `root`; paths of directories end with a slash."""
     found, folders = {}, [""]
     while folders:
         folder = folders.pop()
-        # Not os.walk: it calls itself for each level, and some drafts are deeper than Python allows.
+        # Not os.walk: it recurses for each level, and some drafts are deeper than Python allows.
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
                 path = os.path.join(folder, entry.name)
@@ -42,7 +43,7 @@ def manifest(root):
 
 
 def difference(wanted, found):
-    """A short text of how two manifests differ."""
+    """Returns a short text of how two manifests differ."""
     lines = [f"missing {path}" for path in sorted(wanted.keys() - found.keys())]
     lines += [f"unexpected {path}" for path in sorted(found.keys() - wanted.keys())]
     lines += [f"other {path}" for path in sorted(wanted.keys() & found.keys()) if wanted[path] != found[path]]
@@ -51,12 +52,13 @@ def difference(wanted, found):
 
 
 def shortened(text):
-    """A path, without most of it if it is very long."""
+    """Returns a path, without most of it if it is very long."""
     return text if len(text) < 200 else f"{text[:100]}...({len(text)} bytes)...{text[-40:]}"
 
 
 def some_bytes(rng):
-    """The content of a file: mostly small, now and then longer than a chunk or big enough for a pack of its own."""
+    """Returns the content of a file: mostly small, rarely longer than a chunk or big enough for a
+    pack of its own."""
     size = rng.choice([0, 1, 100, 4096, 4097, 20_000, 70_000, 300_000])
     if rng.random() < 0.08:
         size = rng.randrange(1 << 20, 3 << 20)
@@ -100,9 +102,9 @@ class Model:
         self.folder = folder
         self.lock = threading.RLock()
         self.versions = {}  # "p/a" -> {number: manifest}
-        self.maybe = {}  # "p/a" -> [manifest]: puts that did not say how they ended
-        self.fading = set()  # ("p/a", number): deletions that did not
-        self.ended = set()  # ("p/a", number): deletions that are done, or were tried
+        self.maybe = {}  # "p/a" -> [manifest]: puts with an unknown outcome
+        self.fading = set()  # ("p/a", number): deletions with an unknown outcome
+        self.ended = set()  # ("p/a", number): deletions that were done or tried
         self.times = {}  # ("p/a", number) -> when it was acknowledged
         self.sources = {}  # key of a manifest -> folder with the good copy
         os.makedirs(folder, exist_ok=True)
@@ -112,7 +114,7 @@ class Model:
         return digest(repr(sorted(found.items())).encode())
 
     def keep(self, root, found):
-        """Keeps a copy of what is put, so that it can be put again."""
+        """Keeps a copy of a source, so that it can be put again."""
         with self.lock:
             if self.key(found) not in self.sources:
                 target = os.path.join(self.folder, self.key(found))
@@ -120,7 +122,7 @@ class Model:
                 self.sources[self.key(found)] = target
 
     def acknowledge(self, name, number, found):
-        """Notes a version; returns what contradicts it."""
+        """Records a version. Returns what contradicts it."""
         with self.lock:
             known = self.versions.setdefault(name, {})
             if number in known and known[number] != found:
@@ -149,7 +151,8 @@ class Model:
             return (name, number) in self.ended
 
     def begin_delete(self, name, number):
-        """Notes that somebody is about to delete it; false when somebody was before."""
+        """Records that a worker is about to delete a version. Returns false if another worker did
+        so before."""
         with self.lock:
             first = (name, number) not in self.ended
             self.ended.add((name, number))
@@ -164,7 +167,8 @@ class Model:
                 self.fading.add((name, number))
 
     def settle(self, name, there, read):
-        """Compares what is listed (`there`, numbers) with what may be; `read` gives the manifest of one. Returns findings."""
+        """Compares the listed numbers (`there`) with those that may be; `read` gives the manifest
+        of one. Returns findings."""
         findings = []
         with self.lock:
             known = self.versions.setdefault(name, {})

@@ -1,5 +1,5 @@
-"""One program that writes in a draft in which others write too. The names it makes begin with its letter, so what it knows of
-them is exact."""
+"""One program that writes in a draft beside others. Its names begin with its letter, so its record
+of them is exact."""
 import contextlib, ctypes, errno, math, os, shutil, stat, subprocess, sys, time
 
 from history import History
@@ -7,13 +7,14 @@ from model import DIRECTORY, shortened, state_of, state_of_file
 
 # Directories of the draft in which all programs make names.
 SHARED = ("s0", "s0/t", "s1")
-# What a program may have in the draft, and what one write adds beyond the end of a file at most.
+# The most bytes that a program may have in the draft, and that one write adds beyond the end of a
+# file.
 SIZE_BYTES, GAP_BYTES = 3 << 20, 200_000
-# A file of which the bytes become a pack's without being copied.
+# The length of a file that becomes a pack in place.
 BIG_BYTES = 8 << 20
-# A draft's paths have 4,000 bytes at most; the last name of a path may be a new one.
+# The path limit of a draft is 4,000 bytes; the last name of a path may be a new one.
 PATH_BYTES = 3_960
-# Ordinary names are made in directories with paths of at most so many bytes.
+# The longest path of a directory in which ordinary names are made, in bytes.
 PLACE_BYTES = 150
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -22,8 +23,9 @@ KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 RENAME_EXCHANGE, AT_FDCWD = 2, -100
 LIBC = ctypes.CDLL(None, use_errno=True)
 
-# Stores to a file by a mapping, in a process of its own: a daemon that dies ends it by SIGBUS, and one that is suspended
-# holds up whoever touches the mapping. The file is closed before the first store, so that only the mapping is left.
+# Stores to a file through a mapping, in a process of its own. A daemon that dies ends it with
+# SIGBUS, and a suspended one blocks it. The file is closed before the first store, so that only the
+# mapping is left.
 MAPPED = """
 import ctypes, os, sys, time
 path, size, at, data, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), bytes.fromhex(sys.argv[4]), float(sys.argv[5])
@@ -48,7 +50,7 @@ def called(result):
 
 
 def write_all(fd, data, at=None):
-    """Writes by one call; what does not fit is an error."""
+    """Writes with one call; a short write is an error."""
     done = os.write(fd, data) if at is None else os.pwrite(fd, data, at)
     if done != len(data):
         raise OSError(errno.ENOSPC, f"{done} of {len(data)} bytes were written")
@@ -64,7 +66,7 @@ def opened(path, flags):
 
 
 class Node:
-    """A file, a directory or a symlink, by as many names as it has."""
+    """A file, a directory or a symlink, under all of its names."""
 
     def __init__(self, kind, mode=0, data=b""):
         self.kind, self.mode, self.data, self.attributes = kind, mode, data, {}
@@ -113,7 +115,7 @@ class Program:
         return [path for path, other in self.tree.items() if other is node]
 
     def below(self, path):
-        """A path and all that is known below it, the deepest last."""
+        """Returns a path and all known paths below it, the deepest last."""
         return [path, *sorted(other for other in self.tree if other.startswith(path + "/"))]
 
     def states(self, paths):
@@ -130,16 +132,17 @@ class Program:
 
     @contextlib.contextmanager
     def step(self, *paths):
-        """One change of these paths, that a commit sees as a whole or not at all."""
+        """Makes one change of these paths, which a commit sees wholly or not at all."""
         self.began, self.doubted = time.monotonic(), set(paths)
         yield
         self.history.add(self.what, self.began, self.states(paths))
         self.doubted = set()
 
     def clear_doubt(self):
-        """What failed is removed, done or not: then it is known again."""
+        """Removes the paths of failed operations, done or not, so that their state is known
+        again."""
         paths = sorted({path for doubted in self.doubted for path in self.below(doubted)})
-        # By a descriptor, so that nothing is looked for where nothing is mounted.
+        # Through a descriptor, so that nothing is looked up where nothing is mounted.
         with opened(self.programs.root, os.O_RDONLY | os.O_DIRECTORY) as root:
             os.stat(SHARED[0], dir_fd=root)
             for path in paths:
@@ -155,7 +158,8 @@ class Program:
         self.doubted = set()
 
     def load(self, folder):
-        """Takes what the draft has for its own that came from a version, of which a good copy is in `folder`."""
+        """Records as its own what the draft has from a version, of which a good copy is in
+        `folder`."""
         self.tree = {}
         for name in self.programs.owned(self.letter, folder):
             status, copy = os.lstat(self.path(name)), os.path.join(folder, name)
@@ -180,12 +184,12 @@ class Program:
         operation()
 
     def fresh(self, kind):
-        """A path for something of this kind; there may be such a thing already."""
+        """Returns a path for something of this kind; such a thing may be there already."""
         places = [*SHARED, *(path for path in self.of("directory") if len(path) <= PLACE_BYTES)]
         return f"{self.rng.choice(places)}/{self.letter}-{kind}{self.rng.randrange(8)}"
 
     def any(self, *kinds):
-        """A path of something, and what it is; or nothing."""
+        """Returns a path of something with its node, or nothing."""
         paths = self.of(*kinds)
         path = self.rng.choice(paths) if paths else None
         return path, self.tree.get(path)
@@ -198,7 +202,7 @@ class Program:
         return self.rng.randbytes(size)
 
     def somewhere(self, node, beyond=GAP_BYTES):
-        """An offset in a file, or behind its end."""
+        """Returns an offset in a file, or beyond its end."""
         size = len(node.data)
         return self.rng.choice([0, size, self.rng.randrange(size + 1), size + self.rng.randrange(beyond)])
 
@@ -257,7 +261,7 @@ class Program:
             try:
                 called(LIBC.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(length)))
             except OSError as error:
-                # Not every host can do all of it.
+                # Not every host supports all of these.
                 if error.errno != errno.EOPNOTSUPP:
                     raise
                 return
@@ -286,16 +290,16 @@ class Program:
             return
         with self.step(old, new):
             os.rename(self.path(old), self.path(new))
-            # Of two names of one file both stay.
+            # If both are names of one file, both stay.
             if self.tree.get(new) is not node:
                 self.tree[new] = self.tree.pop(old)
 
     def fits(self, old, new):
-        """Whether the paths below a directory are not too long under another name."""
+        """Returns whether the paths below a directory stay short enough under another name."""
         return max(map(len, self.below(old))) + len(new) - len(old) <= PATH_BYTES
 
     def move(self, old, new):
-        """What a rename of a directory does to the paths below it."""
+        """Returns the new path of each path below a renamed directory."""
         return {path: new + path[len(old):] for path in self.below(old)}
 
     def move_directory(self):
@@ -331,7 +335,7 @@ class Program:
 
     def symlink(self):
         path = self.fresh("l")
-        # It stays inside wherever it is moved, and may lead to nothing.
+        # The target stays inside wherever the link is moved, and may dangle.
         target = self.rng.choice([f"{self.letter}-f{self.rng.randrange(8)}", f"{self.letter}-d1/./x", "y" * 300])
         if path not in self.tree:
             with self.step(path):
@@ -363,7 +367,7 @@ class Program:
                 del self.tree[path]
 
     def deepen(self):
-        """Directories as deep as a path may be long, and a file in the deepest."""
+        """Makes directories as deep as a path may be long, and a file in the deepest."""
         path = self.fresh("d")
         if path in self.tree or any(len(other) > PATH_BYTES // 2 for other in self.tree):
             return
@@ -401,7 +405,7 @@ class Program:
             node.mode = mode
 
     def record(self):
-        """Appends to a file to which all append."""
+        """Appends to a file to which all programs append."""
         log = self.programs.log
         times = log.times.setdefault(self.letter, [])
         with opened(self.path(log.name), os.O_WRONLY | os.O_CREAT | os.O_APPEND) as fd:
@@ -433,11 +437,11 @@ class Program:
             self.programs.find(f"{shortened(folder)} lists {sorted(mine - known)[:5]} and not {sorted(known - mine)[:5]}")
 
     def look_at_attributes(self):
-        """What versions do not keep: modes, hard links, extended attributes."""
+        """Compares what versions do not keep: modes, hard links, extended attributes."""
         for path, node in self.tree.items():
             full = self.path(path)
             if not os.path.lexists(full):
-                continue  # That is found by content.
+                continue  # The comparison of content reports that.
             status = os.lstat(full)
             if node.kind == "symlink":
                 continue
@@ -449,7 +453,7 @@ class Program:
                 self.programs.find(f"{shortened(path)} has {status.st_nlink} names, and not {self.names(node)}")
 
 
-# What programs do, and how often.
+# The operations of programs, with their weights.
 OPERATIONS = {"write": 18, "patch": 10, "append": 8, "truncate": 6, "allocate": 6, "map": 2, "rename": 6, "move_directory": 6,
               "exchange": 3, "link": 4, "symlink": 4, "unlink": 8, "make_directory": 6, "remove_directory": 2, "deepen": 1,
               "attribute": 5, "chmod": 4, "record": 12, "look": 20}

@@ -1,5 +1,6 @@
-"""Several programs in one draft, which is committed, killed and mounted again meanwhile. A version must be what each of them had at
-one moment of its commit; and in calm the draft is what all of them have."""
+"""Several programs in one draft, which is committed, killed and mounted again meanwhile. A version
+must be what each of them had at one moment of its commit. In calm the draft is what all of them
+have."""
 import errno, math, os, shutil, time
 
 from history import Log
@@ -8,9 +9,9 @@ from program import SHARED, Program
 from workers import CONFLICT, CORRUPT, FOR_NOW, NOT_FOUND, UNAVAILABLE, Worker, guarded, number_of, sub
 
 LETTERS = "abc"
-# Versions kept from one round to the next.
+# The number of versions kept from one round to the next.
 KEPT = 3
-# How long a commit in calm may find that another one, of a command that was killed, still goes on.
+# The longest time that a commit in calm waits for the one of a killed command.
 COMMIT_SECONDS = 120
 
 
@@ -19,23 +20,24 @@ class Programs(Worker):
         super().__init__(world, name, rng)
         self.artifact, self.root = f"p/{name}", os.path.join(world.staging, "p", name)
         self.programs = [Program(self, letter, sub(rng)) for letter in LETTERS]
-        # While it is set, programs begin nothing: a commit that finds no moment without writers gets one.
+        # While it is set, programs begin nothing, so that a commit gets a moment without writers.
         self.hushed = False
         self.logs, self.log, self.logged = [], None, 0
-        self.unsure = []  # when commits began that did not say how they ended
+        self.unsure = []  # when commits with an unknown outcome began
         self.unread = {}  # version -> when its commit began and ended
         self.unjudged = []  # name of a version, what it has, and when its commit began and ended
         self.hurt = False
-        self.pinned = 0  # bytes of a version that the draft stands on, and that may be deleted
+        self.pinned = 0  # bytes of a version that is the draft's lower, and that may be deleted
         self.begin_empty()
 
     def find(self, text):
         self.campaign.find(self.world, f"draft {self.artifact}: {text}")
 
     def excuse(self, what, error, began):
-        """Finds fault with a failure, unless it had a reason."""
+        """Reports a failure, unless a disturbance excuses it."""
         damaged = self.world.damaged and error.errno == errno.EIO
-        # A draft that could not be put right when the disk was full takes nothing (EIO) until its next commit.
+        # A draft that could not be repaired on a full disk refuses everything (EIO) until its next
+        # commit.
         slack = 20 if error.errno == errno.EIO else 3
         if not damaged and not self.world.excused(FOR_NOW, began, time.time(), slack):
             self.find(f"{what}: {shortened(str(error))}")
@@ -62,12 +64,12 @@ class Programs(Worker):
         self.logs.append(self.log)
 
     def spoil(self, log):
-        """Somebody's record may be there in part: all go on in another log."""
+        """Begins another log for all programs, since a record may be there in part."""
         log.spoiled = True
         self.new_log()
 
     def begin_from(self, number):
-        """The draft begins anew, from a version: nothing of that is copied until it is changed."""
+        """Begins the draft anew, from a version: nothing of it is copied until it is changed."""
         name = f"{self.artifact}:v{number}"
         if not self.calmly(["draft", "discard", self.artifact]):
             return
@@ -96,7 +98,7 @@ class Programs(Worker):
                 os.remove(os.path.join(self.root, name))
 
     def owner(self, path):
-        """Whose a path is: the letter of the first name that somebody made."""
+        """Returns the owner of a path: the letter of the first name that a program made."""
         return next((part[0] for part in path.split("/") if part[1:2] == "-"), None)
 
     def owned(self, letter, folder):
@@ -132,7 +134,8 @@ class Programs(Worker):
     # ---- versions ----
 
     def read(self, number, calm=False):
-        """Reads a version, to be judged when every program knows how what it did meanwhile ended; whether it could be read."""
+        """Reads a version, to be judged when every program knows the outcome of its steps. Returns
+        whether it could be read."""
         began, ended = self.unread.get(number, (min(self.unsure, default=math.inf), math.inf))
         name = f"{self.artifact}:v{number}"
         target = self.world.path("got", self.name)
@@ -153,11 +156,11 @@ class Programs(Worker):
         for name, found, began, ended in self.unjudged:
             self.campaign.count("version of programs judged")
             if wrong := self.judge(found, self.model.sources[self.model.key(found)], began, ended):
-                self.campaign.find(self.world, f"{name} is nothing that was in the draft: {' | '.join(wrong)}")
+                self.campaign.find(self.world, f"{name} matches no state of the draft: {' | '.join(wrong)}")
         self.unjudged = []
 
     def judge(self, found, folder, began, ended):
-        """What is wrong with a tree that was in the draft at one moment between the two."""
+        """Returns what is wrong with a tree that was in the draft at one moment between the two."""
         parts = {letter: {} for letter in [*LETTERS, None]}
         for path, state in found.items():
             parts[self.owner(path)][path] = state
@@ -176,7 +179,8 @@ class Programs(Worker):
         return wrong + ([difference(shared, parts[None])] if parts[None] != shared else [])
 
     def decide(self, delete):
-        """Reads versions that are not known yet; with `delete`, those that cannot be read go."""
+        """Reads versions that are not known yet; with `delete`, deletes those that cannot be
+        read."""
         listed = self.world.run(["--json", "ls", self.artifact], calm=True)
         if listed.code not in (0, NOT_FOUND):
             return None if delete else self.find(f"ls: exit {listed.code}: {listed.err.strip()}")
@@ -192,7 +196,7 @@ class Programs(Worker):
                 self.find(f"{name} cannot be read in calm")
 
     def calmly(self, args):
-        """Runs a command that must do what it is told; a commit that still goes on is waited for."""
+        """Runs a command that must succeed, and waits for a commit that still goes on."""
         deadline = time.time() + COMMIT_SECONDS
         ran = self.world.run(args, calm=True)
         while ran.code == CONFLICT and time.time() < deadline and not self.campaign.stopping:
@@ -212,7 +216,8 @@ class Programs(Worker):
 
     def settle(self):
         try:
-            # It ends what commits that failed have left, and no commit of a command that was killed comes after it.
+            # This ends what failed commits have left, and no commit of a killed command comes after
+            # it.
             self.unsure.append(time.monotonic())
             self.calmly(["commit", self.artifact, "--wait=60"])
             for program in self.programs:
@@ -236,7 +241,7 @@ class Programs(Worker):
         self.begin_round()
 
     def give_up(self):
-        """What the draft stood on was in a version that was hurt before it could be read."""
+        """Gives up a draft whose lower was damaged before it could be read."""
         self.campaign.count("draft hurt with what it stood on")
         self.hurt = False
         self.decide(delete=True)
@@ -256,7 +261,7 @@ class Programs(Worker):
         if not ran:
             return
         number = number_of(ran.json()["reference"])
-        # What it has is compared with all other versions.
+        # Its content is compared with all other versions.
         self.pinned = 0
         self.noted(self.model.acknowledge(self.artifact, number, wanted))
         self.model.keep(self.root, wanted)

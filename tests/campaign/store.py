@@ -1,10 +1,11 @@
-"""A small S3 in memory, on loopback, that refuses, hangs, crawls or breaks off when it is told to."""
+"""A small S3 in memory, on loopback, that refuses, hangs, crawls or breaks off on demand."""
 import hashlib, http.server, random, threading, time, urllib.parse
 from xml.sax.saxutils import escape
 
 
 class Store:
-    """Objects by key, and how requests are treated: fine, refuse, error, busy, hang, slow or cut."""
+    """Objects by key, and the treatment of requests: fine, refuse, error, busy, hang, slow or
+    cut."""
 
     def __init__(self):
         self.objects, self.uploads = {}, {}
@@ -21,7 +22,7 @@ class Store:
             request_queue_size = 128
 
             def handle_error(self, request, address):
-                """A client that goes away is what is tested."""
+                """Ignores a client that goes away: the campaign causes that."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]

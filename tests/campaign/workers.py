@@ -1,11 +1,12 @@
-"""Those who use a repository: they put, delete, prune, draft and read, and note what was acknowledged."""
+"""Users of a repository: they put, delete, prune, draft and read, and record what was
+acknowledged."""
 import errno, os, random, shutil, threading, time
 
 from model import change, difference, digest, manifest, state_of
 
 # Exit statuses (man artifactfs, EXIT STATUS).
 NOT_FOUND, CONFLICT, CORRUPT, FULL, UNAVAILABLE = 10, 11, 13, 14, 15
-# What may make a command fail for now, and how it may.
+# The disturbances that may make a command fail for now, and those by which it may find damage.
 FOR_NOW = {"suspend", "full", "store", "repair", "rebuild", "flip", "index", "daemon", "bind"}
 DAMAGE = {"flip", "index", "rebuild", "repair"}
 
@@ -23,16 +24,16 @@ class Worker:
             time.sleep(self.rng.random() * 0.1)
 
     def drop(self):
-        """Before damage is mended: gives up what no good copy can be put of."""
+        """Gives up, before damage is mended, what no good copy can be put of."""
 
     def settle(self):
-        """In calm, before versions are compared: all that was left open is decided."""
+        """Decides all that was left open, in calm, before versions are compared."""
 
     def look(self):
-        """In calm, after versions were compared: looks at what is in a draft."""
+        """Compares the content of a draft, in calm, after versions were compared."""
 
     def pinned_bytes(self):
-        """What may live for the sake of this worker beside versions."""
+        """Returns the bytes that may live for this worker beside versions."""
         return 0
 
     def run(self, args, count):
@@ -49,7 +50,7 @@ class Worker:
         return ran
 
     def failed(self, ran, what, more=()):
-        """Judges a command that did not succeed."""
+        """Judges a command that failed."""
         if ran.killed or ran.code in more or ran.code in (-9, 137):
             return
         overlaps = lambda kinds: self.world.excused(kinds, ran.began, ran.ended)
@@ -74,7 +75,7 @@ class Worker:
             self.campaign.find(self.world, contradiction)
 
     def delete(self, name, number):
-        # Of two that choose the same version, one would be told that it is not there.
+        # If two workers chose the same version, one deletion would fail with not found.
         if not self.model.begin_delete(name, number):
             return
         ran = self.run(["delete", f"{name}:v{number}", "--delete-aliases"], "delete")
@@ -84,7 +85,7 @@ class Worker:
 
 
 class Putter(Worker):
-    """Puts versions of artifacts that others put too, deletes some, and gets some."""
+    """A worker that puts versions of shared artifacts, deletes some, and gets some."""
 
     def step(self):
         name = f"p/a{self.rng.randrange(2)}"
@@ -118,7 +119,7 @@ class Putter(Worker):
 
 
 class Pruner(Worker):
-    """Puts versions of an artifact of its own, and prunes them."""
+    """A worker that puts versions of an artifact of its own, and prunes them."""
 
     def step(self):
         name = "p/prune"
@@ -135,14 +136,14 @@ class Pruner(Worker):
                 self.model.deleted(name, number_of(reference), True)
         else:
             self.failed(ran, f"prune {name}")
-        # What it does not tell it may have done in an attempt that failed: it was asked for.
+        # A failed attempt may have deleted versions without reporting them.
         for number in known:
             if self.model.of(name, number) is not None:
                 self.model.deleted(name, number, False)
 
 
 class Drafter(Worker):
-    """Writes in a draft, and commits it."""
+    """A worker that writes in a draft, and commits it."""
 
     def __init__(self, world, name, rng):
         super().__init__(world, name, rng)
@@ -202,7 +203,7 @@ class Drafter(Worker):
         return 4 << 20
 
     def look(self):
-        """What is in the draft, compared with what was written to it."""
+        """Compares the draft with what was written to it."""
         if not os.path.exists(self.root()):
             return {}
         found = manifest(self.root())
@@ -231,7 +232,7 @@ class Drafter(Worker):
 
 
 class Reader(Worker):
-    """Reads versions through the mount."""
+    """A worker that reads versions through the mount."""
 
     def step(self):
         chosen = self.model.any_version(self.rng)
@@ -249,7 +250,7 @@ class Reader(Worker):
         except OSError as error:
             ended = self.model.is_ended(name, number)
             excuse = self.world.damaged or self.world.excused(FOR_NOW, began, time.time(), slack=3)
-            # A name that has just come is told to the kernel after the put has returned.
+            # The kernel is notified of a new name after the put has returned.
             new = error.errno == errno.ENOENT and self.campaign.lately(name, number)
             if not (ended or excuse or new):
                 self.campaign.find(self.world, f"read {name}:v{number}/{path}: {error}")
@@ -267,11 +268,11 @@ def sub(rng):
 
 
 def guarded(campaign, world, work, *args):
-    """A thread whose end by an exception is a finding."""
+    """Returns a thread whose end by an exception is a finding."""
     def all_of_it():
         try:
             work(*args)
-        except Exception as error:  # The campaign's own mistakes are to be seen too.
+        except Exception as error:  # The campaign's own errors are findings, too.
             if not campaign.stopping:
                 import traceback
                 campaign.find(world, f"{work.__qualname__}: {error!r}: {traceback.format_exc()[-600:]}")

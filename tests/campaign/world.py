@@ -9,16 +9,17 @@ DISK_BYTES = 320 << 20
 DISKS = {
     "ext4": (["mkfs.ext4", "-q", "-m", "0"], ["-o", "loop"]),
     "btrfs": (["mkfs.btrfs", "-q"], ["-o", "loop"]),
-    # Otherwise xfs gives files that grow more blocks than they need, for some minutes: they could not be counted.
+    # By default xfs gives growing files more blocks than they need, for some minutes, which cannot
+    # be counted.
     "xfs": (["mkfs.xfs", "-q"], ["-o", "loop,allocsize=4k"]),
     "tmpfs": (None, ["-t", "tmpfs", "-o", f"size={DISK_BYTES}"]),
 }
-# How long one command may take, with everything that disturbs it: then it hangs.
+# The longest time of one command under all disturbances; a command that takes longer hangs.
 COMMAND_SECONDS = 240
 
 
 class Ran:
-    """How a command ended."""
+    """The result of a command."""
 
     def __init__(self, code, out, err, killed, began):
         self.code, self.out, self.err, self.killed = code, out, err, killed
@@ -46,8 +47,8 @@ class World:
                             AWS_ENDPOINT_URL=f"http://127.0.0.1:{self.store.port}", AWS_ALLOW_HTTP="true")
         self.model = Model(self.path("good"))
         self.windows, self.lock = [], threading.Lock()
-        self.going = {}  # process group -> what it runs, for those who kill and suspend
-        self.damage = []  # what undoes it
+        self.going = {}  # process group -> its command, for kills and suspensions
+        self.damage = []  # objects that undo it
         self.damaged = False
         self.init()
 
@@ -79,7 +80,7 @@ class World:
             window[2] = time.time()
 
     def excused(self, kinds, began, ended, slack=1.0):
-        """Whether something of these kinds was going on."""
+        """Returns whether a disturbance of these kinds was going on."""
         with self.lock:
             return any(kind in kinds and start <= ended and (end is None or end + slack >= began)
                        for kind, start, end in self.windows)
@@ -149,11 +150,11 @@ class World:
         return sorted(found)
 
     def store_bytes(self, suffix):
-        """Bytes that take room."""
+        """Returns the bytes that the files take."""
         if self.remote:
             with self.store.lock:
                 return sum(len(data) for key, data in self.store.objects.items() if key.endswith(suffix))
-        # btrfs and xfs say which blocks a file takes only when it is written out.
+        # btrfs and xfs count the blocks of a file only once it is written out.
         if self.disk in ("btrfs", "xfs"):
             host("sync", "--file-system", self.repo)
         return sum(os.stat(path).st_blocks * 512 for path in self.store_files(suffix))
@@ -220,7 +221,7 @@ def read(path):
 
 
 def is_ours(pid, folder):
-    """Whether a process that runs uses this folder; zombies use nothing."""
+    """Returns whether a running process uses this folder; zombies use nothing."""
     text = read(f"/proc/{pid}/cmdline") + b"\0" + read(f"/proc/{pid}/environ")
     return folder.encode() in text and pid != os.getpid()
 
@@ -230,7 +231,7 @@ def processes_of(folder):
 
 
 def where(pid):
-    """What a process and its threads wait in."""
+    """Returns what a process and its threads wait in."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
     except OSError:

@@ -1,5 +1,5 @@
-//! Every call is asked twice, as when its first answer was lost on its way: the second changes nothing more, and
-//! who asked is told that it is done.
+//! Idempotence: every call is made twice, as if its first reply had been lost. The second call
+//! changes nothing and succeeds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use artifactfs::registry::{
 
 use crate::world::{World, noise, write};
 
-/// Carries each call so often.
+/// A registry that makes each call `times` times.
 struct Repeated {
     inner: EngineRegistry,
     times: u32,
@@ -49,7 +49,7 @@ fn open(root: &Path, times: u32) -> Repository {
     Repository::new(layout, registry, &StoreOptions::default()).unwrap()
 }
 
-/// What people do with a repository; what it is then.
+/// Does with a repository what people do in a day, and returns its state afterwards.
 fn day(world: &World, times: u32) -> String {
     let repository = open(&world.repo(), times);
     let registry = &*repository.registry;
@@ -131,7 +131,7 @@ fn told(registry: &dyn Registry, more: &str) -> String {
 }
 
 #[test]
-fn what_is_asked_for_twice_is_done_once() {
+fn calls_made_twice_take_effect_once() {
     let [once, twice, thrice] = [1, 2, 3].map(|times| {
         let world = World::new();
         let told = day(&world, times);

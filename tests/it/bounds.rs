@@ -1,4 +1,4 @@
-//! What is asked of many or of much: answers stay short, and nobody stops the others.
+//! Bounds on large and on many requests: replies stay short, and no caller blocks the others.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -25,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::world::{World, until};
 
-/// Metadata of about a megabyte.
+/// Returns metadata of about a megabyte.
 fn megabyte() -> Metadata {
     format!("{{\"x\": \"{}\"}}", "y".repeat(1_000_000)).parse().unwrap()
 }
@@ -34,7 +34,7 @@ fn registry() -> EngineRegistry {
     EngineRegistry::open(Box::new(MemoryEngine::default()), system_clock()).unwrap()
 }
 
-/// Commits a version whose tree no other has.
+/// Commits a version whose tree no other version has.
 fn commit(registry: &EngineRegistry, seed: u8, metadata: Option<Metadata>) -> LeaseId {
     let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
     let pack = PackId(u128::from(lease.0).to_be_bytes());
@@ -52,7 +52,7 @@ fn commit(registry: &EngineRegistry, seed: u8, metadata: Option<Metadata>) -> Le
 }
 
 #[test]
-fn a_listing_of_versions_with_much_metadata_comes_in_short_answers() {
+fn listings_with_much_metadata_come_in_short_pages() {
     let registry = registry();
     for seed in 0..40 {
         commit(&registry, seed, Some(megabyte()));
@@ -84,7 +84,7 @@ fn a_listing_of_versions_with_much_metadata_comes_in_short_answers() {
 }
 
 #[test]
-fn the_count_of_versions_is_right_whatever_is_deleted() {
+fn the_count_of_versions_stays_right_after_deletions() {
     let registry = registry();
     for seed in 0..5 {
         commit(&registry, seed, None);
@@ -100,7 +100,7 @@ fn the_count_of_versions_is_right_whatever_is_deleted() {
     }
     commit(&registry, 9, None);
     assert_eq!(told(), (3, Some(5)));
-    // The same tree as the newest makes none.
+    // The tree of the newest version again makes no new version.
     commit(&registry, 9, None);
     assert_eq!(told(), (3, Some(5)));
     for number in [0, 2, 5] {
@@ -132,7 +132,7 @@ fn artifacts_are_listed_in_pages() {
 }
 
 #[test]
-fn what_comes_over_a_socket_is_checked_like_what_people_write() {
+fn input_from_a_socket_is_validated_like_arguments() {
     let registry = registry();
     commit(&registry, 1, None);
     let update =
@@ -147,7 +147,7 @@ fn what_comes_over_a_socket_is_checked_like_what_people_write() {
     assert_eq!(update(Update { description, ..Update::default() }), Kind::Usage);
 }
 
-/// A call as it goes over the socket.
+/// Encodes a call as it goes over the socket.
 fn request(call: &Call) -> Vec<u8> {
     let body = encode_request(Service::Registry, call).unwrap();
     let head =
@@ -163,7 +163,7 @@ fn has_answer(socket: &mut UnixStream) -> bool {
 }
 
 #[test]
-fn however_many_wait_for_changes_others_are_answered() {
+fn many_waiters_for_changes_block_no_other_request() {
     let mut world = World::new();
     world.mount();
     let socket = world.repo().join("artifactfs.sock");
@@ -184,13 +184,13 @@ fn however_many_wait_for_changes_others_are_answered() {
     world.tree("s", &[("f", b"1")]);
     world.ok(&["put", "-n", "p/a", "s"]);
     for waiter in &mut curious {
-        until("a change is told", || has_answer(waiter));
+        until("a change is reported", || has_answer(waiter));
     }
     drop(idle);
     world.umount();
 }
 
-/// Answers every call with an error, as the process that has the repository open; how often it was asked.
+/// Refuses every call, as the process that has the repository open. Returns the count of calls.
 fn refuse_all(world: &World) -> Arc<AtomicUsize> {
     let lock = fs::File::create(world.repo().join("lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
@@ -226,7 +226,7 @@ fn refuse_all(world: &World) -> Arc<AtomicUsize> {
 }
 
 #[test]
-fn what_was_answered_is_not_asked_again() {
+fn a_call_with_a_reply_is_not_repeated() {
     let world = World::new();
     let asked = refuse_all(&world);
     let ran = world.run(&["ls"]);
@@ -236,7 +236,7 @@ fn what_was_answered_is_not_asked_again() {
 }
 
 #[test]
-fn a_listing_is_one_document_however_long() {
+fn a_listing_of_any_length_is_one_json_document() {
     let world = World::new();
     let names: Vec<String> = (0..3_000).map(|number| format!("f{number:05}")).collect();
     let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
@@ -256,7 +256,7 @@ fn a_listing_is_one_document_however_long() {
 }
 
 #[test]
-fn content_that_many_places_share_is_counted_once() {
+fn shared_content_is_counted_once() {
     let world = World::new();
     let same = [7; 300_000];
     world.tree("s", &[("a/x", &same), ("b/x", &same), ("b/y", &same), ("c", b"only here")]);
@@ -278,7 +278,7 @@ fn content_that_many_places_share_is_counted_once() {
 }
 
 #[test]
-fn metadata_as_python_writes_it_is_kept_and_never_rounded() {
+fn metadata_from_python_is_kept_without_rounding() {
     let mut world = World::new();
     world.tree("s", &[("f", b"1")]);
     fs::write(world.path("m.json"), r#"{"eval_loss": NaN, "l": [Infinity, -Infinity]}"#).unwrap();
@@ -334,7 +334,7 @@ fn metadata_as_python_writes_it_is_kept_and_never_rounded() {
 }
 
 #[test]
-fn names_that_are_no_text_are_told_exactly_and_taken_as_arguments() {
+fn names_without_utf8_are_printed_exactly_and_accepted() {
     let world = World::new();
     let root = world.tree("s", &[("d/f", b"1")]);
     let name = std::ffi::OsStr::from_bytes(b"a\xff\x1b[31m");
@@ -349,12 +349,12 @@ fn names_that_are_no_text_are_told_exactly_and_taken_as_arguments() {
     let output = world.command(&["ls"]).arg(&argument).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "g\n", "{output:?}");
     let output = world.command(&["ls", "p/a:v0/"]).output().unwrap();
-    // Nobody's terminal: exactly what is there.
+    // Stdout is no terminal: names are printed byte for byte.
     assert!(output.stdout.starts_with(b"a\xff\x1b[31m/\n"), "{output:?}");
 }
 
 #[test]
-fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
+fn a_lease_keeps_its_many_pins_until_it_ends() {
     let registry = registry();
     let objects = |from: u16, count: u16| -> Vec<NewObject> {
         let object = |number: u16| NewObject {
@@ -386,7 +386,7 @@ fn what_many_objects_are_pinned_by_keeps_them_until_it_ends() {
     let request = CommitRequest::plain("p/a".parse().unwrap(), root);
     registry.commit(lease, request).unwrap();
     registry.release(lease).unwrap();
-    // Many at once, then a few; the rest is not pinned.
+    // Many pins at once, then a few; the other objects are not pinned.
     let other = registry.begin("put".into(), "b".into()).unwrap();
     assert!(registry.missing(other, digests[..200].to_vec()).unwrap().is_empty());
     assert!(registry.missing(other, digests[200..210].to_vec()).unwrap().is_empty());
@@ -435,7 +435,7 @@ fn a_clock_that_is_years_ahead_expires_nothing() {
 }
 
 #[test]
-fn a_run_that_goes_on_keeps_its_rows_when_it_is_not_removed() {
+fn a_refused_removal_of_a_run_keeps_its_rows() {
     let world = World::new();
     world.ok(&["run", "start", "-p", "p", "--id", "r1"]);
     world.ok(&["run", "log", "r1", "--metric", "loss=1"]);
@@ -453,7 +453,7 @@ fn a_run_that_goes_on_keeps_its_rows_when_it_is_not_removed() {
 }
 
 #[test]
-fn a_table_of_which_values_are_elsewhere_is_refused_by_name() {
+fn a_table_with_values_in_other_files_is_refused_by_name() {
     let world = World::new();
     let types = r#""column_types":{"wb_type":"typedDict","params":{"type_map":{"n":{"wb_type":"number"},"v":{"wb_type":"ndarray","params":{"shape":[9],"serialization_path":{"key":"v","path":"media/x.npz"}}}}}}"#;
     let data = r#""columns":["n","v"],"data":[[1,null],[2,null]]"#;
@@ -485,7 +485,7 @@ fn a_table_of_which_values_are_elsewhere_is_refused_by_name() {
 }
 
 #[test]
-fn empty_variables_are_unset_ones_and_quiet_is_quiet() {
+fn empty_variables_count_as_unset_and_quiet_prints_nothing() {
     let world = World::new();
     world.tree("s", &[("f", b"1")]);
     let home = world.path("home");
@@ -504,7 +504,7 @@ fn empty_variables_are_unset_ones_and_quiet_is_quiet() {
 }
 
 #[test]
-fn a_cache_that_is_too_small_is_refused_and_that_of_a_mount_is_the_one_meant() {
+fn too_small_a_cache_is_refused_and_status_finds_a_mounts_cache() {
     let mut world = World::new();
     fs::create_dir(world.path("m")).unwrap();
     let ran = world.run(&["mount", "--cache-size", "64MB", "m"]);

@@ -1,4 +1,5 @@
-//! Buckets on loopback that speak what is needed of S3, keep all in memory, and refuse what they are told to.
+//! Buckets on loopback that speak the needed subset of S3, keep everything in memory, and refuse
+//! requests on demand.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -7,19 +8,19 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Objects in a page of a listing.
+/// The objects in one page of a listing.
 const PAGE: usize = 3;
 
-/// How a request is answered instead.
+/// The reply to some requests instead of the usual one.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// Words that "METHOD target", and the keys of a deletion, contain.
+    /// A part of "METHOD target", or of the keys of a deletion: the requests that are refused.
     pub of: &'static str,
-    /// How often.
+    /// The number of requests that are refused.
     pub times: u64,
     pub status: u16,
     pub code: &'static str,
-    /// Headers, each with its line's end.
+    /// The headers, each with its line end.
     pub headers: &'static str,
 }
 
@@ -32,19 +33,19 @@ impl Refusal {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Parts of uploads that nobody finished, by id.
+    /// The parts of unfinished uploads, by id.
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
     refusals: Vec<Refusal>,
-    /// Requests for what contains this are taken and not answered.
+    /// A part of "METHOD target": these requests are read and get no reply.
     hang: Option<&'static str>,
-    /// Objects have no tags.
+    /// The mode in which objects have no tags.
     untagged: bool,
     log: Vec<String>,
     begun: u64,
     stopped: bool,
 }
 
-/// A server of buckets; a key holds its bucket's name.
+/// A server of buckets; a key begins with the name of its bucket.
 pub struct Bucket {
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -67,7 +68,7 @@ impl Bucket {
         Self { address, state }
     }
 
-    /// What a command needs to find it.
+    /// Returns the environment in which a command finds the server.
     pub fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
         vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address).into()),
@@ -83,7 +84,7 @@ impl Bucket {
         self.state.lock().unwrap().objects.insert(key.to_owned(), body.to_vec());
     }
 
-    /// The key of the longest object.
+    /// Returns the key of the longest object.
     pub fn longest(&self) -> String {
         let state = self.state.lock().unwrap();
         state.objects.iter().max_by_key(|(_, body)| body.len()).unwrap().0.clone()
@@ -93,7 +94,7 @@ impl Bucket {
         self.state.lock().unwrap().objects.keys().cloned().collect()
     }
 
-    /// Uploads that nobody finished.
+    /// Returns the number of unfinished uploads.
     pub fn uploads(&self) -> usize {
         self.state.lock().unwrap().uploads.len()
     }
@@ -110,7 +111,7 @@ impl Bucket {
         self.state.lock().unwrap().hang = of;
     }
 
-    /// Bytes of all objects.
+    /// Returns the bytes of all objects.
     pub fn stored_bytes(&self) -> usize {
         self.state.lock().unwrap().objects.values().map(Vec::len).sum()
     }
@@ -119,7 +120,7 @@ impl Bucket {
         self.state.lock().unwrap().untagged = true;
     }
 
-    /// Requests so far whose "METHOD target" contains `what`.
+    /// Returns the number of requests so far whose "METHOD target" contains `what`.
     pub fn count(&self, what: &str) -> usize {
         let state = self.state.lock().unwrap();
         state.log.iter().filter(|line| line.contains(what)).count()
@@ -144,7 +145,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// The keys that it deletes, if it is for that.
+    /// Returns the keys to delete, if the request deletes several objects.
     fn deleted(&self) -> Vec<String> {
         if self.method != "POST" || self.parameter("delete").is_none() {
             return Vec::new();

@@ -1,11 +1,11 @@
-//! What bad input gets: an exit code, what was wanted and found, and what to do.
+//! Bad input: the exit code, and a message with what was wanted, what was found, and a hint.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::world::{World, noise, write};
 
-/// Code, and words that stderr must have.
+/// Runs a command that must fail with `code` and print `words`, to stderr only.
 fn refuses(world: &World, args: &[&str], code: i32, words: &[&str]) {
     let ran = world.run(args);
     assert_eq!(ran.code, code, "{args:?}: {}{}", ran.out, ran.err);
@@ -22,7 +22,7 @@ fn refuses(world: &World, args: &[&str], code: i32, words: &[&str]) {
 }
 
 #[test]
-fn names_that_cannot_be() {
+fn invalid_names_are_refused() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     let source = source.to_str().unwrap();
@@ -39,13 +39,13 @@ fn names_that_cannot_be() {
     refuses(&world, &["put", "-n", "p/a", "-a", "a/b", source], 3, &["hint"]);
     refuses(&world, &["put", "-n", "p/a", "-t", "x:y", source], 3, &["type"]);
     refuses(&world, &["show", "nothing"], 3, &["project/artifact"]);
-    // A leading dash is a good artifact name, given so that it is no flag.
+    // A name may begin with a dash; `--name=` keeps it from being a flag.
     world.ok(&["put", "--name=p/-a", source]);
     world.ok(&["show", "p/-a"]);
 }
 
 #[test]
-fn things_that_are_not_there() {
+fn missing_things_are_reported() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -69,7 +69,7 @@ fn things_that_are_not_there() {
 }
 
 #[test]
-fn requests_that_make_no_sense() {
+fn contradictory_requests_are_refused() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     let source = source.to_str().unwrap();
@@ -90,7 +90,7 @@ fn requests_that_make_no_sense() {
 }
 
 #[test]
-fn things_in_the_way() {
+fn existing_things_in_the_way_are_reported() {
     let mut world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     world.ok(&["put", "-n", "p/a", "-t", "model", source.to_str().unwrap()]);
@@ -112,7 +112,7 @@ fn things_in_the_way() {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
+fn unreadable_files_are_reported() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1"), ("secret", b"2")]);
     fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
@@ -120,7 +120,7 @@ fn files_that_cannot_be_read() {
         refuses(&world, &["put", "-n", "p/a", source.to_str().unwrap()], 12, &["secret"]);
     }
     fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o644)).unwrap();
-    // A file that somebody goes on writing is read again, then refused.
+    // A file that is still being written is read again, then refused.
     let path = source.join("growing");
     write(&path, &noise(1, 20_000_000));
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -142,7 +142,7 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
-fn a_repository_of_another_format_says_so() {
+fn a_repository_of_another_format_is_reported() {
     let world = World::new();
     let path = world.repo().join("repository.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -153,7 +153,7 @@ fn a_repository_of_another_format_says_so() {
 }
 
 #[test]
-fn a_user_without_rights_is_told() {
+fn missing_rights_are_reported() {
     let home = tempfile::tempdir().unwrap();
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let binary = home.path().join("artifactfs");
@@ -173,7 +173,7 @@ fn a_user_without_rights_is_told() {
     assert_eq!(ran.code, 12, "{}", ran.err);
     assert!(ran.err.contains("secret"), "{}", ran.err);
     assert_eq!(as_nobody(&["show", "p/a"]).code, 10, "nothing is visible");
-    // Without the helper, or the right to the device, a mount says which it lacks.
+    // Without the helper, or the right to the device, `mount` names the one that is missing.
     let mount = home.path().join("mnt");
     fs::create_dir(&mount).unwrap();
     fs::set_permissions(&mount, fs::Permissions::from_mode(0o777)).unwrap();
@@ -187,7 +187,7 @@ fn a_daemon_of_another_release_is_named() {
     use std::io::{Read, Write};
     let world = World::new();
     world.ok(&["ls"]);
-    // What another release would do: hold the lock, and answer in another protocol.
+    // As another release would: it holds the lock, and speaks another protocol.
     let lock = fs::File::options().write(true).open(world.repo().join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let socket =
@@ -207,7 +207,7 @@ fn a_daemon_of_another_release_is_named() {
 }
 
 #[test]
-fn a_place_to_mount_that_is_no_text_is_refused() {
+fn a_mount_point_without_utf8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
     let world = World::new();
     let place = world.dir.path().join(std::ffi::OsStr::from_bytes(b"mnt\xff"));
@@ -217,7 +217,7 @@ fn a_place_to_mount_that_is_no_text_is_refused() {
 }
 
 #[test]
-fn nobody_has_to_listen_to_what_is_told() {
+fn a_closed_stderr_does_not_change_the_exit_code() {
     let world = World::new();
     let mut command = world.command(&["show", "p/nothing"]);
     let (reader, writer) = std::io::pipe().unwrap();

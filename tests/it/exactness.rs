@@ -1,5 +1,5 @@
-//! Deletion frees exactly: random versions that share content, against an oracle that walks
-//! everything there is and knows nothing of reference counts.
+//! Deletion frees exactly: random versions that share content, against an oracle that walks all
+//! trees and uses no reference counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ use proptest::prelude::*;
 
 use crate::world::{World, noise};
 
-/// Every object that a version or a part of a group needs, with its length in the store.
+/// Returns every object that a version or a part of a group needs, with its length in the store.
 fn oracle(repository: &Repository) -> BTreeMap<Digest, u64> {
     let mut live = BTreeMap::new();
     let mut open = Vec::new();
@@ -45,7 +45,8 @@ fn oracle(repository: &Repository) -> BTreeMap<Digest, u64> {
     live
 }
 
-/// The registry, the indexes and the bytes on the disk say what the oracle says.
+/// Compares the registry, the indexes and the bytes on the disk with the oracle. Returns the live
+/// bytes.
 fn agrees(repository: &Repository) -> u64 {
     let live = oracle(repository);
     let total: u64 = live.values().sum();
@@ -72,15 +73,15 @@ fn agrees(repository: &Repository) -> u64 {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The file names and the seeds of their content, of the next version of an artifact.
+    /// A put of the next version of an artifact: its file names, with the seeds of their content.
     Put(u8, Vec<(u8, u8)>),
-    /// The nth version that is there.
+    /// A deletion of the nth version.
     Delete(u8),
-    /// A part of the group that an artifact has.
+    /// An upsert of a part to the artifact's group.
     Upsert(u8, Vec<(u8, u8)>),
-    /// The nth open group becomes a version.
+    /// A finish of the nth open group.
     Finish(u8),
-    /// The nth open group goes.
+    /// A discard of the nth open group.
     Discard(u8),
 }
 
@@ -96,7 +97,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..24)
 }
 
-/// Content by seed: none, small, several chunks; seeds of one kind share a beginning.
+/// Returns content by seed: none, small, or several chunks. Seeds of one kind share a beginning.
 fn content(seed: u8) -> Vec<u8> {
     match seed {
         0 => Vec::new(),

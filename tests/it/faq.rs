@@ -1,4 +1,5 @@
-//! The questions that users of W&B Artifacts ask most, one test each: what a person types, and what then is so.
+//! The questions that users of W&B Artifacts ask most, one test each: the commands, and their
+//! effect.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,7 @@ use crate::world::{Ran, World, noise, ran, same_tree};
 
 const ARTIFACTFS: &str = env!("CARGO_BIN_EXE_artifactfs");
 
-/// Runs a shell script, in which the program is `$A`.
+/// Runs a shell script in which `$A` is the program.
 fn shell(world: &World, args: &[&str], script: &str) -> Ran {
     let mut command = world.command(args);
     let done = ran(command.args(["sh", "-ec", script]).env("A", ARTIFACTFS).output().unwrap());
@@ -25,7 +26,7 @@ fn how_do_i_update_an_artifact() {
     let world = World::new();
     world.tree("data", &[("a", b"1")]);
     world.ok(&["put", "-n", "p/data", "--metadata", "{\"rows\": 1}", "data"]);
-    // What is said of a version can be changed …
+    // The properties of a version can be changed …
     world.ok(&["update", "p/data", "--description", "new words", "--set", "rows=2"]);
     world.ok(&["alias", "add", "p/data", "checked"]);
     let shown = world.json(&["show", "p/data:checked"]);
@@ -33,7 +34,7 @@ fn how_do_i_update_an_artifact() {
         (&shown["description"], &shown["metadata"]["rows"]),
         (&"new words".into(), &2.into())
     );
-    // … its files cannot: changed files are the next version, and the old one stays.
+    // … but its files cannot: changed files make the next version, and the old one stays.
     fs::write(world.path("data/a"), b"2").unwrap();
     assert_eq!(world.json(&["put", "-n", "p/data", "data"])["reference"], "p/data:v1");
     assert_eq!(world.json(&["show", "p/data:checked"])["version"], "v0");
@@ -95,7 +96,7 @@ fn how_do_i_walk_the_graph() {
     world.ok(&["put", "-n", "p/data", "data"]);
     let train = r#""$A" get p/data --root in; echo w > in/w; "$A" put -n p/model -t model in"#;
     shell(&world, &["run", "-p", "p", "--id", "train", "--"], train);
-    // From a version to the run that made it, to what that used; and the other way.
+    // From a version to the run that logged it, and to what that run used; then the other way.
     let run = world.json(&["logged-by", "p/model"]);
     let used = world.json(&["run", "used", run["id"].as_str().unwrap()]);
     assert_eq!(references(&used), ["p/data:v0"]);
@@ -113,15 +114,15 @@ fn how_do_i_clean_the_cache() {
     world.ok(&["put", "-n", "p/data", "data"]);
     let web = Web::start(&world.repo().join("store"));
     world.ok(&["copy-store", "file:store", &web.url(), "--use"]);
-    // All of it is near when that ends.
+    // All of it is cached when the command returns.
     world.ok(&["prefetch", "p/data"]);
     let size = || world.json(&["cache", "status"])["bytes"].as_u64().unwrap();
     assert!(size() > 3_000_000);
     world.ok(&["cache", "cleanup", "1GB"]);
-    assert!(size() > 3_000_000, "less than that stays");
+    assert!(size() > 3_000_000, "a cache below that size stays");
     world.ok(&["cache", "cleanup", "0"]);
     assert_eq!(size(), 0);
-    // It costs time, nothing else.
+    // It costs time and nothing else.
     world.ok(&["get", "p/data", "--root", "again"]);
     same_tree(&source, &world.path("again"));
 }
@@ -142,7 +143,7 @@ fn how_do_many_processes_log_one_artifact() {
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());
     }
-    // Nobody sees it before it is finished, once.
+    // The version is visible only after the group was finished, which is possible once.
     assert_eq!(world.run(&["show", "p/parallel-artifact"]).code, 10);
     let finish = ["finish", "-n", "p/parallel-artifact", "--group", "g", "-a", "whole"];
     assert_eq!(world.json(&finish)["reference"], "p/parallel-artifact:v0");
@@ -191,7 +192,8 @@ fn where_are_files_stored() {
     let world = World::new();
     world.tree("data", &[("a", &noise(1, 100_000)), ("b", &noise(1, 100_000))]);
     world.ok(&["put", "-n", "p/data", "data"]);
-    // In packs below the repository (or where `init --store` says), equal content once.
+    // Below the repository, or in the store that `init --store` names; equal content is stored
+    // once.
     let status = world.json(&["status"]);
     assert_eq!(status["repository"], world.repo().to_str().unwrap());
     assert_eq!(status["store"], "file:store");
@@ -217,7 +219,7 @@ fn when_are_files_deleted() {
     world.ok(&["put", "-n", "p/data", "data"]);
     let live = || world.json(&["status"])["store_bytes"].as_u64().unwrap();
     let before = live();
-    // When the last version that has them goes: at once, and no other file with them.
+    // Files go at once with the last version that has them, and no other file goes with them.
     let told = world.json(&["delete", "p/data:v0", "--delete-aliases"]);
     assert!(told["freed_bytes"].as_u64().unwrap() >= 300_000, "{told}");
     let after = live();

@@ -1,4 +1,4 @@
-//! Random trees, merged, against a map of paths that they are laid over one after the other.
+//! Random trees, merged, against a map of paths that are laid over one another in order.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// Removes what is at a path and below it, and what is in its way.
+/// Sets a path to `thing`. Removes what is at the path, below it, and in its way.
 fn set(tree: &mut Tree, path: &Path, thing: Thing) {
     for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
         if tree.get(above) != Some(&Thing::Directory) {
@@ -61,7 +61,7 @@ fn set(tree: &mut Tree, path: &Path, thing: Thing) {
     tree.insert(path.to_owned(), thing);
 }
 
-/// `part` over `tree`.
+/// Lays `part` over `tree`.
 fn lay_over(tree: &mut Tree, part: &Tree) {
     part.iter().for_each(|(path, thing)| set(tree, path, thing.clone()));
 }
@@ -90,7 +90,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Everything in memory, so that thousands of trees take seconds.
+    /// Opens a repository in memory, so that thousands of trees take seconds.
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let layout = Layout::new(&dir.path().join("repo")).unwrap();
@@ -109,7 +109,8 @@ impl Bench {
         put(&self.repository, &request, Arc::new(Silent)).unwrap()
     }
 
-    /// Puts the parts, finishes, and compares with their sum, put at once. Then all of it goes.
+    /// Puts the parts, finishes the group, and compares it with one put of their sum. Then deletes
+    /// everything.
     fn check(&self, parts: &[Tree], what: &str) {
         let mut sum = Tree::new();
         for part in parts {
@@ -131,7 +132,7 @@ impl Bench {
     }
 }
 
-/// A few names, so that parts meet.
+/// Returns a tree of few names, so that parts collide.
 fn small(random: &mut Random) -> Tree {
     let mut tree = Tree::new();
     for _ in 0..random.below(9) {
@@ -143,7 +144,7 @@ fn small(random: &mut Random) -> Tree {
     tree
 }
 
-/// Directories of many nodes: ranges of names that touch, overlap or are the same.
+/// Returns directories of many nodes: ranges of names that touch, overlap or are equal.
 fn large(random: &mut Random) -> Tree {
     let mut tree = Tree::new();
     tree.insert("d".into(), Thing::Directory);
@@ -163,13 +164,13 @@ fn large(random: &mut Random) -> Tree {
 }
 
 #[test]
-fn merged_small_trees_are_what_lying_over_each_other_makes_of_them() {
+fn merging_small_trees_equals_laying_them_over_each_other() {
     let bench = Bench::new();
     let mut random = Random(1);
     for case in 0..400 {
         let mut parts: Vec<Tree> = (0..2 + random.below(5)).map(|_| small(&mut random)).collect();
         if random.below(3) == 0 {
-            // The same again, later.
+            // The same part again, later.
             let again = parts[random.below(parts.len() as u64) as usize].clone();
             parts.push(again);
         }
@@ -179,7 +180,7 @@ fn merged_small_trees_are_what_lying_over_each_other_makes_of_them() {
 }
 
 #[test]
-fn merged_large_directories_have_the_nodes_they_would_have_had_at_once() {
+fn merged_large_directories_have_the_nodes_of_one_put() {
     let bench = Bench::new();
     let mut random = Random(2);
     for case in 0..25 {
@@ -190,7 +191,7 @@ fn merged_large_directories_have_the_nodes_they_would_have_had_at_once() {
 }
 
 #[test]
-fn more_parts_than_are_merged_at_once_lie_over_each_other_in_order() {
+fn more_parts_than_one_merge_takes_are_laid_in_order() {
     let bench = Bench::new();
     let mut random = Random(3);
     let parts: Vec<Tree> = (0..600).map(|_| small(&mut random)).collect();
@@ -210,7 +211,7 @@ fn new_part(put: &PutReport) -> NewPart {
     }
 }
 
-/// A lease that is released when what is done under it is done.
+/// Calls `done` under a lease, and releases the lease.
 fn leased<T>(registry: &dyn Registry, done: impl FnOnce(LeaseId) -> T) -> T {
     let lease = registry.begin("test".to_owned(), this_process()).unwrap();
     let value = done(lease);
@@ -219,7 +220,7 @@ fn leased<T>(registry: &dyn Registry, done: impl FnOnce(LeaseId) -> T) -> T {
 }
 
 #[test]
-fn a_call_that_is_made_twice_answers_alike_and_does_nothing_more() {
+fn group_calls_are_idempotent() {
     let bench = Bench::new();
     let registry = &*bench.repository.registry;
     let tree = Tree::from([("a".into(), Thing::File(1, false))]);
@@ -234,7 +235,7 @@ fn a_call_that_is_made_twice_answers_alike_and_does_nothing_more() {
     };
     let first = leased(registry, |lease| add(lease, &new));
     assert_eq!((parts(), refs()), (1, 2));
-    // Who looked at less than there is must look again.
+    // A caller that saw fewer parts than there are must read them again.
     let unseen = NewPart { seen: Some(first - 1), ..new.clone() };
     let refused = leased(registry, |lease| registry.add_part(lease, unseen).unwrap_err());
     assert_eq!((refused.kind(), parts()), (Kind::Stale, 1));
@@ -245,7 +246,7 @@ fn a_call_that_is_made_twice_answers_alike_and_does_nothing_more() {
     let discard = |last| registry.discard_group(new.path.clone(), new.group.clone(), last);
     discard(first).unwrap();
     discard(first).unwrap();
-    assert_eq!((parts(), refs()), (1, 2), "what came later stays");
+    assert_eq!((parts(), refs()), (1, 2), "the later part stays");
     let commit =
         CommitRequest { totals: put.totals, ..CommitRequest::plain(new.path.clone(), put.root) };
     let group = new.group.clone();
@@ -269,7 +270,7 @@ fn a_call_that_is_made_twice_answers_alike_and_does_nothing_more() {
 }
 
 #[test]
-fn a_group_that_is_full_says_so_and_is_finished_or_discarded_like_any_other() {
+fn a_full_group_refuses_parts_and_can_be_finished_or_discarded() {
     const PARTS: u64 = 65_536;
     let bench = Bench::new();
     let registry = &*bench.repository.registry;

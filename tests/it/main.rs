@@ -1,5 +1,5 @@
-//! What a person does, what an engine promises, and what disasters leave: with real mounts, real
-//! processes and real files. A machine without /dev/fuse fails here, loudly.
+//! Journeys, contracts and disasters, with real mounts, real processes and real files. Without
+//! /dev/fuse the tests fail.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod asked_twice;

@@ -12,21 +12,21 @@ type Tree = BTreeMap<String, Vec<u8>>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Writes a file of the source.
+    /// A write to a file of the source.
     Write(u8, u8),
-    /// Removes one.
+    /// A removal of a file of the source.
     Remove(u8),
-    /// Puts the source, with an alias.
+    /// A put of the source, with an alias.
     Put(u8),
-    /// Copies the source into a draft and renames it to an alias.
+    /// A copy of the source to a draft, which is then renamed to an alias.
     Stage(u8),
-    /// Moves an alias to a version.
+    /// A move of an alias to a version.
     Alias(u8, u8),
-    /// Takes an alias away.
+    /// A removal of an alias.
     Unalias(u8),
-    /// Deletes a version.
+    /// A deletion of a version.
     Delete(u8),
-    /// Deletes what has no alias.
+    /// A deletion of all versions without an alias.
     Prune,
 }
 
@@ -93,7 +93,7 @@ fn step(world: &World, staging: &Path, model: &mut Model, step: &Step) {
             if model.source.remove(&name_of(*file)).is_some() {
                 fs::remove_file(source.join(name_of(*file))).unwrap();
             }
-            // Only directories with files, so that the model need not know them.
+            // Only directories with files stay, so that the model need not record directories.
             for folder in fs::read_dir(&source).unwrap() {
                 let _ = fs::remove_dir(folder.unwrap().path());
             }
@@ -150,7 +150,7 @@ fn read_tree(root: &Path, below: &str, tree: &mut Tree) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What the mount shows.
+/// Reads all versions through the mount.
 fn shown(read: &Path) -> std::io::Result<BTreeMap<String, Tree>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(read.join("p"))? {

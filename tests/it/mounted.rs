@@ -1,5 +1,5 @@
-//! What programs take for granted of files: that a change shows in path, size or time, that two
-//! files are two, that a place stays where it is, and that a listing leaves nothing out.
+//! Guarantees that programs rely on: every change shows in path, size or time, and no two files
+//! share an inode. A working directory stays, and no listing is incomplete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, RawDir, Timespec, Timestamps};
 use crate::web::{Fault, Web};
 use crate::world::{World, host, noise, until};
 
-/// A folder with files, a directory and a symlink; its path as an argument.
+/// Makes a folder with files, a directory and a symlink. Returns its path as an argument.
 fn source(world: &World, content: &str) -> String {
     let files: [(&str, &[u8]); 3] =
         [("f", content.as_bytes()), ("same", b"always"), ("d/g", content.as_bytes())];
@@ -28,7 +28,7 @@ fn put(world: &World, content: &str) {
     world.ok(&["put", "-n", "p/a", &source]);
 }
 
-/// The time that each path of a version bears; no path has a part of a second.
+/// Returns the times of all paths of a version. No time has a fraction of a second.
 fn times(version: &Path) -> BTreeSet<i64> {
     let paths = ["", "f", "same", "d", "d/g", "link"];
     let metas = paths.map(|path| fs::symlink_metadata(version.join(path)).unwrap());
@@ -43,7 +43,7 @@ fn time(version: &Path) -> i64 {
 }
 
 #[test]
-fn what_is_seen_through_a_version_bears_a_time_later_than_the_version_before() {
+fn times_in_a_version_are_later_than_in_its_predecessor() {
     let mut world = World::new();
     for content in ["1", "2", "3"] {
         put(&world, content);
@@ -57,11 +57,11 @@ fn what_is_seen_through_a_version_bears_a_time_later_than_the_version_before() {
     }
     let third = time(&read.join("p/a:v2"));
     assert_eq!(time(&staging.join("p/a:v2")), third, "both mounts agree");
-    // Nor may one that comes after a version that is gone.
+    // The time of a version is later than that of a deleted one, too.
     world.ok(&["delete", "--delete-aliases", "p/a:v2"]);
     put(&world, "4");
     assert!(time(&read.join("p/a:v3")) > third);
-    // What is put again is the version that is there, and bears its time.
+    // A put of equal content gives the existing version, with its time.
     let before = time(&read.join("p/a:v3"));
     put(&world, "4");
     assert_eq!(time(&read.join("p/a:v3")), before);
@@ -93,7 +93,7 @@ fn copiers_that_compare_times_see_every_change_behind_an_alias() {
 }
 
 #[test]
-fn what_is_said_of_a_version_bears_a_later_time_when_it_says_something_else() {
+fn a_changed_description_has_a_later_time() {
     let mut world = World::new();
     put(&world, "1");
     let (read, _) = world.mount();
@@ -109,7 +109,7 @@ fn inode(path: &Path) -> u64 {
 }
 
 #[test]
-fn no_two_files_are_one_and_aliases_of_a_version_share_its_files() {
+fn no_two_files_share_an_inode_but_aliases_of_a_version_do() {
     let mut world = World::new();
     let equal: [(&str, &[u8]); 4] = [("a", b"7"), ("b", b"7"), ("d/a", b"7"), ("e/a", b"7")];
     let source = world.tree("equal", &equal);
@@ -155,7 +155,7 @@ fn write_and_put(world: &World, source: &Path) {
 }
 
 #[test]
-fn a_path_that_is_cut_at_its_colon_reads_nothing() {
+fn a_path_that_is_cut_at_its_colon_is_not_found() {
     let mut world = World::new();
     put(&world, "1");
     let (read, staging) = world.mount();
@@ -169,7 +169,7 @@ fn a_path_that_is_cut_at_its_colon_reads_nothing() {
     assert_eq!(world.ok(&["run", "-p", "p", "--", "sh", "-c", &script]).trim(), "1");
 }
 
-/// A process that stays in a directory until it is dropped.
+/// A process with its working directory in `directory`, until it is dropped.
 struct Sits(Child);
 
 impl Sits {
@@ -178,7 +178,7 @@ impl Sits {
         Self(command.arg("1000").current_dir(directory).spawn().unwrap())
     }
 
-    /// Where it is, as getcwd(2) says it.
+    /// Returns its working directory, as getcwd(2) does.
     fn place(&self) -> PathBuf {
         fs::read_link(format!("/proc/{}/cwd", self.0.id())).unwrap()
     }
@@ -191,8 +191,8 @@ impl Drop for Sits {
     }
 }
 
-/// The names in a directory, which the kernel keeps until it is told of a change: what the change
-/// made invalid is invalid then, too.
+/// Returns the names in a directory. The kernel caches them until it is notified of a change, which
+/// also makes invalid whatever the change affects.
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -200,11 +200,11 @@ fn names(directory: &Path) -> BTreeSet<String> {
 
 fn until_listed(read: &Path, name: &str, there: bool) {
     let project = read.join("p");
-    until("the kernel has heard of it", || names(&project).contains(name) == there);
+    until("the kernel was notified", || names(&project).contains(name) == there);
 }
 
 #[test]
-fn places_outlive_what_others_change_of_the_artifact() {
+fn working_directories_survive_changes_to_the_artifact() {
     let mut world = World::new();
     put(&world, "1");
     world.ok(&["alias", "add", "p/a:v0", "stays"]);
@@ -231,7 +231,7 @@ fn places_outlive_what_others_change_of_the_artifact() {
     }
     put(&world, "2");
     until_listed(&read, "a:v1", true);
-    // Names run out after a second, and are looked up again.
+    // Names expire after a second, and are looked up again.
     until("everything was looked up anew", || {
         fs::read_to_string(read.join("p/a:latest/f")).unwrap() == "2"
     });
@@ -247,7 +247,7 @@ fn places_outlive_what_others_change_of_the_artifact() {
 }
 
 #[test]
-fn a_run_keeps_its_place_whatever_is_put_meanwhile() {
+fn a_run_keeps_its_working_directory_through_puts() {
     let mut world = World::new();
     put(&world, "1");
     let (read, _) = world.mount();
@@ -274,7 +274,7 @@ fn a_run_keeps_its_place_whatever_is_put_meanwhile() {
 }
 
 #[test]
-fn an_alias_that_moved_or_went_is_seen_and_what_was_open_stays() {
+fn changes_to_aliases_are_seen_and_open_files_stay() {
     let mut world = World::new();
     put(&world, "1");
     put(&world, "2");
@@ -296,7 +296,7 @@ fn an_alias_that_moved_or_went_is_seen_and_what_was_open_stays() {
 }
 
 #[test]
-fn restoring_in_a_draft_leaves_those_who_are_in_it_where_they_are() {
+fn a_restore_in_a_draft_keeps_working_directories() {
     let mut world = World::new();
     put(&world, "1");
     let (_, staging) = world.mount();
@@ -309,7 +309,8 @@ fn restoring_in_a_draft_leaves_those_who_are_in_it_where_they_are() {
     assert_eq!(sits.place(), draft);
 }
 
-/// Reads a directory bit by bit, and calls `hook` with what was read when there is more to come.
+/// Reads a directory in pieces. Calls `hook` once, with the names so far, if there are more to
+/// come.
 fn list(directory: &Path, hook: &mut dyn FnMut(&[String])) -> Vec<String> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let fd = rustix::fs::open(directory, flags, rustix::fs::Mode::empty()).unwrap();
@@ -338,13 +339,13 @@ fn nothing_is_left_out(before: &BTreeSet<String>, removed: &[String], listed: &[
     assert!(left_out.is_empty(), "there all the time and not listed: {left_out:?}");
 }
 
-/// Some of `names` that were listed, none of `.` and `..`.
+/// Returns up to 20 of `names`, without `.` and `..`.
 fn some(names: &[String]) -> Vec<String> {
     names.iter().filter(|name| !name.starts_with('.')).take(20).cloned().collect()
 }
 
 #[test]
-fn listings_leave_out_nothing_that_is_there_all_the_time() {
+fn listings_miss_no_entry_that_stays() {
     let mut world = World::new();
     put(&world, "1");
     let aliases: Vec<String> = (0..300).map(|n| format!("alias-number-{n}")).collect();
@@ -368,7 +369,7 @@ fn listings_leave_out_nothing_that_is_there_all_the_time() {
 }
 
 #[test]
-fn listings_of_drafts_leave_out_nothing_that_is_there_all_the_time() {
+fn listings_of_drafts_miss_no_entry_that_stays() {
     let mut world = World::new();
     let many: Vec<(String, Vec<u8>)> =
         (0..300).map(|n| (format!("file-of-the-version-{n}"), noise(n, 10))).collect();
@@ -376,12 +377,12 @@ fn listings_of_drafts_leave_out_nothing_that_is_there_all_the_time() {
     let source = world.tree("many", &files);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
     let (_, staging) = world.mount();
-    // Drafts of a project, and projects.
+    // Many projects, and many drafts of one project.
     for n in 0..200 {
         fs::create_dir(staging.join(format!("project-with-a-name-{n}"))).unwrap();
         fs::create_dir(staging.join(format!("p/draft-with-a-name-{n}"))).unwrap();
     }
-    // A draft's directory: names of its version, and of its own.
+    // The directory of a draft, with names of the lower and its own.
     world.ok(&["draft", "p/a:v0"]);
     for n in 0..300 {
         fs::write(staging.join(format!("p/a/new-file-of-the-draft-{n}")), "x").unwrap();
@@ -404,7 +405,7 @@ fn listings_of_drafts_leave_out_nothing_that_is_there_all_the_time() {
 }
 
 #[test]
-fn what_was_deleted_is_not_kept_open() {
+fn deleted_packs_are_not_kept_open() {
     let mut world = World::new();
     let source = world.tree("big", &[("model", &noise(1, 9 << 20))]);
     world.ok(&["put", "-n", "p/m", source.to_str().unwrap()]);
@@ -442,7 +443,7 @@ fn a_file_under_the_name_of_the_description_is_refused() {
     fs::write(staging.join("p/a/.artifact.json"), "mine").unwrap();
     let ran = world.run(&["commit", "p/a"]);
     assert!(ran.code != 0 && ran.err.contains(".artifact.json"), "{}", ran.err);
-    // EINVAL would have `mv` speak of a directory that is moved into itself.
+    // EINVAL would make `mv` complain of a directory that is moved into itself.
     let refused = fs::rename(staging.join("p/a"), staging.join("p/a:best")).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::PERM.raw_os_error()));
     assert_eq!(fs::read_to_string(staging.join("p/a/.artifact.json")).unwrap(), "mine");
@@ -488,7 +489,7 @@ fn a_file_of_a_draft_takes_any_time_as_its_disk_does() {
 }
 
 #[test]
-fn a_rename_whose_commit_takes_long_is_answered_and_holds_up_nobody() {
+fn a_rename_with_a_long_commit_returns_and_blocks_nothing() {
     let mut world = World::new();
     let source = world.tree("big", &[("model", &noise(1, 20_000_000))]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -500,7 +501,7 @@ fn a_rename_whose_commit_takes_long_is_answered_and_holds_up_nobody() {
     let file = File::options().write(true).open(draft.join("model")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 5_000_000).unwrap();
     drop(file);
-    // What is around the change has to be read before it can be committed.
+    // The commit must read the nodes around the change.
     web.set(Fault::Hang);
     let error = fs::rename(&draft, staging.join("p/a:best")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));

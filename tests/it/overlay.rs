@@ -1,5 +1,5 @@
-//! Random operations on a draft that stands on a version, and on a plain directory beside it: what
-//! they answer and what is there afterwards must be the same, through commits and restarts.
+//! Random operations on a draft of a version, and on a plain directory beside it. Results and
+//! content must be equal, through commits and restarts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +16,7 @@ use crate::world::{World, noise, same_tree, until, write};
 const ROUNDS: usize = 10;
 const OPERATIONS: usize = 600;
 
-/// A path of few names, so that operations meet.
+/// Returns a path of few names, so that operations collide.
 fn path(random: &mut Random) -> PathBuf {
     let names = ["a", "b", "c", "d", "e", "f"];
     let depth = 1 + random.below(3);
@@ -155,7 +155,7 @@ fn same_file(one: &Path, two: &Path) -> bool {
     }
 }
 
-/// Kind, executable bit, length and number of names of everything below.
+/// Returns kind, executable bit, length and number of names of everything below `root`.
 fn shape(root: &Path) -> BTreeMap<PathBuf, (u32, bool, u64, u64)> {
     let mut found = BTreeMap::new();
     let mut open = vec![PathBuf::new()];
@@ -240,7 +240,7 @@ fn random_operations(seed: u64, options: &[&str]) {
     let regular = files.values().filter(|told| told.0 == 0o100_000);
     assert_eq!(totals["files"], regular.clone().count(), "{totals}");
     assert_eq!(totals["size_bytes"], regular.map(|told| told.2).sum::<u64>());
-    // The same content has the same tree, whatever way it came about.
+    // Equal content has an equal tree, however it was made.
     world.ok(&["put", "-n", "p/b", mirror.to_str().unwrap()]);
     let (one, two) = (world.json(&["show", "p/a"]), world.json(&["show", "p/b"]));
     assert_eq!(one["digest"], two["digest"]);
@@ -252,11 +252,11 @@ fn random_operations(seed: u64, options: &[&str]) {
 }
 
 #[test]
-fn a_draft_that_stands_on_a_version_does_what_a_plain_directory_does() {
+fn a_draft_of_a_version_behaves_like_a_plain_directory() {
     random_operations(1, &[]);
 }
 
 #[test]
-fn and_so_it_does_without_passthrough() {
+fn a_draft_without_passthrough_behaves_like_a_plain_directory() {
     random_operations(2, &["-o", "no_passthrough"]);
 }

@@ -1,6 +1,7 @@
-//! Numbers that look random and are the same each time.
+//! Pseudorandom numbers that are the same in each run.
 
-/// splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+/// The splitmix64 generator (Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// generators", 2014).
 pub struct Random(pub u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! A web server on loopback that serves a folder in ranges, and fails when it is told to.
+//! A web server on loopback that serves a folder in ranges, and fails on demand.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,23 +11,23 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// What goes wrong.
+/// A way in which the server fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// Connections are closed.
+    /// A close of each connection.
     Refuse,
-    /// Requests are taken and not answered.
+    /// A request that gets no reply.
     Hang,
     /// One byte a second.
     Slow,
-    /// Bodies end after so many bytes.
+    /// Bodies that end after so many bytes.
     Cut(usize),
-    /// Every request is answered so.
+    /// This status for every request.
     Status(u16),
-    /// A byte in the middle of each body is another; only so many times.
+    /// Another byte in the middle of each body, but only so many times.
     Flip(u64),
-    /// HEAD is refused, and no condition is heeded.
+    /// Refusal of HEAD, and no heed to conditions.
     Careless,
 }
 
@@ -51,7 +51,7 @@ impl Web {
         Self::start_with(root, None)
     }
 
-    /// The same over TLS.
+    /// Serves the folder `root` over TLS.
     pub fn start_tls(root: &Path, config: ServerConfig) -> Self {
         Self::start_with(root, Some(Arc::new(config)))
     }
@@ -94,7 +94,7 @@ impl Web {
         format!("http://{}", self.address)
     }
 
-    /// As a certificate names it.
+    /// Returns the URL with the host name of the certificate.
     pub fn tls_url(&self) -> String {
         format!("https://localhost:{}", self.address.port())
     }
@@ -103,12 +103,12 @@ impl Web {
         *self.state.fault.lock().unwrap() = fault;
     }
 
-    /// Requests so far, and bytes of bodies.
+    /// Returns the requests so far, and the bytes of bodies sent.
     pub fn counts(&self) -> (u64, u64) {
         (self.state.requests.load(Ordering::SeqCst), self.state.sent.load(Ordering::SeqCst))
     }
 
-    /// The requests so far, with their ranges.
+    /// Returns the requests so far, with their ranges.
     pub fn log(&self) -> Vec<String> {
         self.state.log.lock().unwrap().clone()
     }
@@ -158,7 +158,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     }
 }
 
-/// The connection ends when `stream` is dropped.
+/// Serves a connection, which ends when `stream` is dropped.
 fn serve(state: &State, stream: impl Read + Write) {
     let mut stream = BufReader::new(stream);
     while let Some(asked) = read_request(&mut stream) {
@@ -175,7 +175,7 @@ fn head(stream: &mut impl Write, status: &str, headers: &str) -> Option<()> {
     stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes()).ok()
 }
 
-/// `None`: the connection ends.
+/// Replies to a request. Returns `None` if the connection must end.
 fn answer(state: &State, stream: &mut impl Write, asked: &Asked) -> Option<()> {
     match state.fault() {
         Fault::Refuse => return None,
@@ -248,7 +248,7 @@ fn send(state: &State, stream: &mut impl Write, mut body: Vec<u8>) -> Option<()>
         _ => {}
     }
     for part in body.chunks(64 << 10) {
-        // Before who reads it can have all of it and look at the count.
+        // Counted first: a reader that has received everything may look at the count at once.
         state.sent.fetch_add(part.len() as u64, Ordering::SeqCst);
         stream.write_all(part).ok()?;
     }

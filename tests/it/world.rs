@@ -1,4 +1,4 @@
-//! A repository, and mounts that go away with the test, also after a panic.
+//! A repository, and mounts that go away with the test, even after a panic.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use artifactfs::{Repository, StoreOptions};
 use tempfile::TempDir;
 
-/// How long anything may take before the test fails: far above what it takes.
+/// The longest time that anything may take before the test fails: far above what it takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub dir: TempDir,
     pub mounts: Vec<PathBuf>,
-    /// Set for all commands.
+    /// The variables that are set for all commands.
     pub env: Vec<(&'static str, OsString)>,
 }
 
-/// What a command did.
+/// The result of a command.
 pub struct Ran {
     pub code: i32,
     pub out: String,
@@ -28,7 +28,7 @@ pub struct Ran {
 }
 
 impl World {
-    /// A fresh repository on the disk the target directory is on.
+    /// Makes a fresh repository on the disk of the target directory.
     pub fn new() -> Self {
         assert!(
             Path::new("/dev/fuse").exists(),
@@ -40,7 +40,8 @@ impl World {
         world
     }
 
-    /// A fresh repository whose store is at `store`, reached with these variables.
+    /// Makes a fresh repository whose store is at `store`, which commands reach with the variables
+    /// `env`.
     pub fn with_store(env: Vec<(&'static str, OsString)>, store: &str) -> Self {
         let mut world = Self::new();
         fs::remove_dir_all(world.repo()).unwrap();
@@ -69,7 +70,7 @@ impl World {
         ran(self.command(args).output().unwrap())
     }
 
-    /// Runs a command that must succeed; what it printed.
+    /// Runs a command that must succeed. Returns its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         let ran = self.run(args);
         assert_eq!(ran.code, 0, "{args:?}: {}{}", ran.out, ran.err);
@@ -82,7 +83,7 @@ impl World {
         serde_json::from_str(&self.ok(&all)).unwrap()
     }
 
-    /// What a command prints as JSON though it does not succeed.
+    /// Runs a command that must fail. Returns the JSON that it prints.
     pub fn json_of_failed(&self, args: &[&str]) -> serde_json::Value {
         let ran = self.run(&[&["--json"], args].concat());
         assert_ne!(ran.code, 0, "{args:?}");
@@ -105,7 +106,7 @@ impl World {
         root
     }
 
-    /// Mounts, with staging; both mount points.
+    /// Mounts, with staging. Returns the read-only and the staging mount point.
     pub fn mount(&mut self) -> (PathBuf, PathBuf) {
         self.mount_with(&[])
     }
@@ -123,7 +124,7 @@ impl World {
         (read, staging)
     }
 
-    /// The process that serves the mounts.
+    /// Returns the process id of the daemon that serves the mounts.
     pub fn daemon(&self) -> i32 {
         let status = self.json(&["status"]);
         i32::try_from(status["mounts"][0]["pid"].as_i64().unwrap()).unwrap()
@@ -166,7 +167,7 @@ impl Drop for World {
     }
 }
 
-/// Waits until `done`.
+/// Waits until `done` returns true, for at most [`PATIENCE`].
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -187,7 +188,7 @@ pub fn same_tree(left: &Path, right: &Path) {
     host("diff", &[Path::new("-r"), Path::new("--no-dereference"), left, right]);
 }
 
-/// Bytes that do not repeat and do not compress.
+/// Returns bytes that neither repeat nor compress.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);

@@ -1,4 +1,5 @@
-//! What takes longer than a minute: `cargo test --test long`. Needs root, loop devices and xfs_io.
+//! Tests that take longer than a minute: `cargo test --test long`. They need root, loop devices and
+//! xfs_io.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../it/bucket.rs"]

@@ -1,5 +1,5 @@
-//! Power loss, a hundred times: the file system under repository and drafts is shut down at a random
-//! moment of writing and committing, mounted again, and looked at.
+//! A hundred power losses. The file system under repository and drafts is shut down at a random
+//! moment of writing and committing, then mounted again and checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -17,32 +17,32 @@ use crate::random::Random;
 use crate::world::{World, host, noise, until};
 
 const POINTS: u64 = 100;
-/// The most operations that are made before the loss is near, however slow the machine is ...
+/// The most operations before the wait for a loss begins, however slow the machine is ...
 const STEPS_BEFORE: usize = 8;
-/// ... and the longest time that it then takes, in microseconds.
+/// ... and the longest wait, in microseconds.
 const LOSS_WITHIN: usize = 500_000;
 const DISK_BYTES: u64 = 1 << 30;
 const DRAFT: &str = "p/a";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// What must be there after a loss.
+/// Everything that must be there after a loss.
 #[derive(Default, Clone)]
 struct Promised {
-    /// Versions that were acknowledged, by number.
+    /// The acknowledged versions, by number.
     versions: BTreeMap<String, Files>,
     /// The draft as its writer sees it.
     files: Files,
-    /// Files of it that were fsynced and not touched since.
+    /// The files of the draft that were fsynced and not touched since.
     synced: BTreeSet<String>,
-    /// Whole contents that the checkpoint ever had.
+    /// The whole contents that the checkpoint ever had.
     checkpoints: BTreeSet<Vec<u8>>,
-    /// Whether the last operation renames the draft to a version: its files are in one of the two.
+    /// A flag: the last operation renames the draft to a version, and its files are in one of them.
     moving: bool,
 }
 
 impl Promised {
-    /// The last operation may or may not have happened: what it did not touch is promised still.
+    /// Keeps what the last operation did not touch, since it may or may not have happened.
     fn keep_promised(&mut self, before: Self) {
         self.versions.retain(|version, _| before.versions.contains_key(version));
         let (synced, files) = (&before.synced, &before.files);
@@ -70,13 +70,13 @@ impl Disk {
         host("mount", &[Path::new("-o"), Path::new("loop"), &self.image, &self.target]);
     }
 
-    /// Whether no loop device has it.
+    /// Returns whether no loop device has the image.
     fn is_free(&self) -> bool {
         let ran = Command::new("losetup").arg("-j").arg(&self.image).output().unwrap();
         ran.status.success() && ran.stdout.is_empty()
     }
 
-    /// Nothing that is not in the journal by now will ever be there.
+    /// Shuts the file system down. What is not in the journal by now is lost.
     fn lose_power(&self) {
         let ran = Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.target).output();
         let ran = ran.expect("the package xfsprogs is needed");
@@ -90,7 +90,7 @@ impl Drop for Disk {
     }
 }
 
-/// One operation on the draft; an error is the loss.
+/// Makes one operation on the draft; an error is the loss.
 fn step(world: &World, draft: &Path, random: &mut Random, known: &mut Promised) -> io::Result<()> {
     let name = format!("{}/f{}", ["x", "y", "z"][random.below(3)], random.below(8));
     let path = draft.join(&name);
@@ -136,7 +136,7 @@ fn step(world: &World, draft: &Path, random: &mut Random, known: &mut Promised) 
             }
         }
         7..10 => {
-            // As torch.save is used: a temporary file, durable, renamed over the last one.
+            // As torch.save is used: a temporary file is fsynced, then renamed over the last one.
             let bytes = noise(seed, length);
             let mut file = File::create(draft.join("checkpoint.tmp"))?;
             file.write_all(&bytes)?;
@@ -173,7 +173,7 @@ fn step(world: &World, draft: &Path, random: &mut Random, known: &mut Promised) 
             if ran.code != 0 {
                 return Err(io::Error::other(ran.err));
             }
-            // What a draft stands on is durable.
+            // Everything in a draft's lower is durable.
             known.synced = known.files.keys().cloned().collect();
         }
     }
@@ -227,12 +227,12 @@ fn look(point: u64, read: &Path, draft: &Path, known: &mut Promised) {
             ["x", "y", "z"].contains(&folder)
                 && file.strip_prefix('f').is_some_and(|n| n.len() == 1)
         });
-        assert!(ours || name.starts_with("checkpoint"), "{point}: a name nobody gave: {name}");
+        assert!(ours || name.starts_with("checkpoint"), "{point}: an unknown name: {name}");
     }
     if let Some(bytes) = found.get("checkpoint") {
         assert!(known.checkpoints.contains(bytes), "{point}: a torn checkpoint");
     }
-    // It goes on from what is there, and what is there now is durable: it was read from the disk.
+    // The draft goes on with what is there, which is durable: it was read from the disk.
     known.files = found;
     if known.files.remove("checkpoint.tmp").is_some() {
         fs::remove_file(draft.join("checkpoint.tmp")).unwrap();
@@ -241,7 +241,7 @@ fn look(point: u64, read: &Path, draft: &Path, known: &mut Promised) {
     known.checkpoints.extend(known.files.get("checkpoint").cloned());
 }
 
-/// Versions are kept few, so that looking at all of them stays quick.
+/// Deletes old versions, so that a check of all stays quick.
 fn forget_old(world: &World, known: &mut Promised) {
     while known.versions.len() > 6 {
         let number = |version: &String| version.rsplit_once('v').unwrap().1.parse::<u64>().unwrap();
@@ -251,7 +251,7 @@ fn forget_old(world: &World, known: &mut Promised) {
     }
 }
 
-/// The process that serves a mount, by its command line: the repository cannot be asked.
+/// Returns the process that serves a mount, by its command line: the repository cannot be read.
 fn daemon_of(mount: &Path) -> Option<i32> {
     fs::read_dir("/proc").unwrap().find_map(|entry| {
         let entry = entry.unwrap();
@@ -263,21 +263,21 @@ fn daemon_of(mount: &Path) -> Option<i32> {
     })
 }
 
-/// Whether a daemon may still answer there: neither a dead mount nor none.
+/// Returns whether a daemon may still serve the mount: it is neither dead nor gone.
 fn is_served(mount: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.contains(&format!(" {} ", mount.display())) && fs::read_dir(mount).is_ok()
 }
 
 #[test]
-fn after_a_power_loss_everything_acknowledged_is_there() {
+fn everything_acknowledged_survives_a_power_loss() {
     let mut world = World::new();
     let disk = Disk::new(&world);
     fs::remove_dir_all(world.repo()).unwrap();
     let repo = disk.target.join("repo");
     std::os::unix::fs::symlink(&repo, world.repo()).unwrap();
     world.ok(&["init", repo.to_str().unwrap()]);
-    // What the daemon says of a loss is not lost with it.
+    // The daemon's log is not lost with the disk.
     std::os::unix::fs::symlink(world.path("daemon.log"), repo.join("daemon.log")).unwrap();
     let mut known = Promised::default();
     let mut steps = 0;
@@ -310,8 +310,8 @@ fn after_a_power_loss_everything_acknowledged_is_there() {
                 let done = step(&world, &draft, &mut random, &mut known);
                 if losing.load(Ordering::SeqCst) {
                     // ext4 itself may acknowledge an fsync that the shutdown overtakes (8 of 60
-                    // losses, without anything of ours above it): only what was acknowledged before
-                    // it began was promised.
+                    // losses, without anything of ours above it). Only what was acknowledged before
+                    // the shutdown began was promised.
                     known.keep_promised(before);
                     break;
                 }
@@ -319,27 +319,28 @@ fn after_a_power_loss_everything_acknowledged_is_there() {
                     break;
                 }
                 steps += 1;
-                // Nobody hears it who sleeps.
+                // The receiver is gone if the thread already waits for the loss.
                 let _ = stepped.send(());
             }
             drop(stepped);
         });
         commits += known.versions.len() - before;
-        // One that has ended by itself, for want of a disk, is as good as killed.
+        // A daemon that has ended by itself, for want of a disk, counts as killed.
         match daemon_of(&read).and_then(Pid::from_raw) {
             Some(daemon) => kill_process(daemon, Signal::KILL).unwrap(),
             None => ended += 1,
         }
         until("nobody serves the mount", || !is_served(&read));
         for target in std::mem::take(&mut world.mounts) {
-            // It is not there when the daemon took it away itself.
+            // The mount is gone if the daemon detached it itself.
             let _ = Command::new("umount").arg("-l").arg(&target).output().unwrap();
         }
         until("the disk is idle", || {
             Command::new("umount").arg(&disk.target).output().unwrap().status.success()
         });
-        // Another mount namespace may hold it a moment longer, and would give back the one that was shut down.
-        until("the disk is let go of", || disk.is_free());
+        // Another mount namespace may hold the disk a moment longer. A mount would then give the
+        // file system that was shut down.
+        until("the disk is released", || disk.is_free());
         disk.mount();
         world.sound();
     }

@@ -1,4 +1,4 @@
-//! Stores that are asked again until a deadline.
+//! Stores whose refusals are retried until a deadline.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::bucket::{Bucket, Refusal};
 use crate::world::{World, noise};
 
 #[test]
-fn a_put_that_is_put_off_for_good_ends_and_asks_for_nothing_else() {
+fn a_put_refused_until_its_deadline_sends_nothing_more() {
     let bucket = Bucket::start();
     let world = World::with_store(bucket.environment(), "s3://b/x");
     let source = world.tree("src", &[]);
@@ -21,7 +21,7 @@ fn a_put_that_is_put_off_for_good_ends_and_asks_for_nothing_else() {
         refused.code,
         refused.err
     );
-    // Each of these would have been waited for as long.
+    // Each of these requests would be retried for as long.
     assert_eq!(bucket.count("?delete"), 0);
     bucket.forgive();
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! Files in clouds that a version refers to.
+//! External files in clouds.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use artifactfs::model::object::PackId;
 use crate::world::{World, noise, until};
 use crate::{Place, places};
 
-/// Writes an object below `url`, in the way packs are named; its path there.
+/// Writes an object below `url`, with a key like a pack's. Returns its path there.
 fn write(place: &Place, url: &str, number: u8, bytes: &[u8]) -> String {
     let store = Store::open(
         &url.parse().unwrap(),
@@ -41,7 +41,7 @@ fn endpoint(place: &Place) -> Option<String> {
     place.options.iter().find(|(key, _)| key == "endpoint").map(|(_, value)| value.clone())
 }
 
-/// A repository on the disk; its commands find the cloud by the environment.
+/// Makes a repository on the disk; its commands find the cloud by the environment.
 fn world(place: &Place) -> World {
     let mut world = World::new();
     if let Some(endpoint) = endpoint(place) {
@@ -60,7 +60,7 @@ fn drop_caches() {
 }
 
 #[test]
-fn objects_are_recorded_read_once_and_refused_when_they_changed() {
+fn objects_are_recorded_read_once_and_refused_if_changed() {
     for place in places() {
         eprintln!("{}", place.name);
         let mut world = world(&place);
@@ -90,7 +90,7 @@ fn objects_are_recorded_read_once_and_refused_when_they_changed() {
         assert_eq!(fs::read(read.join("p/one:v0/x/one")).unwrap(), b"two");
         world.ok(&["get", "p/a:v0", "--root", "out"]);
         assert_eq!(fs::read(world.path("out").join(&paths[0])).unwrap(), big);
-        // What was read is near: nobody is asked.
+        // What was read is cached: nothing is fetched.
         remove(&place, &url, 1);
         drop_caches();
         assert_eq!(fs::read(root.join(&paths[0])).unwrap(), big);
@@ -116,7 +116,7 @@ fn objects_are_recorded_read_once_and_refused_when_they_changed() {
     }
 }
 
-/// A request without a signature, which this server takes.
+/// Sends a request without a signature, which this server accepts.
 fn ask(endpoint: &str, path: &str, body: &str) {
     let host = endpoint.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).unwrap();
@@ -128,7 +128,7 @@ fn ask(endpoint: &str, path: &str, body: &str) {
 }
 
 #[test]
-fn where_versions_are_kept_the_recorded_one_is_read() {
+fn the_recorded_version_of_an_object_is_read() {
     let place = places().into_iter().find(|place| endpoint(place).is_some()).unwrap();
     let at = endpoint(&place).unwrap();
     ask(&at, "/versioned", "");
@@ -152,7 +152,7 @@ fn where_versions_are_kept_the_recorded_one_is_read() {
     assert_eq!(world.run(&["verify"]).code, 0);
 }
 
-/// Puts an object of any key at a server that asks for no signature.
+/// Puts an object with any key to a server that requires no signature.
 fn put_raw(server: &str, path: &str, body: &[u8]) {
     let mut stream = TcpStream::connect(server).unwrap();
     let length = body.len();

@@ -1,4 +1,4 @@
-//! What a person does with a repository whose store is in a cloud.
+//! Journeys of a repository whose store is in a cloud.
 
 use std::fs;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::world::{World, noise, until};
 use crate::{Place, places};
 
-/// A repository in a cloud.
+/// Makes a repository in a cloud.
 fn world(place: &Place, prefix: &str) -> World {
     let world = World::new();
     fs::remove_dir_all(world.repo()).unwrap();
@@ -23,7 +23,7 @@ fn same(a: &std::path::Path, b: &std::path::Path) {
 }
 
 #[test]
-fn versions_are_put_read_deleted_and_what_is_left_is_whole() {
+fn versions_are_put_read_and_deleted_and_the_rest_is_whole() {
     for place in places() {
         eprintln!("{}", place.name);
         let mut world = world(&place, "journey");
@@ -43,7 +43,7 @@ fn versions_are_put_read_deleted_and_what_is_left_is_whole() {
         world.umount();
         world.ok(&["get", "p/a", "--root", "out"]);
         same(&source, &world.path("out"));
-        // Half of the small files and the big one are others.
+        // Half of the small files and the big one change.
         for n in 0..150 {
             fs::write(source.join(format!("{n}")), noise(1_000 + n, 20_000)).unwrap();
         }
@@ -65,7 +65,7 @@ fn versions_are_put_read_deleted_and_what_is_left_is_whole() {
 }
 
 #[test]
-fn garbage_that_is_put_off_is_collected() {
+fn deferred_garbage_is_collected() {
     let place = &places()[0];
     let world = world(place, "garbage");
     let source = world.tree("src", &[]);
@@ -81,7 +81,7 @@ fn garbage_that_is_put_off_is_collected() {
     world.ok(&["delete", "p/a:v0", "--purge", "later"]);
     let status = world.json(&["status"]);
     assert!(status["pack_bytes"].as_u64() > status["store_bytes"].as_u64(), "{status}");
-    // Another command does not collect it by the way.
+    // Another command does not collect it in passing.
     world.ok(&["delete", "p/a:v1", "--delete-aliases", "--purge", "later"]);
     world.ok(&["put", "-n", "p/b", src]);
     let collected = world.json(&["gc"]);
@@ -93,7 +93,7 @@ fn garbage_that_is_put_off_is_collected() {
 }
 
 #[test]
-fn a_put_that_is_killed_goes_on_and_a_store_is_moved_there_and_back() {
+fn a_killed_put_resumes_and_a_store_moves_there_and_back() {
     let place = &places()[0];
     let world = world(place, "killed");
     let source = world.tree("src", &[]);
@@ -104,7 +104,7 @@ fn a_put_that_is_killed_goes_on_and_a_store_is_moved_there_and_back() {
     let mut put = world.start(&["put", "-n", "p/a", src]);
     until("some of it is there", || {
         std::thread::sleep(Duration::from_millis(10));
-        // Through its own socket, while it runs; nothing once it has ended.
+        // Through the socket of the put while it runs; there is no reply once it has ended.
         let status = world.run(&["--json", "status"]);
         let status: serde_json::Value = serde_json::from_str(&status.out).unwrap_or_default();
         status["store_bytes"].as_u64().unwrap_or(0) > 100_000_000

@@ -1,5 +1,5 @@
-//! Stores in clouds, by real servers on loopback: `tests/stores.sh` starts them and says where they are in
-//! `$ARTIFACTFS_TEST_STORES`, a file with a line for each: name, URL, options.
+//! Stores in clouds, on real servers on loopback. `tests/stores.sh` starts them, and lists them in
+//! the file `$ARTIFACTFS_TEST_STORES`: a name, a URL and options on each line.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../it/contracts/store.rs"]
@@ -20,7 +20,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Its options as the command line takes them.
+    /// Returns its options as the command line takes them.
     pub fn arguments(&self) -> Vec<String> {
         self.options
             .iter()
@@ -28,14 +28,14 @@ impl Place {
             .collect()
     }
 
-    /// A prefix of its own for each use.
+    /// Returns the URL of a prefix that no other use has.
     pub fn below(&self, prefix: &str) -> String {
         let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
         format!("{}/{prefix}-{nanos}", self.url)
     }
 }
 
-/// All of them; none is a failure.
+/// Returns all stores to test. The list must not be empty.
 pub fn places() -> Vec<Place> {
     let file = std::env::var("ARTIFACTFS_TEST_STORES").expect("tests/stores.sh runs these tests");
     let text = fs::read_to_string(file).unwrap();
@@ -51,7 +51,7 @@ pub fn places() -> Vec<Place> {
 }
 
 #[test]
-fn every_cloud_keeps_what_a_store_promises() {
+fn every_cloud_keeps_the_contract_of_a_store() {
     for place in places() {
         eprintln!("{}", place.name);
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -3,7 +3,7 @@
 use super::store::keeps_its_promises;
 
 #[test]
-fn a_directory_keeps_what_a_store_promises() {
+fn a_directory_keeps_the_contract_of_a_store() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     keeps_its_promises("file:store", &[], dir.path(), 1);
 }

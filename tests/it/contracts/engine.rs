@@ -1,4 +1,4 @@
-//! What every engine promises: one suite, run on each.
+//! The contract of every engine: one suite, run on each.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ fn all(engine: &dyn Engine) -> Vec<Pair> {
 }
 
 #[test]
-fn a_transaction_sees_its_own_changes_and_a_failed_one_leaves_no_trace() {
+fn a_transaction_sees_its_own_writes_and_a_failed_one_has_none() {
     each_engine(|engine| {
         write(engine, Durability::Eventual, |t| {
             t.put(b"a", b"1")?;
@@ -58,7 +58,7 @@ fn a_range_is_half_open_ordered_and_limited() {
 }
 
 #[test]
-fn writers_at_once_lose_no_update() {
+fn concurrent_writers_lose_no_update() {
     each_engine(|engine| {
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -80,7 +80,7 @@ fn writers_at_once_lose_no_update() {
 }
 
 #[test]
-fn what_was_written_durably_is_there_after_opening_again() {
+fn durable_writes_survive_reopening() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = dir.path().join("r.redb");
     let engine = RedbEngine::open(&path).unwrap();

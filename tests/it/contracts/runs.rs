@@ -1,4 +1,4 @@
-//! What a registry promises of runs, by a clock that the test moves.
+//! The contract of a registry for runs, under a clock that the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +42,7 @@ fn id(text: &str) -> RunId {
 }
 
 #[test]
-fn a_run_that_is_silent_for_too_long_has_crashed_and_is_heard_again() {
+fn a_silent_run_counts_as_crashed_until_its_next_call() {
     let (registry, now) = registry();
     registry.begin_run(start("held", Some("host/1/1"), 1), Resume::Never).unwrap();
     registry.begin_run(start("script", None, 2), Resume::Never).unwrap();
@@ -59,14 +59,14 @@ fn a_run_that_is_silent_for_too_long_has_crashed_and_is_heard_again() {
     assert_eq!(state("script"), RunState::Crashed);
     let runs = registry.runs("p".parse().unwrap(), None, 10).unwrap().items;
     assert!(runs.iter().all(|run| run.state == RunState::Crashed));
-    // Said to have crashed by who saw its process dead, it is heard again all the same.
+    // A run that another process ended as crashed runs again with its next call.
     registry.end_run(id("held"), RunState::Crashed, None).unwrap();
     registry.log(id("held"), RunLog { token: 7, ..RunLog::default() }).unwrap();
     assert_eq!(state("held"), RunState::Running);
 }
 
 #[test]
-fn what_is_asked_twice_is_done_once() {
+fn repeated_calls_take_effect_once() {
     let (registry, now) = registry();
     let begun = registry.begin_run(start("r", None, 5), Resume::Never).unwrap();
     now.fetch_add(10, Ordering::SeqCst);
@@ -79,7 +79,7 @@ fn what_is_asked_twice_is_done_once() {
     }
     let other = RunLog { token: 10, ..log.clone() };
     assert_eq!(registry.log(id("r"), other).unwrap().rows, 2);
-    // Asked again when another writer has logged meanwhile.
+    // The same call again, after another writer has logged.
     assert_eq!(registry.log(id("r"), log).unwrap().rows, 2);
     let rows = registry.rows(id("r"), 1, 10).unwrap().items;
     assert_eq!((rows.len(), rows[0].step), (1, 1));

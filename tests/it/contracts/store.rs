@@ -1,4 +1,4 @@
-//! What every store promises: a directory here, clouds in `tests/stores`.
+//! The contract of every store: a directory here, clouds in `tests/stores`.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ fn read(store: &Store, id: PackId, entry: &IndexEntry) -> Vec<u8> {
     buffer
 }
 
-/// A fresh `url` keeps every promise. `salt` makes names that no other run uses.
+/// Checks a fresh `url` against the contract. `salt` makes names that no other run uses.
 pub fn keeps_its_promises(url: &str, options: &[(String, String)], base: &Path, salt: u64) {
     let url: StoreUrl = url.parse().unwrap();
     let cached = StoreOptions { cache: Some(base.join("cache")), ..StoreOptions::default() };
@@ -55,7 +55,7 @@ pub fn keeps_its_promises(url: &str, options: &[(String, String)], base: &Path, 
         let salt = salt + u64::from(access.cache.is_some());
         assert_eq!(store.list().unwrap(), []);
         let (small, few) = put(&store, salt, 3, 1_000);
-        // Longer than one upload may be, and than a segment of the cache.
+        // This pack is longer than one upload may be, and than a segment of the cache.
         let (large, many) = put(&store, salt + 10, 70, 1_000_000);
         let (one, single) = put(&store, salt + 20, 1, 1);
         for (id, entries, each) in
@@ -86,7 +86,7 @@ pub fn keeps_its_promises(url: &str, options: &[(String, String)], base: &Path, 
             assert_eq!(store.pack_length(id).unwrap_err().kind(), Kind::NotFound);
         }
         assert_eq!(store.list().unwrap(), []);
-        // What was begun and given up is not there.
+        // A pack that was begun and given up is not there.
         if store.is_remote() {
             let mut writer = store.create(large).unwrap();
             for n in 0..50 {
@@ -97,7 +97,7 @@ pub fn keeps_its_promises(url: &str, options: &[(String, String)], base: &Path, 
             let extent = Extent { pack: small, offset: 0, stored_bytes: 10 };
             let gone = store.read(extent, 0, &mut [0; 10], Class::Piece, Patience::Deadline);
             let gone = gone.map(|()| "read").map_err(|e| e.kind());
-            // What is near of a pack that is gone may be read: bytes never change.
+            // Cached parts of a pack that is gone may be read: bytes never change.
             assert!(gone == Err(Kind::Corrupt) || access.cache.is_some(), "{gone:?}");
         }
     }

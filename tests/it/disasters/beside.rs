@@ -1,4 +1,4 @@
-//! A check that others work beside takes nothing they do for damage, and misses no damage for it.
+//! Checks beside deletions: they report no damage where there is none, and all where there is some.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::world::{World, noise};
 
 const VERSIONS: u64 = 60;
 
-/// Deletes a version after every `pace`th read.
+/// An engine that deletes a version after every `pace`th read.
 struct Restless {
     inner: Arc<MemoryEngine>,
     other: Repository,
@@ -51,7 +51,8 @@ impl Engine for Restless {
     }
 }
 
-/// A repository of many small versions that share files, beside whose reads they are deleted, and those that are left.
+/// Makes a repository of many small versions that share files. Its reads delete versions; the list
+/// holds the numbers that are left.
 fn restless(world: &World, pace: u64) -> (Repository, Arc<Mutex<Vec<u64>>>) {
     let layout = Layout::new(&world.path(&format!("memory{pace}"))).unwrap();
     layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
@@ -72,7 +73,7 @@ fn restless(world: &World, pace: u64) -> (Repository, Arc<Mutex<Vec<u64>>>) {
 }
 
 #[test]
-fn what_is_deleted_beside_a_check_is_no_damage() {
+fn deletions_beside_a_check_are_not_reported_as_damage() {
     let world = World::new();
     let mut unsettled = 0;
     for pace in [1, 2, 3, 5, 7, 11] {
@@ -95,7 +96,7 @@ fn what_is_deleted_beside_a_check_is_no_damage() {
 fn damage_is_found_beside_deletions() {
     let world = World::new();
     let (repository, left) = restless(&world, 5);
-    // The oldest version's, which goes last.
+    // The pack of the oldest version, which is deleted last.
     let info = repository.registry.lookup("p/a:v0".parse().unwrap()).unwrap();
     let at = repository.registry.locate(vec![info.root]).unwrap()[0].unwrap();
     let name = format!("{}.pack", at.extent.pack);

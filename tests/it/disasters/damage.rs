@@ -1,4 +1,4 @@
-//! A rotten disk: EIO for what it hurts, never wrong bytes, and names for what is hurt.
+//! Bit rot: damaged content gives EIO and never wrong bytes, and its paths are named.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -34,7 +34,7 @@ fn solo(world: &World) -> PathBuf {
 }
 
 #[test]
-fn a_flipped_bit_hurts_one_file_and_is_named() {
+fn a_flipped_bit_damages_one_file_and_is_reported() {
     let (mut world, bytes) = two_versions();
     let pack = solo(&world);
     assert_eq!(fs::read(&pack).unwrap(), bytes, "its body is byte for byte the file");
@@ -64,12 +64,12 @@ fn a_flipped_bit_hurts_one_file_and_is_named() {
     assert!(!world.path("out/big").exists(), "no file with wrong bytes is left");
 }
 
-/// A daemon remembers which chunks it verified, so that random reads need not hash whole ones again; not when their
-/// file has changed since.
+/// Damages a chunk after the daemon verified it. Verified chunks are remembered, so that random
+/// reads need not hash them whole again, but not beyond a change of their pack.
 #[test]
-fn what_was_verified_is_verified_again_when_its_pack_has_changed() {
+fn verified_chunks_are_verified_again_if_their_pack_changed() {
     let mut world = World::new();
-    // More than is kept of chunks in memory.
+    // More than the cache of chunks in memory holds.
     let bytes = noise(1, 48 << 20);
     let source = world.tree("src", &[("big", &bytes)]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -87,9 +87,9 @@ fn what_was_verified_is_verified_again_when_its_pack_has_changed() {
     let pack = OpenOptions::new().write(true).open(pack.unwrap()).unwrap();
     pack.write_all_at(&[bytes[20_480] ^ 0x40], 20_480).unwrap();
     assert_eq!(page(20_480).unwrap_err().raw_os_error(), Some(5));
-    assert!(page((40 << 20) + 20_480).unwrap(), "chunks that are not hurt are read");
+    assert!(page((40 << 20) + 20_480).unwrap(), "undamaged chunks are read");
     pack.write_all_at(&bytes[20_480..20_481], 20_480).unwrap();
-    assert!(page(20_480).unwrap(), "what is good again is read");
+    assert!(page(20_480).unwrap(), "repaired bytes are read");
 }
 
 #[test]
@@ -104,23 +104,23 @@ fn a_truncated_or_missing_pack_is_found() {
     assert!(checked.out.contains("missing"), "{}", checked.out);
     let verified = world.json_of_failed(&["verify"]);
     assert_eq!(verified["damaged_paths"], 2);
-    // What is not hurt is read.
+    // Undamaged files are read.
     world.ok(&["get", "p/a", "--root", "out", "--include", "small"]);
     assert_eq!(fs::read(world.path("out/small")).unwrap(), b"fine too");
 }
 
 #[test]
-fn the_object_table_is_made_again_from_the_store() {
+fn the_object_table_is_rebuilt_from_the_store() {
     let (world, bytes) = two_versions();
     world.ok(&["fsck", "--rebuild"]);
     world.sound();
     world.ok(&["get", "p/a:v0", "--root", "out"]);
     assert_eq!(fs::read(world.path("out/big")).unwrap(), bytes);
-    // Packs that nobody knows are found, and stay until somebody says otherwise.
+    // Packs that the registry does not list are found, and stay until a command removes them.
     let lying = packs(&world)[0].parent().unwrap().join(format!("{}.pack", "ab".repeat(16)));
     fs::write(&lying, b"stray").unwrap();
     assert_eq!(world.run(&["fsck"]).code, 13);
-    // It lies in a folder of another prefix only by chance; its name decides.
+    // The pack was in the folder of another prefix; its name decides which folder is right.
     let home = world.repo().join("store/packs/ab");
     fs::create_dir_all(&home).unwrap();
     let stray = home.join(lying.file_name().unwrap());

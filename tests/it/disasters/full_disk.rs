@@ -1,4 +1,4 @@
-//! A full disk, for real: an ext4 of 24 MiB in a file. Needs root, as CI has.
+//! A real full disk: an ext4 of 24 MiB in a file. The tests need root, as CI has.
 
 use std::fs;
 use std::io::Write;
@@ -29,7 +29,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A world whose repository lies on the small disk.
+/// Makes a world whose repository and store lie on the small disk.
 fn small_world() -> (World, SmallDisk) {
     let world = World::new();
     let disk = SmallDisk::new(&world);
@@ -42,7 +42,7 @@ fn small_world() -> (World, SmallDisk) {
 }
 
 #[test]
-fn a_put_that_finds_no_room_leaves_everything_as_it_was() {
+fn a_put_on_a_full_disk_changes_nothing() {
     let (world, disk) = small_world();
     let small = world.tree("small", &[("a", &noise(1, 2_000_000))]);
     world.ok(&["put", "-n", "p/a", small.to_str().unwrap()]);
@@ -56,7 +56,8 @@ fn a_put_that_finds_no_room_leaves_everything_as_it_was() {
     assert_eq!(world.json(&["status"])["store_bytes"], before, "what was written is freed");
     let fits = world.tree("fits", &[("c", &noise(3, 6_000_000))]);
     world.ok(&["put", "-n", "p/a", fits.to_str().unwrap()]);
-    // Filled to the last byte by somebody else: refused, and it works once there is room.
+    // Another program fills the disk to the last byte: the put is refused, and works once there is
+    // room.
     let ballast = disk.0.join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while file.write(&[1; 4096]).is_ok_and(|count| count > 0) {}
@@ -71,14 +72,14 @@ fn a_put_that_finds_no_room_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_daemon_on_a_full_disk_tells_writers_and_goes_on_when_there_is_room() {
+fn writes_to_a_full_disk_fail_and_succeed_once_there_is_room() {
     let (mut world, _disk) = small_world();
     let (read, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a")).unwrap();
     let draft = staging.join("p/a");
     fs::write(draft.join("kept"), noise(1, 1_000_000)).unwrap();
     world.ok(&["commit", "p/a"]);
-    // Small files: a big one would become a pack where it lies.
+    // Small files, since a big one would become a pack in place.
     fs::create_dir(draft.join("many")).unwrap();
     let block = noise(2, 1 << 20);
     let error = (0..40)

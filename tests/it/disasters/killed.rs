@@ -1,6 +1,6 @@
-//! `kill -9` at 200 random points of put, commit and delete, of the command and of the daemon. After
-//! each: `fsck` finds nothing, every acknowledged version is there byte for byte, and bytes that
-//! nobody needs go.
+//! `kill -9` at 200 random points of put, commit and delete, of the command and of the daemon.
+//! After each, `fsck` finds nothing and every acknowledged version is there byte for byte. Unneeded
+//! bytes are freed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,13 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::random::Random;
 use crate::world::{World, noise};
 
-/// Points at which something is killed.
+/// The number of kills.
 const KILLS: u64 = 200;
 
 struct Killer {
     world: World,
     random: Random,
-    /// What was acknowledged: version and the seed of its content.
+    /// The acknowledged versions, with the seeds of their content.
     acknowledged: BTreeMap<String, u64>,
 }
 
@@ -27,7 +27,7 @@ fn fill(root: &Path, seed: u64) {
     let _ = fs::remove_dir_all(root);
     fs::create_dir_all(root.join("d")).unwrap();
     for number in 0..30u64 {
-        // Half of the files are the same in every version.
+        // Half of the files are equal in every version.
         let content = if number % 2 == 0 { number } else { seed * 1_000 + number };
         fs::write(root.join(format!("d/{number}")), noise(content, 9_000)).unwrap();
     }
@@ -44,7 +44,8 @@ impl Killer {
         command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Lets it run for up to `most` and kills it; what it printed if it was done before.
+    /// Kills the child after a random time of at most `most`. Returns its output if it was done
+    /// before.
     fn kill_within(&mut self, mut child: Child, most: Duration) -> Option<serde_json::Value> {
         let wait = Duration::from_micros(self.random.below(most.as_micros() as u64));
         std::thread::sleep(wait);
@@ -53,7 +54,8 @@ impl Killer {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// Everything acknowledged is there; versions that were being made are there wholly or not.
+    /// Checks that every acknowledged version is there, and that every other one is whole or
+    /// absent.
     fn check(&mut self) {
         let checked = self.world.run(&["fsck"]);
         assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
@@ -76,7 +78,7 @@ impl Killer {
         assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
     }
 
-    /// Takes all but the newest two versions away, so that checking stays short.
+    /// Deletes all but the newest two versions, so that checks stay short.
     fn tidy(&mut self) {
         while self.acknowledged.len() > 2 {
             let (version, _) = self.acknowledged.pop_first().unwrap();
@@ -96,13 +98,14 @@ impl Killer {
         let Some((version, seed)) = self.acknowledged.pop_first() else { return };
         let child = self.start(&["delete", &version, "--delete-aliases"]);
         self.kill_within(child, Duration::from_millis(25));
-        // It is deleted, or wholly there.
+        // The version is deleted, or still whole.
         if self.world.run(&["show", &version]).code == 0 {
             self.acknowledged.insert(version, seed);
         }
     }
 
-    /// The daemon dies while a draft is written, committed, or a put goes through its socket.
+    /// Kills the daemon while a draft is written or committed, or while a put goes through its
+    /// socket.
     fn daemon_is_killed(&mut self, seed: u64) {
         let (_, staging) = self.world.mount();
         let daemon = Pid::from_raw(self.world.daemon()).unwrap();
@@ -119,7 +122,7 @@ impl Killer {
         let wait = Duration::from_micros(self.random.below(60_000));
         std::thread::sleep(wait);
         kill_process(daemon, Signal::KILL).unwrap();
-        // A put finds the registry closed, opens it itself and goes on; a commit ends.
+        // A put that loses the daemon opens the registry itself and goes on; a commit ends.
         let output = child.wait_with_output().unwrap();
         if output.status.success() {
             let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -132,7 +135,7 @@ impl Killer {
             let _ = std::process::Command::new("umount").arg("-l").arg(&target).output();
         }
         if !through_socket {
-            // The draft is as it was: committing it again gives its content.
+            // The draft is as it was: another commit gives its content.
             let told = self.world.json(&["commit", "p/a"]);
             self.acknowledged.insert(told["reference"].as_str().unwrap().to_owned(), seed);
             self.world.ok(&["draft", "discard", "p/a"]);
@@ -141,7 +144,7 @@ impl Killer {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_and_nothing_half_is_seen() {
+fn kills_lose_nothing_acknowledged_and_show_nothing_half_done() {
     let mut killer = Killer::new();
     for seed in 1..=KILLS {
         match seed % 10 {
@@ -155,10 +158,10 @@ fn nothing_acknowledged_is_lost_and_nothing_half_is_seen() {
     for version in std::mem::take(&mut killer.acknowledged).into_keys() {
         killer.world.ok(&["delete", &version, "--delete-aliases"]);
     }
-    // Versions that were made and not acknowledged go like any other.
+    // Unacknowledged versions are deleted like any other.
     killer.world.run(&["alias", "rm", "p/a:latest", "latest"]);
     killer.world.run(&["prune", "p"]);
-    // What killed puts had stored is kept for them to go on with, for a day.
+    // The progress of killed puts is kept for a day, so that they can be resumed.
     killer.world.ok(&["gc", "--unfinished"]);
     killer.world.sound();
     assert_eq!(killer.world.json(&["status"])["store_bytes"], 0, "every byte is freed");

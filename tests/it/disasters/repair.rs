@@ -1,4 +1,4 @@
-//! Repair destroys nothing: whatever is damaged, wherever it is killed, whoever works beside it.
+//! Repair destroys nothing: not with any damage, at any kill, or beside any other work.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ use artifactfs::registry::{EngineRegistry, Fix, MaintenanceMode, system_clock};
 
 use crate::world::{PATIENCE, World, noise, ran, same_tree};
 
-/// Files of the store with this extension, sorted.
+/// Returns the files of the store with this extension, sorted.
 fn stored(world: &World, extension: &str) -> Vec<PathBuf> {
     files_of(&world.repo().join("store/packs"), extension)
 }
@@ -48,7 +48,7 @@ fn flip(path: &Path, offset: u64) {
     file.write_all_at(&[byte[0] ^ 0xff], offset).unwrap();
 }
 
-/// The longest pack.
+/// Returns the longest pack.
 fn biggest(world: &World) -> PathBuf {
     let packs = stored(world, "pack").into_iter();
     packs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
@@ -64,7 +64,7 @@ fn readable(world: &World, reference: &str, source: &Path) -> bool {
     true
 }
 
-/// Six models, each a version of its own.
+/// Puts six models, each as a version of an artifact of its own.
 fn six(world: &World) -> Vec<PathBuf> {
     let model = |number: u64| {
         let name = format!("s{number}");
@@ -102,7 +102,7 @@ fn a_damaged_or_missing_index_costs_nothing() {
     world.ok(&["fsck", "--repair"]);
     world.sound();
     all_readable(&world, &sources);
-    // The indexes that were made again name everything.
+    // The rebuilt indexes name everything.
     world.ok(&["fsck", "--rebuild"]);
     world.ok(&["verify"]);
     world.sound();
@@ -132,7 +132,7 @@ fn one_put_of_the_good_copy_mends_every_version_that_needs_it() {
         if let Some(repair) = repair {
             assert_eq!(world.run(&["fsck", repair]).code, 13, "lost {lost}, {repair}");
         }
-        // From another path, and from the one that the index of puts knows.
+        // First from another path, then from the path in the put index.
         let again = world.path("again");
         crate::world::host("cp", &[Path::new("-r"), &source, &again]);
         let told = world.json(&["put", "-n", "p/c", again.to_str().unwrap()]);
@@ -142,7 +142,7 @@ fn one_put_of_the_good_copy_mends_every_version_that_needs_it() {
         }
         world.ok(&["verify"]);
         world.sound();
-        // Counts are exact: the last version takes every byte with it.
+        // Counts are exact: the deletion of the last version frees every byte.
         for reference in ["p/a:v0", "q/b:v0", "p/c:v0"] {
             world.ok(&["delete", reference, "--delete-aliases"]);
         }
@@ -152,7 +152,7 @@ fn one_put_of_the_good_copy_mends_every_version_that_needs_it() {
 }
 
 #[test]
-fn what_a_reader_of_the_mount_found_damaged_is_mended_by_a_put() {
+fn damage_found_by_a_reader_of_the_mount_is_mended_by_a_put() {
     let mut world = World::new();
     let source = world.tree("s", &[("model.bin", &noise(1, 3 << 20))]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -169,7 +169,7 @@ fn what_a_reader_of_the_mount_found_damaged_is_mended_by_a_put() {
 }
 
 #[test]
-fn a_file_that_did_not_change_is_the_good_copy_too() {
+fn an_unchanged_file_also_serves_as_the_good_copy() {
     let world = World::new();
     let source = world.tree("s", &[("model.bin", &noise(1, 3 << 20))]);
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(600);
@@ -183,7 +183,7 @@ fn a_file_that_did_not_change_is_the_good_copy_too() {
 }
 
 #[test]
-fn what_was_lost_and_is_put_back_is_found_again() {
+fn a_lost_pack_that_returns_is_found_again() {
     let world = World::new();
     let source = world.tree("s", &[("model.bin", &noise(1, 3 << 20)), ("note", b"n")]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -200,7 +200,7 @@ fn what_was_lost_and_is_put_back_is_found_again() {
 }
 
 #[test]
-fn a_node_that_cannot_be_read_makes_nothing_below_it_garbage() {
+fn an_unreadable_node_makes_nothing_below_it_garbage() {
     for mode in ["--repair", "--rebuild"] {
         let world = World::new();
         let source = world.tree("s", &[("d/model.bin", &noise(1, 3 << 20)), ("d/note", b"n")]);
@@ -211,7 +211,7 @@ fn a_node_that_cannot_be_read_makes_nothing_below_it_garbage() {
         flip(&nodes, 10);
         assert_eq!(world.run(&["fsck", mode]).code, 13, "{mode}");
         assert_eq!(world.run(&["gc", "--garbage", "0"]).code, 0);
-        // The good bytes come back, from a copy of the disk: everything is there.
+        // The good bytes return from a copy of the disk: everything is there.
         fs::write(&nodes, good).unwrap();
         world.ok(&["fsck", "--repair"]);
         assert!(readable(&world, "p/a", &source), "{mode}");
@@ -220,7 +220,7 @@ fn a_node_that_cannot_be_read_makes_nothing_below_it_garbage() {
 }
 
 #[test]
-fn a_store_that_is_not_mounted_is_not_a_store_that_lost_everything() {
+fn an_unmounted_store_is_not_taken_for_a_lost_one() {
     let world = World::new();
     let sources = six(&world);
     let (store, away) = (world.repo().join("store"), world.path("away"));
@@ -260,7 +260,7 @@ fn two_repositories_never_share_a_store() {
 }
 
 #[test]
-fn packs_that_nobody_knows_stay_until_they_are_named_and_old() {
+fn unknown_packs_stay_until_they_are_named_and_old() {
     let world = World::new();
     let sources = six(&world);
     let (pack, index) = (biggest(&world), biggest(&world).with_extension("idx"));
@@ -282,7 +282,7 @@ fn packs_that_nobody_knows_stay_until_they_are_named_and_old() {
     fs::File::open(&foreign).unwrap().set_modified(old).unwrap();
     world.ok(&["fsck", "--remove-unknown"]);
     assert!(!foreign.exists());
-    // An index is all that is left of another.
+    // Only the index is left of another pack.
     let left = foreign.with_extension("idx");
     fs::copy(&index, &left).unwrap();
     assert_eq!(world.json_of_failed(&["fsck"])["unknown_packs"], 1);
@@ -295,7 +295,7 @@ fn packs_that_nobody_knows_stay_until_they_are_named_and_old() {
     world.sound();
 }
 
-/// An engine that is killed before one of its writes: no later one is made either.
+/// An engine that dies before one of its writes, and makes no later write either.
 struct Mortal {
     inner: Arc<MemoryEngine>,
     left: Arc<AtomicI64>,
@@ -331,7 +331,7 @@ pub(super) fn open(
     (repository, left)
 }
 
-/// A repository whose versions share much, and what is in them.
+/// Makes a repository whose versions share much. Returns the source of each version, too.
 fn shared_versions(world: &World) -> (Layout, Arc<MemoryEngine>, BTreeMap<String, PathBuf>) {
     let layout = Layout::new(&world.path("memory")).unwrap();
     layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
@@ -366,7 +366,7 @@ fn check_all(world: &World, repository: &Repository, sources: &BTreeMap<String, 
     }
 }
 
-/// Counts some references too many, and leaves the indexes of some packs out.
+/// Counts some references too high, and removes the indexes of some packs.
 fn hurt(layout: &Layout, inner: &Arc<MemoryEngine>) {
     let (repository, _) = open(layout, inner, i64::MAX);
     let registry = &repository.registry;
@@ -400,7 +400,7 @@ fn fsck_killed_before_any_of_its_writes_loses_nothing() {
             let ended = fsck(&repository, mode).is_ok();
             drop(repository);
             let died = left.load(Ordering::SeqCst) < 0;
-            // Whoever comes next goes on, or cleans up: here a deletion, and then a put.
+            // The next command goes on or cleans up: here a deletion, and then a put.
             let (repository, _) = open(&layout, &inner, i64::MAX);
             check_all(&world, &repository, &sources);
             if is_hurt {
@@ -426,7 +426,7 @@ fn fsck_killed_before_any_of_its_writes_loses_nothing() {
 }
 
 #[test]
-fn puts_and_deletions_beside_repair_are_refused_or_done_and_never_lost() {
+fn puts_and_deletions_beside_repair_are_refused_or_done() {
     let mut world = World::new();
     let mut files: Vec<(String, Vec<u8>)> =
         (0..600).map(|n| (format!("d{}/f{n}", n / 100), noise(n, 300))).collect();
@@ -498,7 +498,7 @@ fn fsck_killed_at_any_moment_is_settled_by_the_next_command() {
 }
 
 #[test]
-fn what_is_put_while_a_store_is_copied_is_in_the_copy() {
+fn puts_beside_copy_store_are_in_the_copy() {
     let world = World::new();
     let mut sources = six(&world);
     for round in 0..4u64 {
@@ -518,7 +518,7 @@ fn what_is_put_while_a_store_is_copied_is_in_the_copy() {
             }
         }
         if copy.wait().unwrap().code() == Some(11) {
-            // Somebody wrote at the moment of the last round: the repository keeps its store.
+            // Another process wrote during the last round: the repository keeps its store.
             world.ok(&["copy-store", &from, &to, "--use"]);
         }
         fs::remove_dir_all(world.repo().join(from.strip_prefix("file:").unwrap())).unwrap();
@@ -528,9 +528,9 @@ fn what_is_put_while_a_store_is_copied_is_in_the_copy() {
     assert!(sources.len() > 6, "nothing was put meanwhile");
 }
 
-/// The registry of an older backup knows nothing of what was put since.
+/// Restores the registry of an older backup, which lacks all later puts.
 #[test]
-fn packs_that_an_older_registry_does_not_know_outlive_every_repair() {
+fn packs_unknown_to_an_older_registry_survive_every_repair() {
     for lost in [false, true] {
         let world = World::new();
         let first = world.tree("a", &[("f", b"first")]);
@@ -545,7 +545,7 @@ fn packs_that_an_older_registry_does_not_know_outlive_every_repair() {
         fs::copy(&old, &registry).unwrap();
         let (biggest, aside) = (biggest(&world), world.path("aside"));
         if lost {
-            // And a part of it is not there just now.
+            // Part of the store is missing for now.
             fs::rename(&biggest, &aside).unwrap();
         }
         let packs = stored(&world, "pack");

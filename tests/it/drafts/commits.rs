@@ -1,4 +1,4 @@
-//! What a commit must not take from a draft, nor put into a version.
+//! Commits: what they must not take from a draft, nor put into a version.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use crate::bucket::Bucket;
 use crate::world::{World, noise, until};
 
-/// A draft of a version with one file, of which a byte is another.
+/// Makes a draft of a version with one file, and changes one byte of it.
 fn changed(world: &mut World) -> (std::path::PathBuf, Vec<u8>) {
     let mut bytes = noise(1, 20_000);
     let source = world.tree("src", &[("f", &bytes)]);
@@ -25,7 +25,7 @@ fn changed(world: &mut World) -> (std::path::PathBuf, Vec<u8>) {
 }
 
 #[test]
-fn what_a_draft_goes_on_standing_on_outlives_its_version() {
+fn the_lower_of_a_draft_outlives_its_version() {
     for linked in [true, false] {
         let mut world = World::new();
         let (draft, mut bytes) = changed(&mut world);
@@ -41,7 +41,7 @@ fn what_a_draft_goes_on_standing_on_outlives_its_version() {
             world.ok(&["delete", &format!("p/a:v{number}")]);
         }
         world.ok(&["gc", "--garbage", "0"]);
-        // What stays is the file's content, not every version since.
+        // Only the content of the file stays, not every version since.
         let record = fs::read(world.repo().join("drafts/p/a/draft.json")).unwrap();
         let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
         assert_eq!(record["sources"].as_array().unwrap().len(), 2, "{record}");
@@ -62,7 +62,7 @@ fn what_a_draft_goes_on_standing_on_outlives_its_version() {
 }
 
 #[test]
-fn zeros_beyond_the_end_bring_no_old_bytes_back() {
+fn zeroing_beyond_the_end_brings_no_old_bytes_back() {
     let mut world = World::new();
     let (draft, before) = changed(&mut world);
     let zeros = FallocateFlags::ZERO_RANGE;
@@ -86,7 +86,7 @@ fn zeros_beyond_the_end_bring_no_old_bytes_back() {
     assert!(fs::read(draft.join("f")).unwrap() == vec![0; 30_000]);
 }
 
-/// Makes files and writes to them at once, until it is told to stop.
+/// Makes files and writes to them at once, until `stop` is set.
 fn write_on(folder: &Path, stop: &AtomicBool) {
     fs::create_dir(folder).unwrap();
     for number in 0.. {
@@ -100,7 +100,7 @@ fn write_on(folder: &Path, stop: &AtomicBool) {
 }
 
 #[test]
-fn a_file_that_was_just_made_is_in_no_version_before_its_writer_has_closed_it() {
+fn a_new_file_is_in_no_version_until_its_writer_closes_it() {
     let mut world = World::new();
     let (_, staging) = world.mount();
     let draft = staging.join("p/a");
@@ -130,7 +130,7 @@ fn a_file_that_was_just_made_is_in_no_version_before_its_writer_has_closed_it() 
 }
 
 #[test]
-fn what_was_removed_while_it_was_open_can_be_read_until_it_is_closed() {
+fn a_removed_open_file_is_readable_until_it_is_closed() {
     let mut world = World::new();
     let bytes = [noise(1, 300_000), noise(2, 300_000)];
     let source = world.tree("src", &[("same", &bytes[0]), ("changed", &bytes[1])]);
@@ -171,7 +171,7 @@ fn what_was_removed_while_it_was_open_can_be_read_until_it_is_closed() {
 }
 
 #[test]
-fn a_commit_that_goes_on_outlives_its_mount() {
+fn a_running_commit_outlives_its_mount() {
     let bucket = Bucket::start();
     let mut world = World::with_store(bucket.environment(), "s3://b/x");
     let (_, staging) = world.mount();
@@ -195,13 +195,13 @@ fn a_commit_that_goes_on_outlives_its_mount() {
     world.ok(&["get", "p/a:best", "--root", "out"]);
     assert!(fs::read(world.path("out/f")).unwrap() == bytes);
     world.mount();
-    assert!(!staging.join("p/a").exists(), "what was committed is no draft any more");
+    assert!(!staging.join("p/a").exists(), "the committed draft is gone");
     world.umount();
     world.sound();
 }
 
 #[test]
-fn a_draft_as_deep_as_paths_may_be_is_committed() {
+fn a_draft_of_the_greatest_depth_is_committed() {
     let mut world = World::new();
     let (read, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a")).unwrap();

@@ -1,4 +1,4 @@
-//! A store that does not answer holds up who asks it, and nobody else.
+//! A silent store: it blocks only requests that need it.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,13 +8,13 @@ use std::thread;
 use crate::bucket::Bucket;
 use crate::world::{World, until, write};
 
-/// Files of a directory: enough for a tree that is not read with the one above it.
+/// The files of a directory: enough for a tree that is not read with its parent.
 const FILES: usize = 3000;
-/// More than the daemon has threads that may wait.
+/// More readers than the daemon has threads that may wait.
 const CROWD: usize = 200;
 
 #[test]
-fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
+fn a_draft_on_a_silent_store_blocks_no_other_draft() {
     let bucket = Bucket::start();
     let mut world = World::with_store(bucket.environment(), "s3://b/x");
     let (_, drafts) = world.mount();
@@ -31,7 +31,7 @@ fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
     let plain = drafts.join("q/plain");
     fs::create_dir_all(plain.join("folder")).unwrap();
     write(&plain.join("folder/file"), b"plain");
-    // A cold daemon, as on another morning.
+    // The cache is empty, as after a long time.
     world.umount();
     fs::remove_dir_all(world.path("cache")).unwrap();
     world.mount();
@@ -50,8 +50,8 @@ fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
         waiting.push(thread::spawn(move || fs::metadata(path).map(drop)));
         waiting.push(thread::spawn(move || file.read_to_end(&mut Vec::new()).map(drop)));
     }
-    until("the store is asked", || bucket.count("GET") > asked);
-    // Whatever one does with a draft: names, attributes, content, links, durability.
+    until("the store gets a request", || bucket.count("GET") > asked);
+    // All kinds of operations on a draft: names, attributes, content, links, durability.
     write(&plain.join("folder/new"), b"new");
     assert_eq!(fs::read(plain.join("folder/file")).unwrap(), b"plain");
     fs::rename(plain.join("folder/new"), plain.join("moved")).unwrap();
@@ -65,7 +65,7 @@ fn a_draft_on_a_store_that_does_not_answer_holds_up_no_other_draft() {
     assert_eq!(fs::read_dir(&plain).unwrap().count(), 3);
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o700)).unwrap();
     let ended: Vec<_> = (0..waiting.len()).filter(|n| waiting[*n].is_finished()).collect();
-    assert!(ended.is_empty(), "they were held up: {ended:?}");
+    assert!(ended.is_empty(), "they were blocked: {ended:?}");
     bucket.hang(None);
     for thread in waiting {
         thread.join().unwrap().unwrap();

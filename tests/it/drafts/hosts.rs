@@ -1,6 +1,6 @@
-//! Random changes of files of drafts that stand on a version, on file systems that keep holes, tails and
-//! small files each in a way of their own, beside plain files that tell what is right.
-//! `ARTIFACTFS_SEED` chooses other changes.
+//! Random changes to drafts of a version and to plain files, which must stay equal. The host file
+//! systems keep holes, tails and small files in different ways. `ARTIFACTFS_SEED` selects other
+//! changes.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -25,7 +25,8 @@ impl Drop for Disk {
 }
 
 impl Disk {
-    /// A world whose repository lies on a disk of its own, made by `make` and mounted with `options`.
+    /// Makes a world whose repository lies on a disk of its own, made by `make` and mounted with
+    /// `options`.
     pub fn world(make: &str, options: &str, mebibytes: u64) -> (World, Self) {
         assert!(rustix::process::geteuid().is_root(), "mounting needs root");
         let world = World::new();
@@ -115,7 +116,8 @@ fn same(draft: &Path, plain: &Path, what: &str) {
     }
 }
 
-/// Changes that a host does not know are tried on the plain file only where the draft could do them.
+/// Makes random changes to files of a draft and to plain ones, and compares them. A change that the
+/// host lacks is made to the plain file only if the draft could make it.
 fn changes_are_kept(make: &str, options: &str, mebibytes: u64, stands: bool) {
     let seed = std::env::var("ARTIFACTFS_SEED").ok().and_then(|text| text.parse().ok());
     let seed: u64 = seed.unwrap_or(1);
@@ -167,7 +169,7 @@ fn changes_are_kept(make: &str, options: &str, mebibytes: u64, stands: bool) {
         let _ = fs::remove_dir_all(world.path("out"));
         world.ok(&["get", "p/a", "--root", "out"]);
         same(&world.path("out"), &plain, &format!("the version, {what}"));
-        // What was removed stays so, and can be made again.
+        // A removed file stays removed, and can be made again.
         fs::remove_file(draft.join("3")).unwrap();
         fs::rename(draft.join("4"), draft.join("3")).unwrap();
         fs::rename(draft.join("3"), draft.join("4")).unwrap();
@@ -178,48 +180,48 @@ fn changes_are_kept(make: &str, options: &str, mebibytes: u64, stands: bool) {
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_ext4() {
+fn drafts_keep_writes_on_ext4() {
     changes_are_kept("mkfs.ext4 -q", "loop", 64, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_ext4_with_inline_data_and_small_blocks() {
+fn drafts_keep_writes_on_ext4_with_inline_data_and_small_blocks() {
     changes_are_kept("mkfs.ext4 -q -O inline_data -I 512", "loop", 64, true);
     changes_are_kept("mkfs.ext4 -q -b 1024", "loop", 64, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_ext4_with_clusters() {
+fn drafts_keep_writes_on_ext4_with_clusters() {
     changes_are_kept("mkfs.ext4 -q -O bigalloc -C 65536", "loop", 128, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_btrfs() {
+fn drafts_keep_writes_on_btrfs() {
     changes_are_kept("mkfs.btrfs -q -f", "loop", 256, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_btrfs_that_compresses() {
+fn drafts_keep_writes_on_btrfs_with_compression() {
     changes_are_kept("mkfs.btrfs -q -f", "loop,compress-force=zstd", 256, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_btrfs_that_overwrites() {
+fn drafts_keep_writes_on_btrfs_without_copy_on_write() {
     changes_are_kept("mkfs.btrfs -q -f", "loop,nodatacow", 256, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_xfs() {
+fn drafts_keep_writes_on_xfs() {
     changes_are_kept("mkfs.xfs -q -f -m reflink=1", "loop", 320, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_tmpfs() {
+fn drafts_keep_writes_on_tmpfs() {
     changes_are_kept("tmpfs", "size=256m", 0, true);
 }
 
 #[test]
-fn drafts_keep_what_is_written_on_overlayfs_where_names_cannot_be_covered() {
+fn drafts_keep_writes_on_overlayfs_without_whiteouts() {
     let layers = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let at = |name: &str| {
         let path = layers.path().join(name);
@@ -231,7 +233,8 @@ fn drafts_keep_what_is_written_on_overlayfs_where_names_cannot_be_covered() {
     changes_are_kept("overlay", &options, 0, false);
 }
 
-/// Its attributes are another repository's, and it refuses ours.
+/// Makes a repository inside a draft of another one. The outer mount keeps `user.artifactfs.`
+/// attributes for itself, and refuses ours.
 #[test]
 fn a_repository_in_the_draft_of_another_has_plain_drafts() {
     let mut outer = World::new();

@@ -1,4 +1,4 @@
-//! What is marked clean is clean: every way to a file that does not pass its directory.
+//! Clean marks, and all ways to change a file without passing its directory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ fn forget_names() {
     fs::write("/proc/sys/vm/drop_caches", b"2").unwrap();
 }
 
-/// What happens between a second name and a write through it.
+/// The events between a new hard link and a write through it.
 const BETWEEN: [&str; 4] = ["nothing", "caches", "restart", "crash"];
 
 fn pass(world: &mut World, between: &str) {
@@ -31,7 +31,7 @@ fn pass(world: &mut World, between: &str) {
 }
 
 #[test]
-fn a_write_through_a_second_name_is_in_the_version_under_all_names() {
+fn a_write_through_a_hard_link_is_committed_under_all_names() {
     for between in BETWEEN {
         for empty in [false, true] {
             let mut world = World::new();
@@ -43,7 +43,8 @@ fn a_write_through_a_second_name_is_in_the_version_under_all_names() {
             fs::write(draft.join("d1/deep/f"), first).unwrap();
             fs::write(draft.join("d2/x"), "x").unwrap();
             world.ok(&["commit", "p/a"]);
-            // Made after all is marked clean: only the second directory is seen to change.
+            // The link is made when everything is marked clean: only the second directory is seen
+            // to change.
             fs::hard_link(draft.join("d1/deep/f"), draft.join("d2/g")).unwrap();
             pass(&mut world, between);
             fs::write(draft.join("d2/g"), "NEW content\n").unwrap();
@@ -57,7 +58,7 @@ fn a_write_through_a_second_name_is_in_the_version_under_all_names() {
                 );
                 assert_eq!(committed(&read, "p/a:v1", path), "NEW content\n", "{what} {path}");
             }
-            // Made before the mark, and committed: still two names of one file.
+            // The link was made before the mark, and committed: still two names of one file.
             pass(&mut world, between);
             fs::write(draft.join("d1/deep/f"), "NEWER content\n").unwrap();
             world.ok(&["commit", "p/a"]);
@@ -71,7 +72,7 @@ fn a_write_through_a_second_name_is_in_the_version_under_all_names() {
 }
 
 #[test]
-fn a_second_name_of_a_file_of_the_version_below_is_one_file_with_the_first() {
+fn a_hard_link_to_a_file_of_the_lower_is_one_file_with_it() {
     let mut world = World::new();
     let source = world.tree("src", &[("d1/f", b"old"), ("d2/x", b"x"), ("d3/y", b"y")]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -81,20 +82,20 @@ fn a_second_name_of_a_file_of_the_version_below_is_one_file_with_the_first() {
     fs::hard_link(draft.join("d1/f"), draft.join("d2/g")).unwrap();
     world.ok(&["commit", "p/a"]);
     forget_names();
-    // A mode goes with the inode as bytes do.
+    // A mode belongs to the inode, as bytes do.
     fs::set_permissions(draft.join("d2/g"), fs::Permissions::from_mode(0o755)).unwrap();
     world.ok(&["commit", "p/a"]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o111;
     assert_eq!(committed(&read, "p/a:v2", "d1/f"), "old");
     assert_ne!(mode(&read.join("p/a:v2/d1/f")), 0);
     forget_names();
-    // The directory of the first name gets another name, and another above it.
+    // The directory of the first name gets another name and another parent.
     fs::rename(draft.join("d1"), draft.join("d3/moved")).unwrap();
     forget_names();
     fs::write(draft.join("d2/g"), "new").unwrap();
     world.ok(&["commit", "p/a"]);
     assert_eq!(committed(&read, "p/a:v3", "d3/moved/f"), "new");
-    // With one name left it is a file like others, and its directory is clean again.
+    // With one name left it is an ordinary file, and its directory is clean again.
     fs::remove_file(draft.join("d2/g")).unwrap();
     world.ok(&["commit", "p/a"]);
     forget_names();
@@ -107,7 +108,7 @@ fn a_second_name_of_a_file_of_the_version_below_is_one_file_with_the_first() {
 }
 
 #[test]
-fn taking_a_path_back_follows_no_symlink_that_was_put_in_its_way() {
+fn a_restore_follows_no_symlink_that_was_put_in_its_way() {
     let mut world = World::new();
     let source = world.tree("src", &[("d/f", b"from the version")]);
     let victim = world.tree("victim", &[("f", b"precious, outside of the draft")]);
@@ -118,14 +119,14 @@ fn taking_a_path_back_follows_no_symlink_that_was_put_in_its_way() {
     fs::remove_dir_all(draft.join("d")).unwrap();
     std::os::unix::fs::symlink(&victim, draft.join("d")).unwrap();
     assert_ne!(world.run(&["restore", "p/a/d/f"]).code, 0);
-    // The same by hand, while nobody had the drafts open: what was a directory leads out.
+    // The same by hand, while no daemon has the drafts open: a symlink out replaces a directory.
     fs::create_dir(draft.join("e")).unwrap();
     fs::write(draft.join("e/f"), b"in the draft").unwrap();
     let inside = fs::File::open(draft.join("e")).unwrap();
     let on_host = world.repo().join("drafts/p/a/tree/e");
     fs::remove_dir_all(&on_host).unwrap();
     std::os::unix::fs::symlink(&victim, &on_host).unwrap();
-    // By the open directory, so that it is not the kernel that follows the symlink, for us.
+    // Through the open directory, so that the kernel does not resolve the symlink before us.
     let mode = rustix::fs::Mode::from_raw_mode(0o777);
     let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::TRUNC;
     let none = rustix::fs::AtFlags::empty();
@@ -142,7 +143,7 @@ fn taking_a_path_back_follows_no_symlink_that_was_put_in_its_way() {
 }
 
 #[test]
-fn no_name_goes_from_one_draft_to_another() {
+fn renames_and_links_between_drafts_are_refused() {
     let mut world = World::new();
     let (_, staging) = world.mount();
     for draft in ["p/a", "p/b", "q/a"] {

@@ -1,4 +1,4 @@
-//! Stores into mapped memory: they show in a file's times only the first time.
+//! Stores to mapped memory: only the first of them shows in a file's times.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::world::{World, noise, until};
 
-/// Maps a file, closes it, and stores what it is told to. (Python's own mmap keeps a descriptor.)
+/// A program that maps a file, closes it, and stores on request. (Python's own mmap keeps a
+/// descriptor.)
 const MAPPER: &str = "
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -73,12 +74,12 @@ impl Mapper {
 }
 
 fn settled(path: &Path) {
-    until("its times lie back", || {
+    until("its times are old enough", || {
         fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap().as_millis() > 2_100
     });
 }
 
-/// What the newest version has.
+/// Returns the content of the file in the newest version.
 fn content(world: &World) -> Vec<u8> {
     let _ = fs::remove_dir_all(world.path("out"));
     world.ok(&["get", "p/a", "--root", "out"]);
@@ -86,7 +87,7 @@ fn content(world: &World) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_stored_into_mapped_memory_is_in_the_next_version() {
+fn stores_to_mapped_memory_are_in_the_next_version() {
     let world = World::new();
     let source = world.tree("src", &[("f", &[b'A'; 8192]), ("g", b"another")]);
     let (file, source) = (source.join("f"), source.to_str().unwrap());
@@ -95,12 +96,12 @@ fn what_is_stored_into_mapped_memory_is_in_the_next_version() {
     settled(&file);
     world.ok(&["put", "-n", "p/a", source]);
     assert!(content(&world).starts_with(b"first"));
-    // Neither size nor times nor inode tell of this.
+    // Neither size nor times nor inode show this store.
     mapper.store("second");
     world.ok(&["put", "-n", "p/a", source]);
     assert!(content(&world).starts_with(b"second"));
     mapper.end();
-    // From now on who changes it must show: it is known, and read no more.
+    // From now on any change shows: the file is known, and not read again.
     settled(&file);
     world.ok(&["put", "-n", "p/a", source]);
     assert_eq!(world.json(&["put", "-n", "p/a", source])["files_read"], 0);
@@ -115,7 +116,7 @@ fn what_is_stored_into_mapped_memory_is_in_the_next_version() {
 }
 
 #[test]
-fn files_in_memory_are_always_read_since_their_times_do_not_tell() {
+fn files_on_tmpfs_are_always_read_despite_equal_times() {
     let world = World::new();
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let file = folder.path().join("f");
@@ -131,13 +132,13 @@ fn files_in_memory_are_always_read_since_their_times_do_not_tell() {
 }
 
 #[test]
-fn a_draft_with_a_mapped_file_is_not_committed_and_no_version_changes() {
+fn a_draft_with_a_writable_mapping_is_not_committed() {
     for option in ["passthrough", "no_passthrough"] {
         let mut world = World::new();
         let (_, staging) = world.mount_with(&["-o", option]);
         let draft = staging.join("p/a");
         fs::create_dir_all(&draft).unwrap();
-        // One that is copied into packs, and one that becomes a pack where it lies.
+        // One file that is copied into packs, and one that becomes a pack in place.
         for (name, length) in [("f", 8_192), ("big", 9_000_000)] {
             let file = draft.join(name);
             fs::write(&file, noise(1, length)).unwrap();
@@ -162,7 +163,7 @@ fn a_draft_with_a_mapped_file_is_not_committed_and_no_version_changes() {
 }
 
 #[test]
-fn a_mapping_to_read_shows_the_same_bytes_when_the_draft_is_committed() {
+fn a_mapping_for_reading_is_unchanged_by_a_commit() {
     for option in ["passthrough", "no_passthrough"] {
         let mut world = World::new();
         let (_, staging) = world.mount_with(&["-o", option]);

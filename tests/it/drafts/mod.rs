@@ -1,5 +1,5 @@
-//! What drafts and puts must not miss: changes that show nowhere, second names, records that cannot be
-//! read, hosts that differ.
+//! Drafts and puts, with changes that show nowhere, hard links, unreadable records, and different
+//! hosts.
 
 mod commits;
 mod dead_store;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, until};
 
-/// Kills the daemon and takes its mounts away, as a crash would.
+/// Kills the daemon and detaches its mounts, as a crash would.
 pub fn crash(world: &World) {
     let daemon = Pid::from_raw(world.daemon()).unwrap();
     kill_process(daemon, Signal::KILL).unwrap();
@@ -29,7 +29,7 @@ pub fn crash(world: &World) {
     });
 }
 
-/// What a version has under a path, once the mount shows it.
+/// Returns the content of a path in a version, once the mount shows the version.
 pub fn committed(read: &Path, version: &str, path: &str) -> String {
     let root = read.join(version);
     until("the version is there", || root.exists());

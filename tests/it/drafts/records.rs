@@ -1,11 +1,11 @@
-//! What is kept about drafts: it lasts, and what cannot be read is not taken for nothing.
+//! Records of drafts: they are durable, and an unreadable one is not taken for none.
 
 use std::fs;
 
 use super::{committed, crash};
 use crate::world::World;
 
-/// A draft that stands on `p/a:v0`; what is in that is in no other version.
+/// Makes a draft of `p/a:v0`, whose content is in no other version.
 fn world_with_draft() -> World {
     let mut world = World::new();
     let source = world.tree("src", &[("f1", b"content 1"), ("d/f2", b"content 2")]);
@@ -19,7 +19,7 @@ fn world_with_draft() -> World {
 }
 
 #[test]
-fn what_a_draft_stands_on_stays_though_the_daemon_is_killed_and_the_version_deleted() {
+fn the_lower_of_a_draft_survives_a_crash_and_a_deletion() {
     let mut world = world_with_draft();
     crash(&world);
     world.ok(&["delete", "p/a:v0"]);
@@ -28,7 +28,7 @@ fn what_a_draft_stands_on_stays_though_the_daemon_is_killed_and_the_version_dele
     fs::write(staging.join("p/a/more"), b"more").unwrap();
     world.ok(&["commit", "p/a"]);
     assert_eq!(committed(&read, "p/a:v2", "d/f2"), "content 2");
-    // And so does what it stands on by its commit.
+    // So does its lower after a commit.
     crash(&world);
     world.ok(&["delete", "p/a:v2", "--delete-aliases"]);
     let (_, staging) = world.mount();
@@ -38,7 +38,7 @@ fn what_a_draft_stands_on_stays_though_the_daemon_is_killed_and_the_version_dele
 }
 
 #[test]
-fn a_draft_whose_record_cannot_be_read_is_kept_and_named_and_comes_back_with_it() {
+fn a_draft_with_an_unreadable_record_is_kept_and_reported() {
     let mut world = world_with_draft();
     let staging = world.path("staging");
     fs::create_dir_all(staging.join("q/other")).unwrap();
@@ -68,7 +68,7 @@ fn a_draft_whose_record_cannot_be_read_is_kept_and_named_and_comes_back_with_it(
         let listed = world.json(&["draft", "ls"]);
         assert_eq!(listed[0]["draft"], "p/a", "{damage:?}");
         assert!(listed[0]["error"].as_str().unwrap().contains("draft.json"), "{listed}");
-        // Another draft is not concerned.
+        // Another draft is not affected.
         fs::write(staging.join("q/other/file"), b"here").unwrap();
         world.ok(&["commit", "q/other"]);
         world.umount();
@@ -84,7 +84,7 @@ fn a_draft_whose_record_cannot_be_read_is_kept_and_named_and_comes_back_with_it(
 }
 
 #[test]
-fn a_draft_whose_record_cannot_be_read_can_be_thrown_away() {
+fn a_draft_with_an_unreadable_record_can_be_discarded() {
     let mut world = world_with_draft();
     world.umount();
     fs::write(world.repo().join("drafts/p/a/draft.json"), b"{").unwrap();

@@ -8,13 +8,13 @@ use super::hosts::Disk;
 use crate::world::noise;
 
 #[test]
-fn a_commit_that_finds_no_room_leaves_the_draft_its_files_and_the_disk_its_room() {
+fn a_commit_on_a_full_disk_fails_and_takes_no_room() {
     let (mut world, disk) = Disk::world("mkfs.ext4 -q -m 0", "loop", 128);
     let (read, staging) = world.mount();
     let draft = staging.join("p/a");
     fs::create_dir_all(&draft).unwrap();
     let big = noise(1, 40 << 20);
-    // It becomes a pack where it lies, before the small ones turn out not to fit.
+    // It becomes a pack in place, before the small files turn out not to fit.
     fs::write(draft.join("big"), &big).unwrap();
     let room = || rustix::fs::statvfs(&disk.target).unwrap();
     let mut count = 0;
@@ -28,8 +28,8 @@ fn a_commit_that_finds_no_room_leaves_the_draft_its_files_and_the_disk_its_room(
     let lost = before.saturating_sub(room().f_bavail) * room().f_frsize;
     assert!(lost < 6 << 20, "{lost} bytes are gone");
     let on_host = world.repo().join("drafts/p/a/tree/big");
-    assert_eq!(fs::metadata(&on_host).unwrap().nlink(), 1, "it is a pack's no more");
-    // Everything can be changed at once, also the big file; that makes room.
+    assert_eq!(fs::metadata(&on_host).unwrap().nlink(), 1, "it belongs to no pack any more");
+    // All files can be changed at once, also the big one; that makes room.
     let file = OpenOptions::new().write(true).open(draft.join("big")).unwrap();
     file.write_all_at(b"changed", 0).unwrap();
     drop(file);

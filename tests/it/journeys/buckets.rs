@@ -1,4 +1,4 @@
-//! Repositories in buckets, and buckets that others filled: what the store says counts, whatever it says.
+//! Repositories in buckets, and external files in buckets: whatever the store replies is final.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::bucket::{Bucket, Refusal};
 use crate::world::{World, noise, ran, until};
 
-/// Longer than what is sent in one part.
+/// More bytes than one part of an upload has.
 const BIG: usize = 70_000_000;
 
 fn world(bucket: &Bucket, store: &str) -> World {
@@ -26,7 +26,7 @@ fn ok_in(world: &World, repository: &str, args: &[&str]) {
 }
 
 #[test]
-fn a_part_that_is_refused_is_sent_again_and_so_is_the_end() {
+fn refused_parts_of_an_upload_and_its_end_are_sent_again() {
     let bucket = Bucket::start();
     let world = world(&bucket, "s3://b/x");
     let big = noise(1, BIG);
@@ -44,7 +44,7 @@ fn a_part_that_is_refused_is_sent_again_and_so_is_the_end() {
 }
 
 #[test]
-fn parts_of_a_killed_put_go_with_its_lease() {
+fn uploaded_parts_of_a_killed_put_go_with_its_lease() {
     let bucket = Bucket::start();
     let world = world(&bucket, "s3://b/x");
     let source = world.tree("src", &[("model", &noise(1, BIG))]);
@@ -64,10 +64,10 @@ fn parts_of_a_killed_put_go_with_its_lease() {
 }
 
 #[test]
-fn what_dies_while_its_pack_is_written_anew_is_freed_too() {
+fn objects_that_die_while_their_pack_is_rewritten_are_freed() {
     let bucket = Bucket::start();
     let world = world(&bucket, "s3://b/x");
-    // One file, so that its pieces are in one pack.
+    // One file, so that its chunks are in one pack.
     let bytes = noise(1, 30_000_000);
     for (version, length) in [30_000_000, 20_000_000, 10_000_000].into_iter().enumerate() {
         let source = world.tree("src", &[("f", &bytes[..length])]);
@@ -82,14 +82,14 @@ fn what_dies_while_its_pack_is_written_anew_is_freed_too() {
     world.ok(&["delete", "p/a:v1"]);
     bucket.hang(None);
     assert!(first.wait().unwrap().success());
-    // Before another command could free it.
+    // Read before another command could free it.
     let stored = bucket.stored_bytes();
     assert!((10_000_000..10_100_000).contains(&stored), "{stored} bytes are left for 10,000,000");
     world.sound();
 }
 
 #[test]
-fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
+fn a_final_reply_is_reported_first_in_the_stores_own_words() {
     let bucket = Bucket::start();
     let mut world = World::new();
     world.env = bucket.environment();
@@ -102,7 +102,7 @@ fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
     assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("PermanentRedirect was told"), "{}", refused.err);
     assert!(refused.err.contains("AWS_REGION=eu-west-1"), "{}", refused.err);
-    assert_eq!(bucket.count(" /b"), 1, "it was asked once");
+    assert_eq!(bucket.count(" /b"), 1, "there was one request");
     assert!(!world.path("other/repository.json").exists(), "nothing was made");
     for (status, code, exit, hint) in [
         (403, "RequestTimeTooSkewed", 12, "clock"),
@@ -116,7 +116,7 @@ fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
         assert_eq!(refused.code, exit, "{code}: {}", refused.err);
         assert!(refused.err.contains(code) && refused.err.contains(hint), "{}", refused.err);
     }
-    // An upload is no other request.
+    // Uploads behave the same.
     bucket.forgive();
     world.ok(&["init", "other", "--store", "s3://b/x"]);
     let source = world.tree("src", &[("f", b"1")]);
@@ -131,7 +131,7 @@ fn an_answer_is_final_and_comes_first_in_the_stores_own_words() {
 }
 
 #[test]
-fn a_listing_that_is_refused_in_its_middle_goes_on() {
+fn a_listing_that_is_refused_midway_goes_on() {
     let bucket = Bucket::start();
     let world = world(&bucket, "s3://b/x");
     for n in 0..5u64 {
@@ -211,7 +211,7 @@ fn an_object_without_a_tag_is_recorded_only_without_a_checksum() {
 }
 
 #[test]
-fn a_prefix_is_what_was_written_and_what_was_written_before_leads_to_the_same_keys() {
+fn a_prefix_is_taken_literally_and_old_urls_keep_their_keys() {
     let bucket = Bucket::start();
     let mut world = World::new();
     world.env = bucket.environment();
@@ -226,7 +226,7 @@ fn a_prefix_is_what_was_written_and_what_was_written_before_leads_to_the_same_ke
     for url in ["s3://b/exp#1", "s3://b/x?y", "s3://b/x/../y"] {
         assert_eq!(world.run(&["init", "no", "--store", url]).code, 2, "{url}");
     }
-    // An earlier release wrote the URL with percent signs, and the keys with more of them.
+    // An earlier release wrote the URL percent-encoded, and encoded the keys once more.
     world.ok(&["init", "old", "--store", "s3://b/old%2520x"]);
     let source = world.tree("src", &[("f", b"old")]);
     ok_in(&world, "old", &["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -258,7 +258,7 @@ fn secrets_are_not_kept_in_a_repository() {
 }
 
 #[test]
-fn nobody_mounts_a_store_that_is_just_moved_away() {
+fn a_store_that_is_being_moved_is_not_mounted() {
     let bucket = Bucket::start();
     let mut world = World::new();
     world.env = bucket.environment();

@@ -1,4 +1,5 @@
-//! What a daemon takes along from its starter, and what it leaves when its mounts are taken away.
+//! What a daemon inherits from its starter, and what it leaves behind when its mounts are taken
+//! away.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,7 @@ use crate::world::{Ran, World, host, noise, ran, until};
 
 const ARTIFACTFS: &str = env!("CARGO_BIN_EXE_artifactfs");
 
-/// A program that is ended with the test.
+/// A program that is killed with the test.
 struct Going(Child);
 
 impl Drop for Going {
@@ -22,7 +23,7 @@ impl Drop for Going {
     }
 }
 
-/// A bind mount that goes with the test.
+/// A bind mount that is unmounted with the test.
 struct Bind(PathBuf);
 
 impl Bind {
@@ -40,7 +41,7 @@ impl Drop for Bind {
     }
 }
 
-/// Runs a script of bash in which `$A` is the program; it must end by itself.
+/// Runs a bash script in which `$A` is the program. The script must end by itself.
 fn bash(world: &World, script: &str) -> Ran {
     let mut command = Command::new("timeout");
     command.args(["60", "bash", "-c", script]).current_dir(world.dir.path());
@@ -60,7 +61,7 @@ fn is_gone(pid: i32) -> bool {
     stat.is_empty() || stat.contains(") Z ")
 }
 
-/// The process and what it started.
+/// Returns a process and its children.
 fn family(pid: i32) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     std::iter::once(pid)
@@ -73,7 +74,7 @@ fn kill(pid: i32, signal: Signal) {
 }
 
 #[test]
-fn a_run_ends_with_its_command_where_ended_children_are_ignored() {
+fn a_run_ends_with_its_command_though_sigchld_is_ignored() {
     let world = World::new();
     for (id, code) in [("r0", 0), ("r3", 3)] {
         let script =
@@ -83,7 +84,7 @@ fn a_run_ends_with_its_command_where_ended_children_are_ignored() {
         assert_eq!(run["exit_code"], code);
         assert_eq!(run["state"], if code == 0 { "finished" } else { "failed" });
     }
-    // The command gets what programs expect.
+    // The command gets the signal disposition that programs expect.
     let script = "trap '' CHLD; exec $A run -p p --id waits -- bash -c '(exit 5) & wait $!'";
     assert_eq!(bash(&world, script).code, 5);
 }
@@ -114,7 +115,7 @@ fn mounting_works_whatever_signals_are_ignored_or_blocked() {
 }
 
 #[test]
-fn a_mount_is_refused_where_too_few_files_may_be_open() {
+fn a_mount_is_refused_under_a_low_limit_of_open_files() {
     let mut world = World::new();
     put(&world, "one");
     for target in ["mnt", "staging"] {
@@ -133,7 +134,7 @@ fn a_mount_is_refused_where_too_few_files_may_be_open() {
 }
 
 #[test]
-fn a_daemon_whose_record_cannot_be_read_is_told_of() {
+fn a_daemon_with_an_unreadable_record_is_reported() {
     let mut world = World::new();
     world.mount();
     let record = world.repo().join("daemons").join(world.daemon().to_string());
@@ -148,7 +149,7 @@ fn a_daemon_whose_record_cannot_be_read_is_told_of() {
 }
 
 #[test]
-fn closed_standard_descriptors_are_no_place_for_a_registry() {
+fn a_registry_never_opens_as_a_closed_standard_descriptor() {
     let mut world = World::new();
     put(&world, "one");
     world.mounts = vec![world.path("mnt"), world.path("staging")];
@@ -171,7 +172,7 @@ fn closed_standard_descriptors_are_no_place_for_a_registry() {
 }
 
 #[test]
-fn a_daemon_leaves_behind_what_its_starter_had() {
+fn a_daemon_keeps_no_descriptor_or_variable_of_its_starter() {
     let mut world = World::new();
     world.mounts = vec![world.path("mnt"), world.path("staging")];
     for target in &world.mounts {
@@ -213,7 +214,7 @@ fn a_daemon_leaves_behind_what_its_starter_had() {
 }
 
 #[test]
-fn a_mount_that_is_bound_elsewhere_is_unmounted_and_says_so() {
+fn unmounting_reports_a_bind_mount_that_is_left() {
     let mut world = World::new();
     put(&world, "one");
     let (read, staging) = world.mount();
@@ -232,7 +233,7 @@ fn a_mount_that_is_bound_elsewhere_is_unmounted_and_says_so() {
     assert_eq!(fs::read(bind.0.join("a:v0/x")).unwrap(), b"one");
     // Runs do not look for versions where nothing is mounted.
     assert_eq!(world.run(&["run", "-p", "p", "--", "true"]).code, 0);
-    // Another daemon has the drafts, and the first serves what it serves.
+    // Another daemon has the drafts; the first goes on serving what it serves.
     world.mount();
     assert_ne!(world.daemon(), first);
     fs::create_dir_all(staging.join("p/b")).unwrap();
@@ -247,7 +248,7 @@ fn a_mount_that_is_bound_elsewhere_is_unmounted_and_says_so() {
 }
 
 #[test]
-fn a_mount_that_another_namespace_has_is_unmounted_and_says_so() {
+fn unmounting_reports_a_namespace_that_keeps_the_mount() {
     let mut world = World::new();
     put(&world, "one");
     let (read, _) = world.mount();
@@ -262,7 +263,8 @@ fn a_mount_that_another_namespace_has_is_unmounted_and_says_so() {
     let place = format!("in the namespace of process {}", going.0.id());
     assert!(left.err.contains(&place), "{}", left.err);
     assert_eq!(world.json(&["status"])["mounts"], Value::Array(Vec::new()));
-    // Its staging mount can be reached there: nobody else gets the drafts, and the reason is told.
+    // Its staging mount is still reachable there: no other daemon gets the drafts, and the error
+    // says why.
     let staging = world.path("staging");
     let refused =
         world.run(&["mount", "--staging", staging.to_str().unwrap(), read.to_str().unwrap()]);
@@ -275,7 +277,7 @@ fn a_mount_that_another_namespace_has_is_unmounted_and_says_so() {
 }
 
 #[test]
-fn a_daemon_that_has_left_ends_when_it_is_told_again() {
+fn a_daemon_with_open_files_ends_at_the_second_signal() {
     let mut world = World::new();
     put(&world, "one");
     let (read, _) = world.mount();
@@ -295,7 +297,7 @@ fn a_daemon_that_has_left_ends_when_it_is_told_again() {
 }
 
 #[test]
-fn a_process_that_is_suspended_with_the_registry_open_is_named() {
+fn a_suspended_process_with_the_registry_open_is_named() {
     let world = World::new();
     put(&world, "one");
     let holder = Going(world.start(&["run", "-p", "p", "--", "sleep", "1000"]));
@@ -329,11 +331,12 @@ fn a_disk_that_hangs_for_a_while_does_not_end_the_mounts() {
     std::os::unix::fs::symlink(disk.join("repo"), world.repo()).unwrap();
     let (_, staging) = world.mount_with(&["-o", "watchdog=1,no_passthrough"]);
     let pid = world.daemon();
-    // One a folder: the kernel lets only one file be made in a folder at a time.
+    // One file for each folder: the kernel makes only one file at a time in a folder.
     for number in 0..32 {
         fs::create_dir_all(staging.join(format!("p/a/{number}"))).unwrap();
     }
-    // What the watchdog sees of a disk that takes minutes: more writers wait than the mount has threads.
+    // To the watchdog this looks like a disk that takes minutes: more writers wait than the mount
+    // has threads.
     host("fsfreeze", &[Path::new("-f"), &disk]);
     let writers: Vec<_> = (0..32)
         .map(|number| {
@@ -341,7 +344,7 @@ fn a_disk_that_hangs_for_a_while_does_not_end_the_mounts() {
             std::thread::spawn(move || fs::write(path, b"slow"))
         })
         .collect();
-    // It has noticed, and waits itself to say so in the log, which is on that disk.
+    // The watchdog has noticed, and waits to write to the log, which is on that disk.
     let watchdog = *family(pid).last().unwrap();
     let start = std::time::Instant::now();
     let state = || fs::read_to_string(format!("/proc/{watchdog}/stat")).unwrap_or_default();
@@ -361,7 +364,7 @@ fn a_disk_that_hangs_for_a_while_does_not_end_the_mounts() {
 }
 
 #[test]
-fn a_reader_that_tries_again_and_again_does_not_fill_the_log() {
+fn a_reader_that_retries_for_ever_does_not_fill_the_log() {
     let mut world = World::new();
     let bytes = noise(1, 200_000);
     let source = world.tree("source", &[("x", &bytes)]);

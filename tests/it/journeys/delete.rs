@@ -1,4 +1,4 @@
-//! Deleting, pruning, and readers that are in the middle of it.
+//! Deleting and pruning, also under readers.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use crate::world::{World, noise, until, write};
 
 #[test]
-fn a_version_with_aliases_is_refused_and_a_number_is_never_used_again() {
+fn a_deletion_spares_aliases_and_numbers_are_never_reused() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     let source_text = source.to_str().unwrap();
@@ -37,7 +37,7 @@ fn latest_can_be_removed_and_set_like_any_alias() {
 }
 
 #[test]
-fn pruning_deletes_what_no_alias_keeps_and_says_the_bytes_before() {
+fn pruning_deletes_versions_without_alias_and_announces_bytes() {
     let world = World::new();
     let source = world.tree("src", &[]);
     for version in 0..6u64 {
@@ -59,12 +59,12 @@ fn pruning_deletes_what_no_alias_keeps_and_says_the_bytes_before() {
 }
 
 #[test]
-fn a_reader_of_a_deleted_version_gets_its_bytes_or_an_error_and_never_zeros() {
+fn a_reader_of_a_deleted_version_gets_its_bytes_or_an_error() {
     let mut world = World::new();
     let bytes = noise(11, 40_000_000);
     let source = world.tree("src", &[("big", &bytes), ("small", b"still")]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
-    // Something else in the same packs stays.
+    // Another artifact keeps part of the same packs.
     world.ok(&["put", "-n", "p/b", source.join("small").to_str().unwrap()]);
     let (read, _) = world.mount();
     let file = File::open(read.join("p/a:v0/big")).unwrap();
@@ -90,7 +90,7 @@ fn a_reader_of_a_deleted_version_gets_its_bytes_or_an_error_and_never_zeros() {
 }
 
 #[test]
-fn deletions_at_once_free_everything_between_them() {
+fn concurrent_deletions_free_everything_between_them() {
     let world = World::new();
     let source = world.tree("src", &[]);
     for version in 0..8u64 {

@@ -1,4 +1,4 @@
-//! Files that live elsewhere: recorded, read where they are, and never other bytes.
+//! External files: recorded, read in place, and never with other bytes.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::web::{Fault, Web};
 use crate::world::{World, host, noise, same_tree, until, write};
 
-/// Bytes of the largest file.
+/// The length of the largest file.
 const BIG: usize = 5_000_000;
 
 fn source(world: &World) -> PathBuf {
@@ -52,7 +52,7 @@ fn set_mtime(path: &Path, seconds: u64) {
 }
 
 #[test]
-fn files_of_this_machine_are_recorded_and_read_where_they_are() {
+fn local_files_are_recorded_and_read_in_place() {
     let mut world = World::new();
     let source = source(&world);
     let put = refer(&world, "p/a", &file_url(&source));
@@ -115,9 +115,9 @@ fn a_file_that_changed_gives_eio_and_never_other_bytes() {
     let (read, _) = world.mount();
     let root = read.join("p/a:v0");
     assert_eq!(read_at(&root.join("gone"), 0, 10).unwrap(), noise(7, 10));
-    // The same bytes at another time are the same file.
+    // Equal bytes with another time are the same file.
     set_mtime(&source.join("touched"), 1_000_000_000);
-    // Others are not, whatever their time.
+    // Other bytes are another file, whatever their time.
     write(&source.join("other"), &noise(8, 300_000));
     let was = fs::metadata(source.join("longer")).unwrap().modified().unwrap();
     let longer = File::options().append(true).open(source.join("longer")).unwrap();
@@ -146,11 +146,11 @@ fn a_file_that_changed_gives_eio_and_never_other_bytes() {
     let refused = world.run(&["get", "p/a:v0", "--root", "out", "--include", "other"]);
     assert_eq!(refused.code, 13, "{}", refused.err);
     assert!(!world.path("out/other").exists());
-    // What comes back is read again.
+    // A file that comes back is read again.
     write(&source.join("gone"), &noise(7, 300_000));
     drop_caches();
     assert_eq!(fs::read(root.join("gone")).unwrap(), noise(7, 300_000));
-    // A directory without a file in it is nothing to refer to.
+    // A directory without files leaves no trace in a version.
     fs::remove_dir(source.join("replaced")).unwrap();
     let new = refer(&world, "p/a", &file_url(&source));
     assert_eq!(new["new_version"], true);
@@ -158,7 +158,7 @@ fn a_file_that_changed_gives_eio_and_never_other_bytes() {
 }
 
 #[test]
-fn a_draft_keeps_what_was_not_changed_where_it_is() {
+fn a_draft_keeps_unchanged_external_files_external() {
     let mut world = World::new();
     let source = source(&world);
     let plain = world.tree("plain", &[("mine", b"stored"), ("d/more", b"too")]);
@@ -180,7 +180,7 @@ fn a_draft_keeps_what_was_not_changed_where_it_is() {
     let moved = world.json(&["ls", "p/a:v1/moved"]);
     assert_eq!(moved[0]["external"]["url"], file_url(&source.join("d/small")));
 
-    // One byte changed: the file is stored, with the others' bytes around it.
+    // One byte changes: the draft stores the file, with the unchanged bytes around it.
     let file = File::options().write(true).open(draft.join("big")).unwrap();
     file.write_all_at(b"!", 4_000_000).unwrap();
     drop(file);
@@ -192,13 +192,13 @@ fn a_draft_keeps_what_was_not_changed_where_it_is() {
     assert_eq!(fs::read(read.join("p/a:v2/big")).unwrap(), changed);
     assert_eq!(fs::read(source.join("big")).unwrap(), noise(1, BIG), "nobody writes there");
 
-    // Copied from version to draft, whole and by reference.
+    // A copy from version to draft is whole, and by reference.
     host("cp", &[Path::new("-r"), &staging.join("p/a:v0"), &staging.join("p/b")]);
     world.ok(&["commit", "p/b"]);
     let copied = world.json(&["show", "p/b:v0"]);
     assert_eq!(copied["external"].as_u64().unwrap() + 3, copied["files"].as_u64().unwrap());
     same_tree(&read.join("p/a:v0"), &read.join("p/b:v0"));
-    // What the draft stands on changed: it cannot be read, and what does not read it is committed.
+    // The lower file changed: it cannot be read, but a commit that does not read it succeeds.
     write(&source.join("big"), b"short");
     host("cp", &[Path::new("-r"), &staging.join("p/a:v0"), &staging.join("p/c")]);
     is_eio(&staging.join("p/c/big"));
@@ -209,7 +209,7 @@ fn a_draft_keeps_what_was_not_changed_where_it_is() {
 }
 
 #[test]
-fn what_leads_into_a_mount_is_no_reference() {
+fn references_into_a_mount_are_refused() {
     let mut world = World::new();
     let plain = world.tree("plain", &[("x", b"x")]);
     world.ok(&["put", "-n", "p/a", plain.to_str().unwrap()]);
@@ -229,7 +229,7 @@ fn what_leads_into_a_mount_is_no_reference() {
         data.clone(),
         world.path("file-link"),
         bound.join("a:v0"),
-        // The mount point lies below.
+        // The mount point lies below this folder.
         world.dir.path().to_owned(),
     ] {
         for more in [&[][..], &["--no-checksum"]] {
@@ -240,7 +240,7 @@ fn what_leads_into_a_mount_is_no_reference() {
             assert!(refused.err.contains("leads into a mount"), "{}", refused.err);
         }
     }
-    // What becomes one later is refused when it is read.
+    // A path that leads into a mount only later is refused at the read.
     fs::remove_file(data.join("link")).unwrap();
     refer(&world, "p/later", &file_url(&data));
     fs::remove_dir_all(&data).unwrap();
@@ -252,7 +252,7 @@ fn what_leads_into_a_mount_is_no_reference() {
 }
 
 #[test]
-fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
+fn a_file_on_a_web_server_is_fetched_lazily_and_only_unchanged() {
     let mut world = World::new();
     let served = source(&world);
     let web = Web::start(&served);
@@ -261,7 +261,7 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
     let put = world.json(&["put", "-n", "p/a", "--reference", &url, "--reference", &small]);
     assert_eq!(put["external"], 2, "{put}");
     let sent = web.counts().1;
-    assert_eq!(sent, 0, "recording asks and does not read");
+    assert_eq!(sent, 0, "recording reads no content");
     assert_eq!(refer_two(&world, &url, &small)["new_version"], false);
     let tag = world.json(&["ls", "p/a:v0/big"])[0]["external"]["etag"].as_str().unwrap().to_owned();
     assert!(tag.starts_with('"'), "{tag}");
@@ -278,8 +278,8 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
     drop_caches();
     let before = web.counts();
     assert_eq!(fs::read(root.join("big")).unwrap(), big);
-    assert_eq!(web.counts(), before, "the second time it is near");
-    // What came is handed to readers before it is on the disk.
+    assert_eq!(web.counts(), before, "the second read is served by the cache");
+    // Readers get bytes before they are on the disk.
     until("it is on the disk", || bytes_in_cache(&world) > BIG as u64);
     world.umount();
     let (read, _) = world.mount_with(&["-o", "data_timeout=5"]);
@@ -297,7 +297,7 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
     assert_eq!(fs::read_to_string(world.path("links/big.url")).unwrap(), format!("{url}\n"));
     assert_eq!(world.run(&["verify"]).code, 0);
 
-    // Changed, at a server that heeds conditions and at one that does not.
+    // A change, at a server that heeds conditions and at one that does not.
     let written = noise(2, BIG);
     write(&served.join("big"), &written);
     for (fault, length) in [(Fault::None, BIG), (Fault::Careless, BIG), (Fault::Careless, 1_000)] {
@@ -322,7 +322,7 @@ fn a_file_on_a_web_server_is_fetched_lazily_once_and_never_when_it_changed() {
     web.set(Fault::None);
     is_eio(&world.path("mnt/p/a:v0/big"));
     until("it is in the log", || log(&world).contains("it is not there any more"));
-    // A server that is down is no change.
+    // A server that is down is not taken for a change.
     web.set(Fault::Refuse);
     clear_cache(&mut world);
     drop_caches();
@@ -347,7 +347,7 @@ fn bytes_in_cache(world: &World) -> u64 {
     sum
 }
 
-/// Mounts again, with nothing near.
+/// Mounts again, with an empty cache.
 fn clear_cache(world: &mut World) {
     world.umount();
     let packs = world.path("cache/packs");
@@ -357,7 +357,7 @@ fn clear_cache(world: &mut World) {
     world.mount_with(&["-o", "data_timeout=5"]);
 }
 
-/// Every byte of every segment in the cache that is data becomes another.
+/// Changes every byte of data in every segment of the cache.
 fn damage_cache(world: &World) {
     let mut hurt = 0;
     for folder in fs::read_dir(world.path("cache/packs")).unwrap() {
@@ -374,7 +374,7 @@ fn damage_cache(world: &World) {
 }
 
 #[test]
-fn what_is_no_reference_is_refused_with_a_word_on_what_to_do() {
+fn invalid_references_are_refused_with_a_hint() {
     let world = World::new();
     let source = source(&world);
     let web = Web::start(&source);
@@ -406,7 +406,7 @@ fn what_is_no_reference_is_refused_with_a_word_on_what_to_do() {
     assert!(few.err.contains("more than 2 objects") && few.err.contains("--max-objects"));
     world.ok(&["put", "-n", "p/a", "--reference", &file, "--max-objects", "3"]);
     assert_eq!(world.run(&["put", "-n", "p/a"]).code, 2, "something has to be put");
-    // A name that the source has.
+    // A name that the source also has.
     let plain = world.tree("plain", &[("big", b"mine")]);
     let both = world.run(&["put", "-n", "p/b", plain.to_str().unwrap(), "--reference", &file]);
     assert_eq!((both.code, both.err.contains("big is named twice")), (11, true), "{}", both.err);
@@ -442,7 +442,7 @@ fn without_a_checksum_only_the_length_counts() {
 }
 
 #[test]
-fn a_hundred_thousand_files_are_recorded_and_only_what_changed_is_read_again() {
+fn of_a_hundred_thousand_files_only_changed_ones_are_read_again() {
     let mut world = World::new();
     let source = world.path("many");
     for folder in 0..100 {
@@ -457,7 +457,7 @@ fn a_hundred_thousand_files_are_recorded_and_only_what_changed_is_read_again() {
     fs::write(source.join("07/123"), "other").unwrap();
     let again = refer(&world, "p/a", &file_url(&source));
     assert_eq!((&again["new_version"], &again["external"]), (&true.into(), &100_000.into()));
-    // What was written within the last seconds is not known by its times yet.
+    // Files written within the last seconds cannot be recognized by their times yet.
     assert!(again["stored_bytes"].as_u64().unwrap() < 200_000, "{again}");
     assert_eq!(world.ok(&["diff", "p/a:v0", "p/a:v0"]), "");
     let changed = world.run(&["diff", "p/a:v0", "p/a:v1"]).out;

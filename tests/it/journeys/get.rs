@@ -1,4 +1,4 @@
-//! Writing versions out.
+//! Versions written to a folder.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use crate::world::{World, noise, same_tree, write};
 
 #[test]
-fn a_version_comes_back_and_a_second_get_keeps_what_is_right() {
+fn a_version_comes_back_and_a_second_get_keeps_intact_files() {
     let world = World::new();
     let big = noise(5, 10_000_000);
     let source = world.tree("src", &[("a", b"1"), ("d/big", &big), ("x", b"run")]);
@@ -19,7 +19,7 @@ fn a_version_comes_back_and_a_second_get_keeps_what_is_right() {
     let out = world.path("artifacts/a@v0");
     same_tree(&source, &out);
     assert_ne!(fs::metadata(out.join("x")).unwrap().permissions().mode() & 0o111, 0);
-    // Torn and changed files are written again, the others are kept.
+    // Torn and changed files are written again; the others are kept.
     write(&out.join("d/big"), &big[..4_000_000]);
     write(&out.join("a"), b"9");
     let again = world.json(&["get", "p/a"]);
@@ -47,7 +47,7 @@ fn nothing_is_written_outside_the_target() {
 }
 
 #[test]
-fn a_part_is_chosen_by_pattern() {
+fn patterns_select_a_part_of_a_version() {
     let world = World::new();
     let source = world.tree("src", &[("a.txt", b"1"), ("d/b.txt", b"2"), ("e/c.bin", b"3")]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);

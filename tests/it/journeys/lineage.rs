@@ -10,7 +10,7 @@ use crate::world::{Ran, World, host, ran, same_tree};
 
 const ARTIFACTFS: &str = env!("CARGO_BIN_EXE_artifactfs");
 
-/// Runs a shell script, in which the program is `$A`, as a run of project `p`.
+/// Runs a shell script in which `$A` is the program, as a run of project `p`.
 fn in_run(world: &World, id: &str, script: &str) -> Ran {
     let mut command = world.command(&["run", "-p", "p", "--id", id, "--", "sh", "-ec", script]);
     let done = ran(command.env("A", ARTIFACTFS).output().unwrap());
@@ -18,7 +18,7 @@ fn in_run(world: &World, id: &str, script: &str) -> Ran {
     done
 }
 
-/// data → prepare → clean → train → model → evaluate, and train → log.
+/// Makes the chain data → prepare → clean → train → model → evaluate, and train → log.
 fn chain(world: &World) {
     world.tree("raw", &[("x", b"raw")]);
     world.ok(&["put", "-n", "p/data", "raw"]);
@@ -71,7 +71,7 @@ fn name(node: &Value) -> String {
 }
 
 #[test]
-fn a_picture_is_drawn_where_graphviz_is() {
+fn a_picture_is_drawn_if_graphviz_is_installed() {
     let world = World::new();
     chain(&world);
     let args = ["lineage", "p/model", "--format", "svg"];
@@ -85,7 +85,7 @@ fn a_picture_is_drawn_where_graphviz_is() {
 }
 
 #[test]
-fn what_was_deleted_keeps_its_place_in_the_graph() {
+fn deleted_versions_keep_their_place_in_the_graph() {
     let world = World::new();
     chain(&world);
     world.ok(&["delete", "p/clean:v0", "--delete-aliases"]);
@@ -97,7 +97,7 @@ fn what_was_deleted_keeps_its_place_in_the_graph() {
     assert_eq!(world.json(&["used-by", "p/clean:v0"])[0]["id"], "train");
     assert_eq!(world.json(&["run", "used", "train"])[0]["deleted"], true);
     assert_eq!(world.run(&["lineage", "p/clean:v7"]).code, 10);
-    // A run that is forgotten leaves what it logged.
+    // The removal of a run leaves the versions that it logged.
     world.ok(&["runs", "rm", "train"]);
     assert_eq!(world.run(&["logged-by", "p/model:v0"]).code, 10);
     assert_eq!(world.json(&["used-by", "p/clean:v0"]), serde_json::json!([]));
@@ -109,14 +109,14 @@ fn what_was_deleted_keeps_its_place_in_the_graph() {
 fn equal_content_is_logged_by_its_first_run_only() {
     let world = World::new();
     chain(&world);
-    // It used what it puts: were that logged again, the graph would have a cycle.
+    // The run used what it puts: if that were logged again, the graph would have a cycle.
     in_run(&world, "copy", r#""$A" get p/model --root d; "$A" put -n p/model d"#);
     assert_eq!(world.json(&["logged-by", "p/model:v0"])["id"], "train");
     assert_eq!(world.json(&["run", "logged", "copy"]), serde_json::json!([]));
 }
 
 #[test]
-fn the_best_run_of_a_sweep_and_what_it_logged() {
+fn the_best_run_of_a_sweep_and_its_versions_are_found() {
     let world = World::new();
     world.tree(
         "conf",
@@ -181,7 +181,7 @@ fn the_code_of_a_run_is_saved() {
     assert_eq!(git_state["remote"], "https://example.org/r.git");
     assert_eq!(git_state["commit"].as_str().unwrap().len(), 40);
     assert_eq!(world.json(&["run", "logged", "clean"]).as_array().unwrap().len(), 1);
-    // What differs from the commit is a patch that makes it again.
+    // The differences from the commit are saved as a patch that restores them.
     fs::write(tree.join("src/train.sh"), "echo trained better\n").unwrap();
     fs::write(tree.join("data.bin"), b"\0\x01binary").unwrap();
     run("dirty", &tree.join("src"), &["sh", "train.sh"]);
@@ -193,7 +193,7 @@ fn the_code_of_a_run_is_saved() {
     git(&again, &["apply", patch.to_str().unwrap()]);
     same_tree(&tree.join("src"), &again.join("src"));
     assert_eq!(fs::read(again.join("data.bin")).unwrap(), b"\0\x01binary");
-    // Outside a work tree it is the script alone; a command without a script is no trouble.
+    // Outside a work tree only the script is saved; a command without a script is no error.
     let plain = tempfile::tempdir().unwrap();
     fs::write(plain.path().join("nb.ipynb"), "{}").unwrap();
     run("plain", plain.path(), &["cat", "nb.ipynb"]);
@@ -203,7 +203,7 @@ fn the_code_of_a_run_is_saved() {
 }
 
 #[test]
-fn code_is_put_without_what_git_ignores() {
+fn code_is_put_without_the_files_that_git_ignores() {
     let world = World::new();
     let files: &[(&str, &[u8])] = &[
         (".gitignore", b"*.log\n!keep.log\n/build\n"),
@@ -232,14 +232,14 @@ fn code_is_put_without_what_git_ignores() {
     world.ok(&["put", "-n", "p/code", "-t", "code", "work"]);
     let code = ".artifactfsignore .gitignore keep.log main.py sub/.gitignore sub/build";
     assert_eq!(names("p/code", "code"), code);
-    // So it stays when the type is not said again, and from a folder inside.
+    // The exclusion stays if the type is not given again, and also applies in a subfolder.
     fs::write(tree.join("main.py"), "2").unwrap();
     world.ok(&["put", "-n", "p/code", "work"]);
     assert_eq!(names("p/code:v1", "code1"), code);
     fs::write(tree.join("sub/b.log"), "1").unwrap();
     world.ok(&["put", "-n", "p/part", "-t", "code", "work/sub"]);
     assert_eq!(names("p/part", "part"), ".gitignore build");
-    // A dataset is what is there, less what its own ignore file names.
+    // A dataset has everything but what its own ignore file names.
     world.ok(&["put", "-n", "p/data", "work"]);
     let data = names("p/data", "data");
     assert!(data.contains("a.log") && data.contains(".git/HEAD") && data.contains("sub/.hg/x"));

@@ -1,4 +1,4 @@
-//! Web servers that answer with something else than they were asked for.
+//! Web servers that send something other than what was requested.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -10,22 +10,22 @@ use rustix::io::Errno;
 
 use crate::world::{World, noise};
 
-/// What a server does.
+/// The behaviour of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Manner {
-    /// It says nothing of a file but its length.
+    /// No word of a file but its length.
     NoProof,
-    /// It has a tag, and ranges.
+    /// A tag, and ranges.
     Fine,
-    /// It sends all of the file, whatever part is asked for.
+    /// The whole file, whatever part is requested.
     Whole,
-    /// It sends the beginning of the file, and says so, whatever part is asked for.
+    /// The beginning of the file, declared as such, whatever part is requested.
     OtherPart,
-    /// It sends fewer bytes than it said.
+    /// Fewer bytes than announced.
     Short,
-    /// It says that what it sends is compressed.
+    /// A header that declares the body compressed.
     Compressed,
-    /// It redirects.
+    /// A redirect to this URL.
     To(String),
 }
 
@@ -73,7 +73,7 @@ impl Drop for Odd {
     }
 }
 
-/// Answers one request; the connection ends with it.
+/// Replies to one request, and ends the connection.
 fn serve(state: &Mutex<(Manner, Vec<u8>, bool)>, stream: TcpStream) {
     let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
     let Some(request) = lines.next() else { return };
@@ -110,7 +110,7 @@ fn serve(state: &Mutex<(Manner, Vec<u8>, bool)>, stream: TcpStream) {
         _ => {}
     }
     let mut stream = &stream;
-    // Who hung up does not want it.
+    // A client that hung up needs no reply.
     let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n{head}\r\n").as_bytes());
     if !request.starts_with("HEAD") {
         let _ = stream.write_all(sent);
@@ -123,7 +123,7 @@ fn error_of(path: &Path) -> Option<Errno> {
 }
 
 #[test]
-fn a_file_of_which_nothing_proves_anything_is_recorded_only_if_that_was_said() {
+fn a_file_without_proof_is_recorded_only_with_no_checksum() {
     let world = World::new();
     let server = Odd::start(b"AAAA");
     server.set(Manner::NoProof);
@@ -143,7 +143,7 @@ fn a_file_of_which_nothing_proves_anything_is_recorded_only_if_that_was_said() {
 }
 
 #[test]
-fn other_bytes_than_were_asked_for_are_not_given() {
+fn bytes_outside_the_requested_range_are_not_served() {
     let mut world = World::new();
     let body = noise(1, 2_000_000);
     let server = Odd::start(&body);
@@ -151,7 +151,7 @@ fn other_bytes_than_were_asked_for_are_not_given() {
     let (read, _) = world.mount_with(&["-o", "data_timeout=5"]);
     let file = read.join("p/d:v0/f");
     server.set(Manner::OtherPart);
-    // The first part is the right one.
+    // For the first part this reply is right.
     assert!(error_of(&file).is_some(), "another part is not taken for the one that was asked for");
     server.set(Manner::Short);
     assert!(error_of(&file).is_some(), "a part that ends early is no part");
@@ -161,7 +161,7 @@ fn other_bytes_than_were_asked_for_are_not_given() {
 }
 
 #[test]
-fn a_file_that_is_sent_compressed_is_not_recorded() {
+fn a_file_with_a_compressed_body_is_not_recorded() {
     let world = World::new();
     let server = Odd::start(b"compressed, they say");
     server.set(Manner::Compressed);
@@ -171,7 +171,7 @@ fn a_file_that_is_sent_compressed_is_not_recorded() {
 }
 
 #[test]
-fn a_redirect_to_a_file_or_to_another_service_of_this_machine_is_not_followed() {
+fn redirects_to_local_files_and_services_are_not_followed() {
     let mut world = World::new();
     let (server, inner) = (Odd::start(b"recorded"), Odd::start(b"internal"));
     world.ok(&["put", "-n", "p/d", "--no-checksum", "--reference", &server.url()]);

@@ -1,5 +1,5 @@
-//! External files of this machine: whoever may write where they lie gets nothing through the mount that he
-//! may not read himself.
+//! External files of this machine: a user who may write to their folder reads nothing through the
+//! mount that this user may not read directly.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::world::{World, noise, write};
 
-/// A user who is nobody in particular.
+/// The id of an ordinary user.
 const SOMEBODY: u32 = 54_321;
 
 fn refer(world: &World, name: &str, path: &Path) {
@@ -46,7 +46,7 @@ fn a_symlink_in_the_place_of_a_file_is_not_followed() {
     for version in &versions {
         assert_eq!(fs::read(version.join("f")).unwrap(), b"public");
     }
-    // Of equal size, with equal times, as whoever may stat it can make it.
+    // The size and the times are equal, as any user who may stat the secret can arrange.
     set_times_as(&source.join("f"), &secrets.join("f"));
     fs::remove_file(source.join("f")).unwrap();
     symlink(secrets.join("f"), source.join("f")).unwrap();
@@ -61,7 +61,7 @@ fn a_symlink_in_the_place_of_a_file_is_not_followed() {
 }
 
 #[test]
-fn bytes_that_changed_behind_equal_times_are_not_given() {
+fn bytes_that_changed_behind_equal_times_are_not_served() {
     let mut world = World::new();
     let source = world.tree("data", &[("small", &noise(1, 3_000)), ("big", &noise(1, 9_000_000))]);
     refer(&world, "p/a", &source);
@@ -81,7 +81,7 @@ fn bytes_that_changed_behind_equal_times_are_not_given() {
 }
 
 #[test]
-fn symlinks_in_a_recorded_folder_are_recorded_as_what_they_lead_to() {
+fn symlinks_in_a_recorded_folder_are_recorded_as_their_targets() {
     let mut world = World::new();
     let source = world.tree("data", &[("blobs/f", b"one"), ("s/keep", b"")]);
     let out = world.tree("out", &[("d/g", b"two"), ("h", b"three")]);
@@ -102,7 +102,7 @@ fn symlinks_in_a_recorded_folder_are_recorded_as_what_they_lead_to() {
     assert_eq!(world.run(&["verify"]).code, 0);
 }
 
-/// Reads a file as somebody else; what the host says.
+/// Reads a file as another user. An error holds the message of the host.
 fn read_as_somebody(path: &Path) -> io::Result<()> {
     let mut command = Command::new("cat");
     command.arg(path).uid(SOMEBODY).gid(SOMEBODY).env("LC_ALL", "C");
@@ -110,7 +110,7 @@ fn read_as_somebody(path: &Path) -> io::Result<()> {
     if output.status.success() { Ok(()) } else { Err(io::Error::other(format!("{output:?}"))) }
 }
 
-/// Makes every directory above `path` one that anybody may search.
+/// Makes every directory above `path` searchable by all. Returns the former permissions.
 fn open_the_way(path: &Path) -> Vec<(std::path::PathBuf, fs::Permissions)> {
     let mut before = Vec::new();
     for dir in path.ancestors().skip(1) {
@@ -124,10 +124,10 @@ fn open_the_way(path: &Path) -> Vec<(std::path::PathBuf, fs::Permissions)> {
 }
 
 #[test]
-fn a_reader_gets_only_what_he_may_read_where_it_lies() {
+fn a_reader_needs_the_right_to_read_the_original_file() {
     assert!(rustix::process::geteuid().is_root(), "only root's mounts serve others");
     let mut world = World::new();
-    // Nobody but root may search where targets of builds are.
+    // Only root may search the directory of build targets.
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for (name, mode) in [("open", 0o644), ("closed", 0o600), ("group", 0o640)] {
@@ -140,12 +140,12 @@ fn a_reader_gets_only_what_he_may_read_where_it_lies() {
     let (read, drafts) = world.mount();
     world.ok(&["draft", "p/a:v0"]);
     let restore = open_the_way(&read);
-    // Of the draft's files one is on the host.
+    // One of the draft's files is copied up.
     fs::set_permissions(drafts.join("p/a/group"), fs::Permissions::from_mode(0o644)).unwrap();
     for root in [read.join("p/a:v0"), drafts.join("p/a"), drafts.join("p/a:v0")] {
         read_as_somebody(&root.join("open")).unwrap();
         read_as_somebody(&root.join("group")).unwrap();
-        // What the kernel has cached for root is still not for everybody.
+        // What the kernel has cached for root is still not readable to everybody.
         for _ in 0..2 {
             let refused = read_as_somebody(&root.join("closed")).unwrap_err().to_string();
             assert!(refused.contains("Permission denied"), "{root:?}: {refused}");
@@ -154,7 +154,7 @@ fn a_reader_gets_only_what_he_may_read_where_it_lies() {
     }
     let mode = |name: &str| fs::metadata(read.join("p/a:v0").join(name)).unwrap().mode() & 0o777;
     assert_eq!(["open", "group", "closed"].map(mode), [0o444, 0o440, 0o400]);
-    // What was open to all, and is not any more.
+    // A file that everybody could read, and now cannot.
     let revoked = |mode| {
         let mode = fs::Permissions::from_mode(mode);
         fs::set_permissions(place.path().join("open"), mode).unwrap();
@@ -168,11 +168,11 @@ fn a_reader_gets_only_what_he_may_read_where_it_lies() {
         let refused = read_as_somebody(&closed).unwrap_err().to_string();
         assert!(refused.contains("Permission denied"), "{refused}");
         if !again {
-            // Root may, and what the kernel then has cached is still not for everybody.
+            // Root may read it; the kernel's cached copy is still not readable to everybody.
             assert_eq!(fs::read(&closed).unwrap(), b"closed");
         }
     }
-    // Nor by a commit of what is left of it, or of a copy; to throw it away is no reading.
+    // Nor through a commit of what is left of it, or through a copy. A removal reads nothing.
     let as_somebody = |script: &str| {
         let mut command = Command::new("sh");
         command.args(["-ec", script]).current_dir(&drafts).uid(SOMEBODY).gid(SOMEBODY);

@@ -25,10 +25,10 @@ use serde_json::json;
 use crate::world::{Ran, World, ran, until, write};
 
 const DAY: u64 = 24 * 3600 * 1000;
-/// When these tests begin.
+/// The time at which these tests begin.
 const START: u64 = 20_000 * DAY;
 
-/// A repository in this process, whose time is what the test says.
+/// A repository in this process, with a clock that the test sets.
 struct Clocked {
     world: World,
     repository: Repository,
@@ -57,7 +57,7 @@ impl Clocked {
         self.time.store(START + day * DAY, Ordering::SeqCst);
     }
 
-    /// Puts a file with this text as `p/a`; the version that has it.
+    /// Puts a file with this text as `p/a`. Returns the number of the version that has it.
     fn put(&self, text: &str, ttl: Option<Ttl>) -> u64 {
         let source = self.world.tree("src", &[("a", text.as_bytes())]);
         let mut request = PutRequest::plain(source, "p/a".parse().unwrap());
@@ -116,7 +116,7 @@ fn protect(name: &str) -> ArtifactUpdate {
 }
 
 #[test]
-fn a_version_lives_from_its_creation_as_long_as_it_or_its_artifact_says() {
+fn the_time_to_live_of_a_version_or_artifact_is_kept() {
     let world = Clocked::new();
     world.put("0", None);
     world.put("1", Some(days(10)));
@@ -128,7 +128,7 @@ fn a_version_lives_from_its_creation_as_long_as_it_or_its_artifact_says() {
     world.artifact(thirty.clone());
     let all = ["p/a:v0", "p/a:v1", "p/a:v2", "p/a:v3"].map(|r| world.expires_on(r));
     assert_eq!(all, [Some(30), Some(10), None, Some(32)]);
-    // Nothing goes before its time, not even a millisecond.
+    // Nothing expires before its time, not even by a millisecond.
     world.time.store(START + 10 * DAY - 1, Ordering::SeqCst);
     assert!(world.plan(0).is_empty());
     world.to_day(10);
@@ -136,7 +136,7 @@ fn a_version_lives_from_its_creation_as_long_as_it_or_its_artifact_says() {
     assert_eq!(world.registry().artifact("p/a".parse().unwrap()).unwrap().versions, 3);
     world.live("p/a:v3", days(10));
     world.to_day(31);
-    // The newest goes too, with its alias; and the one that is to live for ever stays.
+    // The newest expires too, with its alias; the one that lives for ever stays.
     assert_eq!(world.version("p/a:latest").number.0, 3);
     assert_eq!(world.plan(1).len(), 1, "unless it is to be kept as one of the last");
     assert_eq!(world.prune(world.plan(0)), [0, 3]);
@@ -150,7 +150,7 @@ fn a_version_lives_from_its_creation_as_long_as_it_or_its_artifact_says() {
 }
 
 #[test]
-fn what_is_said_between_the_plan_and_the_deletion_is_heard() {
+fn changes_between_plan_and_deletion_are_respected() {
     let world = Clocked::new();
     for text in ["0", "1", "2", "3"] {
         world.put(text, Some(days(1)));
@@ -162,15 +162,15 @@ fn what_is_said_between_the_plan_and_the_deletion_is_heard() {
     world.alias("p/a:v1", "production");
     world.artifact(protect("production"));
     let gone = world.registry().expire("p/a".parse().unwrap(), "v2".parse().unwrap()).unwrap();
-    assert_eq!(gone.unwrap().number.0, 2, "somebody else was faster");
-    // What is gone is gone, whoever did it: an answer may have been lost.
+    assert_eq!(gone.unwrap().number.0, 2, "another process was faster");
+    // A deleted version counts as done, whoever deleted it: a reply may have been lost.
     assert_eq!(world.prune(planned), [2, 3]);
     assert_eq!(world.version("p/a:v0").expires, None);
     assert_eq!(world.version("p/a:production").expires, None);
 }
 
 #[test]
-fn calls_made_twice_do_what_one_does() {
+fn property_calls_are_idempotent() {
     let world = Clocked::new();
     world.put("0", Some(days(1)));
     let path = || "p/a".parse().unwrap();
@@ -200,30 +200,30 @@ fn calls_made_twice_do_what_one_does() {
 }
 
 #[test]
-fn equal_content_is_the_same_version_as_long_as_that_lives() {
+fn equal_content_is_the_same_version_until_it_expires() {
     let world = Clocked::new();
     assert_eq!(world.put("same", Some(days(5))), 0);
     world.to_day(4);
     assert_eq!(world.put("same", None), 0);
     assert_eq!(world.put("same", Some(days(6))), 0);
     assert_eq!(world.expires_on("p/a:v0"), Some(6));
-    // Its time is over, though nobody has pruned: what is put now does not go with it.
+    // It has expired, though nothing was pruned: what is put now does not go with it.
     world.to_day(6);
     assert_eq!(world.put("same", None), 1);
     assert_eq!(world.expires_on("p/a:v1"), None);
     world.to_day(20);
-    // With the time that is given now it would be over at once.
+    // With the time to live that is given now, the older version would have expired.
     assert_eq!(world.put("same", Some(days(7))), 2);
     assert_eq!(world.expires_on("p/a:v2"), Some(27));
     assert_eq!(world.expires_on("p/a:v1"), None, "nothing is said of the older one");
     world.to_day(27);
     world.alias("p/a:v2", "production");
     world.artifact(protect("production"));
-    assert_eq!(world.put("same", None), 2, "what is protected lives on");
+    assert_eq!(world.put("same", None), 2, "a protected version does not expire");
 }
 
 #[test]
-fn pruning_what_is_over_frees_it_with_its_aliases_and_says_so_before() {
+fn pruning_expired_versions_frees_them_and_announces_it() {
     let world = World::new();
     let source = world.tree("src", &[("a", &crate::world::noise(1, 300_000)), ("b", b"kept")]);
     let put = ["put", "-n", "p/a", "-a", "best", "--ttl", "1ms", "--tag", "old"];
@@ -246,7 +246,7 @@ fn pruning_what_is_over_frees_it_with_its_aliases_and_says_so_before() {
     world.sound();
 }
 
-/// Puts a file with this text as a version of an artifact.
+/// Puts a file with this text as a version of an artifact. Returns its reference.
 fn put_text(world: &World, artifact: &str, text: &str, more: &[&str]) -> String {
     let source = world.tree("src", &[("a", text.as_bytes())]);
     let put = [&["put", "-n", artifact], more, &[source.to_str().unwrap()]].concat();
@@ -261,11 +261,11 @@ fn refused(ran: &Ran, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn what_a_protected_alias_keeps_is_not_deleted_by_any_verb() {
+fn no_verb_deletes_what_a_protected_alias_keeps() {
     let world = World::new();
     refused(&world.run(&["alias", "protect", "p/a", "production"]), 10, &["no project p"]);
     put_text(&world, "p/a", "0", &["--ttl", "1ms"]);
-    // The alias need not exist yet; the first version that gets it is kept.
+    // The alias need not exist yet: it keeps the first version that gets it.
     world.ok(&["alias", "protect", "p/a", "production", "gold"]);
     world.ok(&["alias", "protect", "p/a", "production"]);
     world.ok(&["alias", "add", "p/a:v0", "production"]);
@@ -297,7 +297,7 @@ fn what_a_protected_alias_keeps_is_not_deleted_by_any_verb() {
 }
 
 #[test]
-fn a_protected_alias_is_taken_off_its_version_only_by_who_says_so() {
+fn a_protected_alias_leaves_its_version_only_on_request() {
     let mut world = World::new();
     put_text(&world, "p/a", "0", &["-a", "production"]);
     put_text(&world, "p/a", "1", &["-a", "other"]);
@@ -315,7 +315,7 @@ fn a_protected_alias_is_taken_off_its_version_only_by_who_says_so() {
     ] {
         refused(&world.run(moves), 11, &words);
     }
-    // Where it stands it may be given again, with others.
+    // The version that has the alias may get it again, with others.
     world.ok(&["alias", "set", "p/a:v0", "production", "mine"]);
     world.ok(&["alias", "add", "p/a:v0", "production"]);
     let (_, staging) = world.mount();
@@ -337,7 +337,7 @@ fn a_protected_alias_is_taken_off_its_version_only_by_who_says_so() {
     refused(&world.run(&["delete", "p/a:v1", "--delete-aliases"]), 11, &["kept by"]);
     world.ok(&["delete", "p/a:v0", "--delete-aliases"]);
     world.ok(&["alias", "rm", "--protected", "p/a:v1", "production"]);
-    // It is protected still, and free: the next version may take it.
+    // The alias is still protected, and free: the next version may take it.
     world.ok(&["commit", "p/a", "-a", "production", "--ttl", "30d", "--tag", "x"]);
     let shown = world.json(&["show", "p/a:production"]);
     assert_eq!((&shown["version"], &shown["ttl"]), (&json!("v2"), &json!("30d")));
@@ -347,7 +347,7 @@ fn a_protected_alias_is_taken_off_its_version_only_by_who_says_so() {
 }
 
 #[test]
-fn protecting_and_deleting_at_once_either_keeps_or_deletes() {
+fn concurrent_protection_and_deletion_keep_or_delete() {
     let world = World::new();
     for round in 0..8 {
         let artifact = format!("p/a{round}");
@@ -380,12 +380,12 @@ fn protecting_and_deleting_at_once_either_keeps_or_deletes() {
 }
 
 #[test]
-fn tags_are_given_found_and_taken() {
+fn tags_are_added_found_and_removed() {
     let mut world = World::new();
     put_text(&world, "p/a", "0", &["--tag", "b", "--tag", "a", "--tag", "b"]);
     put_text(&world, "p/a", "1", &["--tag", "b"]);
     put_text(&world, "p/c", "0", &[]);
-    // Equal content makes no version, and is tagged all the same.
+    // Equal content makes no new version; the existing one gets the tag.
     assert_eq!(put_text(&world, "p/c", "0", &["--tag", "a", "--ttl", "2h"]), "p/c:v0");
     let tags = |reference: &str| world.json(&["show", reference])["tags"].clone();
     assert_eq!((tags("p/a:v0"), tags("p/c")), (json!(["a", "b"]), json!(["a"])));
@@ -418,7 +418,7 @@ fn tags_are_given_found_and_taken() {
     };
     assert_eq!((&told()["tags"], &told()["ttl"]), (&json!(["a", "c"]), &json!("inherit")));
     assert!(told()["expires"].is_string() && told()["protected"] == json!([]));
-    // What is said of the artifact is seen in the mount, as what is said of the version.
+    // The properties of the artifact show in the mount, as those of the version do.
     world.ok(&["update", "--artifact", "p/a", "--untag", "vision", "--ttl", "never"]);
     until("it has no end", || told()["expires"].is_null());
     world.ok(&["update", "p/a:v0", "--tag", "d"]);
@@ -427,7 +427,7 @@ fn tags_are_given_found_and_taken() {
     world.umount();
 }
 
-/// Five versions of three artifacts.
+/// Makes five versions of three artifacts.
 fn several() -> World {
     let world = World::new();
     let model = |lr: &str| format!("{{\"lr\": {lr}, \"of\": {{\"run\": \"x\"}}}}");
@@ -488,11 +488,11 @@ fn many_versions_are_updated_at_once() {
     }
     let shown = world.json(&["show", "p/net:v2"]);
     assert_eq!((&shown["ttl"], &shown["metadata"]["k"]), (&json!("30d"), &json!(1)));
-    // A name that is not there fails before anything is changed.
+    // An unknown name fails before anything is changed.
     let unknown = world.run(&["update", "p/net:v1", "p/net:v9", "--tag", "u"]);
     refused(&unknown, 10, &["no version v9"]);
     assert_eq!(tags("p/net:v1"), json!([]));
-    // One that cannot be changed stops it, and what was done is told.
+    // A version that cannot be changed stops the command, which reports what was done.
     let many: Vec<_> = (0..100).map(|n| format!("--tag=n{n}")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     world.ok(&[&["update", "p/net:v1"], &many[..]].concat());
@@ -520,7 +520,7 @@ fn many_versions_get_and_lose_an_alias_at_once() {
     let done = bulk(&["add", "-r", "p/net:v1", "-r", "q/data", "good", "checked"]);
     assert_eq!(done, json!(["p/net:v1", "q/data:v0"]));
     assert_eq!((number("p/net:checked"), number("q/data:good")), (json!("v1"), json!("v0")));
-    // One alias stands for one version: nothing is changed.
+    // An alias is on one version of an artifact: nothing is changed.
     let two = world.run(&["alias", "add", "-r", "p/other", "-r", "p/net:v0", "-r", "p/net", "z"]);
     refused(&two, 2, &["more than one version of p/net"]);
     let two = world.run(&["alias", "set", "--in", "p", "--filter", "type=model", "z"]);
@@ -532,7 +532,7 @@ fn many_versions_get_and_lose_an_alias_at_once() {
     assert_eq!(bulk(&[&["add"], &newest[..], &["released"]].concat()), dry);
     assert_eq!(dry, json!(["p/net:v2", "p/other:v0"]));
     assert_eq!(number("p/net:released"), "v2");
-    // Taking away what some have not, and again, is harmless.
+    // Removing aliases that some versions lack is harmless, also a second time.
     for _ in 0..2 {
         bulk(&["rm", "--in", "p", "--filter", "type=model", "good", "released"]);
         assert_eq!(world.run(&["show", "p/net:good"]).code, 10);
@@ -541,13 +541,13 @@ fn many_versions_get_and_lose_an_alias_at_once() {
     }
     world.ok(&["alias", "set", "-r", "p/net:v0", "-r", "p/other:v0", "only"]);
     assert_eq!(world.json(&["show", "p/other:only"])["aliases"], json!(["only"]));
-    // As ever, with one reference.
+    // With a single reference, an alias that is not there is an error.
     refused(&world.run(&["alias", "rm", "p/net:v0", "never"]), 10, &["no alias never"]);
     refused(&world.run(&["alias", "add", "p/net:v0"]), 2, &["no alias is named"]);
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_properties_are_refused() {
     let world = several();
     let source = world.path("src");
     let source = source.to_str().unwrap();
@@ -570,9 +570,9 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_registry_of_another_format_says_so_and_what_to_do() {
+fn a_registry_of_another_format_is_refused_with_a_hint() {
     let world = several();
-    // All records in one format; `None` takes each back to the format it was written in.
+    // Writes all records in one format; `None` restores the format that each had.
     let mut written = BTreeMap::new();
     let mut turn = |format: Option<u8>| {
         let path = world.repo().join("registry.redb");

@@ -1,4 +1,4 @@
-//! Logging a directory, mounting it, and seeing names move.
+//! Logged directories: mounted, read, and under aliases that move.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -53,7 +53,7 @@ fn a_reader_keeps_its_version_when_the_alias_moves() {
 }
 
 #[test]
-fn a_directory_seen_before_the_first_version_shows_it_afterwards() {
+fn a_directory_listed_before_the_first_version_shows_it_later() {
     let mut world = World::new();
     let source = world.tree("src", &[("data", b"one")]);
     let (read, _) = world.mount();
@@ -67,7 +67,7 @@ fn a_directory_seen_before_the_first_version_shows_it_afterwards() {
 }
 
 #[test]
-fn what_the_registry_says_is_a_file_of_the_version() {
+fn the_description_of_a_version_is_a_file_in_it() {
     let mut world = World::new();
     let source = world.tree("src", &[("data", b"one")]);
     let put = ["put", "-n", "p/a", "-d", "first", "--metadata", r#"{"rows": {"train": 3}}"#];
@@ -82,6 +82,6 @@ fn what_the_registry_says_is_a_file_of_the_version() {
     let names: Vec<_> = fs::read_dir(read.join("p/a:v0")).unwrap().collect();
     assert_eq!(names.len(), 1, "it is not listed");
     world.ok(&["update", "p/a", "--set", "lr=0.1", "--unset", "rows", "-d", "second, longer"]);
-    until("it says the new", || told()["description"] == "second, longer");
+    until("the new description shows", || told()["description"] == "second, longer");
     assert_eq!(told()["metadata"], serde_json::json!({ "lr": 0.1 }));
 }

@@ -1,4 +1,4 @@
-//! What a put takes, leaves out, and does not read again.
+//! Puts: what they take, leave out, and do not read again.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -43,7 +43,7 @@ fn unchanged_files_are_not_read_again() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1"), ("b", b"2"), ("d/c", b"3")]);
     let source_text = source.to_str().unwrap();
-    // Times within two seconds of a reading prove nothing.
+    // Times within two seconds of a read prove nothing.
     until("the files are settled", || {
         let age = fs::metadata(source.join("d/c")).unwrap().modified().unwrap().elapsed();
         age.unwrap().as_millis() > 2_100
@@ -53,7 +53,7 @@ fn unchanged_files_are_not_read_again() {
     write(&source.join("b"), b"9");
     let third = world.json(&["put", "-n", "p/a", source_text]);
     assert_eq!((&third["files_read"], &third["reference"]), (&1.into(), &"p/a:v1".into()));
-    // Known files whose content was deleted meanwhile are read again.
+    // Known files whose content was deleted since are read again.
     world.ok(&["delete", "p/a:v0"]);
     world.ok(&["delete", "p/a:v1", "--delete-aliases"]);
     let fourth = world.json(&["put", "-n", "p/a", source_text]);
@@ -63,7 +63,7 @@ fn unchanged_files_are_not_read_again() {
 }
 
 #[test]
-fn filters_and_ignore_files_leave_out() {
+fn filters_and_ignore_files_exclude_files() {
     let world = World::new();
     let files: &[(&str, &[u8])] = &[
         ("a.jpg", b"1"),
@@ -87,7 +87,7 @@ fn filters_and_ignore_files_leave_out() {
 }
 
 #[test]
-fn symlinks_that_lead_out_are_followed_or_refused() {
+fn symlinks_out_of_the_source_are_followed_or_refused() {
     let world = World::new();
     let outside = world.tree("hub", &[("blobs/1", b"weights"), ("tree/x", b"x")]);
     let source = world.tree("src", &[("in", b"in")]);
@@ -109,7 +109,7 @@ fn symlinks_that_lead_out_are_followed_or_refused() {
 }
 
 #[test]
-fn special_files_are_left_out_with_a_warning() {
+fn special_files_are_skipped_with_a_warning() {
     let world = World::new();
     let source = world.tree("src", &[("a", b"1")]);
     let _socket = UnixListener::bind(source.join("socket")).unwrap();
@@ -140,7 +140,7 @@ fn a_sparse_file_of_a_hundred_gigabytes_is_put_and_read() {
 }
 
 #[test]
-fn two_puts_at_once_serve_each_other() {
+fn concurrent_puts_serve_each_other() {
     let world = World::new();
     let mut puts = Vec::new();
     for writer in 0..4u64 {
@@ -186,7 +186,7 @@ fn verbs_are_served_while_a_put_has_the_registry_open() {
 }
 
 #[test]
-fn a_put_that_was_killed_goes_on_where_it_was() {
+fn a_killed_put_resumes_where_it_was() {
     let world = World::new();
     let source = world.tree("src", &[]);
     for number in 0..60 {
@@ -204,7 +204,7 @@ fn a_put_that_was_killed_goes_on_where_it_was() {
         if !put.wait().unwrap().success() {
             return true;
         }
-        // This thread had no processor meanwhile.
+        // The put has ended first: this thread had no processor.
         world.ok(&["delete", "p/a", "--delete-aliases"]);
         false
     });

@@ -1,4 +1,4 @@
-//! Everything a reader may do to a version.
+//! Every operation of a reader on a version.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -43,7 +43,7 @@ fn reads_at_any_offset_and_maps_give_the_bytes() {
 }
 
 #[test]
-fn listings_have_kinds_and_can_be_sought_in() {
+fn listings_have_kinds_and_can_be_seeked() {
     let (_world, root, _) = mounted();
     let mut kinds = BTreeSet::new();
     for entry in fs::read_dir(&root).unwrap() {
@@ -78,7 +78,7 @@ fn listings_have_kinds_and_can_be_sought_in() {
 }
 
 #[test]
-fn nothing_can_be_changed() {
+fn versions_are_read_only() {
     let (_world, root, bytes) = mounted();
     let read_only = |done: io::Result<()>| {
         assert_eq!(done.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
@@ -93,7 +93,7 @@ fn nothing_can_be_changed() {
 }
 
 #[test]
-fn room_links_access_and_copies_in_the_kernel() {
+fn statfs_links_access_and_kernel_copies_work() {
     let (world, root, bytes) = mounted();
     let stat = rustix::fs::statvfs(&root).unwrap();
     assert!(stat.f_blocks > 0 && stat.f_files > 0);

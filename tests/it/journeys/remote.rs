@@ -1,4 +1,4 @@
-//! Versions whose bytes are elsewhere: read lazily, kept near in bounds, whatever goes wrong.
+//! Versions in remote stores: read lazily and cached within bounds, whatever goes wrong.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::web::{Fault, Web};
 use crate::world::{World, noise, until};
 
-/// A repository whose store is on a web server, and what it holds: a big file, small ones, text.
+/// A repository whose store is on a web server, with a big file, small ones, and text.
 struct Remote {
     world: World,
     web: Web,
     source: PathBuf,
 }
 
-/// Small files.
+/// The number of small files.
 const SMALL: u64 = 200;
 
 fn remote(big_bytes: usize) -> Remote {
@@ -60,7 +60,7 @@ fn read(path: &Path, at: u64, length: usize) -> io::Result<Vec<u8>> {
 fn bytes_below(folder: &Path) -> u64 {
     let mut sum = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        // What goes meanwhile takes nothing.
+        // A file that goes meanwhile takes no room.
         let Ok(meta) = entry.metadata() else { continue };
         sum += meta.blocks() * 512 + if meta.is_dir() { bytes_below(&entry.path()) } else { 0 };
     }
@@ -68,14 +68,14 @@ fn bytes_below(folder: &Path) -> u64 {
 }
 
 #[test]
-fn a_version_is_read_from_a_web_server_and_then_from_near() {
+fn a_version_is_read_from_a_web_server_and_then_cached() {
     let mut it = remote(40_000_000);
     let new = it.world.tree("new", &[("new", b"never seen")]);
     let refused = it.world.run(&["put", "-n", "p/b", new.to_str().unwrap()]);
     assert_eq!(refused.code, 12, "{}", refused.err);
     let before = it.web.counts();
     let root = it.mount("");
-    assert_eq!(it.web.counts(), before, "a mount asks for nothing");
+    assert_eq!(it.web.counts(), before, "a mount fetches nothing");
     assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), SMALL as usize);
     assert!(it.web.counts().0 - before.0 <= 2, "{:?}", it.web.log());
     it.is_right(&root);
@@ -87,11 +87,11 @@ fn a_version_is_read_from_a_web_server_and_then_from_near() {
     it.world.umount();
     let root = it.mount("");
     it.is_right(&root);
-    assert_eq!(it.web.counts(), (requests, sent), "all of it is near, also after a restart");
+    assert_eq!(it.web.counts(), (requests, sent), "all of it is cached, also after a restart");
     let status = it.world.json(&["cache", "status"]);
     assert!(status["bytes"].as_u64().unwrap() > held, "{status}");
     assert_eq!(it.world.json(&["cache", "verify"])["wrong_objects"], 0);
-    // A read of 4 KiB brings the chunk it is in, with one request.
+    // A read of 4 KiB fetches its chunk, with one request.
     it.world.ok(&["cache", "cleanup", "0"]);
     assert_eq!(it.world.json(&["cache", "status"])["bytes"], 0);
     it.world.umount();
@@ -103,7 +103,7 @@ fn a_version_is_read_from_a_web_server_and_then_from_near() {
     assert!(after.0 == before.0 + 1 && after.1 - before.1 < 40_000, "{before:?} {after:?}");
 }
 
-/// A server's TLS set-up for `localhost`, and the certificate of the authority that vouches for it.
+/// Returns the TLS setup of a server for `localhost`, and the certificate of its authority.
 fn authority() -> (rustls::ServerConfig, String) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let (key, own_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
@@ -125,7 +125,7 @@ fn authority() -> (rustls::ServerConfig, String) {
 }
 
 #[test]
-fn https_is_read_from_who_can_prove_who_it_is() {
+fn https_requires_a_certificate_that_can_be_verified() {
     let mut world = World::new();
     let source = world.tree("src", &[("big", &noise(1, 3_000_000)), ("small", b"s")]);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -165,7 +165,7 @@ fn the_cache_keeps_its_bound_while_a_larger_file_streams_through() {
         let sampled = scope.spawn(|| {
             let mut most = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                // Nobody takes room meanwhile: it is the sum of one moment.
+                // Nobody takes room under the lock: it is the sum of one moment.
                 let Ok(ledger) = File::open(cache.join("ledger")) else { continue };
                 flock(&ledger, FlockOperation::LockShared).unwrap();
                 most = most.max(bytes_below(&cache));
@@ -176,7 +176,7 @@ fn the_cache_keeps_its_bound_while_a_larger_file_streams_through() {
         });
         for _ in 0..2 {
             it.is_right(&read.join("p/a:v0"));
-            // The kernel's own copies must not answer.
+            // The page cache must not serve the next reads.
             fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -187,7 +187,7 @@ fn the_cache_keeps_its_bound_while_a_larger_file_streams_through() {
 }
 
 #[test]
-fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
+fn a_failing_store_gives_errors_in_time_and_recovers() {
     let mut it = remote(30_000_000);
     let root = it.mount("data_timeout=4,metadata_timeout=2,prefetch=none");
     let warm = read(&root.join("d/0000"), 0, 20_480).unwrap();
@@ -202,7 +202,7 @@ fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
     ];
     for (n, fault) in faults.into_iter().enumerate() {
         it.web.set(fault);
-        // Files next to each other come with each other: one far from all others.
+        // Adjacent files are fetched together: this one is far from all others.
         let cold = root.join(format!("d/{:04}", 20 + 20 * n));
         let begun = Instant::now();
         let failed = std::thread::scope(|scope| {
@@ -221,7 +221,7 @@ fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
         let eio = rustix::io::Errno::IO.raw_os_error();
         let late = rustix::io::Errno::TIMEDOUT.raw_os_error();
         assert!(errno == eio || errno == late, "{fault:?}: {errno}");
-        // The kernel asks twice; one read(2) is not to take twice as long.
+        // The kernel reads twice; one read(2) must not take twice as long.
         assert!(begun.elapsed() < Duration::from_secs(7), "{fault:?}: {:?}", begun.elapsed());
         it.web.set(Fault::None);
         let back = Instant::now();
@@ -229,13 +229,13 @@ fn a_store_that_fails_gives_errors_in_time_and_is_read_again_when_it_is_back() {
         assert!(back.elapsed() < Duration::from_secs(5), "{fault:?}: {:?}", back.elapsed());
     }
     it.is_right(&root);
-    // Also those of requests that never ended well.
+    // Retries of requests that never succeeded count, too.
     let retries = it.world.json(&["stats", "--once"])[0]["stats"]["retries"].as_u64().unwrap();
     assert!(retries >= 7, "{retries} attempts were made again");
 }
 
 #[test]
-fn listings_and_look_ups_end_in_time_and_are_never_told_to_be_empty() {
+fn listings_and_lookups_fail_in_time_and_are_never_empty() {
     for fault in [Fault::Refuse, Fault::Hang, Fault::Status(500)] {
         let mut it = remote(1_000_000);
         let root = it.mount("data_timeout=20,metadata_timeout=2");
@@ -296,7 +296,7 @@ fn a_damaged_cache_is_noticed_and_fetched_again() {
 }
 
 #[test]
-fn a_cache_that_is_taken_away_costs_only_time() {
+fn a_removed_cache_costs_only_time() {
     let mut it = remote(20_000_000);
     let root = it.mount("");
     it.is_right(&root);
@@ -305,7 +305,7 @@ fn a_cache_that_is_taken_away_costs_only_time() {
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     it.is_right(&root);
     it.world.umount();
-    // A file where the cache should be: there cannot be one.
+    // A file is in the place of the cache, so that there can be none.
     let _ = fs::remove_dir_all(&cache);
     fs::write(&cache, "in the way").unwrap();
     let root = it.mount("");
@@ -322,7 +322,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_cache_on_a_disk_that_is_full_or_read_only_is_read_through() {
+fn a_cache_on_a_full_or_read_only_disk_is_bypassed() {
     let mut it = remote(20_000_000);
     let disk = Disk(it.world.tree("disk", &[]));
     let mount = |how: &str| {
@@ -342,7 +342,7 @@ fn a_cache_on_a_disk_that_is_full_or_read_only_is_read_through() {
     it.world.env.push(("ARTIFACTFS_CACHE_DIR", disk.0.join("cache").into_os_string()));
     let root = it.mount("");
     it.is_right(&root);
-    // Somebody else takes what is left.
+    // Another program takes what is left.
     fs::write(disk.0.join("ballast"), noise(3, 8 << 20)).unwrap_err();
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     it.is_right(&root);
@@ -357,7 +357,7 @@ fn a_cache_on_a_disk_that_is_full_or_read_only_is_read_through() {
 }
 
 #[test]
-fn a_part_of_a_version_is_fetched_before_it_is_read() {
+fn prefetch_caches_a_part_of_a_version() {
     let mut it = remote(10_000_000);
     let told = it.world.json(&["prefetch", "p/a", "--include", "d/*"]);
     assert_eq!(told["files"], SMALL, "{told}");
@@ -370,16 +370,16 @@ fn a_part_of_a_version_is_fetched_before_it_is_read() {
 }
 
 #[test]
-fn all_of_a_version_that_is_looked_up_is_fetched_when_that_is_asked_for() {
+fn prefetch_all_caches_every_version_that_is_looked_up() {
     let mut it = remote(10_000_000);
     let root = it.mount("prefetch=all");
     fs::metadata(&root).unwrap();
     let held = || it.world.json(&["cache", "status"])["bytes"].as_u64().unwrap();
-    until("it is near", || held() > 10_000_000 + SMALL * 20_480);
+    until("it is cached", || held() > 10_000_000 + SMALL * 20_480);
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_a_cache_that_is_right_and_no_hanging_reader() {
+fn a_killed_daemon_leaves_a_valid_cache_and_no_hanging_reader() {
     let mut it = remote(40_000_000);
     for round in 0..4u64 {
         let root = it.mount("");
@@ -408,7 +408,7 @@ fn a_daemon_that_is_killed_leaves_a_cache_that_is_right_and_no_hanging_reader() 
 }
 
 #[test]
-fn what_is_pinned_stays_and_is_read_without_the_store() {
+fn pinned_content_stays_cached_and_needs_no_store() {
     let mut it = remote(10_000_000);
     it.world.ok(&["cache", "pin", "p/a"]);
     it.world.ok(&["cache", "cleanup", "0"]);
@@ -427,7 +427,7 @@ fn what_is_pinned_stays_and_is_read_without_the_store() {
 }
 
 #[test]
-fn many_readers_of_one_thing_ask_for_it_once() {
+fn concurrent_readers_share_one_fetch() {
     let mut it = remote(20_000_000);
     let root = it.mount("prefetch=none");
     fs::read_dir(root.join("d")).unwrap().count();
@@ -455,7 +455,7 @@ fn an_epoch_in_any_order_takes_few_requests() {
 }
 
 #[test]
-fn drafts_stand_on_versions_that_are_elsewhere() {
+fn drafts_work_on_versions_in_remote_stores() {
     let mut it = remote(20_000_000);
     let (read, staging) = it.world.mount();
     let before = it.web.counts();
@@ -471,7 +471,7 @@ fn drafts_stand_on_versions_that_are_elsewhere() {
 }
 
 #[test]
-fn numbers_are_told_to_people_and_to_prometheus() {
+fn statistics_are_shown_to_users_and_to_prometheus() {
     let mut it = remote(10_000_000);
     let root = it.mount("");
     it.is_right(&root);
@@ -503,7 +503,7 @@ fn has_metrics(text: &str) {
 }
 
 #[test]
-fn prometheus_may_ask_over_the_network_and_a_port_that_is_taken_is_told() {
+fn metrics_are_served_over_tcp_and_a_taken_port_is_reported() {
     let mut world = World::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -523,13 +523,13 @@ fn prometheus_may_ask_over_the_network_and_a_port_that_is_taken_is_told() {
 }
 
 #[test]
-fn a_daemon_that_hangs_is_noticed_and_its_mounts_are_ended() {
+fn the_mounts_of_a_hanging_daemon_are_ended() {
     let mut it = remote(1_000_000);
     let root = it.mount("watchdog=2");
     let daemon = Pid::from_raw(it.world.daemon()).unwrap();
     kill_process(daemon, Signal::STOP).unwrap();
     let waiting = std::thread::spawn(move || fs::read(root.join("d/0001")));
-    until("who waits is told", || waiting.is_finished());
+    until("the waiting reader gets an error", || waiting.is_finished());
     let error = waiting.join().unwrap().unwrap_err();
     let ended = [rustix::io::Errno::CONNABORTED, rustix::io::Errno::NOTCONN];
     assert!(ended.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error())), "{error}");

@@ -1,4 +1,4 @@
-//! Runs: a command's own view, what it uses and logs, how it ends.
+//! Runs: a command's own view, what it uses and logs, and how it ends.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,8 +15,8 @@ use crate::world::{World, host, until};
 
 const ARTIFACTFS: &str = env!("CARGO_BIN_EXE_artifactfs");
 
-/// A world with a mount, in which shells find the program as `$A`, the versions below `$M` and drafts below
-/// `$S`.
+/// Makes a world with a mount. Shells find the program as `$A`, the versions below `$M` and drafts
+/// below `$S`.
 fn world() -> World {
     let mut world = World::new();
     let (read, staging) = world.mount();
@@ -26,7 +26,7 @@ fn world() -> World {
     world
 }
 
-/// Puts `p/<artifact>` with one file `x` that says `text`.
+/// Puts `p/<artifact>` with one file `x` that holds `text`.
 fn put(world: &World, artifact: &str, text: &str) {
     let name = format!("p/{artifact}");
     let source = world.tree(&format!("src-{artifact}-{text}"), &[("x", text.as_bytes())]);
@@ -52,9 +52,10 @@ fn state(world: &World, id: &str) -> String {
     world.json(&["runs", "show", id])["state"].as_str().unwrap().to_owned()
 }
 
-/// A run that says `ready` on its output and goes on.
+/// Starts a run whose script prints `ready` and goes on.
 fn start(world: &World, id: &str, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    // A shell cannot trap what was ignored when the tests began, as in the background of a script.
+    // A shell cannot trap a signal that was ignored when the tests began, as in a script's
+    // background.
     let shell = ["env", "--default-signal", "sh", "-ec", script];
     let mut command = world.command(&[&["run", "-p", "p", "--id", id, "--"], &shell[..]].concat());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -127,7 +128,7 @@ fn what_a_command_reads_and_logs_is_recorded() {
     assert_eq!(world.json(&["logged-by", "p/model"])["id"], "r1");
     assert_eq!(world.json(&["used-by", "p/data:v0"])[0]["id"], "r1");
     assert_eq!(world.json(&["used-by", "p/other"]), serde_json::json!([]));
-    // Outside nothing is recorded.
+    // Outside a run nothing is recorded.
     world.ok(&["get", "p/other", "--root", "elsewhere"]);
     fs::read(world.path("mnt/p/other:latest/x")).unwrap();
     assert_eq!(world.json(&["used-by", "p/other"]), serde_json::json!([]));
@@ -135,7 +136,7 @@ fn what_a_command_reads_and_logs_is_recorded() {
 }
 
 #[test]
-fn an_alias_stays_what_it_was_when_the_run_first_looked() {
+fn an_alias_keeps_the_version_of_a_runs_first_lookup() {
     let world = world();
     put(&world, "data", "old");
     let script = r#"cat "$M/p/data:latest/x" > first; echo ready; read go
@@ -150,7 +151,7 @@ fn an_alias_stays_what_it_was_when_the_run_first_looked() {
     assert_eq!(rest(out), "oldoldoldx\nold");
     assert!(child.wait().unwrap().success());
     assert_eq!(references(&world, "used", "r"), set(&["p/data:v0"]));
-    // Deleted, it is gone also for the run: never another version under its name.
+    // A deleted version is gone for the run, too: its name never shows another version.
     world.ok(&["delete", "p/data:v0"]);
     let again = r#"cat "$M/p/data:latest/x""#;
     let ran = world.run(&["run", "--id", "r", "--resume", "must", "--", "sh", "-ec", again]);
@@ -180,7 +181,7 @@ fn signals_and_exit_codes_pass_through() {
 }
 
 #[test]
-fn a_run_that_was_killed_is_found_and_what_outlives_it_is_logged() {
+fn a_killed_run_counts_as_crashed_and_its_child_still_logs() {
     let world = world();
     put(&world, "data", "one");
     let script = r#"echo ready; read go < fifo; cat "$M/p/data:latest/x" > seen
@@ -197,12 +198,12 @@ fn a_run_that_was_killed_is_found_and_what_outlives_it_is_logged() {
     until("the command has put", || world.path("finished").exists());
     assert_eq!(references(&world, "logged", "r"), set(&["p/late:v0"]));
     assert_eq!(references(&world, "used", "r"), set(&["p/data:v0"]));
-    until("it is seen to be over", || state(&world, "r") == "crashed");
+    until("it counts as crashed", || state(&world, "r") == "crashed");
     world.sound();
 }
 
 #[test]
-fn scripts_begin_log_to_and_end_runs() {
+fn scripts_start_log_to_and_finish_runs() {
     let world = world();
     put(&world, "data", "one");
     let id = world.ok(&["run", "start", "-p", "p", "--name", "by hand"]).trim().to_owned();
@@ -221,14 +222,14 @@ fn scripts_begin_log_to_and_end_runs() {
     let run = world.json(&["runs", "show", &id]);
     assert_eq!(run["state"], "finished");
     assert_eq!(run["summary"]["loss"], "NaN");
-    // It has ended: what is logged to it is refused, and nothing is half there.
+    // The run has ended: logging to it is refused, and leaves nothing half done.
     let late = world.tree("late", &[("y", b"late")]).display().to_string();
     let refused = inside(&["put", "-n", "p/late", &late]);
     assert_eq!(refused.code, 11, "{}", refused.err);
     assert!(refused.err.contains("--resume allow"), "{}", refused.err);
     assert_eq!(world.run(&["show", "p/late"]).code, 10);
     assert_eq!(inside(&["run", "log", "--summary", "a=1"]).code, 11);
-    // Gone on with, it takes it.
+    // Once it is resumed, it accepts the version.
     let again = world.ok(&["run", "start", "--id", &id, "--resume", "allow", "--config", "b=2"]);
     assert_eq!(again.trim(), id);
     assert_eq!(inside(&["put", "-n", "p/late", &late]).code, 0);
@@ -240,7 +241,7 @@ fn scripts_begin_log_to_and_end_runs() {
 }
 
 #[test]
-fn runs_nest_and_workers_are_many() {
+fn runs_nest_and_have_many_workers() {
     let world = world();
     put(&world, "data", "one");
     put(&world, "more", "two");
@@ -255,7 +256,7 @@ fn runs_nest_and_workers_are_many() {
     assert_eq!(world.json(&["runs", "show", "inner"])["project"], "q");
 }
 
-/// A shell whose user may not make the kinds of namespaces that are left out.
+/// Runs a shell whose user may not make the kinds of namespaces that `before` disables.
 fn shell_as_user(world: &World, before: &str, script: &str) -> crate::world::Ran {
     let text = format!("{before}\nexec \"$A\" -v run -p p --id \"$ID\" -- sh -ec '{script}'");
     let mut command = Command::new("unshare");
@@ -265,7 +266,7 @@ fn shell_as_user(world: &World, before: &str, script: &str) -> crate::world::Ran
 }
 
 #[test]
-fn the_view_comes_by_namespace_or_by_variable() {
+fn the_view_is_given_by_namespace_or_by_variable() {
     let mut world = world();
     put(&world, "data", "one");
     let script = r#"cat "$ARTIFACTFS_ROOT/p/data:latest/x"; echo " $ARTIFACTFS_ROOT""#;
@@ -273,7 +274,7 @@ fn the_view_comes_by_namespace_or_by_variable() {
     let ran = world.run(&["-v", "run", "-p", "p", "--id", "root", "--", "sh", "-ec", script]);
     assert_eq!(ran.out, format!("one {mount}\n"), "{}", ran.err);
     assert!(ran.err.contains("through a mount namespace"), "{}", ran.err);
-    // A user has the right to one in a user namespace only.
+    // An ordinary user may make one only in a user namespace.
     host("chmod", &[Path::new("755"), world.dir.path()]);
     host("chmod", &[Path::new("-R"), Path::new("a+rwX"), &world.repo()]);
     let mut command = Command::new("setpriv");
@@ -283,7 +284,7 @@ fn the_view_comes_by_namespace_or_by_variable() {
     let ran = crate::world::ran(command.env("HOME", "/tmp").output().unwrap());
     assert_eq!(ran.out, format!("one {mount}\n"), "{}", ran.err);
     assert!(ran.err.contains("through a user and mount namespace"), "{}", ran.err);
-    // With neither.
+    // With neither kind of namespace.
     world.env.push(("ID", "variable".into()));
     let none = "for kind in user mnt; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done";
     let ran = shell_as_user(&world, none, script);
@@ -295,7 +296,7 @@ fn the_view_comes_by_namespace_or_by_variable() {
 }
 
 #[test]
-fn views_are_listed_while_their_runs_go_on_and_hold_the_mount() {
+fn views_of_live_runs_are_listed_and_keep_the_mount() {
     let world = world();
     put(&world, "data", "one");
     let (mut child, _out) = start(&world, "r", "echo ready; read go");
@@ -315,14 +316,14 @@ fn views_are_listed_while_their_runs_go_on_and_hold_the_mount() {
     assert!(child.wait().unwrap().success());
     assert_eq!(references(&world, "used", "r"), set(&["p/data:v0"]));
     until("its view is not listed any more", || names(&mount.join(".runs")).is_empty());
-    // Where it was it can still be read, and that is not recorded.
+    // Its path can still be read, and that is not recorded.
     put(&world, "other", "two");
     assert_eq!(fs::read(mount.join(".runs/r/p/other:latest/x")).unwrap(), b"two");
     assert_eq!(references(&world, "used", "r"), set(&["p/data:v0"]));
 }
 
 #[test]
-fn runs_are_listed_by_what_they_were_and_gave() {
+fn runs_are_filtered_by_config_and_summary() {
     let world = World::new();
     for (id, settings, acc) in [
         ("a", "lr=0.1", "0.5"),
@@ -352,7 +353,7 @@ fn runs_are_listed_by_what_they_were_and_gave() {
 }
 
 #[test]
-fn bad_input_is_told() {
+fn invalid_run_input_is_refused() {
     let world = World::new();
     world.ok(&["run", "start", "-p", "p", "--id", "r"]);
     for (args, code, told) in [
@@ -383,9 +384,10 @@ fn bad_input_is_told() {
     assert_eq!(ran.code, 11, "{}", ran.err);
 }
 
-/// A thousand runs read random versions, many at a time, each some of them twice, by number and by alias.
+/// Makes a thousand runs that read random versions, many at once. Some are read twice, by number
+/// and by alias.
 #[test]
-fn what_is_recorded_as_used_is_exactly_what_was_read() {
+fn exactly_the_versions_that_were_read_are_recorded_as_used() {
     const RUNS: u64 = 1000;
     const VERSIONS: u64 = 40;
     const WORKERS: u64 = 8;
@@ -426,7 +428,7 @@ fn what_is_recorded_as_used_is_exactly_what_was_read() {
             }
             seen.insert(format!("p/data:v{version}"));
         }
-        // To look at its name is not to use it.
+        // A stat of its name does not use a version.
         assert!(fs::metadata(view.join(format!("data:v{}", next() % VERSIONS))).is_ok());
         seen
     };
@@ -434,7 +436,7 @@ fn what_is_recorded_as_used_is_exactly_what_was_read() {
         for worker in 0..WORKERS {
             scope.spawn(move || {
                 for run in (worker..RUNS).step_by(WORKERS as usize) {
-                    // What the kernel knew is looked up anew, also in the middle of other runs.
+                    // The kernel looks everything up again, also in the middle of other runs.
                     if run % 50 == 0 {
                         fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
                     }

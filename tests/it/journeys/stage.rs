@@ -1,4 +1,4 @@
-//! Writing a version through the staging mount.
+//! Versions written through the staging mount.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -41,7 +41,7 @@ fn files_copied_into_a_draft_become_the_next_version() {
 }
 
 #[test]
-fn a_draft_does_what_programs_do_to_files() {
+fn a_draft_supports_the_usual_file_operations() {
     let mut world = World::new();
     let (_, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a/dir")).unwrap();
@@ -70,11 +70,11 @@ fn a_draft_does_what_programs_do_to_files() {
     let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
     File::open(root.join("other/moved")).unwrap().set_modified(past).unwrap();
     assert_eq!(fs::metadata(root.join("link")).unwrap().modified().unwrap(), past);
-    // Write a temporary file, then rename it over: what torch.save and editors do.
+    // A temporary file is renamed over another, as torch.save and editors do.
     write(&root.join("model.tmp"), b"weights");
     fs::rename(root.join("model.tmp"), root.join("other/moved")).unwrap();
     assert_eq!(fs::read(root.join("link")).unwrap(), b"weights");
-    // A file without a name goes on.
+    // A file without a name stays usable.
     let mut gone =
         OpenOptions::new().read(true).write(true).create_new(true).open(root.join("g")).unwrap();
     fs::remove_file(root.join("g")).unwrap();
@@ -99,7 +99,7 @@ fn a_draft_does_what_programs_do_to_files() {
 }
 
 #[test]
-fn programs_that_people_use_work_in_a_draft() {
+fn common_programs_work_in_a_draft() {
     let mut world = World::new();
     let (_, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a")).unwrap();
@@ -128,7 +128,7 @@ fn programs_that_people_use_work_in_a_draft() {
 }
 
 #[test]
-fn a_program_that_runs_in_a_draft_is_not_written_to() {
+fn a_running_program_in_a_draft_cannot_be_written() {
     for option in ["passthrough", "no_passthrough"] {
         let mut world = World::new();
         let (_, staging) = world.mount_with(&["-o", option]);
@@ -136,7 +136,8 @@ fn a_program_that_runs_in_a_draft_is_not_written_to() {
         let program = staging.join("p/a/sleep");
         fs::copy("/bin/sleep", &program).unwrap();
         let size = program.metadata().unwrap().len();
-        // Another thread's child has the file open for writing between its fork and its exec.
+        // A child of another thread may have the file open for writing, between its fork and its
+        // exec.
         let mut started = None;
         until("it runs", || {
             started = Command::new(&program).arg("60").spawn().ok();
@@ -152,7 +153,7 @@ fn a_program_that_runs_in_a_draft_is_not_written_to() {
         assert!(running.try_wait().unwrap().is_none(), "it goes on");
         running.kill().unwrap();
         running.wait().unwrap();
-        // The kernel tells of its end a moment later.
+        // The kernel notices its end a moment later.
         until("it may be cut off", || {
             rustix::fs::open(&program, OFlags::TRUNC, Mode::empty()).is_ok()
         });
@@ -200,7 +201,7 @@ fn a_draft_begun_from_a_version_has_its_files() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_drafts_and_a_mount_that_is_cleared() {
+fn a_killed_daemon_leaves_drafts_and_its_mount_is_cleared() {
     let mut world = World::new();
     let (read, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a/d")).unwrap();
@@ -223,7 +224,7 @@ fn a_daemon_that_is_killed_leaves_drafts_and_a_mount_that_is_cleared() {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_end_unmounts() {
+fn a_daemon_unmounts_on_sigterm() {
     let mut world = World::new();
     let (read, staging) = world.mount();
     let daemon = Pid::from_raw(world.daemon()).unwrap();

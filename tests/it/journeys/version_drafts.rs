@@ -1,4 +1,4 @@
-//! Drafts that stand on versions: begun, copied, linked, changed, compared, taken back, committed.
+//! Drafts of versions: begun, copied, linked, changed, compared, restored, committed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, host, noise, same_tree, until, write};
 
-/// Everything in the store becomes unreadable: whoever reads content gets an error.
+/// Makes all chunks in the store unreadable, so that a read of content fails. Returns the hidden
+/// packs.
 fn hide_chunks(world: &World) -> Vec<PathBuf> {
     let mut hidden = Vec::new();
     for folder in fs::read_dir(world.repo().join("store/packs")).unwrap() {
@@ -29,7 +30,8 @@ fn hide_chunks(world: &World) -> Vec<PathBuf> {
     hidden
 }
 
-/// A pack of trees begins with a tree of format 1 (`model/tree.rs`); what the tests put does not.
+/// Returns whether a pack is one of trees. It begins with a tree of format 1 (`model/tree.rs`), as
+/// nothing does that the tests put.
 fn is_of_nodes(pack: &Path) -> bool {
     fs::read(pack).unwrap().first() == Some(&1)
 }
@@ -55,7 +57,7 @@ fn read_bytes(world: &World) -> u64 {
 }
 
 #[test]
-fn a_draft_of_a_version_reads_no_content_however_it_is_made() {
+fn making_a_draft_of_a_version_reads_no_content() {
     for way in ["draft", "cp -r", "cp -rl"] {
         let mut world = World::new();
         let source = source(&world);
@@ -72,7 +74,7 @@ fn a_draft_of_a_version_reads_no_content_however_it_is_made() {
         let after = read_bytes(&world);
         assert!(after - before < 1_000_000, "{way}: {} bytes were read", after - before);
         assert_eq!(fs::metadata(draft.join("d/big")).unwrap().len(), 9_000_000, "{way}");
-        // Names, modes and lengths can be changed, and committed, without it.
+        // Names, modes and lengths can be changed, and committed, without content.
         fs::rename(draft.join("d"), draft.join("moved")).unwrap();
         fs::set_permissions(draft.join("a"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::hard_link(draft.join("moved/big"), draft.join("hard")).unwrap();
@@ -91,7 +93,7 @@ fn a_draft_of_a_version_reads_no_content_however_it_is_made() {
 }
 
 #[test]
-fn a_change_copies_up_what_changed_and_stores_what_is_new() {
+fn a_change_copies_up_and_stores_only_a_part_of_a_file() {
     let mut world = World::new();
     let bytes = noise(7, 60_000_000);
     let source = world.tree("src", &[("big", &bytes), ("other", &noise(8, 1000))]);
@@ -116,7 +118,7 @@ fn a_change_copies_up_what_changed_and_stores_what_is_new() {
     assert_eq!(told["files_read"], 1);
     until("the version is there", || read.join("p/a:v1").exists());
     assert!(fs::read(read.join("p/a:v1/big")).unwrap() == expected);
-    // The draft stands on what it became, and keeps no bytes of it.
+    // The new version is the draft's lower, and the upper has no bytes of it.
     assert_eq!(fs::metadata(&on_host).unwrap().blocks(), 0);
     assert!(fs::read(&big).unwrap() == expected);
     world.sound();
@@ -124,7 +126,7 @@ fn a_change_copies_up_what_changed_and_stores_what_is_new() {
 
 #[test]
 fn appending_to_a_huge_file_costs_what_is_appended() {
-    // A hundred gigabytes of zeros are one chunk many times over.
+    // A hundred gigabytes of zeros are one chunk, repeated.
     let mut world = World::new();
     let source = world.tree("src", &[]);
     File::create(source.join("huge")).unwrap().set_len(100 << 30).unwrap();
@@ -147,7 +149,7 @@ fn appending_to_a_huge_file_costs_what_is_appended() {
 }
 
 #[test]
-fn a_deleted_version_stays_as_long_as_a_draft_stands_on_it() {
+fn a_deleted_version_stays_while_it_is_the_lower_of_a_draft() {
     let mut world = World::new();
     let source = source(&world);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -186,7 +188,7 @@ fn names_of_any_bytes_are_compared_through_the_daemon() {
 }
 
 #[test]
-fn a_draft_is_compared_with_its_base_and_taken_back_to_it() {
+fn a_draft_is_compared_with_its_base_and_restored() {
     let mut world = World::new();
     let source = source(&world);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -221,7 +223,7 @@ fn a_draft_is_compared_with_its_base_and_taken_back_to_it() {
 }
 
 #[test]
-fn a_commit_can_be_told_what_it_follows() {
+fn a_commit_can_require_the_version_it_follows() {
     let mut world = World::new();
     let source = source(&world);
     world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
@@ -234,7 +236,7 @@ fn a_commit_can_be_told_what_it_follows() {
     assert_eq!(refused.code, 11, "{}", refused.err);
     assert!(refused.err.contains("newest version of p/a is v1, not v0"), "{}", refused.err);
     assert_eq!(fs::read(staging.join("p/a/mine")).unwrap(), b"mine");
-    // Versions are a sequence: without that it follows whatever is there.
+    // Versions are a sequence: without `--expect` a commit follows whatever is there.
     assert_eq!(world.json(&["commit", "p/a", "--expect", "v1"])["reference"], "p/a:v2");
     assert_eq!(world.json(&["draft", "ls"])[0]["base"], "p/a:v2");
     write(&staging.join("p/a/mine"), b"more");
@@ -257,13 +259,13 @@ fn a_commit_can_wait_for_writers() {
 }
 
 #[test]
-fn a_quiet_draft_is_committed_by_itself() {
+fn a_quiet_draft_is_committed_automatically() {
     let mut world = World::new();
     let (read, staging) = world.mount_with(&["--autocommit", "1"]);
     fs::create_dir_all(staging.join("p/a")).unwrap();
     let mut file = File::create(staging.join("p/a/log")).unwrap();
     file.write_all(b"begun").unwrap();
-    // Longer than it has to be quiet: with the file open it is not committed.
+    // Longer than the quiet time: a draft with an open file is not committed.
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(2_500) {
         assert!(!read.join("p/a:v0").exists());
@@ -299,7 +301,7 @@ fn a_big_new_file_is_written_once() {
         until("the version is there", || read.join("p/a:v0").exists());
         assert!(fs::read(read.join("p/a:v0/model")).unwrap() == bytes);
         if verb == "commit" {
-            // What is written to the draft now is not written to the version.
+            // A write to the draft now does not reach the version.
             let file = OpenOptions::new().write(true).open(staging.join("p/a/model")).unwrap();
             file.write_all_at(b"changed", 1000).unwrap();
             drop(file);
@@ -312,7 +314,7 @@ fn a_big_new_file_is_written_once() {
 }
 
 #[test]
-fn what_was_hashed_ahead_and_then_changed_is_committed_as_it_is() {
+fn prehashed_bytes_that_change_are_committed_as_changed() {
     for options in [&[][..], &["-o", "no_passthrough"]] {
         let mut world = World::new();
         let (read, staging) = world.mount_with(options);
@@ -322,7 +324,7 @@ fn what_was_hashed_ahead_and_then_changed_is_committed_as_it_is() {
         for part in bytes.chunks(1 << 20) {
             file.write_all(part).unwrap();
         }
-        // Long enough for most of it to be hashed; however much is, the outcome is the same.
+        // Long enough to hash most of it; the result is the same however much is hashed.
         std::thread::sleep(Duration::from_millis(300));
         file.write_all_at(b"another thought", 20_000_000).unwrap();
         bytes[20_000_000..20_000_015].copy_from_slice(b"another thought");
@@ -337,7 +339,7 @@ fn what_was_hashed_ahead_and_then_changed_is_committed_as_it_is() {
 }
 
 #[test]
-fn a_commit_that_fails_leaves_a_big_file_to_the_draft() {
+fn a_failed_commit_leaves_a_big_file_to_the_draft() {
     let mut world = World::new();
     let (_, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a")).unwrap();
@@ -358,7 +360,7 @@ fn a_commit_that_fails_leaves_a_big_file_to_the_draft() {
 }
 
 #[test]
-fn what_no_version_holds_is_told_or_refused() {
+fn contents_that_no_version_holds_are_reported_or_refused() {
     let mut world = World::new();
     let (_, staging) = world.mount();
     fs::create_dir_all(staging.join("p/a")).unwrap();
@@ -448,26 +450,26 @@ fn attributes_say_what_a_version_is() {
     let shown = world.json(&["show", "p/a:only"]);
     assert_eq!(shown["description"], "another");
     assert_eq!(world.run(&["show", "p/a:best"]).code, 10);
-    // What was said of the next version was used up.
+    // The properties for the next version are used up.
     assert_eq!(attribute(&draft, "description"), None);
 }
 
 #[test]
-fn a_daemon_killed_while_a_big_file_becomes_a_pack_leaves_both_whole() {
+fn a_kill_while_a_file_becomes_a_pack_leaves_both_whole() {
     let mut world = World::new();
     let mut versions: Vec<(String, Vec<u8>)> = Vec::new();
     for round in 0..12u64 {
         let (read, staging) = world.mount();
         let model = staging.join("p/a/model");
         fs::create_dir_all(model.parent().unwrap()).unwrap();
-        // What the draft has is what was written last, whatever became of the commit.
+        // The draft has what was written last, whatever became of the commit.
         let mut bytes = noise(round, 20_000_000);
         write(&model, &bytes);
         let daemon = world.daemon();
         let mut commit = world.start(&["commit", "p/a"]);
         std::thread::sleep(Duration::from_millis(round * 9));
         if round == 11 {
-            // However slow the machine is, one comes to its end.
+            // However slow the machine is, one commit ends.
             until("it is committed", || commit.try_wait().unwrap().is_some());
         }
         kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
@@ -475,7 +477,7 @@ fn a_daemon_killed_while_a_big_file_becomes_a_pack_leaves_both_whole() {
         until("the mount is dead", || fs::read_dir(&read).is_err());
         let (read, _) = world.mount();
         let listed = world.run(&["--json", "ls", "p/a"]);
-        // Before its first version there is no such artifact.
+        // The artifact does not exist before its first version.
         let found = if listed.code == 10 {
             0
         } else {
@@ -504,7 +506,7 @@ fn a_daemon_killed_while_a_big_file_becomes_a_pack_leaves_both_whole() {
 }
 
 #[test]
-fn a_directory_that_was_opened_before_its_first_change_is_synced_after_it() {
+fn a_directory_opened_before_its_copy_up_is_synced_after_it() {
     let mut world = World::new();
     let source = source(&world);
     world.ok(&["put", source.to_str().unwrap(), "-n", "p/a"]);

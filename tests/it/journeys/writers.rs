@@ -1,4 +1,4 @@
-//! Several writers, one version: parts of a group, from real processes, some of them killed.
+//! Several writers of one version: parts of a group, from real processes, some of them killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::world::{World, noise, ran, same_tree, until};
 
 const WRITERS: u64 = 16;
 const FILES: u64 = 1_000;
-/// How often each writer puts.
+/// The number of puts of each writer.
 const PUTS: u64 = 4;
 
 fn upsert<'a>(group: &'a str, source: &'a str) -> Vec<&'a str> {
@@ -27,7 +27,8 @@ fn finish(group: &str) -> Vec<&str> {
     vec!["finish", "-n", "p/a", "--group", group]
 }
 
-/// Puts until it is done; killed at random moments before.
+/// Repeats a put until it succeeds; earlier ones are killed at random moments. Returns the number
+/// of kills.
 fn put_with_kills(world: &World, source: &str, seed: u64) -> u64 {
     let mut killed = 0;
     loop {
@@ -52,7 +53,7 @@ fn leases(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn sixteen_writers_of_a_thousand_files_some_killed_make_one_version() {
+fn sixteen_writers_with_kills_make_one_version() {
     let world = World::new();
     let expected = world.tree("expected", &[("own/x", b"")]);
     fs::remove_file(expected.join("own/x")).unwrap();
@@ -60,7 +61,7 @@ fn sixteen_writers_of_a_thousand_files_some_killed_make_one_version() {
     for number in 0..WRITERS * FILES {
         let (writer, put) = (number % WRITERS, number / WRITERS % PUTS);
         let source = world.path(&format!("w{writer}/{put}"));
-        // Half of them in one directory, between each other; half in one of each writer.
+        // Half of the files interleave in one directory; half are in a directory for each writer.
         let place = match number % 32 < 16 {
             true => format!("shared/{number:06}"),
             false => format!("own/{writer}/{number}"),
@@ -110,7 +111,7 @@ fn sixteen_writers_of_a_thousand_files_some_killed_make_one_version() {
     assert_eq!(done["size_bytes"], size);
     world.sound();
     assert_eq!(world.run(&["verify"]).code, 0);
-    // Put at once it is the same, to the nodes.
+    // One put of everything gives the same version, with the same nodes.
     let again = world.json(&["put", "-n", "p/a", "expected"]);
     assert_eq!((&again["reference"], &again["stored_bytes"]), (&"p/a:v0".into(), &0.into()));
     assert_eq!(again["digest"], done["digest"]);
@@ -136,7 +137,7 @@ fn the_last_writer_of_a_path_wins_wholly() {
     fs::create_dir(two.join("file")).unwrap();
     fs::write(two.join("file/y"), "2").unwrap();
     same_tree(&two, &world.path("out"));
-    // In the other order the other one stands.
+    // In the other order the other file stays.
     world.ok(&upsert("h", "two"));
     world.ok(&upsert("h", "one"));
     world.ok(&finish("h"));
@@ -165,11 +166,12 @@ fn no_overwrite_refuses_other_content_and_takes_what_is_equal() {
         assert!(refused.err.contains(&told) && refused.err.contains("hint"), "{}", refused.err);
     }
     assert_eq!(world.json(&["group", "ls", "p/a"])[0]["parts"], 2);
-    // Written again without it; what lay below is hidden, so the same again is no overwriting.
+    // Put again without the option. It hides what lay below, so that the same put again overwrites
+    // nothing.
     world.ok(&upsert("g", "other"));
     assert_eq!(world.run(&refusing("one")).code, 11);
     world.ok(&refusing("other"));
-    // A file hides the folder: what was in that is in nobody's way.
+    // A file hides the folder, so that the folder's files conflict with nothing.
     world.ok(&upsert("g", "file"));
     world.ok(&refusing("file"));
     assert_eq!(world.run(&refusing("one")).code, 11);
@@ -178,13 +180,13 @@ fn no_overwrite_refuses_other_content_and_takes_what_is_equal() {
     let model: &[(&str, &[u8])] =
         &[("d/a", b"1"), ("d/b", b"9"), ("d/c", b"3"), ("e", b"9"), ("new", b"9")];
     same_tree(&world.tree("model", model), &world.path("out"));
-    // A sealed group is in nobody's way.
+    // A sealed group conflicts with nothing.
     world.ok(&refusing("one"));
     world.sound();
 }
 
 #[test]
-fn of_many_that_may_not_overwrite_one_writes_the_path() {
+fn of_many_writers_without_overwrite_one_writes_the_path() {
     let world = World::new();
     let mut puts: Vec<Child> = Vec::new();
     for writer in 0..8u64 {
@@ -203,7 +205,7 @@ fn of_many_that_may_not_overwrite_one_writes_the_path() {
 }
 
 #[test]
-fn a_group_is_sealed_once_and_the_next_part_begins_its_next_version() {
+fn a_group_is_sealed_once_and_the_next_part_begins_a_generation() {
     let world = World::new();
     world.tree("one", &[("a", b"1")]);
     world.tree("two", &[("b", b"2")]);
@@ -226,7 +228,7 @@ fn a_group_is_sealed_once_and_the_next_part_begins_its_next_version() {
     assert_eq!((&open[0]["begins_after"], &open[0]["parts"]), (&"v0".into(), &2.into()));
     assert_eq!(world.json(&finish("g"))["reference"], "p/a:v1");
     assert_eq!(world.json(&["show", "p/a"])["files"], 2);
-    // A generation that is thrown away leaves the group as sealed as it was.
+    // The discard of a generation leaves the group sealed.
     assert_eq!(world.json(&upsert("g", "two"))["begins_after"], "v1");
     world.ok(&["group", "discard", "-n", "p/a", "--group", "g"]);
     assert!(world.run(&finish("g")).err.contains("sealed as p/a:v1"));
@@ -257,7 +259,7 @@ fn readers_and_mounts_see_a_group_when_it_is_finished() {
     until("the version is there", || read.join("p/a:best/d/y").exists());
     let model = world.tree("model", &[("a", b"1"), ("d/x", b"1"), ("b", b"2"), ("d/y", b"2")]);
     same_tree(&model, &read.join("p/a:v0"));
-    // What is added for the next version is not in this one.
+    // Parts for the next version are not in this one.
     world.tree("three", &[("c", b"3")]);
     world.ok(&upsert("g", "three"));
     same_tree(&model, &read.join("p/a:latest"));
@@ -290,7 +292,7 @@ fn discarding_a_group_frees_exactly_what_only_it_had() {
     assert_eq!(room(), before);
     assert_eq!(world.run(&["group", "discard", "-n", "p/a", "--group", "g"]).code, 10);
     world.sound();
-    // The version goes, and what the group has of it stays.
+    // The version is deleted; the group keeps its parts.
     world.ok(&upsert("g", "part"));
     world.ok(&["delete", "p/a:v0", "--delete-aliases"]);
     world.sound();
@@ -305,7 +307,7 @@ fn discarding_a_group_frees_exactly_what_only_it_had() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_group_requests_are_refused() {
     let world = World::new();
     world.tree("one", &[("a", b"1")]);
     let code = |args: &[&str]| {
@@ -327,7 +329,7 @@ fn what_makes_no_sense_is_refused() {
         assert_eq!(refused.code, 2);
         assert!(refused.err.contains("artifactfs finish"), "{}", refused.err);
     }
-    // The type is that of the artifact, or what the first writer said.
+    // The type is that of the artifact, or of the first writer.
     let dry = world.json(&[&upsert("g", "one")[..], &["--dry-run"]].concat());
     assert_eq!((&dry["files"], world.json(&["group", "ls"])), (&1.into(), serde_json::json!([])));
     world.ok(&[&upsert("g", "one")[..], &["-t", "model"]].concat());
@@ -344,7 +346,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_finish_that_is_killed_leaves_the_group_open_and_whole_or_is_done() {
+fn a_killed_finish_is_done_or_leaves_the_group_open_and_whole() {
     let world = World::new();
     for part in 0..6u64 {
         let root = world.tree(&format!("w{part}"), &[]);
@@ -356,7 +358,7 @@ fn a_finish_that_is_killed_leaves_the_group_open_and_whole_or_is_done() {
         for part in 0..6 {
             world.ok(&upsert("g", &format!("w{part}")));
         }
-        // Each round another version.
+        // Each round makes another version.
         fs::write(world.path("w0/round"), round.to_string()).unwrap();
         world.ok(&upsert("g", "w0"));
         let mut killed = world.start(&finish("g"));
@@ -378,7 +380,7 @@ fn a_finish_that_is_killed_leaves_the_group_open_and_whole_or_is_done() {
 }
 
 #[test]
-fn what_is_added_while_a_group_is_finished_is_in_this_version_or_the_next() {
+fn parts_added_during_a_finish_are_in_this_or_the_next_version() {
     let world = World::new();
     world.tree("first", &[("first", b"1")]);
     world.ok(&upsert("g", "first"));
@@ -455,7 +457,7 @@ fn writers_outlive_the_daemon_they_write_through() {
 }
 
 #[test]
-fn of_several_that_finish_a_group_one_does() {
+fn concurrent_finishes_of_a_group_commit_once() {
     let world = World::new();
     world.tree("one", &[("a", b"1")]);
     world.tree("two", &[("b", b"1")]);

@@ -1,10 +1,11 @@
-//! Random interleavings of writers, deletions and purges against a model: begin, adopt, leave, end, release,
-//! delete, bury, purge and rewrite, each from a picture that may be old, over an engine in memory and a
-//! clock that jumps. What takes several transactions is stopped before each of them, and goes on later
-//! or never.
+//! Random interleavings of writers, deletions and reclaims against a model: begin, adopt, leave,
+//! end, release, delete, collect, reclaim and rewrite. Each call may act on an old picture, over an
+//! engine in memory and a clock that jumps. A call of several transactions stops before each of
+//! them, and goes on later or never.
 //!
-//! Always: what a version needs, and what a writer that nobody has ended relies on, is there with its bytes.
-//! At the end: exactly what versions need is there, counted exactly, and not one byte more.
+//! Always: what a version needs is there with its bytes, and so is what a writer relies on whose
+//! lease nobody has ended. At the end: exactly what versions need is there, counted exactly,
+//! and no byte more.
 
 mod stepped;
 
@@ -25,9 +26,9 @@ use crate::random::Random;
 
 use self::stepped::{Gated, Stepped};
 
-/// Interleavings that are played.
+/// The number of interleavings.
 const CASES: u64 = 2_000;
-/// Steps of each.
+/// The number of steps of each.
 const STEPS: u64 = 150;
 const MINUTE: u64 = 60_000;
 const DAY: u64 = 24 * 60 * MINUTE;
@@ -46,19 +47,19 @@ struct Writer {
     lease: LeaseId,
     path: &'static str,
     root: Digest,
-    /// What is still to be looked for, children first.
+    /// The objects that are still to be looked for, children first.
     todo: Vec<Digest>,
-    /// What it relies on.
+    /// The objects that it relies on.
     held: Vec<Digest>,
     doing: Doing,
 }
 
 enum Purge {
     Looks(PackInfo, u64),
-    /// What did not live when it looked.
+    /// The places that held nothing live when it looked.
     Punches(PackId, Vec<u64>, u64),
     Told(PackId, u64, u64),
-    /// What lived, and where it was.
+    /// The objects that lived, and their places.
     Copied(LeaseId, PackId, Vec<(Digest, u64)>, u64),
     Moved(LeaseId, PackId, u64),
 }
@@ -68,7 +69,7 @@ struct World {
     clock: Arc<AtomicU64>,
     random: Random,
     remote: bool,
-    /// Bytes that are in the store: pack, offset, object.
+    /// The bytes in the store: pack, offset, object.
     store: BTreeMap<PackId, BTreeMap<u64, Digest>>,
     children: BTreeMap<Digest, (ObjectKind, Vec<Digest>)>,
     roots: Vec<Digest>,
@@ -76,7 +77,7 @@ struct World {
     writers: Vec<Writer>,
     versions: BTreeMap<String, Digest>,
     dead: HashSet<String>,
-    /// Leases that somebody was entitled to end.
+    /// The leases that somebody was entitled to end.
     ended: HashSet<LeaseId>,
     judged: Vec<(Judged, String)>,
     buries: Vec<Vec<Digest>>,
@@ -98,7 +99,8 @@ impl World {
         }
         let mut roots: Vec<Digest> = Vec::new();
         for n in 0..6u8 {
-            // Each has two chunks, which it shares with its neighbours, and every second a tree.
+            // Each tree has two chunks, which it shares with its neighbours; every second one has a
+            // tree, too.
             let mut below = vec![chunk(n), chunk((n + 1) % 6)];
             below.extend(roots.last().filter(|_| n % 2 == 1));
             let tree = Digest::of(ObjectKind::Tree, &[n]);
@@ -140,7 +142,7 @@ impl World {
         PackId(id)
     }
 
-    /// Everything below a node, children first, each once.
+    /// Returns everything below a node, children first, each once.
     fn closure(&self, root: Digest) -> Vec<Digest> {
         let mut all: Vec<Digest> = Vec::new();
         for child in &self.children[&root].1 {
@@ -159,7 +161,7 @@ impl World {
         NewObject { digest, kind, codec: 0, body_bytes: 1, offset, stored_bytes: 1, children }
     }
 
-    /// Notes that whoever judges so may end the lease.
+    /// Records that a caller with this judgement may end the lease.
     fn entitle(&mut self, judged: &Judged) {
         let leases = self.registry.leases().unwrap();
         let lease = leases.iter().find(|lease| lease.id == judged.lease);
@@ -181,7 +183,7 @@ impl World {
         }
         let begin = || self.registry.begin(purpose.clone(), holder.clone());
         let lease = begin().unwrap();
-        assert_eq!(begin().unwrap(), lease, "asked twice, it is one lease");
+        assert_eq!(begin().unwrap(), lease, "begun twice, it is one lease");
         for orphan in orphans.iter().flat_map(|orphan| [orphan, orphan]) {
             self.registry.adopt(lease, orphan.clone()).unwrap();
         }
@@ -193,7 +195,7 @@ impl World {
         }
     }
 
-    /// A writer's next call.
+    /// Makes the next call of a writer.
     fn advance(&mut self, which: usize) {
         let mut writer = self.writers.swap_remove(which);
         match self.next_call(&mut writer) {
@@ -206,7 +208,7 @@ impl World {
         }
     }
 
-    /// What a writer does whose lease is lost.
+    /// Removes the pack of a writer whose lease is lost, unless the registry still needs the pack.
     fn drop_own_pack(&mut self, writer: &Writer) {
         if let Doing::Announced(id, _) | Doing::Written(id, _) = writer.doing {
             let pack = self.registry.pack(id).unwrap();
@@ -266,7 +268,8 @@ impl World {
 
     fn kill(&mut self, which: usize) {
         let writer = self.writers.swap_remove(which);
-        // One that was killed between losing its lease and removing its pack leaves that to fsck.
+        // A writer that is killed between losing its lease and removing its pack leaves the pack to
+        // fsck.
         if self.ended.contains(&writer.lease) {
             self.drop_own_pack(&writer);
         }
@@ -428,7 +431,7 @@ impl World {
             16 | 17 => self.purge(),
             _ if !self.stepped.is_empty() => {
                 let which = self.below(self.stepped.len());
-                // One in thirty is killed where it is.
+                // One in thirty is killed at this point.
                 if self.below(30) == 0 {
                     self.stepped[which].end();
                 }
@@ -440,7 +443,7 @@ impl World {
         }
     }
 
-    /// What must be there is there, with its bytes.
+    /// Checks that every needed object is there, with its bytes.
     fn check(&self) {
         let mut needed: BTreeSet<Digest> = BTreeSet::new();
         for root in self.versions.values() {
@@ -459,7 +462,7 @@ impl World {
         }
     }
 
-    /// Everybody ends; then exactly what versions need is left.
+    /// Ends all writers. Then exactly what versions need is left.
     fn finish(mut self) {
         while !self.writers.is_empty() {
             match self.below(5) {
@@ -527,7 +530,7 @@ impl World {
 }
 
 #[test]
-fn whoever_writes_deletes_and_purges_at_the_same_time_loses_nothing_and_leaves_nothing() {
+fn concurrent_writers_and_reclaims_lose_and_leak_nothing() {
     for seed in 1..=CASES {
         let played = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);

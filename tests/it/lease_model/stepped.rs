@@ -1,4 +1,4 @@
-//! Registry calls that stop before each of their transactions, and go on when the model says so.
+//! Registry calls that stop before each of their transactions, until the model steps them.
 
 use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,7 +37,7 @@ impl Engine for Gated {
     }
 }
 
-/// A call that is stopped before each of its transactions.
+/// A call that stops before each of its transactions.
 pub struct Stepped {
     go: Option<Sender<()>>,
     at: Receiver<bool>,
@@ -73,7 +73,7 @@ impl Stepped {
         done
     }
 
-    /// Ends the call, which was killed unless it has ended by itself.
+    /// Ends the call. It counts as killed unless it has ended by itself.
     pub fn end(&mut self) {
         self.go = None;
         if let Some(thread) = self.thread.take() {

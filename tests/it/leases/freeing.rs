@@ -1,4 +1,5 @@
-//! What is dead is freed, whoever else frees, and whatever of it is damaged or lost.
+//! Dead bytes are freed, also beside other processes that free them, and also if some are damaged
+//! or lost.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,7 @@ use artifactfs::registry::prelude::*;
 use super::{object, open, put_tree, reap, registry, request, temporary};
 use crate::world::{World, noise, write};
 
-/// Bytes that packs take on the disk.
+/// Returns the bytes that packs take on the disk.
 fn used(repository: &Repository, root: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let path = |id: PackId| root.join(format!("store/packs/{}/{id}.pack", &id.to_string()[..2]));
@@ -22,7 +23,7 @@ fn used(repository: &Repository, root: &Path) -> u64 {
 }
 
 #[test]
-fn what_dies_while_its_pack_is_being_purged_is_purged_too() {
+fn objects_that_die_during_a_reclaim_are_reclaimed_too() {
     let dir = temporary();
     let root = dir.path().join("repo");
     let (repository, _) = open(&root);
@@ -54,14 +55,14 @@ fn what_dies_while_its_pack_is_being_purged_is_purged_too() {
             registry.collect(dead.collect()).unwrap();
         }
     };
-    // One deletes, looks which packs are to be purged and what lives there ...
+    // One process deletes, and reads which packs are to be reclaimed and what lives there ...
     bury("p/a:v0");
     let packs = registry.reclaimable(None, 100, false).unwrap();
     let (pack, mark) = packs.iter().find(|(pack, _)| pack.live_objects > 0).unwrap().clone();
     let length = repository.store.pack_length(pack.id).unwrap();
     // ... another deletes what lived then ...
     bury("p/b:v0");
-    // ... and the first says that it is done.
+    // ... and the first reports that it is done.
     registry.reclaimed(pack.id, length, mark).unwrap();
     garbage::collect_garbage(&repository).unwrap();
     let left = used(&repository, &root);
@@ -69,7 +70,7 @@ fn what_dies_while_its_pack_is_being_purged_is_purged_too() {
 }
 
 #[test]
-fn a_damaged_or_lost_index_stops_no_freeing() {
+fn a_damaged_or_lost_index_does_not_stop_reclaiming() {
     let world = World::new();
     let sources: Vec<_> = (0..6u64)
         .map(|seed| {
@@ -81,7 +82,7 @@ fn a_damaged_or_lost_index_stops_no_freeing() {
             source
         })
         .collect();
-    // What each version shares with another keeps a part of its pack.
+    // Files that each version shares with another keep part of its pack alive.
     for (seed, source) in sources.iter().enumerate() {
         let file = source.join("shared");
         world.ok(&["put", "-n", &format!("p/kept{seed}"), file.to_str().unwrap()]);
@@ -116,7 +117,7 @@ fn a_damaged_or_lost_index_stops_no_freeing() {
 }
 
 #[test]
-fn a_pack_that_is_lost_stops_no_freeing_of_others() {
+fn a_lost_pack_does_not_stop_reclaiming_others() {
     let world = World::new();
     let root = world.path("repo");
     for (name, seed) in [("lost", 1), ("fine", 2)] {
@@ -143,7 +144,7 @@ fn a_pack_that_is_lost_stops_no_freeing_of_others() {
 }
 
 #[test]
-fn dead_bytes_that_may_stay_are_not_looked_at_by_every_put() {
+fn deferred_dead_bytes_are_not_examined_by_every_put() {
     let (registry, _) = registry();
     let lease = registry.begin("put".into(), "one".into()).unwrap();
     let pack = PackId([1; 16]);
@@ -160,12 +161,13 @@ fn dead_bytes_that_may_stay_are_not_looked_at_by_every_put() {
     let old = listed(false)[0].1;
     registry.defer_reclaim(pack, old).unwrap();
     assert_eq!((listed(false).len(), listed(true).len()), (0, 1));
-    // More of it dies: it is looked at again, and who puts off what was before does not put this off.
+    // More of the pack dies: it is listed again, and a deferral of the older mark does not defer
+    // this.
     registry.delete("p/b:v0".parse().unwrap(), true).unwrap();
     reap(&registry);
     registry.defer_reclaim(pack, old).unwrap();
     assert_eq!(listed(false).len(), 1);
-    // Who purges it keeps others away while his lease lives.
+    // A claim keeps other processes away while its lease lives.
     let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned()).unwrap();
     let (one, two) = (begin("one"), begin("two"));
     let mark = registry.claim_reclaim(one, pack).unwrap();

@@ -1,4 +1,4 @@
-//! Leases and deletions, played call by call as several processes make them.
+//! Leases and deletions, played call by call, as several processes make them.
 
 mod freeing;
 
@@ -31,7 +31,7 @@ use crate::world::{World, noise, until, write};
 
 const HOUR: u64 = 3_600_000;
 
-/// A registry in memory, and its clock in milliseconds.
+/// Opens a registry in memory. Returns its clock, in milliseconds, too.
 fn registry() -> (EngineRegistry, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(HOUR));
     let time = Arc::clone(&clock);
@@ -64,21 +64,21 @@ fn is_there(registry: &dyn Registry, digest: Digest) -> bool {
     registry.locate(vec![digest]).unwrap()[0].is_some()
 }
 
-/// Takes out all that is dead and has no children.
+/// Collects all unreachable objects. They must have no children.
 fn reap(registry: &dyn Registry) {
     let dead = registry.unreachable(100).unwrap();
     registry.collect(dead.into_iter().map(|(digest, _)| (digest, vec![])).collect()).unwrap();
 }
 
 #[test]
-fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
+fn an_expired_lease_is_valid_until_it_is_ended() {
     let (registry, clock) = registry();
     let lease = registry.begin("put".into(), "one".into()).unwrap();
     clock.fetch_add(11 * HOUR, Ordering::SeqCst);
     assert!(registry.leases().unwrap()[0].expired);
     let root = store_tree(&registry, lease, 1).unwrap();
     registry.commit(lease, request("p/a", root)).unwrap();
-    // One that goes on in time is not ended by a judgement from before.
+    // A lease that was renewed is not ended by an older judgement.
     let other = registry.begin("put".into(), "two".into()).unwrap();
     let kept = store_tree(&registry, other, 2).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
@@ -86,7 +86,7 @@ fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
     registry.renew(other).unwrap();
     registry.end_lease(late.clone(), true).unwrap();
     registry.commit(other, request("p/b", kept)).unwrap();
-    // One that was ended is lost for good, and that is no conflict: it may be tried again.
+    // A lease that was ended is lost for good. That is no conflict: the work may be tried again.
     let third = registry.begin("put".into(), "three".into()).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
     registry.end_lease(Judged { dead: false, ..dead(third, "three") }, false).unwrap();
@@ -100,12 +100,12 @@ fn a_lease_whose_time_is_over_is_good_until_somebody_ends_it() {
 }
 
 #[test]
-fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
+fn two_successors_of_a_dead_writer_each_make_a_version() {
     let (registry, _) = registry();
     let purpose = || "put p/a /w".to_owned();
     let killed = registry.begin(purpose(), "killed".into()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
-    // Both have listed the leases, and found its holder dead.
+    // Both have listed the leases, and found the holder dead.
     let begin = |holder: &str| {
         let lease = registry.begin(purpose(), holder.to_owned()).unwrap();
         registry.adopt(lease, dead(killed, "killed")).unwrap();
@@ -123,7 +123,7 @@ fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
         registry.commit(killed, request("p/a", stored)).unwrap_err().kind(),
         Kind::Unavailable
     );
-    // What the killed one had stored is with the first of them, and goes with its lease.
+    // The first of them has what the killed writer had stored, and it goes with its lease.
     registry.end_lease(dead(killed, "killed"), true).unwrap();
     assert!(is_there(&registry, stored));
     registry.release(one).unwrap();
@@ -132,7 +132,7 @@ fn two_that_saw_the_same_writer_dead_each_make_a_version_of_their_own() {
 }
 
 #[test]
-fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
+fn a_judgement_before_an_adoption_does_not_harm_the_new_writer() {
     let (registry, _) = registry();
     let killed = registry.begin("put".into(), "killed".into()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
@@ -146,7 +146,7 @@ fn a_lease_that_was_judged_and_taken_over_is_not_ended_under_its_new_writer() {
 }
 
 #[test]
-fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
+fn a_lease_that_was_left_since_its_judgement_is_adopted() {
     let (registry, _) = registry();
     let killed = registry.begin("put".into(), "killed".into()).unwrap();
     let stored = store_tree(&registry, killed, 1).unwrap();
@@ -162,7 +162,8 @@ fn what_somebody_else_left_since_it_was_judged_goes_over_all_the_same() {
     assert!(registry.leases().unwrap().is_empty(), "nothing is kept for a day");
 }
 
-/// Returns the holder of a lease whose process runs no more: of the same number, and older than this one.
+/// Returns the holder of a lease whose process has ended: the same process id, but an earlier
+/// start.
 fn killed_process(earlier: u64) -> String {
     let own = this_process();
     let parts: Vec<_> = own.split('/').collect();
@@ -170,10 +171,10 @@ fn killed_process(earlier: u64) -> String {
     format!("{}/{}/{started}/{}", parts[0], parts[1], parts[3])
 }
 
-/// What a process had asked for when it was killed can be done after its successor has looked: here, to take over from
-/// another one that was killed.
+/// Lets a request of a killed process take effect after its successor has looked. Here the request
+/// adopts the lease of another killed process.
 #[test]
-fn a_put_goes_on_with_what_goes_over_to_a_killed_one_late() {
+fn a_put_resumes_from_what_a_killed_put_adopted_late() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("w");
     large(&source, 1, 1);
@@ -197,7 +198,7 @@ fn a_put_goes_on_with_what_goes_over_to_a_killed_one_late() {
 }
 
 #[test]
-fn what_a_lease_answered_answers_no_other_request() {
+fn a_lease_repeats_a_reply_only_for_the_same_request() {
     let (registry, _) = registry();
     let lease = registry.begin("put".into(), "one".into()).unwrap();
     let (one, two) =
@@ -217,13 +218,13 @@ fn a_lease_that_is_begun_twice_is_one() {
     let (registry, _) = registry();
     let begin = |holder: &str| registry.begin("put".into(), holder.to_owned()).unwrap();
     let lease = begin("one");
-    assert_eq!(begin("one"), lease, "asked again by who heard no answer");
+    assert_eq!(begin("one"), lease, "the same request after a lost reply");
     assert_ne!(begin("two"), lease);
     assert_eq!(registry.leases().unwrap().len(), 2);
 }
 
 #[test]
-fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
+fn the_objects_of_a_dead_writer_are_kept_for_a_day() {
     let (registry, clock) = registry();
     let there = registry.begin("put".into(), "other".into()).unwrap();
     let version = store_tree(&registry, there, 7).unwrap();
@@ -233,7 +234,7 @@ fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
     let stored = store_tree(&registry, lease, 1).unwrap();
     registry.register_pack(lease, PackId([2; 16])).unwrap();
     registry.missing(lease, vec![version]).unwrap();
-    // Every sweep sees it, again and again.
+    // Each pass over the leases judges it again.
     let sweep = || {
         for lease in registry.leases().unwrap() {
             let dead = lease.holder == "killed";
@@ -243,7 +244,7 @@ fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
         reap(&registry);
     };
     sweep();
-    // Its pins and the pack it had not finished go at once.
+    // Its pins and its unfinished pack go at once.
     assert_eq!(registry.reclaimable(None, 9, false).unwrap()[0].0.id, PackId([2; 16]));
     registry.delete("p/a:v0".parse().unwrap(), true).unwrap();
     reap(&registry);
@@ -259,7 +260,7 @@ fn what_a_dead_writer_had_stored_is_kept_for_a_day() {
     assert!(registry.leases().unwrap().is_empty());
 }
 
-/// An engine that does something just before its nth write.
+/// An engine that calls a hook just before its nth write.
 struct Hooked {
     inner: MemoryEngine,
     at: Arc<AtomicI64>,
@@ -288,7 +289,7 @@ impl Engine for Hooked {
 }
 
 #[test]
-fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
+fn a_deletion_during_a_lease_release_leaves_no_garbage() {
     let chunk = object(1, ObjectKind::Chunk, 0, vec![]);
     let tree = object(2, ObjectKind::Tree, 1, vec![chunk.digest]);
     let (leaf, root) = (chunk.digest, tree.digest);
@@ -334,7 +335,7 @@ fn a_version_that_is_deleted_while_its_lease_is_released_leaves_nothing() {
     assert!(played > 3);
 }
 
-/// A registry that does something before calls reach it, or refuses them.
+/// A registry that calls a hook before each call; the hook may refuse the call.
 struct Meddled {
     inner: EngineRegistry,
     before: Mutex<Option<Box<Meddling>>>,
@@ -368,7 +369,7 @@ fn put_tree(repository: &Repository, source: &Path, path: &str) -> Result<PutRep
     put(repository, &request, Arc::new(Silent))
 }
 
-/// A folder with `count` files of 4 MiB.
+/// Makes a folder with `count` files of 4 MiB.
 fn large(root: &Path, seed: u64, count: u64) {
     fs::create_dir_all(root).unwrap();
     for number in 0..count {
@@ -381,13 +382,13 @@ fn temporary() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_writer_whose_lease_was_ended_removes_the_pack_it_had_just_stored() {
+fn a_writer_without_its_lease_removes_the_pack_it_just_stored() {
     let dir = temporary();
     let (repository, meddled) = open(&dir.path().join("repo"));
     large(&dir.path().join("src"), 1, 3);
     *meddled.before.lock().unwrap() = Some(Box::new(|registry, call| {
         if let Call::Objects(ObjectsCall::AddObjects { lease, .. }) = call {
-            // Somebody takes the writer for dead, and frees what it has.
+            // Another process takes the writer for dead, and frees what it has.
             let holder = registry.leases()?[0].holder.clone();
             registry.end_lease(dead(*lease, &holder), true)?;
             for (pack, mark) in registry.reclaimable(None, 9, false)? {
@@ -404,7 +405,7 @@ fn a_writer_whose_lease_was_ended_removes_the_pack_it_had_just_stored() {
 }
 
 #[test]
-fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
+fn a_put_that_store_or_registry_stopped_resumes() {
     let dir = temporary();
     let source = dir.path().join("src");
     let (repository, meddled) = open(&dir.path().join("repo"));
@@ -423,7 +424,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     *meddled.before.lock().unwrap() = None;
     assert_eq!(error.kind(), Kind::TimedOut);
     assert!(error.hints().contains(&PutHint::GoOn.into()), "{error:?}");
-    // Nobody who tidies up takes it away.
+    // No cleanup takes it away.
     artifactfs::ops::orphans::release_orphans(&repository).unwrap();
     gc::collect_deferred(&repository, 0).unwrap();
     artifactfs::ops::fsck::fsck(&repository, artifactfs::ops::fsck::Mode::Check).unwrap();
@@ -432,7 +433,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
     let report = put_tree(&repository, &source, "p/a").unwrap();
     assert!(report.stored_bytes + kept < (30 << 22) + 1_000_000, "{}", report.stored_bytes);
     assert!(repository.registry.leases().unwrap().is_empty());
-    // One that failed for good keeps nothing.
+    // A put that failed for good keeps nothing.
     fs::write(source.join("more"), noise(3, 1_000_000)).unwrap();
     *meddled.before.lock().unwrap() = Some(Box::new(|_, call| match call {
         Call::Versions(VersionsCall::Commit { .. }) => Err(Error::new(Kind::Conflict, "no")),
@@ -444,7 +445,7 @@ fn a_put_that_a_store_or_registry_stopped_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_a_killed_put_had_stored_outlives_every_sweep_until_somebody_frees_it() {
+fn the_progress_of_a_killed_put_stays_until_it_is_freed() {
     let mut world = World::new();
     let source = world.path("src");
     large(&source, 3, 40);
@@ -497,7 +498,7 @@ fn a_put_in_another_pid_namespace_is_not_taken_for_dead() {
     let small = world.tree("small", &[("x", b"x")]);
     world.ok(&["put", "-n", "p/small", small.to_str().unwrap()]);
     let before = indexes(&world);
-    // As in a container: the same host and repository, a PID namespace of its own.
+    // As in a container: the same host and repository, but a PID namespace of its own.
     let inside = world.command(&["put", "-n", "p/big", source.to_str().unwrap()]);
     let mut contained = std::process::Command::new("unshare");
     contained
@@ -517,7 +518,7 @@ fn a_put_in_another_pid_namespace_is_not_taken_for_dead() {
 }
 
 #[test]
-fn a_run_that_goes_on_in_another_process_is_not_ended_by_who_saw_the_first_dead() {
+fn a_resumed_run_is_not_ended_by_an_older_judgement() {
     let world = World::new();
     let id = world.ok(&["run", "start", "-p", "p"]).trim().to_owned();
     let (repository, _) = open(&world.repo());

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, ran, write};
 
-/// A table as Python writes it: sorted keys, tokens that JSON does not have, `\u` for what is not ASCII.
+/// A table as Python writes it: sorted keys, tokens that JSON lacks, `\u` for all but ASCII.
 const PYTHON: &str = r#"
 import json
 def union(name): return {"wb_type": "union", "params": {"allowed_types": [{"wb_type": "none"}, {"wb_type": name}]}}
@@ -42,7 +42,7 @@ fn python_table() -> Vec<u8> {
     output.stdout
 }
 
-/// What a command writes to stdout, which is not text.
+/// Runs a command, and returns its stdout, which is not text.
 fn raw(world: &World, args: &[&str]) -> Vec<u8> {
     let output = world.command(args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -54,7 +54,7 @@ fn parquet(bytes: Vec<u8>) -> Vec<RecordBatch> {
     builder.build().unwrap().map(Result::unwrap).collect()
 }
 
-/// A table of small rows.
+/// Returns a table of small rows.
 fn table(columns: &[&str], rows: std::ops::Range<u64>) -> Vec<u8> {
     let cells = |row: u64| -> Vec<Value> {
         columns.iter().map(|column| json!(format!("{column}{row}"))).collect()
@@ -71,7 +71,7 @@ fn put_tree(world: &World, files: &[(&str, &[u8])]) {
 }
 
 #[test]
-fn a_table_of_pythons_is_shown_in_every_format() {
+fn a_table_from_python_is_shown_in_every_format() {
     let world = World::new();
     put_tree(&world, &[("eval/t.table.json", &python_table())]);
     let path = "p/a:v0/eval/t.table.json";
@@ -126,7 +126,7 @@ fn a_table_of_pythons_is_shown_in_every_format() {
 }
 
 #[test]
-fn a_limit_is_kept_and_what_is_left_is_told() {
+fn a_limit_is_kept_and_the_rest_is_reported() {
     let world = World::new();
     put_tree(&world, &[("t.table.json", &table(&["a", "b"], 0..60))]);
     let show = |more: &[&str]| world.run(&[&["table", "show", "p/a/t.table.json"], more].concat());
@@ -169,7 +169,7 @@ fn parts_are_joined_in_path_order() {
 }
 
 #[test]
-fn parts_whose_columns_differ_are_refused_before_anything_is_written() {
+fn parts_with_different_columns_are_refused_before_any_output() {
     let world = World::new();
     let pointer = br#"{"_type": "partitioned-table", "parts_path": "parts/"}"#;
     for (other, wanted) in [
@@ -199,7 +199,7 @@ fn parts_whose_columns_differ_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn pointers_that_lead_nowhere() {
+fn dangling_pointers_are_refused() {
     let world = World::new();
     let pointer =
         |path: &str| json!({ "_type": "partitioned-table", "parts_path": path }).to_string();
@@ -232,7 +232,7 @@ fn pointers_that_lead_nowhere() {
 }
 
 #[test]
-fn what_is_no_table_is_told_with_its_place() {
+fn invalid_tables_are_refused_with_their_position() {
     let world = World::new();
     let mut torn = table(&["a"], 0..3);
     torn.truncate(torn.len() - 10);
@@ -282,7 +282,7 @@ fn what_is_no_table_is_told_with_its_place() {
 }
 
 #[test]
-fn a_pointer_is_written_into_the_next_version_and_nothing_is_copied() {
+fn a_pointer_is_put_into_the_next_version_without_copying() {
     let world = World::new();
     let noise = crate::world::noise(3, 3_000_000);
     put_tree(
@@ -308,12 +308,13 @@ fn a_pointer_is_written_into_the_next_version_and_nothing_is_copied() {
     };
     let before = totals("p/a:v0");
     assert_eq!(totals("p/a:v1"), (before.0 + 1, before.1, before.2 + 50));
-    // A tree is what it is, however it was made.
+    // A tree does not depend on how it was made.
     let out = world.path("out");
     world.ok(&["get", "p/a:v1", "--root", out.to_str().unwrap()]);
     let put = world.json(&["put", "-n", "p/b", out.to_str().unwrap()]);
     assert_eq!(put["digest"], world.json(&["show", "p/a:v1"])["digest"]);
-    // The same again is the same version; below a folder that is new; in the place of another.
+    // The same pointer again makes no version. Then one in a new folder, and one in the place of
+    // another.
     let again = world.json(&["table", "partition", "p/a", "parts", "t.partitioned-table.json"]);
     assert_eq!((&again["reference"], &again["new_version"]), (&json!("p/a:v1"), &json!(false)));
     let deep = world.json(&["table", "partition", "p/a", "parts/", "tables/deep/u"]);
@@ -325,7 +326,7 @@ fn a_pointer_is_written_into_the_next_version_and_nothing_is_copied() {
 }
 
 #[test]
-fn a_pointer_into_a_long_directory_gives_the_tree_that_put_gives() {
+fn a_pointer_in_a_long_directory_gives_the_tree_of_a_put() {
     let world = World::new();
     let source = world.tree("src", &[("parts/a.table.json", &table(&["x"], 0..1))]);
     for number in 0..3_000 {
@@ -348,7 +349,7 @@ fn a_pointer_into_a_long_directory_gives_the_tree_that_put_gives() {
 }
 
 #[test]
-fn pointers_that_cannot_be_written() {
+fn invalid_pointers_are_not_written() {
     let world = World::new();
     put_tree(
         &world,
@@ -377,7 +378,7 @@ fn pointers_that_cannot_be_written() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_reader_that_closes_the_pipe_is_no_error() {
     let world = World::new();
     put_tree(&world, &[("t.table.json", &table(&["a", "b", "c"], 0..50_000))]);
     for format in ["json", "csv", "parquet"] {
@@ -395,14 +396,14 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert_eq!(ran.code, 14, "{}", ran.err);
 }
 
-/// The most memory a process had, in bytes.
+/// Returns the peak memory of a process, in bytes.
 fn peak_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// A table of about `bytes` of text that does not repeat, written as a stream.
+/// Streams a table of about `bytes` of text that does not repeat. Returns the number of rows.
 fn write_long_table(path: &Path, bytes: usize) -> u64 {
     let mut file = std::io::BufWriter::new(fs::File::create(path).unwrap());
     write!(file, "{{\"columns\": [\"id\", \"x\", \"text\"], \"data\": [").unwrap();
@@ -424,7 +425,8 @@ fn write_long_table(path: &Path, bytes: usize) -> u64 {
 #[test]
 fn memory_does_not_grow_with_a_table() {
     const TABLE_BYTES: usize = 256 << 20;
-    /// What is kept near of a store (32 MiB of chunks), a row group, a batch, and the program itself.
+    /// The most memory: the cached chunks of a store (32 MiB), a row group, a batch, and the
+    /// program.
     const PEAK_BYTES: u64 = 112 << 20;
     let world = World::new();
     let source = world.tree("src", &[]);
@@ -439,7 +441,7 @@ fn memory_does_not_grow_with_a_table() {
             let seen = out.fill_buf().unwrap();
             let length = seen.len();
             lines += seen.iter().filter(|byte| **byte == b'\n').count() as u64;
-            // While something of it is unread the process is there; the last value that is seen counts.
+            // The process lives while some of its output is unread; the last value counts.
             peak = peak_bytes(child.id()).unwrap_or(peak).max(peak);
             if length == 0 {
                 break;
@@ -459,7 +461,7 @@ fn memory_does_not_grow_with_a_table() {
 }
 
 #[test]
-fn in_a_run_a_table_that_is_shown_is_used_and_a_pointer_is_logged() {
+fn a_run_uses_the_tables_it_shows_and_logs_pointers() {
     let mut world = World::new();
     put_tree(&world, &[("parts/a.table.json", &table(&["x"], 0..2))]);
     let run = artifactfs::ops::runs::new_id();

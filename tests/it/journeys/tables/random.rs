@@ -27,7 +27,7 @@ enum Cell {
 }
 
 impl Cell {
-    /// As Python writes it.
+    /// Returns the cell as Python writes it.
     fn written(&self) -> String {
         match self {
             Self::Number(number) if number.is_nan() => "NaN".to_owned(),
@@ -51,7 +51,7 @@ impl Cell {
         }
     }
 
-    /// In CSV, where nothing and no text are the same.
+    /// Returns the cell in CSV, where null and empty text are equal.
     fn shown(&self) -> String {
         match self {
             Self::Null => String::new(),
@@ -61,7 +61,7 @@ impl Cell {
     }
 }
 
-/// Columns whose cells are of one kind, or of any.
+/// Generates columns whose cells are of one kind, or of any.
 fn cells(rows: usize) -> impl Strategy<Value = Vec<Cell>> {
     let text = "[ -~\n\r\t\u{e4}\u{4e2d}\u{1f600}]{0,12}";
     let boolean = any::<bool>().prop_map(Cell::Boolean).boxed();
@@ -84,7 +84,7 @@ fn cells(rows: usize) -> impl Strategy<Value = Vec<Cell>> {
     })
 }
 
-/// Columns of equal length.
+/// Generates columns of equal length.
 fn random_table() -> impl Strategy<Value = Vec<Vec<Cell>>> {
     (0usize..24).prop_flat_map(|rows| prop::collection::vec(cells(rows), 1..5))
 }
@@ -105,7 +105,7 @@ fn document_of(columns: &[Vec<Cell>], names: &[String], pretty: bool) -> String 
     }
 }
 
-/// What a column of a Parquet file has, as the cells it was made of.
+/// Returns a column of a Parquet file, as the cells it was made of.
 fn read_column(batches: &[RecordBatch], index: usize) -> Vec<Cell> {
     let mut cells = Vec::new();
     for batch in batches {
@@ -124,7 +124,8 @@ fn read_column(batches: &[RecordBatch], index: usize) -> Vec<Cell> {
     cells
 }
 
-/// Whether a column came back: as it was, as numbers, or as JSON when its cells are of several kinds.
+/// Returns whether a column came back: as it was, as numbers, or as JSON if its cells are of
+/// several kinds.
 fn same_column(wrote: &[Cell], read: &[Cell]) -> bool {
     let same = |(wrote, read): (&Cell, &Cell)| match (wrote, read) {
         (Cell::Number(wrote), Cell::Number(read)) => {
