@@ -10,14 +10,18 @@ const PATTERNS: &[(&str, &str)] = &[
     // A column is as wide as its widest age, so the spaces that fill it differ too.
     (r"\b\d+ (?:second|minute|hour)s? ago( {2})? *", "[AGE] ago$1"),
     (r"\b(in )[\d.]+(?:ns|µs|ms|s)\b", "$1[DURATION]"),
-    (r"(?m)^(slow +)\d+ ms", "$1[DURATION]"),
+    (r"(?m)^( *slow +)\d+ ms", "$1[DURATION]"),
+    (r"(?m)^( *cache hits +)\d+ %", "$1[PERCENT]"),
     (r"\bprocess \d+", "process [PID]"),
     (r#""pid": \d+"#, r#""pid": [PID]"#),
     (r#"(process \[PID\] on )[^",\s]+"#, "$1[HOST]"),
     (r#""holder": "[^"]*""#, r#""holder": "[HOLDER]""#),
     (r#""((?:staging_)?device)": \d+"#, r#""$1": [DEVICE]"#),
-    (r#""(free|total)_bytes": \d+"#, r#""$1_bytes": [BYTES]"#),
+    (r#""(free|total)_bytes": \d+"#, r#""${1}_bytes": [BYTES]"#),
     (r"(?m)^(free +)[\d.]+ \S+ of [\d.]+ \S+$", "$1[SIZE] of [SIZE]"),
+    // What a cache takes is counted in blocks of the disk. Nothing else in a session is of this size.
+    (r"\b[\d.]+ KiB\b", "[SIZE]"),
+    (r#""((?:pinned_)?bytes)": \d{4,}"#, r#""$1": [BYTES]"#),
     (r#""modified": "\d{19}""#, r#""modified": "[NANOSECONDS]""#),
     // Repositories and packs have random ids.
     (r"\b[0-9a-f]{32}\b", "[ID]"),
