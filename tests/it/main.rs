@@ -5,6 +5,7 @@
 mod asked_twice;
 mod bounds;
 mod bucket;
+mod cli;
 mod contracts;
 mod disasters;
 mod drafts;
