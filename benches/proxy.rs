@@ -3,7 +3,7 @@
 //! Every byte arrives half a round trip later than it was sent, in both directions. Bandwidth and
 //! the number of connections are those of the machine. `COUNTS` is a file that holds requests and
 //! bytes down so far, written five times a second.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! A reader of files that prints how long it took: `readers files THREADS LIST`,
 //! `readers random COUNT FILE`, `readers first FILE`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -29,11 +29,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod client;
 pub mod config;
 pub mod content;
 pub mod daemon;
 pub mod error;
+pub mod files;
 pub mod model;
 pub mod mount;
 pub mod ops;

@@ -51,6 +51,7 @@ pub fn start(verbose: u8) {
 
 /// Reports whether stderr is the journal that systemd names by device and inode (systemd.exec(5)).
 /// The variable alone proves nothing: programs started from a desktop's terminal inherit it.
+#[expect(clippy::disallowed_methods, reason = "it is a variable of systemd")]
 fn stderr_is_journal() -> bool {
     let Ok(said) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(meta) = fs::metadata("/proc/self/fd/2") else { return false };
@@ -135,6 +136,7 @@ impl Limit {
 
 /// Puts a long log aside. If another daemon of the repository did so, its file becomes stderr.
 #[allow(unsafe_code)]
+#[expect(clippy::disallowed_methods, reason = "a log need not survive a power loss")]
 fn begin_anew(path: &Path) -> io::Result<()> {
     let mine = fs::metadata("/proc/self/fd/2")?;
     let there = fs::metadata(path).ok();

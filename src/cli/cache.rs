@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::context::{Context, parse};
 use super::output::{Bar, bytes, table};
-use super::{access, connect, exit};
+use super::{connect, exit};
+use artifactfs::config::{Origin, parse_size};
 use artifactfs::content::cache::Cache;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
@@ -59,8 +60,8 @@ pub struct Prefetch {
 
 /// Opens the named cache, else that of a running mount, else the default one.
 fn open(context: &Context) -> Result<Cache> {
-    if !context.cache_named {
-        let running = artifactfs::daemon::daemons(&Layout::new(&context.repo.value)?)?;
+    if context.config.cache_dir.origin == Origin::Default {
+        let running = artifactfs::daemon::daemons(&Layout::new(&context.config.repo.value)?)?;
         let held =
             running.into_iter().find_map(|one| Some((one.cache?, one.cache_bytes, one.mount)));
         if let Some((root, limit_bytes, mount)) = held {
@@ -114,7 +115,7 @@ fn status(context: &Context) -> Result<u8> {
 }
 
 fn cleanup(context: &Context, verb: &Cleanup) -> Result<u8> {
-    let size = access::size(&verb.size)?;
+    let size = parse_size(&verb.size)?;
     let cache = open(context)?;
     let freed = cache.shrink_to(size)?;
     let left = cache.usage()?.bytes;

@@ -12,7 +12,7 @@ use artifactfs::ops::repository::{Layout, Repository};
 /// # Errors
 /// As [`Repository::open`].
 pub fn open_repository(context: &Context) -> Result<Repository> {
-    let layout = layout_of(&context.repo)?;
+    let layout = layout_of(&context.config.repo)?;
     Repository::open(&layout.root, &context.access)
 }
 

@@ -1,20 +1,15 @@
 //! The settings that every verb gets.
 
-use std::path::PathBuf;
-
 use super::output::Output;
-use artifactfs::config::Setting;
+use artifactfs::config::Config;
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Result;
 use artifactfs::model::name::RunId;
-use artifactfs::ops::runs::RUN_VARIABLE;
 
 /// The settings of one command.
 pub struct Context {
-    pub repo: Setting<PathBuf>,
+    pub config: Config,
     pub access: StoreOptions,
-    /// True if a flag or a variable names the folder of the cache.
-    pub cache_named: bool,
     pub output: Output,
     /// The number of `-v` flags.
     pub verbose: u8,
@@ -23,10 +18,7 @@ pub struct Context {
 impl Context {
     /// Returns the run that `$ARTIFACTFS_RUN` names, if any.
     pub fn run(&self) -> Result<Option<RunId>> {
-        match std::env::var(RUN_VARIABLE) {
-            Ok(text) if !text.is_empty() => parse(&text).map(Some),
-            _ => Ok(None),
-        }
+        self.config.run.value.as_deref().map(parse).transpose()
     }
 }
 

@@ -11,7 +11,6 @@ use super::exit;
 use artifactfs::content::store::StoreUrl;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::ops::repository::Layout;
-use artifactfs::registry::system_clock;
 
 #[derive(Args)]
 pub struct Init {
@@ -26,11 +25,11 @@ pub struct Init {
 }
 
 pub fn init(context: &Context, verb: Init) -> Result<u8> {
-    let directory = verb.directory.unwrap_or_else(|| context.repo.value.clone());
+    let directory = verb.directory.unwrap_or_else(|| context.config.repo.value.clone());
     let layout = Layout::new(&directory)?;
     let store = verb.store.as_deref().map(parse::<StoreUrl>).transpose()?;
     let options = store_options(&verb.store_options)?;
-    let settings = layout.init(store.as_ref(), options, system_clock()())?;
+    let settings = layout.init(store.as_ref(), options, &context.access.host)?;
     let root = layout.root.display().to_string();
     let document = json!({
         "repository": root,

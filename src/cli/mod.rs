@@ -6,6 +6,7 @@
 mod access;
 mod alias;
 mod cache;
+mod config;
 mod connect;
 mod context;
 mod copy_store;
@@ -49,7 +50,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use artifactfs::config;
+use artifactfs::config::{Config, Environment, Flags};
 use artifactfs::daemon::process;
 use artifactfs::error::Result;
 use context::Context;
@@ -59,14 +60,15 @@ use output::Output;
 #[derive(Parser)]
 #[command(name = "artifactfs", version, propagate_version = true)]
 struct Cli {
-    /// The repository [default: $XDG_DATA_HOME/artifactfs, made on first use]
-    #[arg(long, global = true, value_name = "DIR", env = config::REPO_VARIABLE)]
+    /// The repository [default: $ARTIFACTFS_REPO, or $XDG_DATA_HOME/artifactfs, made on first use]
+    #[arg(long, global = true, value_name = "DIR")]
     repo: Option<PathBuf>,
-    /// The directory of the cache for remote stores [default: $XDG_CACHE_HOME/artifactfs]
-    #[arg(long, global = true, value_name = "DIR", env = config::CACHE_DIR_VARIABLE)]
+    /// The directory of the cache for remote stores [default: $ARTIFACTFS_CACHE_DIR, or
+    /// $XDG_CACHE_HOME/artifactfs]
+    #[arg(long, global = true, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// The size limit of the cache: 500MB, 10GiB, … [default: 10GiB]
-    #[arg(long, global = true, value_name = "SIZE", env = config::CACHE_SIZE_VARIABLE)]
+    /// The size limit of the cache: 500MB, 10GiB, … [default: $ARTIFACTFS_CACHE_SIZE, or 10GiB]
+    #[arg(long, global = true, value_name = "SIZE")]
     cache_size: Option<String>,
     /// Print one JSON document
     #[arg(long, global = true)]
@@ -159,6 +161,9 @@ enum Verb {
     Watchdog(watchdog::Watchdog),
     /// Show mounts, drafts, open groups and free space
     Status(status::Status),
+    /// Show the settings and where they come from
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
 }
 
 /// Runs the command line and returns its exit code; every error is printed here.
@@ -184,11 +189,6 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn path_variable(name: &str) -> Option<PathBuf> {
-    // An empty variable counts as unset.
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
 fn run_verb(cli: Cli) -> Result<u8> {
     // These verbs write files of the user outside the repository, with the modes of the user's
     // umask.
@@ -199,11 +199,11 @@ fn run_verb(cli: Cli) -> Result<u8> {
     if !own {
         process::protect();
     }
-    let repo = config::repository(cli.repo, path_variable)?;
-    let cache_named = cli.cache_dir.is_some();
-    let access = access::access(cli.cache_dir, cli.cache_size.as_deref(), path_variable)?;
+    let flags = Flags { repo: cli.repo, cache_dir: cli.cache_dir, cache_size: cli.cache_size };
+    let config = Config::load(flags, &Environment::of_process())?;
+    let access = access::access(&config);
     let output = Output { json: cli.json, quiet: cli.quiet };
-    let context = Context { repo, access, cache_named, output, verbose: cli.verbose };
+    let context = Context { config, access, output, verbose: cli.verbose };
     match cli.verb {
         Verb::Init(verb) => init::init(&context, verb),
         Verb::Put(verb) => put::put(&context, verb),
@@ -239,5 +239,6 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Enter(verb) => run::enter(verb),
         Verb::Watchdog(verb) => watchdog::watchdog(&verb),
         Verb::Status(verb) => status::status(&context, verb),
+        Verb::Config(verb) => config::config(&context, &verb),
     }
 }

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::hints;
 use super::text::harmless;
 use artifactfs::error::{Error, Result};
+use artifactfs::model::host::Host;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::time::Timestamp;
 use artifactfs::model::version::{ArtifactInfo, VersionInfo};
 use artifactfs::ops::put::Progress;
-use artifactfs::registry::system_clock;
 
 /// The output settings of a verb.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +121,7 @@ pub fn bytes(count: u64) -> String {
 
 /// Formats the time that passed since `since`: `3 minutes`.
 pub fn age(since: Timestamp) -> String {
-    let now = system_clock()().0;
+    let now = Host::system().now().0;
     let passed = Duration::from_millis(now.saturating_sub(since.0));
     HumanDuration(passed).to_string()
 }
@@ -193,7 +193,7 @@ pub fn remarks(info: &VersionInfo) -> String {
         parts.push(format!("tags {}", joined(&info.tags)));
     }
     if let Some(at) = info.expires {
-        let left = at.0.saturating_sub(system_clock()().0);
+        let left = at.0.saturating_sub(Host::system().now().0);
         parts.push(match left {
             0 => "expired".to_owned(),
             left => format!("expires in {}", HumanDuration(Duration::from_millis(left))),

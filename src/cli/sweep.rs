@@ -167,7 +167,7 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
     let sweep = SweepInfo {
         id: match &verb.id {
             Some(id) => parse(id)?,
-            None => runs::new_id().as_str().parse()?,
+            None => runs::new_id(&context.access.host).as_str().parse()?,
         },
         project: parse(&verb.project)?,
         metric,

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::host::Host;
+
 /// The size of a cache if none was chosen.
 pub const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
 
@@ -35,11 +37,21 @@ pub struct StoreOptions {
     pub reads_ahead: bool,
     /// The folders of this machine that external files may be in; `None` for all.
     pub external_folders: Option<Vec<PathBuf>>,
+    /// The clock and the randomness.
+    pub host: Host,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         let (cache_bytes, deadlines) = (DEFAULT_CACHE_BYTES, Deadlines::default());
-        Self { cache: None, cache_bytes, deadlines, reads_ahead: true, external_folders: None }
+        let host = Host::system();
+        Self {
+            cache: None,
+            cache_bytes,
+            deadlines,
+            reads_ahead: true,
+            external_folders: None,
+            host,
+        }
     }
 }

@@ -16,10 +16,11 @@ use rustix::fs::{FlockOperation, flock};
 use crate::client::{Bytes, Client, Failure};
 use crate::content::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::host::{Clock, Host};
 use crate::ops::repository::{Layout, Repository};
 use crate::protocol::{self, Service};
 use crate::registry::engine::redb::RedbEngine;
-use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch, system_clock};
+use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch};
 use crate::server::{Server, Services};
 
 /// The longest time to try while the process that has the lock does not reply. It may be starting,
@@ -35,6 +36,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// The registry of a repository, open in this process or in another one.
 pub struct Connection {
     layout: Layout,
+    clock: Clock,
     state: RwLock<State>,
 }
 
@@ -74,9 +76,9 @@ impl Connection {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] if the process that holds the lock does not reply for 30 s.
-    pub fn open(layout: &Layout) -> Result<Self> {
-        let state = connect(layout)?;
-        Ok(Self { layout: layout.clone(), state: RwLock::new(state) })
+    pub fn open(layout: &Layout, host: &Host) -> Result<Self> {
+        let state = RwLock::new(connect(layout, &host.clock)?);
+        Ok(Self { layout: layout.clone(), clock: Arc::clone(&host.clock), state })
     }
 
     /// Closes the connection, even if other references to it exist. Later calls fail.
@@ -101,7 +103,7 @@ impl Connection {
         }
         let mut state = self.write_state();
         if matches!(*state, State::Lost) {
-            *state = connect(&self.layout)?;
+            *state = connect(&self.layout, &self.clock)?;
         }
         drop(state);
         self.route()
@@ -149,11 +151,11 @@ impl Transport for Connection {
     }
 }
 
-fn connect(layout: &Layout) -> Result<State> {
+fn connect(layout: &Layout, clock: &Clock) -> Result<State> {
     let deadline = Instant::now() + CONNECT_DEADLINE;
     loop {
         if let Some(lock) = try_lock(layout)? {
-            return own(layout, lock);
+            return own(layout, lock, Arc::clone(clock));
         }
         if let Ok(client) = Client::connect(&layout.socket()) {
             return Ok(State::Remote(Arc::new(client)));
@@ -192,10 +194,10 @@ fn holder(layout: &Layout) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn own(layout: &Layout, lock: File) -> Result<State> {
+fn own(layout: &Layout, lock: File, clock: Clock) -> Result<State> {
     layout.settings()?;
     let engine = RedbEngine::open(&layout.registry())?;
-    let registry = Arc::new(EngineRegistry::open(Box::new(engine), system_clock())?);
+    let registry = Arc::new(EngineRegistry::open(Box::new(engine), clock)?);
     let shared: Arc<dyn Registry> = Arc::<EngineRegistry>::clone(&registry);
     let changed = Some(registry.changed());
     let services = Services { registry: Some(shared), changed, ..Services::default() };
@@ -209,7 +211,7 @@ impl Repository {
     /// # Errors
     /// [`Kind::Conflict`] if there is one already, and errors of the host.
     pub fn init(location: &Path) -> Result<()> {
-        Layout::new(location)?.init(None, BTreeMap::new(), system_clock()()).map(drop)
+        Layout::new(location)?.init(None, BTreeMap::new(), &Host::system()).map(drop)
     }
 
     /// Opens the repository in the directory `location`. Opens its registry here if no other
@@ -221,7 +223,7 @@ impl Repository {
     pub fn open(location: &Path, options: &StoreOptions) -> Result<Self> {
         let layout = Layout::new(location)?;
         layout.settings()?;
-        let connection = Connection::open(&layout)?;
+        let connection = Connection::open(&layout, &options.host)?;
         Self::new(layout, Arc::new(connection), options)
     }
 }

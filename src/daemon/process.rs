@@ -15,9 +15,8 @@ use std::process::Command;
 use rustix::fs::Mode;
 use rustix::process::{Resource, getrlimit, setrlimit, umask};
 
-use crate::config::{PROJECT_VARIABLE, ROOT_VARIABLE};
+use crate::config::{CONFIG_VARIABLE, Environment, PROJECT_VARIABLE, ROOT_VARIABLE, RUN_VARIABLE};
 use crate::error::{Error, Kind, Result};
-use crate::ops::runs::RUN_VARIABLE;
 
 /// The first descriptor after standard input, output and error.
 const FIRST_OTHER: libc::c_int = 3;
@@ -42,7 +41,8 @@ const NOT_TAKEN: [&str; 10] = [
     "OLDPWD",
 ];
 /// The variables that name files and folders, perhaps relative to the parent's current directory.
-const NAME_FILES: [&str; 10] = [
+const NAME_FILES: [&str; 11] = [
+    CONFIG_VARIABLE,
     "HOME",
     "TMPDIR",
     "SSL_CERT_FILE",
@@ -109,8 +109,9 @@ pub fn detach(command: &mut Command) {
     for name in NOT_TAKEN {
         command.env_remove(name);
     }
+    let environment = Environment::of_process();
     for name in NAME_FILES {
-        if let Some(value) = std::env::var_os(name).filter(|value| is_relative(value))
+        if let Some(value) = environment.get(name).filter(|value| is_relative(value))
             && let Ok(value) = std::path::absolute(value)
         {
             command.env(name, value);

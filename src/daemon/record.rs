@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IoContext, Result};
+use crate::files::replace;
 use crate::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts_of};
 use crate::ops::process_id;
 use crate::ops::repository::Layout;
@@ -82,8 +83,7 @@ pub(super) fn write_record(layout: &Layout, record: &DaemonRecord) -> Result<()>
     fs::create_dir_all(&folder).at("create", &folder)?;
     let path = record_path(layout, record.pid);
     let text = serde_json::to_vec(record).expect("a record is plain text");
-    let part = folder.join(format!(".{}", record.pid));
-    fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
+    replace(&path, &text)
 }
 
 /// Returns the running daemons of a repository.

@@ -100,7 +100,7 @@ impl Daemon {
     pub fn start(layout: &Layout, request: &MountRequest) -> Result<Self> {
         let (options, store) = (request.options, &request.store);
         refuse_no_text([Some(&request.directory), request.staging.as_ref(), store.cache.as_ref()])?;
-        let connection = Arc::new(Connection::open(layout)?);
+        let connection = Arc::new(Connection::open(layout, &store.host)?);
         let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
         let repository = Arc::new(Repository::new(layout.clone(), registry, store)?);
         if let Err(e) = orphans::release_orphans(&repository) {

@@ -7,6 +7,7 @@
 pub mod difference;
 pub mod digest;
 pub mod external;
+pub mod host;
 pub mod json;
 pub mod merkle;
 pub mod metadata;

@@ -46,6 +46,9 @@ impl fmt::Display for RunState {
     }
 }
 
+/// The environment variable that names the run a process belongs to.
+pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
+
 /// The data with which a run begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunStart {

@@ -259,7 +259,7 @@ fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> R
         return Ok(true);
     }
     let (alive, _) = living(repository, old)?;
-    let new = PackId(rand::random());
+    let new = PackId(repository.host.random().to_be_bytes());
     registry.register_pack(lease, new)?;
     let mut writer = store.create(new)?;
     let mut entries = Vec::with_capacity(alive.len());

@@ -23,6 +23,7 @@ use super::repository::Repository;
 use crate::content::directory::{each_entry, lookup};
 use crate::error::{Error, GetHint, IoContext, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::host::Host;
 use crate::model::name::EntryName;
 use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
@@ -246,7 +247,7 @@ impl Walk<'_> {
             self.counters.kept.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        let temporary = temporary_name();
+        let temporary = temporary_name(&self.repository.host);
         let target = std::ffi::CString::new(target)
             .map_err(|_| Error::new(Kind::Corrupt, format!("{} holds a NUL", shown.display())))?;
         symlinkat(&*target, directory, &temporary).at("create", shown)?;
@@ -254,8 +255,8 @@ impl Walk<'_> {
     }
 }
 
-fn temporary_name() -> String {
-    format!(".artifactfs-{:016x}.tmp", rand::random::<u64>())
+fn temporary_name(host: &Host) -> String {
+    format!(".artifactfs-{:016x}.tmp", host.random() as u64)
 }
 
 /// Gives the complete file its name; what had the name before is replaced, unless it is a
@@ -334,7 +335,7 @@ fn write_file(repository: &Repository, job: &Job) -> Result<Made> {
     if is_there(repository, job)? {
         return Ok(Made::Kept);
     }
-    let temporary = temporary_name();
+    let temporary = temporary_name(&repository.host);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(if job.executable { 0o777 } else { 0o666 });
     let file = openat(&*job.directory, &*temporary, flags, mode).at("create", &job.shown)?;

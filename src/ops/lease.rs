@@ -32,7 +32,8 @@ impl Lease {
     /// Begins a lease, which takes over what writers that are gone stored for the same purpose.
     pub(super) fn begin(repository: &Repository, purpose: String) -> Result<Self> {
         finish_interrupted(repository)?;
-        let lease = Self::renewed_every(&repository.registry, purpose, RENEW_EVERY)?;
+        let holder = process_id::new_holder(&repository.host);
+        let lease = Self::renewed_every(&repository.registry, purpose, holder, RENEW_EVERY)?;
         match repository.refuse_moved() {
             Ok(()) => Ok(lease),
             Err(e) => lease.release().and(Err(e)),
@@ -42,9 +43,10 @@ impl Lease {
     fn renewed_every(
         registry: &Arc<dyn Registry>,
         purpose: String,
+        holder: String,
         period: Duration,
     ) -> Result<Self> {
-        let id = registry.begin(purpose.clone(), process_id::new_holder())?;
+        let id = registry.begin(purpose.clone(), holder)?;
         let (stop, stopped) = channel();
         let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
         let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
@@ -149,7 +151,8 @@ mod tests {
         let registry = EngineRegistry::open(Box::new(MemoryEngine::default()), clock).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let period = Duration::from_millis(5);
-        let lease = Lease::renewed_every(&registry, "test".to_owned(), period).unwrap();
+        let lease = Lease::renewed_every(&registry, "test".to_owned(), "holder".to_owned(), period)
+            .unwrap();
         for hour in 1..4u64 {
             now.store(hour * 3_600_000, Ordering::SeqCst);
             let start = std::time::Instant::now();

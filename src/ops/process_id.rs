@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use crate::model::host::Host;
+
 /// Returns `<boot id>/<pid>/<start time>/<PID namespace>`: never the same for two processes of one
 /// host.
 pub fn this_process() -> String {
@@ -20,8 +22,8 @@ pub fn this_process() -> String {
 }
 
 /// Returns the id of this process with a random number: the holder of one lease.
-pub(super) fn new_holder() -> String {
-    format!("{}/{:016x}", this_process(), rand::random::<u64>())
+pub(super) fn new_holder(host: &Host) -> String {
+    format!("{}/{:016x}", this_process(), host.random() as u64)
 }
 
 fn own_pid() -> String {
@@ -154,7 +156,7 @@ ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
     fn this_process_lives_and_a_reused_pid_does_not_pass_for_it() {
         let me = this_process();
         assert!(!is_dead(&me));
-        assert_eq!(life(&new_holder()), Life::Alive);
+        assert_eq!(life(&new_holder(&Host::system())), Life::Alive);
         let parts: Vec<_> = me.split('/').collect();
         let earlier = parts[2].parse::<u64>().unwrap() - 1;
         let reused = |namespace: &str| format!("{}/{}/{earlier}/{namespace}", parts[0], parts[1]);

@@ -26,6 +26,7 @@ use crate::content::reader::Reader;
 use crate::content::store::{Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
 use crate::model::digest::Digest;
+use crate::model::host::Host;
 use crate::model::object::{Extent, Located, PackId};
 use crate::model::object_kind::ObjectKind;
 use crate::model::time::Timestamp;
@@ -138,7 +139,7 @@ impl Layout {
         &self,
         store: Option<&StoreUrl>,
         options: BTreeMap<String, String>,
-        now: Timestamp,
+        host: &Host,
     ) -> Result<Settings> {
         if self.exists() {
             let what = format!("{} is a repository already", self.root.display());
@@ -149,8 +150,8 @@ impl Layout {
         let store = store.map_or_else(|| DEFAULT_STORE.to_owned(), ToString::to_string);
         let settings = Settings {
             format: REPOSITORY_FORMAT,
-            id: format!("{:032x}", rand::random::<u128>()),
-            created: now,
+            id: format!("{:032x}", host.random()),
+            created: host.now(),
             chunker: ChunkerSettings::default(),
             store,
             literal_prefix: true,
@@ -254,6 +255,8 @@ pub struct Repository {
     pub store: Arc<Store>,
     /// The reader of verified bytes.
     pub reader: Arc<Reader>,
+    /// The clock and the randomness.
+    pub host: Host,
     zero_chunk: OnceLock<Digest>,
 }
 
@@ -276,7 +279,16 @@ impl Repository {
             fetcher.learn_from(Arc::clone(&locate));
         }
         let reader = Arc::new(Reader::new(Arc::clone(&store), locate));
-        Ok(Self { layout, settings, cutter, registry, store, reader, zero_chunk: OnceLock::new() })
+        Ok(Self {
+            layout,
+            settings,
+            cutter,
+            registry,
+            store,
+            reader,
+            host: access.host.clone(),
+            zero_chunk: OnceLock::new(),
+        })
     }
 
     /// Refuses to go on if the repository has moved to another store since it was opened. Under a

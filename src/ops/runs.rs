@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::process_id::is_dead;
 use crate::error::{Error, Kind, Result, RunHint};
+use crate::model::host::Host;
 use crate::model::name::{Alias, ProjectName, RunId, SweepId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::run::{
@@ -15,8 +16,6 @@ use crate::model::run::{
 use crate::model::version::VersionInfo;
 use crate::registry::Registry;
 
-/// The environment variable that names the run a process belongs to.
-pub const RUN_VARIABLE: &str = "ARTIFACTFS_RUN";
 /// The number of records read at once.
 const PAGE: u32 = 500;
 /// The number of rows of metrics read at once.
@@ -25,10 +24,16 @@ const ROWS_PAGE: u32 = 10_000;
 const ENVIRONMENT_MAX_BYTES: u64 = 4 << 20;
 
 /// Returns a new random id of eight letters and digits.
-pub fn new_id() -> RunId {
+pub fn new_id(host: &Host) -> RunId {
     const DIGITS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let id: String =
-        (0..8).map(|_| char::from(DIGITS[rand::random_range(0..DIGITS.len())])).collect();
+    let (mut random, base) = (host.random(), DIGITS.len() as u128);
+    let id: String = (0..8)
+        .map(|_| {
+            let digit = DIGITS[(random % base) as usize];
+            random /= base;
+            char::from(digit)
+        })
+        .collect();
     id.parse().expect("letters and digits are an id")
 }
 
@@ -316,7 +321,7 @@ pub fn of_process(pid: u32) -> Option<RunId> {
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut environment = Vec::new();
     file.take(ENVIRONMENT_MAX_BYTES).read_to_end(&mut environment).ok()?;
-    let variable = format!("{RUN_VARIABLE}=");
+    let variable = format!("{}=", crate::model::run::RUN_VARIABLE);
     let mut lines = environment.split(|byte| *byte == 0);
     let value = lines.find_map(|line| line.strip_prefix(variable.as_bytes()))?;
     std::str::from_utf8(value).ok()?.parse().ok()

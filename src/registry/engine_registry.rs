@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::clock::Clock;
 use super::counter::{next_counter, read_counter};
 use super::engine::{self, Durability, Engine, Transaction, View};
 use super::keys::{Key, Space};
@@ -14,6 +13,7 @@ use super::record;
 use super::seen_time::note_time;
 use super::upkeep::mark::refuse_under_maintenance;
 use crate::error::Result;
+use crate::model::host::Clock;
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Change;
 

@@ -8,7 +8,6 @@
 //! to it and no lease pins it.
 
 mod call;
-mod clock;
 mod counter;
 pub mod engine;
 mod engine_registry;
@@ -26,7 +25,6 @@ mod upkeep;
 mod versions;
 
 pub use call::{Call, Transport, dispatch};
-pub use clock::{Clock, system_clock};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
 pub use groups::group::{GroupInfo, NewPart, PartInfo, SealRequest};
 pub use groups::{Groups, GroupsCall};

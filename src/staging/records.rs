@@ -1,13 +1,13 @@
 //! Reads and writes the records of drafts.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs;
+use std::io;
 
 use super::base_xattr::TreeXattr;
 use super::drafts::Drafts;
 use super::record::{DraftRecord, RECORD_FORMAT};
-use crate::error::{DraftHint, Error, IoContext, Kind, Result};
+use crate::error::{DraftHint, Error, Kind, Result};
+use crate::files::replace_durably;
 use crate::model::reference::ArtifactPath;
 
 const RECORD: &str = "draft.json";
@@ -61,19 +61,6 @@ impl Drafts {
         let folder = self.folder(key);
         let record = DraftRecord { format: RECORD_FORMAT, ..record.clone() };
         let text = serde_json::to_vec(&record).expect("a record is plain text");
-        let part = folder.join("draft.json.new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&part)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&part, folder.join(RECORD))
-        };
-        write().at("write", &folder.join(RECORD))?;
-        sync_directory(&folder)
+        replace_durably(&folder.join(RECORD), &text)
     }
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all()).at("sync", path)
 }

@@ -15,8 +15,8 @@ use super::freeze::{DraftKey, Frozen};
 use super::overlay::Seen;
 use super::posix::Caller;
 use super::record::DraftRecord;
-use super::records::sync_directory;
 use crate::error::{DraftHint, Error, IoContext, Kind, Result};
+use crate::files::sync_directory;
 use crate::model::name::ProjectName;
 use crate::model::reference::ArtifactPath;
 
@@ -185,6 +185,7 @@ impl Drafts {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such draft, and any error of the upper file system.
+    #[expect(clippy::disallowed_methods, reason = "a power loss may bring the draft back, whole")]
     pub fn remove(&self, key: &ArtifactPath, frozen: Frozen) -> Result<()> {
         let number = self.trashed.fetch_add(1, Ordering::Relaxed);
         let trashed = self.root.join(TRASH).join(format!("{}-{number}", std::process::id()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Result;
+use artifactfs::model::host::Host;
 use artifactfs::model::name::RunId;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::properties::Ttl;
@@ -19,7 +20,7 @@ use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{alias, runs};
 use artifactfs::registry::engine::redb::RedbEngine;
 use artifactfs::registry::{
-    AliasChange, Call, Detail, EngineRegistry, Registry, Transport, Update, dispatch, system_clock,
+    AliasChange, Call, Detail, EngineRegistry, Registry, Transport, Update, dispatch,
 };
 
 use crate::world::{World, noise, write};
@@ -44,7 +45,7 @@ impl Transport for Repeated {
 fn open(root: &Path, times: u32) -> Repository {
     let layout = Layout::new(root).unwrap();
     let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
-    let inner = EngineRegistry::open(engine, system_clock()).unwrap();
+    let inner = EngineRegistry::open(engine, Host::system().clock).unwrap();
     let registry: Arc<dyn Registry> = Arc::new(Repeated { inner, times });
     Repository::new(layout, registry, &StoreOptions::default()).unwrap()
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use artifactfs::client::Client;
 use artifactfs::error::{Error, Kind};
 use artifactfs::model::digest::Digest;
+use artifactfs::model::host::Host;
 use artifactfs::model::metadata::Metadata;
 use artifactfs::model::object::{NewObject, PackId};
 use artifactfs::model::object_kind::ObjectKind;
@@ -18,8 +19,7 @@ use artifactfs::protocol::{RPC_PATH, Service, encode_answer, encode_request};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;
 use artifactfs::registry::{
-    Call, CommitRequest, Detail, EngineRegistry, LeaseId, NamesCall, Update, VersionsCall,
-    dispatch, system_clock,
+    Call, CommitRequest, Detail, EngineRegistry, LeaseId, NamesCall, Update, VersionsCall, dispatch,
 };
 use rustix::fs::{FlockOperation, flock};
 
@@ -31,7 +31,7 @@ fn megabyte() -> Metadata {
 }
 
 fn registry() -> EngineRegistry {
-    EngineRegistry::open(Box::new(MemoryEngine::default()), system_clock()).unwrap()
+    EngineRegistry::open(Box::new(MemoryEngine::default()), Host::system().clock).unwrap()
 }
 
 /// Commits a version whose tree no other version has.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::Kind;
 use artifactfs::model::digest::Digest;
+use artifactfs::model::host::Host;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::Totals;
@@ -22,7 +23,7 @@ use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::{
-    CommitRequest, EngineRegistry, LeaseId, NewPart, Registry, SealRequest, system_clock,
+    CommitRequest, EngineRegistry, LeaseId, NewPart, Registry, SealRequest,
 };
 use tempfile::TempDir;
 
@@ -94,9 +95,9 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let layout = Layout::new(&dir.path().join("repo")).unwrap();
-        layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
+        layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
         let registry =
-            EngineRegistry::open(Box::<MemoryEngine>::default(), system_clock()).unwrap();
+            EngineRegistry::open(Box::<MemoryEngine>::default(), Host::system().clock).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let repository = Repository::new(layout, registry, &StoreOptions::default()).unwrap();
         Self { dir, repository }

@@ -1,6 +1,6 @@
 //! Journeys, contracts and disasters, with real mounts, real processes and real files. Without
 //! /dev/fuse the tests fail.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod asked_twice;
 mod bounds;

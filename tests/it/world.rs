@@ -61,6 +61,7 @@ impl World {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_artifactfs"));
         command.arg("--repo").arg(self.repo()).args(args).stdin(Stdio::null());
+        command.env("ARTIFACTFS_CONFIG", "/dev/null");
         command.env("ARTIFACTFS_CACHE_DIR", self.path("cache")).current_dir(self.dir.path());
         command.envs(self.env.iter().cloned());
         command

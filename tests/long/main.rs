@@ -1,6 +1,6 @@
 //! Tests that take longer than a minute: `cargo test --test long`. They need root, loop devices and
 //! xfs_io.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "../it/bucket.rs"]
 #[allow(dead_code)]

@@ -1,6 +1,6 @@
 //! Stores in clouds, on real servers on loopback. `tests/stores.sh` starts them, and lists them in
 //! the file `$ARTIFACTFS_TEST_STORES`: a name, a URL and options on each line.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "../it/contracts/store.rs"]
 mod contract;

@@ -19,7 +19,7 @@ use serde_json::Map;
 use super::context::{Context, parse};
 use super::run_output::{edge_lines, edges_json, run_json};
 use super::{connect, exit};
-use artifactfs::config;
+use artifactfs::config::{self, Origin};
 use artifactfs::daemon::{DaemonRecord, daemons};
 use artifactfs::error::{Error, IoContext, Kind, Result};
 use artifactfs::model::metadata::Metadata;
@@ -28,7 +28,7 @@ use artifactfs::model::run::{
     Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting,
 };
 use artifactfs::ops::process_id::this_process;
-use artifactfs::ops::runs::{self, RUN_VARIABLE};
+use artifactfs::ops::runs;
 use artifactfs::registry::Registry;
 use supervise::Signals;
 pub use view::{Enter, enter};
@@ -59,7 +59,7 @@ pub struct Run {
 #[derive(Args)]
 struct Begin {
     /// The project [default: $ARTIFACTFS_PROJECT, or uncategorized]
-    #[arg(short, long, env = config::PROJECT_VARIABLE)]
+    #[arg(short, long)]
     project: Option<String>,
     /// The id of the run [default: eight random letters and digits]
     #[arg(long)]
@@ -175,7 +175,7 @@ impl Begin {
         };
         let start = RunStart {
             project: self.project(context, registry, id.as_ref())?,
-            id: id.unwrap_or_else(runs::new_id),
+            id: id.unwrap_or_else(|| runs::new_id(&context.access.host)),
             name: self.name.clone(),
             group: self.group.as_deref().map(parse).transpose()?,
             job_type: self.job_type.clone(),
@@ -183,7 +183,7 @@ impl Begin {
             config: settings(&self.config)?,
             holder,
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            token: rand::random(),
+            token: context.access.host.random() as u64,
         };
         Ok((start, resume))
     }
@@ -194,7 +194,10 @@ impl Begin {
         registry: &dyn Registry,
         id: Option<&RunId>,
     ) -> Result<ProjectName> {
-        if let Some(project) = &self.project {
+        let configured = &context.config.project;
+        let of_command = matches!(configured.origin, Origin::Environment(_));
+        let named = self.project.as_ref().or(configured.value.as_ref().filter(|_| of_command));
+        if let Some(project) = named {
             return parse(project);
         }
         if let Some(sweep) = &self.sweep {
@@ -206,7 +209,7 @@ impl Begin {
                 run => return Ok(run?.start.project),
             }
         }
-        parse(NO_PROJECT)
+        parse(configured.value.as_deref().unwrap_or(NO_PROJECT))
     }
 }
 
@@ -249,7 +252,7 @@ fn log(context: &Context, verb: &Log) -> Result<u8> {
         summary: values(&verb.summary)?,
         metrics: verb.metric.iter().map(|text| parse_metric(text)).collect::<Result<_>>()?,
         step: verb.step,
-        token: rand::random(),
+        token: context.access.host.random() as u64,
     };
     if log.config.is_empty() && log.summary.is_empty() && log.metrics.is_empty() {
         return Err(Error::new(Kind::Usage, "nothing to log")
@@ -339,7 +342,7 @@ fn run_begun(
         command.arg("--view").arg(mount.join(".runs").join(id.as_str())).arg("--at").arg(mount);
     }
     command.arg("--").args(&verb.command);
-    command.env(RUN_VARIABLE, id.as_str()).env(config::REPO_VARIABLE, &layout.root);
+    command.env(config::RUN_VARIABLE, id.as_str()).env(config::REPO_VARIABLE, &layout.root);
     command.env(config::PROJECT_VARIABLE, run.start.project.as_str());
     let mut child = command.spawn().map_err(|e| Error::io("cannot start the command", e))?;
     let (stop, stopped) = channel::<()>();

@@ -36,6 +36,7 @@ pub use segment::{
 
 use super::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::files::replace;
 
 /// The lowest bound: room for what one reader has under way.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
@@ -348,8 +349,7 @@ impl Cache {
     pub fn pin(&self, name: &str, keys: &HashSet<SegmentKey>) -> Result<()> {
         let path = self.root.join("pins").join(name);
         let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
-        let part = path.with_extension("part");
-        fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).at("write", &path)
+        replace(&path, text.as_bytes())
     }
 
     /// Unpins `name`. Returns whether it was pinned.

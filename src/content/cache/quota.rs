@@ -48,7 +48,8 @@ impl Quota {
         let sums = open(sums)?;
         // Under this lock no process takes the new file for that of a dead one before it is locked.
         flock(&sums, FlockOperation::LockExclusive)?;
-        let own = open(&using.join(format!("{:032x}", rand::random::<u128>())))?;
+        let own = tempfile::Builder::new().prefix("").rand_bytes(32).tempfile_in(&using)?;
+        let (own, _) = own.keep().map_err(|e| e.error)?;
         flock(&own, FlockOperation::LockExclusive)?;
         flock(&sums, FlockOperation::Unlock)?;
         Ok(Self { files: Mutex::new(Files { sums, own, flying: 0 }), using })

@@ -19,6 +19,7 @@ use super::place::{self, Readers, Requester};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::external::External;
+use crate::model::host::file_time;
 
 /// The source of our mounts in `/proc/self/mountinfo`.
 pub const MOUNT_SOURCE: &str = "artifactfs";
@@ -69,7 +70,7 @@ impl Identity {
 
     /// Returns the time since the last change; `None` if that is in the future.
     fn since_change(&self) -> Option<Duration> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let now = file_time().duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (seconds, nanoseconds) = self.changed;
         let changed = Duration::new(seconds.try_into().ok()?, nanoseconds.try_into().ok()?);
         now.checked_sub(changed)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::content::remote::client::Fetched;
 use crate::error::Result;
@@ -46,7 +46,7 @@ pub struct Slow {
     /// The time that it took.
     pub took: Duration,
     /// The time at which it ended.
-    pub ended: SystemTime,
+    pub ended: Instant,
 }
 
 /// A request that is measured.
@@ -88,13 +88,13 @@ impl Counters {
     /// Returns the slowest requests of the last five minutes, slowest first.
     pub fn slowest(&self) -> Vec<Slow> {
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-        slowest.retain(|slow| slow.ended.elapsed().is_ok_and(|since| since < SLOW_FOR));
+        slowest.retain(|slow| slow.ended.elapsed() < SLOW_FOR);
         slowest.clone()
     }
 
     fn remember(&self, slow: Slow) {
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-        slowest.retain(|slow| slow.ended.elapsed().is_ok_and(|since| since < SLOW_FOR));
+        slowest.retain(|slow| slow.ended.elapsed() < SLOW_FOR);
         let place = slowest.partition_point(|other| other.took >= slow.took);
         if place < SLOWEST {
             slowest.insert(place, slow);
@@ -115,7 +115,7 @@ impl Watch<'_> {
         }
         let Range { start, end } = self.range;
         let what = format!("pack {} bytes {start}-{end}", self.pack);
-        let (took, ended) = (self.begun.elapsed(), SystemTime::now());
+        let (took, ended) = (self.begun.elapsed(), Instant::now());
         counters.remember(Slow { what, took, ended });
     }
 }

@@ -18,6 +18,7 @@ use url::Url;
 use super::answers::Noting;
 use super::profile::{Profile, ProfileCredentials};
 use super::url::{Cloud, StoreUrl};
+use super::variable::variable;
 use crate::error::{Error, Kind, Result, StoreHint};
 
 /// The time that a connection may take to be made.
@@ -99,10 +100,6 @@ fn cannot(what: &str) -> impl Fn(object_store::Error) -> Error {
     move |e| {
         Error::new(Kind::Usage, format!("cannot use the {what}")).because(e).hint(StoreHint::Check)
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn option<'a>(options: &'a [(String, String)], names: &[&str]) -> Option<&'a str> {

@@ -15,6 +15,7 @@ pub mod secrets;
 pub mod seen;
 pub mod threads;
 pub mod url;
+mod variable;
 pub mod web;
 
 pub use client::Client;

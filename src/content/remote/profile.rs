@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::aws_file::AwsFile;
+use super::variable::variable;
 use crate::error::{Error, Kind, Result};
 
 /// The time for which a profile is kept: its files may change.
@@ -37,9 +38,9 @@ pub struct Profile {
     pub endpoint: Option<String>,
 }
 
-fn file(variable: &str, name: &str) -> Option<AwsFile> {
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".aws").join(name));
-    let path = std::env::var_os(variable).map(PathBuf::from).or_else(home)?;
+fn file(named: &str, name: &str) -> Option<AwsFile> {
+    let home = || Some(PathBuf::from(variable("HOME")?).join(".aws").join(name));
+    let path = variable(named).map(PathBuf::from).or_else(home)?;
     let text = std::fs::read(path).ok()?;
     Some(AwsFile::parse(&String::from_utf8_lossy(&text)))
 }
@@ -47,7 +48,7 @@ fn file(variable: &str, name: &str) -> Option<AwsFile> {
 impl Profile {
     /// Returns the profile that `$AWS_PROFILE` names, or `default`; `None` if it does not exist.
     pub fn chosen() -> Option<Self> {
-        let name = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
+        let name = variable("AWS_PROFILE").unwrap_or_else(|| "default".to_owned());
         let files =
             (file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), file("AWS_CONFIG_FILE", "config"));
         Self::read(&name, files.0.as_ref(), files.1.as_ref())
@@ -130,7 +131,7 @@ fn ask(program: &str) -> Result<(AwsCredential, Duration)> {
     }
     let printed: Printed = serde_json::from_slice(&output.stdout)
         .map_err(|e| failed("printed no credentials").because(e))?;
-    let left = printed.expiration.map(|end| end.duration_since(jiff::Timestamp::now()));
+    let left = printed.expiration.map(|end| end.duration_since(now()));
     let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
     let lasts = left.map_or(BELIEVED, |left| left.saturating_sub(BEFORE_END));
     let credential = AwsCredential {
@@ -171,6 +172,11 @@ impl CredentialProvider for ProfileCredentials {
         *held = Some((Arc::clone(&credential), Instant::now() + lasts));
         Ok(credential)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "credentials end by the clock of this machine")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `.artifact.json` in the root of every version: its entry in the registry.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -36,7 +35,7 @@ impl Description {
     /// Any error of the registry.
     pub fn read(&self, repository: &Repository) -> Result<(String, u64)> {
         let text = self.text(repository)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = repository.host.now().seconds();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let since = match &*last {
             Some((before, since)) if *before == text => *since,

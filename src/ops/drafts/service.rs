@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::changes;
 use super::lower::Versions;
@@ -10,6 +10,7 @@ use super::prehash::Prehash;
 use crate::error::{DraftHint, Error, Kind, Result};
 use crate::model::difference::Difference;
 use crate::model::digest::Digest;
+use crate::model::host::file_time;
 use crate::model::name::EntryName;
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::ops::repository::{Layout, Repository};
@@ -40,7 +41,7 @@ pub struct DraftService {
 type Moved = dyn Fn(&ArtifactPath, &[EntryName]) + Send + Sync;
 
 pub(super) fn now() -> (i64, i64) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = file_time().duration_since(UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos().into())
 }
 

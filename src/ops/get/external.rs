@@ -67,16 +67,16 @@ pub(super) fn link(repository: &Repository, job: &Job, digest: Digest) -> Result
             if there.is_ok_and(|there| there.as_bytes() == path.as_os_str().as_bytes()) {
                 return Ok(Made::Kept);
             }
-            let temporary = temporary_name();
+            let temporary = temporary_name(&repository.host);
             symlinkat(&path, &*job.directory, &temporary).at("create", &job.shown)?;
             rename_into_place(&job.directory, &temporary, &job.name, &job.shown)?;
             Ok(Made::Written(0))
         }
-        None => write_url(job, &external),
+        None => write_url(repository, job, &external),
     }
 }
 
-fn write_url(job: &Job, external: &Arc<External>) -> Result<Made> {
+fn write_url(repository: &Repository, job: &Job, external: &Arc<External>) -> Result<Made> {
     let name = EntryName::try_from(&*[job.name.as_bytes(), URL_SUFFIX.as_bytes()].concat())?;
     let text = format!("{}\n", external.url);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -86,7 +86,7 @@ fn write_url(job: &Job, external: &Arc<External>) -> Result<Made> {
     {
         return Ok(Made::Kept);
     }
-    let temporary = temporary_name();
+    let temporary = temporary_name(&repository.host);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o666);
     let file = openat(&*job.directory, &*temporary, flags, mode).at("create", &job.shown)?;

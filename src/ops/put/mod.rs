@@ -26,13 +26,13 @@ mod walk;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::groups;
 use super::lease::Lease;
 use super::repository::Repository;
 use super::with_lease::with_lease;
 use crate::error::{Kind, Result};
+use crate::model::host::file_time;
 use crate::model::name::Alias;
 use crate::model::new_version::NewVersion;
 use crate::model::reference::Selector;
@@ -118,7 +118,7 @@ fn put_under(
 ) -> Result<PutReport> {
     let build = || -> Result<Built> {
         let (walk, warnings) = walk_of(repository, request, source, index)?;
-        let outcomes = Outcomes::Index(NewIndex::create(index)?, SystemTime::now());
+        let outcomes = Outcomes::Index(NewIndex::create(index)?, file_time());
         let built = build::run(repository, walk, Some(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
     };

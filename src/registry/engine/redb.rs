@@ -11,6 +11,7 @@ use redb::{
 
 use super::{Durability, Engine, Pair, Transaction, View};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::files::sync_directory;
 
 /// The only table: each key of the registry begins with the byte of its space.
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registry");
@@ -66,6 +67,7 @@ fn open_database(path: &Path) -> Result<Database> {
 /// Makes the file under another name and renames it. Redb writes its header in several steps, and a
 /// process that is killed between them would leave a file that cannot be opened. The caller holds
 /// the repository's lock.
+#[expect(clippy::disallowed_methods, reason = "the file is synced by redb, its name below")]
 fn create_database(path: &Path) -> Result<()> {
     let part = path.with_extension("redb.new");
     match fs::remove_file(&part) {
@@ -78,8 +80,7 @@ fn create_database(path: &Path) -> Result<()> {
     transaction.commit().map_err(failed)?;
     drop(database);
     fs::rename(&part, path).at("create", path)?;
-    let folder = path.parent().unwrap_or(path);
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
+    sync_directory(path.parent().unwrap_or(path))
 }
 
 fn is_previous_failure(error: &Error) -> bool {

@@ -303,11 +303,12 @@ impl EngineRegistry {
 mod tests {
     use super::*;
     use crate::model::digest::Digest;
+    use crate::model::host::Host;
     use crate::model::object::{NewObject, PackId};
     use crate::model::object_kind::ObjectKind;
     use crate::registry::engine::Durability;
     use crate::registry::engine::memory::MemoryEngine;
-    use crate::registry::{CommitRequest, Registry, system_clock};
+    use crate::registry::{CommitRequest, Registry};
 
     fn commit(registry: &dyn Registry, seed: u8) {
         let lease = registry.begin("put".into(), format!("h{seed}")).unwrap();
@@ -343,7 +344,7 @@ mod tests {
     #[test]
     fn an_artifact_that_was_recorded_without_a_count_is_counted() {
         let registry =
-            EngineRegistry::open(Box::new(MemoryEngine::default()), system_clock()).unwrap();
+            EngineRegistry::open(Box::new(MemoryEngine::default()), Host::system().clock).unwrap();
         let path: ArtifactPath = "p/a".parse().unwrap();
         let told = || {
             let info = registry.artifact(&path).unwrap();

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Kind, Result};
+use artifactfs::model::host::Host;
 use artifactfs::ops::delete::delete;
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::garbage::Reclaim;
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
+use artifactfs::registry::EngineRegistry;
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
-use artifactfs::registry::{EngineRegistry, system_clock};
 
 use super::repair::{files_of, open};
 use crate::world::{World, noise};
@@ -55,7 +56,7 @@ impl Engine for Restless {
 /// holds the numbers that are left.
 fn restless(world: &World, pace: u64) -> (Repository, Arc<Mutex<Vec<u64>>>) {
     let layout = Layout::new(&world.path(&format!("memory{pace}"))).unwrap();
-    layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
+    layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
     let inner = Arc::new(MemoryEngine::default());
     let (other, _) = open(&layout, &inner, i64::MAX);
     for version in 0..VERSIONS {
@@ -67,7 +68,7 @@ fn restless(world: &World, pace: u64) -> (Repository, Arc<Mutex<Vec<u64>>>) {
     }
     let left = Arc::new(Mutex::new((0..VERSIONS).collect::<Vec<_>>()));
     let engine = Restless { inner, other, reads: AtomicU64::new(0), pace, left: Arc::clone(&left) };
-    let registry = EngineRegistry::open(Box::new(engine), system_clock()).unwrap();
+    let registry = EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap();
     let repository = Repository::new(layout, Arc::new(registry), &StoreOptions::default()).unwrap();
     (repository, left)
 }

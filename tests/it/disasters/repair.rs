@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::host::Host;
 use artifactfs::model::object::Located;
 use artifactfs::ops::fsck::{Mode, fsck};
 use artifactfs::ops::garbage::Reclaim;
@@ -18,7 +19,7 @@ use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{delete, get};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
-use artifactfs::registry::{EngineRegistry, Fix, MaintenanceMode, system_clock};
+use artifactfs::registry::{EngineRegistry, Fix, MaintenanceMode};
 
 use crate::world::{PATIENCE, World, noise, ran, same_tree};
 
@@ -325,7 +326,7 @@ pub(super) fn open(
 ) -> (Repository, Arc<AtomicI64>) {
     let left = Arc::new(AtomicI64::new(lives));
     let engine = Mortal { inner: Arc::clone(inner), left: Arc::clone(&left) };
-    let registry = EngineRegistry::open(Box::new(engine), system_clock()).unwrap();
+    let registry = EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap();
     let repository =
         Repository::new(layout.clone(), Arc::new(registry), &StoreOptions::default()).unwrap();
     (repository, left)
@@ -334,7 +335,7 @@ pub(super) fn open(
 /// Makes a repository whose versions share much. Returns the source of each version, too.
 fn shared_versions(world: &World) -> (Layout, Arc<MemoryEngine>, BTreeMap<String, PathBuf>) {
     let layout = Layout::new(&world.path("memory")).unwrap();
-    layout.init(None, BTreeMap::new(), system_clock()()).unwrap();
+    layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
     let inner = Arc::new(MemoryEngine::default());
     let (repository, _) = open(&layout, &inner, i64::MAX);
     let mut sources = BTreeMap::new();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use artifactfs::content::options::StoreOptions;
 use artifactfs::error::{Error, Kind, PutHint, Result};
 use artifactfs::model::digest::Digest;
+use artifactfs::model::host::Host;
 use artifactfs::model::object::{NewObject, PackId};
 use artifactfs::model::object_kind::ObjectKind;
 use artifactfs::model::time::Timestamp;
@@ -24,7 +25,7 @@ use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 use artifactfs::registry::prelude::*;
 use artifactfs::registry::{
     Call, CommitRequest, EngineRegistry, Judged, LeaseId, LeasesCall, ObjectsCall, Transport,
-    VersionsCall, dispatch, system_clock,
+    VersionsCall, dispatch,
 };
 
 use crate::world::{World, noise, until, write};
@@ -302,7 +303,8 @@ fn a_deletion_during_a_lease_release_leaves_no_garbage() {
             hook: Arc::clone(&hook),
             busy: AtomicBool::new(false),
         };
-        let registry = Arc::new(EngineRegistry::open(Box::new(engine), system_clock()).unwrap());
+        let registry =
+            Arc::new(EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap());
         let lease = registry.begin("put".into(), "h".into()).unwrap();
         let pack = PackId([1; 16]);
         registry.register_pack(lease, pack).unwrap();
@@ -355,10 +357,10 @@ impl Transport for Meddled {
 fn open(root: &Path) -> (Repository, Arc<Meddled>) {
     let layout = Layout::new(root).unwrap();
     if !layout.exists() {
-        layout.init(None, Default::default(), system_clock()()).unwrap();
+        layout.init(None, Default::default(), &Host::system()).unwrap();
     }
     let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
-    let inner = EngineRegistry::open(engine, system_clock()).unwrap();
+    let inner = EngineRegistry::open(engine, Host::system().clock).unwrap();
     let meddled = Arc::new(Meddled { inner, before: Mutex::new(None) });
     let registry: Arc<dyn Registry> = Arc::<Meddled>::clone(&meddled);
     (Repository::new(layout, registry, &StoreOptions::default()).unwrap(), meddled)

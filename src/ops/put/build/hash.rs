@@ -1,11 +1,12 @@
 //! The hashing of units, by one thread each.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::content::chunk::Cutter;
 use crate::content::external;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::external::External;
+use crate::model::host::file_time;
 use crate::model::recipe::Piece;
 use crate::model::tree::Content;
 use crate::ops::put::file::{CHANGED_RETRIES, OpenFile, keeps_changing};
@@ -81,7 +82,7 @@ fn prove(file: &mut FileMeta, external: &mut External) -> Result<()> {
         let open = OpenFile::open_below(&file.path, external.depth)?;
         // After this wait every later change shows.
         if let Some(left) =
-            open.stamp.since_change(SystemTime::now()).and_then(|since| TICKS.checked_sub(since))
+            open.stamp.since_change(file_time()).and_then(|since| TICKS.checked_sub(since))
         {
             std::thread::sleep(left);
         }

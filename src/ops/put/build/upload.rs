@@ -17,6 +17,7 @@ use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES, SOLO_REMOTE_BYTES};
 use crate::content::store::{PackWriter, Store};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::host::Host;
 use crate::model::merkle::Node;
 use crate::model::object::{NewObject, PackId};
 use crate::model::object_kind::ObjectKind;
@@ -76,6 +77,7 @@ pub enum Lane {
 pub struct Uploader {
     registry: Arc<dyn Registry>,
     store: Arc<Store>,
+    host: Host,
     lease: LeaseId,
     shared: Option<OpenPack>,
     solo: Option<OpenPack>,
@@ -107,6 +109,7 @@ impl Uploader {
         Self {
             registry: Arc::clone(&repository.registry),
             store: Arc::clone(&repository.store),
+            host: repository.host.clone(),
             lease: lease.id(),
             shared: None,
             solo: None,
@@ -152,6 +155,10 @@ impl Uploader {
         self.shares.as_ref().and_then(|shared| shared.linked.clone())
     }
 
+    fn pack_id(&self) -> PackId {
+        PackId(self.host.random().to_be_bytes())
+    }
+
     /// Makes the file at `path` a pack, by a reflink or a hard link. Calls `announce` before it
     /// tries a hard link. Returns `false` if neither is possible.
     ///
@@ -163,7 +170,7 @@ impl Uploader {
         size_bytes: u64,
         announce: &dyn Fn() -> Result<()>,
     ) -> Result<bool> {
-        let id = PackId(rand::random());
+        let id = self.pack_id();
         self.registry.register_pack(self.lease, id)?;
         let writer = match self.store.reflink(id, path)? {
             Some(writer) => writer,
@@ -232,7 +239,7 @@ impl Uploader {
             Lane::Nodes => &mut self.nodes,
         };
         if slot.is_none() {
-            let id = PackId(rand::random());
+            let id = PackId(self.host.random().to_be_bytes());
             // The registry has the id before the disk has the pack, so that no pack is forgotten.
             self.registry.register_pack(self.lease, id)?;
             *slot = Some(OpenPack { id, writer: self.store.create(id)?, objects: Vec::new() });

@@ -464,7 +464,7 @@ fn memory_does_not_grow_with_a_table() {
 fn a_run_uses_the_tables_it_shows_and_logs_pointers() {
     let mut world = World::new();
     put_tree(&world, &[("parts/a.table.json", &table(&["x"], 0..2))]);
-    let run = artifactfs::ops::runs::new_id();
+    let run = artifactfs::ops::runs::new_id(&artifactfs::model::host::Host::system());
     let start = RunStart {
         id: run.clone(),
         project: "p".parse().unwrap(),
