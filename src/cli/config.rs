@@ -62,13 +62,7 @@ impl Row {
             }
             other => other.to_string(),
         };
-        let origin = match &self.origin {
-            Origin::Flag => "command line".to_owned(),
-            Origin::Environment(name) => format!("${name}"),
-            Origin::File(path) => path.display().to_string(),
-            Origin::Default => "default".to_owned(),
-        };
-        vec![self.name.to_owned(), value, origin]
+        vec![self.name.to_owned(), value, self.origin.to_string()]
     }
 }
 

@@ -8,6 +8,7 @@ mod file;
 mod size;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, RepositoryHint, Result};
@@ -42,6 +43,17 @@ pub enum Origin {
     File(PathBuf),
     /// The built-in default.
     Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("command line"),
+            Self::Environment(name) => write!(f, "${name}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
 }
 
 /// A setting and its origin.
@@ -188,7 +200,14 @@ impl Sources<'_> {
                 None => return Ok(by_default(None)),
             },
         };
-        Ok(Setting { value: Some(parse_size(&text)?), origin })
+        match parse_size(&text) {
+            Ok(bytes) => Ok(Setting { value: Some(bytes), origin }),
+            Err(_) => Err(Error::new(
+                Kind::Usage,
+                format!("the size of the cache is \"{text}\" ({origin}), which is not a size"),
+            )
+            .hint(size::HINT)),
+        }
     }
 
     fn external_dirs(&self) -> Result<Setting<Option<Vec<PathBuf>>>> {

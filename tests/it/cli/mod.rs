@@ -34,6 +34,7 @@ macro_rules! sessions {
 
 sessions![
     aliases,
+    config,
     delete,
     diff,
     drafts,
