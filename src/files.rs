@@ -10,7 +10,7 @@ use crate::error::{IoContext, Result};
 ///
 /// # Errors
 /// Any error of the disk.
-pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
+pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<()> {
     replace_by(path, |part| fs::write(part, text)).at("write", path)
 }
 
@@ -18,7 +18,7 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the disk.
-pub fn replace_durably(path: &Path, text: &[u8]) -> Result<()> {
+pub(crate) fn replace_durably(path: &Path, text: &[u8]) -> Result<()> {
     let write = |part: &Path| {
         let mut file = File::create(part)?;
         file.write_all(text)?;
@@ -32,7 +32,7 @@ pub fn replace_durably(path: &Path, text: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the disk.
-pub fn sync_directory(path: &Path) -> Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|folder| folder.sync_all()).at("sync", path)
 }
 

@@ -40,17 +40,17 @@ impl Environment {
     }
 
     /// Returns an environment whose variables `get` returns.
-    pub fn of(get: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
+    pub(crate) fn of(get: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
         Self(Box::new(get))
     }
 
     /// Returns the value of a variable.
-    pub fn get(&self, name: &str) -> Option<OsString> {
+    pub(crate) fn get(&self, name: &str) -> Option<OsString> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
 
     /// Returns the path that a variable of other programs names.
-    pub fn path(&self, variable: Variable) -> Option<PathBuf> {
+    pub(crate) fn path(&self, variable: Variable) -> Option<PathBuf> {
         self.get(variable.name()).map(PathBuf::from)
     }
 }

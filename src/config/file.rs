@@ -20,15 +20,15 @@ const USER: &str = "artifactfs/artifactfs.toml";
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Settings {
     /// The repository's directory.
-    pub repo: Option<PathBuf>,
+    pub(crate) repo: Option<PathBuf>,
     /// The cache's directory.
-    pub cache_dir: Option<PathBuf>,
+    pub(crate) cache_dir: Option<PathBuf>,
     /// The size limit of the cache.
-    pub cache_size: Option<Size>,
+    pub(crate) cache_size: Option<Size>,
     /// The folders that local external files may be in.
-    pub external_dirs: Option<Vec<PathBuf>>,
+    pub(crate) external_dirs: Option<Vec<PathBuf>>,
     /// The project of runs that name none.
-    pub project: Option<String>,
+    pub(crate) project: Option<String>,
 }
 
 /// A size as a text (`"10GiB"`) or as a number of bytes.

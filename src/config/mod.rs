@@ -20,17 +20,17 @@ pub use size::parse_size;
 /// The environment variable that names the repository.
 pub const REPO_VARIABLE: &str = "ARTIFACTFS_REPO";
 /// The environment variable that names the cache's directory.
-pub const CACHE_DIR_VARIABLE: &str = "ARTIFACTFS_CACHE_DIR";
+pub(crate) const CACHE_DIR_VARIABLE: &str = "ARTIFACTFS_CACHE_DIR";
 /// The environment variable with the size limit of the cache.
-pub const CACHE_SIZE_VARIABLE: &str = "ARTIFACTFS_CACHE_SIZE";
+pub(crate) const CACHE_SIZE_VARIABLE: &str = "ARTIFACTFS_CACHE_SIZE";
 /// The environment variable with the folders that local external files may be in.
-pub const EXTERNAL_DIRS_VARIABLE: &str = "ARTIFACTFS_EXTERNAL_DIRS";
+pub(crate) const EXTERNAL_DIRS_VARIABLE: &str = "ARTIFACTFS_EXTERNAL_DIRS";
 /// The environment variable that names the project of runs.
 pub const PROJECT_VARIABLE: &str = "ARTIFACTFS_PROJECT";
 /// The environment variable that a run sets for its command: the directory with the versions.
 pub const ROOT_VARIABLE: &str = "ARTIFACTFS_ROOT";
 /// The environment variable that names one file of settings in place of the usual ones.
-pub const CONFIG_VARIABLE: &str = "ARTIFACTFS_CONFIG";
+pub(crate) const CONFIG_VARIABLE: &str = "ARTIFACTFS_CONFIG";
 
 /// The origin of a setting, from the strongest to the weakest.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 
 /// The name of the algorithm, as it stands in a repository's settings.
-pub const ALGORITHM: &str = "fastcdc-v2020";
+pub(crate) const ALGORITHM: &str = "fastcdc-v2020";
 
 /// The chunk sizes in bytes, written into a repository once and never changed there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkerSettings {
     /// The name of the algorithm: [`ALGORITHM`].
-    pub algorithm: String,
+    pub(crate) algorithm: String,
     /// The minimum; only the last chunk of a file may be shorter.
-    pub min_bytes: u32,
+    pub(crate) min_bytes: u32,
     /// The average at which the boundaries aim.
-    pub average_bytes: u32,
+    pub(crate) average_bytes: u32,
     /// The maximum.
-    pub max_bytes: u32,
+    pub(crate) max_bytes: u32,
 }
 
 impl Default for ChunkerSettings {
@@ -34,7 +34,7 @@ impl Default for ChunkerSettings {
 
 /// A finder of cuts, which depend only on the bytes from one cut to the next.
 #[derive(Debug, Clone)]
-pub struct Cutter {
+pub(crate) struct Cutter {
     settings: ChunkerSettings,
     mask_small: u64,
     mask_large: u64,
@@ -45,7 +45,7 @@ impl Cutter {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for an algorithm or sizes that this release does not support.
-    pub fn new(settings: ChunkerSettings) -> Result<Self> {
+    pub(crate) fn new(settings: ChunkerSettings) -> Result<Self> {
         let sizes = [settings.min_bytes, settings.average_bytes, settings.max_bytes];
         let sane = settings.algorithm == ALGORITHM
             && sizes.is_sorted()
@@ -62,19 +62,14 @@ impl Cutter {
     }
 
     /// Returns the length of the longest chunk, which is how far ahead a cut has to look.
-    pub fn max_bytes(&self) -> usize {
+    pub(crate) fn max_bytes(&self) -> usize {
         self.settings.max_bytes as usize
-    }
-
-    /// Returns the length up to which a file is one chunk, whatever is in it.
-    pub fn min_bytes(&self) -> usize {
-        self.settings.min_bytes as usize
     }
 
     /// Returns the length of the chunk at the start of `window`, which is 0 for an empty window.
     /// The window holds at least [`max_bytes`](Self::max_bytes) bytes or all that is left of the
     /// file.
-    pub fn cut(&self, window: &[u8]) -> usize {
+    pub(crate) fn cut(&self, window: &[u8]) -> usize {
         let (_, length) = cut(
             window,
             self.settings.min_bytes as usize,

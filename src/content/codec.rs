@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use crate::error::{Error, Kind, Result};
 
 /// The bytes as they are.
-pub const CODEC_RAW: u8 = 0;
+pub(crate) const CODEC_RAW: u8 = 0;
 /// One Zstandard frame (RFC 8878).
-pub const CODEC_ZSTD: u8 = 1;
+pub(crate) const CODEC_ZSTD: u8 = 1;
 
 /// The Zstandard level: fast enough to keep up with a disk. Higher levels save a few percent more.
 const LEVEL: i32 = 1;
@@ -15,7 +15,7 @@ const LEVEL: i32 = 1;
 const WORTH_PERCENT: usize = 90;
 
 /// Returns the codec for `body` and the bytes to store: compressed if that saves a tenth or more.
-pub fn encode(body: &[u8]) -> (u8, Cow<'_, [u8]>) {
+pub(crate) fn encode(body: &[u8]) -> (u8, Cow<'_, [u8]>) {
     match zstd::bulk::compress(body, LEVEL) {
         Ok(frame) if frame.len() <= body.len() / 100 * WORTH_PERCENT => {
             (CODEC_ZSTD, Cow::Owned(frame))
@@ -29,7 +29,7 @@ pub fn encode(body: &[u8]) -> (u8, Cow<'_, [u8]>) {
 /// # Errors
 /// [`Kind::Unsupported`] for a codec of a newer release, [`Kind::Corrupt`] for bytes that are not
 /// in the codec.
-pub fn decode(codec: u8, stored: Vec<u8>, body_bytes: u32) -> Result<Vec<u8>> {
+pub(crate) fn decode(codec: u8, stored: Vec<u8>, body_bytes: u32) -> Result<Vec<u8>> {
     match codec {
         CODEC_RAW => Ok(stored),
         CODEC_ZSTD => zstd::bulk::decompress(&stored, body_bytes as usize).map_err(|e| {

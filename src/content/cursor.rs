@@ -9,18 +9,18 @@ use crate::model::name::EntryName;
 use crate::model::tree::{Child, Entry, TreeNode};
 
 /// A node that was not read.
-pub struct Unread {
+pub(crate) struct Unread {
     /// The node.
-    pub child: Child,
+    pub(crate) child: Child,
     /// True if it is known to hold entries.
-    pub is_leaf: bool,
+    pub(crate) is_leaf: bool,
     /// The first name behind it; `None` at the end of the directory.
-    pub behind: Option<EntryName>,
+    pub(crate) behind: Option<EntryName>,
 }
 
 /// The part of a directory that a cursor passes in one step.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A whole node of entries, unread.
     Run(Child),
     /// An entry.
@@ -28,7 +28,7 @@ pub enum Step {
 }
 
 /// A position in one directory. It holds only the nodes on the way from the root.
-pub struct Cursor {
+pub(crate) struct Cursor {
     /// The nodes still to come, the nearest last.
     ahead: Vec<Unread>,
     /// The node that was read, and the number of its entries that were passed.
@@ -40,14 +40,14 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Reader::tree`].
-    pub fn new(reader: &Reader, root: Digest) -> Result<Self> {
+    pub(crate) fn new(reader: &Reader, root: Digest) -> Result<Self> {
         let mut cursor = Self { ahead: Vec::new(), leaf: None };
         cursor.read(reader, root, None)?;
         Ok(cursor)
     }
 
     /// Returns the entry at the position; `None` before a node that was not read, and at the end.
-    pub fn entry(&self) -> Option<&Entry> {
+    pub(crate) fn entry(&self) -> Option<&Entry> {
         match &self.leaf {
             Some((node, at)) => match &**node {
                 TreeNode::Leaf(entries) => entries.get(*at),
@@ -58,7 +58,7 @@ impl Cursor {
     }
 
     /// Returns the node at the position; `None` before an entry, and at the end.
-    pub fn unread(&self) -> Option<&Unread> {
+    pub(crate) fn unread(&self) -> Option<&Unread> {
         match self.entry() {
             Some(_) => None,
             None => self.ahead.last(),
@@ -66,7 +66,7 @@ impl Cursor {
     }
 
     /// Returns the next name, whether it was read or not.
-    pub fn name(&self) -> Option<&EntryName> {
+    pub(crate) fn name(&self) -> Option<&EntryName> {
         let entry = self.entry().map(|entry| &entry.name);
         entry.or_else(|| self.ahead.last().map(|node| &node.child.first))
     }
@@ -75,7 +75,7 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Reader::tree`].
-    pub fn open(&mut self, reader: &Reader) -> Result<()> {
+    pub(crate) fn open(&mut self, reader: &Reader) -> Result<()> {
         match self.ahead.pop() {
             Some(node) => self.read(reader, node.child.digest, node.behind),
             None => Ok(()),
@@ -83,12 +83,12 @@ impl Cursor {
     }
 
     /// Passes the node at the position without reading it.
-    pub fn skip(&mut self) -> Option<Child> {
+    pub(crate) fn skip(&mut self) -> Option<Child> {
         self.ahead.pop().map(|node| node.child)
     }
 
     /// Passes the entry at the position.
-    pub fn take(&mut self) -> Option<Entry> {
+    pub(crate) fn take(&mut self) -> Option<Entry> {
         let entry = self.entry()?.clone();
         if let Some((_, at)) = &mut self.leaf {
             *at += 1;
@@ -100,7 +100,7 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Reader::tree`].
-    pub fn to_entry(&mut self, reader: &Reader) -> Result<Option<&Entry>> {
+    pub(crate) fn find_entry(&mut self, reader: &Reader) -> Result<Option<&Entry>> {
         while self.unread().is_some() {
             self.open(reader)?;
         }
@@ -112,7 +112,11 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Reader::tree`].
-    pub fn step(&mut self, reader: &Reader, mine: Option<&EntryName>) -> Result<Option<Step>> {
+    pub(crate) fn step(
+        &mut self,
+        reader: &Reader,
+        mine: Option<&EntryName>,
+    ) -> Result<Option<Step>> {
         loop {
             if let Some(entry) = self.take() {
                 return Ok(Some(Step::Entry(entry)));

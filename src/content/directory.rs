@@ -9,17 +9,15 @@ use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Entry, TreeNode};
 
-/// A run of entries and its position in its directory.
-pub struct Run {
+/// A run of entries of a directory.
+pub(crate) struct Run {
     node: Arc<TreeNode>,
     first: usize,
-    /// The position of the first entry in the directory.
-    pub position: u64,
 }
 
 impl Run {
     /// Returns the entries, at least one.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         match &*self.node {
             TreeNode::Leaf(entries) => &entries[self.first..],
             TreeNode::Inner(_) => unreachable!("a run is made from a leaf"),
@@ -31,7 +29,7 @@ impl Run {
 ///
 /// # Errors
 /// As [`Reader::body`].
-pub fn lookup(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<Entry>> {
+pub(crate) fn lookup(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<Entry>> {
     Ok(find(reader, root, name)?.map(|(_, entry)| entry))
 }
 
@@ -39,7 +37,11 @@ pub fn lookup(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<
 ///
 /// # Errors
 /// As [`Reader::body`].
-pub fn find(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<(u64, Entry)>> {
+pub(crate) fn find(
+    reader: &Reader,
+    root: Digest,
+    name: &EntryName,
+) -> Result<Option<(u64, Entry)>> {
     let (mut at, mut before) = (root, 0);
     loop {
         match &*reader.tree(at)? {
@@ -62,7 +64,7 @@ pub fn find(reader: &Reader, root: Digest, name: &EntryName) -> Result<Option<(u
 ///
 /// # Errors
 /// As [`Reader::body`].
-pub fn resolve(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<Option<Entry>> {
+pub(crate) fn resolve(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<Option<Entry>> {
     let mut at = root;
     for (depth, name) in path.iter().enumerate() {
         let Some(entry) = lookup(reader, at, name)? else {
@@ -84,7 +86,7 @@ pub fn resolve(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<Opti
 ///
 /// # Errors
 /// As [`Reader::body`].
-pub fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run>> {
+pub(crate) fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run>> {
     let mut at = root;
     let mut left = position;
     loop {
@@ -93,7 +95,7 @@ pub fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run
             TreeNode::Leaf(entries) => {
                 let first = usize::try_from(left).unwrap_or(usize::MAX);
                 let inside = first < entries.len();
-                return Ok(inside.then(|| Run { node: Arc::clone(&node), first, position }));
+                return Ok(inside.then(|| Run { node: Arc::clone(&node), first }));
             }
             TreeNode::Inner(children) => {
                 let mut next = None;
@@ -117,7 +119,7 @@ pub fn run_at(reader: &Reader, root: Digest, position: u64) -> Result<Option<Run
 ///
 /// # Errors
 /// As [`Reader::body`], and those of `each`.
-pub fn each_entry(
+pub(crate) fn each_entry(
     reader: &Reader,
     root: Digest,
     each: &mut dyn FnMut(&Entry) -> Result<()>,

@@ -22,7 +22,7 @@ use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId};
 
 /// A source of the places of objects.
-pub trait Locate: Send + Sync {
+pub(crate) trait Locate: Send + Sync {
     /// Returns the place of each of `digests`, in their order; `None` for one that is not in the
     /// repository.
     ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::host::Host;
 
 /// The size of a cache if none was chosen.
-pub const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
+pub(crate) const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
 
 /// The time that operations may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

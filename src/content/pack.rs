@@ -15,14 +15,14 @@ use crate::model::object_kind::ObjectKind;
 
 /// The maximum length of a usual pack. It is large enough for few requests, and small enough to be
 /// rewritten when half of it is dead. One segment of a cache holds it.
-pub const PACK_MAX_BYTES: u64 = 32 << 20;
+pub(crate) const PACK_MAX_BYTES: u64 = 32 << 20;
 /// The length at which a pack is sealed: one more chunk would still fit.
-pub const PACK_TARGET_BYTES: u64 = PACK_MAX_BYTES - (1 << 20);
+pub(crate) const PACK_TARGET_BYTES: u64 = PACK_MAX_BYTES - (1 << 20);
 /// The length at which a big file in a remote store goes on in another pack. So an interrupted put
 /// does not repeat all of it.
-pub const SOLO_REMOTE_BYTES: u64 = 256 << 20;
+pub(crate) const SOLO_REMOTE_BYTES: u64 = 256 << 20;
 /// The minimum bytes of a file that gets a pack of its own, if its chunks are new.
-pub const SOLO_MIN_BYTES: u64 = 8 << 20;
+pub(crate) const SOLO_MIN_BYTES: u64 = 8 << 20;
 
 const MAGIC: &[u8; 8] = b"AFSPKIDX";
 const FORMAT: u32 = 1;
@@ -60,7 +60,7 @@ impl From<&NewObject> for IndexEntry {
 }
 
 /// Returns the bytes of the index of pack `id`.
-pub fn encode_index(id: PackId, entries: &[IndexEntry]) -> Vec<u8> {
+pub(crate) fn encode_index(id: PackId, entries: &[IndexEntry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_BYTES + entries.len() * ENTRY_BYTES + DIGEST_BYTES);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&FORMAT.to_le_bytes());
@@ -83,7 +83,7 @@ pub fn encode_index(id: PackId, entries: &[IndexEntry]) -> Vec<u8> {
 /// # Errors
 /// [`Kind::Corrupt`] if the bytes are not what was written, [`Kind::Unsupported`] for a newer
 /// format.
-pub fn decode_index(id: PackId, bytes: &[u8]) -> Result<Vec<IndexEntry>> {
+pub(crate) fn decode_index(id: PackId, bytes: &[u8]) -> Result<Vec<IndexEntry>> {
     let damaged = || Error::new(Kind::Corrupt, format!("the index of pack {id} is damaged"));
     let body_end = bytes.len().checked_sub(DIGEST_BYTES).ok_or_else(damaged)?;
     let (body, check) = bytes.split_at(body_end);
@@ -116,7 +116,7 @@ fn decode_entry(bytes: &[u8]) -> Option<IndexEntry> {
 }
 
 /// Returns the key of a pack's object; `extension` is `pack` or `idx`.
-pub fn pack_key(pack: PackId, extension: &str) -> String {
+pub(crate) fn pack_key(pack: PackId, extension: &str) -> String {
     let name = pack.to_string();
     format!("packs/{}/{name}.{extension}", &name[..2])
 }

@@ -34,7 +34,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// The registry of a repository, open in this process or in another one.
-pub struct Connection {
+pub(crate) struct Connection {
     layout: Layout,
     clock: Clock,
     state: RwLock<State>,
@@ -76,13 +76,13 @@ impl Connection {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] if the process that holds the lock does not reply for 30 s.
-    pub fn open(layout: &Layout, host: &Host) -> Result<Self> {
+    pub(crate) fn open(layout: &Layout, host: &Host) -> Result<Self> {
         let state = RwLock::new(connect(layout, &host.clock)?);
         Ok(Self { layout: layout.clone(), clock: Arc::clone(&host.clock), state })
     }
 
     /// Closes the connection, even if other references to it exist. Later calls fail.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let state = std::mem::replace(&mut *self.write_state(), State::Closed);
         drop(state);
     }

@@ -80,7 +80,7 @@ fn open_drafts(repository: &Arc<Repository>) -> Result<DraftService> {
 
 /// The drafts, open in this process, and their server.
 pub(super) struct ServedDrafts {
-    pub service: Arc<DraftService>,
+    pub(crate) service: Arc<DraftService>,
     _server: Server,
 }
 

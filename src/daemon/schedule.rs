@@ -26,7 +26,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// Returns a schedule in which nothing is due yet.
-    pub fn new(
+    pub(crate) fn new(
         repository: Arc<Repository>,
         commits: Option<(Arc<DraftService>, Duration)>,
     ) -> Self {
@@ -35,7 +35,7 @@ impl Schedule {
     }
 
     /// Starts the tasks that are due, on threads that may block. Commits never overlap.
-    pub fn run_due(&mut self) {
+    pub(crate) fn run_due(&mut self) {
         let idle = self.committing.as_ref().is_none_or(JoinHandle::is_finished);
         if let Some((drafts, quiet)) = &self.commits
             && idle

@@ -20,7 +20,7 @@ use crate::mount::{SOURCE_NAME, mounts_with_devices};
 ///
 /// # Errors
 /// Fails if the program cannot be started or a mount point cannot be read.
-pub fn start(seconds: u64, targets: &[PathBuf]) -> Result<Child> {
+pub(crate) fn start(seconds: u64, targets: &[PathBuf]) -> Result<Child> {
     let program = std::env::current_exe().map_err(|e| Error::io("cannot find this program", e))?;
     let mut command = Command::new(program);
     command.args(["watchdog", "--seconds", &seconds.to_string()]);

@@ -78,7 +78,7 @@ impl Error {
 
     /// Adds advice to that which the error has.
     #[must_use]
-    pub fn and_hint(mut self, hint: impl Into<Hint>) -> Self {
+    pub(crate) fn and_hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hints.push(hint.into());
         self
     }
@@ -128,7 +128,7 @@ impl Error {
 
     /// Reports whether the error is a reply of the other side, rather than silence or a failure on
     /// the way.
-    pub fn is_answer(&self) -> bool {
+    pub(crate) fn is_answer(&self) -> bool {
         self.kind != Kind::TimedOut && self.source.is_none()
     }
 
@@ -142,11 +142,11 @@ impl Error {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WireError {
     /// The kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The message: what was wanted and what was found, with the causes.
-    pub message: String,
+    pub(crate) message: String,
     /// The hints.
-    pub hints: Vec<Hint>,
+    pub(crate) hints: Vec<Hint>,
 }
 
 impl From<WireError> for Error {

@@ -9,7 +9,7 @@ use super::name::NameError;
 use super::object_kind::ObjectKind;
 
 /// The number of bytes in a digest.
-pub const DIGEST_BYTES: usize = 32;
+pub(crate) const DIGEST_BYTES: usize = 32;
 
 /// Contexts that keep a chunk from passing for a node (BLAKE3's derive-key mode).
 const RECIPE_CONTEXT: &str = "artifactfs 2026-11 recipe";
@@ -37,12 +37,12 @@ impl Digest {
     }
 
     /// Returns the raw bytes.
-    pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+    pub(crate) const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
         &self.0
     }
 
     /// Returns the first eight bytes as a number: evenly spread, for tables and boundaries.
-    pub fn spread(&self) -> u64 {
+    pub(crate) fn spread(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }

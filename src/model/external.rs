@@ -30,7 +30,7 @@ const FORMAT: u8 = 1;
 /// The format of descriptors with a depth.
 const FORMAT_DEPTH: u8 = 2;
 /// The maximum length of a URL in bytes: servers take no more, and a descriptor stays small.
-pub const URL_MAX_BYTES: usize = 8 << 10;
+pub(crate) const URL_MAX_BYTES: usize = 8 << 10;
 /// The forms of the URLs of external files.
 const KNOWN: &str =
     "file:///DIR, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH";
@@ -52,7 +52,7 @@ const SECRET_PARTS: &[&str] = &[
 
 /// The kind of server that has an external file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     /// The reader's own file system.
     File,
     /// Amazon S3, and services that speak its protocol.
@@ -77,7 +77,7 @@ pub struct ExternalUrl {
 
 impl ExternalUrl {
     /// Returns the kind of server that has the file.
-    pub fn scheme(&self) -> Scheme {
+    pub(crate) fn scheme(&self) -> Scheme {
         self.scheme
     }
 
@@ -90,7 +90,7 @@ impl ExternalUrl {
     ///
     /// # Errors
     /// [`Kind::Usage`] for a path that is not absolute.
-    pub fn of_path(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn of_path(path: &Path) -> Result<Self, Error> {
         let url = Url::from_file_path(path).map_err(|()| {
             Error::new(Kind::Usage, format!("{} is not an absolute path", path.display()))
         })?;
@@ -98,7 +98,7 @@ impl ExternalUrl {
     }
 
     /// Returns the path of a file of this machine; `None` for other files.
-    pub fn path(&self) -> Option<PathBuf> {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
         if self.scheme != Scheme::File {
             return None;
         }
@@ -106,7 +106,7 @@ impl ExternalUrl {
     }
 
     /// Returns the bucket (or container) and the key of a file in a cloud; `None` for other files.
-    pub fn bucket_and_key(&self) -> Option<(&str, &str)> {
+    pub(crate) fn bucket_and_key(&self) -> Option<(&str, &str)> {
         match self.scheme {
             Scheme::S3 | Scheme::Google | Scheme::Azure => {
                 let rest = self.text.split_once("://")?.1;
@@ -118,13 +118,13 @@ impl ExternalUrl {
 
     /// Returns the URL of `path` below this one, in a cloud.
     #[must_use]
-    pub fn below(&self, path: &str) -> Self {
+    pub(crate) fn below(&self, path: &str) -> Self {
         let text = format!("{}/{path}", self.text.trim_end_matches('/'));
         Self { scheme: self.scheme, text: text.into() }
     }
 
     /// Returns the last part of its path, decoded; empty if there is none.
-    pub fn last_part(&self) -> Vec<u8> {
+    pub(crate) fn last_part(&self) -> Vec<u8> {
         match self.scheme {
             Scheme::File => {
                 let path = self.path().unwrap_or_default();
@@ -246,7 +246,7 @@ pub struct External {
 
 impl External {
     /// Returns a file of which only the place and the length are known.
-    pub fn unproven(url: ExternalUrl, size_bytes: u64) -> Self {
+    pub(crate) fn unproven(url: ExternalUrl, size_bytes: u64) -> Self {
         let none = String::new;
         let (etag, version, modified) = (none(), none(), none());
         Self { url, size_bytes, etag, version, modified, checksum: None, depth: 0 }
@@ -260,7 +260,7 @@ impl External {
     }
 
     /// Returns the body of the object that describes it.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![if self.depth == 0 { FORMAT } else { FORMAT_DEPTH }];
         varint::put(&mut out, self.size_bytes);
         for text in [self.url.as_str(), &self.etag, &self.version, &self.modified] {
@@ -275,7 +275,7 @@ impl External {
 
     /// Decodes a descriptor from a body whose digest was checked; `None` for a format that this
     /// release does not support.
-    pub fn decode(body: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
         let format = reader.byte()?;
         if ![FORMAT, FORMAT_DEPTH].contains(&format) {
@@ -298,7 +298,7 @@ impl External {
     }
 
     /// Returns the digest of a descriptor's body.
-    pub fn digest_of(body: &[u8]) -> Digest {
+    pub(crate) fn digest_of(body: &[u8]) -> Digest {
         Digest::of(ObjectKind::Chunk, body)
     }
 }

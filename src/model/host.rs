@@ -8,9 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::time::Timestamp;
 
 /// A clock.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// A source of random numbers.
-pub type Random = Arc<dyn Fn() -> u128 + Send + Sync>;
+pub(crate) type Random = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// A clock and a source of random numbers.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl Host {
     }
 
     /// Returns a host with this clock and these random numbers.
-    pub fn new(clock: Clock, random: Random) -> Self {
+    pub(crate) fn new(clock: Clock, random: Random) -> Self {
         Self { clock, random }
     }
 
@@ -56,6 +56,6 @@ impl Host {
 /// Returns the time by which this machine stamps files. It is compared with stamps only, so that no
 /// other clock may take its place.
 #[expect(clippy::disallowed_methods, reason = "stamps of files follow the machine's clock")]
-pub fn file_time() -> SystemTime {
+pub(crate) fn file_time() -> SystemTime {
     SystemTime::now()
 }

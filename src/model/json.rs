@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::{Error, Kind, Result};
 
 /// The texts for numbers that JSON does not have, as W&B writes them.
-pub const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+pub(crate) const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// Returns a number as JSON; NaN and the infinities as text.
 pub fn number(value: f64) -> Value {
@@ -33,7 +33,7 @@ enum Problem {
 ///
 /// # Errors
 /// [`Kind::Usage`] for a text that is not JSON, and for an integer of more than 64 bits.
-pub fn parse(text: &str) -> Result<Value> {
+pub(crate) fn parse(text: &str) -> Result<Value> {
     read(text).map_err(|problem| match problem {
         Problem::Integer(digits) => too_large(&digits),
         Problem::Syntax(e) => Error::new(Kind::Usage, e.to_string()),

@@ -9,14 +9,14 @@ use super::digest::Digest;
 use super::object_kind::ObjectKind;
 
 /// The format number at the head of every node.
-pub const NODE_FORMAT: u8 = 1;
+pub(crate) const NODE_FORMAT: u8 = 1;
 /// The bits of an item's hash that are zero at the end of a run: 128 items on average.
 const BOUNDARY_MASK: u64 = 127;
 /// The number of bits of the hash that one level uses.
 const BOUNDARY_BITS: u32 = 7;
 /// The longest run. It bounds a node at some tens of KiB, also in a run of equal items (a file of
 /// zeros).
-pub const RUN_MAX_ITEMS: usize = 1024;
+pub(crate) const RUN_MAX_ITEMS: usize = 1024;
 /// The number of levels that have bits of their own; above them the lowest bits are used again.
 const LEVELS_WITH_BITS: u32 = 8;
 
@@ -26,7 +26,7 @@ fn ends_run(hash: u64, level: u8) -> bool {
 }
 
 /// An item of a sequence.
-pub trait Item: Sized {
+pub(crate) trait Item: Sized {
     /// The kind of node that holds a run of these.
     const KIND: ObjectKind;
 
@@ -45,19 +45,19 @@ pub trait Item: Sized {
 
 /// A finished node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// The digest of the body.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// The kind of the node.
-    pub kind: ObjectKind,
+    pub(crate) kind: ObjectKind,
     /// The bytes of the node.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// The objects that it points at, each once.
-    pub children: Vec<Digest>,
+    pub(crate) children: Vec<Digest>,
 }
 
 /// A builder of the nodes of one sequence from its items in order. It holds one run per level.
-pub struct Builder<I> {
+pub(crate) struct Builder<I> {
     levels: Vec<Level<I>>,
 }
 
@@ -74,14 +74,14 @@ impl<I: Item> Default for Builder<I> {
 
 impl<I: Item> Builder<I> {
     /// Adds the next item. Finished nodes go to `emit`, children before parents.
-    pub fn push(&mut self, item: I, emit: &mut impl FnMut(Node)) {
+    pub(crate) fn push(&mut self, item: I, emit: &mut impl FnMut(Node)) {
         self.push_at(0, item, emit);
     }
 
     /// Adds a finished run of the lowest level by its summary. Returns `false` if a run is open:
     /// its items must then be pushed one by one. The run must have ended at an item that ends runs
     /// or at its maximum length, not at the end of a sequence.
-    pub fn push_run(&mut self, summary: I, emit: &mut impl FnMut(Node)) -> bool {
+    pub(crate) fn push_run(&mut self, summary: I, emit: &mut impl FnMut(Node)) -> bool {
         let lowest = &mut self.levels[0];
         if !lowest.open.is_empty() {
             return false;
@@ -119,7 +119,7 @@ impl<I: Item> Builder<I> {
     }
 
     /// Ends the sequence, and returns the summary of its root. An empty sequence is one empty node.
-    pub fn finish(mut self, emit: &mut impl FnMut(Node)) -> I {
+    pub(crate) fn finish(mut self, emit: &mut impl FnMut(Node)) -> I {
         let mut level = 0;
         loop {
             let top = level + 1 == self.levels.len();

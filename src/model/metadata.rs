@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind};
 
 /// The maximum size of a version's metadata, in bytes of JSON.
-pub const METADATA_MAX_BYTES: usize = 1 << 20;
+pub(crate) const METADATA_MAX_BYTES: usize = 1 << 20;
 
 /// Metadata: a JSON object of any depth, at most 1 MiB, kept as compact text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl Metadata {
     ///
     /// # Errors
     /// [`Kind::Usage`] if the text is too long or not a JSON object.
-    pub fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if self.0.len() <= METADATA_MAX_BYTES {
             let object: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_str(&self.0);
             return object

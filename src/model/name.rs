@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind};
 
 /// The maximum length of a project, artifact, alias and type name in bytes.
-pub const NAME_MAX_BYTES: usize = 128;
+pub(crate) const NAME_MAX_BYTES: usize = 128;
 /// The maximum length of the name of a directory entry in bytes (Linux's NAME_MAX).
-pub const ENTRY_NAME_MAX_BYTES: usize = 255;
+pub(crate) const ENTRY_NAME_MAX_BYTES: usize = 255;
 /// The bytes of a bad name that an error quotes.
 const QUOTED_BYTES: usize = 60;
 
@@ -29,7 +29,7 @@ pub struct NameError {
 
 impl NameError {
     /// Returns an error that quotes `found`, shortened. `rule` describes a good name.
-    pub fn new(what: &'static str, found: &[u8], rule: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, found: &[u8], rule: &'static str) -> Self {
         let shown = &found[..found.len().min(QUOTED_BYTES)];
         let dots = if shown.len() < found.len() { "…" } else { "" };
         Self { what, found: format!("\"{}{dots}\"", shown.escape_ascii()), rule }
@@ -178,7 +178,7 @@ text_name!(
 
 impl Alias {
     /// Returns the alias that every new version gets.
-    pub fn latest() -> Self {
+    pub(crate) fn latest() -> Self {
         Self("latest".to_owned())
     }
 }
@@ -229,7 +229,7 @@ impl EntryName {
     }
 
     /// Returns the name in the form of the system calls.
-    pub fn as_os_str(&self) -> &OsStr {
+    pub(crate) fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }
 }

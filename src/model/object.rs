@@ -10,7 +10,7 @@ use super::name::NameError;
 use super::object_kind::ObjectKind;
 
 /// The number of bytes in a pack id.
-pub const PACK_ID_BYTES: usize = 16;
+pub(crate) const PACK_ID_BYTES: usize = 16;
 
 /// The name of a pack: random, never derived from content, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Extent {
 
 impl PackId {
     /// The pack that is never in a store: the place of an object whose bytes were lost.
-    pub const NONE: Self = Self([0; PACK_ID_BYTES]);
+    pub(crate) const NONE: Self = Self([0; PACK_ID_BYTES]);
 }
 
 /// The state of an object's bytes in the store.
@@ -71,7 +71,7 @@ pub enum Presence {
 
 impl Presence {
     /// Returns the byte that stands for it in records.
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Present => 0,
             Self::Absent => 1,
@@ -80,7 +80,7 @@ impl Presence {
     }
 
     /// Returns the presence that a byte stands for, if there is one.
-    pub const fn from_code(code: u8) -> Option<Self> {
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Present),
             1 => Some(Self::Absent),
@@ -111,7 +111,7 @@ pub struct Located {
 
 impl Located {
     /// Returns whether its bytes have to be stored again.
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.presence != Presence::Present
     }
 }

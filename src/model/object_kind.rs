@@ -17,7 +17,7 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Returns the byte that stands for it in indexes and records.
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Chunk => 0,
             Self::Recipe => 1,
@@ -26,7 +26,7 @@ impl ObjectKind {
     }
 
     /// Returns the kind that a byte stands for, if there is one.
-    pub const fn from_code(code: u8) -> Option<Self> {
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Chunk),
             1 => Some(Self::Recipe),

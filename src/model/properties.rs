@@ -10,11 +10,11 @@ use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
 /// The maximum number of tags of a version or an artifact: they are part of every listing.
-pub const TAGS_MAX: usize = 100;
+pub(crate) const TAGS_MAX: usize = 100;
 /// The maximum number of protected aliases of an artifact, for the same reason.
-pub const PROTECTED_MAX: usize = 100;
+pub(crate) const PROTECTED_MAX: usize = 100;
 /// The longest time to live in milliseconds: a hundred years. A version that stays longer has none.
-pub const TTL_MAX_MILLISECONDS: u64 = 100 * 365 * DAY_MILLISECONDS;
+pub(crate) const TTL_MAX_MILLISECONDS: u64 = 100 * 365 * DAY_MILLISECONDS;
 
 const DAY_MILLISECONDS: u64 = 24 * 3600 * 1000;
 /// The length of a month in a duration, in days.
@@ -31,7 +31,7 @@ const UNITS: &[(&str, u64)] =
 /// # Errors
 /// [`Kind::Usage`] if it is not a duration, is shorter than a millisecond, or is longer than
 /// [`TTL_MAX_MILLISECONDS`].
-pub fn parse_duration(text: &str) -> Result<u64> {
+pub(crate) fn parse_duration(text: &str) -> Result<u64> {
     let bad = |what: &str| {
         Error::new(Kind::Usage, format!("{text:?} is no duration{what}")).hint("write 30d, 12h")
     };
@@ -49,7 +49,7 @@ pub fn parse_duration(text: &str) -> Result<u64> {
 }
 
 /// Writes a duration as [`parse_duration`] reads it, in the longest unit that divides it.
-pub fn write_duration(milliseconds: u64) -> String {
+pub(crate) fn write_duration(milliseconds: u64) -> String {
     let fits = |unit: &&(&str, u64)| milliseconds.is_multiple_of(unit.1);
     let (name, length) = UNITS.iter().find(fits).unwrap_or(&("ms", 1));
     format!("{}{name}", milliseconds / length)
@@ -94,7 +94,7 @@ impl fmt::Display for Ttl {
 impl Ttl {
     /// Returns the time at which a version expires; `of_artifact` is what it inherits, in
     /// milliseconds.
-    pub fn expires(self, created: Timestamp, of_artifact: Option<u64>) -> Option<Timestamp> {
+    pub(crate) fn expires(self, created: Timestamp, of_artifact: Option<u64>) -> Option<Timestamp> {
         let milliseconds = match self {
             Self::Inherit => of_artifact?,
             Self::Never => return None,
@@ -109,7 +109,7 @@ impl Ttl {
 ///
 /// # Errors
 /// [`Kind::Usage`] if there would be more than `max` of these `what`.
-pub fn change_names<T: Ord + Clone>(
+pub(crate) fn change_names<T: Ord + Clone>(
     names: &mut Vec<T>,
     (add, remove): (&[T], &[T]),
     (what, max): (&str, usize),
@@ -129,7 +129,7 @@ pub fn change_names<T: Ord + Clone>(
 ///
 /// # Errors
 /// [`Kind::Usage`] for more than [`TAGS_MAX`].
-pub fn change_tags(tags: &mut Vec<Tag>, add: &[Tag], remove: &[Tag]) -> Result<()> {
+pub(crate) fn change_tags(tags: &mut Vec<Tag>, add: &[Tag], remove: &[Tag]) -> Result<()> {
     change_names(tags, (add, remove), ("tags", TAGS_MAX))
 }
 

@@ -12,11 +12,11 @@ use super::varint;
 
 /// A piece of a file: a chunk, or above level 0 a run of pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The bytes of the file that it stands for.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// The chunk, or the recipe node one level down.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
 }
 
 impl Item for Piece {
@@ -47,17 +47,17 @@ impl Item for Piece {
 
 /// One decoded recipe node.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RecipeNode {
+pub(crate) struct RecipeNode {
     /// The level: at 0 the pieces are chunks, above they are recipe nodes of the level below.
-    pub level: u8,
+    pub(crate) level: u8,
     /// The pieces, in the order of the file.
-    pub pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 impl RecipeNode {
     /// Decodes a body whose digest was checked; `None` for a format that this release does not
     /// support.
-    pub fn decode(body: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
         if reader.byte()? != NODE_FORMAT {
             return None;
@@ -72,7 +72,7 @@ impl RecipeNode {
     }
 
     /// Returns the objects that it points at, each once, sorted.
-    pub fn children(&self) -> Vec<Digest> {
+    pub(crate) fn children(&self) -> Vec<Digest> {
         let mut children: Vec<_> = self.pieces.iter().map(|piece| piece.digest).collect();
         children.sort_unstable();
         children.dedup();

@@ -74,7 +74,9 @@ pub struct Reference {
 ///
 /// # Errors
 /// If either part is not a valid name.
-pub fn parse_artifact_name(text: &str) -> Result<(ArtifactName, Option<Selector>), NameError> {
+pub(crate) fn parse_artifact_name(
+    text: &str,
+) -> Result<(ArtifactName, Option<Selector>), NameError> {
     match text.split_once([':', '@']) {
         Some((artifact, selector)) => Ok((artifact.parse()?, Some(selector.parse()?))),
         None => Ok((text.parse()?, None)),

@@ -19,7 +19,7 @@ pub const SILENCE_MILLISECONDS: u64 = 5 * 60 * 1000;
 /// The same for a run that no process keeps alive (`run start`).
 pub const SCRIPT_SILENCE_MILLISECONDS: u64 = 24 * 3600 * 1000;
 /// The maximum length of a name, job type or command line that is kept, in bytes.
-pub const TEXT_MAX_BYTES: usize = 4096;
+pub(crate) const TEXT_MAX_BYTES: usize = 4096;
 
 /// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ pub struct RunInfo {
 
 impl RunInfo {
     /// Returns a run that begins.
-    pub fn new(start: RunStart, now: Timestamp) -> Self {
+    pub(crate) fn new(start: RunStart, now: Timestamp) -> Self {
         Self {
             start,
             state: RunState::Running,
@@ -127,7 +127,7 @@ impl RunInfo {
 
     /// Returns the run as it is at `now`: one that has been silent for too long has crashed.
     #[must_use]
-    pub fn seen_at(mut self, now: Timestamp) -> Self {
+    pub(crate) fn seen_at(mut self, now: Timestamp) -> Self {
         let patience = match self.start.holder {
             Some(_) => SILENCE_MILLISECONDS,
             None => SCRIPT_SILENCE_MILLISECONDS,
@@ -140,7 +140,7 @@ impl RunInfo {
 
     /// Returns a value by its path: `summary.val_acc`, `config.optimizer.lr`, `state`, `name`,
     /// `group`, …
-    pub fn value(&self, path: &str) -> Option<Value> {
+    pub(crate) fn value(&self, path: &str) -> Option<Value> {
         let text = |text: &Option<String>| text.clone().map(Value::String);
         let (first, rest) = path.split_once('.').unwrap_or((path, ""));
         let inside =
@@ -162,7 +162,7 @@ impl RunInfo {
 
 /// Returns the value at `path`, whose steps are separated by dots. A key that has dots is found as
 /// well.
-pub fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() {
         return Some(value);
     }
@@ -175,7 +175,7 @@ pub fn find<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 
 /// Compares runs by a value: numbers, then truth values, then text, then missing values and those
 /// that are not numbers. The last stay last in either direction, in the order in which they came.
-pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) -> Ordering {
+pub(crate) fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) -> Ordering {
     let rank = |value: Option<&Value>| match value {
         Some(Value::Number(_)) => 0,
         Some(Value::Bool(_)) => 1,
@@ -199,7 +199,7 @@ pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) ->
 /// The rank of values that are last in either direction.
 const LAST: u8 = 3;
 /// Returns whether a value equals the one that was requested.
-pub fn is_value(found: Option<&Value>, wanted: &Value) -> bool {
+pub(crate) fn is_value(found: Option<&Value>, wanted: &Value) -> bool {
     match (found, wanted) {
         (Some(Value::Number(found)), Value::Number(wanted)) => found.as_f64() == wanted.as_f64(),
         // An id or name of digits is requested as a number.

@@ -10,7 +10,7 @@ pub struct Timestamp(pub u64);
 
 impl Timestamp {
     /// Returns the whole seconds since 1970.
-    pub fn seconds(self) -> u64 {
+    pub(crate) fn seconds(self) -> u64 {
         self.0 / 1_000
     }
 }

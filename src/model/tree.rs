@@ -30,7 +30,7 @@ const ITEM_SYMLINK: u8 = 6;
 const ITEM_EXTERNAL: u8 = 7;
 const ITEM_EXTERNAL_EXECUTABLE: u8 = 8;
 /// The longest target of a symlink in bytes (Linux's PATH_MAX without its NUL).
-pub const SYMLINK_MAX_BYTES: usize = 4095;
+pub(crate) const SYMLINK_MAX_BYTES: usize = 4095;
 
 /// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl Content {
 
     /// Returns the number that stands for its kind in binary formats. serde numbers the kinds
     /// alike.
-    pub const fn code(&self) -> u8 {
+    pub(crate) const fn code(&self) -> u8 {
         match self {
             Self::Empty => 0,
             Self::Chunk { .. } => 1,
@@ -93,7 +93,7 @@ impl Content {
     }
 
     /// Returns the content of a kind that has an object, or `None` for any other number.
-    pub const fn from_code(code: u8, digest: Digest, size_bytes: u64) -> Option<Self> {
+    pub(crate) const fn from_code(code: u8, digest: Digest, size_bytes: u64) -> Option<Self> {
         match code {
             1 => Some(Self::Chunk { digest, size_bytes }),
             2 => Some(Self::Recipe { digest, size_bytes }),
@@ -103,7 +103,7 @@ impl Content {
     }
 
     /// Returns whether the file is external.
-    pub fn is_external(&self) -> bool {
+    pub(crate) fn is_external(&self) -> bool {
         matches!(self, Self::External { .. })
     }
 }
@@ -135,18 +135,18 @@ pub struct Entry {
 
 /// A run of entries one level down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
+pub(crate) struct Child {
     /// The first name in it.
-    pub first: EntryName,
+    pub(crate) first: EntryName,
     /// The number of entries below it.
-    pub count: u64,
+    pub(crate) count: u64,
     /// The node.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
 }
 
 /// An item of a tree node: an entry, or above level 0 a child node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TreeItem {
+pub(crate) enum TreeItem {
     /// An entry, at level 0.
     Entry(Entry),
     /// A child node, above level 0: the first name, the number of entries, the digest. The name is
@@ -156,7 +156,7 @@ pub enum TreeItem {
 
 impl TreeItem {
     /// Returns the node that a summary stands for; `None` for an entry.
-    pub fn node_digest(&self) -> Option<Digest> {
+    pub(crate) fn node_digest(&self) -> Option<Digest> {
         match self {
             Self::Entry(_) => None,
             Self::Child(_, _, digest) => Some(*digest),
@@ -220,7 +220,7 @@ impl Item for TreeItem {
 
 impl Target {
     /// Returns the object that it points at, if there is one.
-    pub fn object(&self) -> Option<Digest> {
+    pub(crate) fn object(&self) -> Option<Digest> {
         match self {
             Self::File { content, .. } => content.digest(),
             Self::Directory(digest) => Some(*digest),
@@ -260,7 +260,7 @@ fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
 
 /// One decoded tree node.
 #[derive(Debug, PartialEq, Eq)]
-pub enum TreeNode {
+pub(crate) enum TreeNode {
     /// A run of entries, sorted by name.
     Leaf(Vec<Entry>),
     /// A run of nodes one level down, in the order of their names.
@@ -270,7 +270,7 @@ pub enum TreeNode {
 impl TreeNode {
     /// Decodes a body whose digest was checked; `None` for a format that this release does not
     /// support.
-    pub fn decode(body: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
         if reader.byte()? != NODE_FORMAT {
             return None;
@@ -295,7 +295,7 @@ impl TreeNode {
     }
 
     /// Returns the objects that it points at, each once, sorted.
-    pub fn children(&self) -> Vec<Digest> {
+    pub(crate) fn children(&self) -> Vec<Digest> {
         let mut children: Vec<Digest> = match self {
             Self::Leaf(entries) => entries.iter().filter_map(|e| e.target.object()).collect(),
             Self::Inner(children) => children.iter().map(|child| child.digest).collect(),
@@ -303,14 +303,6 @@ impl TreeNode {
         children.sort_unstable();
         children.dedup();
         children
-    }
-
-    /// Returns the number of entries in and below this node.
-    pub fn count(&self) -> u64 {
-        match self {
-            Self::Leaf(entries) => entries.len() as u64,
-            Self::Inner(children) => children.iter().map(|child| child.count).sum(),
-        }
     }
 }
 
@@ -374,14 +366,17 @@ mod tests {
         let node = TreeNode::decode(&nodes[&at].body).unwrap();
         assert_eq!(node.children(), nodes[&at].children);
         match &node {
-            TreeNode::Leaf(entries) => out.extend(entries.iter().cloned()),
+            TreeNode::Leaf(entries) => {
+                out.extend(entries.iter().cloned());
+                entries.len() as u64
+            }
             TreeNode::Inner(children) => {
                 for child in children {
                     assert_eq!(walk(nodes, child.digest, out), child.count);
                 }
+                children.iter().map(|child| child.count).sum()
             }
         }
-        node.count()
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const DESCRIPTION_MAX_BYTES: usize = 1 << 16;
 
 /// The name of the file in the root of every mounted version that shows what the registry holds of
 /// it.
-pub const DESCRIPTION_FILE: &str = ".artifact.json";
+pub(crate) const DESCRIPTION_FILE: &str = ".artifact.json";
 
 /// The content of a version, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ pub struct ArtifactInfo {
 
 /// A change in the registry that a mount must notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub(crate) enum Change {
     /// A change of the versions, aliases or properties of this artifact.
     Artifact(ArtifactPath),
     /// A change of the set of runs that go on.
@@ -121,7 +121,7 @@ pub enum Change {
 ///
 /// # Errors
 /// [`Kind::Usage`] if it is longer than [`DESCRIPTION_MAX_BYTES`].
-pub fn check_description(text: &str) -> Result<(), Error> {
+pub(crate) fn check_description(text: &str) -> Result<(), Error> {
     match text.parse::<Description>() {
         Ok(_) => Ok(()),
         Err(e) => Err(Error::new(Kind::Usage, e.to_string())),

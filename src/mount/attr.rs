@@ -9,51 +9,51 @@ const STAT_BLOCK_BYTES: u64 = 512;
 /// The I/O size that `st_blksize` recommends to programs: a chunk, in one round trip.
 const PREFERRED_READ_BYTES: u32 = 1 << 20;
 /// A time to live without end: the kernel's clock does not reach it.
-pub const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 
 /// The attributes of an inode (stat(2)).
 #[derive(Debug, Clone, Copy)]
-pub struct Attr {
+pub(crate) struct Attr {
     /// The number of the inode.
-    pub ino: u64,
+    pub(crate) ino: u64,
     /// The length in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// The number of units of 512 bytes that it takes.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
     /// The time of its last read.
-    pub atime: SystemTime,
+    pub(crate) atime: SystemTime,
     /// The time of the last change of its content.
-    pub mtime: SystemTime,
+    pub(crate) mtime: SystemTime,
     /// The time of its last change of any kind.
-    pub ctime: SystemTime,
+    pub(crate) ctime: SystemTime,
     /// The kind.
-    pub kind: FileType,
+    pub(crate) kind: FileType,
     /// The permissions.
-    pub perm: u16,
+    pub(crate) perm: u16,
     /// The number of names.
-    pub nlink: u32,
+    pub(crate) nlink: u32,
     /// The user.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The device, of a device file.
-    pub rdev: u32,
+    pub(crate) rdev: u32,
     /// The number of bytes that programs should read at once.
-    pub block_bytes: u32,
+    pub(crate) block_bytes: u32,
 }
 
 /// The owner of everything in a read-only view.
 #[derive(Debug, Clone, Copy)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The user.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The time of nodes that are in no version, in seconds since 1970: that of the repository.
-    pub created_seconds: u64,
+    pub(crate) created_seconds: u64,
     /// True if modes give the owner write permission, so that copies can be written. Writing itself
     /// is refused all the same.
-    pub writable: bool,
+    pub(crate) writable: bool,
 }
 
 /// Converts a moment to the kernel's shape.
@@ -63,20 +63,20 @@ fn system_time(seconds: u64) -> SystemTime {
 
 impl Owner {
     /// Returns the attributes of a file; `at` is in seconds since 1970.
-    pub fn file(&self, ino: u64, size: u64, executable: bool, at: u64) -> Attr {
+    pub(crate) fn file(&self, ino: u64, size: u64, executable: bool, at: u64) -> Attr {
         let perm = if executable { 0o555 } else { 0o444 };
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::RegularFile, size, perm, at)
     }
 
     /// Returns the attributes of a directory; `perm` is 0o555 in the read-only mount.
-    pub fn directory(&self, ino: u64, perm: u16, at: u64) -> Attr {
+    pub(crate) fn directory(&self, ino: u64, perm: u16, at: u64) -> Attr {
         let perm = if self.writable { perm | 0o200 } else { perm };
         self.attr(ino, FileType::Directory, 0, perm, at)
     }
 
     /// Returns the attributes of a symlink.
-    pub fn symlink(&self, ino: u64, target_bytes: u64, at: u64) -> Attr {
+    pub(crate) fn symlink(&self, ino: u64, target_bytes: u64, at: u64) -> Attr {
         self.attr(ino, FileType::Symlink, target_bytes, 0o777, at)
     }
 

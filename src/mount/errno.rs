@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Kind};
 
 /// Returns the errno of a kind.
-pub const fn of(kind: Kind) -> Errno {
+pub(crate) const fn of(kind: Kind) -> Errno {
     match kind {
         Kind::Usage | Kind::BadName => Errno::INVAL,
         Kind::NotFound => Errno::NOENT,
@@ -22,7 +22,7 @@ pub const fn of(kind: Kind) -> Errno {
 }
 
 /// Logs an error, damage and failures at level `error`, and returns its errno.
-pub fn report(what: &str, error: &Error) -> Errno {
+pub(crate) fn report(what: &str, error: &Error) -> Errno {
     match error.kind() {
         Kind::Corrupt | Kind::Unavailable | Kind::TimedOut | Kind::Unsupported | Kind::Full => {
             tracing::error!("{what}: {error}");

@@ -15,7 +15,7 @@ use fuser::{
 };
 
 /// A file system whose requests may panic.
-pub struct Guarded<F>(pub F);
+pub(crate) struct Guarded<F>(pub(crate) F);
 
 impl<F> Guarded<F> {
     /// Serves a request, and catches its panic. Locks that a panic poisons are still taken,

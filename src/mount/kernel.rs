@@ -15,28 +15,28 @@ use crate::content::store::Space;
 use crate::error::{Error, Kind, Result};
 
 /// The generation of every inode: numbers are never used twice.
-pub const GENERATION: Generation = Generation(0);
+pub(crate) const GENERATION: Generation = Generation(0);
 /// The most bytes that the kernel may request or send at once.
-pub const REQUEST_MAX_BYTES: u32 = 1 << 20;
+pub(crate) const REQUEST_MAX_BYTES: u32 = 1 << 20;
 /// The number of requests that the kernel may have under way in the background (readahead).
 const BACKGROUND_REQUESTS: u16 = 64;
 /// The block size `statfs` counts in.
 const STATFS_BLOCK_BYTES: u64 = 4096;
 /// Positions in a listing before the first entry: `.` and `..`.
-pub const DOTS: u64 = 2;
+pub(crate) const DOTS: u64 = 2;
 
 /// Converts the errno of a draft operation.
-pub fn host(error: rustix::io::Errno) -> Errno {
+pub(crate) fn host(error: rustix::io::Errno) -> Errno {
     Errno::from_i32(error.raw_os_error())
 }
 
 /// Logs an error that a reader meets, and returns its errno.
-pub fn report(what: &str, error: &Error) -> Errno {
+pub(crate) fn report(what: &str, error: &Error) -> Errno {
     host(errno::report(what, error))
 }
 
 /// Converts the kind of a file.
-pub fn file_type(kind: rustix::fs::FileType) -> FileType {
+pub(crate) fn file_type(kind: rustix::fs::FileType) -> FileType {
     use rustix::fs::FileType as Host;
     match kind {
         Host::Directory => FileType::Directory,
@@ -50,7 +50,7 @@ pub fn file_type(kind: rustix::fs::FileType) -> FileType {
 }
 
 /// Returns attributes in the kernel's shape.
-pub fn file_attr(attr: &Attr) -> FileAttr {
+pub(crate) fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino),
         size: attr.size_bytes,
@@ -71,7 +71,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
 }
 
 /// Requests from the kernel the capabilities and limits that every mount of ours uses.
-pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
+pub(crate) fn configure(config: &mut KernelConfig, wanted: InitFlags) {
     // One by one: the call refuses all if the kernel lacks one.
     for flag in wanted.iter() {
         if config.add_capabilities(flag).is_err() {
@@ -86,12 +86,12 @@ pub fn configure(config: &mut KernelConfig, wanted: InitFlags) {
 }
 
 /// Returns the process that sends a request.
-pub fn requester(request: &Request) -> Requester {
+pub(crate) fn requester(request: &Request) -> Requester {
     Requester { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 /// Replies with an entry, with a name that will never exist, or with an error.
-pub fn reply_entry(what: &str, found: Result<Option<Found>>, reply: ReplyEntry) {
+pub(crate) fn reply_entry(what: &str, found: Result<Option<Found>>, reply: ReplyEntry) {
     match found {
         Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
         // Number 0 makes the kernel cache that there is no such name.
@@ -121,7 +121,7 @@ fn nothing() -> Attr {
 }
 
 /// Replies with the content of a file.
-pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
+pub(crate) fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
     match read {
         Ok(bytes) => reply.data(&bytes),
         Err(e) => reply.error(e),
@@ -129,7 +129,7 @@ pub fn reply_read(read: std::result::Result<Vec<u8>, Errno>, reply: ReplyData) {
 }
 
 /// Replies with attributes.
-pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
+pub(crate) fn reply_found(found: Result<Found>, reply: ReplyAttr) {
     match found {
         Ok(Found { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
         Err(e) => reply.error(report("getattr", &e)),
@@ -138,7 +138,7 @@ pub fn reply_found(found: Result<Found>, reply: ReplyAttr) {
 
 /// Replies with the free space of the disk, and for how many files, in all and free, if that is
 /// known.
-pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: ReplyStatfs) {
+pub(crate) fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: ReplyStatfs) {
     /// The number of files where these are not counted: no program takes it for "none left".
     const FILES: u64 = 1 << 40;
     let (files, free_files) = files.unwrap_or((FILES, FILES));
@@ -154,14 +154,14 @@ pub fn reply_statfs(space: Result<Space>, files: Option<(u64, u64)>, reply: Repl
 }
 
 /// Returns `.` or `..` for a listing with attributes: the kernel reads only number and kind.
-pub fn dot(number: u64) -> Found {
+pub(crate) fn dot(number: u64) -> Found {
     let mut attr = nothing();
     (attr.ino, attr.kind) = (number, rustix::fs::FileType::Directory);
     Found { attr, ttl: Duration::ZERO }
 }
 
 /// Calls `add` with `.` and `..`, as far as they lie behind `offset` and fit.
-pub fn add_dots(
+pub(crate) fn add_dots(
     ino: u64,
     parent: u64,
     offset: u64,
@@ -176,7 +176,7 @@ pub fn add_dots(
 }
 
 /// Ends the reply to a listing.
-pub fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
+pub(crate) fn ended<R>(listed: Result<()>, reply: R, ok: fn(R), error: fn(R, Errno)) {
     match listed {
         Ok(()) => ok(reply),
         Err(e) => error(reply, report("readdir", &e)),

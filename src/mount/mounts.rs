@@ -16,11 +16,11 @@ pub const SOURCE_NAME: &str = crate::content::external::MOUNT_SOURCE;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherMount {
     /// The mount point, as processes of that namespace see it.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// A process of that namespace; `None` for a bind mount in this one.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// The command of that process.
-    pub command: Option<String>,
+    pub(crate) command: Option<String>,
 }
 
 impl std::fmt::Display for OtherMount {

@@ -23,7 +23,7 @@ struct Timeout {
 
 /// Reads that have just ended because the store did not reply in time.
 #[derive(Default)]
-pub struct RecentTimeouts {
+pub(crate) struct RecentTimeouts {
     recent: Mutex<VecDeque<Timeout>>,
 }
 
@@ -32,7 +32,7 @@ impl RecentTimeouts {
     ///
     /// # Errors
     /// ETIMEDOUT, and those of `read`.
-    pub fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         ino: u64,
         offset: u64,

@@ -65,22 +65,22 @@ pub struct Mounted {
 
 impl Mounted {
     /// Returns the mount point.
-    pub fn target(&self) -> &Path {
+    pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
     /// Returns the minor number of its device, the same wherever it can be reached.
-    pub fn device(&self) -> u32 {
+    pub(crate) fn device(&self) -> u32 {
         self.device
     }
 
     /// Returns whether no process can reach it any more.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
     /// Returns whether it can be reached where it was mounted.
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         // Without a device number this cannot be checked.
         self.device == 0
             || mounts_with_devices().iter().any(|(device, source, point)| {
@@ -89,12 +89,12 @@ impl Mounted {
     }
 
     /// Returns a sender of notifications, which make the kernel forget.
-    pub fn notifier(&self) -> Option<Notifier> {
+    pub(crate) fn notifier(&self) -> Option<Notifier> {
         self.session.as_ref().map(BackgroundSession::notifier)
     }
 
     /// Takes it out of the tree. A mount that is in use ends when its last user does.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         // Another daemon may have mounted there meanwhile.
         if !self.has_ended() && self.is_in_place() {
             detach(&self.target);
@@ -102,7 +102,7 @@ impl Mounted {
     }
 
     /// Unmounts, and waits for the last user.
-    pub fn unmount(self) {
+    pub(crate) fn unmount(self) {
         self.leave();
         while !self.has_ended() {
             std::thread::sleep(END_POLL);
@@ -111,13 +111,13 @@ impl Mounted {
     }
 
     /// Forgets it without touching its mount point: `fuser` would unmount another mount there.
-    pub fn abandon(mut self) {
+    pub(crate) fn abandon(mut self) {
         std::mem::forget(self.session.take());
     }
 }
 
 /// Takes a mount out of the tree, whether or not it is used.
-pub fn detach(target: &Path) {
+pub(crate) fn detach(target: &Path) {
     let detached = unmount(target, UnmountFlags::DETACH).map_err(io::Error::from);
     let detached = detached.or_else(|e| match e.kind() {
         // Without root, the helper that mounted it may unmount it.
@@ -153,7 +153,7 @@ pub fn unmount_if_idle(target: &Path, lazy: bool) -> Result<()> {
 }
 
 /// Runs `fusermount3`.
-pub fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
+pub(crate) fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
     let status = std::process::Command::new("fusermount3").args(flags).arg(target).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other("fusermount3 failed")) }
 }
@@ -163,7 +163,7 @@ pub fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
 /// # Errors
 /// [`Kind::NotFound`] if the mount point does not exist, [`Kind::Conflict`] if it is not empty or a
 /// mount already, [`Kind::Unavailable`] without /dev/fuse.
-pub fn mount<F: Filesystem>(
+pub(crate) fn mount<F: Filesystem>(
     fs: F,
     target: &Path,
     options: MountOptions,
@@ -260,7 +260,7 @@ fn is_dead_mount(target: &Path) -> bool {
 }
 
 /// Returns whether something is mounted exactly there.
-pub fn is_mount_point(target: &Path) -> bool {
+pub(crate) fn is_mount_point(target: &Path) -> bool {
     mounts().iter().any(|(_, point)| point == target)
 }
 
@@ -352,7 +352,7 @@ impl Watcher {
     ///
     /// # Errors
     /// Any error of starting a thread.
-    pub fn start(fs: Arc<ReadFs>, notifier: Option<Notifier>) -> Result<Self> {
+    pub(crate) fn start(fs: Arc<ReadFs>, notifier: Option<Notifier>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = notifier.map(|notifier| {
@@ -368,7 +368,7 @@ impl Watcher {
     }
 
     /// Stops the thread, which ends when its wait for changes is over.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.thread.take());
     }

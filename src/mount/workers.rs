@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// The resource that a task waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waits {
+pub(crate) enum Waits {
     /// Names and attributes.
     Metadata,
     /// The content of files.
@@ -40,7 +40,7 @@ type Task = Box<dyn FnOnce() + Send>;
 /// Three thread pools. Metadata requests never wait for data, and requests to the local disk never
 /// wait for a store.
 #[derive(Clone)]
-pub struct Workers {
+pub(crate) struct Workers {
     metadata: Arc<Pool>,
     data: Arc<Pool>,
     disk: Arc<Pool>,
@@ -125,7 +125,7 @@ impl Pool {
 impl Workers {
     /// Creates pools without threads. `needed` if every request that touches a version may block,
     /// as with a remote store.
-    pub fn new(needed: bool) -> Self {
+    pub(crate) fn new(needed: bool) -> Self {
         let metadata = Pool::new("metadata", METADATA_THREADS);
         let data = Pool::new("data", DATA_THREADS);
         let disk = Pool::new("disk", DISK_THREADS);
@@ -133,17 +133,17 @@ impl Workers {
     }
 
     /// Returns whether every request that touches a version may block.
-    pub fn are_needed(&self) -> bool {
+    pub(crate) fn are_needed(&self) -> bool {
         self.needed
     }
 
     /// Returns the reads that have timed out recently.
-    pub fn recent_timeouts(&self) -> &RecentTimeouts {
+    pub(crate) fn recent_timeouts(&self) -> &RecentTimeouts {
         &self.recent_timeouts
     }
 
     /// Does `task` in a thread that may block, or in this one if no thread can take it.
-    pub fn run(&self, waits: Waits, task: impl FnOnce() + Send + 'static) {
+    pub(crate) fn run(&self, waits: Waits, task: impl FnOnce() + Send + 'static) {
         let pool = match waits {
             Waits::Metadata => &self.metadata,
             Waits::Data => &self.data,
@@ -156,7 +156,7 @@ impl Workers {
 }
 
 /// A reply that can be an error.
-pub trait Refuse: Send + 'static {
+pub(crate) trait Refuse: Send + 'static {
     /// Replies with the error.
     fn refuse(self, errno: Errno);
 }
@@ -174,7 +174,7 @@ macro_rules! refuse {
 refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite);
 
 /// Does `work`, which replies, in a new thread; replies EAGAIN if that cannot be made.
-pub fn on_own_thread<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static) {
+pub(crate) fn on_own_thread<R: Refuse>(reply: R, work: impl FnOnce(R) + Send + 'static) {
     let kept = Arc::new(Mutex::new(Some(reply)));
     let own = Arc::clone(&kept);
     let take = |from: &Mutex<Option<R>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();

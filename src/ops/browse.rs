@@ -19,7 +19,7 @@ const LOOK_UPS_MAX: usize = 32;
 ///
 /// # Errors
 /// When the registry fails.
-pub fn has_project(repository: &Repository, project: &ProjectName) -> Result<bool> {
+pub(crate) fn has_project(repository: &Repository, project: &ProjectName) -> Result<bool> {
     repository.registry.has_project(project.clone())
 }
 
@@ -27,7 +27,7 @@ pub fn has_project(repository: &Repository, project: &ProjectName) -> Result<boo
 ///
 /// # Errors
 /// When the registry fails.
-pub fn projects(repository: &Repository) -> Result<Vec<ProjectName>> {
+pub(crate) fn projects(repository: &Repository) -> Result<Vec<ProjectName>> {
     let projects = repository.registry.projects()?;
     Ok(projects.into_iter().map(|project| project.name).collect())
 }
@@ -36,7 +36,7 @@ pub fn projects(repository: &Repository) -> Result<Vec<ProjectName>> {
 ///
 /// # Errors
 /// When the registry fails.
-pub fn running_runs(repository: &Repository) -> Result<Vec<RunId>> {
+pub(crate) fn running_runs(repository: &Repository) -> Result<Vec<RunId>> {
     let mut running = Vec::new();
     for project in projects(repository)? {
         runs::each_run(&*repository.registry, &project, &mut |run| {
@@ -53,7 +53,7 @@ pub fn running_runs(repository: &Repository) -> Result<Vec<RunId>> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is none; when the registry fails.
-pub fn check_run(repository: &Repository, run: &RunId) -> Result<()> {
+pub(crate) fn check_run(repository: &Repository, run: &RunId) -> Result<()> {
     repository.registry.run(run.clone()).map(drop)
 }
 
@@ -61,7 +61,7 @@ pub fn check_run(repository: &Repository, run: &RunId) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such version or run; when the registry fails.
-pub fn version(
+pub(crate) fn version(
     repository: &Repository,
     run: Option<&RunId>,
     reference: Reference,
@@ -76,7 +76,7 @@ pub fn version(
 ///
 /// # Errors
 /// When the registry fails. A run that has ended records nothing, without an error.
-pub fn record_use(
+pub(crate) fn record_use(
     repository: &Repository,
     run: &RunId,
     used: (&ArtifactPath, VersionNumber),
@@ -90,7 +90,7 @@ pub fn record_use(
 ///
 /// # Errors
 /// When the registry fails.
-pub fn versions_of_project(
+pub(crate) fn versions_of_project(
     repository: &Repository,
     project: &ProjectName,
 ) -> Result<Vec<VersionInfo>> {
@@ -106,7 +106,7 @@ pub fn versions_of_project(
 ///
 /// # Errors
 /// When the registry fails.
-pub fn resolve_selectors(
+pub(crate) fn resolve_selectors(
     repository: &Repository,
     path: &ArtifactPath,
     selectors: &[&Selector],
@@ -133,7 +133,7 @@ pub fn resolve_selectors(
 }
 
 /// Returns the number and the aliases of a version.
-pub fn selectors_of(info: &VersionInfo) -> impl Iterator<Item = Selector> + '_ {
+pub(crate) fn selectors_of(info: &VersionInfo) -> impl Iterator<Item = Selector> + '_ {
     let aliases = info.aliases.iter().cloned().map(Selector::Alias);
     std::iter::once(Selector::Version(info.number)).chain(aliases)
 }
@@ -142,7 +142,7 @@ pub fn selectors_of(info: &VersionInfo) -> impl Iterator<Item = Selector> + '_ {
 ///
 /// # Errors
 /// When the registry fails.
-pub fn last_change(repository: &Repository) -> Result<u64> {
+pub(crate) fn last_change(repository: &Repository) -> Result<u64> {
     Ok(repository.registry.changes(u64::MAX - 1, 0)?.last)
 }
 
@@ -150,7 +150,11 @@ pub fn last_change(repository: &Repository) -> Result<u64> {
 ///
 /// # Errors
 /// When the registry fails.
-pub fn changes(repository: &Repository, last: u64, wait_milliseconds: u64) -> Result<Changes> {
+pub(crate) fn changes(
+    repository: &Repository,
+    last: u64,
+    wait_milliseconds: u64,
+) -> Result<Changes> {
     repository.registry.changes(last, wait_milliseconds)
 }
 

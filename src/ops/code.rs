@@ -30,9 +30,9 @@ const DIFF_FILE: &str = "diff.patch";
 #[derive(Debug)]
 pub struct Code {
     /// The main script or notebook.
-    pub script: Option<PathBuf>,
+    pub(crate) script: Option<PathBuf>,
     /// The work tree that contains the script, or in which the command was started.
-    pub tree: Option<PathBuf>,
+    pub(crate) tree: Option<PathBuf>,
 }
 
 /// The artifact and metadata under which code is to be logged.

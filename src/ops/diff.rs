@@ -33,7 +33,7 @@ pub fn versions(
 ///
 /// # Errors
 /// The errors of reading a node and of `each`.
-pub fn diff(
+pub(crate) fn diff(
     reader: &Reader,
     before: Digest,
     after: Digest,
@@ -57,7 +57,7 @@ fn directories(
     let (mut left, mut right) = (Cursor::new(reader, before)?, Cursor::new(reader, after)?);
     loop {
         skip_equal(reader, &mut left, &mut right)?;
-        let order = match (left.to_entry(reader)?, right.to_entry(reader)?) {
+        let order = match (left.find_entry(reader)?, right.find_entry(reader)?) {
             (None, None) => return Ok(()),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,

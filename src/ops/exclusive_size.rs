@@ -40,7 +40,7 @@ fn loses_last(lost: &mut HashMap<Digest, u64>, digest: Digest, at: &Located) -> 
 
 /// Returns the bytes in the store of everything that a version with this root is made of, each
 /// object once.
-pub fn stored_bytes(repository: &Repository, root: Digest) -> Result<u64> {
+pub(crate) fn stored_bytes(repository: &Repository, root: Digest) -> Result<u64> {
     let mut seen = HashSet::new();
     // An object with one reference is met only once.
     let mut first = |digest: Digest, at: &Located| at.refs <= 1 || seen.insert(digest);

@@ -13,15 +13,15 @@ use crate::model::tree::{Content, Target};
 const CHECKS_AT_ONCE: usize = 16;
 
 /// The result of checking files.
-pub struct Checked {
+pub(crate) struct Checked {
     /// The files that failed, by their index, in order.
-    pub failed: Vec<(usize, Error)>,
+    pub(crate) failed: Vec<(usize, Error)>,
     /// The number of files that only their length tells from others.
-    pub unproven: u64,
+    pub(crate) unproven: u64,
 }
 
 /// Checks the files that `digests` describe, several at a time.
-pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Checked> {
+pub(crate) fn check(repository: &Repository, digests: &[Digest]) -> Result<Checked> {
     let mut described = Vec::with_capacity(digests.len());
     for digest in digests {
         described.push((*digest, repository.reader.external(*digest)?));
@@ -48,7 +48,7 @@ pub fn check(repository: &Repository, digests: &[Digest]) -> Result<Checked> {
 }
 
 /// Counts the external files below a tree that only their length tells from others.
-pub fn count_unproven(repository: &Repository, root: Digest) -> Result<u64> {
+pub(crate) fn count_unproven(repository: &Repository, root: Digest) -> Result<u64> {
     let (mut left, mut count) = (vec![root], 0);
     while let Some(tree) = left.pop() {
         each_entry(&repository.reader, tree, &mut |entry| {

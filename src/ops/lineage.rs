@@ -83,7 +83,7 @@ pub fn used_by(registry: &dyn Registry, reference: &Reference) -> Result<Vec<Run
 ///
 /// # Errors
 /// [`Kind::NotFound`] for a version that never existed, or that no run refers to any more.
-pub fn resolve(
+pub(crate) fn resolve(
     registry: &dyn Registry,
     reference: &Reference,
 ) -> Result<(ArtifactPath, VersionNumber, bool)> {

@@ -13,7 +13,10 @@ const PAGE: u32 = 500;
 ///
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such project.
-pub fn artifacts(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<ArtifactInfo>> {
+pub(crate) fn artifacts(
+    registry: &dyn Registry,
+    project: &ProjectName,
+) -> Result<Vec<ArtifactInfo>> {
     let mut all: Vec<ArtifactInfo> = Vec::new();
     loop {
         let after = all.last().map(|info| info.path.artifact.clone());
@@ -30,7 +33,7 @@ pub fn artifacts(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<A
 ///
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such artifact.
-pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<VersionInfo>> {
+pub(crate) fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<VersionInfo>> {
     let mut all = Vec::new();
     each_of_artifact(registry, path, Detail::Brief, &mut |version| {
         all.push(version);
@@ -44,7 +47,7 @@ pub fn versions(registry: &dyn Registry, path: &ArtifactPath) -> Result<Vec<Vers
 /// # Errors
 /// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such artifact, and the errors of
 /// `each`.
-pub fn each_of_artifact(
+pub(crate) fn each_of_artifact(
     registry: &dyn Registry,
     path: &ArtifactPath,
     detail: Detail,

@@ -21,10 +21,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(60);
 const ABANDONED_MILLISECONDS: u64 = 10 * 60 * 1000;
 
 /// The mark, held by this process until it is ended or dropped.
-pub struct Held<'a> {
+pub(crate) struct Held<'a> {
     repository: &'a Repository,
     /// The id of the holder, which calls under the mark require.
-    pub holder: String,
+    pub(crate) holder: String,
     renewing: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
@@ -32,7 +32,7 @@ pub struct Held<'a> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] while somebody writes, or while another process does maintenance.
-pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
+pub(crate) fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
     finish_interrupted(repository)?;
     let registry = &repository.registry;
     let holder = this_process();
@@ -44,7 +44,7 @@ pub fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>>
 ///
 /// # Errors
 /// [`Kind::Conflict`] if it is being moved or has moved.
-pub fn refuse_moving(repository: &Repository) -> Result<()> {
+pub(crate) fn refuse_moving(repository: &Repository) -> Result<()> {
     let moves = |mark: Maintenance| mark.mode == MaintenanceMode::Copy && !is_dead(&mark.holder);
     if repository.registry.maintenance()?.is_some_and(moves) {
         return Err(Error::new(Kind::Conflict, "the repository is being moved to another store")
@@ -73,7 +73,7 @@ impl Held<'_> {
     ///
     /// # Errors
     /// If the registry fails, the mark stays until the next process takes it over.
-    pub fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         self.stop_renewing();
         self.repository.registry.end_maintenance(self.holder.clone())
     }
@@ -114,7 +114,7 @@ fn is_abandoned(registry: &dyn Registry, mark: &Maintenance) -> Result<bool> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] while another process does maintenance.
-pub fn finish_interrupted(repository: &Repository) -> Result<()> {
+pub(crate) fn finish_interrupted(repository: &Repository) -> Result<()> {
     let registry = &repository.registry;
     let Some(mark) = registry.maintenance()? else { return Ok(()) };
     if !is_abandoned(&**registry, &mark)? {
@@ -138,7 +138,7 @@ pub fn finish_interrupted(repository: &Repository) -> Result<()> {
 ///
 /// # Errors
 /// If the registry fails, [`finish_interrupted`] completes the swap.
-pub fn swap(registry: &dyn Registry, holder: &str) -> Result<()> {
+pub(crate) fn swap(registry: &dyn Registry, holder: &str) -> Result<()> {
     while !registry.swap_rebuilt(holder.to_owned())? {}
     Ok(())
 }

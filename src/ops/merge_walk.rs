@@ -12,7 +12,7 @@ use crate::model::tree::{Child, Target};
 
 /// A step of the walk.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A leaf node, and the number of trees that share it; no other tree has names in its range.
     /// The node ends at a boundary that its entries set, not at the end of the directory.
     Run(Child, u64),
@@ -21,7 +21,7 @@ pub enum Step {
 }
 
 /// A walk through one directory of several trees.
-pub struct MergeWalk<'a> {
+pub(crate) struct MergeWalk<'a> {
     reader: &'a Reader,
     cursors: Vec<Cursor>,
 }
@@ -31,7 +31,7 @@ impl<'a> MergeWalk<'a> {
     ///
     /// # Errors
     /// As [`Reader::tree`].
-    pub fn new(reader: &'a Reader, roots: &[Digest]) -> Result<Self> {
+    pub(crate) fn new(reader: &'a Reader, roots: &[Digest]) -> Result<Self> {
         let cursors = roots.iter().map(|root| Cursor::new(reader, *root));
         Ok(Self { reader, cursors: cursors.collect::<Result<_>>()? })
     }
@@ -40,7 +40,7 @@ impl<'a> MergeWalk<'a> {
     ///
     /// # Errors
     /// As [`Reader::tree`].
-    pub fn next(&mut self) -> Result<Option<Step>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Step>> {
         loop {
             let Some(least) = self.cursors.iter().filter_map(Cursor::name).min().cloned() else {
                 return Ok(None);

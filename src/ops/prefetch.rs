@@ -44,7 +44,7 @@ pub struct Prefetched {
     /// Their bytes.
     pub bytes: u64,
     /// The segments they are in.
-    pub segments: HashSet<SegmentKey>,
+    pub(crate) segments: HashSet<SegmentKey>,
 }
 
 /// Caches the files of a version for which `takes` returns true. `progress` gets the bytes of the
@@ -107,7 +107,7 @@ pub fn pin_name(reference: &Reference) -> String {
 ///
 /// # Errors
 /// [`Kind::Unsupported`] if the store is a directory: there is nothing to prefetch.
-pub fn prefetch(
+pub(crate) fn prefetch(
     repository: &Repository,
     root: Digest,
     takes: &dyn Fn(&Path) -> bool,
@@ -264,7 +264,7 @@ pub enum Mode {
 }
 
 /// A policy that decides when a mount prefetches a version.
-pub struct Prefetcher {
+pub(crate) struct Prefetcher {
     repository: Arc<Repository>,
     mode: Mode,
     /// The number of reads so far: prefetching goes on while it grows.
@@ -280,25 +280,25 @@ struct Watched {
 
 impl Prefetcher {
     /// Makes a prefetcher for the versions of `repository`.
-    pub fn new(repository: Arc<Repository>, mode: Mode) -> Self {
+    pub(crate) fn new(repository: Arc<Repository>, mode: Mode) -> Self {
         let mode = if repository.store.is_remote() { mode } else { Mode::None };
         Self { repository, mode, reads: AtomicU64::new(0), versions: Mutex::default() }
     }
 
     /// Records a read.
-    pub fn read(&self) {
+    pub(crate) fn read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records that the version with tree `root` was looked up.
-    pub fn seen(self: &Arc<Self>, root: Digest) {
+    pub(crate) fn seen(self: &Arc<Self>, root: Digest) {
         if self.mode == Mode::All {
             self.count(root, MISSES);
         }
     }
 
     /// Records that a small file of the version with tree `root` was not cached.
-    pub fn missed(self: &Arc<Self>, root: Digest) {
+    pub(crate) fn missed(self: &Arc<Self>, root: Digest) {
         if self.mode != Mode::None {
             self.count(root, 1);
         }

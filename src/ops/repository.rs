@@ -33,7 +33,7 @@ use crate::model::time::Timestamp;
 use crate::registry::Registry;
 
 /// The format that this release writes and reads.
-pub const REPOSITORY_FORMAT: u32 = 1;
+pub(crate) const REPOSITORY_FORMAT: u32 = 1;
 const SETTINGS_FILE: &str = "repository.json";
 /// The default place of the store: below the repository.
 const DEFAULT_STORE: &str = "file:store";
@@ -92,17 +92,17 @@ impl Layout {
     }
 
     /// Returns the lock, held by the process that has the registry open.
-    pub fn lock(&self) -> PathBuf {
+    pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }
 
     /// Returns the socket of that process.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.root.join("artifactfs.sock")
     }
 
     /// Returns the socket of the process that has the drafts open.
-    pub fn staging_socket(&self) -> PathBuf {
+    pub(crate) fn staging_socket(&self) -> PathBuf {
         self.root.join("staging.sock")
     }
 
@@ -112,7 +112,7 @@ impl Layout {
     }
 
     /// Returns the directory of put indexes.
-    pub fn puts(&self) -> PathBuf {
+    pub(crate) fn puts(&self) -> PathBuf {
         self.root.join("puts")
     }
 
@@ -190,7 +190,7 @@ impl Layout {
     ///
     /// # Errors
     /// If they cannot be written, the old settings stay.
-    pub fn write_settings(&self, settings: &Settings) -> Result<()> {
+    pub(crate) fn write_settings(&self, settings: &Settings) -> Result<()> {
         let path = self.root.join(SETTINGS_FILE);
         let text = serde_json::to_string_pretty(settings).expect("settings are plain values");
         let mut file = tempfile::NamedTempFile::new_in(&self.root).at("write", &path)?;
@@ -235,7 +235,7 @@ impl Layout {
 
     /// Opens the store that `settings` name. The store is changed only if it belongs to this
     /// repository.
-    pub fn open_store(&self, settings: &Settings, access: &StoreOptions) -> Result<Store> {
+    pub(crate) fn open_store(&self, settings: &Settings, access: &StoreOptions) -> Result<Store> {
         let (url, options) = settings.store_url()?;
         Ok(Store::open(&url, &options, &self.root, access)?.belonging_to(&settings.id))
     }
@@ -248,7 +248,7 @@ pub struct Repository {
     /// The settings.
     pub settings: Settings,
     /// The cutter of files into chunks.
-    pub cutter: Cutter,
+    pub(crate) cutter: Cutter,
     /// The registry: names, and where bytes are.
     pub registry: Arc<dyn Registry>,
     /// The store of bytes.
@@ -296,7 +296,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if it moved.
-    pub fn refuse_moved(&self) -> Result<()> {
+    pub(crate) fn refuse_moved(&self) -> Result<()> {
         if self.layout.settings()?.store == self.settings.store {
             return Ok(());
         }
@@ -305,7 +305,7 @@ impl Repository {
     }
 
     /// Returns the digest of the chunk that a run of zeros is cut into.
-    pub fn zero_chunk(&self) -> Digest {
+    pub(crate) fn zero_chunk(&self) -> Digest {
         *self.zero_chunk.get_or_init(|| {
             let window = vec![0; self.cutter.max_bytes()];
             Digest::of(ObjectKind::Chunk, &window[..self.cutter.cut(&window)])

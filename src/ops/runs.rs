@@ -141,7 +141,7 @@ pub fn edges(registry: &dyn Registry, id: &RunId, logged: bool) -> Result<Vec<Ed
 }
 
 /// Returns the runs that used a version, in the order of ids.
-pub fn users(
+pub(crate) fn users(
     registry: &dyn Registry,
     path: &ArtifactPath,
     number: VersionNumber,
@@ -227,7 +227,7 @@ pub fn best(registry: &dyn Registry, id: &SweepId) -> Result<RunInfo> {
 
 /// Records that a run uses a version, which was found by `alias` if that is given. A run that has
 /// ended or is gone is no error: its readers go on.
-pub fn tell_use(
+pub(crate) fn tell_use(
     registry: &dyn Registry,
     run: &RunId,
     (path, number): (&ArtifactPath, VersionNumber),
@@ -246,7 +246,7 @@ pub fn tell_use(
 ///
 /// # Errors
 /// [`Kind::NotFound`] for a run or a version that is not there.
-pub fn use_version(
+pub(crate) fn use_version(
     registry: &dyn Registry,
     run: &RunId,
     reference: Reference,
@@ -316,7 +316,7 @@ pub fn sweep(registry: &dyn Registry, id: &SweepId) -> Result<SweepInfo> {
 }
 
 /// Returns the run that a process was started in, from its environment.
-pub fn of_process(pid: u32) -> Option<RunId> {
+pub(crate) fn of_process(pid: u32) -> Option<RunId> {
     use std::io::Read;
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut environment = Vec::new();

@@ -132,7 +132,7 @@ impl Filter {
     }
 
     /// Reports whether the condition holds for a version; `now` is by the registry's clock.
-    pub fn holds(&self, version: &VersionInfo, now: Timestamp) -> bool {
+    pub(crate) fn holds(&self, version: &VersionInfo, now: Timestamp) -> bool {
         let wanted = self.operator != Operator::IsNot;
         match &self.test {
             Test::Type(wanted_type) => (version.artifact_type == *wanted_type) == wanted,
@@ -176,7 +176,7 @@ pub struct Selection {
 ///
 /// # Errors
 /// [`Kind::NotFound`] for a project or artifact that does not exist, and the errors of `each`.
-pub fn each_selected(
+pub(crate) fn each_selected(
     registry: &dyn Registry,
     selection: &Selection,
     each: &mut dyn FnMut(VersionInfo) -> Result<()>,

@@ -57,7 +57,7 @@ impl Stats {
 }
 
 /// Returns the numbers of this process.
-pub fn stats(repository: &Repository) -> Stats {
+pub(crate) fn stats(repository: &Repository) -> Stats {
     let Some(fetcher) = repository.store.fetcher() else {
         return Stats::default();
     };

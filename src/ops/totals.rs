@@ -9,7 +9,7 @@ use crate::model::version::Totals;
 
 /// Signed totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Difference {
+pub(crate) struct Difference {
     files: i64,
     directories: i64,
     symlinks: i64,
@@ -19,21 +19,21 @@ pub struct Difference {
 
 impl Difference {
     /// Counts an entry with everything below it.
-    pub fn of(reader: &Reader, target: &Target) -> Result<Self> {
+    pub(crate) fn of(reader: &Reader, target: &Target) -> Result<Self> {
         let mut sum = Self::default();
         sum.add_target(reader, target)?;
         Ok(sum)
     }
 
     /// Counts everything in a directory, without the directory itself.
-    pub fn within(reader: &Reader, tree: Digest) -> Result<Self> {
+    pub(crate) fn within(reader: &Reader, tree: Digest) -> Result<Self> {
         let mut sum = Self::default();
         sum.add_within(reader, tree)?;
         Ok(sum)
     }
 
     /// An empty directory.
-    pub const DIRECTORY: Self =
+    pub(crate) const DIRECTORY: Self =
         Self { files: 0, directories: 1, symlinks: 0, size_bytes: 0, external: 0 };
 
     fn add_target(&mut self, reader: &Reader, target: &Target) -> Result<()> {
@@ -69,7 +69,7 @@ impl Difference {
 
     /// Returns the difference with the other sign.
     #[must_use]
-    pub fn negated(self) -> Self {
+    pub(crate) fn negated(self) -> Self {
         Self {
             files: -self.files,
             directories: -self.directories,
@@ -80,7 +80,7 @@ impl Difference {
     }
 
     /// Adds the difference to `totals`.
-    pub fn apply(&self, totals: &mut Totals) {
+    pub(crate) fn apply(&self, totals: &mut Totals) {
         totals.files = totals.files.saturating_add_signed(self.files);
         totals.directories = totals.directories.saturating_add_signed(self.directories);
         totals.symlinks = totals.symlinks.saturating_add_signed(self.symlinks);

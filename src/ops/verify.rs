@@ -15,7 +15,7 @@ use crate::model::tree::{Content, Entry, Target, TreeNode};
 use crate::model::version::VersionInfo;
 
 /// The maximum number of damaged paths that are listed; more are only counted.
-pub const DAMAGE_MAX: usize = 1_000;
+pub(crate) const DAMAGE_MAX: usize = 1_000;
 
 /// The number of external files that are checked together.
 const EXTERNAL_BATCH: usize = 512;

@@ -77,7 +77,7 @@ pub struct DraftInfo {
 
 impl DraftInfo {
     /// Returns the entry of a draft that cannot be read.
-    pub fn unread(path: ArtifactPath, error: &Error) -> Self {
+    pub(crate) fn unread(path: ArtifactPath, error: &Error) -> Self {
         let unread = Some(error.to_string());
         Self { path, base: None, files: 0, size_bytes: 0, changed: 0, unread }
     }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result, WireError};
 
 /// The version of everything after the first eight bytes.
-pub const VERSION: u16 = 8;
+pub(crate) const VERSION: u16 = 8;
 /// The HTTP path of requests.
 pub const RPC_PATH: &str = "/v1/rpc";
 
@@ -64,7 +64,7 @@ pub fn encode_request<T: Serialize>(service: Service, call: &T) -> Result<Vec<u8
 ///
 /// # Errors
 /// [`Kind::Unsupported`] for a request of another version or to an unknown service.
-pub fn decode_request(bytes: &[u8]) -> Result<(Service, &[u8])> {
+pub(crate) fn decode_request(bytes: &[u8]) -> Result<(Service, &[u8])> {
     let (code, call) = after_head(bytes).and_then(|rest| rest.split_first()).ok_or_else(unread)?;
     let service = Service::ALL.into_iter().find(|service| service.code() == *code);
     Ok((service.ok_or_else(unread)?, call))
@@ -74,7 +74,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Service, &[u8])> {
 ///
 /// # Errors
 /// [`Kind::Unsupported`] if the bytes are not a `T`.
-pub fn decode_call<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn decode_call<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|e| unread().because(e))
 }
 
@@ -98,7 +98,7 @@ pub fn encode_answer(answer: &Result<Vec<u8>>) -> Vec<u8> {
 ///
 /// # Errors
 /// The error in the reply; [`Kind::Unsupported`] for a reply of another version.
-pub fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
+pub(crate) fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
     match after_head(bytes).and_then(|rest| rest.split_first()) {
         Some((0, answer)) => Ok(answer),
         Some((1, error)) => {
@@ -110,7 +110,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
 }
 
 /// Returns whether bytes begin with the head of this version.
-pub fn is_answer(bytes: &[u8]) -> bool {
+pub(crate) fn is_answer(bytes: &[u8]) -> bool {
     after_head(bytes).is_some()
 }
 
@@ -118,7 +118,7 @@ pub fn is_answer(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Kind::Unsupported`] if the bytes are not a `T`.
-pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|e| other_release().because(e))
 }
 
@@ -126,7 +126,7 @@ pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 ///
 /// # Errors
 /// [`Kind::Unavailable`] for a value that cannot be encoded.
-pub fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+pub(crate) fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     postcard::to_stdvec(value)
         .map_err(|e| Error::new(Kind::Unavailable, "cannot encode the reply").because(e))
 }

@@ -28,14 +28,14 @@ pub const CHANGES_WAIT_MAX: u64 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastChange {
     /// The number of the newest entry.
-    pub last: u64,
+    pub(crate) last: u64,
     /// True if the registry is about to close, so that all waits end.
-    pub ending: bool,
+    pub(crate) ending: bool,
 }
 
 impl LastChange {
     /// Returns whether a wait for an entry above `after` is over.
-    pub fn is_news(&self, after: u64) -> bool {
+    pub(crate) fn is_news(&self, after: u64) -> bool {
         self.last > after || self.ending
     }
 }
@@ -66,12 +66,12 @@ impl EngineRegistry {
     }
 
     /// Returns a receiver of the newest change, for waits that block no thread.
-    pub fn changed(&self) -> watch::Receiver<LastChange> {
+    pub(crate) fn changed(&self) -> watch::Receiver<LastChange> {
         self.told.subscribe()
     }
 
     /// Ends all waits for changes, because this process is about to close the registry.
-    pub fn finish_waits(&self) {
+    pub(crate) fn finish_waits(&self) {
         self.ending.store(true, Ordering::SeqCst);
         let _last = self.changed.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.changed.1.notify_all();

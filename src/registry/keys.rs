@@ -48,7 +48,7 @@ use crate::model::time::Timestamp;
 /// The kind of a key: its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Space {
+pub(crate) enum Space {
     /// Artifacts.
     Artifact = b'a',
     /// The change log.
@@ -122,17 +122,17 @@ pub enum Space {
 }
 
 /// A builder of keys.
-pub struct Key(Vec<u8>);
+pub(crate) struct Key(Vec<u8>);
 
 impl Key {
     /// Begins a key of a space.
-    pub fn of(space: Space) -> Self {
+    pub(crate) fn of(space: Space) -> Self {
         Self(vec![space as u8])
     }
 
     /// Adds a name and the zero that ends it.
     #[must_use]
-    pub fn name(mut self, name: &str) -> Self {
+    pub(crate) fn name(mut self, name: &str) -> Self {
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(0);
         self
@@ -140,31 +140,31 @@ impl Key {
 
     /// Adds a number, big-endian.
     #[must_use]
-    pub fn number(mut self, number: u64) -> Self {
+    pub(crate) fn number(mut self, number: u64) -> Self {
         self.0.extend_from_slice(&number.to_be_bytes());
         self
     }
 
     /// Adds bytes of a fixed length.
     #[must_use]
-    pub fn fixed<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
+    pub(crate) fn fixed<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
     /// Returns the length so far in bytes.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.0.len()
     }
 
     /// Returns the bytes of the key.
-    pub fn done(self) -> Vec<u8> {
+    pub(crate) fn done(self) -> Vec<u8> {
         self.0
     }
 
     /// Returns the range of all keys that begin with this one: itself, and the first key after
     /// them.
-    pub fn range(self) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn range(self) -> (Vec<u8>, Vec<u8>) {
         let end = after_prefix(&self.0);
         (self.0, end)
     }
@@ -183,183 +183,188 @@ fn after_prefix(prefix: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the smallest key above `key`, where a scan continues.
-pub fn next(key: &[u8]) -> Vec<u8> {
+pub(crate) fn next(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     next.push(0);
     next
 }
 
 /// Returns the key of a project's record.
-pub fn project(name: &ProjectName) -> Vec<u8> {
+pub(crate) fn project(name: &ProjectName) -> Vec<u8> {
     Key::of(Space::Project).name(name.as_str()).done()
 }
 
 /// Returns the key of an artifact's record.
-pub fn artifact(path: &ArtifactPath) -> Vec<u8> {
+pub(crate) fn artifact(path: &ArtifactPath) -> Vec<u8> {
     below(Space::Artifact, path).done()
 }
 
 /// Returns the key of the time of the newest version that an artifact ever had.
-pub fn last_time(path: &ArtifactPath) -> Vec<u8> {
+pub(crate) fn last_time(path: &ArtifactPath) -> Vec<u8> {
     below(Space::LastTime, path).done()
 }
 
 /// Returns the prefix of all keys of `space` that belong to an artifact.
-pub fn below(space: Space, path: &ArtifactPath) -> Key {
+pub(crate) fn below(space: Space, path: &ArtifactPath) -> Key {
     Key::of(space).name(path.project.as_str()).name(path.artifact.as_str())
 }
 
 /// Returns the key of a version's record.
-pub fn version(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
+pub(crate) fn version(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
     below(Space::Version, path).number(number.0).done()
 }
 
 /// Returns the key of an alias.
-pub fn alias(path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
+pub(crate) fn alias(path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
     let mut key = below(Space::Alias, path).done();
     key.extend_from_slice(alias.as_str().as_bytes());
     key
 }
 
 /// Returns the key of an object's record.
-pub fn object(digest: &Digest) -> Vec<u8> {
+pub(crate) fn object(digest: &Digest) -> Vec<u8> {
     Key::of(Space::Object).fixed(digest.as_bytes()).done()
 }
 
 /// Returns the key of an unreachable object's mark.
-pub fn unreachable(digest: &Digest) -> Vec<u8> {
+pub(crate) fn unreachable(digest: &Digest) -> Vec<u8> {
     Key::of(Space::Unreachable).fixed(digest.as_bytes()).done()
 }
 
 /// Returns the key of a pin.
-pub fn pin(digest: &Digest, lease: u64) -> Vec<u8> {
+pub(crate) fn pin(digest: &Digest, lease: u64) -> Vec<u8> {
     Key::of(Space::Pin).fixed(digest.as_bytes()).number(lease).done()
 }
 
 /// Returns the key of a pack's record.
-pub fn pack(id: PackId) -> Vec<u8> {
+pub(crate) fn pack(id: PackId) -> Vec<u8> {
     Key::of(Space::Pack).fixed(&id.0).done()
 }
 
 /// Returns the key of the mark of a pack with dead bytes.
-pub fn reclaimable(id: PackId) -> Vec<u8> {
+pub(crate) fn reclaimable(id: PackId) -> Vec<u8> {
     Key::of(Space::Reclaimable).fixed(&id.0).done()
 }
 
 /// Returns the key of the mark of a pack whose dead bytes may stay for now.
-pub fn deferred(id: PackId) -> Vec<u8> {
+pub(crate) fn deferred(id: PackId) -> Vec<u8> {
     Key::of(Space::Deferred).fixed(&id.0).done()
 }
 
 /// Returns the key of a pack under a lease.
-pub fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
+pub(crate) fn lease_pack(lease: u64, id: PackId) -> Vec<u8> {
     Key::of(Space::LeasePack).number(lease).fixed(&id.0).done()
 }
 
 /// Returns the key of a lease's record.
-pub fn lease(lease: u64) -> Vec<u8> {
+pub(crate) fn lease(lease: u64) -> Vec<u8> {
     Key::of(Space::Lease).number(lease).done()
 }
 
 /// Returns the key of the fingerprint of a lease's completed request.
-pub fn answered(lease: u64) -> Vec<u8> {
+pub(crate) fn answered(lease: u64) -> Vec<u8> {
     Key::of(Space::Answered).number(lease).done()
 }
 
 /// Returns the key of a run's record.
-pub fn run(id: &RunId) -> Vec<u8> {
+pub(crate) fn run(id: &RunId) -> Vec<u8> {
     Key::of(Space::Run).name(id.as_str()).done()
 }
 
 /// Returns the key of a run among those of its project, which sort by the time of their beginning.
-pub fn run_of_project(project: &ProjectName, created: Timestamp, id: &RunId) -> Vec<u8> {
+pub(crate) fn run_of_project(project: &ProjectName, created: Timestamp, id: &RunId) -> Vec<u8> {
     Key::of(Space::RunOfProject).name(project.as_str()).number(created.0).name(id.as_str()).done()
 }
 
 /// Returns the key of a version that a run used or logged.
-pub fn edge(space: Space, id: &RunId, path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
+pub(crate) fn edge(
+    space: Space,
+    id: &RunId,
+    path: &ArtifactPath,
+    number: VersionNumber,
+) -> Vec<u8> {
     let key = Key::of(space).name(id.as_str());
     key.name(path.project.as_str()).name(path.artifact.as_str()).number(number.0).done()
 }
 
 /// Returns the key of a run that used a version.
-pub fn user(path: &ArtifactPath, number: VersionNumber, id: &RunId) -> Vec<u8> {
+pub(crate) fn user(path: &ArtifactPath, number: VersionNumber, id: &RunId) -> Vec<u8> {
     below(Space::User, path).number(number.0).name(id.as_str()).done()
 }
 
 /// Returns the key of the run that logged a version.
-pub fn logger(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
+pub(crate) fn logger(path: &ArtifactPath, number: VersionNumber) -> Vec<u8> {
     below(Space::Logger, path).number(number.0).done()
 }
 
 /// Returns the key of the version that an alias stands for in a run.
-pub fn run_alias(id: &RunId, path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
+pub(crate) fn run_alias(id: &RunId, path: &ArtifactPath, alias: &Alias) -> Vec<u8> {
     let key = Key::of(Space::RunAlias).name(id.as_str());
     key.name(path.project.as_str()).name(path.artifact.as_str()).name(alias.as_str()).done()
 }
 
 /// Returns the key of a row of metrics.
-pub fn row(id: &RunId, sequence: u64) -> Vec<u8> {
+pub(crate) fn row(id: &RunId, sequence: u64) -> Vec<u8> {
     Key::of(Space::Row).name(id.as_str()).number(sequence).done()
 }
 
 /// Returns the key of the tokens of recent log requests to a run.
-pub fn log_tokens(id: &RunId) -> Vec<u8> {
+pub(crate) fn log_tokens(id: &RunId) -> Vec<u8> {
     Key::of(Space::LogTokens).name(id.as_str()).done()
 }
 
 /// Returns the key of a sweep's record.
-pub fn sweep(id: &SweepId) -> Vec<u8> {
+pub(crate) fn sweep(id: &SweepId) -> Vec<u8> {
     Key::of(Space::Sweep).name(id.as_str()).done()
 }
 
 /// Returns the key of a sweep among those of its project.
-pub fn sweep_of_project(project: &ProjectName, id: &SweepId) -> Vec<u8> {
+pub(crate) fn sweep_of_project(project: &ProjectName, id: &SweepId) -> Vec<u8> {
     Key::of(Space::SweepOfProject).name(project.as_str()).name(id.as_str()).done()
 }
 
 /// Returns the key of a run among those of its sweep.
-pub fn run_of_sweep(sweep: &SweepId, id: &RunId) -> Vec<u8> {
+pub(crate) fn run_of_sweep(sweep: &SweepId, id: &RunId) -> Vec<u8> {
     Key::of(Space::RunOfSweep).name(sweep.as_str()).name(id.as_str()).done()
 }
 
 /// Returns the key of a group's record.
-pub fn group(path: &ArtifactPath, group: &GroupName) -> Vec<u8> {
+pub(crate) fn group(path: &ArtifactPath, group: &GroupName) -> Vec<u8> {
     below(Space::Group, path).name(group.as_str()).done()
 }
 
 /// Returns the prefix of the keys of a group's parts.
-pub fn parts(path: &ArtifactPath, group: &GroupName) -> Key {
+pub(crate) fn parts(path: &ArtifactPath, group: &GroupName) -> Key {
     below(Space::Part, path).name(group.as_str())
 }
 
 /// Returns the key of a part of a group.
-pub fn part(path: &ArtifactPath, group: &GroupName, sequence: u64) -> Vec<u8> {
+pub(crate) fn part(path: &ArtifactPath, group: &GroupName, sequence: u64) -> Vec<u8> {
     parts(path, group).number(sequence).done()
 }
 
 /// Returns the name at the end of a key, after `prefix` bytes and without the zero that ends it.
-pub fn name_after(key: &[u8], prefix: usize) -> &[u8] {
+pub(crate) fn name_after(key: &[u8], prefix: usize) -> &[u8] {
     let name = key.get(prefix..).unwrap_or_default();
     name.strip_suffix(&[0]).unwrap_or(name)
 }
 
 /// Returns the digest at the end of a key of [`Space::Object`], [`Space::RebuiltObject`] or
 /// [`Space::Unreachable`].
-pub fn digest_of(key: &[u8]) -> Option<Digest> {
+pub(crate) fn digest_of(key: &[u8]) -> Option<Digest> {
     let bytes: [u8; DIGEST_BYTES] = key.get(1..1 + DIGEST_BYTES)?.try_into().ok()?;
     Some(Digest::from_bytes(bytes))
 }
 
 /// Returns the pack at the end of a key of [`Space::Pack`], [`Space::Reclaimable`],
 /// [`Space::Deferred`] or [`Space::LeasePack`].
-pub fn pack_of(key: &[u8]) -> Option<PackId> {
+pub(crate) fn pack_of(key: &[u8]) -> Option<PackId> {
     let start = key.len().checked_sub(PACK_ID_BYTES)?;
     Some(PackId(key[start..].try_into().ok()?))
 }
 
 /// Returns the number at the end of a key.
-pub fn number_of(key: &[u8]) -> Option<u64> {
+pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     let start = key.len().checked_sub(8)?;
     Some(u64::from_be_bytes(key[start..].try_into().ok()?))
 }

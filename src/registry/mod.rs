@@ -31,7 +31,6 @@ pub use groups::{Groups, GroupsCall};
 pub use leases::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo, Leases, LeasesCall};
 pub use names::{AliasChange, ArtifactUpdate, Changes, Names, NamesCall};
 pub use objects::{Added, Objects, ObjectsCall, PackInfo, RegistryInfo};
-pub use paging::Page;
 pub use record::{Maintenance, MaintenanceMode};
 pub use runs::{Runs, RunsCall};
 pub use upkeep::{Fix, Rebuilt, Upkeep, UpkeepCall};

@@ -25,37 +25,37 @@ const VERSION_FORMAT: u8 = 3;
 
 /// The record of a project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ProjectRecord {
+pub(crate) struct ProjectRecord {
     /// The time of its first use.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
 }
 
 /// The record of an artifact.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ArtifactRecord {
+pub(crate) struct ArtifactRecord {
     /// Its type, which never changes.
-    pub artifact_type: ArtifactType,
+    pub(crate) artifact_type: ArtifactType,
     /// The number of the next version: a number is never used twice.
-    pub next: VersionNumber,
+    pub(crate) next: VersionNumber,
     /// Its description.
-    pub description: String,
+    pub(crate) description: String,
     /// Its tags, sorted.
-    pub tags: Vec<Tag>,
+    pub(crate) tags: Vec<Tag>,
     /// The time to live of versions that inherit it; `None`: for ever.
-    pub ttl_milliseconds: Option<u64>,
+    pub(crate) ttl_milliseconds: Option<u64>,
     /// The protected aliases, sorted: each keeps the version that it stands for.
-    pub protected: Vec<Alias>,
+    pub(crate) protected: Vec<Alias>,
     /// The count of its versions; `None` in records of format 2.
-    pub count: Option<VersionCount>,
+    pub(crate) count: Option<VersionCount>,
 }
 
 /// The count of an artifact's versions, so that a listing need not read them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VersionCount {
+pub(crate) struct VersionCount {
     /// The number of versions that exist.
-    pub versions: u64,
+    pub(crate) versions: u64,
     /// The highest version that exists, and the time of its commit.
-    pub newest: Option<(VersionNumber, Timestamp)>,
+    pub(crate) newest: Option<(VersionNumber, Timestamp)>,
 }
 
 /// An artifact's record without the count of its versions.
@@ -71,23 +71,23 @@ struct UncountedArtifact {
 
 /// The record of a version; [`encode_version`] writes it.
 #[derive(Debug, Clone)]
-pub struct VersionRecord {
+pub(crate) struct VersionRecord {
     /// The root tree.
-    pub root: Digest,
+    pub(crate) root: Digest,
     /// The totals of the tree.
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// The time of its commit.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// The time of all its files, in seconds since 1970; later than that of the version before it.
-    pub time_seconds: u64,
+    pub(crate) time_seconds: u64,
     /// Its description.
-    pub description: String,
+    pub(crate) description: String,
     /// Its metadata.
-    pub metadata: Metadata,
+    pub(crate) metadata: Metadata,
     /// Its tags, sorted.
-    pub tags: Vec<Tag>,
+    pub(crate) tags: Vec<Tag>,
     /// Its time to live.
-    pub ttl: Ttl,
+    pub(crate) ttl: Ttl,
 }
 
 /// A version's record of format 2; its time is that of the commit.
@@ -103,7 +103,7 @@ struct VersionBody {
 }
 
 /// Encodes a version's record.
-pub fn encode_version(version: &VersionRecord) -> Vec<u8> {
+pub(crate) fn encode_version(version: &VersionRecord) -> Vec<u8> {
     let version = version.clone();
     let body = VersionBody {
         root: version.root,
@@ -122,7 +122,7 @@ pub fn encode_version(version: &VersionRecord) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_version(bytes: &[u8]) -> Result<VersionRecord> {
+pub(crate) fn decode_version(bytes: &[u8]) -> Result<VersionRecord> {
     let (time, body) = match bytes.split_first() {
         Some((&VERSION_FORMAT, rest)) => {
             let (time, body) = postcard::from_bytes(rest).map_err(|_| damaged())?;
@@ -144,24 +144,24 @@ pub fn decode_version(bytes: &[u8]) -> Result<VersionRecord> {
 
 /// The record of a lease.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LeaseRecord {
+pub(crate) struct LeaseRecord {
     /// The time after which others may end the lease, unless it is renewed.
-    pub expires: Timestamp,
+    pub(crate) expires: Timestamp,
     /// The identity of its process, so that a dead holder on this host is recognised.
-    pub holder: String,
+    pub(crate) holder: String,
     /// Its purpose; a new lease for the same purpose takes over a dead one.
-    pub purpose: String,
+    pub(crate) purpose: String,
     /// The result of its commit: a repeated commit returns the same result.
-    pub committed: Option<Committed>,
+    pub(crate) committed: Option<Committed>,
     /// The part that it added to a group: a repeated call returns the same part.
-    pub part: Option<AddedPart>,
+    pub(crate) part: Option<AddedPart>,
     /// The number of its batches of pins so far.
-    pub pin_batches: u64,
+    pub(crate) pin_batches: u64,
 }
 
 impl LeaseRecord {
     /// Returns whether the lease has committed or added its part.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.committed.is_some() || self.part.is_some()
     }
 }
@@ -183,34 +183,34 @@ pub enum MaintenanceMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Maintenance {
     /// The kind of the maintenance.
-    pub mode: MaintenanceMode,
+    pub(crate) mode: MaintenanceMode,
     /// The identity of the process that does it.
-    pub holder: String,
+    pub(crate) holder: String,
     /// The time of its beginning.
-    pub begun: Timestamp,
+    pub(crate) begun: Timestamp,
     /// The time of the last renewal.
-    pub renewed: Timestamp,
+    pub(crate) renewed: Timestamp,
 }
 
 /// The record of a pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackRecord {
+pub(crate) struct PackRecord {
     /// The lease that it is written under, until the lease is released.
-    pub lease: Option<u64>,
+    pub(crate) lease: Option<u64>,
     /// The number of registered objects in it.
-    pub live_objects: u64,
+    pub(crate) live_objects: u64,
     /// The size of these objects in bytes.
-    pub live_bytes: u64,
+    pub(crate) live_bytes: u64,
     /// The length of the pack in bytes.
-    pub length_bytes: u64,
+    pub(crate) length_bytes: u64,
     /// The number of its objects that nothing refers to; kept while the pack is under a lease.
-    pub unreferenced: u64,
+    pub(crate) unreferenced: u64,
     /// The number of batches of its digests, which are kept while it is under a lease.
-    pub object_batches: u64,
+    pub(crate) object_batches: u64,
 }
 
 /// Encodes a record.
-pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     postcard::to_extend(record, vec![FORMAT]).expect("a record has no shape postcard cannot write")
 }
 
@@ -218,12 +218,12 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Kind::Unsupported`] for another format, [`Kind::Corrupt`] for anything else.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(body(bytes)?).map_err(|_| damaged())
 }
 
 /// Encodes an artifact's record.
-pub fn encode_artifact(artifact: &ArtifactRecord) -> Vec<u8> {
+pub(crate) fn encode_artifact(artifact: &ArtifactRecord) -> Vec<u8> {
     postcard::to_extend(artifact, vec![ARTIFACT_FORMAT])
         .expect("a record has no shape postcard cannot write")
 }
@@ -232,7 +232,7 @@ pub fn encode_artifact(artifact: &ArtifactRecord) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_artifact(bytes: &[u8]) -> Result<ArtifactRecord> {
+pub(crate) fn decode_artifact(bytes: &[u8]) -> Result<ArtifactRecord> {
     if let Some((&ARTIFACT_FORMAT, body)) = bytes.split_first() {
         return postcard::from_bytes(body).map_err(|_| damaged());
     }
@@ -274,7 +274,7 @@ fn damaged() -> Error {
 
 /// Encodes an object's record. These records are by far the most, so their compact format is
 /// written by hand.
-pub fn encode_object(object: &Located) -> Vec<u8> {
+pub(crate) fn encode_object(object: &Located) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     match object.presence {
         Presence::Present => out.push(FORMAT),
@@ -293,7 +293,7 @@ pub fn encode_object(object: &Located) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_object(bytes: &[u8]) -> Result<Located> {
+pub(crate) fn decode_object(bytes: &[u8]) -> Result<Located> {
     fn parse(bytes: &[u8], absent: bool) -> Option<Located> {
         let mut reader = varint::Reader::new(bytes);
         let presence = match absent {
@@ -319,7 +319,7 @@ pub fn decode_object(bytes: &[u8]) -> Result<Located> {
 }
 
 /// Encodes digests, one after another.
-pub fn encode_digests(digests: &[Digest]) -> Vec<u8> {
+pub(crate) fn encode_digests(digests: &[Digest]) -> Vec<u8> {
     let mut out = vec![FORMAT];
     digests.iter().for_each(|digest| out.extend_from_slice(digest.as_bytes()));
     out
@@ -329,7 +329,7 @@ pub fn encode_digests(digests: &[Digest]) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_digests(bytes: &[u8]) -> Result<Vec<Digest>> {
+pub(crate) fn decode_digests(bytes: &[u8]) -> Result<Vec<Digest>> {
     let chunks = body(bytes)?.chunks_exact(DIGEST_BYTES);
     if !chunks.remainder().is_empty() {
         return Err(damaged());

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::error::{Error, Kind, Result};
 
 /// A transport of the calls of one subject to a registry.
-pub trait CallTransport<C>: Send + Sync {
+pub(crate) trait CallTransport<C>: Send + Sync {
     /// Makes a call and returns its encoded reply.
     ///
     /// # Errors

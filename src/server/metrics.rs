@@ -92,7 +92,7 @@ impl<T: EncodeMetric> EncodeAny for T {
 }
 
 /// Returns statistics in the OpenMetrics text format.
-pub fn text(stats: Stats) -> String {
+pub(crate) fn text(stats: Stats) -> String {
     let mut registry = Registry::with_prefix("artifactfs");
     registry.register_collector(Box::new(Moment(stats)));
     let mut text = String::new();

@@ -47,15 +47,15 @@ const BLOCKING_THREADS: usize = 64;
 
 /// The services of a server; one that is `None` is not offered.
 #[derive(Clone, Default)]
-pub struct Services {
+pub(crate) struct Services {
     /// The registry.
-    pub registry: Option<Arc<dyn Registry>>,
+    pub(crate) registry: Option<Arc<dyn Registry>>,
     /// The newest entry of the registry's change log.
-    pub changed: Option<watch::Receiver<LastChange>>,
+    pub(crate) changed: Option<watch::Receiver<LastChange>>,
     /// The drafts.
-    pub drafts: Option<Arc<dyn DraftHandler>>,
+    pub(crate) drafts: Option<Arc<dyn DraftHandler>>,
     /// The repository whose statistics are served.
-    pub stats: Option<Arc<Repository>>,
+    pub(crate) stats: Option<Arc<Repository>>,
 }
 
 #[derive(Clone)]
@@ -66,7 +66,7 @@ struct Shared {
 }
 
 /// A running server; dropping it ends it.
-pub struct Server {
+pub(crate) struct Server {
     socket: PathBuf,
     runtime: Option<Runtime>,
     active: Arc<AtomicUsize>,
@@ -78,7 +78,7 @@ impl Server {
     ///
     /// # Errors
     /// Fails if the socket cannot be made.
-    pub fn start(socket: &Path, services: Services) -> Result<Self> {
+    pub(crate) fn start(socket: &Path, services: Services) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -121,7 +121,7 @@ impl Server {
 ///
 /// # Errors
 /// Fails if the address cannot be bound.
-pub fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
+pub(crate) fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
     let cannot = |e| {
         Error::io(format!("cannot listen on {address}"), e).hint(RepositoryHint::ListenElsewhere)
     };

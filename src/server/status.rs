@@ -3,7 +3,7 @@
 use crate::error::Kind;
 
 /// Returns the status of a kind (RFC 9110).
-pub const fn of(kind: Kind) -> u16 {
+pub(crate) const fn of(kind: Kind) -> u16 {
     match kind {
         Kind::Usage | Kind::BadName => 400,
         Kind::Denied | Kind::ReadOnly => 403,

@@ -23,7 +23,7 @@ use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::tree::Content;
 
 /// The prefix of our own attributes, which users can neither see nor set.
-pub const OWN_PREFIX: &str = "user.artifactfs.";
+pub(crate) const OWN_PREFIX: &str = "user.artifactfs.";
 const TREE: &str = "user.artifactfs.tree";
 const CONTENT: &str = "user.artifactfs.content";
 const FORMAT: u8 = 1;
@@ -33,22 +33,22 @@ const CONTENT_BYTES: usize = 3 + 8 + 8 + DIGEST_BYTES;
 
 /// The base xattr of a directory: its lower tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TreeXattr {
+pub(crate) struct TreeXattr {
     /// The digest of the lower tree.
-    pub tree: Digest,
+    pub(crate) tree: Digest,
     /// True if nothing in or below the directory differs from the lower tree.
-    pub clean: bool,
+    pub(crate) clean: bool,
 }
 
 /// The base xattr of a file: its lower content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContentXattr {
+pub(crate) struct ContentXattr {
     /// The lower content.
-    pub content: Content,
+    pub(crate) content: Content,
     /// The number of its first bytes that are visible; at most the length of the file.
-    pub visible_bytes: u64,
+    pub(crate) visible_bytes: u64,
     /// True if the file is exactly the content.
-    pub clean: bool,
+    pub(crate) clean: bool,
 }
 
 fn absent<T>(error: Errno) -> Result<Option<T>> {
@@ -64,7 +64,7 @@ impl TreeXattr {
     ///
     /// # Errors
     /// EIO if it is damaged, and any error of the upper file system.
-    pub fn of(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn of(path: &Path) -> Result<Option<Self>> {
         let mut bytes = [0; TREE_BYTES];
         match lgetxattr(path, TREE, &mut bytes) {
             Ok(TREE_BYTES) if bytes[0] == FORMAT => {
@@ -81,7 +81,7 @@ impl TreeXattr {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn set(&self, path: &Path) -> Result<()> {
+    pub(crate) fn set(&self, path: &Path) -> Result<()> {
         let mut bytes = [0; TREE_BYTES];
         (bytes[0], bytes[1]) = (FORMAT, if self.clean { CLEAN } else { 0 });
         bytes[2..].copy_from_slice(self.tree.as_bytes());
@@ -92,7 +92,7 @@ impl TreeXattr {
 impl ContentXattr {
     /// Returns the base xattr of a file that is exactly `content`; `None` for content without
     /// bytes.
-    pub fn whole(content: Content) -> Option<Self> {
+    pub(crate) fn whole(content: Content) -> Option<Self> {
         let visible_bytes = content.size_bytes();
         (visible_bytes > 0).then_some(Self { content, visible_bytes, clean: true })
     }
@@ -133,7 +133,7 @@ impl ContentXattr {
     ///
     /// # Errors
     /// EIO if it is damaged, and any error of the upper file system.
-    pub fn at(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn at(path: &Path) -> Result<Option<Self>> {
         let mut bytes = [0; CONTENT_BYTES];
         Self::read(lgetxattr(path, CONTENT, &mut bytes), &bytes)
     }
@@ -143,7 +143,7 @@ impl ContentXattr {
     ///
     /// # Errors
     /// EIO if it is damaged, and any error of the upper file system.
-    pub fn of(file: impl AsFd, size: u64) -> Result<Option<Self>> {
+    pub(crate) fn of(file: impl AsFd, size: u64) -> Result<Option<Self>> {
         let mut bytes = [0; CONTENT_BYTES];
         let file = file.as_fd();
         let xattr = Self::read(fgetxattr(file, CONTENT, &mut bytes), &bytes)?;
@@ -161,7 +161,7 @@ impl ContentXattr {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn set(&self, file: impl AsFd) -> Result<()> {
+    pub(crate) fn set(&self, file: impl AsFd) -> Result<()> {
         match self.encode() {
             Some(bytes) if self.visible_bytes > 0 => {
                 fsetxattr(file, CONTENT, &bytes, XattrFlags::empty())
@@ -174,7 +174,7 @@ impl ContentXattr {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn clear(file: impl AsFd) -> Result<()> {
+    pub(crate) fn clear(file: impl AsFd) -> Result<()> {
         match fremovexattr(file, CONTENT) {
             Err(Errno::NODATA) => Ok(()),
             done => done,

@@ -29,15 +29,15 @@ const BUFFER_BYTES: usize = 32 << 10;
 const DOTS: u64 = 2;
 
 /// An entry of a listing.
-pub struct Listed {
+pub(crate) struct Listed {
     /// The name; `.` and `..` are listed, too.
-    pub name: OsString,
+    pub(crate) name: OsString,
     /// A number, never 0; the kernel shows it only in a listing without attributes.
-    pub inode: u64,
+    pub(crate) inode: u64,
     /// The kind of file.
-    pub kind: FileType,
+    pub(crate) kind: FileType,
     /// The position of the next entry.
-    pub next: u64,
+    pub(crate) next: u64,
 }
 
 type Each<'a> = &'a mut dyn FnMut(Listed) -> bool;
@@ -47,7 +47,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system; ENFILE if too many are open.
-    pub fn open_directory(&self, id: u64) -> Result<u64> {
+    pub(crate) fn open_directory(&self, id: u64) -> Result<u64> {
         let _names = self.shared(id)?;
         let (tree, on_host) = self.lock_nodes().lower_tree(id)?;
         let upper = match self.lock_nodes().path(id).is_ok() && on_host {
@@ -70,7 +70,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EBADF for an unknown handle; any error of the upper file system or of the lower.
-    pub fn list_directory(&self, handle: u64, position: u64, each: Each<'_>) -> Result<()> {
+    pub(crate) fn list_directory(&self, handle: u64, position: u64, each: Each<'_>) -> Result<()> {
         let open = self.handles.directory(handle)?;
         let Some(tree) = open.tree else {
             let fd = open.upper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,7 +229,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the disk.
-    pub fn sync_directory(&self, handle: u64) -> Result<()> {
+    pub(crate) fn sync_directory(&self, handle: u64) -> Result<()> {
         let open = self.handles.directory(handle)?;
         let fd = open.upper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fd) = &*fd {

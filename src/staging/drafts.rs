@@ -61,7 +61,7 @@ impl Drafts {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another process has it open; any error of the upper file system.
-    pub fn open(root: &Path, lower: Arc<dyn Lower>) -> Result<Self> {
+    pub(crate) fn open(root: &Path, lower: Arc<dyn Lower>) -> Result<Self> {
         let (trash, work) = (root.join(TRASH), root.join(WORK));
         for folder in [&trash, &work] {
             fs::DirBuilder::new()
@@ -107,12 +107,12 @@ impl Drafts {
     }
 
     /// Returns the directory of a draft's files.
-    pub fn tree_path(&self, key: &ArtifactPath) -> PathBuf {
+    pub(crate) fn tree_path(&self, key: &ArtifactPath) -> PathBuf {
         self.folder(key).join(TREE)
     }
 
     /// Returns the work directory, which is emptied when the drafts are opened.
-    pub fn work_folder(&self) -> PathBuf {
+    pub(crate) fn work_folder(&self) -> PathBuf {
         self.root.join(WORK)
     }
 }

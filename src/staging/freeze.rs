@@ -11,7 +11,7 @@ use super::Result;
 use crate::model::reference::ArtifactPath;
 
 /// The name of a draft.
-pub type DraftKey = Arc<ArtifactPath>;
+pub(crate) type DraftKey = Arc<ArtifactPath>;
 
 /// The time that freezing waits for operations under way: each is one system call.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ struct Gate {
 
 /// The freezes of all drafts in use.
 #[derive(Default)]
-pub struct Freezes {
+pub(crate) struct Freezes {
     gates: Mutex<HashMap<DraftKey, Gate>>,
     moved: Condvar,
     /// The time of the last change of each draft: as many entries as there are drafts.
@@ -49,13 +49,13 @@ pub struct Freezes {
 }
 
 /// An operation that changes a draft.
-pub struct Change<'a> {
+pub(crate) struct Change<'a> {
     gates: &'a Freezes,
     key: DraftKey,
 }
 
 /// A draft that does not change while this lives.
-pub struct Frozen {
+pub(crate) struct Frozen {
     gates: Arc<Freezes>,
     key: DraftKey,
 }
@@ -76,36 +76,36 @@ impl Freezes {
     }
 
     /// Records that the draft was changed now.
-    pub fn touch(&self, key: &DraftKey) {
+    pub(crate) fn touch(&self, key: &DraftKey) {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         touched.insert(Arc::clone(key), Instant::now());
     }
 
     /// Returns when the draft was last changed.
-    pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
+    pub(crate) fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
         let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         touched.get(key).copied()
     }
 
     /// Refuses every change of the draft from now on.
-    pub fn seal(&self, key: &DraftKey) {
+    pub(crate) fn seal(&self, key: &DraftKey) {
         self.with(key, |gate| gate.sealed = true);
     }
 
     /// Allows changes of the draft again.
-    pub fn unseal(&self, key: &DraftKey) {
+    pub(crate) fn unseal(&self, key: &DraftKey) {
         self.with(key, |gate| gate.sealed = false);
     }
 
     /// Forgets a draft that is gone.
-    pub fn forget(&self, key: &DraftKey) {
+    pub(crate) fn forget(&self, key: &DraftKey) {
         self.unseal(key);
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Begins an operation that changes the draft; waits while the draft is frozen. EBUSY if that
     /// takes more than `THAW_DEADLINE` or more than `WAITING_MAX` wait; EIO if it is sealed.
-    pub fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
+    pub(crate) fn change(&self, key: &DraftKey) -> Result<Change<'_>> {
         let mut gates = self.lock();
         if gates.get(key).is_some_and(|gate| gate.frozen) {
             gates = self.wait_thawed(gates, key)?;
@@ -141,17 +141,17 @@ impl Freezes {
     }
 
     /// Returns whether any draft is frozen; called before every change, so it takes no lock.
-    pub fn any_frozen(&self) -> bool {
+    pub(crate) fn any_frozen(&self) -> bool {
         self.frozen.load(Ordering::SeqCst) > 0
     }
 
     /// Returns whether the draft is frozen.
-    pub fn is_frozen(&self, key: &DraftKey) -> bool {
+    pub(crate) fn is_frozen(&self, key: &DraftKey) -> bool {
         self.lock().get(key).is_some_and(|gate| gate.frozen)
     }
 
     /// Counts a handle that was opened for writing.
-    pub fn add_writer(&self, key: &DraftKey) {
+    pub(crate) fn add_writer(&self, key: &DraftKey) {
         self.with(key, |gate| gate.writers += 1);
         if self.watched.load(Ordering::Relaxed) {
             self.written.notify_all();
@@ -159,7 +159,7 @@ impl Freezes {
     }
 
     /// Waits until a file is opened for writing, at most `wait`.
-    pub fn wait_written(&self, wait: Duration) {
+    pub(crate) fn wait_written(&self, wait: Duration) {
         let gates = self.lock();
         self.watched.store(true, Ordering::Relaxed);
         let (gates, _) =
@@ -169,14 +169,14 @@ impl Freezes {
     }
 
     /// Uncounts a handle that was open for writing and is closed.
-    pub fn drop_writer(&self, key: &DraftKey) {
+    pub(crate) fn drop_writer(&self, key: &DraftKey) {
         self.touch(key);
         self.with(key, |gate| gate.writers = gate.writers.saturating_sub(1));
     }
 
     /// Waits until no file of the draft is open for writing; returns `false` if `wait` ends first.
     /// (The kernel reports a close a little after close(2) has returned.)
-    pub fn wait_quiet(&self, key: &DraftKey, wait: Duration) -> bool {
+    pub(crate) fn wait_quiet(&self, key: &DraftKey, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
         let mut gates = self.lock();
         while gates.get(key).is_some_and(|gate| gate.writers > 0) {
@@ -190,7 +190,7 @@ impl Freezes {
 
     /// Freezes a draft; EBUSY if it is frozen or has writers, or if changes under way do not end in
     /// time.
-    pub fn freeze(self: &Arc<Self>, key: &DraftKey) -> Result<Frozen> {
+    pub(crate) fn freeze(self: &Arc<Self>, key: &DraftKey) -> Result<Frozen> {
         let mut gates = self.lock();
         let gate = gates.entry(Arc::clone(key)).or_default();
         if gate.frozen || gate.writers > 0 {

@@ -15,12 +15,12 @@ pub const BEING_WRITTEN: &str = "is being written";
 
 impl Drafts {
     /// Returns whether any draft is frozen.
-    pub fn any_frozen(&self) -> bool {
+    pub(crate) fn any_frozen(&self) -> bool {
         self.gates.any_frozen()
     }
 
     /// Returns whether a change of this node has to wait for a commit.
-    pub fn is_frozen(&self, id: u64) -> bool {
+    pub(crate) fn is_frozen(&self, id: u64) -> bool {
         self.any_frozen() && self.draft_of(id).is_ok_and(|draft| self.gates.is_frozen(&draft))
     }
 
@@ -28,7 +28,7 @@ impl Drafts {
     ///
     /// # Errors
     /// [`Kind::Conflict`] while the draft is being committed, [`Kind::Corrupt`] if it is sealed.
-    pub fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
+    pub(crate) fn begin_change(&self, key: &ArtifactPath) -> Result<Change<'_>> {
         self.gates.change(&Arc::new(key.clone())).map_err(|e| match e {
             rustix::io::Errno::IO => {
                 Error::new(Kind::Corrupt, format!("draft {key} cannot be changed"))
@@ -40,27 +40,27 @@ impl Drafts {
     }
 
     /// Returns when this process last saw a change of a draft.
-    pub fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
+    pub(crate) fn touched(&self, key: &ArtifactPath) -> Option<Instant> {
         self.gates.touched(key)
     }
 
     /// Refuses every change of a draft until [`Drafts::unseal`].
-    pub fn seal(&self, key: &ArtifactPath) {
+    pub(crate) fn seal(&self, key: &ArtifactPath) {
         self.gates.seal(&Arc::new(key.clone()));
     }
 
     /// Allows changes of a sealed draft again.
-    pub fn unseal(&self, key: &ArtifactPath) {
+    pub(crate) fn unseal(&self, key: &ArtifactPath) {
         self.gates.unseal(&Arc::new(key.clone()));
     }
 
     /// Records that the draft was changed now.
-    pub fn touch(&self, key: &ArtifactPath) {
+    pub(crate) fn touch(&self, key: &ArtifactPath) {
         self.gates.touch(&Arc::new(key.clone()));
     }
 
     /// Returns whether a process has a file of the draft open for writing.
-    pub fn has_writers(&self, key: &ArtifactPath) -> bool {
+    pub(crate) fn has_writers(&self, key: &ArtifactPath) -> bool {
         !self.handles.writers(&Arc::new(key.clone())).is_empty()
     }
 
@@ -69,7 +69,7 @@ impl Drafts {
     /// # Errors
     /// [`Kind::NotFound`] if there is no such draft; [`Kind::Conflict`], which names the writing
     /// processes, while a file is open for writing or another commit is under way.
-    pub fn freeze(&self, key: &ArtifactPath, wait: Duration) -> Result<Frozen> {
+    pub(crate) fn freeze(&self, key: &ArtifactPath, wait: Duration) -> Result<Frozen> {
         if !self.exists(key)? {
             return Err(Error::new(Kind::NotFound, format!("no draft {key}")).hint(DraftHint::List));
         }

@@ -20,7 +20,7 @@ const DESCRIPTORS_RESERVED: u64 = 512;
 
 /// The purpose of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenMode {
+pub(crate) enum OpenMode {
     /// Reading only.
     Read,
     /// Execution by execve(2).
@@ -34,7 +34,7 @@ const RUN: OFlags = OFlags::from_bits_retain(0x20);
 
 impl OpenMode {
     /// Returns the purpose that the kernel's `flags` state.
-    pub fn of(flags: OFlags) -> Self {
+    pub(crate) fn of(flags: OFlags) -> Self {
         match flags {
             _ if flags.intersects(OFlags::WRONLY | OFlags::RDWR) => Self::Write,
             _ if flags.contains(RUN) => Self::Run,
@@ -45,25 +45,25 @@ impl OpenMode {
 
 /// The state that all handles of one file share.
 #[derive(Default)]
-pub struct Inode {
+pub(crate) struct Inode {
     /// The base xattr of the file.
-    pub xattr: Option<ContentXattr>,
+    pub(crate) xattr: Option<ContentXattr>,
     /// The upper file, for handles that were opened before there was one.
-    pub came_up: Option<Arc<File>>,
+    pub(crate) came_up: Option<Arc<File>>,
 }
 
 /// A file that is open, or whose length is being changed.
 #[derive(Default)]
-pub struct OpenInode(RwLock<Inode>);
+pub(crate) struct OpenInode(RwLock<Inode>);
 
 impl OpenInode {
     /// Locks the state shared: held while bytes are read, or written without lower content.
-    pub fn read(&self) -> RwLockReadGuard<'_, Inode> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inode> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks the state shared like [`OpenInode::read`], or returns `None` if that would wait.
-    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Inode>> {
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, Inode>> {
         match self.0.try_read() {
             Ok(held) => Some(held),
             Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
@@ -72,25 +72,25 @@ impl OpenInode {
     }
 
     /// Locks the state exclusively: held while the base xattr may change.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Inode> {
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Inode> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An open file.
-pub struct Handle {
+pub(crate) struct Handle {
     /// The upper file; `None` if there was none when it was opened.
-    pub file: Option<Arc<File>>,
+    pub(crate) file: Option<Arc<File>>,
     /// The state shared with the other handles of the file.
-    pub inode: Arc<OpenInode>,
+    pub(crate) inode: Arc<OpenInode>,
     /// The node.
-    pub node: u64,
+    pub(crate) node: u64,
     /// The draft.
-    pub draft: DraftKey,
+    pub(crate) draft: DraftKey,
     /// The purpose.
-    pub mode: OpenMode,
+    pub(crate) mode: OpenMode,
     /// The thread that opened it, as the kernel reports it.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl Handle {
@@ -98,7 +98,7 @@ impl Handle {
     ///
     /// # Errors
     /// EBADF if there is none.
-    pub fn upper_file(&self) -> Result<&Arc<File>> {
+    pub(crate) fn upper_file(&self) -> Result<&Arc<File>> {
         self.file.as_ref().ok_or(Errno::BADF)
     }
 }
@@ -118,7 +118,7 @@ struct Inner {
 }
 
 /// Everything that is open.
-pub struct Handles {
+pub(crate) struct Handles {
     inner: Mutex<Inner>,
     most: usize,
 }
@@ -126,7 +126,7 @@ pub struct Handles {
 impl Handles {
     /// Raises the soft limit of descriptors to the hard one, and allows as many handles, less
     /// `DESCRIPTORS_RESERVED`.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -155,7 +155,7 @@ impl Handles {
 
     /// Returns the shared state of a node, to be released by [`Handles::give_back`]. `first` reads
     /// the base xattr if the node has no user yet.
-    pub fn share(
+    pub(crate) fn share(
         &self,
         node: u64,
         first: impl FnOnce() -> Result<Option<ContentXattr>>,
@@ -171,7 +171,7 @@ impl Handles {
     }
 
     /// Releases the shared state of a node.
-    pub fn give_back(&self, node: u64) {
+    pub(crate) fn give_back(&self, node: u64) {
         let mut inner = self.lock();
         if let Some((_, users)) = inner.inodes.get_mut(&node) {
             *users -= 1;
@@ -182,7 +182,7 @@ impl Handles {
     }
 
     /// Gives the handles of a node that was copied up its upper file.
-    pub fn copied_up(&self, node: u64, open: impl FnOnce() -> Result<File>) -> Result<()> {
+    pub(crate) fn copied_up(&self, node: u64, open: impl FnOnce() -> Result<File>) -> Result<()> {
         let shared = self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode));
         if let Some(inode) = shared {
             inode.write().came_up = Some(Arc::new(open()?));
@@ -191,23 +191,23 @@ impl Handles {
     }
 
     /// Returns whether the node is open.
-    pub fn is_open(&self, node: u64) -> bool {
+    pub(crate) fn is_open(&self, node: u64) -> bool {
         self.lock().inodes.contains_key(&node)
     }
 
     /// Returns whether the node is a program that runs.
-    pub fn runs(&self, node: u64) -> bool {
+    pub(crate) fn runs(&self, node: u64) -> bool {
         let is_run = |open: &Open| matches!(open, Open::File(h) if h.node == node && h.mode == OpenMode::Run);
         self.lock().open.values().any(is_run)
     }
 
     /// Returns the shared state of a node, if it is open.
-    pub fn shared(&self, node: u64) -> Option<Arc<OpenInode>> {
+    pub(crate) fn shared(&self, node: u64) -> Option<Arc<OpenInode>> {
         self.lock().inodes.get(&node).map(|(inode, _)| Arc::clone(inode))
     }
 
     /// Keeps an open file, and returns its number.
-    pub fn add_file(&self, handle: Handle) -> Result<u64> {
+    pub(crate) fn add_file(&self, handle: Handle) -> Result<u64> {
         let node = handle.node;
         let added = self.add(Open::File(Arc::new(handle)));
         if added.is_err() {
@@ -217,12 +217,12 @@ impl Handles {
     }
 
     /// Keeps an open directory, and returns its number.
-    pub fn add_directory(&self, handle: DirectoryHandle) -> Result<u64> {
+    pub(crate) fn add_directory(&self, handle: DirectoryHandle) -> Result<u64> {
         self.add(Open::Directory(Arc::new(handle)))
     }
 
     /// Returns the file with a number.
-    pub fn file(&self, number: u64) -> Result<Arc<Handle>> {
+    pub(crate) fn file(&self, number: u64) -> Result<Arc<Handle>> {
         match self.lock().open.get(&number) {
             Some(Open::File(handle)) => Ok(Arc::clone(handle)),
             _ => Err(Errno::BADF),
@@ -230,7 +230,7 @@ impl Handles {
     }
 
     /// Returns the directory with a number.
-    pub fn directory(&self, number: u64) -> Result<Arc<DirectoryHandle>> {
+    pub(crate) fn directory(&self, number: u64) -> Result<Arc<DirectoryHandle>> {
         match self.lock().open.get(&number) {
             Some(Open::Directory(handle)) => Ok(Arc::clone(handle)),
             _ => Err(Errno::BADF),
@@ -239,7 +239,7 @@ impl Handles {
 
     /// Returns any open file of a node, to reach a file without a name; one open for writing is
     /// preferred.
-    pub fn any_of(&self, node: u64) -> Result<Arc<Handle>> {
+    pub(crate) fn any_of(&self, node: u64) -> Result<Arc<Handle>> {
         let inner = self.lock();
         let files = inner.open.values().filter_map(|open| match open {
             Open::File(handle) if handle.node == node => Some(handle),
@@ -249,7 +249,7 @@ impl Handles {
     }
 
     /// Closes a handle, and returns the file if it was one.
-    pub fn close(&self, number: u64) -> Option<Arc<Handle>> {
+    pub(crate) fn close(&self, number: u64) -> Option<Arc<Handle>> {
         let closed = self.lock().open.remove(&number);
         match closed {
             Some(Open::File(handle)) => {
@@ -261,7 +261,7 @@ impl Handles {
     }
 
     /// Returns the files without lower content that are open for writing, each once.
-    pub fn written(&self) -> Vec<Arc<File>> {
+    pub(crate) fn written(&self) -> Vec<Arc<File>> {
         let inner = self.lock();
         let mut nodes = std::collections::HashSet::new();
         let files = inner.open.values().filter_map(|open| match open {
@@ -273,7 +273,7 @@ impl Handles {
     }
 
     /// Lists a draft's open files with lower content, each as its node and that content.
-    pub fn with_lower(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
+    pub(crate) fn with_lower(&self, draft: &DraftKey) -> Vec<(u64, Content)> {
         let open: Vec<_> = {
             let inner = self.lock();
             let files = inner.open.values().filter_map(|open| match open {
@@ -290,7 +290,7 @@ impl Handles {
     }
 
     /// Returns process and node of every file of a draft that is open for writing.
-    pub fn writers(&self, draft: &DraftKey) -> Vec<(u32, u64)> {
+    pub(crate) fn writers(&self, draft: &DraftKey) -> Vec<(u32, u64)> {
         let inner = self.lock();
         let files = inner.open.values().filter_map(|open| match open {
             Open::File(handle) => Some(handle),

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 /// The writers of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writers {
+pub(crate) enum Writers {
     /// No process has it open for writing or mapped for writing.
     None,
     /// At least one process has.
@@ -18,7 +18,7 @@ pub enum Writers {
 impl Writers {
     /// Checks a file that is open for reading only, by a lease. The kernel grants it only if no
     /// process can write to the file, not even through a mapping of a closed one.
-    pub fn of(file: &File) -> Self {
+    pub(crate) fn of(file: &File) -> Self {
         match lease(file, libc::F_RDLCK) {
             Ok(()) => Self::None,
             Err(Some(libc::EAGAIN)) => Self::Some,
@@ -29,7 +29,7 @@ impl Writers {
 
 /// Returns whether `file`, which is open for reading and writing, is also open or mapped elsewhere,
 /// as far as the file system reveals it.
-pub fn is_used_elsewhere(file: &File) -> bool {
+pub(crate) fn is_used_elsewhere(file: &File) -> bool {
     lease(file, libc::F_WRLCK) == Err(Some(libc::EAGAIN))
 }
 

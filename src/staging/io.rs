@@ -28,7 +28,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system or of the lower.
-    pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
         let file = shared.came_up.as_ref().or(open.file.as_ref());
@@ -41,7 +41,7 @@ impl Drafts {
 
     /// Returns whether an open file has lower content that is `such`, or its lock is taken by a
     /// writer.
-    pub fn has_lower_content(&self, handle: u64, such: impl Fn(&Content) -> bool) -> bool {
+    pub(crate) fn has_lower_content(&self, handle: u64, such: impl Fn(&Content) -> bool) -> bool {
         self.handles.file(handle).is_ok_and(|open| {
             let stands = |xattr: Option<ContentXattr>| xattr.is_some_and(|m| such(&m.content));
             open.inode.try_read().is_none_or(|inode| stands(inode.xattr))
@@ -52,7 +52,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system or of the lower; ENOSPC if no byte fits.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
+    pub(crate) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
         let file = open.upper_file()?;
@@ -205,7 +205,7 @@ impl Drafts {
     }
 
     /// Closes a file or directory.
-    pub fn release(&self, handle: u64) {
+    pub(crate) fn release(&self, handle: u64) {
         if let Some(file) = self.handles.close(handle)
             && file.mode == OpenMode::Write
         {
@@ -217,7 +217,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the disk.
-    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+    pub(crate) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
         // A file that is only in the lower tree is durable.
@@ -236,7 +236,7 @@ impl Drafts {
     /// # Errors
     /// EOPNOTSUPP for other modes on a file with lower content, and any error of the upper file
     /// system.
-    pub fn fallocate(&self, handle: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
+    pub(crate) fn fallocate(&self, handle: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
         let open = self.handles.file(handle)?;
         let _change = self.gates.change(&open.draft)?;
         let flags = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
@@ -281,7 +281,7 @@ impl Drafts {
     ///
     /// # Errors
     /// ENXIO at or beyond the end, and any error of the upper file system.
-    pub fn seek(&self, handle: u64, to: SeekFrom) -> Result<u64> {
+    pub(crate) fn seek(&self, handle: u64, to: SeekFrom) -> Result<u64> {
         let open = self.handles.file(handle)?;
         let shared = open.inode.read();
         let file = shared.came_up.as_ref().or(open.file.as_ref());
@@ -310,7 +310,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EOPNOTSUPP as above, and any error of the upper file system.
-    pub fn copy_range(
+    pub(crate) fn copy_range(
         &self,
         (from, mut from_offset): (u64, u64),
         (to, mut to_offset): (u64, u64),
@@ -346,7 +346,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EOPNOTSUPP if that is not so, and any error of the upper file system.
-    pub fn adopt(
+    pub(crate) fn adopt(
         &self,
         handle: u64,
         content: Content,

@@ -10,7 +10,7 @@ use crate::model::tree::{Content, Entry, Target};
 
 /// The trees and content of versions. Those that a draft is based on are pinned: they exist as long
 /// as the draft does.
-pub trait Lower: Send + Sync {
+pub(crate) trait Lower: Send + Sync {
     /// Returns the entry `name` of the directory `tree`.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ pub trait Lower: Send + Sync {
 }
 
 /// Logs an error of the lower, and returns its errno.
-pub fn errno_of(error: &Error) -> Errno {
+pub(crate) fn errno_of(error: &Error) -> Errno {
     tracing::error!("cannot read the lower of a draft: {error}");
     match error.kind() {
         Kind::Stale => Errno::STALE,
@@ -58,7 +58,11 @@ pub fn errno_of(error: &Error) -> Errno {
 }
 
 /// Returns the entry `name` of a lower tree; `None` for a name that no version can hold.
-pub fn entry(lower: &dyn Lower, tree: Digest, name: &std::ffi::OsStr) -> Result<Option<Target>> {
+pub(crate) fn entry(
+    lower: &dyn Lower,
+    tree: Digest,
+    name: &std::ffi::OsStr,
+) -> Result<Option<Target>> {
     let Ok(name) = EntryName::try_from(name) else {
         return if name.len() > 255 { Err(Errno::NAMETOOLONG) } else { Ok(None) };
     };

@@ -49,21 +49,19 @@ mod trial;
 mod upper;
 mod xattr;
 
-pub use base_xattr::{ContentXattr, TreeXattr};
-pub use directory::Listed;
+pub(crate) use base_xattr::{ContentXattr, TreeXattr};
+pub(crate) use directory::Listed;
 pub use drafts::Drafts;
-pub use freeze::{DraftKey, Frozen};
+pub(crate) use freeze::Frozen;
 pub use gates::BEING_WRITTEN;
-pub use handle::OpenMode;
-pub use in_use::Writers;
-pub use lower::Lower;
-pub use node::NODE_BIT;
-pub use open::Opened;
-pub use overlay::is_whiteout;
-pub use posix::{Attr, Caller, SetAttr, Time};
-pub use rebase::{Settled, give_to_store};
-pub use record::{DraftProperties, DraftRecord};
-pub use survey::{DraftFile, Upper, upper_entries};
+pub(crate) use in_use::Writers;
+pub(crate) use lower::Lower;
+pub(crate) use node::NODE_BIT;
+pub(crate) use open::Opened;
+pub(crate) use posix::{Attr, Caller, SetAttr, Time};
+pub(crate) use rebase::{Settled, give_to_store};
+pub(crate) use record::{DraftProperties, DraftRecord};
+pub(crate) use survey::{DraftFile, Upper, upper_entries};
 
 /// The result of an operation; the error is an errno, mostly of the upper file system.
-pub type Result<T> = std::result::Result<T, rustix::io::Errno>;
+pub(crate) type Result<T> = std::result::Result<T, rustix::io::Errno>;

@@ -33,7 +33,7 @@ impl Drafts {
     ///
     /// # Errors
     /// ENOENT if there is no such draft.
-    pub fn root_of(&self, key: &ArtifactPath) -> Result<Attr> {
+    pub(crate) fn root_of(&self, key: &ArtifactPath) -> Result<Attr> {
         let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), "tree"].iter().collect();
         let stat = self.stat(&path)?;
@@ -47,7 +47,7 @@ impl Drafts {
     ///
     /// # Errors
     /// ENOENT, and any error of the upper file system or of the lower.
-    pub fn with_directory<T>(
+    pub(crate) fn with_directory<T>(
         &self,
         key: &ArtifactPath,
         path: &[EntryName],
@@ -69,7 +69,7 @@ impl Drafts {
     ///
     /// # Errors
     /// ENOENT, and any error of the upper file system or of the lower.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+    pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
         let _names = self.shared(parent)?;
         self.look_up_here(parent, name)
     }
@@ -97,7 +97,7 @@ impl Drafts {
     }
 
     /// Subtracts look-ups of a node that the kernel forgets.
-    pub fn forget(&self, id: u64, lookups: u64) {
+    pub(crate) fn forget(&self, id: u64, lookups: u64) {
         let held = self.lock_nodes().forget(id, lookups);
         drop(held);
     }
@@ -173,7 +173,7 @@ impl Drafts {
     /// # Errors
     /// EPERM for the device number that the upper uses for 0:0, and any error of the upper file
     /// system.
-    pub fn mknod(
+    pub(crate) fn mknod(
         &self,
         parent: u64,
         name: &OsStr,
@@ -198,7 +198,13 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn mkdir(&self, parent: u64, name: &OsStr, caller: Caller, mode: u32) -> Result<Attr> {
+    pub(crate) fn mkdir(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+        mode: u32,
+    ) -> Result<Attr> {
         self.make((parent, name), caller, true, |path, owner| {
             self.upper.mkdir(path, Mode::from_raw_mode(0o700))?;
             let inherited = if owner.inherits { Mode::SGID.as_raw_mode() } else { 0 };
@@ -210,7 +216,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn symlink(
+    pub(crate) fn symlink(
         &self,
         parent: u64,
         name: &OsStr,
@@ -227,7 +233,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EXDEV if drafts cannot be based on versions here, and any error of the upper file system.
-    pub fn link_content(
+    pub(crate) fn link_content(
         &self,
         (parent, name): (u64, &OsStr),
         caller: Caller,
@@ -255,7 +261,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EXDEV in another draft, and any error of the upper file system.
-    pub fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attr> {
+    pub(crate) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attr> {
         let _change = self.change(parent)?;
         let drafts = {
             let nodes = self.lock_nodes();
@@ -284,7 +290,7 @@ impl Drafts {
     ///
     /// # Errors
     /// ENOTEMPTY, EISDIR, ENOTDIR, and any error of the upper file system.
-    pub fn unlink(&self, parent: u64, name: &OsStr, directory: bool) -> Result<()> {
+    pub(crate) fn unlink(&self, parent: u64, name: &OsStr, directory: bool) -> Result<()> {
         let _change = self.change(parent)?;
         self.ensure_upper(parent)?;
         // Declared before the lock, so dropped after it: no caller waits while blocks are freed.

@@ -12,27 +12,27 @@ use super::freeze::DraftKey;
 use crate::model::reference::ArtifactPath;
 
 /// A shared lock: no name of the draft moves while it is held.
-pub type Still = ArcRwLockReadGuard<RawRwLock, ()>;
+pub(crate) type Still = ArcRwLockReadGuard<RawRwLock, ()>;
 /// An exclusive lock: no other thread uses a path of the draft while it is held.
-pub type Moving = ArcRwLockWriteGuard<RawRwLock, ()>;
+pub(crate) type Moving = ArcRwLockWriteGuard<RawRwLock, ()>;
 
 /// The number of locks from which on unused ones are forgotten.
 const IDLE_MAX: usize = 1024;
 
 /// The locks of all drafts.
 #[derive(Default)]
-pub struct NamesLocks {
+pub(crate) struct NamesLocks {
     locks: Mutex<HashMap<DraftKey, Arc<RwLock<()>>>>,
 }
 
 impl NamesLocks {
     /// Waits until no name of the draft moves.
-    pub fn still(&self, key: &ArtifactPath) -> Still {
+    pub(crate) fn still(&self, key: &ArtifactPath) -> Still {
         self.of(key).read_arc()
     }
 
     /// Waits until no other thread uses a path of the draft.
-    pub fn moving(&self, key: &ArtifactPath) -> Moving {
+    pub(crate) fn moving(&self, key: &ArtifactPath) -> Moving {
         self.of(key).write_arc()
     }
 

@@ -20,7 +20,7 @@ use crate::model::reference::ArtifactPath;
 use crate::model::tree::Target;
 
 /// The bit that is set in the number of every node of a draft, and in no other number of a mount.
-pub const NODE_BIT: u64 = 1 << 62;
+pub(crate) const NODE_BIT: u64 = 1 << 62;
 
 /// The most nodes without a name whose inode is held. The kernel forgets most of them at once.
 const KEPT_MAX: usize = 4096;
@@ -40,7 +40,7 @@ impl Link {
 
 /// The place of a node's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub(crate) enum Body {
     /// In the upper, with this inode number.
     Upper(u64),
     /// Only in the lower tree of its directory.
@@ -63,7 +63,7 @@ struct Node {
 
 /// The step that a directory needs before an entry of it changes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing.
     Owned,
     /// It is in the upper, and marked clean.
@@ -74,7 +74,7 @@ pub enum Step {
 
 /// The nodes that the kernel holds.
 #[derive(Default)]
-pub struct Nodes {
+pub(crate) struct Nodes {
     known: HashMap<u64, Node>,
     /// The root of each draft.
     roots: HashMap<DraftKey, u64>,
@@ -106,23 +106,28 @@ impl Nodes {
     }
 
     /// Returns whether the upper inode is known.
-    pub fn knows(&self, upper: u64) -> bool {
+    pub(crate) fn knows(&self, upper: u64) -> bool {
         self.by_host.contains_key(&upper)
     }
 
     /// Returns the node of an upper inode.
-    pub fn node_of_upper(&self, upper: u64) -> Option<u64> {
+    pub(crate) fn node_of_upper(&self, upper: u64) -> Option<u64> {
         self.by_host.get(&upper).copied()
     }
 
     /// Returns whether the upper inode is known as the root of a draft.
-    pub fn knows_root(&self, draft: &ArtifactPath, upper: u64) -> bool {
+    pub(crate) fn knows_root(&self, draft: &ArtifactPath, upper: u64) -> bool {
         let node = self.by_host.get(&upper).and_then(|id| self.known.get(id));
         node.is_some_and(|node| node.root && !node.removed && *node.draft == *draft)
     }
 
     /// Looks up the root of a draft; counts as a look-up.
-    pub fn look_up_root(&mut self, draft: &DraftKey, upper: u64, xattr: Option<TreeXattr>) -> u64 {
+    pub(crate) fn look_up_root(
+        &mut self,
+        draft: &DraftKey,
+        upper: u64,
+        xattr: Option<TreeXattr>,
+    ) -> u64 {
         match self.by_host.get(&upper).copied() {
             Some(id) if self.knows_root(draft, upper) => self.look_up_again(id),
             _ => {
@@ -142,14 +147,14 @@ impl Nodes {
     }
 
     /// Returns whether the upper inode is known as `name` in `parent`.
-    pub fn knows_as(&self, parent: u64, name: &OsStr, upper: u64) -> bool {
+    pub(crate) fn knows_as(&self, parent: u64, name: &OsStr, upper: u64) -> bool {
         let node = self.by_host.get(&upper).and_then(|id| self.known.get(id));
         node.is_some_and(|node| node.links.iter().any(|link| link.is(parent, name)))
     }
 
     /// Looks up the upper inode, found as `name` in `parent`; counts as a look-up. `sole` if it has
     /// no other name. If it is known by this name, its stored base xattr stays.
-    pub fn look_up(
+    pub(crate) fn look_up(
         &mut self,
         (parent, name): (u64, &OsStr),
         upper: u64,
@@ -181,7 +186,12 @@ impl Nodes {
     }
 
     /// Looks up a node that is only in the lower tree, as `name` in `parent`; counts as a look-up.
-    pub fn look_up_lower(&mut self, parent: u64, name: &OsStr, target: Target) -> Result<u64> {
+    pub(crate) fn look_up_lower(
+        &mut self,
+        parent: u64,
+        name: &OsStr,
+        target: Target,
+    ) -> Result<u64> {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(&id) = self.by_base.get(&link) {
             return Ok(self.look_up_again(id));
@@ -191,7 +201,7 @@ impl Nodes {
     }
 
     /// Returns the node that is only in the lower tree, if it is known.
-    pub fn find_lower(&self, parent: u64, name: &OsStr) -> Option<u64> {
+    pub(crate) fn find_lower(&self, parent: u64, name: &OsStr) -> Option<u64> {
         self.by_base.get(&Link { parent, name: name.as_bytes().into() }).copied()
     }
 
@@ -210,7 +220,7 @@ impl Nodes {
     }
 
     /// Records that a node was copied up, to this inode number.
-    pub fn copied_up(&mut self, id: u64, upper: u64, xattr: Option<TreeXattr>) {
+    pub(crate) fn copied_up(&mut self, id: u64, upper: u64, xattr: Option<TreeXattr>) {
         if let Some(node) = self.known.get_mut(&id) {
             (node.body, node.xattr) = (Body::Upper(upper), xattr);
             for link in &node.links {
@@ -221,7 +231,7 @@ impl Nodes {
     }
 
     /// Records that the same file has another upper inode now.
-    pub fn replaced(&mut self, before: u64, upper: u64) {
+    pub(crate) fn replaced(&mut self, before: u64, upper: u64) {
         if let Some(id) = self.by_host.remove(&before)
             && let Some(node) = self.known.get_mut(&id)
         {
@@ -235,28 +245,28 @@ impl Nodes {
     }
 
     /// Returns the draft of a node.
-    pub fn draft(&self, id: u64) -> Result<DraftKey> {
+    pub(crate) fn draft(&self, id: u64) -> Result<DraftKey> {
         self.known.get(&id).map(|node| Arc::clone(&node.draft)).ok_or(Errno::STALE)
     }
 
     /// Returns whether the root of a node's draft has a lower tree, or is not known.
-    pub fn has_lower(&self, id: u64) -> bool {
+    pub(crate) fn has_lower(&self, id: u64) -> bool {
         let root = self.known.get(&id).and_then(|node| self.roots.get(&node.draft));
         root.and_then(|root| self.known.get(root)).is_none_or(|root| root.xattr.is_some())
     }
 
     /// Returns whether it is the root of an existing draft.
-    pub fn is_root(&self, id: u64) -> bool {
+    pub(crate) fn is_root(&self, id: u64) -> bool {
         self.node(id).is_ok_and(|node| node.root)
     }
 
     /// Returns whether a node is in the upper or only in the lower tree.
-    pub fn body(&self, id: u64) -> Result<Body> {
+    pub(crate) fn body(&self, id: u64) -> Result<Body> {
         Ok(self.node(id)?.body.clone())
     }
 
     /// Returns the lower tree of a directory, and whether there is an upper directory.
-    pub fn lower_tree(&self, id: u64) -> Result<(Option<Digest>, bool)> {
+    pub(crate) fn lower_tree(&self, id: u64) -> Result<(Option<Digest>, bool)> {
         let node = self.node(id)?;
         Ok(match &node.body {
             Body::Lower(Target::Directory(tree)) => (Some(*tree), false),
@@ -266,21 +276,21 @@ impl Nodes {
     }
 
     /// Sets the base xattr of an upper directory.
-    pub fn set_xattr(&mut self, id: u64, xattr: Option<TreeXattr>) {
+    pub(crate) fn set_xattr(&mut self, id: u64, xattr: Option<TreeXattr>) {
         if let Some(node) = self.known.get_mut(&id) {
             node.xattr = xattr;
         }
     }
 
     /// Sets the base xattr of the directory with this upper inode.
-    pub fn set_xattr_of_upper(&mut self, upper: u64, xattr: Option<TreeXattr>) {
+    pub(crate) fn set_xattr_of_upper(&mut self, upper: u64, xattr: Option<TreeXattr>) {
         if let Some(&id) = self.by_host.get(&upper) {
             self.set_xattr(id, xattr);
         }
     }
 
     /// Returns the step that a directory needs before an entry of it changes.
-    pub fn step(&self, id: u64) -> Result<Step> {
+    pub(crate) fn step(&self, id: u64) -> Result<Step> {
         let node = self.node(id)?;
         Ok(match (&node.body, node.xattr) {
             (Body::Lower(Target::Directory(tree)), _) => Step::CopyUp(*tree),
@@ -292,7 +302,7 @@ impl Nodes {
 
     /// Returns the parent directory and the name of a node, by one of its links; `None` for the
     /// root of a draft and for a node without a name.
-    pub fn link_of(&self, id: u64) -> Option<(u64, Box<OsStr>)> {
+    pub(crate) fn link_of(&self, id: u64) -> Option<(u64, Box<OsStr>)> {
         let links = &self.known.get(&id)?.links;
         let link = links.iter().find(|link| self.known.contains_key(&link.parent))?;
         Some((link.parent, OsStr::from_bytes(&link.name).into()))
@@ -301,7 +311,7 @@ impl Nodes {
     /// Returns the directories in which a node has a name, as far as the kernel holds them. A file
     /// with one name is reached by that; a directory with one of several names of a file is never
     /// clean.
-    pub fn parents(&self, id: u64) -> Vec<u64> {
+    pub(crate) fn parents(&self, id: u64) -> Vec<u64> {
         let links = self.known.get(&id).map_or(&[][..], |node| &node.links);
         let parents = links.iter().map(|link| link.parent);
         parents.filter(|parent| self.known.contains_key(parent)).collect()
@@ -310,7 +320,7 @@ impl Nodes {
     /// Returns the upper path of a node, relative to the scratch directory, whether or not it is
     /// copied up. ENOENT if it has no name any more. ESTALE if its draft is gone: the kernel then
     /// looks the path up again, and finds the version that the draft was renamed to.
-    pub fn path(&self, id: u64) -> Result<PathBuf> {
+    pub(crate) fn path(&self, id: u64) -> Result<PathBuf> {
         let node = self.node(id)?;
         if node.root {
             let draft = &node.draft;
@@ -326,13 +336,13 @@ impl Nodes {
 
     /// Returns the upper path of a node for a request by number. ESTALE if it has no name any more:
     /// the kernel then looks its path up again, and finds its replacement, or nothing.
-    pub fn named(&self, id: u64) -> Result<PathBuf> {
+    pub(crate) fn named(&self, id: u64) -> Result<PathBuf> {
         self.path(id).map_err(|_| Errno::STALE)
     }
 
     /// Holds an upper inode that is about to lose its last name, for as long as the kernel holds
     /// its node. Returns a file that need not be held any more.
-    pub fn keep(&mut self, upper: u64, file: File) -> Option<File> {
+    pub(crate) fn keep(&mut self, upper: u64, file: File) -> Option<File> {
         let Some(&id) = self.by_host.get(&upper) else { return Some(file) };
         let Some(node) = self.known.get_mut(&id) else { return Some(file) };
         node.kept = Some(Arc::new(file));
@@ -345,17 +355,17 @@ impl Nodes {
     }
 
     /// Returns the held inode of a node without a name.
-    pub fn kept(&self, id: u64) -> Option<Arc<File>> {
+    pub(crate) fn kept(&self, id: u64) -> Option<Arc<File>> {
         self.known.get(&id)?.kept.clone()
     }
 
     /// Returns the upper path of an entry, whether or not it exists.
-    pub fn entry(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
+    pub(crate) fn entry(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
         Ok(self.path(parent)?.join(name))
     }
 
     /// Removes the link `name` in `parent` of the upper inode; `gone` if that was its last name.
-    pub fn unlink(&mut self, parent: u64, name: &OsStr, upper: u64, gone: bool) {
+    pub(crate) fn unlink(&mut self, parent: u64, name: &OsStr, upper: u64, gone: bool) {
         let Some(&id) = self.by_host.get(&upper) else {
             return;
         };
@@ -369,7 +379,7 @@ impl Nodes {
     }
 
     /// Removes the link `name` in `parent` of a node that is only in the lower tree.
-    pub fn unlink_lower(&mut self, parent: u64, name: &OsStr) {
+    pub(crate) fn unlink_lower(&mut self, parent: u64, name: &OsStr) {
         let link = Link { parent, name: name.as_bytes().into() };
         if let Some(id) = self.by_base.remove(&link)
             && let Some(node) = self.known.get_mut(&id)
@@ -379,14 +389,14 @@ impl Nodes {
     }
 
     /// Adds the link `name` in `parent` to the upper inode.
-    pub fn link(&mut self, parent: u64, name: &OsStr, upper: u64) {
+    pub(crate) fn link(&mut self, parent: u64, name: &OsStr, upper: u64) {
         if let Some(&id) = self.by_host.get(&upper) {
             self.add_link(id, Link { parent, name: name.as_bytes().into() });
         }
     }
 
     /// Removes a whole draft: its nodes have no names any more.
-    pub fn remove_draft(&mut self, draft: &DraftKey) {
+    pub(crate) fn remove_draft(&mut self, draft: &DraftKey) {
         self.roots.remove(draft);
         for (id, node) in &mut self.known {
             if node.draft != *draft {
@@ -407,7 +417,7 @@ impl Nodes {
 
     /// Subtracts `lookups`, and removes the node at 0. Returns its held inode, to be dropped
     /// without the lock.
-    pub fn forget(&mut self, id: u64, lookups: u64) -> Option<Arc<File>> {
+    pub(crate) fn forget(&mut self, id: u64, lookups: u64) -> Option<Arc<File>> {
         let node = self.known.get_mut(&id)?;
         node.lookups = node.lookups.saturating_sub(lookups);
         if node.lookups > 0 {

@@ -22,15 +22,15 @@ use crate::model::tree::{Content, Target};
 const SET_ID_BITS: u32 = 0o6000;
 
 /// An open file.
-pub struct Opened {
+pub(crate) struct Opened {
     /// The number of the handle.
-    pub handle: u64,
+    pub(crate) handle: u64,
     /// The upper file, if it holds all bytes: the kernel may use it directly.
-    pub plain: Option<Arc<File>>,
+    pub(crate) plain: Option<Arc<File>>,
     /// The lower content of the file, if any.
-    pub content: Option<Content>,
+    pub(crate) content: Option<Content>,
     /// True if the file has a set-id bit, which the kernel clears on writes through its cache.
-    pub set_id: bool,
+    pub(crate) set_id: bool,
 }
 
 impl Drafts {
@@ -38,7 +38,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system; ENFILE if too many files are open.
-    pub fn open_file(&self, id: u64, caller: Caller, flags: OFlags) -> Result<Opened> {
+    pub(crate) fn open_file(&self, id: u64, caller: Caller, flags: OFlags) -> Result<Opened> {
         let mode = OpenMode::of(flags);
         let writes = mode == OpenMode::Write;
         let truncates = flags.contains(OFlags::TRUNC);
@@ -130,7 +130,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system; ENFILE if too many files are open.
-    pub fn create_file(
+    pub(crate) fn create_file(
         &self,
         parent: u64,
         name: &OsStr,

@@ -10,7 +10,7 @@ use crate::model::digest::Digest;
 const REMEMBERED: usize = 16_384;
 
 /// An open directory.
-pub struct DirectoryHandle {
+pub(crate) struct DirectoryHandle {
     pub(super) node: u64,
     pub(super) tree: Option<Digest>,
     /// The upper directory, whose position reading moves. Opened late if there is none yet.

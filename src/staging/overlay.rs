@@ -27,16 +27,16 @@ use crate::model::digest::Digest;
 use crate::model::tree::Target;
 
 /// Unit of `st_blocks` (stat(2)).
-pub const STAT_BLOCK_BYTES: u64 = 512;
+pub(crate) const STAT_BLOCK_BYTES: u64 = 512;
 /// The I/O size that `st_blksize` recommends to programs: fewer round trips.
 const PREFERRED_IO_BYTES: i64 = 1 << 20;
 
 /// The upper device number of a character device that a user made as 0:0, which in the upper means
 /// a whiteout. It is the highest number there is (makedev(3)), which no driver has.
-pub const STANDS_FOR_ZERO: u64 = 0xffff_ffff;
+pub(crate) const STANDS_FOR_ZERO: u64 = 0xffff_ffff;
 
 /// A visible entry of a draft.
-pub enum Seen {
+pub(crate) enum Seen {
     /// An entry of the upper.
     Upper(Stat),
     /// An entry that only the lower tree has.
@@ -44,7 +44,7 @@ pub enum Seen {
 }
 
 /// Returns whether this is a whiteout.
-pub fn is_whiteout(stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
@@ -54,13 +54,13 @@ fn is_stand_in(stat: &Stat) -> bool {
 }
 
 /// Returns whether this is a directory.
-pub fn is_directory(stat: &Stat) -> bool {
+pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 impl Seen {
     /// Returns whether the entry is a directory.
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         match self {
             Self::Upper(stat) => is_directory(stat),
             Self::Lower(target) => matches!(target, Target::Directory(_)),

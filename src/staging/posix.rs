@@ -19,27 +19,27 @@ use crate::model::tree::{Content, Target};
 
 /// The process that makes a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The user.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The process.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 /// A node and its attributes.
 #[derive(Debug, Clone, Copy)]
-pub struct Attr {
+pub(crate) struct Attr {
     /// The number of the node.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The attributes.
-    pub stat: Stat,
+    pub(crate) stat: Stat,
 }
 
 /// A time to be set.
 #[derive(Debug, Clone, Copy)]
-pub enum Time {
+pub(crate) enum Time {
     /// The present moment of the upper file system.
     Now,
     /// Seconds and nanoseconds since 1970.
@@ -48,19 +48,19 @@ pub enum Time {
 
 /// Attributes to be set.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SetAttr {
+pub(crate) struct SetAttr {
     /// The permissions.
-    pub mode: Option<u32>,
+    pub(crate) mode: Option<u32>,
     /// The owner.
-    pub uid: Option<u32>,
+    pub(crate) uid: Option<u32>,
     /// The group.
-    pub gid: Option<u32>,
+    pub(crate) gid: Option<u32>,
     /// The length.
-    pub size: Option<u64>,
+    pub(crate) size: Option<u64>,
     /// The access time.
-    pub accessed: Option<Time>,
+    pub(crate) accessed: Option<Time>,
     /// The modification time.
-    pub modified: Option<Time>,
+    pub(crate) modified: Option<Time>,
 }
 
 /// The special nanoseconds of utimensat(2): the present moment, and no change.
@@ -93,7 +93,7 @@ impl Drafts {
     ///
     /// # Errors
     /// ESTALE for a node that is gone, and any error of the upper file system.
-    pub fn getattr(&self, id: u64, handle: Option<u64>) -> Result<Attr> {
+    pub(crate) fn getattr(&self, id: u64, handle: Option<u64>) -> Result<Attr> {
         let _names = self.shared(id)?;
         let (body, path, draft) = {
             let nodes = self.lock_nodes();
@@ -122,7 +122,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system, and EIO for a damaged base xattr.
-    pub fn lower_content(&self, id: u64) -> Result<Option<Content>> {
+    pub(crate) fn lower_content(&self, id: u64) -> Result<Option<Content>> {
         let _names = self.shared(id)?;
         let (body, path) = {
             let nodes = self.lock_nodes();
@@ -163,7 +163,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn setattr(&self, id: u64, handle: Option<u64>, set: SetAttr) -> Result<Attr> {
+    pub(crate) fn setattr(&self, id: u64, handle: Option<u64>, set: SetAttr) -> Result<Attr> {
         let _change = self.change(id)?;
         let parents = self.lock_nodes().parents(id);
         parents.into_iter().try_for_each(|parent| self.ensure_upper(parent))?;
@@ -214,7 +214,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EINVAL if the node is none, and any error of the upper file system.
-    pub fn readlink(&self, id: u64) -> Result<Vec<u8>> {
+    pub(crate) fn readlink(&self, id: u64) -> Result<Vec<u8>> {
         let _names = self.shared(id)?;
         let (body, path) = {
             let nodes = self.lock_nodes();
@@ -237,7 +237,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn statfs(&self) -> Result<rustix::fs::StatVfs> {
+    pub(crate) fn statfs(&self) -> Result<rustix::fs::StatVfs> {
         rustix::fs::statvfs(&self.root)
     }
 }

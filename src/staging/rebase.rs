@@ -27,7 +27,7 @@ const PACK_MODE: u32 = 0o644;
 
 /// The outcome of rebasing a file whose content is in a version now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub(crate) enum Settled {
     /// It is based on that content alone.
     Wholly,
     /// It keeps its own bytes, and needs no others but those of the version.
@@ -43,24 +43,24 @@ impl Drafts {
     }
 
     /// Waits until a file is opened for writing, at most `wait`.
-    pub fn wait_written(&self, wait: std::time::Duration) {
+    pub(crate) fn wait_written(&self, wait: std::time::Duration) {
         self.gates.wait_written(wait);
     }
 
     /// Opens for reading each file without lower content that is open for writing.
-    pub fn written(&self) -> Vec<File> {
+    pub(crate) fn written(&self) -> Vec<File> {
         let open = self.handles.written().into_iter();
         open.filter_map(|file| super::posix::open_again(&file, OFlags::RDONLY).ok()).collect()
     }
 
     /// Returns whether the node of an upper inode is not open, so that its bytes may become a pack.
-    pub fn may_share(&self, upper: u64) -> bool {
+    pub(crate) fn may_share(&self, upper: u64) -> bool {
         let node = self.lock_nodes().node_of_upper(upper);
         node.is_none_or(|node| !self.handles.is_open(node))
     }
 
     /// Lists the lower content of the draft's files that are open but removed.
-    pub fn nameless_content(&self, key: &ArtifactPath) -> Vec<Content> {
+    pub(crate) fn nameless_content(&self, key: &ArtifactPath) -> Vec<Content> {
         let standing = self.handles.with_lower(&Arc::new(key.clone()));
         let nodes = self.lock_nodes();
         let nameless = standing.into_iter().filter(|(node, _)| nodes.path(*node).is_err());
@@ -72,7 +72,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn rebase_file(
+    pub(crate) fn rebase_file(
         &self,
         key: &ArtifactPath,
         path: &Path,
@@ -158,7 +158,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn rebase_directory(
+    pub(crate) fn rebase_directory(
         &self,
         key: &ArtifactPath,
         path: &Path,
@@ -195,7 +195,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn rebase_durably(&self) -> Result<()> {
+    pub(crate) fn rebase_durably(&self) -> Result<()> {
         /// The file system types of ext4 and xfs (statfs(2)).
         const IN_ORDER: [i64; 2] = [0xEF53, 0x5846_5342];
         let root = self.open_upper(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -209,7 +209,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn unshare(&self, key: &ArtifactPath, path: &Path) -> Result<()> {
+    pub(crate) fn unshare(&self, key: &ArtifactPath, path: &Path) -> Result<()> {
         let path = self.in_draft(key, path);
         let full = self.upper.placed(&path)?;
         let stat = match self.stat(&path) {
@@ -253,7 +253,7 @@ fn is_used(file: &File) -> bool {
 ///
 /// # Errors
 /// Any error of the upper file system.
-pub fn give_to_store(path: &Path) -> std::io::Result<()> {
+pub(crate) fn give_to_store(path: &Path) -> std::io::Result<()> {
     let meta = fs::metadata(path)?;
     let mine = rustix::process::geteuid().as_raw();
     if meta.uid() != mine {

@@ -9,45 +9,45 @@ use crate::model::reference::Reference;
 use crate::model::version::Totals;
 
 /// The format of `draft.json` that this release writes. Records without a number have it, too.
-pub const RECORD_FORMAT: u32 = 1;
+pub(crate) const RECORD_FORMAT: u32 = 1;
 
 /// The content of `draft.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct DraftRecord {
+pub(crate) struct DraftRecord {
     /// The format of this record.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The version that the draft was begun from or last committed as.
-    pub base: Option<Reference>,
+    pub(crate) base: Option<Reference>,
     /// The root tree of that version.
-    pub root: Option<Digest>,
+    pub(crate) root: Option<Digest>,
     /// The totals of that tree.
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// The time of files that are only in the lower tree: seconds and nanoseconds since 1970.
-    pub since: (i64, i64),
+    pub(crate) since: (i64, i64),
     /// The owner of those files: user and group.
-    pub owner: Option<(u32, u32)>,
+    pub(crate) owner: Option<(u32, u32)>,
     /// The lease that pins the lower trees and content of the draft.
-    pub lease: Option<u64>,
+    pub(crate) lease: Option<u64>,
     /// The digests it pins: root trees of versions, and content that files are still based on.
-    pub sources: Vec<Digest>,
+    pub(crate) sources: Vec<Digest>,
     /// Files, by path in the draft, that may share an inode with a pack while a commit is under
     /// way.
-    pub shared: Vec<Vec<u8>>,
+    pub(crate) shared: Vec<Vec<u8>>,
     /// The properties of the next version.
-    pub properties: DraftProperties,
+    pub(crate) properties: DraftProperties,
 }
 
 /// The properties of the version that a draft becomes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct DraftProperties {
+pub(crate) struct DraftProperties {
     /// The type.
-    pub artifact_type: Option<ArtifactType>,
+    pub(crate) artifact_type: Option<ArtifactType>,
     /// The description, written by people.
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// The metadata, written by programs.
-    pub metadata: Option<Metadata>,
+    pub(crate) metadata: Option<Metadata>,
     /// Aliases beside `latest`.
-    pub aliases: Vec<Alias>,
+    pub(crate) aliases: Vec<Alias>,
 }

@@ -18,7 +18,7 @@ impl Drafts {
     /// # Errors
     /// [`Kind::Corrupt`] for a damaged record or a newer format, and if the record is missing
     /// though the draft has a lower tree. Any error of the upper file system.
-    pub fn record(&self, key: &ArtifactPath) -> Result<DraftRecord> {
+    pub(crate) fn record(&self, key: &ArtifactPath) -> Result<DraftRecord> {
         let path = self.folder(key).join(RECORD);
         let unread = |what: String| {
             Error::new(
@@ -57,7 +57,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn set_record(&self, key: &ArtifactPath, record: &DraftRecord) -> Result<()> {
+    pub(crate) fn set_record(&self, key: &ArtifactPath, record: &DraftRecord) -> Result<()> {
         let folder = self.folder(key);
         let record = DraftRecord { format: RECORD_FORMAT, ..record.clone() };
         let text = serde_json::to_vec(&record).expect("a record is plain text");

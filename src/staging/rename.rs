@@ -16,7 +16,12 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system; EXDEV between drafts.
-    pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), flags: RenameFlags) -> Result<()> {
+    pub(crate) fn rename(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        flags: RenameFlags,
+    ) -> Result<()> {
         let drafts = {
             let nodes = self.lock_nodes();
             (nodes.draft(from.0)?, nodes.draft(to.0)?)

@@ -18,7 +18,12 @@ impl Drafts {
     /// # Errors
     /// ENOENT if a directory above it does not exist, ENOTDIR if one is a file, EINVAL for the
     /// root. EBUSY while the draft is being committed.
-    pub fn restore(&self, key: &ArtifactPath, path: &[EntryName], target: &Target) -> Result<()> {
+    pub(crate) fn restore(
+        &self,
+        key: &ArtifactPath,
+        path: &[EntryName],
+        target: &Target,
+    ) -> Result<()> {
         let Some((name, above)) = path.split_last() else {
             return Err(Errno::INVAL);
         };

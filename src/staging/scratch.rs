@@ -23,7 +23,7 @@ use crate::model::reference::ArtifactPath;
 impl Drafts {
     /// Returns whether drafts can be based on versions here, as found by a trial when they were
     /// opened.
-    pub fn can_stand(&self) -> bool {
+    pub(crate) fn can_stand(&self) -> bool {
         self.unable.is_none()
     }
 
@@ -31,7 +31,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn exists(&self, key: &ArtifactPath) -> Result<bool> {
+    pub(crate) fn exists(&self, key: &ArtifactPath) -> Result<bool> {
         let tree = self.tree_path(key);
         match fs::symlink_metadata(&tree) {
             Ok(meta) => Ok(meta.is_dir()),
@@ -48,7 +48,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn projects(&self) -> Result<Vec<ProjectName>> {
+    pub(crate) fn projects(&self) -> Result<Vec<ProjectName>> {
         let entries = fs::read_dir(&self.root).at("list", &self.root)?;
         let mut projects = Vec::new();
         for entry in entries {
@@ -65,7 +65,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn drafts_of(&self, project: &ProjectName) -> Result<Vec<ArtifactPath>> {
+    pub(crate) fn drafts_of(&self, project: &ProjectName) -> Result<Vec<ArtifactPath>> {
         let folder = self.root.join(project.as_str());
         let entries = match fs::read_dir(&folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -88,7 +88,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn list(&self) -> Result<Vec<ArtifactPath>> {
+    pub(crate) fn list(&self) -> Result<Vec<ArtifactPath>> {
         let projects = self.projects()?;
         let drafts = projects.iter().map(|project| self.drafts_of(project));
         Ok(drafts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
@@ -98,7 +98,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EEXIST if it exists, and any error of the upper file system.
-    pub fn create_project(&self, project: &ProjectName) -> io::Result<()> {
+    pub(crate) fn create_project(&self, project: &ProjectName) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(self.root.join(project.as_str()))
     }
 
@@ -107,7 +107,7 @@ impl Drafts {
     /// # Errors
     /// ENOENT if it does not exist, ENOTEMPTY if it is not empty, and any error of the upper file
     /// system.
-    pub fn remove_project(&self, project: &ProjectName) -> io::Result<()> {
+    pub(crate) fn remove_project(&self, project: &ProjectName) -> io::Result<()> {
         fs::remove_dir(self.root.join(project.as_str()))
     }
 
@@ -115,7 +115,7 @@ impl Drafts {
     ///
     /// # Errors
     /// EEXIST if it exists, and any error of the upper file system.
-    pub fn create(&self, key: &ArtifactPath, caller: Caller, mode: u32) -> io::Result<()> {
+    pub(crate) fn create(&self, key: &ArtifactPath, caller: Caller, mode: u32) -> io::Result<()> {
         let folder = self.folder(key);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let tree = folder.join(TREE);
@@ -131,7 +131,7 @@ impl Drafts {
     /// # Errors
     /// [`Kind::Conflict`] if the draft exists, [`Kind::Unsupported`] if the upper file system
     /// cannot keep it, [`Kind::Usage`] without a root.
-    pub fn begin(&self, key: &ArtifactPath, record: &DraftRecord, mode: u32) -> Result<()> {
+    pub(crate) fn begin(&self, key: &ArtifactPath, record: &DraftRecord, mode: u32) -> Result<()> {
         if let Some(why) = &self.unable {
             let what =
                 format!("drafts in {} cannot be based on versions: {why}", self.root.display());
@@ -174,7 +174,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn is_empty(&self, key: &ArtifactPath) -> super::Result<bool> {
+    pub(crate) fn is_empty(&self, key: &ArtifactPath) -> super::Result<bool> {
         let _names = self.names.still(key);
         let path: PathBuf = [key.project.as_str(), key.artifact.as_str(), TREE].iter().collect();
         let stat = self.stat(&path)?;
@@ -186,7 +186,7 @@ impl Drafts {
     /// # Errors
     /// [`Kind::NotFound`] if there is no such draft, and any error of the upper file system.
     #[expect(clippy::disallowed_methods, reason = "a power loss may bring the draft back, whole")]
-    pub fn remove(&self, key: &ArtifactPath, frozen: Frozen) -> Result<()> {
+    pub(crate) fn remove(&self, key: &ArtifactPath, frozen: Frozen) -> Result<()> {
         let number = self.trashed.fetch_add(1, Ordering::Relaxed);
         let trashed = self.root.join(TRASH).join(format!("{}-{number}", std::process::id()));
         {
@@ -206,24 +206,24 @@ impl Drafts {
     ///
     /// # Errors
     /// ESTALE for an unknown number.
-    pub fn draft_of(&self, id: u64) -> super::Result<DraftKey> {
+    pub(crate) fn draft_of(&self, id: u64) -> super::Result<DraftKey> {
         self.lock_nodes().draft(id)
     }
 
     /// Returns whether an operation on the draft of a node may read a lower tree.
-    pub fn stands_on_version(&self, id: u64) -> bool {
+    pub(crate) fn stands_on_version(&self, id: u64) -> bool {
         self.lock_nodes().has_lower(id)
     }
 
     /// Returns the draft whose root the node is.
-    pub fn draft_of_root(&self, id: u64) -> Option<ArtifactPath> {
+    pub(crate) fn draft_of_root(&self, id: u64) -> Option<ArtifactPath> {
         let nodes = self.lock_nodes();
         let root = nodes.is_root(id);
         root.then(|| nodes.draft(id).ok()).flatten().map(|key| (*key).clone())
     }
 
     /// Forgets owner and times of nodes that are only in the lower tree, after these changed.
-    pub fn forget_template(&self, key: &ArtifactPath) {
+    pub(crate) fn forget_template(&self, key: &ArtifactPath) {
         let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         templates.remove(&Arc::new(key.clone()));
     }

@@ -18,7 +18,7 @@ use crate::model::name::EntryName;
 
 /// An entry of the upper.
 #[derive(Debug)]
-pub enum Upper {
+pub(crate) enum Upper {
     /// A name of the lower tree that was removed.
     Whiteout,
     /// A file, and its base xattr.
@@ -36,7 +36,7 @@ impl Upper {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn at(path: &Path) -> Result<(Self, fs::Metadata)> {
+    pub(crate) fn at(path: &Path) -> Result<(Self, fs::Metadata)> {
         let meta = fs::symlink_metadata(path).at("stat", path)?;
         let kind = meta.file_type();
         let told = |e: Errno| Error::io(format!("cannot read {}", path.display()), e.into());
@@ -64,7 +64,7 @@ impl Upper {
 ///
 /// # Errors
 /// Any error of the upper file system, and a name that no version can hold.
-pub fn upper_entries(directory: &Path) -> Result<Vec<EntryName>> {
+pub(crate) fn upper_entries(directory: &Path) -> Result<Vec<EntryName>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).at("list", directory)? {
         names.push(EntryName::try_from(&*entry.at("list", directory)?.file_name())?);
@@ -74,12 +74,12 @@ pub fn upper_entries(directory: &Path) -> Result<Vec<EntryName>> {
 }
 
 /// A file of a frozen draft with lower content and bytes of its own.
-pub struct DraftFile {
+pub(crate) struct DraftFile {
     file: Arc<File>,
     /// The base xattr of the file.
-    pub xattr: ContentXattr,
+    pub(crate) xattr: ContentXattr,
     /// The length of the file.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 impl DraftFile {
@@ -87,7 +87,7 @@ impl DraftFile {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn open(path: &Path, xattr: ContentXattr) -> Result<Self> {
+    pub(crate) fn open(path: &Path, xattr: ContentXattr) -> Result<Self> {
         let file = File::open(path).at("read", path)?;
         let size_bytes = file.metadata().at("stat", path)?.len();
         let xattr = ContentXattr { visible_bytes: xattr.visible_bytes.min(size_bytes), ..xattr };
@@ -98,7 +98,12 @@ impl DraftFile {
     ///
     /// # Errors
     /// Any error of the upper file system or of `lower`.
-    pub fn read(&self, lower: &dyn Lower, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(
+        &self,
+        lower: &dyn Lower,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         let xattr = ContentXattr { clean: false, ..self.xattr };
         Ok(read_with_lower(lower, Some(&self.file), &xattr, offset, buffer)?)
     }
@@ -107,7 +112,7 @@ impl DraftFile {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn is_transparent(&self, offset: u64, end: u64) -> io::Result<bool> {
+    pub(crate) fn is_transparent(&self, offset: u64, end: u64) -> io::Result<bool> {
         if end > self.xattr.visible_bytes {
             return Ok(false);
         }

@@ -31,7 +31,7 @@ fn needs<T>(what: &str, step: rustix::io::Result<T>) -> io::Result<T> {
 ///
 /// # Errors
 /// An error for the first feature that it lacks, and any error of the upper file system.
-pub fn try_host(work: &Path, block_bytes: u64) -> io::Result<()> {
+pub(crate) fn try_host(work: &Path, block_bytes: u64) -> io::Result<()> {
     let folder = tempfile::tempdir_in(work)?;
     xattrs(folder.path())?;
     holes(&folder.path().join("holes"), block_bytes)?;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::Result;
 
 /// The scratch directory.
-pub struct UpperDirectory(OwnedFd);
+pub(crate) struct UpperDirectory(OwnedFd);
 
 /// A name in an open directory.
 struct Place<'a> {
@@ -33,7 +33,7 @@ impl AsFd for Place<'_> {
 
 /// A path that leads to a name by its open directory. It is for calls that take no descriptor and
 /// do not follow a symlink in the last place.
-pub struct Placed {
+pub(crate) struct Placed {
     path: PathBuf,
     _above: Option<OwnedFd>,
 }
@@ -52,7 +52,7 @@ impl UpperDirectory {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         rustix::fs::open(root, flags, Mode::empty()).map(Self)
     }
@@ -84,31 +84,31 @@ impl UpperDirectory {
     }
 
     /// Returns a path for calls that take no descriptor.
-    pub fn placed(&self, path: &Path) -> Result<Placed> {
+    pub(crate) fn placed(&self, path: &Path) -> Result<Placed> {
         let Place { above, upper, name } = self.place(path)?;
         let fd = above.as_ref().map_or(upper.as_raw_fd(), AsRawFd::as_raw_fd);
         Ok(Placed { path: Path::new(&format!("/proc/self/fd/{fd}")).join(name), _above: above })
     }
 
-    pub fn stat(&self, path: &Path) -> Result<Stat> {
+    pub(crate) fn stat(&self, path: &Path) -> Result<Stat> {
         let at = self.place(path)?;
         rustix::fs::statat(&at, at.name, NOFOLLOW)
     }
 
     /// Opens a file; a symlink is not followed.
-    pub fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
+    pub(crate) fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
         let at = self.place(path)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&at, at.name, flags, mode).map(File::from)
     }
 
-    pub fn chown(&self, path: &Path, uid: Option<Uid>, gid: Option<Gid>) -> Result<()> {
+    pub(crate) fn chown(&self, path: &Path, uid: Option<Uid>, gid: Option<Gid>) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::chownat(&at, at.name, uid, gid, NOFOLLOW)
     }
 
     /// Sets the mode of anything but a symlink, which has none of its own.
-    pub fn chmod(&self, path: &Path, mode: Mode) -> Result<()> {
+    pub(crate) fn chmod(&self, path: &Path, mode: Mode) -> Result<()> {
         let file = self.open_at(path, OFlags::PATH, Mode::empty())?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
         if kind == FileType::Symlink {
@@ -117,51 +117,51 @@ impl UpperDirectory {
         rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), mode)
     }
 
-    pub fn utimens(&self, path: &Path, times: &Timestamps) -> Result<()> {
+    pub(crate) fn utimens(&self, path: &Path, times: &Timestamps) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::utimensat(&at, at.name, times, NOFOLLOW)
     }
 
-    pub fn mknod(&self, path: &Path, kind: FileType, mode: Mode, device: u64) -> Result<()> {
+    pub(crate) fn mknod(&self, path: &Path, kind: FileType, mode: Mode, device: u64) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::mknodat(&at, at.name, kind, mode, device)
     }
 
-    pub fn mkdir(&self, path: &Path, mode: Mode) -> Result<()> {
+    pub(crate) fn mkdir(&self, path: &Path, mode: Mode) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::mkdirat(&at, at.name, mode)
     }
 
-    pub fn symlink(&self, target: &OsStr, path: &Path) -> Result<()> {
+    pub(crate) fn symlink(&self, target: &OsStr, path: &Path) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::symlinkat(target, &at, at.name)
     }
 
-    pub fn link(&self, old: &Path, new: &Path) -> Result<()> {
+    pub(crate) fn link(&self, old: &Path, new: &Path) -> Result<()> {
         let (old, new) = (self.place(old)?, self.place(new)?);
         rustix::fs::linkat(&old, old.name, &new, new.name, AtFlags::empty())
     }
 
-    pub fn unlink(&self, path: &Path) -> Result<()> {
+    pub(crate) fn unlink(&self, path: &Path) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::unlinkat(&at, at.name, AtFlags::empty())
     }
 
-    pub fn rmdir(&self, path: &Path) -> Result<()> {
+    pub(crate) fn rmdir(&self, path: &Path) -> Result<()> {
         let at = self.place(path)?;
         rustix::fs::unlinkat(&at, at.name, AtFlags::REMOVEDIR)
     }
 
-    pub fn readlink(&self, path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn readlink(&self, path: &Path) -> Result<Vec<u8>> {
         let at = self.place(path)?;
         rustix::fs::readlinkat(&at, at.name, Vec::new()).map(std::ffi::CString::into_bytes)
     }
 
-    pub fn rename(&self, old: &Path, new: &Path) -> Result<()> {
+    pub(crate) fn rename(&self, old: &Path, new: &Path) -> Result<()> {
         self.rename_with(old, new, RenameFlags::empty())
     }
 
-    pub fn rename_with(&self, old: &Path, new: &Path, flags: RenameFlags) -> Result<()> {
+    pub(crate) fn rename_with(&self, old: &Path, new: &Path, flags: RenameFlags) -> Result<()> {
         let (old, new) = (self.place(old)?, self.place(new)?);
         if flags.is_empty() {
             return rustix::fs::renameat(&old, old.name, &new, new.name);

@@ -76,7 +76,7 @@ impl Drafts {
     /// # Errors
     /// EOPNOTSUPP for other namespaces, EPERM for our own prefix, ENODATA, and any error of the
     /// upper file system.
-    pub fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
+    pub(crate) fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
         only_users(name)?;
         let _names = self.shared(id)?;
         let place = self.attributes_of(id)?.ok_or(Errno::NODATA)?;
@@ -91,7 +91,7 @@ impl Drafts {
     /// # Errors
     /// EOPNOTSUPP for other namespaces, EPERM for our own prefix, and any error of the upper file
     /// system.
-    pub fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: u32) -> Result<()> {
+    pub(crate) fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: u32) -> Result<()> {
         only_users(name)?;
         let _change = self.change(id)?;
         if self.lock_nodes().path(id).is_ok() {
@@ -107,7 +107,7 @@ impl Drafts {
     ///
     /// # Errors
     /// Any error of the upper file system.
-    pub fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
+    pub(crate) fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
         let _names = self.shared(id)?;
         let Some(place) = self.attributes_of(id)? else { return Ok(Vec::new()) };
         let mut names = vec![0; XATTR_MAX_BYTES];
@@ -124,7 +124,7 @@ impl Drafts {
     /// # Errors
     /// EOPNOTSUPP for other namespaces, EPERM for our own prefix, ENODATA, and any error of the
     /// upper file system.
-    pub fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
+    pub(crate) fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
         only_users(name)?;
         let _change = self.change(id)?;
         let _names = self.shared(id)?;

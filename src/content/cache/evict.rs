@@ -7,18 +7,18 @@ use super::segment::SegmentKey;
 
 /// A segment in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachedSegment {
+pub(crate) struct CachedSegment {
     /// The key of the segment.
-    pub key: SegmentKey,
+    pub(crate) key: SegmentKey,
     /// The bytes that it takes on the disk.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The time of its last read.
-    pub used: SystemTime,
+    pub(crate) used: SystemTime,
 }
 
 /// Returns the least recently used of `held` that take `bytes` together, or all if they take less.
 /// Pinned segments are never among them.
-pub fn choose(
+pub(crate) fn choose(
     mut held: Vec<CachedSegment>,
     pinned: &HashSet<SegmentKey>,
     bytes: u64,

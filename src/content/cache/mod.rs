@@ -28,9 +28,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::statvfs;
 
-pub use evict::CachedSegment;
+pub(crate) use evict::CachedSegment;
 use quota::{Quota, Sums};
-pub use segment::{
+pub(crate) use segment::{
     BLOCK_BYTES, Blocks, SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentKey, blocks_of, part_of,
 };
 
@@ -39,7 +39,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::files::replace;
 
 /// The lowest bound: room for what one reader has under way.
-pub const CACHE_BYTES_MIN: u64 = 64 << 20;
+pub(crate) const CACHE_BYTES_MIN: u64 = 64 << 20;
 /// The maximum number of segments: listing them takes well under a second.
 const FILES_MAX: u64 = 100_000;
 /// The bytes that a segment takes beside its data: its inode, and the blocks that map its data.
@@ -81,7 +81,7 @@ pub struct CacheUse {
 
 impl Cache {
     /// Opens the cache that `options` name; `None` if there is none or it cannot be used.
-    pub fn of(options: &StoreOptions) -> Option<Self> {
+    pub(crate) fn of(options: &StoreOptions) -> Option<Self> {
         let opened = Self::open(options.cache.as_ref()?, options.cache_bytes);
         // Without a cache every read goes to the store, which is slow but correct.
         opened.inspect_err(|e| tracing::warn!("reading without a cache: {e}")).ok()
@@ -124,12 +124,12 @@ impl Cache {
 
     /// Returns the bytes and segments that are entered: those present and those about to be
     /// written.
-    pub fn entered(&self) -> (u64, u64) {
+    pub(crate) fn entered(&self) -> (u64, u64) {
         self.quota.change(|sums| Ok((sums.bytes, sums.files))).unwrap_or_default()
     }
 
     /// Returns the bound.
-    pub fn limit_bytes(&self) -> u64 {
+    pub(crate) fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
 
@@ -144,12 +144,12 @@ impl Cache {
     }
 
     /// Opens the file of a segment for reading and writing; `None` if it cannot be opened.
-    pub fn segment(&self, key: SegmentKey) -> Option<File> {
+    pub(crate) fn segment(&self, key: SegmentKey) -> Option<File> {
         File::options().read(true).write(true).open(self.path(key)).ok()
     }
 
     /// Opens or creates the file of a segment; `None` if the disk fails or is full.
-    pub fn make_segment(&self, key: SegmentKey) -> Option<File> {
+    pub(crate) fn make_segment(&self, key: SegmentKey) -> Option<File> {
         if let Some(file) = self.segment(key) {
             return Some(file);
         }
@@ -184,7 +184,11 @@ impl Cache {
 
     /// Takes room for `bytes`, and calls `evicted` with each segment that is evicted for it.
     /// Returns `None` if there is no room: the bytes must not be written.
-    pub fn reserve(&self, bytes: u64, evicted: &mut dyn FnMut(SegmentKey)) -> Option<Room<'_>> {
+    pub(crate) fn reserve(
+        &self,
+        bytes: u64,
+        evicted: &mut dyn FnMut(SegmentKey),
+    ) -> Option<Room<'_>> {
         let limit = self.limit_bytes - FOLDERS_BYTES;
         let fits = |sums: &Sums, lacking| {
             lacking == 0 && sums.bytes + bytes <= limit && sums.files < FILES_MAX
@@ -225,7 +229,7 @@ impl Cache {
     }
 
     /// Warns that the disk fails, at most once a minute.
-    pub fn complain(&self, error: &io::Error) {
+    pub(crate) fn complain(&self, error: &io::Error) {
         let now = self.started.elapsed().as_secs() + 1;
         let last = self.complained.load(Ordering::Relaxed);
         if last == 0 || now - last >= COMPLAIN_EVERY.as_secs() {
@@ -238,7 +242,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the folder cannot be listed.
-    pub fn segments(&self) -> io::Result<Vec<CachedSegment>> {
+    pub(crate) fn segments(&self) -> io::Result<Vec<CachedSegment>> {
         let mut held = Vec::new();
         for folder in fs::read_dir(self.root.join("packs"))? {
             for file in fs::read_dir(folder?.path())? {
@@ -299,7 +303,7 @@ impl Cache {
     ///
     /// # Errors
     /// If it exists and cannot be removed.
-    pub fn remove(&self, key: SegmentKey) -> io::Result<u64> {
+    pub(crate) fn remove(&self, key: SegmentKey) -> io::Result<u64> {
         self.quota.change(|sums| self.unlink(sums, key))
     }
 
@@ -346,7 +350,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the list cannot be written.
-    pub fn pin(&self, name: &str, keys: &HashSet<SegmentKey>) -> Result<()> {
+    pub(crate) fn pin(&self, name: &str, keys: &HashSet<SegmentKey>) -> Result<()> {
         let path = self.root.join("pins").join(name);
         let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
         replace(&path, text.as_bytes())
@@ -375,7 +379,7 @@ impl Cache {
 }
 
 /// Room that was taken. Dropping it gives the room back, unless it was used.
-pub struct Room<'a> {
+pub(crate) struct Room<'a> {
     cache: &'a Cache,
     bytes: u64,
     used: bool,
@@ -383,7 +387,7 @@ pub struct Room<'a> {
 
 impl Room<'_> {
     /// Keeps the room, since the bytes are written.
-    pub fn used(mut self) {
+    pub(crate) fn used(mut self) {
         self.used = true;
     }
 }

@@ -10,17 +10,17 @@ use rustix::fs::{FlockOperation, flock};
 
 /// The space that a cache takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sums {
+pub(crate) struct Sums {
     /// The bytes that are written or about to be.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The number of segments.
-    pub files: u64,
+    pub(crate) files: u64,
     /// The part of `bytes` that this process is about to write.
-    pub flying: u64,
+    pub(crate) flying: u64,
 }
 
 /// The file with the sums, and one file for each process with the bytes that it is about to write.
-pub struct Quota {
+pub(crate) struct Quota {
     /// The open files, behind a mutex: `flock` locks an open file, which all threads share.
     files: Mutex<Files>,
     using: PathBuf,
@@ -44,7 +44,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 impl Quota {
     /// Opens or creates the file `sums`, and adds this process to those in the folder `using`.
-    pub fn open(sums: &Path, using: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(sums: &Path, using: PathBuf) -> io::Result<Self> {
         let sums = open(sums)?;
         // Under this lock no process takes the new file for that of a dead one before it is locked.
         flock(&sums, FlockOperation::LockExclusive)?;
@@ -56,7 +56,10 @@ impl Quota {
     }
 
     /// Calls `change` with the sums, while no other thread or process changes them.
-    pub fn change<T>(&self, change: impl FnOnce(&mut Sums) -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Sums) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         flock(&files.sums, FlockOperation::LockExclusive)?;
         let changed = files.change(change);
@@ -66,7 +69,7 @@ impl Quota {
 
     /// Returns the bytes that other processes are about to write, and removes the entries of
     /// processes that have ended. Callers hold the lock of [`Quota::change`].
-    pub fn reserved_by_others(&self) -> io::Result<u64> {
+    pub(crate) fn reserved_by_others(&self) -> io::Result<u64> {
         let mut flying = 0;
         for user in fs::read_dir(&self.using)? {
             let path = user?.path();

@@ -11,21 +11,21 @@ use crate::model::name::NameError;
 use crate::model::object::PackId;
 
 /// The unit of fetching and accounting in bytes: a page of usual file systems.
-pub const BLOCK_BYTES: u64 = 4096;
+pub(crate) const BLOCK_BYTES: u64 = 4096;
 /// The bytes of a segment. A usual pack fits in one segment and is evicted as a whole.
-pub const SEGMENT_BYTES: u64 = 32 << 20;
+pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
 /// The number of blocks in a segment.
-pub const SEGMENT_BLOCKS: u32 = (SEGMENT_BYTES / BLOCK_BYTES) as u32;
+pub(crate) const SEGMENT_BLOCKS: u32 = (SEGMENT_BYTES / BLOCK_BYTES) as u32;
 
 const WORDS: usize = SEGMENT_BLOCKS as usize / 64;
 
 /// A segment of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SegmentKey {
+pub(crate) struct SegmentKey {
     /// The pack.
-    pub pack: PackId,
+    pub(crate) pack: PackId,
     /// The number of the segment in its pack, from 0.
-    pub number: u32,
+    pub(crate) number: u32,
 }
 
 impl fmt::Display for SegmentKey {
@@ -48,7 +48,7 @@ impl FromStr for SegmentKey {
 
 /// Splits bytes `range` of a pack at the bounds of segments: number of the segment, and bytes
 /// within it.
-pub fn part_of(range: Range<u64>) -> impl Iterator<Item = (u32, Range<u64>)> {
+pub(crate) fn part_of(range: Range<u64>) -> impl Iterator<Item = (u32, Range<u64>)> {
     let mut at = range.start;
     std::iter::from_fn(move || {
         if at >= range.end {
@@ -65,7 +65,7 @@ pub fn part_of(range: Range<u64>) -> impl Iterator<Item = (u32, Range<u64>)> {
 
 /// A set of blocks of a segment.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Blocks([u64; WORDS]);
+pub(crate) struct Blocks([u64; WORDS]);
 
 impl Default for Blocks {
     fn default() -> Self {
@@ -80,7 +80,7 @@ impl fmt::Debug for Blocks {
 }
 
 /// Returns the blocks that bytes `range` of a segment touch.
-pub fn blocks_of(range: &Range<u64>) -> Range<u32> {
+pub(crate) fn blocks_of(range: &Range<u64>) -> Range<u32> {
     let start = range.start / BLOCK_BYTES;
     let end = range.end.div_ceil(BLOCK_BYTES);
     start as u32..end as u32
@@ -88,7 +88,7 @@ pub fn blocks_of(range: &Range<u64>) -> Range<u32> {
 
 impl Blocks {
     /// Returns the blocks of a segment's file that hold data, as the file system reports.
-    pub fn of_file(file: &File) -> Self {
+    pub(crate) fn of_file(file: &File) -> Self {
         let mut blocks = Self::default();
         let mut at = 0;
         // The seek fails behind the last data, and if the file system does not support holes.
@@ -105,37 +105,37 @@ impl Blocks {
     }
 
     /// Returns the number of blocks in the set.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Returns whether block `index` is in the set.
-    pub fn has(&self, index: u32) -> bool {
+    pub(crate) fn has(&self, index: u32) -> bool {
         self.0[index as usize / 64] >> (index % 64) & 1 == 1
     }
 
     /// Returns whether all of `range` is in the set.
-    pub fn has_all(&self, mut range: Range<u32>) -> bool {
+    pub(crate) fn has_all(&self, mut range: Range<u32>) -> bool {
         range.all(|index| self.has(index))
     }
 
     /// Returns how many blocks of `range` are not in the set.
-    pub fn lacking(&self, range: Range<u32>) -> u64 {
+    pub(crate) fn lacking(&self, range: Range<u32>) -> u64 {
         range.filter(|index| !self.has(*index)).count() as u64
     }
 
     /// Adds `range`.
-    pub fn add(&mut self, range: Range<u32>) {
+    pub(crate) fn add(&mut self, range: Range<u32>) {
         range.for_each(|index| self.0[index as usize / 64] |= 1 << (index % 64));
     }
 
     /// Removes `range`.
-    pub fn take(&mut self, range: Range<u32>) {
+    pub(crate) fn take(&mut self, range: Range<u32>) {
         range.for_each(|index| self.0[index as usize / 64] &= !(1 << (index % 64)));
     }
 
     /// Returns the runs of `range` that are not in the set.
-    pub fn gaps(&self, range: Range<u32>) -> Vec<Range<u32>> {
+    pub(crate) fn gaps(&self, range: Range<u32>) -> Vec<Range<u32>> {
         let mut gaps: Vec<Range<u32>> = Vec::new();
         for index in range.filter(|index| !self.has(*index)) {
             match gaps.last_mut() {

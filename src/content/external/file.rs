@@ -22,7 +22,7 @@ use crate::model::external::External;
 use crate::model::host::file_time;
 
 /// The source of our mounts in `/proc/self/mountinfo`.
-pub const MOUNT_SOURCE: &str = "artifactfs";
+pub(crate) const MOUNT_SOURCE: &str = "artifactfs";
 /// The type of every file system that a program serves (statfs(2)).
 const FUSE_MAGIC: u64 = 0x6573_5546;
 /// The number of reads of a file that changes meanwhile.
@@ -78,7 +78,7 @@ impl Identity {
 }
 
 /// Returns a time of change as descriptors hold it: nanoseconds since 1970.
-pub fn modified_text((seconds, nanoseconds): (i64, i64)) -> String {
+pub(crate) fn modified_text((seconds, nanoseconds): (i64, i64)) -> String {
     (i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)).to_string()
 }
 
@@ -86,7 +86,7 @@ pub fn modified_text((seconds, nanoseconds): (i64, i64)) -> String {
 ///
 /// # Errors
 /// The errors of the system.
-pub fn is_ours(file: &File) -> io::Result<bool> {
+pub(crate) fn is_ours(file: &File) -> io::Result<bool> {
     if fstatfs(file)?.f_type as u64 != FUSE_MAGIC {
         return Ok(false);
     }
@@ -105,7 +105,7 @@ pub fn is_ours(file: &File) -> io::Result<bool> {
 ///
 /// # Errors
 /// The errors of the system.
-pub fn hash(file: &File) -> io::Result<[u8; DIGEST_BYTES]> {
+pub(crate) fn hash(file: &File) -> io::Result<[u8; DIGEST_BYTES]> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; HASH_STEP_BYTES];
     let mut offset = 0;
@@ -123,7 +123,7 @@ pub fn hash(file: &File) -> io::Result<[u8; DIGEST_BYTES]> {
 }
 
 /// The external files of this machine, and the results of their comparisons.
-pub struct Files {
+pub(crate) struct Files {
     /// The folders that may be referred to; `None` for all.
     folders: Option<Vec<PathBuf>>,
     judged: Arc<(Mutex<Judged>, Condvar)>,
@@ -144,7 +144,7 @@ fn lock(judged: &(Mutex<Judged>, Condvar)) -> MutexGuard<'_, Judged> {
 impl Files {
     /// Returns a value that has compared no files yet. A reader that has to wait for a file to be
     /// hashed does so for `patience`.
-    pub fn new(patience: Duration, folders: Option<Vec<PathBuf>>) -> Self {
+    pub(crate) fn new(patience: Duration, folders: Option<Vec<PathBuf>>) -> Self {
         let judged = Judged { known: LruCache::new(JUDGED), under_way: HashSet::new() };
         Self { folders, judged: Arc::new((Mutex::new(judged), Condvar::new())), patience }
     }
@@ -156,7 +156,7 @@ impl Files {
     /// [`Kind::Corrupt`] if it is not what was recorded; [`Kind::Unavailable`] if it cannot be
     /// read; [`Kind::Denied`] if `requester` may not read it there; [`Kind::TimedOut`] if the
     /// comparison takes too long.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         digest: Digest,
         external: &Arc<External>,
@@ -190,13 +190,13 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::read`], except that a changed file is no error.
-    pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
+    pub(crate) fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
         refuse_stranger(requester, external, &self.found(external)?)
     }
 
     /// Returns the users that may read the file at its place, even if its content has changed. If
     /// that cannot be determined, only this process may.
-    pub fn readers(&self, external: &External) -> Readers {
+    pub(crate) fn readers(&self, external: &External) -> Readers {
         match self.found(external) {
             Ok(file) => Readers::of(&file),
             Err(e) => {
@@ -210,7 +210,7 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::read`].
-    pub fn verify(&self, external: &External) -> Result<()> {
+    pub(crate) fn verify(&self, external: &External) -> Result<()> {
         let failed = |e| reader_error(external, e);
         for _ in 0..ATTEMPTS {
             let (file, before) = self.opened(external)?;
@@ -227,7 +227,7 @@ impl Files {
     ///
     /// # Errors
     /// [`Kind::Denied`] for such a file or folder, and the errors of the system.
-    pub fn refuse_outside(&self, file: &File, shown: &dyn Display) -> Result<()> {
+    pub(crate) fn refuse_outside(&self, file: &File, shown: &dyn Display) -> Result<()> {
         let Some(folders) = &self.folders else { return Ok(()) };
         if place::is_below(file, folders)
             .map_err(|e| Error::io(format!("cannot find {shown}"), e))?
@@ -374,7 +374,7 @@ fn other_bytes(external: &External) -> Error {
 }
 
 /// Returns the error for a path that leads into one of our own mounts.
-pub fn loops(shown: &str) -> Error {
+pub(crate) fn loops(shown: &str) -> Error {
     let what = format!("{shown} leads into a mount of artifactfs");
     Error::new(Kind::Conflict, what)
         .hint("what is in a version needs no reference: copy it, or start a draft from it")

@@ -15,27 +15,27 @@ use crate::model::digest::Digest;
 
 const TAG_BYTES: usize = 16;
 /// The bytes of the file in a block.
-pub const DATA_BYTES: u64 = BLOCK_BYTES - TAG_BYTES as u64;
+pub(crate) const DATA_BYTES: u64 = BLOCK_BYTES - TAG_BYTES as u64;
 
 /// Returns the length of the pack of a file of `size_bytes`.
-pub fn pack_bytes(size_bytes: u64) -> u64 {
+pub(crate) fn pack_bytes(size_bytes: u64) -> u64 {
     size_bytes + size_bytes.div_ceil(DATA_BYTES) * TAG_BYTES as u64
 }
 
 /// Returns the blocks that hold bytes `range` of a file.
-pub fn blocks_of(range: &Range<u64>) -> Range<u64> {
+pub(crate) fn blocks_of(range: &Range<u64>) -> Range<u64> {
     range.start / DATA_BYTES..range.end.div_ceil(DATA_BYTES)
 }
 
 /// Returns the bytes of the pack of a file of `size_bytes` that hold `blocks`.
-pub fn place_of(blocks: &Range<u64>, size_bytes: u64) -> Range<u64> {
+pub(crate) fn place_of(blocks: &Range<u64>, size_bytes: u64) -> Range<u64> {
     let end = (blocks.end * BLOCK_BYTES).min(pack_bytes(size_bytes));
     (blocks.start * BLOCK_BYTES).min(end)..end
 }
 
 /// Returns the bytes of a file of `size_bytes` that bytes `place` of its pack hold; `place` begins
 /// with a block.
-pub fn source_of(place: &Range<u64>, size_bytes: u64) -> Range<u64> {
+pub(crate) fn source_of(place: &Range<u64>, size_bytes: u64) -> Range<u64> {
     let blocks = place.start / BLOCK_BYTES..place.end.div_ceil(BLOCK_BYTES);
     let end = (blocks.end * DATA_BYTES).min(size_bytes);
     (blocks.start * DATA_BYTES).min(end)..end
@@ -50,7 +50,7 @@ fn tag(file: &Digest, number: u64, data: &[u8]) -> [u8; TAG_BYTES] {
 }
 
 /// Returns bytes of `file` as blocks, of which the first has the number `first`.
-pub fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(pack_bytes(data.len() as u64) as usize);
     for (number, data) in (first..).zip(data.chunks(DATA_BYTES as usize)) {
         framed.extend_from_slice(&tag(file, number, data));
@@ -62,7 +62,13 @@ pub fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
 /// Fills `buffer` from byte `offset` of `file` on with the bytes in `framed`, which begins with
 /// block `first`. Returns `false` if a block has a wrong tag or bytes are missing.
 #[must_use]
-pub fn unframe(file: &Digest, first: u64, framed: &[u8], offset: u64, buffer: &mut [u8]) -> bool {
+pub(crate) fn unframe(
+    file: &Digest,
+    first: u64,
+    framed: &[u8],
+    offset: u64,
+    buffer: &mut [u8],
+) -> bool {
     let end = offset + buffer.len() as u64;
     let mut filled = 0;
     for (number, block) in (first..).zip(framed.chunks(BLOCK_BYTES as usize)) {

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
-pub use super::remote::seen::Seen;
-pub use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text};
-pub use origin::Origins;
-pub use place::{Readers, Requester, open, open_below};
+pub(crate) use super::remote::seen::Seen;
+pub(crate) use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text};
+pub(crate) use origin::Origins;
+pub(crate) use place::{Readers, Requester, open, open_below};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,7 +34,7 @@ use crate::model::object::Extent;
 const WINDOW_BLOCKS: u64 = 64;
 
 /// The external files of a store.
-pub struct Externals {
+pub(crate) struct Externals {
     options: StoreOptions,
     files: file::Files,
     servers: OnceLock<Servers>,
@@ -50,14 +50,18 @@ struct Servers {
 impl Externals {
     /// Returns a value that reads as `options` say. It makes the clients of servers when the first
     /// is needed.
-    pub fn new(options: &StoreOptions) -> Self {
+    pub(crate) fn new(options: &StoreOptions) -> Self {
         let files = file::Files::new(options.deadlines.data, options.external_folders.clone());
         let (options, making, read) = (options.clone(), Mutex::default(), AtomicBool::new(false));
         Self { options, files, servers: OnceLock::new(), making, read }
     }
 
     /// Returns a value that shares the cache and the bounds of a remote store's packs.
-    pub fn beside(options: &StoreOptions, fetcher: &Arc<Fetcher>, threads: &Arc<Threads>) -> Self {
+    pub(crate) fn beside(
+        options: &StoreOptions,
+        fetcher: &Arc<Fetcher>,
+        threads: &Arc<Threads>,
+    ) -> Self {
         let this = Self::new(options);
         let origins = Origins::new(Arc::clone(threads));
         this.servers.get_or_init(|| Servers { fetcher: Arc::clone(fetcher), origins });
@@ -81,12 +85,12 @@ impl Externals {
     }
 
     /// Returns whether an external file was read, so that more may be.
-    pub fn were_read(&self) -> bool {
+    pub(crate) fn were_read(&self) -> bool {
         self.read.load(Ordering::Relaxed)
     }
 
     /// Closes segments of the cache that another process removed.
-    pub fn forget_removed(&self) {
+    pub(crate) fn forget_removed(&self) {
         if let Some(Servers { fetcher, .. }) = self.servers.get() {
             fetcher.forget_removed();
         }
@@ -96,12 +100,12 @@ impl Externals {
     ///
     /// # Errors
     /// If the system cannot start threads.
-    pub fn origins(&self) -> Result<&Origins> {
+    pub(crate) fn origins(&self) -> Result<&Origins> {
         Ok(&self.servers()?.origins)
     }
 
     /// Returns the deadline of a request to a server that begins now.
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.options.deadlines.data
     }
 
@@ -110,7 +114,7 @@ impl Externals {
     ///
     /// # Errors
     /// [`Kind::Denied`] for such a file or folder, and the errors of the system.
-    pub fn refuse_outside(&self, path: &Path) -> Result<()> {
+    pub(crate) fn refuse_outside(&self, path: &Path) -> Result<()> {
         let file = open(path).at("read", path)?;
         self.files.refuse_outside(&file, &path.display())
     }
@@ -122,7 +126,7 @@ impl Externals {
     /// # Errors
     /// [`Kind::Corrupt`] if it is not what was recorded; [`Kind::WouldBlock`] if `patience` is
     /// `Now` and it is not cached; the errors of its server or of the system.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         digest: Digest,
         external: &Arc<External>,
@@ -152,7 +156,7 @@ impl Externals {
     ///
     /// # Errors
     /// [`Kind::Denied`], and as [`Externals::read`] if that cannot be found out.
-    pub fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
+    pub(crate) fn permit(&self, external: &External, requester: &Requester) -> Result<()> {
         match external.url.scheme() {
             Scheme::File => self.files.permit(external, requester),
             Scheme::S3 | Scheme::Google | Scheme::Azure | Scheme::Web => Ok(()),
@@ -161,7 +165,7 @@ impl Externals {
 
     /// Returns the users that may read a file of this machine at its place. Returns `None` for a
     /// file on a server, which every user of the mount may read.
-    pub fn readers(&self, external: &External) -> Option<Readers> {
+    pub(crate) fn readers(&self, external: &External) -> Option<Readers> {
         (external.url.scheme() == Scheme::File).then(|| self.files.readers(external))
     }
 
@@ -209,7 +213,7 @@ impl Externals {
     }
 
     /// Queues bytes `range` that may be read soon. It never waits for the server.
-    pub fn readahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
+    pub(crate) fn readahead(&self, digest: Digest, external: &Arc<External>, range: &Range<u64>) {
         let Some(Servers { fetcher, origins }) = self.servers.get() else { return };
         let Ok(origin) = origins.origin(digest, external) else { return };
         let place = frame::place_of(&frame::blocks_of(range), external.size_bytes);
@@ -222,7 +226,7 @@ impl Externals {
     ///
     /// # Errors
     /// As [`Externals::read`].
-    pub fn prefetch(
+    pub(crate) fn prefetch(
         &self,
         digest: Digest,
         external: &Arc<External>,
@@ -244,7 +248,7 @@ impl Externals {
     ///
     /// # Errors
     /// As [`Externals::read`].
-    pub fn verify(&self, digest: Digest, external: &Arc<External>) -> Result<()> {
+    pub(crate) fn verify(&self, digest: Digest, external: &Arc<External>) -> Result<()> {
         if external.url.scheme() == Scheme::File {
             return self.files.verify(external);
         }

@@ -37,14 +37,14 @@ const LOOKS_AT_ONCE: usize = 32;
 const PACK_CONTEXT: &str = "artifactfs 2026-11 external";
 
 /// The servers of external files to which this process has clients.
-pub struct Origins {
+pub(crate) struct Origins {
     threads: Arc<Threads>,
     buckets: Mutex<HashMap<(Scheme, String), Arc<Client>>>,
     web: OnceLock<reqwest::Client>,
 }
 
 /// An external file that is read like a pack.
-pub struct Origin {
+pub(crate) struct Origin {
     threads: Arc<Threads>,
     digest: Digest,
     external: Arc<External>,
@@ -59,12 +59,12 @@ enum Place {
 
 impl Origins {
     /// Returns a value without clients. None is made before it is needed.
-    pub fn new(threads: Arc<Threads>) -> Self {
+    pub(crate) fn new(threads: Arc<Threads>) -> Self {
         Self { threads, buckets: Mutex::default(), web: OnceLock::new() }
     }
 
     /// Returns the threads that make the requests.
-    pub fn threads(&self) -> &Arc<Threads> {
+    pub(crate) fn threads(&self) -> &Arc<Threads> {
         &self.threads
     }
 
@@ -72,7 +72,7 @@ impl Origins {
     ///
     /// # Errors
     /// If no client of its server can be made.
-    pub fn origin(&self, digest: Digest, external: &Arc<External>) -> Result<Origin> {
+    pub(crate) fn origin(&self, digest: Digest, external: &Arc<External>) -> Result<Origin> {
         let place = self.resolve(&external.url)?;
         Ok(Origin {
             threads: Arc::clone(&self.threads),
@@ -133,7 +133,7 @@ impl Origins {
     ///
     /// # Errors
     /// If its server does not return them.
-    pub fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
+    pub(crate) fn look(&self, url: &ExternalUrl, deadline: Instant) -> Result<Option<Seen>> {
         let place = self.resolve(url)?;
         // A file that is sent compressed has another length and other bytes each time.
         let attempt = || async {
@@ -163,7 +163,7 @@ impl Origins {
     ///
     /// # Errors
     /// If the listing fails for good, and the errors of `each`.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         url: &ExternalUrl,
         each: &mut dyn FnMut(&str, Seen) -> Result<()>,
@@ -232,7 +232,7 @@ async fn head(client: &Client, object: &ObjectMeta) -> Result<Option<ObjectMeta>
 
 impl Origin {
     /// Returns the id of the pack that stands for the file.
-    pub fn pack(&self) -> PackId {
+    pub(crate) fn pack(&self) -> PackId {
         let hash = blake3::derive_key(PACK_CONTEXT, self.digest.as_bytes());
         let mut id = [0; PACK_ID_BYTES];
         id.copy_from_slice(&hash[..PACK_ID_BYTES]);
@@ -240,7 +240,7 @@ impl Origin {
     }
 
     /// Returns the length of that pack.
-    pub fn pack_bytes(&self) -> u64 {
+    pub(crate) fn pack_bytes(&self) -> u64 {
         frame::pack_bytes(self.external.size_bytes)
     }
 
@@ -249,7 +249,7 @@ impl Origin {
     /// # Errors
     /// [`Kind::Corrupt`] if the file is not what was recorded, which is not repeated;
     /// [`Kind::TimedOut`] and [`Kind::Unavailable`] if its server does not respond.
-    pub async fn fetch(&self, place: Range<u64>, deadline: Instant) -> Result<Fetched> {
+    pub(crate) async fn fetch(&self, place: Range<u64>, deadline: Instant) -> Result<Fetched> {
         let (size, url) = (self.external.size_bytes, self.external.url.as_str());
         let wanted = frame::source_of(&place, size);
         let attempt = || self.fetch_once(wanted.clone());
@@ -264,7 +264,7 @@ impl Origin {
     ///
     /// # Errors
     /// As [`Origin::fetch`].
-    pub async fn look(&self, deadline: Instant) -> Result<()> {
+    pub(crate) async fn look(&self, deadline: Instant) -> Result<()> {
         let url = &self.external.url;
         let attempt = || async {
             let seen = self.place.look_once(url, &self.external.version).await;
@@ -391,7 +391,7 @@ fn may_be_shorter(kind: Kind) -> bool {
 }
 
 /// Returns the error for a file that is not what was recorded.
-pub fn changed(url: &ExternalUrl, how: &str) -> Error {
+pub(crate) fn changed(url: &ExternalUrl, how: &str) -> Error {
     Error::new(Kind::Corrupt, format!("{url} is not what was recorded: {how}"))
         .hint("bring back what was there, or record what is there now as a new version")
 }

@@ -21,13 +21,13 @@ const SEARCH: u32 = 0o1;
 
 /// A user that reads through a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Requester {
+pub(crate) struct Requester {
     /// The user.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The process, which may have more groups.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 fn flags() -> OFlags {
@@ -38,7 +38,7 @@ fn flags() -> OFlags {
 ///
 /// # Errors
 /// Any error of open(2).
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags().bits().cast_signed()).open(path)
 }
 
@@ -47,7 +47,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Any error of open(2).
-pub fn find(path: &Path) -> io::Result<File> {
+pub(crate) fn find(path: &Path) -> io::Result<File> {
     Ok(open_at_root(path, found(), Mode::empty())?.into())
 }
 
@@ -55,7 +55,7 @@ pub fn find(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Any error of open(2).
-pub fn open_found(file: &File) -> io::Result<File> {
+pub(crate) fn open_found(file: &File) -> io::Result<File> {
     open(&link_of(file))
 }
 
@@ -63,7 +63,7 @@ pub fn open_found(file: &File) -> io::Result<File> {
 ///
 /// # Errors
 /// As `find_below`.
-pub fn open_below(path: &Path, depth: u32) -> io::Result<File> {
+pub(crate) fn open_below(path: &Path, depth: u32) -> io::Result<File> {
     open_found(&find_below(path, depth)?)
 }
 
@@ -77,11 +77,11 @@ fn link_of(file: &File) -> PathBuf {
 }
 
 /// The attributes that the kernel holds without a request to the file system.
-pub struct Known {
+pub(crate) struct Known {
     /// Major and minor number of the device.
-    pub device: (u32, u32),
+    pub(crate) device: (u32, u32),
     /// The file type.
-    pub kind: FileType,
+    pub(crate) kind: FileType,
 }
 
 impl Known {
@@ -89,7 +89,7 @@ impl Known {
     ///
     /// # Errors
     /// Any error of statx(2).
-    pub fn of(file: &File) -> io::Result<Self> {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         match statx(file, "", flags, StatxFlags::TYPE) {
             // Before Linux 4.11, and in some containers, the file system gets a request instead.
@@ -112,7 +112,7 @@ impl Known {
 ///
 /// # Errors
 /// ELOOP or EXDEV for a symlink that is not allowed, and any error of openat2(2).
-pub fn find_below(path: &Path, depth: u32) -> io::Result<File> {
+pub(crate) fn find_below(path: &Path, depth: u32) -> io::Result<File> {
     no_symlink(look_below(path, depth)?)
 }
 
@@ -160,7 +160,7 @@ fn walk_below(folder: impl AsFd, below: &Path) -> rustix::io::Result<File> {
 ///
 /// # Errors
 /// If the file's path cannot be read.
-pub fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
+pub(crate) fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
     let path = fs::read_link(link_of(file))?;
     Ok(folders
         .iter()
@@ -170,7 +170,7 @@ pub fn is_below(file: &File, folders: &[PathBuf]) -> io::Result<bool> {
 
 /// Returns whether `requester` may read an open file there, by its mode and those of the
 /// directories above. Access control lists grant nothing here.
-pub fn may_read(requester: &Requester, file: &File) -> bool {
+pub(crate) fn may_read(requester: &Requester, file: &File) -> bool {
     let own = rustix::process::geteuid().as_raw();
     if requester.uid == own || requester.uid == 0 {
         return true;
@@ -184,25 +184,25 @@ pub fn may_read(requester: &Requester, file: &File) -> bool {
 /// An owner, group and mode that describe the readers of a file at its place. They grant nothing
 /// that `may_read` refuses. If several groups may read it, only one is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Readers {
+pub(crate) struct Readers {
     /// The owner.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The rights to read: bits of 0o444.
-    pub perm: u16,
+    pub(crate) perm: u16,
 }
 
 impl Readers {
     /// Returns a description that grants this process and root alone.
-    pub fn ourselves() -> Self {
+    pub(crate) fn ourselves() -> Self {
         let uid = rustix::process::geteuid().as_raw();
         Self { uid, gid: rustix::process::getegid().as_raw(), perm: 0o400 }
     }
 
     /// Describes the readers of a located file. Unless this process is root, its own user becomes
     /// the owner.
-    pub fn of(file: &File) -> Self {
+    pub(crate) fn of(file: &File) -> Self {
         let ourselves = Self::ourselves();
         let (Ok(path), Ok(meta)) = (fs::read_link(link_of(file)), file.metadata()) else {
             return ourselves;

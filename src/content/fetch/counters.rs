@@ -16,41 +16,41 @@ const SLOW_FOR: Duration = Duration::from_secs(300);
 
 /// The sums since the process began.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// The reads that the cache served alone.
-    pub hits: AtomicU64,
+    pub(crate) hits: AtomicU64,
     /// The reads that waited for the store.
-    pub misses: AtomicU64,
+    pub(crate) misses: AtomicU64,
     /// The bytes of reads that the cache served alone.
-    pub hit_bytes: AtomicU64,
+    pub(crate) hit_bytes: AtomicU64,
     /// The requests that ended, well or not.
-    pub requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
     /// The bytes that were received.
-    pub fetched_bytes: AtomicU64,
+    pub(crate) fetched_bytes: AtomicU64,
     /// The requests that failed.
-    pub failures: AtomicU64,
+    pub(crate) failures: AtomicU64,
     /// The objects whose bytes were wrong, in the cache or from the store.
-    pub wrong_objects: AtomicU64,
+    pub(crate) wrong_objects: AtomicU64,
     /// The segments that were evicted.
-    pub evictions: AtomicU64,
+    pub(crate) evictions: AtomicU64,
     /// The requests under way.
-    pub in_flight: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
     slowest: Mutex<Vec<Slow>>,
 }
 
 /// A request that took long.
 #[derive(Debug, Clone)]
-pub struct Slow {
+pub(crate) struct Slow {
     /// The pack and the range.
-    pub what: String,
+    pub(crate) what: String,
     /// The time that it took.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// The time at which it ended.
-    pub ended: Instant,
+    pub(crate) ended: Instant,
 }
 
 /// A request that is measured.
-pub struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     counters: &'a Counters,
     pack: PackId,
     range: Range<u64>,
@@ -76,7 +76,7 @@ impl Counters {
     }
 
     /// Counts an object whose bytes do not match its digest.
-    pub fn wrong(&self) {
+    pub(crate) fn wrong(&self) {
         add(&self.wrong_objects, 1);
     }
 
@@ -86,7 +86,7 @@ impl Counters {
     }
 
     /// Returns the slowest requests of the last five minutes, slowest first.
-    pub fn slowest(&self) -> Vec<Slow> {
+    pub(crate) fn slowest(&self) -> Vec<Slow> {
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         slowest.retain(|slow| slow.ended.elapsed() < SLOW_FOR);
         slowest.clone()

@@ -11,26 +11,26 @@ use crate::error::{Error, Kind, Result, WireError};
 type Outcome = std::result::Result<Bytes, WireError>;
 
 /// A request for blocks of a segment.
-pub struct Flight {
+pub(crate) struct Flight {
     /// The blocks. At the end of the pack the bytes may end before the last block does.
-    pub blocks: Range<u32>,
+    pub(crate) blocks: Range<u32>,
     outcome: watch::Sender<Option<Outcome>>,
     landed: watch::Sender<bool>,
 }
 
 impl Flight {
     /// Returns a flight that has begun.
-    pub fn new(blocks: Range<u32>) -> Self {
+    pub(crate) fn new(blocks: Range<u32>) -> Self {
         Self { blocks, outcome: watch::Sender::new(None), landed: watch::Sender::new(false) }
     }
 
     /// Wakes all readers that wait for the outcome.
-    pub fn end(&self, outcome: Outcome) {
+    pub(crate) fn end(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
     }
 
     /// Marks the bytes as written to the cache, if the cache takes them.
-    pub fn land(&self) {
+    pub(crate) fn land(&self) {
         self.landed.send_replace(true);
     }
 
@@ -38,7 +38,7 @@ impl Flight {
     ///
     /// # Errors
     /// As [`Flight::outcome`].
-    pub async fn landed(&self, deadline: Instant) -> Result<()> {
+    pub(crate) async fn landed(&self, deadline: Instant) -> Result<()> {
         self.outcome(deadline).await?;
         let mut told = self.landed.subscribe();
         let late = |_| Error::new(Kind::TimedOut, "the cache's disk did not respond in time");
@@ -52,7 +52,7 @@ impl Flight {
     ///
     /// # Errors
     /// The error of the request; [`Kind::TimedOut`] at the deadline.
-    pub async fn outcome(&self, deadline: Instant) -> Result<Bytes> {
+    pub(crate) async fn outcome(&self, deadline: Instant) -> Result<Bytes> {
         let mut told = self.outcome.subscribe();
         let late = |_| Error::new(Kind::TimedOut, "the store did not respond in time");
         let ended = timeout_at(deadline, told.wait_for(Option::is_some)).await.map_err(late)?;

@@ -25,7 +25,7 @@ use rustix::fs::{Timespec, Timestamps, futimens};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use counters::{Counters, Slow};
+pub(crate) use counters::Counters;
 use segment::{Segment, State};
 
 use super::Locate;
@@ -83,7 +83,7 @@ pub enum Patience {
 }
 
 /// A reader of the packs of a remote store, and of external files, through the cache.
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     /// The client of the store; `None` if the store is a local directory.
     remote: Option<Arc<Client>>,
     threads: Arc<Threads>,
@@ -103,7 +103,7 @@ pub struct Fetcher {
     memory: Semaphore,
     queued: AtomicUsize,
     /// The counters since the process began.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 fn seconds_now() -> u64 {
@@ -113,7 +113,7 @@ fn seconds_now() -> u64 {
 impl Fetcher {
     /// Returns a fetcher that reads `remote`, if there is one, and external files through `cache`.
     /// Without a cache every read makes a request.
-    pub fn new(
+    pub(crate) fn new(
         remote: Option<Arc<Client>>,
         threads: Arc<Threads>,
         cache: Option<Cache>,
@@ -141,7 +141,7 @@ impl Fetcher {
     }
 
     /// Sets the source of the lengths of packs: no request goes beyond an end that is known.
-    pub fn learn_from(&self, locate: Arc<dyn Locate>) {
+    pub(crate) fn learn_from(&self, locate: Arc<dyn Locate>) {
         // The source is set once, when the repository is opened.
         let _ = self.locate.set(locate);
     }
@@ -159,7 +159,7 @@ impl Fetcher {
     }
 
     /// Registers an external file, which can then be read like a pack.
-    pub fn register(&self, origin: &Arc<Origin>) {
+    pub(crate) fn register(&self, origin: &Arc<Origin>) {
         let (pack, length) = (origin.pack(), origin.pack_bytes());
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner).put(pack, length);
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).put(pack, Arc::clone(origin));
@@ -171,12 +171,12 @@ impl Fetcher {
     }
 
     /// Returns the threads that make requests.
-    pub fn threads(&self) -> &Arc<Threads> {
+    pub(crate) fn threads(&self) -> &Arc<Threads> {
         &self.threads
     }
 
     /// Returns the cache, if there is one.
-    pub fn cache(&self) -> Option<&Cache> {
+    pub(crate) fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()
     }
 
@@ -223,7 +223,7 @@ impl Fetcher {
     /// # Errors
     /// [`Kind::WouldBlock`] if they are not cached and `patience` is `Now`; [`Kind::NotFound`] for
     /// a pack that is gone; [`Kind::TimedOut`] and the errors of the store.
-    pub fn read(
+    pub(crate) fn read(
         self: &Arc<Self>,
         extent: Extent,
         skip: u64,
@@ -404,13 +404,13 @@ impl Fetcher {
     ///
     /// # Errors
     /// As [`Fetcher::read`].
-    pub fn refetch(&self, extent: Extent, class: Class) -> Result<Bytes> {
+    pub(crate) fn refetch(&self, extent: Extent, class: Class) -> Result<Bytes> {
         let range = extent.offset..extent.offset + u64::from(extent.stored_bytes);
         self.threads.wait(self.fetch(extent.pack, range, self.deadline(class)))
     }
 
     /// Drops the cached blocks of `extent`, whose bytes are wrong.
-    pub fn distrust(&self, extent: Extent) {
+    pub(crate) fn distrust(&self, extent: Extent) {
         for (number, part) in part_of(extent.offset..extent.offset + u64::from(extent.stored_bytes))
         {
             let segment = self.segment(SegmentKey { pack: extent.pack, number });
@@ -421,7 +421,7 @@ impl Fetcher {
 
     /// Returns a number that no other cached copy of `extent` has; `None` if not all of it is
     /// cached.
-    pub fn instance(&self, extent: Extent) -> Option<u64> {
+    pub(crate) fn instance(&self, extent: Extent) -> Option<u64> {
         let mut instance: u64 = 0;
         for (number, part) in part_of(extent.offset..extent.offset + u64::from(extent.stored_bytes))
         {

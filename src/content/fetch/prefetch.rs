@@ -16,7 +16,7 @@ use crate::model::object::PackId;
 impl Fetcher {
     /// Closes segments that another process removed: the disk keeps their bytes while they are
     /// open.
-    pub fn forget_removed(&self) {
+    pub(crate) fn forget_removed(&self) {
         let known: Vec<_> = self.segments().iter().map(|(_, it)| Arc::clone(it)).collect();
         for segment in known {
             let file = segment.state().file.clone();
@@ -29,7 +29,7 @@ impl Fetcher {
 
     /// Queues bytes of a pack that may be read soon. It never waits for the store, but queries the
     /// registry for a length that is not known.
-    pub fn readahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
+    pub(crate) fn readahead(self: &Arc<Self>, pack: PackId, range: Range<u64>) {
         if let Err(e) = self.learn_length(pack) {
             return tracing::debug!(%pack, "readahead failed: {e}");
         }
@@ -50,7 +50,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The error of the first request that failed.
-    pub async fn prefetch(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
+    pub(crate) async fn prefetch(self: &Arc<Self>, pack: PackId, range: Range<u64>) -> Result<()> {
         for (number, part) in part_of(range) {
             let segment = self.segment(SegmentKey { pack, number });
             let step = (FLIGHT_BYTES / BLOCK_BYTES) as usize;
@@ -94,7 +94,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The first error.
-    pub fn prefetch_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
+    pub(crate) fn prefetch_all(self: &Arc<Self>, ranges: Vec<(PackId, Range<u64>)>) -> Result<()> {
         for (pack, _) in &ranges {
             self.learn_length(*pack)?;
         }

@@ -20,14 +20,14 @@ const NEXT_WEIGHT: u32 = 5;
 
 /// The misses in one segment.
 #[derive(Debug, Default)]
-pub struct MissWindow {
+pub(crate) struct MissWindow {
     misses: u32,
     end: u32,
 }
 
 impl MissWindow {
     /// Notes that the file in `blocks` was missed, and returns what to fetch.
-    pub fn missed(&mut self, blocks: &Range<u32>) -> Range<u32> {
+    pub(crate) fn missed(&mut self, blocks: &Range<u32>) -> Range<u32> {
         let next = self.end.saturating_sub(1)..self.end + NEXT_BLOCKS;
         let follows = self.misses > 0 && next.contains(&blocks.start);
         self.misses = (self.misses + 1 + if follows { NEXT_WEIGHT } else { 0 }).min(64);

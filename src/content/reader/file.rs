@@ -26,7 +26,12 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`].
-    pub fn read_at(&self, content: &Content, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read_at(
+        &self,
+        content: &Content,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
         let left = content.size_bytes().saturating_sub(offset);
         let wanted = left.min(buffer.len() as u64) as usize;
         let buffer = &mut buffer[..wanted];
@@ -49,7 +54,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`].
-    pub fn external(&self, digest: Digest) -> Result<Arc<External>> {
+    pub(crate) fn external(&self, digest: Digest) -> Result<Arc<External>> {
         if let Some(external) = self.shared.externals.get(&digest) {
             return Ok(external);
         }
@@ -66,7 +71,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Kind::Denied`], and as [`Reader::body`] if that cannot be found out.
-    pub fn permit(&self, content: &Content, requester: &Requester) -> Result<()> {
+    pub(crate) fn permit(&self, content: &Content, requester: &Requester) -> Result<()> {
         match content {
             Content::External { digest, .. } => {
                 self.store().externals().permit(&*self.external(*digest)?, requester)
@@ -80,7 +85,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`], if the descriptor cannot be read.
-    pub fn readers(&self, content: &Content) -> Result<Option<Readers>> {
+    pub(crate) fn readers(&self, content: &Content) -> Result<Option<Readers>> {
         match content {
             Content::External { digest, .. } => {
                 Ok(self.store().externals().readers(&*self.external(*digest)?))
@@ -112,7 +117,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`].
-    pub fn piece(&self, file: &Content, piece: Piece, offset: u64) -> Result<Vec<u8>> {
+    pub(crate) fn piece(&self, file: &Content, piece: Piece, offset: u64) -> Result<Vec<u8>> {
         let class = match *file {
             Content::Recipe { digest, size_bytes } => {
                 self.note_stream(digest, &(offset..offset + piece.size_bytes), size_bytes);

@@ -78,7 +78,7 @@ struct Shared {
 
 impl Reader {
     /// Returns a reader of `store` that gets the places of objects from `locate`.
-    pub fn new(store: Arc<Store>, locate: Arc<dyn Locate>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, locate: Arc<dyn Locate>) -> Self {
         let queue = store.is_remote().then(|| sync_channel(READAHEAD_QUEUE));
         let (wishes, queue) = queue.unzip();
         let shared = Arc::new(Shared {
@@ -105,14 +105,14 @@ impl Reader {
     }
 
     /// Returns the store.
-    pub fn store(&self) -> &Arc<Store> {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         &self.shared.store
     }
 
     /// Returns the same reader, but one that never waits for a remote store. Data that is not local
     /// gives [`Kind::WouldBlock`].
     #[must_use]
-    pub fn non_blocking(&self) -> Self {
+    pub(crate) fn non_blocking(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
             patience: Patience::Now,
@@ -122,7 +122,7 @@ impl Reader {
 
     /// Returns the same reader for another user, whose right to read external files is checked.
     #[must_use]
-    pub fn on_behalf_of(&self, requester: Requester) -> Self {
+    pub(crate) fn on_behalf_of(&self, requester: Requester) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
             patience: self.patience,
@@ -135,7 +135,7 @@ impl Reader {
     ///
     /// # Errors
     /// The errors of the registry.
-    pub fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
+    pub(crate) fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         let found = self.shared.locate.locate(digests)?;
         if self.store().is_remote() {
             let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +175,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Kind::Stale`], [`Kind::Corrupt`], or the errors of the store.
-    pub fn body(&self, digest: Digest) -> Result<Vec<u8>> {
+    pub(crate) fn body(&self, digest: Digest) -> Result<Vec<u8>> {
         let located = self.locate_one(digest)?;
         self.body_at(digest, &located, Class::Piece)
     }
@@ -219,7 +219,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] for a node that is damaged or missing, or the errors of the store.
-    pub fn children_at(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+    pub(crate) fn children_at(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
         if located.kind == ObjectKind::Chunk {
             return Ok(Vec::new());
         }
@@ -235,7 +235,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::children_at`].
-    pub fn check_at(&self, digest: Digest, located: &Located) -> Result<Vec<u8>> {
+    pub(crate) fn check_at(&self, digest: Digest, located: &Located) -> Result<Vec<u8>> {
         if located.extent.pack == PackId::NONE {
             return Err(lost(digest));
         }
@@ -290,7 +290,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`].
-    pub fn tree(&self, digest: Digest) -> Result<Arc<TreeNode>> {
+    pub(crate) fn tree(&self, digest: Digest) -> Result<Arc<TreeNode>> {
         if let Some(node) = self.shared.trees.get(&digest) {
             return Ok(node);
         }
@@ -309,7 +309,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`].
-    pub fn recipe(&self, digest: Digest) -> Result<Arc<RecipeNode>> {
+    pub(crate) fn recipe(&self, digest: Digest) -> Result<Arc<RecipeNode>> {
         if let Some(node) = self.shared.recipes.get(&digest) {
             return Ok(node);
         }
@@ -372,7 +372,7 @@ fn lost(digest: Digest) -> Error {
 }
 
 /// Returns the error for an object of a format that a newer release may read.
-pub fn unknown_format(digest: Digest) -> Error {
+pub(crate) fn unknown_format(digest: Digest) -> Error {
     Error::new(Kind::Unsupported, format!("object {digest} has a format this release cannot read"))
         .hint("it was written by a newer artifactfs: upgrade this one")
 }

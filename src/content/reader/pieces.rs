@@ -17,7 +17,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`].
-    pub fn pieces_in(&self, node: Digest, range: &Range<u64>) -> Result<Vec<Piece>> {
+    pub(crate) fn pieces_in(&self, node: Digest, range: &Range<u64>) -> Result<Vec<Piece>> {
         let mut found = Vec::new();
         self.add_pieces(node, 0, range, &mut found)?;
         Ok(found)
@@ -48,7 +48,7 @@ impl Reader {
     ///
     /// # Errors
     /// The errors of the registry.
-    pub fn extents(&self, digests: &[Digest]) -> Result<Vec<(PackId, Range<u64>)>> {
+    pub(crate) fn extents(&self, digests: &[Digest]) -> Result<Vec<(PackId, Range<u64>)>> {
         let located = self.locate(digests)?;
         let mut ranges: Vec<_> = located
             .into_iter()
@@ -72,7 +72,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::body`], and those of `each`.
-    pub fn each_piece(
+    pub(crate) fn each_piece(
         &self,
         content: &Content,
         each: &mut dyn FnMut(Piece) -> Result<()>,

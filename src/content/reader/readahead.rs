@@ -31,7 +31,7 @@ struct Stream {
 
 /// The streams that are remembered.
 #[derive(Default)]
-pub struct Streams {
+pub(crate) struct Streams {
     streams: Vec<Stream>,
     clock: u64,
 }
@@ -39,7 +39,12 @@ pub struct Streams {
 impl Streams {
     /// Notes that bytes `read` of `file`, which has `size_bytes`, are being read. Returns the range
     /// to fetch for the reads to come.
-    pub fn note(&mut self, file: Digest, read: &Range<u64>, size_bytes: u64) -> Option<Range<u64>> {
+    pub(crate) fn note(
+        &mut self,
+        file: Digest,
+        read: &Range<u64>,
+        size_bytes: u64,
+    ) -> Option<Range<u64>> {
         self.clock += 1;
         let near = |stream: &&mut Stream| {
             let next = stream.next;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use lru::LruCache;
 
 /// A map shared between threads. It does not keep a value larger than the whole bound.
-pub struct WeightedLru<K: Hash + Eq, V> {
+pub(crate) struct WeightedLru<K: Hash + Eq, V> {
     inner: Mutex<Inner<K, V>>,
     max_bytes: usize,
 }
@@ -18,19 +18,19 @@ struct Inner<K: Hash + Eq, V> {
 
 impl<K: Hash + Eq, V: Clone> WeightedLru<K, V> {
     /// Returns a map for values that weigh at most `max_bytes` together.
-    pub fn new(max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         let inner = Inner { map: LruCache::unbounded(), bytes: 0 };
         Self { inner: Mutex::new(inner), max_bytes }
     }
 
     /// Returns the value of `key`, which becomes the most recently used.
-    pub fn get(&self, key: &K) -> Option<V> {
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.map.get(key).map(|(value, _)| value.clone())
     }
 
     /// Adds a value that weighs `bytes`, and drops the least recently used beyond the bound.
-    pub fn put(&self, key: K, value: V, bytes: usize) {
+    pub(crate) fn put(&self, key: K, value: V, bytes: usize) {
         if bytes > self.max_bytes {
             return;
         }

@@ -40,7 +40,7 @@ struct Answer {
 }
 
 /// Makes one attempt, and notes the response to it for [`to_error`].
-pub async fn noting<T>(attempt: impl Future<Output = T>) -> T {
+pub(crate) async fn noting<T>(attempt: impl Future<Output = T>) -> T {
     NOTED.scope(RefCell::new(None), attempt).await
 }
 
@@ -51,7 +51,7 @@ fn note(answer: Option<Answer>) {
 
 /// A connector whose clients note each response.
 #[derive(Debug, Default)]
-pub struct Noting;
+pub(crate) struct Noting;
 
 #[derive(Debug)]
 struct NotingClient(HttpClient);
@@ -180,7 +180,7 @@ fn with_plain_keys(page: &str) -> String {
 }
 
 /// Returns the key of an object in a page, as it is in the store.
-pub fn key_of(listed: &Key) -> String {
+pub(crate) fn key_of(listed: &Key) -> String {
     let listed = listed.as_ref();
     let bytes = listed.strip_prefix(IN_HEX).and_then(|hex| {
         let digits = |at| hex.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
@@ -191,7 +191,7 @@ pub fn key_of(listed: &Key) -> String {
 
 /// Returns the kind of error for a status that is no success. A status is final, unless it is one
 /// that may pass.
-pub fn kind_of(status: StatusCode) -> Kind {
+pub(crate) fn kind_of(status: StatusCode) -> Kind {
     match status.as_u16() {
         404 | 410 => Kind::NotFound,
         401 | 403 | 407 => Kind::Denied,
@@ -292,7 +292,7 @@ fn is_unusable(error: &Failure) -> bool {
 }
 
 /// Builds the error of a request to `name`, whose attempt was made within [`noting`].
-pub fn to_error(name: &str, error: Failure) -> Error {
+pub(crate) fn to_error(name: &str, error: Failure) -> Error {
     if is_untrusted(&error) {
         return Error::new(Kind::Denied, name.to_owned()).because(error).hint(
             "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
@@ -325,7 +325,7 @@ pub fn to_error(name: &str, error: Failure) -> Error {
 }
 
 /// Returns whether the certificate of the server is not trusted.
-pub fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
+pub(crate) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {

@@ -12,16 +12,16 @@
 use std::collections::BTreeMap;
 
 /// The values of a profile; keys are in small letters.
-pub type Section = BTreeMap<String, String>;
+pub(crate) type Section = BTreeMap<String, String>;
 
 /// A file of profiles.
 #[derive(Debug, Default)]
-pub struct AwsFile(BTreeMap<String, Section>);
+pub(crate) struct AwsFile(BTreeMap<String, Section>);
 
 impl AwsFile {
     /// Parses a file. It skips lines that it does not support, since other programs may have
     /// written them.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut sections: BTreeMap<String, Section> = BTreeMap::new();
         let mut section = None;
         for line in text.lines() {
@@ -41,13 +41,13 @@ impl AwsFile {
     }
 
     /// Returns a profile of the credentials file, in which a section has the profile's name alone.
-    pub fn credentials_of(&self, profile: &str) -> Option<&Section> {
+    pub(crate) fn credentials_of(&self, profile: &str) -> Option<&Section> {
         self.0.get(profile)
     }
 
     /// Returns a profile of the configuration file. `[profile default]` takes precedence over
     /// `[default]`.
-    pub fn configuration_of(&self, profile: &str) -> Option<&Section> {
+    pub(crate) fn configuration_of(&self, profile: &str) -> Option<&Section> {
         let named = self.0.iter().find(|(name, _)| {
             let rest = name.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t']));
             rest.is_some_and(|rest| unquoted(rest.trim()) == profile)

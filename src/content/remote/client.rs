@@ -21,23 +21,23 @@ use super::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 
 /// The time in which a response must begin.
-pub const FIRST_BYTE: Duration = Duration::from_secs(4);
+pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(4);
 /// The time that an upload may take beside that of its bytes.
-pub const UPLOAD_TIME: Duration = Duration::from_secs(20);
+pub(crate) const UPLOAD_TIME: Duration = Duration::from_secs(20);
 /// The slowest upload that is not given up, in bytes per second.
 const UPLOAD_BYTES_PER_SECOND: u64 = 256 << 10;
 /// The time that all attempts of one upload, listing or deletion may take together.
-pub const WRITE_DEADLINE: Duration = Duration::from_secs(300);
+pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 /// The time that one page of a listing may take.
 const LIST_TIME: Duration = Duration::from_secs(60);
 /// The longest object that is read without a range: indexes of packs.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
 /// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
-pub const PART_BYTES: usize = 8 << 20;
+pub(crate) const PART_BYTES: usize = 8 << 20;
 
 /// A remote store.
-pub struct Client {
-    pub server: Connected,
+pub(crate) struct Client {
+    pub(crate) server: Connected,
     name: String,
     /// The text that all keys begin with, without a slash at its end.
     prefix: String,
@@ -46,11 +46,11 @@ pub struct Client {
 
 /// The bytes of an object, or of a part of it.
 #[derive(Debug)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// The bytes; fewer than requested at the object's end.
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// The length of the whole object.
-    pub object_bytes: u64,
+    pub(crate) object_bytes: u64,
 }
 
 impl Client {
@@ -58,7 +58,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Kind::Usage`] for options that make no sense.
-    pub fn open(
+    pub(crate) fn open(
         url: &StoreUrl,
         options: &[(String, String)],
         threads: Arc<Threads>,
@@ -72,38 +72,38 @@ impl Client {
     }
 
     /// Returns the threads that make the requests.
-    pub fn threads(&self) -> &Arc<Threads> {
+    pub(crate) fn threads(&self) -> &Arc<Threads> {
         &self.threads
     }
 
     /// Returns the runtime that tasks run on.
-    pub fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         self.threads.handle()
     }
 
     /// Returns the full key of an object of ours.
-    pub fn key(&self, key: &str) -> Key {
+    pub(crate) fn key(&self, key: &str) -> Key {
         let below =
             if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         Key::parse(format!("{below}{key}")).expect("a URL's prefix was parsed, and so are our keys")
     }
 
     /// Returns the URL of the store.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Blocks until `task` ends. The runtime's own threads must not call it.
-    pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(&self, task: impl Future<Output = T>) -> T {
         self.handle().block_on(task)
     }
 
     /// Returns whether objects can be written.
-    pub fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.server.parts.is_some()
     }
 
-    pub fn refuse_read_only(&self) -> Result<()> {
+    pub(crate) fn refuse_read_only(&self) -> Result<()> {
         if self.is_writable() {
             return Ok(());
         }
@@ -117,7 +117,12 @@ impl Client {
     /// # Errors
     /// [`Kind::NotFound`] if there is no such object, [`Kind::TimedOut`] and [`Kind::Unavailable`]
     /// if the store did not respond.
-    pub async fn get(&self, key: &str, range: Range<u64>, deadline: Instant) -> Result<Fetched> {
+    pub(crate) async fn get(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        deadline: Instant,
+    ) -> Result<Fetched> {
         let attempt = || self.get_once(key, Some(range.clone()));
         let (bytes, object_bytes) = self.persist(key, deadline, attempt).await?;
         Ok(Fetched { bytes, object_bytes })
@@ -128,7 +133,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`]; [`Kind::Unavailable`] for one longer than [`WHOLE_BYTES_MAX`].
-    pub async fn get_whole(&self, key: &str, deadline: Instant) -> Result<Fetched> {
+    pub(crate) async fn get_whole(&self, key: &str, deadline: Instant) -> Result<Fetched> {
         let (bytes, object_bytes) =
             self.persist(key, deadline, || self.get_once(key, None)).await?;
         Ok(Fetched { bytes, object_bytes })
@@ -147,7 +152,7 @@ impl Client {
     }
 
     /// Makes one request for an object. Returns its bytes as they arrive, and its metadata.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &self,
         key: &Key,
         options: GetOptions,
@@ -159,7 +164,7 @@ impl Client {
     }
 
     /// Makes attempts, as [`persist`].
-    pub async fn persist<T, F: Future<Output = Result<T>>>(
+    pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(
         &self,
         key: &str,
         deadline: Instant,
@@ -168,11 +173,11 @@ impl Client {
         persist(&self.threads, &self.name, key, deadline, attempt).await
     }
 
-    pub fn stalled(&self) -> Error {
+    pub(crate) fn stalled(&self) -> Error {
         stalled(&self.name)
     }
 
-    pub fn failed(&self, error: object_store::Error) -> Error {
+    pub(crate) fn failed(&self, error: object_store::Error) -> Error {
         answers::to_error(&self.name, error)
     }
 
@@ -181,7 +186,7 @@ impl Client {
     ///
     /// # Errors
     /// The error of the store, and [`Kind::TimedOut`] if it does not respond until `deadline`.
-    pub async fn probe(&self, key: &str, deadline: Instant) -> Result<()> {
+    pub(crate) async fn probe(&self, key: &str, deadline: Instant) -> Result<()> {
         match self.get_whole(key, deadline).await {
             Err(e) if e.kind() != Kind::NotFound => Err(e),
             _ => Ok(()),
@@ -192,7 +197,7 @@ impl Client {
     ///
     /// # Errors
     /// If the store did not take it in time. An earlier attempt may have stored it, whole.
-    pub async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+    pub(crate) async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         self.refuse_read_only()?;
         let path = self.key(key);
         let limit = UPLOAD_TIME + upload_time(body.len());
@@ -209,7 +214,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`], except that a missing object is no error.
-    pub async fn length(&self, key: &str, deadline: Instant) -> Result<Option<u64>> {
+    pub(crate) async fn length(&self, key: &str, deadline: Instant) -> Result<Option<u64>> {
         let path = self.key(key);
         match self.persist(key, deadline, || self.ask_length(&path)).await {
             Ok(size) => Ok(Some(size)),
@@ -219,7 +224,7 @@ impl Client {
     }
 
     /// Requests the length of an object once.
-    pub async fn ask_length(&self, path: &Key) -> Result<u64> {
+    pub(crate) async fn ask_length(&self, path: &Key) -> Result<u64> {
         let head = timeout(FIRST_BYTE, self.server.store.head(path)).await;
         Ok(head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))?.size)
     }
@@ -228,7 +233,7 @@ impl Client {
     ///
     /// # Errors
     /// If it may still exist.
-    pub async fn remove(&self, key: &str) -> Result<()> {
+    pub(crate) async fn remove(&self, key: &str) -> Result<()> {
         self.refuse_read_only()?;
         let path = self.key(key);
         let attempt = || async {
@@ -245,7 +250,7 @@ impl Client {
     ///
     /// # Errors
     /// If the listing fails for good; [`Kind::Unsupported`] if the store cannot list.
-    pub async fn list(&self, prefix: &str, each: &mut dyn FnMut(&str, u64)) -> Result<()> {
+    pub(crate) async fn list(&self, prefix: &str, each: &mut dyn FnMut(&str, u64)) -> Result<()> {
         let prefix = self.key(prefix);
         if self.server.pages.is_none() {
             let attempt = || async {
@@ -273,7 +278,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::list`].
-    pub async fn page(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+    pub(crate) async fn page(&self, prefix: &str, token: Option<String>) -> Result<Page> {
         let Some(pages) = &self.server.pages else {
             return Err(Error::new(Kind::Unsupported, format!("{} cannot be listed", self.name)));
         };
@@ -292,13 +297,13 @@ impl Client {
 }
 
 /// A page of a listing.
-pub struct Page {
+pub(crate) struct Page {
     /// The objects, each with its key as it is in the store, which its path may not be.
-    pub objects: Vec<(String, ObjectMeta)>,
+    pub(crate) objects: Vec<(String, ObjectMeta)>,
     /// The token that requests the next page; `None` for the last page.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
-pub fn upload_time(bytes: usize) -> Duration {
+pub(crate) fn upload_time(bytes: usize) -> Duration {
     Duration::from_secs(bytes as u64 / UPLOAD_BYTES_PER_SECOND)
 }

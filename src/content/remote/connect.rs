@@ -27,13 +27,13 @@ const CONNECT_TIME: Duration = Duration::from_secs(4);
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// The connection to a store, by what the store can do.
-pub struct Connected {
+pub(crate) struct Connected {
     /// The store for reads, writes and removals.
-    pub store: Arc<dyn ObjectStore>,
+    pub(crate) store: Arc<dyn ObjectStore>,
     /// The store for writes in parts; `None` for a web server.
-    pub parts: Option<Arc<dyn MultipartStore>>,
+    pub(crate) parts: Option<Arc<dyn MultipartStore>>,
     /// The store for listings by the page; `None` for a web server.
-    pub pages: Option<Arc<dyn PaginatedListStore>>,
+    pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
 }
 
 impl Connected {
@@ -45,7 +45,7 @@ impl Connected {
 }
 
 /// Connects to a store. It makes no request yet.
-pub fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Connected> {
+pub(crate) fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Connected> {
     // Another provider may have been chosen already; either serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match url {

@@ -18,5 +18,5 @@ pub mod url;
 mod variable;
 pub mod web;
 
-pub use client::Client;
-pub use threads::Threads;
+pub(crate) use client::Client;
+pub(crate) use threads::Threads;

@@ -23,7 +23,7 @@ const PARTS_AT_ONCE: usize = 4;
 const NOTE_BYTES_MAX: usize = 8 << 10;
 
 /// An object that is being written in parts.
-pub struct Parts {
+pub(crate) struct Parts {
     client: Arc<Client>,
     store: Arc<dyn MultipartStore>,
     path: Key,
@@ -52,7 +52,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::put`].
-    pub async fn begin(self: &Arc<Self>, key: &str, note: &str) -> Result<Parts> {
+    pub(crate) async fn begin(self: &Arc<Self>, key: &str, note: &str) -> Result<Parts> {
         let store = Arc::clone(self.multipart()?);
         let path = self.key(key);
         let deadline = Instant::now() + WRITE_DEADLINE;
@@ -87,7 +87,7 @@ impl Client {
     ///
     /// # Errors
     /// If the upload may still exist.
-    pub async fn give_up(&self, key: &str, note: &str) -> Result<()> {
+    pub(crate) async fn give_up(&self, key: &str, note: &str) -> Result<()> {
         let Some(store) = &self.server.parts else { return Ok(()) };
         let found = match self.get_whole(note, Instant::now() + WRITE_DEADLINE).await {
             Ok(found) => found.bytes,
@@ -125,7 +125,7 @@ impl Parts {
     ///
     /// # Errors
     /// If an earlier part failed for good: the object cannot be finished.
-    pub async fn send(&mut self, part: Bytes) -> Result<()> {
+    pub(crate) async fn send(&mut self, part: Bytes) -> Result<()> {
         let (client, store, path) =
             (Arc::clone(&self.client), Arc::clone(&self.store), self.path.clone());
         let (id, number) = (self.id.to_string(), self.sent);
@@ -159,7 +159,7 @@ impl Parts {
     ///
     /// # Errors
     /// If a part failed or the store refuses; nothing is visible then.
-    pub async fn finish(mut self) -> Result<()> {
+    pub(crate) async fn finish(mut self) -> Result<()> {
         let finished = self.complete().await;
         if finished.is_err() {
             self.abort().await;
@@ -202,7 +202,7 @@ impl Parts {
     }
 
     /// Aborts the upload.
-    pub async fn abort(&mut self) {
+    pub(crate) async fn abort(&mut self) {
         for task in self.under_way.drain(..) {
             task.abort();
         }

@@ -27,7 +27,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const DENIED_ATTEMPTS: usize = 3;
 
 /// Makes attempts until one succeeds, `deadline` is over, or trying again is of no use.
-pub async fn persist<T, F: Future<Output = Result<T>>>(
+pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(
     threads: &Threads,
     name: &str,
     key: &str,
@@ -74,7 +74,7 @@ pub async fn persist<T, F: Future<Output = Result<T>>>(
 
 /// Collects the bytes of `body`, at most `length`, unless they arrive too slowly. The buffer begins
 /// with room for `held` bytes.
-pub async fn collect(
+pub(crate) async fn collect(
     name: &str,
     mut body: impl Stream<Item = Result<Bytes>> + Unpin,
     held: usize,
@@ -103,7 +103,7 @@ pub async fn collect(
     }
 }
 
-pub fn stalled(name: &str) -> Error {
+pub(crate) fn stalled(name: &str) -> Error {
     Error::new(Kind::TimedOut, format!("{name} does not respond"))
 }
 

@@ -27,15 +27,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A profile, from both files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Profile {
+pub(crate) struct Profile {
     name: String,
     key: Option<(String, String, Option<String>)>,
     program: Option<String>,
     unsupported: Option<&'static str>,
     /// The region of its buckets.
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
     /// The URL of its service.
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
 }
 
 fn file(named: &str, name: &str) -> Option<AwsFile> {
@@ -47,7 +47,7 @@ fn file(named: &str, name: &str) -> Option<AwsFile> {
 
 impl Profile {
     /// Returns the profile that `$AWS_PROFILE` names, or `default`; `None` if it does not exist.
-    pub fn chosen() -> Option<Self> {
+    pub(crate) fn chosen() -> Option<Self> {
         let name = variable("AWS_PROFILE").unwrap_or_else(|| "default".to_owned());
         let files =
             (file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), file("AWS_CONFIG_FILE", "config"));
@@ -77,7 +77,7 @@ impl Profile {
     }
 
     /// Returns whether the profile has credentials, or a way to get them.
-    pub fn has_credentials(&self) -> bool {
+    pub(crate) fn has_credentials(&self) -> bool {
         self.key.is_some() || self.program.is_some() || self.unsupported.is_some()
     }
 
@@ -144,7 +144,7 @@ fn ask(program: &str) -> Result<(AwsCredential, Duration)> {
 
 /// Credentials of the chosen profile, read again before they end and when they may have changed.
 #[derive(Debug, Default)]
-pub struct ProfileCredentials {
+pub(crate) struct ProfileCredentials {
     held: Mutex<Option<(Arc<AwsCredential>, Instant)>>,
 }
 

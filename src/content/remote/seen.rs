@@ -4,17 +4,17 @@ use object_store::ObjectMeta;
 
 /// The facts that a server gives about a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The length.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// The tag; empty if there is none.
-    pub etag: String,
+    pub(crate) etag: String,
     /// The id of the version; empty if there is none.
-    pub version: String,
+    pub(crate) version: String,
     /// The time of the last change, as the server writes it.
-    pub modified: String,
+    pub(crate) modified: String,
     /// The compression of the bytes that are sent, though none was requested; empty for none.
-    pub encoding: String,
+    pub(crate) encoding: String,
 }
 
 impl From<ObjectMeta> for Seen {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const WORKERS: usize = 2;
 
 /// The threads that move bytes, shared so that a process needs only a few.
-pub struct Threads {
+pub(crate) struct Threads {
     runtime: Option<Runtime>,
     retries: AtomicU64,
 }
@@ -22,7 +22,7 @@ impl Threads {
     ///
     /// # Errors
     /// If the system cannot start them.
-    pub fn start() -> Result<Arc<Self>> {
+    pub(crate) fn start() -> Result<Arc<Self>> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("store")
@@ -33,22 +33,22 @@ impl Threads {
     }
 
     /// Returns the runtime that tasks run on.
-    pub fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         self.runtime.as_ref().expect("it is there until the last user is gone").handle()
     }
 
     /// Blocks until `task` ends. The threads themselves must not call it.
-    pub fn wait<T>(&self, task: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(&self, task: impl Future<Output = T>) -> T {
         self.handle().block_on(task)
     }
 
     /// Counts an attempt that failed and is made again.
-    pub fn count_retry(&self) {
+    pub(crate) fn count_retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the number of attempts that failed and were made again.
-    pub fn retries(&self) -> u64 {
+    pub(crate) fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
 }

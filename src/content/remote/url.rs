@@ -64,7 +64,7 @@ fn cloud_of(scheme: &str) -> Option<Cloud> {
 impl StoreUrl {
     /// Returns today's form of a URL that an earlier release read as one with percent signs. That
     /// release encoded the prefix, and encoded it once more for the keys.
-    pub fn of_encoded(text: &str) -> String {
+    pub(crate) fn of_encoded(text: &str) -> String {
         let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
         let (Some(cloud), Ok(url)) = (cloud_of(scheme), Url::parse(text)) else {
             return text.to_owned();

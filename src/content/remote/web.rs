@@ -29,7 +29,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(4);
 const REDIRECTS: usize = 10;
 
 /// Builds a client of web servers.
-pub fn client() -> Result<reqwest::Client> {
+pub(crate) fn client() -> Result<reqwest::Client> {
     let redirects = Policy::custom(|attempt| {
         let from = attempt.previous().last();
         if attempt.previous().len() > REDIRECTS {
@@ -84,7 +84,11 @@ fn is_near(url: &Url) -> bool {
 }
 
 /// Refuses a response that holds another part than was requested.
-pub fn refuse_other_part(url: &ExternalUrl, answer: &Response, wanted: &Range<u64>) -> Result<()> {
+pub(crate) fn refuse_other_part(
+    url: &ExternalUrl,
+    answer: &Response,
+    wanted: &Range<u64>,
+) -> Result<()> {
     if answer.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(());
     }
@@ -99,18 +103,22 @@ pub fn refuse_other_part(url: &ExternalUrl, answer: &Response, wanted: &Range<u6
 }
 
 /// Builds the error of a file that is sent compressed.
-pub fn compressed(url: &ExternalUrl, encoding: &str) -> Error {
+pub(crate) fn compressed(url: &ExternalUrl, encoding: &str) -> Error {
     let what = format!("{url} is sent compressed ({encoding}), though plain bytes were requested");
     Error::new(Kind::Unsupported, what).hint("fetch it, and put the file itself")
 }
 
 /// Begins a request for plain bytes.
-pub fn request(client: &reqwest::Client, method: Method, url: &ExternalUrl) -> RequestBuilder {
+pub(crate) fn request(
+    client: &reqwest::Client,
+    method: Method,
+    url: &ExternalUrl,
+) -> RequestBuilder {
     client.request(method, url.as_str()).header(ACCEPT_ENCODING, "identity")
 }
 
 /// Sends a request, and waits [`FIRST_BYTE`] for the response to begin.
-pub async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
+pub(crate) async fn send(request: RequestBuilder, url: &ExternalUrl) -> Result<Response> {
     let answer = timeout(FIRST_BYTE, request.send()).await.map_err(|_| stalled(url.as_str()))?;
     answer.map_err(|e| web_failed(url.as_str(), e))
 }
@@ -133,7 +141,7 @@ fn web_failed(name: &str, error: reqwest::Error) -> Error {
 }
 
 /// Returns the metadata of a file from the head of a response; `length` is that of the body.
-pub fn seen_by(
+pub(crate) fn seen_by(
     url: &ExternalUrl,
     status: StatusCode,
     headers: &HeaderMap,
@@ -169,7 +177,7 @@ pub fn seen_by(
 
 /// Returns the body of a response as it arrives, without its first `skip` bytes, and at most
 /// `length` bytes of the rest.
-pub fn part_of_body(
+pub(crate) fn part_of_body(
     answer: Response,
     skip: u64,
     length: u64,

@@ -45,7 +45,7 @@ impl Store {
     /// directory was checked when it was opened. A remote store is checked before the first change,
     /// so that reading never waits for it.
     #[must_use]
-    pub fn belonging_to(mut self, id: &str) -> Self {
+    pub(crate) fn belonging_to(mut self, id: &str) -> Self {
         self.owner = Some(Owner { id: id.to_owned(), checked: AtomicBool::new(false) });
         self
     }
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if it belongs to another repository, or the errors of the store.
-    pub fn claim(&self, id: &str) -> Result<()> {
+    pub(crate) fn claim(&self, id: &str) -> Result<()> {
         match self.owner()? {
             Some(owner) if owner == id => return Ok(()),
             Some(owner) => return Err(foreign(&owner)),
@@ -118,7 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if none of these files exists.
-    pub fn age(&self, id: PackId) -> Result<(u64, u64)> {
+    pub(crate) fn age(&self, id: PackId) -> Result<(u64, u64)> {
         match self.age_of(id, "pack") {
             Err(e) if e.kind() == Kind::NotFound => {}
             age => return age,

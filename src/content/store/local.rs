@@ -23,7 +23,7 @@ use crate::model::object::{Extent, PackId};
 const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 
 /// A directory of packs.
-pub struct LocalStore {
+pub(crate) struct LocalStore {
     root: PathBuf,
     open: Mutex<LruCache<PackId, Arc<File>>>,
 }
@@ -33,14 +33,14 @@ impl LocalStore {
     ///
     /// # Errors
     /// If the directory cannot be created.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
         let packs = root.join("packs");
         fs::create_dir_all(&packs).at("create", &packs)?;
         Ok(Self { root: packs, open: Mutex::new(LruCache::new(OPEN_PACKS)) })
     }
 
     /// Returns the directory that holds the whole store.
-    pub fn top(&self) -> &Path {
+    pub(crate) fn top(&self) -> &Path {
         self.root.parent().expect("packs lie in a folder of the store")
     }
 
@@ -49,7 +49,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if it does not exist.
-    pub fn age(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
+    pub(crate) fn age(&self, id: PackId, extension: &str) -> Result<(u64, u64)> {
         let path = self.path(id, extension);
         let meta = fs::metadata(&path).at("stat", &path)?;
         let modified = meta.mtime().saturating_mul(1_000) + meta.mtime_nsec() / 1_000_000;
@@ -66,7 +66,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If the file cannot be created.
-    pub fn create(&self, id: PackId) -> Result<LocalWriter> {
+    pub(crate) fn create(&self, id: PackId) -> Result<LocalWriter> {
         let path = self.prepare_path(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         Ok(LocalWriter {
@@ -95,7 +95,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If the pack cannot be created.
-    pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
+    pub(crate) fn reflink(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let from = File::open(source).at("read", source)?;
         let path = self.prepare_path(id)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
@@ -113,7 +113,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If the pack cannot be created.
-    pub fn link(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
+    pub(crate) fn link(&self, id: PackId, source: &Path) -> Result<Option<LocalWriter>> {
         let file = File::open(source).at("read", source)?;
         let path = self.prepare_path(id)?;
         if let Err(e) = fs::hard_link(source, &path) {
@@ -128,7 +128,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If it cannot be written; an earlier index is then kept.
-    pub fn write_index(&self, id: PackId, index: &[u8]) -> Result<()> {
+    pub(crate) fn write_index(&self, id: PackId, index: &[u8]) -> Result<()> {
         let path = self.path(id, "idx");
         let folder = path.parent().expect("an index lies in a folder of the store");
         let write = || -> io::Result<()> {
@@ -146,7 +146,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none.
-    pub fn read_index(&self, id: PackId) -> Result<Vec<u8>> {
+    pub(crate) fn read_index(&self, id: PackId) -> Result<Vec<u8>> {
         let path = self.path(id, "idx");
         fs::read(&path).at("read", &path)
     }
@@ -155,7 +155,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if the pack is missing or too short.
-    pub fn read(&self, extent: Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, extent: Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
         let file = self.open_pack(extent.pack)?;
         file.read_exact_at(buffer, extent.offset + skip).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -169,7 +169,7 @@ impl LocalStore {
 
     /// Returns the ctime of the pack's file in nanoseconds, which every change moves and no program
     /// can set (inode(7)); `None` if the file cannot be opened.
-    pub fn state(&self, id: PackId) -> Option<u64> {
+    pub(crate) fn state(&self, id: PackId) -> Option<u64> {
         let meta = self.open_pack(id).ok()?.metadata().ok()?;
         Some(
             (meta.ctime() as u64)
@@ -196,7 +196,7 @@ impl LocalStore {
     }
 
     /// Closes packs that another process removed: while they are open the disk keeps their bytes.
-    pub fn forget_removed(&self) {
+    pub(crate) fn forget_removed(&self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() == 0);
         let removed: Vec<_> =
@@ -211,7 +211,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If neither is possible. A repetition is harmless.
-    pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
+    pub(crate) fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
         let path = self.path(id, "pack");
         let file = match OpenOptions::new().write(true).open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -239,7 +239,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If a file exists and cannot be removed.
-    pub fn remove(&self, id: PackId) -> Result<()> {
+    pub(crate) fn remove(&self, id: PackId) -> Result<()> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
         // The index goes last: a process that writes one at this moment finds that the pack is
         // gone, and removes it.
@@ -260,7 +260,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If the directory cannot be listed.
-    pub fn list(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
+    pub(crate) fn list(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
         let mut ids = Vec::new();
         for folder in fs::read_dir(&self.root).at("list", &self.root)? {
             let folder = folder.at("list", &self.root)?.path();
@@ -280,7 +280,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if it does not exist.
-    pub fn pack_size(&self, id: PackId) -> Result<(u64, u64)> {
+    pub(crate) fn pack_size(&self, id: PackId) -> Result<(u64, u64)> {
         /// The unit of `st_blocks`, whatever the file system's block is (stat(2)).
         const STAT_BLOCK_BYTES: u64 = 512;
         let path = self.path(id, "pack");
@@ -290,7 +290,7 @@ impl LocalStore {
 
     /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` if the file
     /// systems cannot.
-    pub fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
+    pub(crate) fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
         let whole = self.pack_size(id).is_ok_and(|(found, _)| found == length);
         let pack = if whole { self.open_pack(id).ok() } else { None };
         pack.is_some_and(|pack| rustix::fs::ioctl_ficlone(file, &*pack).is_ok())
@@ -300,7 +300,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// If statvfs(2) fails.
-    pub fn space(&self) -> Result<Space> {
+    pub(crate) fn space(&self) -> Result<Space> {
         room_of(&self.root)
     }
 }
@@ -335,7 +335,7 @@ fn sync_directory(path: &Path) -> Result<()> {
 }
 
 /// A pack being written.
-pub struct LocalWriter {
+pub(crate) struct LocalWriter {
     file: File,
     path: PathBuf,
     length: u64,
@@ -357,12 +357,12 @@ impl Drop for LocalWriter {
 
 impl LocalWriter {
     /// Returns the path of the pack's file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns whether the pack is another name of a file that existed.
-    pub fn is_linked(&self) -> bool {
+    pub(crate) fn is_linked(&self) -> bool {
         self.linked
     }
 
@@ -370,7 +370,7 @@ impl LocalWriter {
     ///
     /// # Errors
     /// If they cannot be written, [`Kind::Full`] on a full disk.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<u64> {
         let offset = self.length;
         self.file.write_all_at(bytes, offset).at("write", &self.path)?;
         self.length += bytes.len() as u64;
@@ -378,7 +378,7 @@ impl LocalWriter {
     }
 
     /// Returns the number of bytes written so far.
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
@@ -386,7 +386,7 @@ impl LocalWriter {
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn finish(mut self) -> Result<u64> {
+    pub(crate) fn finish(mut self) -> Result<u64> {
         self.file.sync_all().at("sync", &self.path)?;
         self.finished = true;
         Ok(self.length)

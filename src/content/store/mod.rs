@@ -25,14 +25,14 @@ use super::fetch::{Class, Fetcher, Patience};
 use super::options::StoreOptions;
 use super::pack::{IndexEntry, decode_index, encode_index, pack_key};
 use super::remote::Client;
-pub use super::remote::Threads;
+pub(crate) use super::remote::Threads;
 pub use super::remote::secrets::refuse_secrets;
 pub use super::remote::url::{STORE_URLS, StoreUrl};
 use crate::error::{DamageHint, Error, Kind, Result, StoreHint};
 use crate::model::object::{Extent, PackId};
 use local::LocalStore;
-pub use space::Space;
-pub use writer::PackWriter;
+pub(crate) use space::Space;
+pub(crate) use writer::PackWriter;
 use writer::{LEFT, NOTE};
 
 /// The time that one request of a listing or for an index may take.
@@ -96,7 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// The error of the store, in its own words; [`Kind::TimedOut`] if it does not respond.
-    pub fn probe(&self) -> Result<()> {
+    pub(crate) fn probe(&self) -> Result<()> {
         match &self.place {
             Place::Local(_) => Ok(()),
             Place::Remote(Remote { client, .. }) => {
@@ -106,12 +106,12 @@ impl Store {
     }
 
     /// Returns the external files.
-    pub fn externals(&self) -> &Externals {
+    pub(crate) fn externals(&self) -> &Externals {
         &self.externals
     }
 
     /// Returns the fetcher of a remote store; `None` for a directory.
-    pub fn fetcher(&self) -> Option<&Arc<Fetcher>> {
+    pub(crate) fn fetcher(&self) -> Option<&Arc<Fetcher>> {
         match &self.place {
             Place::Local(_) => None,
             Place::Remote(remote) => Some(&remote.fetcher),
@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// Returns whether packs can be written to it.
-    pub fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         match &self.place {
             Place::Local(_) => true,
             Place::Remote(remote) => remote.client.is_writable(),
@@ -148,7 +148,7 @@ impl Store {
     ///
     /// # Errors
     /// If the pack cannot be created.
-    pub fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+    pub(crate) fn reflink(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => Ok(local.reflink(id, source)?.map(PackWriter::local)),
@@ -161,7 +161,7 @@ impl Store {
     ///
     /// # Errors
     /// If the pack cannot be created.
-    pub fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
+    pub(crate) fn link(&self, id: PackId, source: &Path) -> Result<Option<PackWriter>> {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => Ok(local.link(id, source)?.map(PackWriter::local)),
@@ -254,7 +254,7 @@ impl Store {
     ///
     /// # Errors
     /// If neither is possible. A repetition is harmless.
-    pub fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
+    pub(crate) fn punch(&self, id: PackId, ranges: &[(u64, u64)]) -> Result<()> {
         self.ensure_ours()?;
         match &self.place {
             Place::Local(local) => local.punch(id, ranges),
@@ -295,7 +295,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::list`].
-    pub fn list_left(&self) -> Result<BTreeSet<PackId>> {
+    pub(crate) fn list_left(&self) -> Result<BTreeSet<PackId>> {
         let [index, note] = LEFT;
         Ok(self.list_with(&["pack", index, note])?.into_iter().collect())
     }
@@ -325,7 +325,7 @@ impl Store {
 
     /// Returns the ctime of a local pack in nanoseconds; `None` for a remote pack, or if the file
     /// cannot be opened.
-    pub fn local_state(&self, id: PackId) -> Option<u64> {
+    pub(crate) fn local_state(&self, id: PackId) -> Option<u64> {
         match &self.place {
             Place::Local(local) => local.state(id),
             Place::Remote(_) => None,
@@ -350,7 +350,7 @@ impl Store {
 
     /// Makes `file` share the bytes of a pack of exactly `length` bytes; `false` if that is not
     /// possible.
-    pub fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
+    pub(crate) fn clone_pack(&self, id: PackId, file: &File, length: u64) -> bool {
         match &self.place {
             Place::Local(local) => local.clone_pack(id, file, length),
             Place::Remote(_) => false,
@@ -359,7 +359,7 @@ impl Store {
 
     /// Closes packs and segments of the cache that another process removed: the disk keeps their
     /// bytes while they are open.
-    pub fn forget_removed(&self) {
+    pub(crate) fn forget_removed(&self) {
         match &self.place {
             Place::Local(local) => local.forget_removed(),
             Place::Remote(remote) => remote.fetcher.forget_removed(),

@@ -65,7 +65,7 @@ impl PackWriter {
     }
 
     /// Returns the path of the pack's file, if it is another name of a file that existed.
-    pub fn linked(&self) -> Option<PathBuf> {
+    pub(crate) fn linked(&self) -> Option<PathBuf> {
         match &self.to {
             To::Local(local) => local.is_linked().then(|| Path::to_owned(local.path())),
             To::Remote(_) => None,
@@ -84,7 +84,7 @@ impl PackWriter {
     }
 
     /// Returns the number of bytes written so far.
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         match &self.to {
             To::Local(local) => local.length(),
             To::Remote(remote) => remote.length,

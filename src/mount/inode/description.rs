@@ -11,20 +11,20 @@ use crate::ops::browse;
 use crate::ops::repository::Repository;
 
 /// The name of the description. No listing shows it, and no version has a file of its own there.
-pub use crate::model::version::DESCRIPTION_FILE;
+pub(crate) use crate::model::version::DESCRIPTION_FILE;
 
 /// The description of a version.
 #[derive(Debug)]
-pub struct Description {
+pub(crate) struct Description {
     /// The version.
-    pub version: Arc<VersionNode>,
+    pub(crate) version: Arc<VersionNode>,
     /// The last text, and since when it holds, in seconds since 1970.
     last: Mutex<Option<(String, u64)>>,
 }
 
 impl Description {
     /// Creates the description of a version.
-    pub fn of(version: Arc<VersionNode>) -> Self {
+    pub(crate) fn of(version: Arc<VersionNode>) -> Self {
         Self { version, last: Mutex::default() }
     }
 
@@ -33,7 +33,7 @@ impl Description {
     ///
     /// # Errors
     /// Any error of the registry.
-    pub fn read(&self, repository: &Repository) -> Result<(String, u64)> {
+    pub(crate) fn read(&self, repository: &Repository) -> Result<(String, u64)> {
         let text = self.text(repository)?;
         let now = repository.host.now().seconds();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

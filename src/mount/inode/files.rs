@@ -27,18 +27,18 @@ const PLACE_BYTES: usize = 16;
 
 /// A directory of a version, by any of the version's names.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// The identity, which follows from artifact, number, root tree and path.
     id: [u8; PLACE_BYTES],
     /// The root tree of the version.
-    pub root: Digest,
+    pub(crate) root: Digest,
     /// The time of everything in the version, in seconds since 1970.
-    pub time_seconds: u64,
+    pub(crate) time_seconds: u64,
 }
 
 impl Place {
     /// Returns the root directory of a version.
-    pub fn of_version(
+    pub(crate) fn of_version(
         path: &ArtifactPath,
         number: VersionNumber,
         root: Digest,
@@ -52,7 +52,7 @@ impl Place {
 
     /// Returns the directory `name` of this one.
     #[must_use]
-    pub fn below(&self, name: &[u8]) -> Self {
+    pub(crate) fn below(&self, name: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.id).update(name);
         Self { id: shortened(&hasher), ..*self }
@@ -67,13 +67,13 @@ fn shortened(hasher: &blake3::Hasher) -> [u8; PLACE_BYTES] {
 
 /// A file of a version.
 #[derive(Debug, Clone)]
-pub struct FileNode {
+pub(crate) struct FileNode {
     /// The content.
-    pub content: Content,
+    pub(crate) content: Content,
     /// True if the file may be executed.
-    pub executable: bool,
+    pub(crate) executable: bool,
     /// The directory it is in.
-    pub place: Arc<Place>,
+    pub(crate) place: Arc<Place>,
 }
 
 struct Slot {
@@ -111,7 +111,7 @@ impl ContentKind {
 
 /// The files that the kernel holds.
 #[derive(Default)]
-pub struct FileTable {
+pub(crate) struct FileTable {
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_key: HashTable<u32>,
@@ -149,7 +149,7 @@ impl FileTable {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] beyond 2^32 entries of one directory.
-    pub fn look_up(&mut self, file: &FileNode, position: u64) -> Result<u64> {
+    pub(crate) fn look_up(&mut self, file: &FileNode, position: u64) -> Result<u64> {
         let position = u32::try_from(position).map_err(|_| {
             Error::new(Kind::Unsupported, format!("cannot number entry {position} of a directory"))
                 .hint("a directory is mounted up to 4,294,967,296 entries: divide it")
@@ -198,14 +198,14 @@ impl FileTable {
     }
 
     /// Returns the file with a number.
-    pub fn get(&self, ino: u64) -> Option<FileNode> {
+    pub(crate) fn get(&self, ino: u64) -> Option<FileNode> {
         let slot = &self.slots[self.slot(ino)? as usize];
         let place = Arc::clone(slot.place.as_ref()?);
         Some(FileNode { content: slot.content(), executable: slot.executable, place })
     }
 
     /// Subtracts `lookups` look-ups that the kernel forgets.
-    pub fn forget(&mut self, ino: u64, lookups: u64) {
+    pub(crate) fn forget(&mut self, ino: u64, lookups: u64) {
         let Some(slot) = self.slot(ino) else { return };
         let found = &mut self.slots[slot as usize];
         if found.lookups == u32::MAX {

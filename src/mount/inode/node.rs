@@ -10,7 +10,7 @@ use crate::model::name::{ProjectName, RunId};
 
 /// The meaning of an inode.
 #[derive(Debug, Clone)]
-pub enum Node {
+pub(crate) enum Node {
     /// The mount itself.
     Root,
     /// `.runs`: the mount as each run sees it.

@@ -10,13 +10,13 @@ use crate::model::name::{ProjectName, VersionNumber};
 use crate::model::reference::{ArtifactPath, Selector};
 
 /// The root of the mount (FUSE_ROOT_ID).
-pub const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = 1;
 /// The bit that is set in numbers of this table and clear in those of files.
 const TABLE_BIT: u64 = 1 << 32;
 const COUNT_SHIFT: u32 = 33;
 
 /// Returns whether a number is one of this table.
-pub const fn is_path(ino: u64) -> bool {
+pub(crate) const fn is_path(ino: u64) -> bool {
     ino == ROOT || ino & TABLE_BIT != 0
 }
 
@@ -39,7 +39,7 @@ struct Known {
 
 /// The inodes that the kernel holds.
 #[derive(Default)]
-pub struct PathTable {
+pub(crate) struct PathTable {
     known: HashMap<u64, Known>,
     by_key: HashMap<Arc<Key>, u64>,
     /// The inodes that list runs: they change often, and are few.
@@ -50,7 +50,7 @@ pub struct PathTable {
 
 impl PathTable {
     /// Looks up `node` as `name` in `parent`, and returns its number.
-    pub fn look_up(&mut self, parent: u64, name: &[u8], node: Node) -> u64 {
+    pub(crate) fn look_up(&mut self, parent: u64, name: &[u8], node: Node) -> u64 {
         let number = match &node {
             Node::Version(version) => Some(version.number),
             _ => None,
@@ -77,7 +77,7 @@ impl PathTable {
     }
 
     /// Returns the node of a number.
-    pub fn get(&self, ino: u64) -> Option<Node> {
+    pub(crate) fn get(&self, ino: u64) -> Option<Node> {
         match ino {
             ROOT => Some(Node::Root),
             _ => self.known.get(&ino).map(|known| known.node.clone()),
@@ -85,12 +85,12 @@ impl PathTable {
     }
 
     /// Returns the directory in which an inode was found.
-    pub fn parent(&self, ino: u64) -> u64 {
+    pub(crate) fn parent(&self, ino: u64) -> u64 {
         self.known.get(&ino).map_or(ROOT, |known| known.key.parent)
     }
 
     /// Subtracts `lookups` look-ups that the kernel forgets.
-    pub fn forget(&mut self, ino: u64, lookups: u64) {
+    pub(crate) fn forget(&mut self, ino: u64, lookups: u64) {
         let Some(known) = self.known.get_mut(&ino) else {
             return;
         };
@@ -104,18 +104,18 @@ impl PathTable {
     }
 
     /// Returns the directories that list runs.
-    pub fn run_lists(&self) -> Vec<u64> {
+    pub(crate) fn run_lists(&self) -> Vec<u64> {
         self.runs.iter().copied().collect()
     }
 
     /// Returns the directories of a project: as it is, and as runs see it.
-    pub fn projects(&self, name: &ProjectName) -> Vec<u64> {
+    pub(crate) fn projects(&self, name: &ProjectName) -> Vec<u64> {
         let is_it = |node: &Node| matches!(node, Node::Project(project, _) if project == name);
         self.known.iter().filter(|(_, known)| is_it(&known.node)).map(|(ino, _)| *ino).collect()
     }
 
     /// Returns everything of an artifact that the kernel holds.
-    pub fn of_artifact(&self, path: &ArtifactPath) -> OfArtifact {
+    pub(crate) fn of_artifact(&self, path: &ArtifactPath) -> OfArtifact {
         let mut of = OfArtifact { projects: self.projects(&path.project), ..Default::default() };
         let mut newest: HashMap<(u64, &[u8]), (u64, &VersionNode)> = HashMap::new();
         for (ino, known) in &self.known {
@@ -148,7 +148,7 @@ impl PathTable {
     }
 
     /// Returns the artifacts of which the kernel holds a version.
-    pub fn artifacts(&self) -> Vec<ArtifactPath> {
+    pub(crate) fn artifacts(&self) -> Vec<ArtifactPath> {
         let paths = self.known.values().filter_map(|known| match &known.node {
             Node::Version(version) => Some(version.path.clone()),
             _ => None,
@@ -159,24 +159,24 @@ impl PathTable {
 
 /// Everything of an artifact that the kernel holds.
 #[derive(Debug, Default)]
-pub struct OfArtifact {
+pub(crate) struct OfArtifact {
     /// Directories that list it.
-    pub projects: Vec<u64>,
+    pub(crate) projects: Vec<u64>,
     /// Names of its versions.
-    pub names: Vec<VersionName>,
+    pub(crate) names: Vec<VersionName>,
     /// Descriptions of its versions.
-    pub descriptions: Vec<u64>,
+    pub(crate) descriptions: Vec<u64>,
 }
 
 /// A name of a version, as the kernel holds it.
 #[derive(Debug)]
-pub struct VersionName {
+pub(crate) struct VersionName {
     /// The directory it is in.
-    pub parent: u64,
+    pub(crate) parent: u64,
     /// The name.
-    pub name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// The selector that decides which version the name leads to.
-    pub selector: Selector,
+    pub(crate) selector: Selector,
     /// The version that it led to when it was last looked up.
-    pub number: VersionNumber,
+    pub(crate) number: VersionNumber,
 }

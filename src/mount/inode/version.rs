@@ -9,26 +9,26 @@ use crate::model::reference::{ArtifactPath, Selector};
 
 /// The run that uses a version, and whether that is recorded.
 #[derive(Debug)]
-pub struct RunUse {
+pub(crate) struct RunUse {
     /// The run.
-    pub run: RunId,
+    pub(crate) run: RunId,
     /// The alias by which the version was looked up.
-    pub alias: Option<Alias>,
+    pub(crate) alias: Option<Alias>,
     /// True once the use is recorded.
-    pub told: AtomicBool,
+    pub(crate) told: AtomicBool,
 }
 
 /// A version in a mount.
 #[derive(Debug)]
-pub struct VersionNode {
+pub(crate) struct VersionNode {
     /// The artifact.
-    pub path: ArtifactPath,
+    pub(crate) path: ArtifactPath,
     /// The number.
-    pub number: VersionNumber,
+    pub(crate) number: VersionNumber,
     /// The selector by which it was looked up.
-    pub selector: Selector,
+    pub(crate) selector: Selector,
     /// Its root directory.
-    pub place: Arc<Place>,
+    pub(crate) place: Arc<Place>,
     /// The run in whose view it is, if any.
-    pub used: Option<RunUse>,
+    pub(crate) used: Option<RunUse>,
 }

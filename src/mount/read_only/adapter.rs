@@ -27,7 +27,7 @@ use crate::mount::workers::{Waits, Workers};
 use crate::ops::prefetch::{Mode, Prefetcher};
 
 /// A read-only mount.
-pub struct ReadOnly {
+pub(crate) struct ReadOnly {
     fs: Arc<ReadFs>,
     /// A reader that never waits, for the mount's own threads.
     non_blocking: Reader,
@@ -39,7 +39,7 @@ pub struct ReadOnly {
 ///
 /// # Errors
 /// As [`ReadFs::read`].
-pub fn read_file(
+pub(crate) fn read_file(
     fs: &ReadFs,
     reader: &Reader,
     ino: u64,
@@ -111,7 +111,7 @@ fn list_names(
 
 impl ReadOnly {
     /// Creates a mount of `fs`, which prefetches by `prefetch`.
-    pub fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
+    pub(crate) fn new(fs: Arc<ReadFs>, prefetch: Mode) -> Self {
         let reader = fs.repository().reader.clone();
         let workers = Workers::new(reader.store().is_remote());
         let non_blocking = reader.non_blocking();

@@ -26,31 +26,31 @@ use crate::ops::browse;
 use crate::ops::repository::Repository;
 
 /// The directory with the mount as each run sees it: in the root, not listed.
-pub const RUNS_DIRECTORY: &str = ".runs";
+pub(crate) const RUNS_DIRECTORY: &str = ".runs";
 /// The time that the kernel may cache a name that can move. Notifications make it forget earlier;
 /// this bounds the effect of a look-up and a move that cross.
-pub const NAMES_TTL: Duration = Duration::from_secs(1);
+pub(crate) const NAMES_TTL: Duration = Duration::from_secs(1);
 
 /// An entry that was found.
-pub struct Found {
+pub(crate) struct Found {
     /// Its attributes, with its number.
-    pub attr: Attr,
+    pub(crate) attr: Attr,
     /// The time that name and attributes may be cached.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
 }
 
 /// One line of a listing.
-pub struct Line {
+pub(crate) struct Line {
     /// The position where the next reading begins.
-    pub next: u64,
+    pub(crate) next: u64,
     /// The name.
-    pub name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// The entry.
-    pub found: Found,
+    pub(crate) found: Found,
 }
 
 /// The file system.
-pub struct ReadFs {
+pub(crate) struct ReadFs {
     repository: Arc<Repository>,
     owner: Owner,
     /// True if other users may open files without a request to us: the modes of external files must
@@ -64,7 +64,7 @@ pub struct ReadFs {
 impl ReadFs {
     /// Creates a view of the versions of `repository`, owned by `uid` and `gid`. Set `shared` if
     /// other users may read and the kernel sends no request when they open a file.
-    pub fn new(repository: Arc<Repository>, uid: u32, gid: u32, shared: bool) -> Self {
+    pub(crate) fn new(repository: Arc<Repository>, uid: u32, gid: u32, shared: bool) -> Self {
         let created_seconds = repository.settings.created.seconds();
         let owner = Owner { uid, gid, created_seconds, writable: false };
         let (paths, files, listings) = Default::default();
@@ -72,13 +72,13 @@ impl ReadFs {
     }
 
     /// Sets the owner's write bits in all modes.
-    pub fn writable(mut self) -> Self {
+    pub(crate) fn writable(mut self) -> Self {
         self.owner.writable = true;
         self
     }
 
     /// Returns the repository.
-    pub fn repository(&self) -> &Arc<Repository> {
+    pub(crate) fn repository(&self) -> &Arc<Repository> {
         &self.repository
     }
 
@@ -94,7 +94,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::Stale`] for an unknown number.
-    pub fn node(&self, ino: u64) -> Result<Node> {
+    pub(crate) fn node(&self, ino: u64) -> Result<Node> {
         self.paths().get(ino).ok_or_else(unknown_inode)
     }
 
@@ -102,7 +102,12 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none now, and any error of the registry or the store.
-    pub fn lookup(&self, reader: &Reader, parent: u64, name: &OsStr) -> Result<Option<Found>> {
+    pub(crate) fn lookup(
+        &self,
+        reader: &Reader,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<Option<Found>> {
         match self.node(parent)? {
             Node::Root | Node::Run(_) if name == RUNS_DIRECTORY => {
                 self.found(parent, name.as_bytes(), Node::Runs).map(Some)
@@ -136,7 +141,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// None that a caller could cause.
-    pub fn project_node(&self, project: &ProjectName) -> Result<Found> {
+    pub(crate) fn project_node(&self, project: &ProjectName) -> Result<Found> {
         self.found(ROOT, project.as_str().as_bytes(), Node::Project(project.clone(), None))
     }
 
@@ -262,7 +267,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::Stale`] for an unknown number, and any error of the registry.
-    pub fn getattr(&self, ino: u64) -> Result<Found> {
+    pub(crate) fn getattr(&self, ino: u64) -> Result<Found> {
         if is_path(ino) {
             return self.describe(ino, &self.node(ino)?);
         }
@@ -281,7 +286,7 @@ impl ReadFs {
     }
 
     /// Returns whether reading the attributes of an inode may block: those of an external file do.
-    pub fn waits_for_attributes(&self, ino: u64) -> bool {
+    pub(crate) fn waits_for_attributes(&self, ino: u64) -> bool {
         self.shared && !is_path(ino) && self.file(ino).is_ok_and(|file| file.content.is_external())
     }
 
@@ -289,12 +294,12 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::Stale`] for an unknown number.
-    pub fn file(&self, ino: u64) -> Result<FileNode> {
+    pub(crate) fn file(&self, ino: u64) -> Result<FileNode> {
         self.files().get(ino).ok_or_else(unknown_inode)
     }
 
     /// Returns the root tree of the version whose root directory the inode is.
-    pub fn version_tree(&self, ino: u64) -> Option<Digest> {
+    pub(crate) fn version_tree(&self, ino: u64) -> Option<Digest> {
         match is_path(ino).then(|| self.node(ino)) {
             Some(Ok(Node::Version(version))) => Some(version.place.root),
             _ => None,
@@ -302,13 +307,13 @@ impl ReadFs {
     }
 
     /// Returns the root tree of the version that has the file, if the file is one chunk.
-    pub fn tree_of_small_file(&self, ino: u64) -> Option<Digest> {
+    pub(crate) fn tree_of_small_file(&self, ino: u64) -> Option<Digest> {
         let file = if is_path(ino) { None } else { self.file(ino).ok() }?;
         matches!(file.content, Content::Chunk { .. }).then_some(file.place.root)
     }
 
     /// Subtracts look-ups of an inode that the kernel forgets.
-    pub fn forget(&self, ino: u64, lookups: u64) {
+    pub(crate) fn forget(&self, ino: u64, lookups: u64) {
         if is_path(ino) {
             self.paths().forget(ino, lookups);
         } else {
@@ -320,7 +325,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::Usage`] if it is none.
-    pub fn readlink(&self, ino: u64) -> Result<Arc<[u8]>> {
+    pub(crate) fn readlink(&self, ino: u64) -> Result<Arc<[u8]>> {
         match is_path(ino).then(|| self.node(ino)).transpose()? {
             Some(Node::Symlink { target, .. }) => Ok(target),
             _ => Err(Error::new(Kind::Usage, "not a symlink")),
@@ -332,7 +337,13 @@ impl ReadFs {
     ///
     /// # Errors
     /// [`Kind::Corrupt`], [`Kind::Stale`], and any error of the registry or the store.
-    pub fn read(&self, reader: &Reader, ino: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read(
+        &self,
+        reader: &Reader,
+        ino: u64,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
         if !is_path(ino) {
             let file = self.file(ino)?;
             return reader.read_at(&file.content, offset, buffer);
@@ -349,17 +360,17 @@ impl ReadFs {
     }
 
     /// Returns the directory above an inode.
-    pub fn parent(&self, ino: u64) -> u64 {
+    pub(crate) fn parent(&self, ino: u64) -> u64 {
         self.paths().parent(ino)
     }
 
     /// Returns the directories of a project that the kernel holds.
-    pub fn projects(&self, name: &ProjectName) -> Vec<u64> {
+    pub(crate) fn projects(&self, name: &ProjectName) -> Vec<u64> {
         self.paths().projects(name)
     }
 
     /// Returns the directories that the kernel must list again when a run begins or ends.
-    pub fn run_lists(&self) -> Vec<u64> {
+    pub(crate) fn run_lists(&self) -> Vec<u64> {
         self.listings.clear();
         self.paths().run_lists()
     }

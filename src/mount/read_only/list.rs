@@ -21,7 +21,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// Any error of the registry or the store.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         reader: &Reader,
         ino: u64,
@@ -55,7 +55,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// Any error of the registry.
-    pub fn names(&self, ino: u64, position: u64) -> Result<Arc<Vec<Named>>> {
+    pub(crate) fn names(&self, ino: u64, position: u64) -> Result<Arc<Vec<Named>>> {
         if let Some(names) = self.listings.get(ino).filter(|_| position > 0) {
             return Ok(names);
         }
@@ -75,7 +75,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// Any error of the registry.
-    pub fn offer_named(
+    pub(crate) fn offer_named(
         &self,
         parent: u64,
         named: &Named,

@@ -12,17 +12,17 @@ use crate::mount::inode::node::Node;
 const LISTINGS_KEPT: usize = 2;
 
 /// A name and its node.
-pub struct Named {
+pub(crate) struct Named {
     /// The position in its listing, and the one where the next reading begins.
-    pub position: u64,
+    pub(crate) position: u64,
     /// The name.
-    pub name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// The node.
-    pub node: Node,
+    pub(crate) node: Node,
 }
 
 /// Returns the position of a name in every listing: at least 1, below 2^62.
-pub fn position(name: &[u8]) -> u64 {
+pub(crate) fn position(name: &[u8]) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(name).as_bytes()[..8]);
     (u64::from_le_bytes(first) >> 2).max(1)
@@ -45,7 +45,7 @@ pub(super) fn in_order(names: Vec<(Vec<u8>, Node)>) -> Vec<Named> {
 
 /// The most recent listings: one of many names takes many requests.
 #[derive(Default)]
-pub struct Listings {
+pub(crate) struct Listings {
     kept: Mutex<Vec<(u64, Arc<Vec<Named>>)>>,
 }
 
@@ -66,7 +66,7 @@ impl Listings {
     }
 
     /// Forgets all listings, after names have moved.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.lock().clear();
     }
 }

@@ -12,13 +12,13 @@ use crate::ops::browse;
 
 /// The directories, names and files that the kernel must look up again.
 #[derive(Debug, Default)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// Directories whose listing changed.
-    pub projects: Vec<u64>,
+    pub(crate) projects: Vec<u64>,
     /// Entries that lead elsewhere now, or nowhere.
-    pub entries: Vec<(u64, Vec<u8>)>,
+    pub(crate) entries: Vec<(u64, Vec<u8>)>,
     /// Files whose content may have changed.
-    pub descriptions: Vec<u64>,
+    pub(crate) descriptions: Vec<u64>,
 }
 
 impl ReadFs {
@@ -26,7 +26,7 @@ impl ReadFs {
     ///
     /// # Errors
     /// Any error of the registry.
-    pub fn moved(&self, path: &ArtifactPath) -> Result<Moved> {
+    pub(crate) fn moved(&self, path: &ArtifactPath) -> Result<Moved> {
         self.listings.clear();
         let OfArtifact { projects, names, descriptions } = self.paths().of_artifact(path);
         let selectors: Vec<_> = names.iter().map(|name| &name.selector).collect();
@@ -38,7 +38,7 @@ impl ReadFs {
     }
 
     /// Returns the artifacts of which the kernel holds a version.
-    pub fn known_artifacts(&self) -> Vec<ArtifactPath> {
+    pub(crate) fn known_artifacts(&self) -> Vec<ArtifactPath> {
         self.paths().artifacts()
     }
 }

@@ -32,13 +32,13 @@ struct Inner {
 }
 
 /// The files that are passed through, and those that are not.
-pub struct Backings {
+pub(crate) struct Backings {
     wanted: bool,
     inner: Mutex<Inner>,
 }
 
 /// The way in which a file is opened.
-pub enum Way {
+pub(crate) enum Way {
     /// With requests to us; `true` if the kernel's cached pages are still valid.
     Cached(bool),
     /// By the kernel itself, with this backing.
@@ -47,12 +47,12 @@ pub enum Way {
 
 impl Backings {
     /// Creates an empty table; passes nothing through unless `wanted`.
-    pub fn new(wanted: bool) -> Self {
+    pub(crate) fn new(wanted: bool) -> Self {
         Self { wanted, inner: Mutex::default() }
     }
 
     /// Returns whether passing through is wanted.
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.wanted
     }
 
@@ -62,7 +62,7 @@ impl Backings {
 
     /// Decides how `handle` of `node` is opened by thread `reader`; `plain` is the upper file if
     /// that holds all bytes.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         node: u64,
         handle: u64,
@@ -109,14 +109,14 @@ impl Backings {
     }
 
     /// Returns whether a handle is passed through.
-    pub fn is_through(&self, handle: u64) -> bool {
+    pub(crate) fn is_through(&self, handle: u64) -> bool {
         let inner = self.lock();
         let used = inner.nodes.get(&handle).and_then(|node| inner.used.get(node));
         matches!(used, Some(Use::Through(..)))
     }
 
     /// Forgets a handle that was closed.
-    pub fn close(&self, handle: u64) {
+    pub(crate) fn close(&self, handle: u64) {
         if !self.wanted {
             return;
         }
@@ -145,14 +145,14 @@ impl Backings {
     }
 
     /// Forgets a node that the kernel forgets.
-    pub fn forget(&self, node: u64) {
+    pub(crate) fn forget(&self, node: u64) {
         if self.wanted {
             self.lock().passed.remove(&node);
         }
     }
 
     /// Returns a handle for a file of a version, opened by thread `reader`.
-    pub fn version_handle(&self, reader: u32) -> u64 {
+    pub(crate) fn version_handle(&self, reader: u32) -> u64 {
         if self.wanted {
             *self.lock().readers.entry(reader).or_default() += 1;
         }

@@ -11,13 +11,13 @@ use crate::mount::kernel::{self, GENERATION, host};
 use crate::staging::{Attr, Caller, Result, Time};
 
 /// Returns the process that sends a request.
-pub fn caller(req: &Request) -> Caller {
+pub(crate) fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
 /// Converts a time to be set. For times before 1970, fuser 0.18 adds the nanoseconds in the wrong
 /// direction: it makes `1970 - (-seconds + nanoseconds)` of the kernel's numbers.
-pub fn time(at: TimeOrNow) -> Time {
+pub(crate) fn time(at: TimeOrNow) -> Time {
     match at {
         TimeOrNow::Now => Time::Now,
         TimeOrNow::SpecificTime(at) => {
@@ -32,12 +32,12 @@ pub fn time(at: TimeOrNow) -> Time {
 }
 
 /// Returns a draft's attributes in the kernel's shape.
-pub fn file_attr(attr: &Attr) -> FileAttr {
+pub(crate) fn file_attr(attr: &Attr) -> FileAttr {
     kernel::file_attr(&attributes(attr))
 }
 
 /// Replies with a node that was looked up or created.
-pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
+pub(crate) fn entry(done: Result<Attr>, reply: ReplyEntry) {
     match done {
         Ok(attr) => reply.entry(&DRAFT_TTL, &file_attr(&attr), GENERATION),
         Err(e) => reply.error(host(e)),
@@ -45,7 +45,7 @@ pub fn entry(done: Result<Attr>, reply: ReplyEntry) {
 }
 
 /// Replies that a request is done.
-pub fn empty(done: Result<()>, reply: ReplyEmpty) {
+pub(crate) fn empty(done: Result<()>, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
         Err(e) => reply.error(host(e)),
@@ -53,7 +53,7 @@ pub fn empty(done: Result<()>, reply: ReplyEmpty) {
 }
 
 /// Replies with the number of bytes that were written.
-pub fn written(written: Result<usize>, reply: ReplyWrite) {
+pub(crate) fn written(written: Result<usize>, reply: ReplyWrite) {
     match written {
         Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
         Err(e) => reply.error(host(e)),
@@ -61,7 +61,7 @@ pub fn written(written: Result<usize>, reply: ReplyWrite) {
 }
 
 /// Replies with a value, or with its length if `size` is 0.
-pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+pub(crate) fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
         Ok(value) if value.len() <= size as usize => reply.data(&value),
@@ -72,7 +72,7 @@ pub fn xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: Reply
 
 /// Returns where a search for data or holes begins (lseek(2)); other ways of seeking never reach a
 /// file system.
-pub fn seek(offset: i64, whence: i32) -> Option<SeekFrom> {
+pub(crate) fn seek(offset: i64, whence: i32) -> Option<SeekFrom> {
     const SEEK_DATA: i32 = 3;
     const SEEK_HOLE: i32 = 4;
     let at = u64::try_from(offset).unwrap_or_default();

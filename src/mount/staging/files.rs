@@ -23,13 +23,13 @@ use crate::staging::{Caller, Opened, SetAttr};
 
 /// A staging mount.
 #[derive(Clone)]
-pub struct Staging {
+pub(crate) struct Staging {
     /// The file system.
-    pub fs: Arc<StagingFs>,
+    pub(crate) fs: Arc<StagingFs>,
     /// The files that the kernel reads and writes by itself.
-    pub backings: Arc<Backings>,
+    pub(crate) backings: Arc<Backings>,
     /// The threads that may wait for a remote store.
-    pub workers: Workers,
+    pub(crate) workers: Workers,
 }
 
 /// Returns how the kernel caches a file that is not passed through.
@@ -46,7 +46,7 @@ fn cached(good: bool, flags: OFlags, set_id: bool) -> FopenFlags {
 impl Staging {
     /// Creates a staging mount; with `passthrough`, the kernel reads and writes by itself where it
     /// can.
-    pub fn new(fs: StagingFs, passthrough: bool) -> Self {
+    pub(crate) fn new(fs: StagingFs, passthrough: bool) -> Self {
         let workers = Workers::new(fs.reader().store().is_remote());
         Self { fs: Arc::new(fs), backings: Arc::new(Backings::new(passthrough)), workers }
     }
@@ -59,7 +59,7 @@ impl Staging {
 
     /// Returns the free space of the local disk, and for how many files, in all and free, if that
     /// is known.
-    pub fn space(&self) -> (crate::error::Result<Space>, Option<(u64, u64)>) {
+    pub(crate) fn space(&self) -> (crate::error::Result<Space>, Option<(u64, u64)>) {
         let stat = self.fs.drafts().statfs();
         // Some file systems create inodes on demand, and count none.
         let files = stat.as_ref().ok().filter(|stat| stat.f_files > 0);
@@ -72,7 +72,7 @@ impl Staging {
     }
 
     /// Replies to a change of a draft's attributes.
-    pub fn set_attributes(
+    pub(crate) fn set_attributes(
         &self,
         ino: u64,
         fh: Option<FileHandle>,
@@ -98,7 +98,7 @@ impl Staging {
     }
 
     /// Returns whether reading bytes of an inode, open by a handle, may block.
-    pub fn waits_for_bytes(&self, ino: u64, handle: u64) -> bool {
+    pub(crate) fn waits_for_bytes(&self, ino: u64, handle: u64) -> bool {
         let waits = |content: &Content| self.waits() || content.is_external();
         match is_draft(ino) {
             true => self.fs.drafts().has_lower_content(handle, waits),
@@ -107,7 +107,7 @@ impl Staging {
     }
 
     /// Does `work` with names or attributes of an inode, in a thread that may wait if it may block.
-    pub fn serve(&self, ino: u64, work: impl FnOnce(&Self) + Send + 'static) {
+    pub(crate) fn serve(&self, ino: u64, work: impl FnOnce(&Self) + Send + 'static) {
         match self.waits() {
             true => self.serve_elsewhere(self.apart_from_stores(ino, Waits::Metadata), work),
             false => work(self),
@@ -123,7 +123,12 @@ impl Staging {
 
     /// Does `work` with the bytes of an inode, open by a handle, in a thread that may wait if it
     /// may block.
-    pub fn serve_bytes(&self, ino: u64, handle: u64, work: impl FnOnce(&Self) + Send + 'static) {
+    pub(crate) fn serve_bytes(
+        &self,
+        ino: u64,
+        handle: u64,
+        work: impl FnOnce(&Self) + Send + 'static,
+    ) {
         match self.waits_for_bytes(ino, handle) {
             true => self.serve_elsewhere(Waits::Data, work),
             false => work(self),
@@ -131,14 +136,14 @@ impl Staging {
     }
 
     /// Does `work` in a thread that may wait.
-    pub fn serve_elsewhere(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
+    pub(crate) fn serve_elsewhere(&self, waits: Waits, work: impl FnOnce(&Self) + Send + 'static) {
         let this = self.clone();
         self.workers.run(waits, move || work(&this));
     }
 
     /// Does `work`, which changes the draft of a node. While that is being committed, `work` waits
     /// in a thread of its own, and the mount's threads go on serving other requests.
-    pub fn change<R: Refuse>(
+    pub(crate) fn change<R: Refuse>(
         &self,
         node: u64,
         reply: R,
@@ -158,7 +163,7 @@ impl Staging {
     }
 
     /// Replies to open(2).
-    pub fn open(&self, ino: u64, caller: Caller, flags: OFlags, reply: ReplyOpen) {
+    pub(crate) fn open(&self, ino: u64, caller: Caller, flags: OFlags, reply: ReplyOpen) {
         if !is_draft(ino) {
             if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
                 return reply.error(Errno::EROFS);
@@ -222,7 +227,7 @@ impl Staging {
 
     /// Checks that a caller may read external content. Opening it for writing needs that, too: it
     /// would give access to the bytes.
-    pub fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
+    pub(crate) fn permit(&self, content: &Content, caller: Caller) -> Result<(), Errno> {
         let Caller { uid, gid, pid } = caller;
         let permitted = self.fs.reader().permit(content, &Requester { uid, gid, pid });
         permitted.map_err(|e| report("open", &e))
@@ -247,7 +252,7 @@ impl Staging {
     }
 
     /// Replies to open(2) with O_CREAT.
-    pub fn create(
+    pub(crate) fn create(
         &self,
         (parent, name): (u64, &OsStr),
         caller: Caller,
@@ -276,13 +281,20 @@ impl Staging {
     }
 
     /// Closes a handle.
-    pub fn release(&self, handle: u64) {
+    pub(crate) fn release(&self, handle: u64) {
         self.backings.close(handle);
         self.fs.drafts().release(handle);
     }
 
     /// Replies to link(2); for a file of a version, creates a file with the same lower content.
-    pub fn link(&self, ino: u64, parent: u64, name: &OsStr, caller: Caller, reply: ReplyEntry) {
+    pub(crate) fn link(
+        &self,
+        ino: u64,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+        reply: ReplyEntry,
+    ) {
         match (is_draft(ino), is_draft(parent)) {
             (true, true) => entry(self.fs.drafts().link(ino, parent, name), reply),
             (false, true) => match self.link_version(ino, parent, name, caller) {
@@ -320,7 +332,7 @@ impl Staging {
     ///
     /// # Errors
     /// Any error of the upper file system, the store and the registry.
-    pub fn read_bytes(
+    pub(crate) fn read_bytes(
         &self,
         ino: u64,
         handle: u64,
@@ -341,7 +353,7 @@ impl Staging {
 
     /// Replies to copy_file_range(2); from a version, without reading it. EOPNOTSUPP makes the
     /// kernel read and write.
-    pub fn copy(
+    pub(crate) fn copy(
         &self,
         (from, from_handle, from_offset): (u64, u64, u64),
         (to, to_handle, to_offset): (u64, u64, u64),

@@ -26,20 +26,20 @@ use crate::staging::{Caller, Drafts, NODE_BIT};
 /// The time that the kernel may cache a draft's names and attributes. Only the kernel's own
 /// requests change them, and after those it requests them again. A draft that is discarded or
 /// committed disappears within this time.
-pub const DRAFT_TTL: Duration = Duration::from_secs(1);
+pub(crate) const DRAFT_TTL: Duration = Duration::from_secs(1);
 
 /// The staging file system.
-pub struct StagingFs {
+pub(crate) struct StagingFs {
     /// The read-only side.
-    pub read: Arc<ReadFs>,
+    pub(crate) read: Arc<ReadFs>,
     /// The drafts.
-    pub service: Arc<DraftService>,
+    pub(crate) service: Arc<DraftService>,
     /// True if other users may create drafts.
-    pub shared: bool,
+    pub(crate) shared: bool,
 }
 
 /// A name in the root or in a project.
-pub enum Place {
+pub(crate) enum Place {
     /// In the root: a project.
     Project(ProjectName),
     /// In a project: a draft.
@@ -49,13 +49,13 @@ pub enum Place {
 }
 
 /// Returns whether a number belongs to a draft.
-pub const fn is_draft(ino: u64) -> bool {
+pub(crate) const fn is_draft(ino: u64) -> bool {
     ino & NODE_BIT != 0
 }
 
 impl StagingFs {
     /// Returns the reader of versions.
-    pub fn reader(&self) -> &Reader {
+    pub(crate) fn reader(&self) -> &Reader {
         &self.read.repository().reader
     }
 
@@ -65,7 +65,7 @@ impl StagingFs {
     }
 
     /// Returns what `name` in the read-only directory `parent` would be.
-    pub fn resolve(&self, parent: u64, name: &OsStr) -> Result<Place, Errno> {
+    pub(crate) fn resolve(&self, parent: u64, name: &OsStr) -> Result<Place, Errno> {
         let text = name.to_str().ok_or(Errno::INVAL)?;
         match self.read.node(parent).map_err(|e| errno::report("look-up", &e))? {
             Node::Root => text.parse().map(Place::Project).map_err(|_| Errno::INVAL),
@@ -82,7 +82,7 @@ impl StagingFs {
     }
 
     /// Looks up `name` in a directory that is no draft's.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Option<Found>, Error> {
+    pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Option<Found>, Error> {
         match self.resolve(parent, name) {
             Ok(Place::Draft(path)) => self.draft(&path).map(Some),
             Ok(Place::Project(project)) if self.has_drafts(&project) => {
@@ -101,7 +101,7 @@ impl StagingFs {
     }
 
     /// Looks up the root directory of a draft.
-    pub fn draft(&self, path: &ArtifactPath) -> Result<Found, Error> {
+    pub(crate) fn draft(&self, path: &ArtifactPath) -> Result<Found, Error> {
         let attr = self
             .drafts()
             .root_of(path)
@@ -110,7 +110,7 @@ impl StagingFs {
     }
 
     /// Returns the attributes of a directory that is no draft's.
-    pub fn getattr(&self, ino: u64) -> Result<Found, Error> {
+    pub(crate) fn getattr(&self, ino: u64) -> Result<Found, Error> {
         let found = self.read.getattr(ino)?;
         match self.read.node(ino) {
             Ok(Node::Root | Node::Project(_, None)) => Ok(self.writable(found)),
@@ -127,7 +127,7 @@ impl StagingFs {
 
     /// Calls `each` with the lines of a directory that is no draft's. Between those of the
     /// read-only side come drafts and projects that have nothing else.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         ino: u64,
         position: u64,
@@ -205,7 +205,7 @@ impl StagingFs {
     }
 
     /// Subtracts look-ups of an inode that the kernel forgets.
-    pub fn forget(&self, ino: u64, lookups: u64) {
+    pub(crate) fn forget(&self, ino: u64, lookups: u64) {
         if is_draft(ino) {
             self.drafts().forget(ino, lookups);
         } else {
@@ -214,7 +214,7 @@ impl StagingFs {
     }
 
     /// Creates a project or a draft.
-    pub fn mkdir(
+    pub(crate) fn mkdir(
         &self,
         parent: u64,
         name: &OsStr,
@@ -239,7 +239,7 @@ impl StagingFs {
     }
 
     /// Removes an empty draft, or a project without drafts.
-    pub fn rmdir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
+    pub(crate) fn rmdir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
         match self.resolve(parent, name)? {
             Place::Project(project) => self.drafts().remove_project(&project).map_err(from_io),
             Place::Draft(path) => {
@@ -260,7 +260,7 @@ fn from_io(error: std::io::Error) -> Errno {
 }
 
 /// Converts a draft's node to an entry.
-pub fn found(attr: &crate::staging::Attr) -> Found {
+pub(crate) fn found(attr: &crate::staging::Attr) -> Found {
     Found { attr: attributes(attr), ttl: DRAFT_TTL }
 }
 
@@ -276,7 +276,7 @@ fn moment(seconds: i64, nanoseconds: u64) -> SystemTime {
 }
 
 /// Converts the attributes of a draft's node.
-pub fn attributes(attr: &crate::staging::Attr) -> Attr {
+pub(crate) fn attributes(attr: &crate::staging::Attr) -> Attr {
     let stat: &Stat = &attr.stat;
     Attr {
         ino: attr.id,

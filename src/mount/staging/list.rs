@@ -30,7 +30,13 @@ impl Staging {
     }
 
     /// Replies to readdir.
-    pub fn list(&self, ino: u64, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    pub(crate) fn list(
+        &self,
+        ino: u64,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         let listed = if is_draft(ino) {
             self.draft_entries(handle, offset, &mut |line| {
                 !reply.add(INodeNo(line.inode), line.next, file_type(line.kind), &line.name)
@@ -58,7 +64,7 @@ impl Staging {
     }
 
     /// Replies to readdirplus: with attributes, each line a look-up.
-    pub fn list_with_attributes(
+    pub(crate) fn list_with_attributes(
         &self,
         ino: u64,
         handle: FileHandle,

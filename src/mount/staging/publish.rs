@@ -29,7 +29,7 @@ use crate::ops::runs;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Replies to a rename by process `pid` of one name, in the root or in a project, to another.
-pub fn publish(
+pub(crate) fn publish(
     fs: &Arc<StagingFs>,
     from: (u64, &OsStr),
     to: (u64, &OsStr),

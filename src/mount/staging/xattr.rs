@@ -41,7 +41,7 @@ impl StagingFs {
     }
 
     /// Returns the value of an attribute.
-    pub fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn getxattr(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
         if let Some(field) = field(name.as_bytes()) {
             if let Some(place) = self.control(ino) {
                 let value = self.service.attribute(&place, field);
@@ -61,7 +61,7 @@ impl StagingFs {
     }
 
     /// Returns the names of all attributes, each ended by NUL.
-    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Errno> {
         let mut names = match is_draft(ino) {
             true => self.drafts().listxattr(ino)?,
             false => Vec::new(),
@@ -80,7 +80,7 @@ impl StagingFs {
     }
 
     /// Sets an attribute; `None` removes it.
-    pub fn setxattr(
+    pub(crate) fn setxattr(
         &self,
         ino: u64,
         name: &OsStr,

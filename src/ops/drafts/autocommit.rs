@@ -10,7 +10,7 @@ use crate::staging::TreeXattr;
 
 impl DraftService {
     /// Commits every draft that changed and was then unchanged for `quiet`.
-    pub fn autocommit(&self, quiet: Duration) {
+    pub(crate) fn autocommit(&self, quiet: Duration) {
         let drafts = self.drafts.list().unwrap_or_else(|e| {
             self.trouble(format!("drafts are not committed: {e}"));
             Vec::new()

@@ -17,7 +17,12 @@ type Each<'a> = &'a mut dyn FnMut(Difference) -> Result<()>;
 
 /// Calls `each` with every path that may differ from the tree `old`. A file that was written counts
 /// as changed, also with the same bytes: only a commit reads them.
-pub fn changes(reader: &Reader, root: &Path, old: Option<Digest>, each: Each<'_>) -> Result<()> {
+pub(crate) fn changes(
+    reader: &Reader,
+    root: &Path,
+    old: Option<Digest>,
+    each: Each<'_>,
+) -> Result<()> {
     let xattr = TreeXattr::of(root).map_err(|e| {
         crate::error::Error::io(format!("cannot read {}", root.display()), e.into())
     })?;

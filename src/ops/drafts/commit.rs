@@ -25,7 +25,7 @@ use crate::staging::{DraftProperties, DraftRecord, Settled, give_to_store};
 
 /// The default time that a commit waits for files open for writing to be closed. The kernel reports
 /// a close(2) a little after it has returned.
-pub const WRITERS_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const WRITERS_WAIT: Duration = Duration::from_secs(2);
 
 /// The maximum number of content objects pinned one by one. Beyond it the draft keeps all its old
 /// pins.
@@ -43,7 +43,7 @@ impl DraftService {
     /// [`Kind::Conflict`] while a process writes to it, if the newest version is not the expected
     /// one, and for anything that no version can hold. Others are as for
     /// [`put`](crate::ops::put::put). The draft is then as it was.
-    pub fn commit(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
+    pub(crate) fn commit(&self, request: &CommitDraft, remove: bool) -> Result<PutReport> {
         let draft = &request.draft;
         if self.drafts.exists(draft)? {
             self.drafts.record(draft)?;

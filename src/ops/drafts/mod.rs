@@ -13,6 +13,6 @@ mod xattr;
 pub use crate::protocol::drafts::{
     CommitDraft, DIFFERENCES_MAX, DraftAnswer, DraftCall, DraftHandler, DraftInfo,
 };
-pub use commit::WRITERS_WAIT;
-pub use service::DraftService;
-pub use xattr::{DraftPlace, field};
+pub(crate) use commit::WRITERS_WAIT;
+pub(crate) use service::DraftService;
+pub(crate) use xattr::{DraftPlace, field};

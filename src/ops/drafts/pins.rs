@@ -42,7 +42,7 @@ impl DraftService {
     ///
     /// # Errors
     /// [`Kind::Stale`] if it is gone already.
-    pub fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
+    pub(crate) fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
         if self.lock_pinned().get(draft).is_some_and(|roots| roots.contains(&root)) {
             return Ok(());
         }

@@ -31,7 +31,7 @@ const NICE: i32 = 5;
 
 /// The chunks of files by their inode on the host.
 #[derive(Default)]
-pub struct Prehash(Mutex<Known>);
+pub(crate) struct Prehash(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -71,12 +71,12 @@ struct Followed {
 
 impl Prehash {
     /// Takes the chunks found at the head of a file.
-    pub fn take(&self, upper: u64) -> Vec<Piece> {
+    pub(crate) fn take(&self, upper: u64) -> Vec<Piece> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(upper)
     }
 
     /// Starts a thread that follows the files written to `drafts`, as long as these are open.
-    pub fn start(self: &Arc<Self>, drafts: &Arc<Drafts>, cutter: Cutter) {
+    pub(crate) fn start(self: &Arc<Self>, drafts: &Arc<Drafts>, cutter: Cutter) {
         let (ahead, drafts) = (Arc::clone(self), Arc::downgrade(drafts));
         let follows = std::thread::Builder::new().name("hash".to_owned());
         let spawned = follows.spawn(move || {

@@ -50,7 +50,7 @@ impl DraftService {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if another process has them open.
-    pub fn open(repository: &Arc<Repository>) -> Result<Self> {
+    pub(crate) fn open(repository: &Arc<Repository>) -> Result<Self> {
         let base = Arc::new(Versions(Arc::clone(&repository.reader)));
         let drafts = Drafts::open(&Layout::drafts(&repository.layout), base)?;
         let drafts = Self {
@@ -82,17 +82,17 @@ impl DraftService {
     }
 
     /// Starts to cut and hash big files while they are written.
-    pub fn start_prehashing(&self) {
+    pub(crate) fn start_prehashing(&self) {
         self.prehash.start(&self.drafts, self.repository.cutter.clone());
     }
 
     /// Sets the callback for [`Self::notify_moved`].
-    pub fn notify_with(&self, moved: Box<Moved>) {
+    pub(crate) fn notify_with(&self, moved: Box<Moved>) {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
     }
 
     /// Reports that a draft's name, or a path in the draft, stands for something else now.
-    pub fn notify_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
+    pub(crate) fn notify_moved(&self, draft: &ArtifactPath, path: &[EntryName]) {
         if let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner) {
             moved(draft, path);
         }
@@ -107,7 +107,7 @@ impl DraftService {
     }
 
     /// Keeps a line for `artifactfs status`, and writes it to the log.
-    pub fn trouble(&self, what: String) {
+    pub(crate) fn trouble(&self, what: String) {
         tracing::error!("{what}");
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         if troubles.len() == TROUBLES_KEPT {
@@ -117,7 +117,7 @@ impl DraftService {
     }
 
     /// Removes a line from `artifactfs status` that is no longer true.
-    pub fn no_trouble(&self, what: &str) {
+    pub(crate) fn no_trouble(&self, what: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.retain(|trouble| trouble != what);
     }
@@ -158,17 +158,22 @@ impl DraftService {
     ///
     /// # Errors
     /// EEXIST if the draft exists.
-    pub fn create(&self, draft: &ArtifactPath, caller: Caller, mode: u32) -> std::io::Result<()> {
+    pub(crate) fn create(
+        &self,
+        draft: &ArtifactPath,
+        caller: Caller,
+        mode: u32,
+    ) -> std::io::Result<()> {
         self.drafts.create(draft, caller, mode)
     }
 
     /// Returns whether any draft is being committed or removed.
-    pub fn is_committing(&self) -> bool {
+    pub(crate) fn is_committing(&self) -> bool {
         self.drafts.any_frozen()
     }
 
     /// Removes a frozen draft and ends its pins.
-    pub fn remove(&self, draft: &ArtifactPath, frozen: Frozen) -> Result<()> {
+    pub(crate) fn remove(&self, draft: &ArtifactPath, frozen: Frozen) -> Result<()> {
         // If the record cannot be read, the next opening of the drafts finds the lease.
         let lease = self.drafts.record(draft).ok().and_then(|record| record.lease);
         self.drafts.remove(draft, frozen)?;

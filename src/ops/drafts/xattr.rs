@@ -17,7 +17,7 @@ const TOLD: &[&str] = &["created", "digest", "name", "size", "version"];
 
 /// The root of a draft or of a version.
 #[derive(Debug, Clone)]
-pub enum DraftPlace {
+pub(crate) enum DraftPlace {
     /// The root of a draft.
     Draft(ArtifactPath),
     /// The root of a version.
@@ -25,7 +25,7 @@ pub enum DraftPlace {
 }
 
 /// Returns the part of a name behind the prefix, if it has that.
-pub fn field(name: &[u8]) -> Option<&str> {
+pub(crate) fn field(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)
 }
 
@@ -52,7 +52,7 @@ fn joined(aliases: &[Alias]) -> String {
 
 impl DraftService {
     /// Returns the value of `user.artifact.<field>`; `None` if it has none.
-    pub fn attribute(&self, place: &DraftPlace, field: &str) -> Result<Option<String>> {
+    pub(crate) fn attribute(&self, place: &DraftPlace, field: &str) -> Result<Option<String>> {
         match place {
             DraftPlace::Draft(draft) => {
                 let DraftRecord { properties: said, base, .. } = self.drafts.record(draft)?;
@@ -85,7 +85,7 @@ impl DraftService {
     }
 
     /// Returns the names of all attributes that have a value, each ended by NUL.
-    pub fn attributes(&self, place: &DraftPlace) -> Result<Vec<u8>> {
+    pub(crate) fn attributes(&self, place: &DraftPlace) -> Result<Vec<u8>> {
         let mut names = Vec::new();
         for field in SAID.iter().chain(TOLD) {
             if self.attribute(place, field)?.is_some() {
@@ -101,7 +101,7 @@ impl DraftService {
     /// # Errors
     /// [`Kind::Usage`] for an invalid value or name, [`Kind::Conflict`] while the draft is being
     /// committed.
-    pub fn set_attribute(
+    pub(crate) fn set_attribute(
         &self,
         place: &DraftPlace,
         field: &str,

@@ -16,28 +16,28 @@ const COUNTED_AT_ONCE: u64 = 2_000_000;
 const UNREADABLE_MAX: usize = 100_000;
 
 /// A count of all references to the objects of a table.
-pub struct Counting<'a> {
+pub(crate) struct Counting<'a> {
     repository: &'a Repository,
     table: &'a dyn Table,
     passes: u64,
     pass: u64,
     /// The number of versions.
-    pub versions: u64,
+    pub(crate) versions: u64,
     /// Nodes that cannot be read, and why.
-    pub unreadable: BTreeMap<Digest, String>,
+    pub(crate) unreadable: BTreeMap<Digest, String>,
 }
 
 /// The references to a part of the objects.
-pub struct Pass {
+pub(crate) struct Pass {
     number: u64,
     passes: u64,
     /// The number of references to each object that has any.
-    pub counts: HashMap<Digest, u64>,
+    pub(crate) counts: HashMap<Digest, u64>,
 }
 
 impl Pass {
     /// Reports whether an object is counted in this pass.
-    pub fn mine(&self, digest: &Digest) -> bool {
+    pub(crate) fn mine(&self, digest: &Digest) -> bool {
         digest.spread() % self.passes == self.number
     }
 
@@ -50,7 +50,7 @@ impl Pass {
 
 impl<'a> Counting<'a> {
     /// Makes a count of references to the objects of `table`, of which there are about `objects`.
-    pub fn new(repository: &'a Repository, table: &'a dyn Table, objects: u64) -> Self {
+    pub(crate) fn new(repository: &'a Repository, table: &'a dyn Table, objects: u64) -> Self {
         let passes = objects / COUNTED_AT_ONCE + 1;
         Self { repository, table, passes, pass: 0, versions: 0, unreadable: BTreeMap::new() }
     }
@@ -59,7 +59,7 @@ impl<'a> Counting<'a> {
     ///
     /// # Errors
     /// An error means that registry or store cannot be read now. A damaged node is no error.
-    pub fn next_pass(&mut self) -> Result<Option<Pass>> {
+    pub(crate) fn next_pass(&mut self) -> Result<Option<Pass>> {
         if self.pass == self.passes {
             return Ok(None);
         }

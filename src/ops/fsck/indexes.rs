@@ -15,7 +15,11 @@ use crate::ops::repository::Repository;
 const INDEXES_AT_ONCE: usize = 64;
 
 /// Returns what is wrong with the index of a pack in which the table has `objects` objects.
-pub fn check_index(repository: &Repository, id: PackId, objects: u64) -> Result<Option<String>> {
+pub(crate) fn check_index(
+    repository: &Repository,
+    id: PackId,
+    objects: u64,
+) -> Result<Option<String>> {
     match repository.store.read_index(id) {
         Ok(entries) if (entries.len() as u64) < objects => {
             Ok(Some(format!("the index of pack {id} names {} objects of {objects}", entries.len())))
@@ -33,7 +37,7 @@ pub fn check_index(repository: &Repository, id: PackId, objects: u64) -> Result<
 ///
 /// # Errors
 /// If registry or store fail, the next repair writes the others.
-pub fn write_indexes(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<u64> {
+pub(crate) fn write_indexes(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<u64> {
     let packs: Vec<PackId> = packs.iter().copied().collect();
     let mut written = 0;
     for some in packs.chunks(INDEXES_AT_ONCE) {

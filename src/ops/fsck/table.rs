@@ -10,7 +10,7 @@ use crate::ops::repository::Repository;
 pub(super) const PAGE: u32 = 8_192;
 
 /// An object table: the one in use, or a new one that is being made.
-pub trait Table {
+pub(crate) trait Table {
     /// Calls `each` with every object, in the order of digests.
     fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()>;
     /// Returns the objects that a node points at.
@@ -18,10 +18,10 @@ pub trait Table {
 }
 
 /// The table in use.
-pub struct LiveTable<'a>(pub &'a Repository);
+pub(crate) struct LiveTable<'a>(pub(crate) &'a Repository);
 
 /// The new table beside it.
-pub struct RebuiltTable<'a>(pub &'a Repository);
+pub(crate) struct RebuiltTable<'a>(pub(crate) &'a Repository);
 
 /// Calls `each` with all objects of pages; `page` reads the page behind a digest.
 fn each_page(

@@ -27,7 +27,7 @@ pub struct UnknownPack {
 
 impl UnknownPack {
     /// Returns a line for people.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let holds = match self.objects {
             Some(objects) => format!("{objects} objects"),
             None => "no index that can be read".to_owned(),
@@ -40,7 +40,7 @@ impl UnknownPack {
 }
 
 /// Returns the unknown packs, in the order of ids.
-pub fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
+pub(crate) fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
     let mut unknown = repository.store.list_left()?;
     let mut after = None;
     loop {

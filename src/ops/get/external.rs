@@ -16,7 +16,7 @@ use crate::model::name::EntryName;
 use crate::ops::repository::Repository;
 
 /// The suffix of a file that holds the URL of an external file, if that cannot be linked.
-pub const URL_SUFFIX: &str = ".url";
+pub(crate) const URL_SUFFIX: &str = ".url";
 /// The number of bytes copied at a time.
 const STEP_BYTES: u64 = 4 << 20;
 

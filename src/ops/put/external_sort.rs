@@ -21,15 +21,15 @@ const RECORD_MAX_BYTES: usize = 64 << 10;
 
 /// An external file of a version that is being made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Its path in the version, components separated by NUL: the order of bytes is that of a walk.
-    pub key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// Its descriptor, encoded; that of a file of this machine has only its place.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A sorter that takes records in any order.
-pub struct ExternalSort {
+pub(crate) struct ExternalSort {
     folder: PathBuf,
     held: Vec<Record>,
     held_bytes: usize,
@@ -40,7 +40,7 @@ pub struct ExternalSort {
 
 impl ExternalSort {
     /// Returns a sorter for up to `most` records, with its runs in `folder`.
-    pub fn new(folder: &Path, most: u64) -> Self {
+    pub(crate) fn new(folder: &Path, most: u64) -> Self {
         let folder = folder.to_owned();
         Self { folder, held: Vec::new(), held_bytes: 0, runs: Vec::new(), count: 0, most }
     }
@@ -49,7 +49,7 @@ impl ExternalSort {
     ///
     /// # Errors
     /// [`Kind::Usage`] if there are more than allowed.
-    pub fn push(&mut self, record: Record) -> Result<()> {
+    pub(crate) fn push(&mut self, record: Record) -> Result<()> {
         self.count += 1;
         if self.count > self.most {
             let what = format!("the references name more than {} objects", self.most);
@@ -80,7 +80,7 @@ impl ExternalSort {
     }
 
     /// Returns all records, sorted.
-    pub fn sorted(mut self) -> Result<Sorted> {
+    pub(crate) fn sorted(mut self) -> Result<Sorted> {
         self.held.sort_unstable();
         let mut sorted = Sorted { runs: Vec::new(), next: BinaryHeap::new() };
         sorted.runs.extend(self.runs.into_iter().map(|file| Run::Disk(BufReader::new(file))));
@@ -118,7 +118,7 @@ impl Run {
 }
 
 /// Records in the order of their keys.
-pub struct Sorted {
+pub(crate) struct Sorted {
     runs: Vec<Run>,
     next: BinaryHeap<Reverse<(Record, usize)>>,
 }
@@ -132,7 +132,7 @@ impl Sorted {
     }
 
     /// Returns the key of the next record.
-    pub fn peek(&self) -> Option<&[u8]> {
+    pub(crate) fn peek(&self) -> Option<&[u8]> {
         self.next.peek().map(|Reverse((record, _))| record.key.as_slice())
     }
 
@@ -140,7 +140,7 @@ impl Sorted {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if a later record of its run cannot be decoded.
-    pub fn take(&mut self) -> Result<Option<Record>> {
+    pub(crate) fn take(&mut self) -> Result<Option<Record>> {
         let Some(Reverse((record, run))) = self.next.pop() else { return Ok(None) };
         self.advance(run)?;
         Ok(Some(record))

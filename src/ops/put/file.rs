@@ -15,11 +15,11 @@ use crate::model::digest::DIGEST_BYTES;
 use crate::staging::Writers;
 
 /// The number of times that a file that changes while it is read is read again.
-pub const CHANGED_RETRIES: u32 = 3;
+pub(crate) const CHANGED_RETRIES: u32 = 3;
 
 /// The age that the times of a file without writers need for a later change to show in them. It
 /// covers the granularity of any file system's clock (FAT: 2 s).
-pub const SETTLED: Duration = Duration::from_secs(2);
+pub(crate) const SETTLED: Duration = Duration::from_secs(2);
 /// The same age if it is unknown whether the file has writers. A store into mapped memory shows in
 /// a file's times after writeback, which the kernel does after 35 s (`dirty_expire_centisecs`).
 const SETTLED_UNTOLD: Duration = Duration::from_secs(60);
@@ -43,21 +43,21 @@ fn settles_in(file: &File) -> Option<Duration> {
 
 /// A file open for reading, with its metadata at that time.
 #[derive(Debug)]
-pub struct OpenFile {
+pub(crate) struct OpenFile {
     file: File,
     /// Its stamp when it was opened.
-    pub stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// Its length when it was opened.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// Its executable bit: that of the owner, the group or others.
-    pub executable: bool,
+    pub(crate) executable: bool,
     /// The age that its times needed then for a later change to show; `None` if it may never show.
-    pub settles_in: Option<Duration>,
+    pub(crate) settles_in: Option<Duration>,
 }
 
 impl OpenFile {
     /// Opens `path`. A symlink is followed, as the walk decided.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::of(File::open(path).at("read", path)?, path)
     }
 
@@ -65,7 +65,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// Any error of open(2), also for a symlink that was not there when the folder was walked.
-    pub fn open_below(path: &Path, depth: u32) -> Result<Self> {
+    pub(crate) fn open_below(path: &Path, depth: u32) -> Result<Self> {
         Self::of(external::open_below(path, depth).at("read", path)?, path)
     }
 
@@ -83,7 +83,7 @@ impl OpenFile {
     }
 
     /// Reads from `offset` until `buffer` is full or the file ends. Returns the number of bytes.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
             match self.file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -97,12 +97,12 @@ impl OpenFile {
     }
 
     /// Returns the BLAKE3 of the whole file.
-    pub fn hash(&self) -> io::Result<[u8; DIGEST_BYTES]> {
+    pub(crate) fn hash(&self) -> io::Result<[u8; DIGEST_BYTES]> {
         external::hash(&self.file)
     }
 
     /// Returns the end of the hole that contains `offset`; `offset` itself if data is there.
-    pub fn hole_end(&self, offset: u64) -> u64 {
+    pub(crate) fn hole_end(&self, offset: u64) -> u64 {
         match seek(&self.file, SeekFrom::Data(offset)) {
             Ok(data) => data,
             Err(rustix::io::Errno::NXIO) => self.size_bytes,
@@ -111,13 +111,13 @@ impl OpenFile {
     }
 
     /// Returns whether the file has the stamp that it had when it was opened.
-    pub fn is_unchanged(&self) -> io::Result<bool> {
+    pub(crate) fn is_unchanged(&self) -> io::Result<bool> {
         Ok(Stamp::of(&self.file.metadata()?) == self.stamp)
     }
 }
 
 /// Returns the error for a file that changes each time it is read.
-pub fn keeps_changing(path: &Path) -> Error {
+pub(crate) fn keeps_changing(path: &Path) -> Error {
     let what = format!("{} changes while it is read", path.display());
     Error::new(Kind::Conflict, what).hint(PutHint::ExcludeOrWait)
 }

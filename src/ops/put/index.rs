@@ -8,7 +8,7 @@
 //! A lost index costs time, nothing else. A record is used only if size, mtime, ctime, device and
 //! inode are the same. A file is entered only if every later change of it must show in these. For
 //! that, its times lie well before the moment it was read, and no process had it mapped for writing
-//! ([`super::file::Writers`]). The first format had no such rule and is not read.
+//! (`file.rs`). The first format had no such rule and is not read.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -34,7 +34,7 @@ struct Record {
 }
 
 /// The last index, read in step with a walk.
-pub struct OldIndex {
+pub(crate) struct OldIndex {
     file: Option<BufReader<File>>,
     next: Option<Record>,
 }
@@ -42,7 +42,7 @@ pub struct OldIndex {
 impl OldIndex {
     /// Opens the index at `path`. If it is missing, cannot be opened or has another format, it is
     /// empty and every file is read.
-    pub fn open(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         let mut file = match File::open(path) {
             Ok(file) => Some(BufReader::new(file)),
             Err(e) => {
@@ -63,7 +63,7 @@ impl OldIndex {
     }
 
     /// Returns an index without records: every file is read.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { file: None, next: None }
     }
 
@@ -76,7 +76,7 @@ impl OldIndex {
 
     /// Returns the content of the file with this key, if its stamp is the same. Keys must ascend
     /// from call to call.
-    pub fn find(&mut self, key: &[u8], stamp: &Stamp) -> Option<Content> {
+    pub(crate) fn find(&mut self, key: &[u8], stamp: &Stamp) -> Option<Content> {
         while self.next.as_ref().is_some_and(|record| record.key.as_slice() < key) {
             self.advance();
         }
@@ -98,20 +98,20 @@ fn read_record(file: &mut BufReader<File>) -> Option<Record> {
 }
 
 /// Removes an index that names content which is no longer stored.
-pub fn forget(path: &Path) {
+pub(crate) fn forget(path: &Path) {
     if let Err(e) = fs::remove_file(path) {
         tracing::debug!("the put index {} was not removed: {e}", path.display());
     }
 }
 
 /// The index of this put, which replaces the old one when the put is done.
-pub struct NewIndex {
+pub(crate) struct NewIndex {
     file: Option<(BufWriter<tempfile::NamedTempFile>, PathBuf)>,
 }
 
 impl NewIndex {
     /// Begins an index as a temporary file beside the old one.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let folder = path.parent().expect("an index lies in the folder of puts");
         fs::create_dir_all(folder).at("create", folder)?;
         let file = tempfile::NamedTempFile::new_in(folder).at("create", folder)?;
@@ -121,7 +121,7 @@ impl NewIndex {
     }
 
     /// Adds a file, unless a later change of it may not show in its stamp.
-    pub fn add(&mut self, meta: &FileMeta, content: Content, now: SystemTime) {
+    pub(crate) fn add(&mut self, meta: &FileMeta, content: Content, now: SystemTime) {
         let Some((file, _)) = &mut self.file else {
             return;
         };
@@ -139,7 +139,7 @@ impl NewIndex {
     }
 
     /// Replaces the old index.
-    pub fn keep(self) {
+    pub(crate) fn keep(self) {
         let Some((file, path)) = self.file else {
             return;
         };

@@ -40,16 +40,16 @@ use build::Built;
 use commit::commit;
 pub(super) use commit::merge;
 use index::{NewIndex, OldIndex};
-pub use insert::insert;
+pub(crate) use insert::insert;
 use outcome::Outcomes;
-pub use outcome::{DraftOutcomes, Line};
+pub(crate) use outcome::{DraftOutcomes, Line};
 pub use reference::{MAX_OBJECTS, Reference, References};
 pub use report::{Progress, PutReport, Silent, WARNINGS_MAX};
 pub use request::{PutRequest, Upsert};
 pub use source::Filters;
 use walk::Walk;
-pub use walk::draft::DraftSource;
-pub use walk::insert::Insert;
+pub(crate) use walk::draft::DraftSource;
+pub(crate) use walk::insert::Insert;
 use walk::referred::Referred;
 
 /// Puts the source and the references of `request`.
@@ -148,7 +148,7 @@ fn put_under(
 ///
 /// # Errors
 /// As [`put`], and [`Kind::Conflict`] for anything no version can hold, if the draft is strict.
-pub fn put_draft(
+pub(crate) fn put_draft(
     repository: &Repository,
     mut draft: DraftSource<'_>,
     version: NewVersion,

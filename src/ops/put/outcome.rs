@@ -20,7 +20,7 @@ const RECORD_MAX_BYTES: usize = 1 << 20;
 
 /// The outcome of one path of a draft. Paths are relative to the draft's root.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Line {
+pub(crate) enum Line {
     /// A file that was read or has more than one hard link.
     File {
         /// Its path.
@@ -40,11 +40,11 @@ pub enum Line {
 }
 
 /// The outcomes of a draft, in a file without a name, so that memory does not grow with the draft.
-pub struct DraftOutcomes(BufWriter<File>);
+pub(crate) struct DraftOutcomes(BufWriter<File>);
 
 impl DraftOutcomes {
     /// Creates the file in `folder`.
-    pub fn create(folder: &Path) -> Result<Self> {
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
         tempfile::tempfile_in(folder).map(BufWriter::new).map(Self).at("write in", folder)
     }
 
@@ -63,7 +63,7 @@ impl DraftOutcomes {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] for a line that cannot be decoded; the errors of `each`.
-    pub fn each(self, each: &mut dyn FnMut(Line) -> Result<()>) -> Result<()> {
+    pub(crate) fn each(self, each: &mut dyn FnMut(Line) -> Result<()>) -> Result<()> {
         let read = |e| Error::io("cannot read the outcomes of a commit", e);
         let mut file = self.0.into_inner().map_err(|e| read(e.into_error()))?;
         file.rewind().map_err(read)?;
@@ -86,7 +86,7 @@ impl DraftOutcomes {
 }
 
 /// The destination of outcomes.
-pub enum Outcomes {
+pub(crate) enum Outcomes {
     /// No destination.
     None,
     /// The index of the next put of the same source, and the time when this put began.
@@ -97,7 +97,7 @@ pub enum Outcomes {
 
 impl Outcomes {
     /// Records a file that was read, or known from the last put or the draft's lower.
-    pub fn file(
+    pub(crate) fn file(
         &mut self,
         file: &FileMeta,
         content: Content,
@@ -121,7 +121,7 @@ impl Outcomes {
     }
 
     /// Records a directory that was walked.
-    pub fn directory(&mut self, path: Vec<u8>, tree: Digest) -> Result<()> {
+    pub(crate) fn directory(&mut self, path: Vec<u8>, tree: Digest) -> Result<()> {
         match self {
             Self::Draft(outcomes) => outcomes.add(&Line::Directory { path, tree }),
             Self::None | Self::Index(..) => Ok(()),

@@ -68,7 +68,7 @@ impl Default for References {
 
 impl References {
     /// Returns a text that differs from that of other references, for the put index.
-    pub fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         let mut text = String::new();
         for Reference { at, url } in &self.wanted {
             let at: Vec<_> = at.iter().flatten().map(ToString::to_string).collect();
@@ -86,7 +86,7 @@ impl References {
     /// # Errors
     /// [`Kind::NotFound`] if one names nothing, [`Kind::Usage`] for more than
     /// [`References::max_objects`], [`Kind::Conflict`] for one that leads into a mount of ours.
-    pub fn gather(
+    pub(crate) fn gather(
         &self,
         externals: &Externals,
         filters: &Filters,
@@ -115,14 +115,14 @@ impl References {
 
 /// The devices of file systems that are not our mounts.
 #[derive(Debug, Default)]
-pub struct Mounts(HashSet<u64>);
+pub(crate) struct Mounts(HashSet<u64>);
 
 impl Mounts {
     /// Refuses a file in one of our own mounts, by whatever name: it would read itself.
     ///
     /// # Errors
     /// [`Kind::Conflict`] for such a file.
-    pub fn refuse_ours(&mut self, path: &Path, meta: &fs::Metadata) -> Result<()> {
+    pub(crate) fn refuse_ours(&mut self, path: &Path, meta: &fs::Metadata) -> Result<()> {
         if self.0.contains(&meta.dev()) {
             return Ok(());
         }
@@ -395,7 +395,7 @@ fn nothing(url: &ExternalUrl) -> Error {
 }
 
 /// Returns a key as a path with slashes, for display.
-pub fn display_key(key: &[u8]) -> String {
+pub(crate) fn display_key(key: &[u8]) -> String {
     let path: Vec<u8> = key.iter().map(|b| if *b == 0 { b'/' } else { *b }).collect();
     Path::new(std::ffi::OsStr::from_bytes(&path)).display().to_string()
 }

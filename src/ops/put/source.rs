@@ -12,7 +12,7 @@ use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::name::EntryName;
 
 /// The file with patterns of what to leave out below its directory; the syntax of `.gitignore`.
-pub const IGNORE_FILE: &str = ".artifactfsignore";
+pub(crate) const IGNORE_FILE: &str = ".artifactfsignore";
 /// The ignore file of git, which is used for code only.
 const GIT_IGNORE_FILE: &str = ".gitignore";
 
@@ -35,7 +35,7 @@ impl Filters {
     }
 
     /// Returns whether the directory at `path`, relative to the root, is walked.
-    pub fn enters(&self, path: &Path) -> bool {
+    pub(crate) fn enters(&self, path: &Path) -> bool {
         !matches(self.exclude.as_ref(), path)
     }
 
@@ -46,7 +46,7 @@ impl Filters {
     }
 
     /// Returns whether patterns choose files, so that directories without such files are dropped.
-    pub fn chooses(&self) -> bool {
+    pub(crate) fn chooses(&self) -> bool {
         self.include.is_some()
     }
 }
@@ -74,7 +74,7 @@ fn matches(set: Option<&GlobSet>, path: &Path) -> bool {
 }
 
 /// A source that was checked.
-pub struct Source {
+pub(crate) struct Source {
     root: PathBuf,
     /// The name in the version, if the source is a single file.
     single: Option<EntryName>,
@@ -85,7 +85,7 @@ pub struct Source {
 }
 
 /// The target of a symlink.
-pub enum Link {
+pub(crate) enum Link {
     /// A target inside the source: the symlink is kept, byte for byte.
     Inside(Box<[u8]>),
     /// A target outside the source: it is taken in the place of the symlink.
@@ -97,7 +97,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if it is neither.
-    pub fn open(path: &Path, filters: &Filters, follow: bool) -> Result<Self> {
+    pub(crate) fn open(path: &Path, filters: &Filters, follow: bool) -> Result<Self> {
         let root = fs::canonicalize(path).at("read", path)?;
         let kind = fs::metadata(&root).at("read", path)?.file_type();
         let single = match (kind.is_dir(), kind.is_file()) {
@@ -116,7 +116,7 @@ impl Source {
 
     /// Returns the source as code, or not.
     #[must_use]
-    pub fn with_code(self, code: bool) -> Self {
+    pub(crate) fn with_code(self, code: bool) -> Self {
         Self { code, ..self }
     }
 
@@ -124,22 +124,22 @@ impl Source {
     ///
     /// # Errors
     /// As [`IgnoreStack::new`].
-    pub fn ignores(&self) -> Result<IgnoreStack> {
+    pub(crate) fn ignores(&self) -> Result<IgnoreStack> {
         IgnoreStack::new(&self.root, self.code)
     }
 
     /// Returns its path without symlinks.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Returns the name in the version, if the source is a single file.
-    pub fn single(&self) -> Option<&EntryName> {
+    pub(crate) fn single(&self) -> Option<&EntryName> {
         self.single.as_ref()
     }
 
     /// Returns the filters.
-    pub fn filters(&self) -> &Filters {
+    pub(crate) fn filters(&self) -> &Filters {
         &self.filters
     }
 
@@ -147,7 +147,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if it leads out, and symlinks are not followed or nothing is there.
-    pub fn link(&self, relative: &Path) -> Result<Link> {
+    pub(crate) fn link(&self, relative: &Path) -> Result<Link> {
         let full = self.root.join(relative);
         let target = fs::read_link(&full).at("read", &full)?;
         if stays_inside(relative, &target) {
@@ -167,7 +167,7 @@ impl Source {
 
 /// Returns whether a symlink at `relative` (to the root) with this target stays below the root, by
 /// the names in it.
-pub fn stays_inside(relative: &Path, target: &Path) -> bool {
+pub(crate) fn stays_inside(relative: &Path, target: &Path) -> bool {
     let mut depth = relative.components().count().saturating_sub(1);
     for component in target.components() {
         match component {
@@ -186,7 +186,7 @@ pub fn stays_inside(relative: &Path, target: &Path) -> bool {
 /// The ignore files from the root down to the current directory. For code they include those of
 /// git, from its work tree down.
 #[derive(Default)]
-pub struct IgnoreStack {
+pub(crate) struct IgnoreStack {
     levels: Vec<Vec<Gitignore>>,
     code: bool,
 }
@@ -196,7 +196,7 @@ impl IgnoreStack {
     ///
     /// # Errors
     /// [`Kind::Usage`] for an ignore file that cannot be parsed.
-    pub fn new(root: &Path, code: bool) -> Result<Self> {
+    pub(crate) fn new(root: &Path, code: bool) -> Result<Self> {
         let mut stack = Self { levels: Vec::new(), code };
         let tree = root.ancestors().find(|folder| folder.join(".git").exists());
         if let Some(tree) = tree.filter(|_| code) {
@@ -214,7 +214,7 @@ impl IgnoreStack {
     ///
     /// # Errors
     /// [`Kind::Usage`] for an ignore file that cannot be parsed.
-    pub fn enter(&mut self, full: &Path) -> Result<()> {
+    pub(crate) fn enter(&mut self, full: &Path) -> Result<()> {
         let names: &[&str] =
             if self.code { &[GIT_IGNORE_FILE, IGNORE_FILE] } else { &[IGNORE_FILE] };
         self.levels.push(read_ignored(full, names)?);
@@ -222,13 +222,13 @@ impl IgnoreStack {
     }
 
     /// Removes the ignore files of the last directory.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.levels.pop();
     }
 
     /// Returns whether `full` is left out: by version control, or by the deepest file that matches
     /// it.
-    pub fn ignores(&self, full: &Path, is_directory: bool) -> bool {
+    pub(crate) fn ignores(&self, full: &Path, is_directory: bool) -> bool {
         if self.code && full.file_name().is_some_and(is_version_control) {
             return true;
         }
@@ -263,7 +263,7 @@ fn is_version_control(name: &OsStr) -> bool {
 
 /// Returns `relative` as a key of the put index: components separated by NUL, so that the order of
 /// bytes is the order of a walk.
-pub fn index_key(relative: &Path) -> Vec<u8> {
+pub(crate) fn index_key(relative: &Path) -> Vec<u8> {
     let mut key = relative.as_os_str().as_bytes().to_vec();
     key.iter_mut().filter(|b| **b == b'/').for_each(|b| *b = 0);
     key

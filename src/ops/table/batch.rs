@@ -14,7 +14,7 @@ const BATCH_ROWS: usize = 8_192;
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Returns the schema of columns of these names and types.
-pub fn schema(names: &[String], types: &[ColumnType]) -> SchemaRef {
+pub(crate) fn schema(names: &[String], types: &[ColumnType]) -> SchemaRef {
     let field = |(name, column): (&String, &ColumnType)| {
         let data_type = match column {
             ColumnType::Boolean => DataType::Boolean,
@@ -70,7 +70,7 @@ impl Column {
 }
 
 /// Rows that are not written yet.
-pub struct Batch {
+pub(crate) struct Batch {
     schema: SchemaRef,
     columns: Vec<Column>,
     rows: usize,
@@ -79,30 +79,30 @@ pub struct Batch {
 
 impl Batch {
     /// Makes an empty batch.
-    pub fn new(names: &[String], types: &[ColumnType]) -> Self {
+    pub(crate) fn new(names: &[String], types: &[ColumnType]) -> Self {
         let columns = types.iter().map(|column| Column::new(*column)).collect();
         Self { schema: schema(names, types), columns, rows: 0, size_bytes: 0 }
     }
 
     /// Returns the schema of its columns.
-    pub fn schema(&self) -> &SchemaRef {
+    pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     /// Adds a row, of `size_bytes` as it is written.
-    pub fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>, size_bytes: usize) {
+    pub(crate) fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>, size_bytes: usize) {
         self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.push(&cell));
         self.rows += 1;
         self.size_bytes += size_bytes;
     }
 
     /// Reports whether the batch is to be written.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.size_bytes >= BATCH_BYTES
     }
 
     /// Returns the rows, and empties the batch.
-    pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
+    pub(crate) fn take(&mut self) -> Result<RecordBatch, ArrowError> {
         let columns = self.columns.iter_mut().map(Column::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         (self.rows, self.size_bytes) = (0, 0);

@@ -6,7 +6,7 @@ use super::json::as_json;
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     /// No value.
     Null,
     /// True or false.
@@ -21,7 +21,7 @@ pub enum Cell<'a> {
 
 impl<'a> Cell<'a> {
     /// Parses `json`, a value that was checked.
-    pub fn of(json: &'a str) -> Self {
+    pub(crate) fn of(json: &'a str) -> Self {
         match json.as_bytes().first() {
             None | Some(b'n') => Self::Null,
             Some(b't') => Self::Boolean(true),
@@ -33,7 +33,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Returns what a person reads; `None` for null.
-    pub fn shown(&self) -> Option<&str> {
+    pub(crate) fn shown(&self) -> Option<&str> {
         match self {
             Self::Null => None,
             Self::Boolean(true) => Some("true"),
@@ -44,7 +44,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Returns the cell as JSON; `None` for null.
-    pub fn json(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn json(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text(text) => Some(Cow::Owned(serde_json::Value::from(&**text).to_string())),
             Self::Number(text) => Some(as_json(text)),
@@ -53,7 +53,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Returns the value as a number, if it is one.
-    pub fn number(&self) -> Option<f64> {
+    pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::Number(text) => text.parse().ok(),
             Self::Text(text) => not_finite(text),
@@ -62,7 +62,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Returns the value as a whole number of 64 bits, if it is one.
-    pub fn whole(&self) -> Option<i64> {
+    pub(crate) fn whole(&self) -> Option<i64> {
         match self {
             Self::Number(text) => text.parse().ok(),
             _ => None,
@@ -111,7 +111,7 @@ const NESTED: u8 = 32;
 
 /// The type of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnType {
+pub(crate) enum ColumnType {
     /// True or false.
     Boolean,
     /// Whole numbers of 64 bits.
@@ -126,17 +126,17 @@ pub enum ColumnType {
 
 /// The kinds of cells a column was seen to have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Kinds(u8);
+pub(crate) struct Kinds(u8);
 
 impl Kinds {
     /// Adds a cell.
-    pub fn see(&mut self, cell: &Cell<'_>) {
+    pub(crate) fn see(&mut self, cell: &Cell<'_>) {
         self.0 |= cell.kind();
     }
 
     /// Returns the type of the column. `said`, the type that the table declares, decides only what
     /// no cell does.
-    pub fn column(self, said: Option<ColumnType>) -> ColumnType {
+    pub(crate) fn column(self, said: Option<ColumnType>) -> ColumnType {
         let only = |kinds: u8| self.0 & !kinds == 0;
         match self.0 {
             0 => said.unwrap_or(ColumnType::Text),
@@ -152,7 +152,7 @@ impl Kinds {
 
 /// Returns the type that W&B's description of a column declares. A type that may also be missing is
 /// that type.
-pub fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
+pub(crate) fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
     match description["wb_type"].as_str()? {
         "boolean" => Some(ColumnType::Boolean),
         "number" => Some(ColumnType::Number),
@@ -169,16 +169,16 @@ pub fn said_type(description: &serde_json::Value) -> Option<ColumnType> {
 
 /// The place of a column's values that are not in the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elsewhere {
+pub(crate) struct Elsewhere {
     /// The file, as the table names it.
-    pub path: String,
+    pub(crate) path: String,
     /// The key in the file.
-    pub key: String,
+    pub(crate) key: String,
 }
 
 /// Returns the place that W&B's description of a column gives for its values, if they are not in
 /// the rows.
-pub fn elsewhere(description: &serde_json::Value) -> Option<Elsewhere> {
+pub(crate) fn elsewhere(description: &serde_json::Value) -> Option<Elsewhere> {
     let params = &description["params"];
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
     if let found @ serde_json::Value::Object(_) = &params["serialization_path"] {

@@ -17,24 +17,24 @@ use super::json::{Fetch, Json, as_json, cover, position};
 use crate::error::{Error, Kind, Result};
 
 /// The maximum length of a row.
-pub const ROW_MAX_BYTES: usize = 64 << 20;
+pub(crate) const ROW_MAX_BYTES: usize = 64 << 20;
 /// The maximum length of the list of columns, and of a description of them.
 const HEAD_MAX_BYTES: usize = 16 << 20;
 
 /// The description of a table's columns.
 #[derive(Debug, Default, PartialEq)]
-pub struct Head {
+pub(crate) struct Head {
     /// The columns' names.
-    pub columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// The types of their cells, where the table declares one of [`ColumnType`].
-    pub said: BTreeMap<String, ColumnType>,
+    pub(crate) said: BTreeMap<String, ColumnType>,
     /// The files with the values of columns of which the rows have nothing.
-    pub elsewhere: BTreeMap<String, Elsewhere>,
+    pub(crate) elsewhere: BTreeMap<String, Elsewhere>,
 }
 
 /// One row, as it is written.
 #[derive(Debug, Default)]
-pub struct Row {
+pub(crate) struct Row {
     text: String,
     /// `text` with the tokens covered that JSON does not have; empty if there are none.
     covered: String,
@@ -43,23 +43,23 @@ pub struct Row {
 
 impl Row {
     /// Returns its length, in bytes.
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.text.len()
     }
 
     /// Returns the row as JSON.
-    pub fn json(&self) -> std::borrow::Cow<'_, str> {
+    pub(crate) fn json(&self) -> std::borrow::Cow<'_, str> {
         as_json(&self.text)
     }
 
     /// Returns its cells.
-    pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+    pub(crate) fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
         self.cells.iter().map(|range| Cell::of(&self.text[range.clone()]))
     }
 }
 
 /// A table that is being read.
-pub struct Document<'a> {
+pub(crate) struct Document<'a> {
     json: Json<'a>,
     head: Head,
     has_columns: bool,
@@ -77,7 +77,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if it is not a table, [`Kind::Usage`] if its `_type` is another.
-    pub fn open(name: &str, open: &dyn Fn() -> Box<Fetch<'a>>) -> Result<Self> {
+    pub(crate) fn open(name: &str, open: &dyn Fn() -> Box<Fetch<'a>>) -> Result<Self> {
         let mut document = Self::begin(name, open());
         document.reach_rows()?;
         if document.has_columns {
@@ -98,7 +98,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// As [`Document::open`].
-    pub fn whole_head(name: &str, fetch: Box<Fetch<'a>>) -> Result<Head> {
+    pub(crate) fn whole_head(name: &str, fetch: Box<Fetch<'a>>) -> Result<Head> {
         let mut document = Self::begin(name, fetch);
         document.reach_rows()?;
         document.json.skip()?;
@@ -120,12 +120,12 @@ impl<'a> Document<'a> {
     }
 
     /// Returns the description, as far as it was read.
-    pub fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &Head {
         &self.head
     }
 
     /// Returns the description, as far as it was read, and ends reading.
-    pub fn into_head(self) -> Head {
+    pub(crate) fn into_head(self) -> Head {
         self.head
     }
 
@@ -237,7 +237,7 @@ impl<'a> Document<'a> {
     /// # Errors
     /// [`Kind::Corrupt`] if the row is not a list, or has more or fewer cells than there are
     /// columns.
-    pub fn advance(&mut self) -> Result<bool> {
+    pub(crate) fn advance(&mut self) -> Result<bool> {
         if self.ended {
             return Ok(false);
         }
@@ -299,7 +299,7 @@ impl<'a> Document<'a> {
     }
 
     /// Returns the row that was read.
-    pub fn row(&self) -> &Row {
+    pub(crate) fn row(&self) -> &Row {
         &self.row
     }
 }

@@ -14,10 +14,10 @@ const BUFFER_BYTES: usize = 256 << 10;
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 /// A function that fills a buffer from a position on, and returns how many bytes it read.
-pub type Fetch<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize> + 'a;
+pub(crate) type Fetch<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize> + 'a;
 
 /// A JSON text, and how far it is read.
-pub struct Json<'a> {
+pub(crate) struct Json<'a> {
     name: String,
     fetch: Box<Fetch<'a>>,
     buffer: Vec<u8>,
@@ -29,22 +29,22 @@ pub struct Json<'a> {
 
 impl<'a> Json<'a> {
     /// Makes a reader of the text that `fetch` supplies; errors call it `name`.
-    pub fn new(name: String, fetch: Box<Fetch<'a>>) -> Self {
+    pub(crate) fn new(name: String, fetch: Box<Fetch<'a>>) -> Self {
         Self { name, fetch, buffer: Vec::new(), at: 0, before: 0, ended: false }
     }
 
     /// Returns the name that errors use.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns how far the text is read, in bytes.
-    pub fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.before + self.at as u64
     }
 
     /// Returns an error that says what is wrong, and where.
-    pub fn bad(&self, what: &str, offset: u64) -> Error {
+    pub(crate) fn bad(&self, what: &str, offset: u64) -> Error {
         Error::new(Kind::Corrupt, format!("{}: {what} at byte {offset}", self.name))
             .hint("a table is a JSON object with \"columns\" and \"data\", a list of rows")
     }
@@ -67,7 +67,7 @@ impl<'a> Json<'a> {
     }
 
     /// Returns the next byte that is not white space, without taking it.
-    pub fn peek(&mut self) -> Result<Option<u8>> {
+    pub(crate) fn peek(&mut self) -> Result<Option<u8>> {
         while self.fill()? {
             let rest = &self.buffer[self.at..];
             match rest.iter().position(|byte| !is_space(*byte)) {
@@ -82,7 +82,7 @@ impl<'a> Json<'a> {
     }
 
     /// Takes the byte that [`Json::peek`] returned.
-    pub fn take(&mut self) {
+    pub(crate) fn take(&mut self) {
         self.at += 1;
     }
 
@@ -90,7 +90,7 @@ impl<'a> Json<'a> {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if another byte does.
-    pub fn expect(&mut self, wanted: u8) -> Result<()> {
+    pub(crate) fn expect(&mut self, wanted: u8) -> Result<()> {
         match self.peek()? {
             Some(found) if found == wanted => {
                 self.take();
@@ -101,7 +101,7 @@ impl<'a> Json<'a> {
     }
 
     /// Returns the error that `found` comes next instead of `wanted`.
-    pub fn unexpected(&self, wanted: &str, found: Option<u8>) -> Error {
+    pub(crate) fn unexpected(&self, wanted: &str, found: Option<u8>) -> Error {
         let found = match found {
             Some(byte) => format!("'{}'", byte.escape_ascii()),
             None => "the end".to_owned(),
@@ -114,7 +114,7 @@ impl<'a> Json<'a> {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if there is none, it does not end, or it is longer than `max_bytes`.
-    pub fn value(&mut self, text: &mut Vec<u8>, max_bytes: usize) -> Result<u64> {
+    pub(crate) fn value(&mut self, text: &mut Vec<u8>, max_bytes: usize) -> Result<u64> {
         text.clear();
         let began = self.begin()?;
         self.each_part(&mut |json, part| {
@@ -132,7 +132,7 @@ impl<'a> Json<'a> {
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if there is none or it does not end.
-    pub fn skip(&mut self) -> Result<()> {
+    pub(crate) fn skip(&mut self) -> Result<()> {
         self.begin()?;
         self.each_part(&mut |_, _| Ok(()))
     }
@@ -248,7 +248,7 @@ fn each_token<'t>(text: &'t str, each: &mut dyn FnMut(&'t str, &'t str)) -> &'t 
 }
 
 /// Returns the text with such tokens covered by strings of their length, if there are any.
-pub fn cover(text: &str) -> Cow<'_, str> {
+pub(crate) fn cover(text: &str) -> Cow<'_, str> {
     with_tokens(text, &|out, token| {
         out.push('"');
         out.push_str(&token[1..token.len() - 1]);
@@ -257,7 +257,7 @@ pub fn cover(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns the text as JSON: such tokens become strings.
-pub fn as_json(text: &str) -> Cow<'_, str> {
+pub(crate) fn as_json(text: &str) -> Cow<'_, str> {
     with_tokens(text, &|out, token| {
         out.push('"');
         out.push_str(token);
@@ -282,7 +282,7 @@ fn with_tokens<'t>(text: &'t str, put: &dyn Fn(&mut String, &str)) -> Cow<'t, st
 }
 
 /// Returns the offset in `text` at which `serde_json` found an error.
-pub fn position(text: &str, error: &serde_json::Error) -> u64 {
+pub(crate) fn position(text: &str, error: &serde_json::Error) -> u64 {
     let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
     let before: usize = lines.map(str::len).sum();
     (before + error.column().saturating_sub(1)).min(text.len()) as u64

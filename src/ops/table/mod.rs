@@ -112,7 +112,7 @@ impl<'a> Table<'a> {
     ///
     /// # Errors
     /// As [`Table::open`].
-    pub fn of_folder(reader: &'a Reader, root: Digest, path: &[EntryName]) -> Result<Self> {
+    pub(crate) fn of_folder(reader: &'a Reader, root: Digest, path: &[EntryName]) -> Result<Self> {
         let (name, target) = find(reader, root, path)?;
         let Target::Directory(tree) = target else {
             return Err(Error::new(Kind::Usage, format!("{name} is not a folder of parts"))

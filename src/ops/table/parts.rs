@@ -7,19 +7,19 @@ use crate::model::digest::Digest;
 use crate::model::tree::{Content, Target};
 
 /// The suffix of a table's name.
-pub const TABLE_SUFFIX: &str = ".table.json";
+pub(crate) const TABLE_SUFFIX: &str = ".table.json";
 
 /// A file that holds a table, or a part of one.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub(crate) struct Part {
     /// The path in the version.
-    pub path: String,
+    pub(crate) path: String,
     /// The content of the file.
-    pub content: Content,
+    pub(crate) content: Content,
 }
 
 /// A cursor through the parts. It keeps only a node of each directory on the way.
-pub struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     reader: &'a Reader,
     /// The open directories, and the position in each.
     open: Vec<(String, Digest, u64)>,
@@ -27,7 +27,7 @@ pub struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// Begins with the parts below the directory `tree`, which is at `path`.
-    pub fn new(reader: &'a Reader, path: String, tree: Digest) -> Self {
+    pub(crate) fn new(reader: &'a Reader, path: String, tree: Digest) -> Self {
         Self { reader, open: vec![(path, tree, 0)] }
     }
 
@@ -35,7 +35,7 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for a symlink with a table's name.
-    pub fn advance(&mut self) -> Result<Option<Part>> {
+    pub(crate) fn advance(&mut self) -> Result<Option<Part>> {
         while let Some((path, tree, position)) = self.open.last_mut() {
             let Some(run) = run_at(self.reader, *tree, *position)? else {
                 self.open.pop();
@@ -64,7 +64,7 @@ impl<'a> Parts<'a> {
 }
 
 /// Returns the error for a symlink where a table should be.
-pub fn no_file(path: &str) -> Error {
+pub(crate) fn no_file(path: &str) -> Error {
     Error::new(Kind::Unsupported, format!("{path} is not a file"))
         .hint("name the file that the symlink leads to")
 }

@@ -12,7 +12,7 @@ const ALIGNED_BYTES: usize = 4 << 20;
 const CELL_CHARACTERS: usize = 60;
 
 /// A writer of lines, which are written as soon as their columns' widths are known.
-pub struct Lines<W> {
+pub(crate) struct Lines<W> {
     to: W,
     waiting: Vec<Vec<String>>,
     waiting_bytes: usize,
@@ -21,13 +21,13 @@ pub struct Lines<W> {
 
 impl<W: Write> Lines<W> {
     /// Makes a writer that begins with a line of names.
-    pub fn new(to: W, names: &[String]) -> Self {
+    pub(crate) fn new(to: W, names: &[String]) -> Self {
         let names = names.iter().map(|name| shortened(name)).collect();
         Self { to, waiting: vec![names], waiting_bytes: 0, widths: None }
     }
 
     /// Adds a row.
-    pub fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>) -> io::Result<()> {
+    pub(crate) fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>) -> io::Result<()> {
         let row: Vec<String> = cells.map(|cell| shortened(cell.shown().unwrap_or("-"))).collect();
         if let Some(widths) = &self.widths {
             return write_line(&mut self.to, &row, widths);
@@ -50,7 +50,7 @@ impl<W: Write> Lines<W> {
     }
 
     /// Writes the lines that wait.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         self.write_waiting()?;
         self.to.flush()
     }

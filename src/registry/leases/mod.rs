@@ -54,7 +54,7 @@ pub struct Judged {
 
 impl LeaseInfo {
     /// Returns whether the lease is a writer's, not a draft's.
-    pub fn writes(&self) -> bool {
+    pub(crate) fn writes(&self) -> bool {
         self.holder != DRAFT_HOLDER
     }
 

@@ -17,9 +17,9 @@ pub(in crate::registry) type Targets = Vec<(Alias, VersionNumber)>;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AliasMoves {
     /// The aliases that stand for nothing afterwards.
-    pub removed: Vec<Alias>,
+    pub(crate) removed: Vec<Alias>,
     /// The aliases that stand for the version afterwards.
-    pub given: Vec<Alias>,
+    pub(crate) given: Vec<Alias>,
 }
 
 /// Decides which aliases a change moves. `protected` are the protected aliases of the artifact that

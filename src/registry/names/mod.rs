@@ -53,7 +53,7 @@ pub struct Changes {
     /// The value of `after` for the next call.
     pub last: u64,
     /// The changes, oldest first.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// True if the log no longer reaches back so far: everything may have changed.
     pub lost: bool,
 }

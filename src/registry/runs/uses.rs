@@ -21,7 +21,7 @@ use crate::registry::record;
 /// Records the run that logged a version, in the transaction that makes the version.
 ///
 /// # Errors
-/// [`Kind::Conflict`] for a run that has ended.
+/// A conflict for a run that has ended.
 pub(in crate::registry) fn add_logged(
     transaction: &mut dyn Transaction,
     id: &RunId,

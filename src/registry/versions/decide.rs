@@ -14,15 +14,15 @@ use crate::registry::record::{ArtifactRecord, VersionCount, VersionRecord};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     /// The artifact.
-    pub artifact: Option<ArtifactRecord>,
+    pub(crate) artifact: Option<ArtifactRecord>,
     /// The count of its versions, also if its record has none.
-    pub count: VersionCount,
+    pub(crate) count: VersionCount,
     /// Its highest version that exists.
-    pub newest: Option<(VersionNumber, VersionRecord)>,
+    pub(crate) newest: Option<(VersionNumber, VersionRecord)>,
     /// The latest time of any version that it ever had, in seconds, if that was recorded.
-    pub last_time_seconds: Option<u64>,
+    pub(crate) last_time_seconds: Option<u64>,
     /// Its protected aliases.
-    pub protected: Targets,
+    pub(crate) protected: Targets,
 }
 
 /// The change that a commit makes; afterwards its aliases and `latest` stand for the version.
@@ -36,7 +36,7 @@ pub(super) enum Decision {
 
 impl Decision {
     /// Returns the number of the version.
-    pub fn number(&self) -> VersionNumber {
+    pub(crate) fn number(&self) -> VersionNumber {
         let (Self::Same(number, _) | Self::New(number, ..)) = self;
         *number
     }

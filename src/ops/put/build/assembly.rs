@@ -22,11 +22,11 @@ use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
 
 /// The result of a build: everything is stored and registered; only the version is missing.
-pub struct Built {
+pub(crate) struct Built {
     /// The report, without the version.
-    pub report: PutReport,
+    pub(crate) report: PutReport,
     /// The outcome of each file.
-    pub outcomes: Outcomes,
+    pub(crate) outcomes: Outcomes,
 }
 
 /// A directory being built.
@@ -45,17 +45,17 @@ struct BigFile {
     lane: Option<Lane>,
 }
 
-pub struct Assembly<'a> {
+pub(crate) struct Assembly<'a> {
     repository: &'a Repository,
     uploader: Option<Uploader>,
     outcomes: Outcomes,
-    pub draft: Option<&'a DraftSource<'a>>,
+    pub(crate) draft: Option<&'a DraftSource<'a>>,
     /// An existing tree that is the result as a whole.
     whole: Option<Digest>,
     /// The totals of the tree beside the entries that were counted one by one.
     difference: Difference,
     progress: Arc<dyn Progress>,
-    pub drop_empty: bool,
+    pub(crate) drop_empty: bool,
     directories: Vec<OpenDirectory>,
     big: Option<BigFile>,
     nodes: Vec<Node>,
@@ -65,7 +65,7 @@ pub struct Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    pub fn new(
+    pub(crate) fn new(
         repository: &'a Repository,
         uploader: Option<Uploader>,
         outcomes: Outcomes,
@@ -99,7 +99,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    pub fn unit(&mut self, unit: Unit<Event>) -> Result<()> {
+    pub(crate) fn unit(&mut self, unit: Unit<Event>) -> Result<()> {
         let missing = self.missing(unit.steps.iter().flat_map(digests_of).collect())?;
         for event in unit.steps {
             self.event(event, &unit.buffer, &missing)?;
@@ -421,7 +421,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    pub fn finish(mut self) -> Result<Built> {
+    pub(crate) fn finish(mut self) -> Result<Built> {
         let root = self.directories.pop().expect("the root is left at the end");
         self.report.root = match self.whole {
             Some(tree) => tree,

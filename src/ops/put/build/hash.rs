@@ -22,7 +22,7 @@ const TICKS: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// [`Kind::Conflict`] for a file that keeps changing, [`Kind::Stale`] for a wrong guess.
-pub fn hash(unit: Unit<Found>, cutter: &Cutter) -> Result<Unit<Event>> {
+pub(crate) fn hash(unit: Unit<Found>, cutter: &Cutter) -> Result<Unit<Event>> {
     let Unit { steps, mut buffer } = unit;
     let total: u64 = steps.iter().map(small_bytes).sum();
     buffer.reserve(total as usize);

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use assembly::Assembly;
-pub use assembly::Built;
+pub(crate) use assembly::Built;
 use hash::hash;
 use upload::Uploader;
 
@@ -27,7 +27,7 @@ const UNITS_IN_FLIGHT: usize = 8;
 type Numbered<T> = (u64, Result<T>);
 
 /// Walks, hashes, and stores under `lease`. Without a lease nothing is stored (a dry run).
-pub fn run(
+pub(crate) fn run(
     repository: &Repository,
     walked: Walk<'_>,
     lease: Option<&Lease>,

@@ -64,7 +64,7 @@ struct Durable {
 
 /// The pack that an object goes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub(crate) enum Lane {
     /// Chunks of many files.
     Shared,
     /// Chunks of one big file.
@@ -74,7 +74,7 @@ pub enum Lane {
 }
 
 /// The writer of a put's new objects.
-pub struct Uploader {
+pub(crate) struct Uploader {
     registry: Arc<dyn Registry>,
     store: Arc<Store>,
     host: Host,
@@ -96,7 +96,7 @@ pub struct Uploader {
 
 impl Uploader {
     /// Returns an uploader that works under `lease`.
-    pub fn new(repository: &Repository, lease: &Lease) -> Self {
+    pub(crate) fn new(repository: &Repository, lease: &Lease) -> Self {
         let remote = repository.store.is_remote();
         let (sealing, sealed) = sync_channel(if remote { 1 } else { SEALING_PACKS });
         let pending = Arc::new(Mutex::new(HashSet::new()));
@@ -124,7 +124,7 @@ impl Uploader {
     }
 
     /// Returns those of `digests` that must be written. The lease keeps the others.
-    pub fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
+    pub(crate) fn missing(&mut self, mut digests: Vec<Digest>) -> Result<HashSet<Digest>> {
         {
             let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             digests.retain(|digest| !pending.contains(digest));
@@ -136,22 +136,22 @@ impl Uploader {
     }
 
     /// Writes a chunk that is missing.
-    pub fn chunk(&mut self, lane: Lane, digest: Digest, body: &[u8]) -> Result<()> {
+    pub(crate) fn chunk(&mut self, lane: Lane, digest: Digest, body: &[u8]) -> Result<()> {
         self.append(lane, digest, ObjectKind::Chunk, body, Vec::new())
     }
 
     /// Writes a node that is missing.
-    pub fn node(&mut self, node: Node) -> Result<()> {
+    pub(crate) fn node(&mut self, node: Node) -> Result<()> {
         self.append(Lane::Nodes, node.digest, node.kind, &node.body, node.children)
     }
 
     /// Returns whether the current big file becomes a pack itself.
-    pub fn is_sharing(&self) -> bool {
+    pub(crate) fn is_sharing(&self) -> bool {
         self.shares.is_some()
     }
 
     /// Returns the path of that pack, if it is the same inode as the file.
-    pub fn shared_path(&self) -> Option<PathBuf> {
+    pub(crate) fn shared_path(&self) -> Option<PathBuf> {
         self.shares.as_ref().and_then(|shared| shared.linked.clone())
     }
 
@@ -164,7 +164,7 @@ impl Uploader {
     ///
     /// # Errors
     /// [`Kind::Conflict`] if the file is not `size_bytes` long.
-    pub fn share(
+    pub(crate) fn share(
         &mut self,
         path: &Path,
         size_bytes: u64,
@@ -197,7 +197,12 @@ impl Uploader {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] if there is no such file.
-    pub fn shared_chunk(&mut self, digest: Digest, length: usize, offset: u64) -> Result<()> {
+    pub(crate) fn shared_chunk(
+        &mut self,
+        digest: Digest,
+        length: usize,
+        offset: u64,
+    ) -> Result<()> {
         let new = self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         if !new {
             return Ok(());
@@ -267,7 +272,7 @@ impl Uploader {
     }
 
     /// Seals the pack of the big file.
-    pub fn end_solo(&mut self) -> Result<()> {
+    pub(crate) fn end_solo(&mut self) -> Result<()> {
         let solo = self.solo.take();
         if let Some(shared) = self.shares.take() {
             tracing::debug!(pack = %shared.id, "a file became a pack");
@@ -276,7 +281,7 @@ impl Uploader {
     }
 
     /// Seals full packs of chunks within a big file, which is safe at any time.
-    pub fn between_segments(&mut self) -> Result<()> {
+    pub(crate) fn between_segments(&mut self) -> Result<()> {
         let shared = self.shared.take_if(|pack| pack.is_full());
         self.seal(shared)?;
         let remote = self.compresses;
@@ -285,7 +290,7 @@ impl Uploader {
     }
 
     /// Seals full packs between two files: nodes only after the chunks they may point at.
-    pub fn between_files(&mut self) -> Result<()> {
+    pub(crate) fn between_files(&mut self) -> Result<()> {
         let nodes_full = self.nodes.as_ref().is_some_and(OpenPack::is_full);
         let shared = self.shared.take_if(|pack| nodes_full || pack.is_full());
         self.seal(shared)?;
@@ -323,7 +328,7 @@ impl Uploader {
 
     /// Seals everything and waits until it is durable and registered. Returns the bytes of new
     /// objects under the lease.
-    pub fn finish(mut self) -> Result<u64> {
+    pub(crate) fn finish(mut self) -> Result<u64> {
         self.end_solo()?;
         let (shared, nodes) = (self.shared.take(), self.nodes.take());
         self.seal(shared)?;

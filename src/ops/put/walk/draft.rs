@@ -37,25 +37,25 @@ const PATH_MAX: usize = 4_096;
 const SET_ID_BITS: u32 = 0o6000;
 
 /// A frozen draft.
-pub struct DraftSource<'a> {
+pub(crate) struct DraftSource<'a> {
     /// The directory of its files on the host.
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// The open directory `root`.
-    pub folder: File,
+    pub(crate) folder: File,
     /// The reader of its lower.
-    pub lower: &'a dyn Lower,
+    pub(crate) lower: &'a dyn Lower,
     /// The root tree of its lower, by its record, and the totals of that tree.
-    pub known: Option<(Digest, Difference)>,
+    pub(crate) known: Option<(Digest, Difference)>,
     /// A flag to refuse anything that no version can hold; otherwise it is left out with a warning.
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// A flag to keep symlinks that lead out of the version; otherwise they are refused.
-    pub external_symlinks: bool,
+    pub(crate) external_symlinks: bool,
     /// A lookup of the chunks at the head of a file, by its inode on the host. They are a guess.
-    pub prehashed: &'a (dyn Fn(u64) -> Vec<Piece> + Sync),
+    pub(crate) prehashed: &'a (dyn Fn(u64) -> Vec<Piece> + Sync),
     /// A predicate that allows the bytes of a file to become a pack's, by its inode on the host.
-    pub may_share: &'a (dyn Fn(u64) -> bool + Sync),
+    pub(crate) may_share: &'a (dyn Fn(u64) -> bool + Sync),
     /// A callback that durably records a path in the draft before its bytes become a pack's.
-    pub sharing: &'a (dyn Fn(&Path) -> Result<()> + Sync),
+    pub(crate) sharing: &'a (dyn Fn(&Path) -> Result<()> + Sync),
 }
 
 impl DraftSource<'_> {
@@ -71,7 +71,7 @@ impl DraftSource<'_> {
 }
 
 /// The walk of a draft.
-pub struct DraftScan<'a> {
+pub(crate) struct DraftScan<'a> {
     source: &'a DraftSource<'a>,
     reader: &'a Reader,
     feed: Feed<'a>,
@@ -88,7 +88,7 @@ struct Place<'a> {
 
 impl<'a> DraftScan<'a> {
     /// Returns a walk of `source` that feeds `feed`.
-    pub fn new(source: &'a DraftSource<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
+    pub(crate) fn new(source: &'a DraftSource<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { source, reader, feed }
     }
 
@@ -97,7 +97,7 @@ impl<'a> DraftScan<'a> {
     /// # Errors
     /// [`Kind::Conflict`] for a symlink that is refused, for a mapped file, and for anything that
     /// no version can hold if the draft is strict.
-    pub fn run(mut self) -> Result<()> {
+    pub(crate) fn run(mut self) -> Result<()> {
         let root = &self.source.root;
         let mark = TreeXattr::of(root).map_err(|e| cannot_read(root, e))?;
         if let Some(mark) = mark {

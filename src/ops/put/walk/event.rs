@@ -17,44 +17,44 @@ use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
 
 /// The maximum size of a file that a hashing thread reads, with others of one unit.
-pub const SMALL_MAX_BYTES: u64 = 4 << 20;
+pub(crate) const SMALL_MAX_BYTES: u64 = 4 << 20;
 
 /// A file of the walk.
 #[derive(Debug, Clone)]
-pub struct FileMeta {
+pub(crate) struct FileMeta {
     /// Its name in its directory.
-    pub name: EntryName,
+    pub(crate) name: EntryName,
     /// Its path in the tree: NUL-separated as in the put index, with slashes if it is a draft's.
-    pub key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// Its path on the host; empty if it is not to be read there.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its executable bit.
-    pub executable: bool,
+    pub(crate) executable: bool,
     /// Its stamp when the walk saw it or it was read.
-    pub stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// Its length then.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// A flag that allows its bytes to become a pack's.
-    pub share: bool,
+    pub(crate) share: bool,
     /// A flag of a file with more than one hard link.
-    pub linked: bool,
+    pub(crate) linked: bool,
     /// The age that its times need, when it is read, for a later change to show in them; `None` if
     /// it may never show.
-    pub settles_in: Option<Duration>,
+    pub(crate) settles_in: Option<Duration>,
 }
 
 /// A chunk within a unit's buffer.
 #[derive(Debug, Clone)]
-pub struct Cut {
+pub(crate) struct Cut {
     /// The digest of the chunk.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// The position of its bytes in the buffer.
-    pub range: Range<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 /// A step of building a tree. Steps come in path order.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The start of a directory.
     Enter(EntryName),
     /// The end of the directory.
@@ -95,7 +95,7 @@ pub enum Event {
 
 /// A step that needs reading or hashing before it is an [`Event`].
 #[derive(Debug)]
-pub enum Work {
+pub(crate) enum Work {
     /// A file to be read.
     Small(FileMeta),
     /// An external file. If it has a path, it is to be read and hashed.
@@ -115,7 +115,7 @@ pub enum Work {
 
 /// A step of a walk.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// A step that needs no work.
     Ready(Event),
     /// A step that a hashing thread turns into an event.
@@ -136,11 +136,11 @@ impl From<Work> for Found {
 
 /// A run of steps: each is [`Found`] by a walk, or an [`Event`].
 #[derive(Debug)]
-pub struct Unit<T> {
+pub(crate) struct Unit<T> {
     /// The steps in it.
-    pub steps: Vec<T>,
+    pub(crate) steps: Vec<T>,
     /// The bytes of its chunks.
-    pub buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
 }
 
 impl<T> Default for Unit<T> {
@@ -150,12 +150,12 @@ impl<T> Default for Unit<T> {
 }
 
 /// Hashes the chunk in a range of `buffer`.
-pub fn cut(buffer: &[u8], range: Range<usize>) -> Cut {
+pub(crate) fn cut(buffer: &[u8], range: Range<usize>) -> Cut {
     Cut { digest: Digest::of(ObjectKind::Chunk, &buffer[range.clone()]), range }
 }
 
 /// Cuts and hashes `buffer` from `start` on.
-pub fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
+pub(crate) fn cut_all(buffer: &[u8], mut start: usize, cutter: &Cutter) -> Vec<Cut> {
     let mut cuts = Vec::new();
     while start < buffer.len() {
         let window = &buffer[start..buffer.len().min(start + cutter.max_bytes())];

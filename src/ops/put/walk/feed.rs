@@ -15,15 +15,15 @@ const UNIT_FILES: usize = 256;
 /// The number of bytes to be read with which a unit is full.
 const UNIT_BYTES: u64 = 4 << 20;
 /// The maximum number of bytes of a big file in one unit.
-pub const SEGMENT_BYTES: usize = 8 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 8 << 20;
 
 /// The consumer of units, in order. It returns an error if the put has stopped.
-pub type Emit<'a> = dyn FnMut(Unit<Found>) -> Result<()> + 'a;
+pub(crate) type Emit<'a> = dyn FnMut(Unit<Found>) -> Result<()> + 'a;
 
 /// The sink for the steps of a walk.
-pub struct Feed<'a> {
+pub(crate) struct Feed<'a> {
     /// The cutter of files.
-    pub cutter: &'a Cutter,
+    pub(crate) cutter: &'a Cutter,
     unit: Unit<Found>,
     unit_bytes: u64,
     emit: &'a mut Emit<'a>,
@@ -31,12 +31,12 @@ pub struct Feed<'a> {
 
 impl<'a> Feed<'a> {
     /// Returns a feed that sends units to `emit`.
-    pub fn new(cutter: &'a Cutter, emit: &'a mut Emit<'a>) -> Self {
+    pub(crate) fn new(cutter: &'a Cutter, emit: &'a mut Emit<'a>) -> Self {
         Self { cutter, unit: Unit::default(), unit_bytes: 0, emit }
     }
 
     /// Emits the current unit, then a unit of one step and its bytes.
-    pub fn whole(&mut self, found: impl Into<Found>, buffer: Vec<u8>) -> Result<()> {
+    pub(crate) fn whole(&mut self, found: impl Into<Found>, buffer: Vec<u8>) -> Result<()> {
         self.flush()?;
         self.unit.buffer = buffer;
         self.unit.steps.push(found.into());
@@ -44,7 +44,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Emits the current unit, unless it is empty.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.unit_bytes = 0;
         let unit = std::mem::take(&mut self.unit);
         if unit.steps.is_empty() { Ok(()) } else { (self.emit)(unit) }
@@ -52,7 +52,7 @@ impl<'a> Feed<'a> {
 
     /// Adds a step, for which a hashing thread reads that many `bytes`. Emits the unit if it is
     /// full.
-    pub fn push(&mut self, found: impl Into<Found>, bytes: u64) -> Result<()> {
+    pub(crate) fn push(&mut self, found: impl Into<Found>, bytes: u64) -> Result<()> {
         self.unit.steps.push(found.into());
         self.unit_bytes += bytes;
         if self.unit.steps.len() >= UNIT_FILES || self.unit_bytes >= UNIT_BYTES {
@@ -65,7 +65,7 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::error::Kind::Conflict) if it changes during each attempt.
-    pub fn big_file(&mut self, mut file: FileMeta) -> Result<()> {
+    pub(crate) fn big_file(&mut self, mut file: FileMeta) -> Result<()> {
         for _ in 0..=CHANGED_RETRIES {
             let open = OpenFile::open(&file.path)?;
             (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
@@ -82,7 +82,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Cuts a big file of a frozen draft. `guessed` are chunks at its head, to be confirmed.
-    pub fn big_draft_file(&mut self, mut file: FileMeta, guessed: &[Piece]) -> Result<()> {
+    pub(crate) fn big_draft_file(&mut self, mut file: FileMeta, guessed: &[Piece]) -> Result<()> {
         let open = Arc::new(OpenFile::open(&file.path)?);
         (file.stamp, file.size_bytes) = (open.stamp, open.size_bytes);
         let path = file.path.clone();
@@ -145,7 +145,7 @@ impl<'a> Feed<'a> {
 
     /// Returns the chunks of `buffer`. Unless the file ends with it, a rest is left uncut if its
     /// end depends on bytes that follow.
-    pub fn cut(&self, buffer: &[u8], at_end: bool) -> Vec<Range<usize>> {
+    pub(crate) fn cut(&self, buffer: &[u8], at_end: bool) -> Vec<Range<usize>> {
         let mut cuts = Vec::new();
         let mut start = 0;
         while start < buffer.len() && (at_end || buffer.len() - start >= self.cutter.max_bytes()) {

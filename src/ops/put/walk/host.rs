@@ -17,7 +17,7 @@ use crate::ops::put::source::{IgnoreStack, Link, Source, index_key};
 use crate::ops::put::stamp::Stamp;
 
 /// The walk of a source.
-pub struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     source: Option<&'a Source>,
     pub(super) referred: Option<Referred>,
     pub(super) old: OldIndex,
@@ -30,7 +30,7 @@ pub struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Returns a walk of `source` and of external files that feeds `feed`.
-    pub fn new(
+    pub(crate) fn new(
         source: Option<&'a Source>,
         referred: Option<Referred>,
         old: OldIndex,
@@ -45,7 +45,7 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// [`Kind::Conflict`] for a symlink that is refused or loops, for a path that is named twice,
     /// and for a file that keeps changing.
-    pub fn run(mut self) -> Result<()> {
+    pub(crate) fn run(mut self) -> Result<()> {
         let top = Path::new("");
         match self.source.map(|source| (source, source.single().cloned())) {
             None => self.referred_before(top, None)?,

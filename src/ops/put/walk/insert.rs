@@ -15,24 +15,24 @@ use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
 
 /// A tree, and a file that is added to it or replaces another file.
-pub struct Insert<'a> {
+pub(crate) struct Insert<'a> {
     /// The root of the tree.
-    pub root: Digest,
+    pub(crate) root: Digest,
     /// The totals of the tree.
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// The path of the file, of at least one name. Missing directories are made.
-    pub path: &'a [EntryName],
+    pub(crate) path: &'a [EntryName],
     /// The content of the file: short, since it is held in memory.
-    pub bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
 }
 
 /// Returns a path with slashes, for display.
-pub fn display_path(path: &[EntryName]) -> String {
+pub(crate) fn display_path(path: &[EntryName]) -> String {
     path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
 }
 
 /// The walk of an [`Insert`].
-pub struct InsertWalk<'a> {
+pub(crate) struct InsertWalk<'a> {
     insert: &'a Insert<'a>,
     reader: &'a Reader,
     feed: Feed<'a>,
@@ -43,15 +43,15 @@ type Coming<'p> = Option<(&'p EntryName, &'p [EntryName])>;
 
 impl<'a> InsertWalk<'a> {
     /// Returns a walk of `insert` that feeds `feed`.
-    pub fn new(insert: &'a Insert<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
+    pub(crate) fn new(insert: &'a Insert<'a>, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { insert, reader, feed }
     }
 
     /// Walks to the end.
     ///
     /// # Errors
-    /// As [`insert`](crate::ops::put::insert).
-    pub fn run(mut self) -> Result<()> {
+    /// As [`insert`](fn@crate::ops::put::insert).
+    pub(crate) fn run(mut self) -> Result<()> {
         self.feed.push(Event::Adjust(self.insert.totals.into()), 0)?;
         self.directory(Some(self.insert.root), self.insert.path)?;
         self.feed.flush()

@@ -14,10 +14,10 @@ use crate::ops::merge_walk::{MergeWalk, Step};
 use crate::ops::totals::Difference;
 
 /// The trees of a merge with their totals. Later trees hide earlier ones.
-pub type Layers = [(Digest, Totals)];
+pub(crate) type Layers = [(Digest, Totals)];
 
 /// The walk of [`Layers`].
-pub struct MergeScan<'a> {
+pub(crate) struct MergeScan<'a> {
     layers: &'a Layers,
     reader: &'a Reader,
     feed: Feed<'a>,
@@ -27,12 +27,12 @@ pub struct MergeScan<'a> {
 
 impl<'a> MergeScan<'a> {
     /// Returns a walk of `layers` that feeds `feed`.
-    pub fn new(layers: &'a Layers, reader: &'a Reader, feed: Feed<'a>) -> Self {
+    pub(crate) fn new(layers: &'a Layers, reader: &'a Reader, feed: Feed<'a>) -> Self {
         Self { layers, reader, feed, hidden: Difference::default() }
     }
 
     /// Walks to the end.
-    pub fn run(mut self) -> Result<()> {
+    pub(crate) fn run(mut self) -> Result<()> {
         let totals: HashMap<_, _> = self.layers.iter().copied().collect();
         let mut sum = Difference::default();
         totals.into_values().for_each(|inside| sum += inside.into());

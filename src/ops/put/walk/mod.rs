@@ -21,7 +21,7 @@ use merge::{Layers, MergeScan};
 use referred::Referred;
 
 /// The subject of a walk.
-pub enum Walk<'a> {
+pub(crate) enum Walk<'a> {
     /// A file or directory of the host, the external files of references, and the last put's index.
     Source(Option<&'a Source>, Option<Referred>, Box<OldIndex>),
     /// A draft.
@@ -34,7 +34,7 @@ pub enum Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Walks to the end.
-    pub fn run(self, repository: &'a Repository, feed: Feed<'a>) -> Result<()> {
+    pub(crate) fn run(self, repository: &'a Repository, feed: Feed<'a>) -> Result<()> {
         match self {
             Self::Source(source, referred, old) => Scan::new(source, referred, *old, feed).run(),
             Self::Draft(draft) => DraftScan::new(draft, &repository.reader, feed).run(),

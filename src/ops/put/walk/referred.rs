@@ -9,7 +9,7 @@ use crate::ops::put::reference::Mounts;
 use crate::ops::put::source::index_key;
 
 /// The external files of references that are still to come.
-pub struct Referred {
+pub(crate) struct Referred {
     pub(super) sorted: Sorted,
     pub(super) mounts: Mounts,
     /// A flag to hash the files of this machine.
@@ -30,7 +30,7 @@ pub(super) enum Stand {
 impl Referred {
     /// Returns the external files in `sorted`. Files of this machine are hashed if `checksum` is
     /// set.
-    pub fn new(sorted: Sorted, checksum: bool) -> Self {
+    pub(crate) fn new(sorted: Sorted, checksum: bool) -> Self {
         Self { sorted, mounts: Mounts::default(), checksum }
     }
 
