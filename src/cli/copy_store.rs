@@ -68,6 +68,7 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
         false => store_options(&verb.from_options)?,
     };
     let source = open(&repository, &from, &from_options)?;
+    source.refuse_missing()?;
     let target = open(&repository, &to, &to_options)?;
     let packs = if is_own { packs_of(&repository, false)? } else { source.list()? };
     let bar = Bar::new("copying", None, context.output);
@@ -75,6 +76,7 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
         let what = format!("{to} is the store of another repository ({owner})");
         return Err(Error::new(Kind::Conflict, what).hint("copy to a place of its own"));
     }
+    target.make()?;
     let mut copied = copy(&source, &target, &packs, &bar)?;
     if verb.uses {
         let settings = Settings {

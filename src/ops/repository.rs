@@ -305,7 +305,8 @@ impl Repository {
 /// packs: then its disk is not mounted. A remote store is checked before the first change.
 fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> Result<()> {
     match store.owner()? {
-        Some(owner) if owner == settings.id => return Ok(()),
+        // The directory is the right one. A copy of it may lack empty folders.
+        Some(owner) if owner == settings.id => return store.make(),
         Some(_) => return store.claim(&settings.id),
         None => {}
     }
