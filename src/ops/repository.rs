@@ -180,7 +180,13 @@ impl Layout {
             fs::create_dir_all(parent).at("create", parent)?;
         }
         match fs::DirBuilder::new().mode(0o700).create(&self.root) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && self.root.is_dir() => {
+                Ok(false)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let what = format!("{} is not a directory", self.root.display());
+                Err(Error::new(Kind::Conflict, what).hint("choose another directory"))
+            }
             made => made.map(|()| true).at("create", &self.root),
         }
     }
