@@ -40,6 +40,7 @@ mod table;
 mod text;
 mod umount;
 mod update;
+mod usage;
 mod used;
 mod verify;
 mod watchdog;
@@ -47,7 +48,7 @@ mod watchdog;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use artifactfs::config;
 use artifactfs::daemon::process;
@@ -166,12 +167,7 @@ pub fn run() -> ExitCode {
     process::set_up_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            let asked = !e.use_stderr();
-            // If printing fails too, there is nothing left to do.
-            let _ = e.print();
-            return ExitCode::from(if asked { exit::DONE } else { exit::USAGE });
-        }
+        Err(found) => return ExitCode::from(usage::report(found, &Cli::command())),
     };
     artifactfs::telemetry::start(cli.verbose);
     let json = cli.json;
