@@ -53,6 +53,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use artifactfs::config;
 use artifactfs::daemon::process;
 use artifactfs::error::Result;
+use artifactfs::telemetry::Audience;
 use context::Context;
 use output::Output;
 
@@ -169,7 +170,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(found) => return ExitCode::from(usage::report(found, &Cli::command())),
     };
-    artifactfs::telemetry::start(cli.verbose);
+    artifactfs::telemetry::start(cli.verbose, audience(&cli));
     let json = cli.json;
     match run_verb(cli) {
         Ok(code) => ExitCode::from(code),
@@ -177,6 +178,16 @@ pub fn run() -> ExitCode {
             output::print_error(&error, json);
             ExitCode::from(exit::code(error.kind()))
         }
+    }
+}
+
+/// Returns who reads the log: errors reach the user of any verb but a daemon without it.
+fn audience(cli: &Cli) -> Audience {
+    match &cli.verb {
+        Verb::Mount(verb) if verb.is_daemon() => Audience::Log,
+        Verb::Watchdog(_) => Audience::Log,
+        _ if cli.json || cli.quiet => Audience::Nobody,
+        _ => Audience::Person,
     }
 }
 
