@@ -233,7 +233,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
         }
         (None, None) => {
             return Err(Error::new(Kind::Usage, "draft needs a reference, ls or discard")
-                .hint("artifactfs draft project/artifact:alias"));
+                .hint("`artifactfs draft project/artifact:alias` begins a draft"));
         }
     }
     Ok(exit::DONE)

@@ -152,7 +152,7 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
             Kind::Usage,
             "no metric is given, neither by --metric nor by metric.name of --config",
         )
-        .hint("--metric val_acc --goal maximize")
+        .hint("`artifactfs sweep create PROJECT --metric val_acc --goal maximize` names one")
     })?;
     let goal = match (verb.goal, said("goal").as_deref()) {
         (Some(Way::Maximize), _) | (None, Some("maximize")) => Goal::Maximize,
@@ -162,7 +162,9 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
                 "the goal is neither maximize nor minimize: {}",
                 other.unwrap_or("not given")
             );
-            return Err(Error::new(Kind::Usage, what).hint("--goal maximize, or minimize"));
+            return Err(
+                Error::new(Kind::Usage, what).hint("give `--goal maximize` or `--goal minimize`")
+            );
         }
     };
     let sweep = SweepInfo {
