@@ -102,10 +102,11 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
         document["metrics"] = rows.iter().map(row_json).collect();
     }
     context.output.print(document, || {
-        let mut lines = table(&details(&run));
+        let mut all = details(&run);
         for (what, edges) in [("used", &used), ("logged", &logged)] {
-            lines.extend(edge_lines(edges).into_iter().map(|line| format!("{what:8} {line}")));
+            all.extend(edge_lines(edges).into_iter().map(|line| vec![what.to_owned(), line]));
         }
+        let mut lines = table(&all);
         lines.extend(rows.iter().map(|row| row_json(row).to_string()));
         lines
     });
