@@ -96,7 +96,7 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     let limit = verb.limit.or((format == Format::Text).then_some(TEXT_ROWS));
     let repository = connect::open_repository(context)?;
     let info = super::used::used(context, &*repository.registry, reference)?;
-    let table = Table::open(&repository.reader, info.root, &path)?;
+    let table = Table::open(&repository.reader, &info, &path)?;
     if table.parts == 0 {
         context.output.note("artifactfs: the folder of parts has no tables");
     }
