@@ -13,6 +13,7 @@ use artifactfs::content::options::StoreOptions;
 use artifactfs::content::store::{Store, StoreUrl, refuse_secrets};
 use artifactfs::daemon::daemons;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::ops::copy_store::{copy, move_to, packs_of};
 use artifactfs::ops::repository::{Repository, Settings};
 
@@ -99,8 +100,8 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
         "used": verb.uses,
     });
     context.output.print(document, || {
-        let (packs, kept, size) = (copied.packs, copied.kept, bytes(copied.bytes));
-        vec![format!("{to}  {packs} packs, {size} copied, {kept} already there")]
+        let (packs, kept, size) = (counted(copied.packs, "pack"), copied.kept, bytes(copied.bytes));
+        vec![format!("{to}  {packs}, {size} copied, {kept} already there")]
     });
     Ok(exit::DONE)
 }

@@ -9,6 +9,7 @@ use super::context::{Context, parse};
 use super::output::{Bar, bytes};
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::VersionInfo;
 use artifactfs::ops::get::{Externals, get_with};
@@ -60,8 +61,8 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
         0 => String::new(),
         kept => format!(", {kept} already there"),
     };
-    let written = bytes(report.bytes);
-    let told = format!("{}: {} files written, {written}{kept}", info.reference(), report.written);
+    let (files, written) = (counted(report.written, "file"), bytes(report.bytes));
+    let told = format!("{}: {files} written, {written}{kept}", info.reference());
     context.output.note(&told);
     Ok(exit::DONE)
 }

@@ -8,6 +8,7 @@ use super::output::table;
 use super::run_output::{edge_lines, edges_json, run_json, run_row};
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::name::{ProjectName, RunId};
 use artifactfs::model::run::{MetricRow, RunInfo, number, parse_setting};
 use artifactfs::ops::runs::{self};
@@ -148,7 +149,7 @@ fn details(run: &RunInfo) -> Vec<Vec<String>> {
         ("command", start.command.join(" ")),
         ("config", start.config.to_string()),
         ("summary", run.summary.to_string()),
-        ("metrics", format!("{} rows", run.rows)),
+        ("metrics", counted(run.rows, "row")),
     ];
     let said = rows.into_iter().filter(|(_, value)| !value.is_empty());
     said.map(|(key, value)| vec![key.to_owned(), value]).collect()

@@ -25,6 +25,7 @@ use crate::content::options::StoreOptions;
 use crate::content::reader::Reader;
 use crate::content::store::{Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
+use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::object::{Extent, Located, PackId};
 use crate::model::object_kind::ObjectKind;
@@ -318,7 +319,8 @@ fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> R
     }
     let packs = registry.info()?.packs;
     if packs > 0 && store.list()?.is_empty() {
-        let what = format!("the store {} is empty, and should hold {packs} packs", settings.store);
+        let packs = counted(packs, "pack");
+        let what = format!("the store {} is empty, and should hold {packs}", settings.store);
         return Err(
             Error::new(Kind::Unavailable, what).hint("is its disk mounted? nothing was changed")
         );

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::table::{LiveTable, Table};
 use crate::content::pack::IndexEntry;
 use crate::error::{Kind, Result};
+use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};
 use crate::ops::repository::Repository;
@@ -17,9 +18,11 @@ const INDEXES_AT_ONCE: usize = 64;
 /// Returns what is wrong with the index of a pack in which the table has `objects` objects.
 pub fn check_index(repository: &Repository, id: PackId, objects: u64) -> Result<Option<String>> {
     match repository.store.read_index(id) {
-        Ok(entries) if (entries.len() as u64) < objects => {
-            Ok(Some(format!("the index of pack {id} names {} objects of {objects}", entries.len())))
-        }
+        Ok(entries) if (entries.len() as u64) < objects => Ok(Some(format!(
+            "the index of pack {id} names {} of {}",
+            entries.len(),
+            counted(objects, "object")
+        ))),
         Ok(_) => Ok(None),
         Err(e) if e.kind() == Kind::NotFound => {
             Ok(Some(format!("the index of pack {id} is missing")))
