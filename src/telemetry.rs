@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -31,22 +33,38 @@ const LOG_MAX_BYTES: u64 = 8 << 20;
 /// The log file of this process, if it is a daemon.
 static KEPT: OnceLock<Kept> = OnceLock::new();
 
-/// Starts logging: warnings, and more with each `-v`. `$ARTIFACTFS_LOG` takes the directives of
-/// tracing-subscriber's `EnvFilter` and overrides `verbose`.
-pub fn start(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
+/// Who reads the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Readers of a daemon's log. Programs that read files get an errno, so the log says what
+    /// happened.
+    Log,
+    /// The user of a command, who gets its error from the command itself.
+    Person,
+    /// A program, or a user who wants nothing but errors.
+    Nobody,
+}
+
+/// Starts logging: warnings, and more with each `-v`. Without it, a person gets no line of level
+/// error, and nobody gets any line. `$ARTIFACTFS_LOG` takes the directives of tracing-subscriber's
+/// `EnvFilter` and overrides both.
+pub fn start(verbose: u8, audience: Audience) {
+    let level = match (verbose, audience) {
+        (0, Audience::Nobody) => "off",
+        (0, _) => "warn",
+        (1, _) => "info",
+        (2, _) => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("ARTIFACTFS_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{level},fuser=error")));
+    let wanted = EnvFilter::try_from_env("ARTIFACTFS_LOG").ok();
+    let errors = verbose > 0 || wanted.is_some() || audience == Audience::Log;
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(format!("{level},fuser=error")));
+    let told = filter_fn(move |line| errors || *line.level() != Level::ERROR);
     let lines = fmt::layer().with_writer(|| Lines);
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
     let journal = stderr_is_journal().then(|| tracing_journald::layer().ok()).flatten();
     let lines = journal.is_none().then_some(lines);
-    tracing_subscriber::registry().with(filter).with(lines).with(journal).init();
+    tracing_subscriber::registry().with(filter).with(told).with(lines).with(journal).init();
 }
 
 /// Reports whether stderr is the journal that systemd names by device and inode (systemd.exec(5)).
@@ -80,7 +98,7 @@ impl Write for Lines {
         if let Some(left_out) = limit.pass(line, Instant::now()) {
             begin_anew(&kept.path)?;
             if left_out > 0 {
-                writeln!(io::stderr(), "{left_out} lines were left out: repeated, or too many")?;
+                writeln!(io::stderr(), "lines left out, repeated or too many: {left_out}")?;
             }
             io::stderr().write_all(line)?;
         }

@@ -11,6 +11,7 @@ use super::{connect, exit};
 use artifactfs::config::{Origin, parse_size};
 use artifactfs::content::cache::Cache;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::cache::{CacheCheck, check};
 use artifactfs::ops::prefetch;
@@ -101,7 +102,7 @@ fn status(context: &Context) -> Result<u8> {
         "pins": pins,
     });
     context.output.print(document, || {
-        let held = format!("{} in {} files", bytes(used.bytes), used.files);
+        let held = format!("{} in {}", bytes(used.bytes), counted(used.files, "file"));
         let mut rows = vec![
             vec!["cache".to_owned(), root],
             vec!["holds".to_owned(), held],
@@ -133,7 +134,8 @@ fn verify(context: &Context) -> Result<u8> {
     let document =
         json!({ "objects": objects, "wrong_objects": wrong, "unknown_segments": unknown });
     context.output.print(document, || {
-        vec![format!("{objects} objects right, {wrong} wrong and removed, {unknown} segments of other repositories")]
+        let (objects, unknown) = (counted(objects, "object"), counted(unknown, "segment"));
+        vec![format!("{objects} right, {wrong} wrong and removed, {unknown} of other repositories")]
     });
     Ok(if wrong == 0 { exit::DONE } else { exit::code(Kind::Corrupt) })
 }
@@ -172,7 +174,8 @@ pub fn prefetch(context: &Context, verb: Prefetch) -> Result<u8> {
     let document =
         json!({ "reference": reference, "files": fetched.files, "bytes": fetched.bytes });
     context.output.print(document, || {
-        vec![format!("{reference}  {} files, {} cached", fetched.files, bytes(fetched.bytes))]
+        let files = counted(fetched.files, "file");
+        vec![format!("{reference}  {files}, {} cached", bytes(fetched.bytes))]
     });
     Ok(exit::DONE)
 }

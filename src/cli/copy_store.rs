@@ -13,6 +13,7 @@ use artifactfs::content::options::StoreOptions;
 use artifactfs::content::store::{Store, StoreUrl, refuse_secrets};
 use artifactfs::daemon::daemons;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::ops::copy_store::{copy, move_to, packs_of};
 use artifactfs::ops::repository::{Repository, Settings};
 
@@ -68,6 +69,7 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
         false => store_options(&verb.from_options)?,
     };
     let source = open(&repository, &from, &from_options)?;
+    source.refuse_missing()?;
     let target = open(&repository, &to, &to_options)?;
     let packs = if is_own { packs_of(&repository, false)? } else { source.list()? };
     let bar = Bar::new("copying", None, context.output);
@@ -75,6 +77,7 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
         let what = format!("{to} is the store of another repository ({owner})");
         return Err(Error::new(Kind::Conflict, what).hint("copy to a place of its own"));
     }
+    target.make()?;
     let mut copied = copy(&source, &target, &packs, &bar)?;
     if verb.uses {
         let settings = Settings {
@@ -97,8 +100,8 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
         "used": verb.uses,
     });
     context.output.print(document, || {
-        let (packs, kept, size) = (copied.packs, copied.kept, bytes(copied.bytes));
-        vec![format!("{to}  {packs} packs, {size} copied, {kept} already there")]
+        let (packs, kept, size) = (counted(copied.packs, "pack"), copied.kept, bytes(copied.bytes));
+        vec![format!("{to}  {packs}, {size} copied, {kept} already there")]
     });
     Ok(exit::DONE)
 }

@@ -16,6 +16,7 @@ use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::daemon::{drafts, read_drafts};
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::difference::Difference;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::{ArtifactPath, Reference};
@@ -108,7 +109,7 @@ pub fn draft_row(draft: &DraftInfo) -> Vec<String> {
     let base = draft.base.as_ref().map_or_else(String::new, |base| format!("from {base}"));
     vec![
         draft.path.to_string(),
-        format!("{} files", draft.files),
+        counted(draft.files, "file"),
         bytes(draft.size_bytes),
         format!("{} changed", draft.changed),
         base,
@@ -233,7 +234,7 @@ pub fn draft(context: &Context, verb: Draft) -> Result<u8> {
         }
         (None, None) => {
             return Err(Error::new(Kind::Usage, "draft needs a reference, ls or discard")
-                .hint("artifactfs draft project/artifact:alias"));
+                .hint("`artifactfs draft project/artifact:alias` begins a draft"));
         }
     }
     Ok(exit::DONE)

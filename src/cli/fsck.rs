@@ -7,6 +7,7 @@ use super::context::Context;
 use super::output::bytes;
 use super::{connect, exit};
 use artifactfs::error::{Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::ops::fsck::{FsckReport, Mode, UnknownPack};
 use artifactfs::ops::repository::Repository;
 
@@ -54,9 +55,9 @@ fn remove_unknown(context: &Context, repository: &Repository) -> Result<u8> {
     let document =
         json!({ "removed": ids(&removed), "too_young": ids(&young), "freed_bytes": freed });
     context.output.print(document, || ids(&removed));
-    let (gone, left) = (removed.len(), young.len());
+    let (gone, left) = (counted(removed.len(), "pack"), young.len());
     context.output.note(&format!(
-        "{gone} packs removed, {} freed; {left} are younger than a day and stay",
+        "{gone} removed, {} freed; {left} kept, being younger than a day",
         bytes(freed)
     ));
     Ok(exit::DONE)
@@ -74,9 +75,10 @@ fn tell_checked(context: &Context, report: &FsckReport) {
         "findings": report.findings,
     });
     context.output.print(document, || report.findings.clone());
-    let told = format!(
-        "{} versions, {} objects, {} packs; {} problems, {} repaired",
-        report.versions, report.objects, report.packs, report.problems, report.repaired
-    );
+    let (versions, objects) =
+        (counted(report.versions, "version"), counted(report.objects, "object"));
+    let (packs, problems) = (counted(report.packs, "pack"), counted(report.problems, "problem"));
+    let repaired = report.repaired;
+    let told = format!("{versions}, {objects}, {packs}; {problems}, {repaired} repaired");
     context.output.note(&told);
 }

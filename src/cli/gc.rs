@@ -7,6 +7,7 @@ use super::context::Context;
 use super::output::bytes;
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::ops::gc::Collected;
 use artifactfs::ops::orphans::release_unfinished;
 
@@ -31,7 +32,8 @@ pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
         json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });
     context.output.print(document, || {
         let (freed, left) = (bytes(freed_bytes), bytes(left_bytes));
-        vec![format!("{packs} packs, {freed} freed, {left} of garbage left")]
+        let packs = counted(packs, "pack");
+        vec![format!("{packs}, {freed} freed, {left} of garbage left")]
     });
     Ok(exit::DONE)
 }

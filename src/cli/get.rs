@@ -9,7 +9,9 @@ use super::context::{Context, parse};
 use super::output::{Bar, bytes};
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::reference::Reference;
+use artifactfs::model::version::VersionInfo;
 use artifactfs::ops::get::{Externals, get_with};
 use artifactfs::ops::put::Filters;
 
@@ -28,14 +30,18 @@ pub struct Get {
     references_only_links: bool,
 }
 
+/// Returns the name of the folder that a version is written to by default. It has no colon: the
+/// folder may become part of PYTHONPATH or of another list separated by colons.
+pub fn folder_name(info: &VersionInfo) -> String {
+    format!("{}@{}", info.path.artifact, info.number)
+}
+
 pub fn get(context: &Context, verb: Get) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let filters = Filters::new(&verb.include, &[])?;
     let repository = connect::open_repository(context)?;
     let info = super::used::used(context, &*repository.registry, reference)?;
-    // No colon: the folder may become part of PYTHONPATH or of another list separated by colons.
-    let name = format!("{}@{}", info.path.artifact, info.number);
-    let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(name));
+    let target = verb.root.unwrap_or_else(|| PathBuf::from("artifacts").join(folder_name(&info)));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
     let externals = match verb.references_only_links {
         true => Externals::Linked,
@@ -55,8 +61,8 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
         0 => String::new(),
         kept => format!(", {kept} already there"),
     };
-    let written = bytes(report.bytes);
-    let told = format!("{}: {} files written, {written}{kept}", info.reference(), report.written);
+    let (files, written) = (counted(report.written, "file"), bytes(report.bytes));
+    let told = format!("{}: {files} written, {written}{kept}", info.reference());
     context.output.note(&told);
     Ok(exit::DONE)
 }

@@ -8,6 +8,7 @@ use super::output::{age, bytes, table};
 use super::properties::Properties;
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::name::GroupName;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::model::reference::ArtifactPath;
@@ -67,9 +68,9 @@ pub fn finish(context: &Context, verb: Finish) -> Result<u8> {
         "size_bytes": done.totals.size_bytes,
     });
     context.output.print(document, || {
-        let (files, size) = (done.totals.files, bytes(done.totals.size_bytes));
+        let (files, size) = (counted(done.totals.files, "file"), bytes(done.totals.size_bytes));
         vec![match done.committed.new {
-            true => format!("{reference}  {files} files, {size}, of {} parts", done.parts),
+            true => format!("{reference}  {files}, {size}, of {}", counted(done.parts, "part")),
             false => format!("{reference}  has this content already: no new version"),
         }]
     });
@@ -90,8 +91,8 @@ pub fn group(context: &Context, verb: GroupVerb) -> Result<u8> {
                 "freed_bytes": freed,
             });
             context.output.print(document, || {
-                let (parts, freed) = (info.parts, bytes(freed));
-                vec![format!("group {group} of {path}  {parts} parts discarded, {freed} freed")]
+                let (parts, freed) = (counted(info.parts, "part"), bytes(freed));
+                vec![format!("group {group} of {path}  {parts} discarded, {freed} freed")]
             });
             Ok(exit::DONE)
         }
@@ -130,8 +131,8 @@ pub fn group_row(info: &GroupInfo) -> Vec<String> {
     vec![
         info.path.to_string(),
         info.group.to_string(),
-        format!("{} parts", info.parts),
-        format!("{} files", info.totals.files),
+        counted(info.parts, "part"),
+        counted(info.totals.files, "file"),
         bytes(info.totals.size_bytes),
         format!("begun {} ago", age(info.begun)),
         format!("last by {}, {} ago", info.writer, age(info.updated)),

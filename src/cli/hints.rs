@@ -34,6 +34,10 @@ fn names(hint: &NamesHint) -> String {
         NamesHint::Unprotect { path, name } => {
             format!("`artifactfs alias unprotect {path} {name}` allows it")
         }
+        NamesHint::ListArtifacts(project) => {
+            format!("`artifactfs ls {project}` lists its artifacts")
+        }
+        NamesHint::ListFiles(version) => format!("`artifactfs ls {version}` lists its files"),
         NamesHint::DeleteAliases => "--delete-aliases deletes its aliases too".to_owned(),
     }
 }
@@ -116,7 +120,7 @@ fn put(hint: &PutHint) -> String {
             "leave out --no-overwrite to replace it, or put it under another name"
         }
         PutHint::Expect => {
-            "see what changed with `artifactfs diff`, then commit without --expect or with another"
+            "see what changed with `artifactfs diff`, then leave out --expect or give another"
         }
     };
     fixed.to_owned()

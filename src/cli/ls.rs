@@ -12,6 +12,7 @@ use super::stream::Stream;
 use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::digest::Digest;
 use artifactfs::model::external::External;
 use artifactfs::model::name::{ProjectName, Tag};
@@ -80,7 +81,7 @@ fn projects(context: &Context) -> Result<u8> {
     let document = projects.iter().map(|p| json!({ "project": p.name, "artifacts": p.artifacts }));
     context.output.print(document.collect(), || {
         let row = |p: &artifactfs::model::version::ProjectInfo| {
-            vec![p.name.to_string(), format!("{} artifacts", p.artifacts)]
+            vec![p.name.to_string(), counted(p.artifacts, "artifact")]
         };
         table(&projects.iter().map(row).collect::<Vec<_>>())
     });
@@ -95,7 +96,7 @@ fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8
         for a in &artifacts {
             let newest = a.newest.map_or_else(|| "-".to_owned(), |n| n.to_string());
             let age = a.newest_created.map_or_else(String::new, |t| format!("{} ago", age(t)));
-            let versions = format!("{} versions", a.versions);
+            let versions = counted(a.versions, "version");
             let mut row = vec![a.path.to_string(), a.artifact_type.to_string(), newest];
             row.extend([versions, age]);
             if !a.tags.is_empty() {
@@ -134,7 +135,7 @@ fn version_row(info: &VersionInfo, long: bool) -> Vec<String> {
         info.reference().to_string(),
         joined(&info.aliases),
         bytes(info.totals.size_bytes),
-        format!("{} files", info.totals.files),
+        counted(info.totals.files, "file"),
         format!("{} ago", age(info.created)),
     ];
     if long {

@@ -41,6 +41,7 @@ mod table;
 mod text;
 mod umount;
 mod update;
+mod usage;
 mod used;
 mod verify;
 mod watchdog;
@@ -48,11 +49,12 @@ mod watchdog;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use artifactfs::config::{Config, Environment, Flags};
 use artifactfs::daemon::process;
 use artifactfs::error::Result;
+use artifactfs::telemetry::Audience;
 use context::Context;
 use output::Output;
 
@@ -171,14 +173,9 @@ pub fn run() -> ExitCode {
     process::set_up_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            let asked = !e.use_stderr();
-            // If printing fails too, there is nothing left to do.
-            let _ = e.print();
-            return ExitCode::from(if asked { exit::DONE } else { exit::USAGE });
-        }
+        Err(found) => return ExitCode::from(usage::report(found, &Cli::command())),
     };
-    artifactfs::telemetry::start(cli.verbose);
+    artifactfs::telemetry::start(cli.verbose, audience(&cli));
     let json = cli.json;
     match run_verb(cli) {
         Ok(code) => ExitCode::from(code),
@@ -186,6 +183,16 @@ pub fn run() -> ExitCode {
             output::print_error(&error, json);
             ExitCode::from(exit::code(error.kind()))
         }
+    }
+}
+
+/// Returns who reads the log: errors reach the user of any verb but a daemon without it.
+fn audience(cli: &Cli) -> Audience {
+    match &cli.verb {
+        Verb::Mount(verb) if verb.is_daemon() => Audience::Log,
+        Verb::Watchdog(_) => Audience::Log,
+        _ if cli.json || cli.quiet => Audience::Nobody,
+        _ => Audience::Person,
     }
 }
 

@@ -51,6 +51,13 @@ pub struct Mount {
     started: bool,
 }
 
+impl Mount {
+    /// Returns whether this process serves the mounts.
+    pub fn is_daemon(&self) -> bool {
+        self.foreground
+    }
+}
+
 /// The report of a daemon to the command that started it.
 #[derive(Serialize, Deserialize)]
 enum Ready {

@@ -35,7 +35,7 @@ impl Output {
             let shown = |line: &String| if terminal { on_terminal(line) } else { line.clone() };
             text().iter().try_for_each(|line| writeln!(out, "{}", shown(line)))
         };
-        end_quietly(printed.and_then(|()| out.flush()));
+        end_quietly(printed.and_then(|()| out.flush()), self.json);
     }
 
     /// Prints a line on stderr, unless `--json` or `--quiet` is given.
@@ -62,12 +62,12 @@ fn print_line(line: &str) {
 }
 
 /// Ends the process if printing failed: with 0 if the reader closed the pipe (`| head`).
-pub fn end_quietly(printed: std::io::Result<()>) {
+pub fn end_quietly(printed: std::io::Result<()>, json: bool) {
     match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
             let error = Error::io("cannot write to stdout", e);
-            print_line(&format!("artifactfs: {error}"));
+            print_error(&error, json);
             std::process::exit(i32::from(super::exit::code(error.kind())));
         }
         Ok(()) => {}

@@ -9,6 +9,7 @@ use super::output::{bytes, table};
 use super::select::parse_scope;
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::version::VersionInfo;
 use artifactfs::ops::prune::{self, PruneRequest};
 
@@ -75,7 +76,7 @@ fn print_deleted(context: &Context, versions: &[VersionInfo], freed: u64, dry_ru
         let row = |v: &VersionInfo| vec![v.reference().to_string(), bytes(v.totals.size_bytes)];
         table(&versions.iter().map(row).collect::<Vec<_>>())
     });
-    let verb = if dry_run { "would be deleted" } else { "deleted" };
-    let freed = bytes(freed);
-    context.output.note(&format!("{} versions {verb}, {freed} freed", versions.len()));
+    let would = if dry_run { "would be " } else { "" };
+    let (versions, freed) = (counted(versions.len(), "version"), bytes(freed));
+    context.output.note(&format!("{versions} {would}deleted, {freed} {would}freed"));
 }

@@ -11,6 +11,7 @@ use super::output::{Bar, bytes};
 use super::properties::Properties;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::new_version::NewVersion;
 use artifactfs::ops::put::Upsert;
 use artifactfs::ops::put::{Filters, MAX_OBJECTS, PutReport, PutRequest, References};
@@ -114,8 +115,8 @@ fn print_report(context: &Context, request: &PutRequest, report: &PutReport) {
         context.output.note(&format!("artifactfs: warning: {warning}"));
     }
     if report.followed > 0 {
-        let what = format!("artifactfs: followed {} symlinks that lead out", report.followed);
-        context.output.note(&what);
+        let symlinks = counted(report.followed, "symlink");
+        context.output.note(&format!("artifactfs: followed {symlinks} out of the source"));
     }
     let group = request.upsert.as_ref().map(|upsert| &upsert.group);
     let generation = report.part.as_ref().map(|part| part.generation);
@@ -148,22 +149,19 @@ fn print_report(context: &Context, request: &PutRequest, report: &PutReport) {
     context.output.print(document, || {
         let size = bytes(report.totals.size_bytes);
         let stored = bytes(report.stored_bytes);
-        let files = report.totals.files;
+        let files = counted(report.totals.files, "file");
         vec![match (reference, new) {
             (Some(reference), Some(true)) => {
-                format!("{reference}  {files} files, {size}, {stored} new")
+                format!("{reference}  {files}, {size}, {stored} new")
             }
             (Some(reference), _) => {
                 format!("{reference}  has this content already: no new version")
             }
             (None, _) if generation.is_some() => {
                 let group = group.map_or("", |group| group.as_str());
-                format!(
-                    "group {group} of {}  {files} files, {size}, {stored} new",
-                    request.version.path
-                )
+                format!("group {group} of {}  {files}, {size}, {stored} new", request.version.path)
             }
-            (None, _) => format!("{files} files, {size}; {stored} would be stored"),
+            (None, _) => format!("{files}, {size}; {stored} would be stored"),
         }]
     });
 }

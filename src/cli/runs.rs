@@ -8,6 +8,7 @@ use super::output::table;
 use super::run_output::{edge_lines, edges_json, run_json, run_row};
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::name::{ProjectName, RunId};
 use artifactfs::model::run::{MetricRow, RunInfo, number, parse_setting};
 use artifactfs::ops::runs::{self};
@@ -102,10 +103,11 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
         document["metrics"] = rows.iter().map(row_json).collect();
     }
     context.output.print(document, || {
-        let mut lines = table(&details(&run));
+        let mut all = details(&run);
         for (what, edges) in [("used", &used), ("logged", &logged)] {
-            lines.extend(edge_lines(edges).into_iter().map(|line| format!("{what:8} {line}")));
+            all.extend(edge_lines(edges).into_iter().map(|line| vec![what.to_owned(), line]));
         }
+        let mut lines = table(&all);
         lines.extend(rows.iter().map(|row| row_json(row).to_string()));
         lines
     });
@@ -147,7 +149,7 @@ fn details(run: &RunInfo) -> Vec<Vec<String>> {
         ("command", start.command.join(" ")),
         ("config", start.config.to_string()),
         ("summary", run.summary.to_string()),
-        ("metrics", format!("{} rows", run.rows)),
+        ("metrics", counted(run.rows, "row")),
     ];
     let said = rows.into_iter().filter(|(_, value)| !value.is_empty());
     said.map(|(key, value)| vec![key.to_owned(), value]).collect()

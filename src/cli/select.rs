@@ -7,6 +7,7 @@ use super::context::{Context, parse, parse_all};
 use super::exit;
 use super::output::version;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::name::{ArtifactName, ProjectName};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::VersionInfo;
@@ -79,7 +80,7 @@ pub fn print_changed(context: &Context, dry_run: bool, changed: Changed) -> Resu
     let document = json!({ "changed": done, "left": left, "dry_run": dry_run });
     context.output.print(document, || done.clone());
     let verb = if dry_run { "would be changed" } else { "changed" };
-    context.output.note(&format!("{} versions {verb}", done.len()));
+    context.output.note(&format!("{} {verb}", counted(done.len(), "version")));
     if !left.is_empty() {
         context.output.note(&format!("not changed: {}", left.join(" ")));
     }

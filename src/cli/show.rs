@@ -7,6 +7,7 @@ use super::context::{Context, parse};
 use super::output::{artifact, bytes, joined, table, version};
 use super::{connect, exit};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::reference::{ArtifactPath, Reference};
 use artifactfs::model::version::VersionInfo;
@@ -73,10 +74,10 @@ pub fn show(context: &Context, verb: Show) -> Result<u8> {
             count if unproven == 0 => format!(" ({count} external)"),
             count => format!(" ({count} external, {unproven} without proof)"),
         };
-        let contents = format!(
-            "{} files{external}, {} directories, {} symlinks",
-            totals.files, totals.directories, totals.symlinks
-        );
+        let (files, directories) =
+            (counted(totals.files, "file"), counted(totals.directories, "directory"));
+        let symlinks = counted(totals.symlinks, "symlink");
+        let contents = format!("{files}{external}, {directories}, {symlinks}");
         let rows = [
             ("reference", info.reference().to_string()),
             ("type", info.artifact_type.to_string()),

@@ -11,6 +11,7 @@ use super::{connect, exit};
 use artifactfs::client::Client;
 use artifactfs::daemon::daemons;
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 use artifactfs::ops::repository::Layout;
 use artifactfs::ops::stats::Stats;
 use artifactfs::protocol::Service;
@@ -35,17 +36,19 @@ pub fn of_daemon(layout: &Layout, pid: u32) -> Option<Stats> {
 pub fn rows(stats: &Stats) -> Vec<(&'static str, String)> {
     let hit = stats.hit_percent().map_or_else(|| "-".to_owned(), |percent| format!("{percent} %"));
     let (held, most) = (bytes(stats.cache_bytes), bytes(stats.cache_limit_bytes));
+    let requests = counted(stats.requests, "request");
     let mut rows = vec![
-        ("cache", format!("{held} of {most}, {} segments", stats.cache_files)),
+        ("cache", format!("{held} of {most}, {}", counted(stats.cache_files, "segment"))),
         ("cache hits", format!("{hit}, {} saved", bytes(stats.saved_bytes))),
-        ("fetched", format!("{} in {} requests", bytes(stats.fetched_bytes), stats.requests)),
+        ("fetched", format!("{} in {requests}", bytes(stats.fetched_bytes))),
         ("in flight", stats.in_flight.to_string()),
     ];
     if stats.retries + stats.failures + stats.wrong_objects > 0 {
         let Stats { retries, failures, wrong_objects, .. } = stats;
-        let errors =
-            format!("{failures} failures, {retries} retries, {wrong_objects} wrong objects");
-        rows.push(("errors", errors));
+        let failures = counted(*failures, "failure");
+        let (retries, wrong) =
+            (counted(*retries, "retry"), counted(*wrong_objects, "wrong object"));
+        rows.push(("errors", format!("{failures}, {retries}, {wrong}")));
     }
     let slowest = stats.slowest.iter().take(3);
     rows.extend(slowest.map(|(what, took)| ("slow", format!("{took} ms  {what}"))));

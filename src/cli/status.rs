@@ -10,6 +10,7 @@ use super::output::{bytes, table};
 use super::{connect, draft, exit, groups, stats};
 use artifactfs::daemon::{DaemonRecord, Running};
 use artifactfs::error::Result;
+use artifactfs::model::counted::counted;
 
 #[derive(Args)]
 pub struct Status {}
@@ -58,7 +59,11 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     });
     context.output.print(document, || {
         let store = bytes(info.live_bytes);
-        let objects = format!("{store} in {} objects, {} packs", info.objects, info.packs);
+        let objects = format!(
+            "{store} in {}, {}",
+            counted(info.objects, "object"),
+            counted(info.packs, "pack")
+        );
         let free = format!("{} of {}", bytes(space.free_bytes), bytes(space.total_bytes));
         let mut rows = vec![("repository", root), ("store", objects), ("free", free)];
         for daemon in here {

@@ -29,7 +29,7 @@ impl Stream {
             true => self.element(&document()),
             false => self.line(&line()),
         };
-        end_quietly(printed);
+        end_quietly(printed, self.json);
         self.any = true;
     }
 
@@ -54,6 +54,6 @@ impl Stream {
             (true, false) => self.out.write_all(b"[]\n"),
             (false, _) => Ok(()),
         };
-        end_quietly(ended.and_then(|()| self.out.flush()));
+        end_quietly(ended.and_then(|()| self.out.flush()), self.json);
     }
 }

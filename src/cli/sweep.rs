@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use serde_yaml_ng::Value as Yaml;
 
 use super::context::{Context, parse};
+use super::get::folder_name;
 use super::output::{Bar, age, table};
 use super::run_output::{edge_lines, edges_json, run_json, run_row};
 use super::{connect, exit};
@@ -151,7 +152,7 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
             Kind::Usage,
             "no metric is given, neither by --metric nor by metric.name of --config",
         )
-        .hint("--metric val_acc --goal maximize")
+        .hint("`artifactfs sweep create PROJECT --metric val_acc --goal maximize` names one")
     })?;
     let goal = match (verb.goal, said("goal").as_deref()) {
         (Some(Way::Maximize), _) | (None, Some("maximize")) => Goal::Maximize,
@@ -161,7 +162,9 @@ fn create(context: &Context, verb: &Create) -> Result<u8> {
                 "the goal is neither maximize nor minimize: {}",
                 other.unwrap_or("not given")
             );
-            return Err(Error::new(Kind::Usage, what).hint("--goal maximize, or minimize"));
+            return Err(
+                Error::new(Kind::Usage, what).hint("give `--goal maximize` or `--goal minimize`")
+            );
         }
     };
     let sweep = SweepInfo {
@@ -257,7 +260,7 @@ fn best(context: &Context, verb: &Best) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Writes a version to `<artifact>:<version>` below `folder`; returns `None` if it was deleted.
+/// Writes a version to `<artifact>@<version>` below `folder`; returns `None` if it was deleted.
 fn write_out(
     context: &Context,
     repository: &Repository,
@@ -270,7 +273,7 @@ fn write_out(
         return Ok(None);
     }
     let info = super::used::used(context, &*repository.registry, reference)?;
-    let target = folder.join(format!("{}:{}", edge.path.artifact, edge.number));
+    let target = folder.join(folder_name(&info));
     let bar = Bar::new("getting", Some(info.totals.size_bytes), context.output);
     artifactfs::ops::get::get(repository, info.root, &target, &Filters::default(), &bar)?;
     Ok(Some(target))

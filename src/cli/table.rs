@@ -13,6 +13,7 @@ use super::place::{Place, path_within};
 use super::properties::Properties;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::name::EntryName;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::table::{self, Format, Shown, Table};
@@ -96,7 +97,7 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     let limit = verb.limit.or((format == Format::Text).then_some(TEXT_ROWS));
     let repository = connect::open_repository(context)?;
     let info = super::used::used(context, &*repository.registry, reference)?;
-    let table = Table::open(&repository.reader, info.root, &path)?;
+    let table = Table::open(&repository.reader, &info, &path)?;
     if table.parts == 0 {
         context.output.note("artifactfs: the folder of parts has no tables");
     }
@@ -111,9 +112,11 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
 fn describe(shown: &Shown) -> String {
     let rows = shown.rows;
     match shown.all {
-        Some(all) if shown.more => format!("{rows} of {all} rows; --limit shows more"),
-        _ if shown.more => format!("the first {rows} rows; --limit shows more"),
-        _ => format!("{rows} rows"),
+        Some(all) if shown.more => {
+            format!("{rows} of {}; --limit shows more", counted(all, "row"))
+        }
+        _ if shown.more => format!("the first {}; --limit shows more", counted(rows, "row")),
+        _ => counted(rows, "row"),
     }
 }
 
@@ -137,7 +140,8 @@ fn partition(context: &Context, verb: &Partition) -> Result<u8> {
     });
     context.output.print(document, || {
         let what = if new { "" } else { "  is there already: no new version" };
-        vec![format!("{reference}/{}  {} parts{what}", pointer.path, pointer.parts)]
+        let parts = counted(pointer.parts, "part");
+        vec![format!("{reference}/{}  {parts}{what}", pointer.path)]
     });
     Ok(exit::DONE)
 }

@@ -12,6 +12,7 @@ use super::context::Context;
 use super::{connect, exit};
 use artifactfs::daemon::{DaemonRecord, daemons};
 use artifactfs::error::{Error, IoContext, Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::mount::{OtherMount, SOURCE_NAME, find_other_mounts, mounts, unmount_if_idle};
 use artifactfs::ops::process_id;
 use artifactfs::ops::repository::Layout;
@@ -99,7 +100,7 @@ fn tell_commits(context: &Context, target: &str, pid: u32) {
 fn tell_held(context: &Context, target: &str, pid: u32, held: &[OtherMount]) {
     let mut places: Vec<_> = held.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     if held.len() > NAMED_MAX {
-        places.push(format!("{} more places", held.len() - NAMED_MAX));
+        places.push(counted(held.len() - NAMED_MAX, "more place"));
     }
     if held.is_empty() {
         places.push("a place that cannot be inspected".to_owned());

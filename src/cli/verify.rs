@@ -10,6 +10,7 @@ use super::output::{Bar, bytes};
 use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::error::{Kind, Result};
+use artifactfs::model::counted::counted;
 use artifactfs::model::reference::Reference;
 use artifactfs::ops::verify::VerifyReport;
 
@@ -50,16 +51,14 @@ fn tell_verified(context: &Context, report: &VerifyReport) {
         };
         report.damage.iter().map(line).collect()
     });
-    let (objects, read) = (report.objects, bytes(report.bytes));
-    let told = format!(
-        "{} versions, {objects} objects, {read} read; {} paths damaged",
-        report.versions, report.damaged_paths
-    );
-    context.output.note(&told);
+    let (versions, objects) =
+        (counted(report.versions, "version"), counted(report.objects, "object"));
+    let (read, paths) = (bytes(report.bytes), counted(report.damaged_paths, "path"));
+    context.output.note(&format!("{versions}, {objects}, {read} read; {paths} damaged"));
     if report.unproven > 0 {
-        let count = report.unproven;
+        let files = counted(report.unproven, "external file");
         context.output.note(&format!(
-            "{count} external files have no proof: other bytes of the same length would not be noticed"
+            "no proof of {files}: other bytes of the same length would not be noticed"
         ));
     }
 }

@@ -57,6 +57,10 @@ pub enum NamesHint {
     },
     /// Delete versions together with their aliases.
     DeleteAliases,
+    /// List the artifacts of this project.
+    ListArtifacts(String),
+    /// List the files of this version.
+    ListFiles(String),
 }
 
 /// Advice about the repository itself.
@@ -145,7 +149,7 @@ pub enum PutHint {
     ListGroups(Option<String>),
     /// Allow a part to replace files, or rename them.
     AllowOverwrite,
-    /// Compare with the newest version, then commit on top of that.
+    /// Compare with the newest version, then make one on top of that.
     Expect,
 }
 

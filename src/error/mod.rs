@@ -78,7 +78,7 @@ impl Error {
 
     /// Adds advice to that which the error has.
     #[must_use]
-    pub(crate) fn and_hint(mut self, hint: impl Into<Hint>) -> Self {
+    pub fn and_hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hints.push(hint.into());
         self
     }

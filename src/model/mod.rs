@@ -4,6 +4,7 @@
 //! about versions. It must not know files, clocks, threads or how anything is stored.
 //! Invariant: a value that exists is valid; text becomes a value only through its parser.
 
+pub mod counted;
 pub mod difference;
 pub mod digest;
 pub mod external;

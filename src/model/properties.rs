@@ -33,13 +33,14 @@ const UNITS: &[(&str, u64)] =
 /// [`TTL_MAX_MILLISECONDS`].
 pub(crate) fn parse_duration(text: &str) -> Result<u64> {
     let bad = |what: &str| {
-        Error::new(Kind::Usage, format!("{text:?} is no duration{what}")).hint("write 30d, 12h")
+        Error::new(Kind::Usage, format!("{text:?} is not a duration{what}"))
+            .hint("write 30d, 12h or 2 weeks")
     };
-    let span: jiff::Span = text.parse().map_err(|e| bad("").because(e))?;
+    let span: jiff::Span = text.parse().map_err(|_| bad(""))?;
     let days = i64::from(span.get_years()) * YEAR_DAYS + i64::from(span.get_months()) * MONTH_DAYS;
     let rest = span.try_years(0).and_then(|span| span.try_months(0));
     let rest = rest.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));
-    let rest = rest.map_err(|e| bad("").because(e))?.as_millis();
+    let rest = rest.map_err(|_| bad(""))?.as_millis();
     let total = rest + i128::from(days) * i128::from(DAY_MILLISECONDS);
     match u64::try_from(total) {
         Ok(total) if total > TTL_MAX_MILLISECONDS => Err(bad(" of at most a hundred years")),

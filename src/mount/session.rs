@@ -161,8 +161,8 @@ pub(crate) fn fusermount(target: &Path, flags: &[&str]) -> io::Result<()> {
 /// Mounts `fs` on `target`.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if the mount point does not exist, [`Kind::Conflict`] if it is not empty or a
-/// mount already, [`Kind::Unavailable`] without /dev/fuse.
+/// [`Kind::NotFound`] if the mount point does not exist, [`Kind::Conflict`] if it is not an empty
+/// directory or a mount already, [`Kind::Unavailable`] without /dev/fuse.
 pub(crate) fn mount<F: Filesystem>(
     fs: F,
     target: &Path,
@@ -234,12 +234,15 @@ fn prepare(target: &Path) -> Result<PathBuf> {
         return Err(Error::new(Kind::Conflict, what)
             .hint(MountHint::UnmountOrChoose(target.display().to_string())));
     }
-    let mut entries = fs::read_dir(&target).at("mount on", &target)?;
-    if entries.next().is_some() {
-        let what = format!("{} is not empty", target.display());
-        return Err(Error::new(Kind::Conflict, what).hint("mount on an empty directory"));
-    }
-    Ok(target)
+    let found = match fs::read_dir(&target) {
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => "is not a directory",
+        entries => match entries.at("mount on", &target)?.next() {
+            Some(_) => "is not empty",
+            None => return Ok(target),
+        },
+    };
+    let what = format!("{} {found}", target.display());
+    Err(Error::new(Kind::Conflict, what).hint("mount on an empty directory"))
 }
 
 /// Returns whether a mount of ours is there whose daemon is gone. Attributes may still be cached,

@@ -5,6 +5,7 @@ use super::repository::Repository;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
 use crate::error::{DamageHint, Error, Kind, Result};
+use crate::model::counted::counted;
 use crate::model::object::PackId;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
@@ -109,7 +110,11 @@ impl Failures {
     pub(super) fn into_result(self) -> Result<()> {
         let Some(first) = self.first else { return Ok(()) };
         let (packs, kind) = (self.packs, first.kind());
-        let what = format!("dead bytes of {packs} packs could not be freed: {}", first.message());
+        let what = format!(
+            "dead bytes of {} could not be freed: {}",
+            counted(packs, "pack"),
+            first.message()
+        );
         let hint = first.hints().first().cloned().unwrap_or(DamageHint::CollectGarbage.into());
         Err(Error::new(kind, what).hint(hint).because(first))
     }
@@ -184,7 +189,7 @@ fn missing(repository: &Repository, id: PackId, mark: u64) -> Result<bool> {
         Some(pack) if pack.live_objects == 0 => {}
         Some(pack) => {
             let objects = pack.live_objects;
-            tracing::warn!(%id, "the pack is missing with {objects} objects; run verify");
+            tracing::warn!(%id, "the pack is missing with {}; run verify", counted(objects, "object"));
         }
     }
     registry.reclaimed(id, 0, mark)?;

@@ -107,7 +107,7 @@ pub fn get_with(
     externals: Externals,
     progress: &dyn Progress,
 ) -> Result<GetReport> {
-    fs::create_dir_all(target).at("create", target)?;
+    make_root(target)?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(target, flags, Mode::empty()).at("open", target)?;
     let counters = Counters::default();
@@ -137,6 +137,25 @@ pub fn get_with(
         kept: counters.kept.into_inner(),
         bytes: counters.bytes.into_inner(),
     })
+}
+
+/// Makes the directory to write to.
+///
+/// # Errors
+/// [`Kind::Conflict`] if something else than a directory is there, or above it.
+fn make_root(target: &Path) -> Result<()> {
+    match fs::create_dir_all(target) {
+        Err(e) if is_in_the_way(&e) => {
+            let what = format!("{} is not a directory", target.display());
+            Err(Error::new(Kind::Conflict, what).hint(GetHint::ChooseRoot))
+        }
+        made => made.at("create", target),
+    }
+}
+
+/// Returns whether a directory cannot be made because something else is at its path or above it.
+fn is_in_the_way(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory)
 }
 
 struct Walk<'a> {

@@ -82,7 +82,7 @@ impl Lease {
         self.id
     }
 
-    /// Returns the counter of the bytes of new objects that are stored under it.
+    /// Returns the counter of the bytes of objects that are registered under it.
     pub(super) fn count(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.stored_bytes)
     }

@@ -66,7 +66,8 @@ pub fn entries(
         let entry = resolve(&repository.reader, info.root, path)?.ok_or_else(|| {
             let shown: Vec<_> = path.iter().map(ToString::to_string).collect();
             let what = format!("{} has no {}", info.reference(), shown.join("/"));
-            Error::new(Kind::NotFound, what).hint(NamesHint::List)
+            Error::new(Kind::NotFound, what)
+                .hint(NamesHint::ListFiles(info.reference().to_string()))
         })?;
         match entry.target {
             Target::Directory(digest) => tree = digest,

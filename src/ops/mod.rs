@@ -19,6 +19,7 @@ pub mod fsck;
 pub mod garbage;
 pub mod gc;
 pub mod get;
+mod glob;
 pub mod groups;
 mod judgement;
 mod lease;

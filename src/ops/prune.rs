@@ -31,10 +31,9 @@ pub struct PruneRequest {
 /// # Errors
 /// [`Kind::Usage`] if `text` is not a duration.
 pub fn moment_before(repository: &Repository, text: &str) -> Result<Timestamp> {
-    let bad = |e: jiff::Error| {
+    let bad = |_: jiff::Error| {
         Error::new(Kind::Usage, format!("{text:?} is not a duration"))
-            .because(e)
-            .hint("write 30d, 12h")
+            .hint("write 30d, 12h or 2 weeks")
     };
     let now = repository.registry.now()?;
     let span: jiff::Span = text.parse().map_err(bad)?;

@@ -25,6 +25,7 @@ use crate::content::options::StoreOptions;
 use crate::content::reader::Reader;
 use crate::content::store::{Store, StoreUrl, refuse_secrets};
 use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
+use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::host::Host;
 use crate::model::object::{Extent, Located, PackId};
@@ -181,7 +182,13 @@ impl Layout {
             fs::create_dir_all(parent).at("create", parent)?;
         }
         match fs::DirBuilder::new().mode(0o700).create(&self.root) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && self.root.is_dir() => {
+                Ok(false)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let what = format!("{} is not a directory", self.root.display());
+                Err(Error::new(Kind::Conflict, what).hint("choose another directory"))
+            }
             made => made.map(|()| true).at("create", &self.root),
         }
     }
@@ -317,13 +324,15 @@ impl Repository {
 /// packs: then its disk is not mounted. A remote store is checked before the first change.
 fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> Result<()> {
     match store.owner()? {
-        Some(owner) if owner == settings.id => return Ok(()),
+        // The directory is the right one. A copy of it may lack empty folders.
+        Some(owner) if owner == settings.id => return store.make(),
         Some(_) => return store.claim(&settings.id),
         None => {}
     }
     let packs = registry.info()?.packs;
     if packs > 0 && store.list()?.is_empty() {
-        let what = format!("the store {} is empty, and should hold {packs} packs", settings.store);
+        let packs = counted(packs, "pack");
+        let what = format!("the store {} is empty, and should hold {packs}", settings.store);
         return Err(
             Error::new(Kind::Unavailable, what).hint("is its disk mounted? nothing was changed")
         );

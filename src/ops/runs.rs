@@ -83,15 +83,21 @@ pub fn begin(registry: &dyn Registry, start: RunStart, resume: Resume) -> Result
     registry.begin_run(start, resume)
 }
 
+/// Refuses a project that does not exist.
+fn refuse_unknown(registry: &dyn Registry, project: &ProjectName) -> Result<()> {
+    registry.artifacts(project.clone(), None, 1).map(drop)
+}
+
 /// Calls `each` with every run of a project, oldest first.
 ///
 /// # Errors
-/// The errors of `each`.
+/// [`Kind::NotFound`] if there is no such project, and the errors of `each`.
 pub fn each_run(
     registry: &dyn Registry,
     project: &ProjectName,
     each: &mut dyn FnMut(RunInfo) -> Result<()>,
 ) -> Result<()> {
+    refuse_unknown(registry, project)?;
     let mut after = None;
     loop {
         let page = registry.runs(project.clone(), after.take(), PAGE)?;
@@ -159,7 +165,11 @@ pub(crate) fn users(
 }
 
 /// Returns the sweeps of a project, in the order of ids.
+///
+/// # Errors
+/// [`Kind::NotFound`] if there is no such project.
 pub fn sweeps(registry: &dyn Registry, project: &ProjectName) -> Result<Vec<SweepInfo>> {
+    refuse_unknown(registry, project)?;
     let mut all: Vec<SweepInfo> = Vec::new();
     loop {
         let after = all.last().map(|sweep| sweep.id.clone());

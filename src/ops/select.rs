@@ -7,7 +7,7 @@ use std::str::FromStr;
 use globset::{Glob, GlobMatcher};
 use serde_json::Value;
 
-use super::listing;
+use super::{glob, listing};
 use crate::error::{Error, Kind, Result};
 use crate::model::json::parse_or_text;
 use crate::model::name::{Alias, ArtifactName, ArtifactType, ProjectName, Tag};
@@ -97,7 +97,8 @@ impl FromStr for Filter {
             "tag" => Test::Tag(value.parse()?),
             "alias" => Test::Alias(value.parse()?),
             "name" => {
-                let glob = Glob::new(value).map_err(|e| bad("is not a pattern").because(e))?;
+                let glob = Glob::new(value)
+                    .map_err(|e| bad(&format!("is not a pattern: {}", glob::fault(&e))))?;
                 Test::Name(Box::new(glob.compile_matcher()))
             }
             "created" => Test::Created(parse_duration(value)?),

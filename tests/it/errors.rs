@@ -224,3 +224,18 @@ fn a_closed_stderr_does_not_change_the_exit_code() {
     drop(reader);
     assert_eq!(command.stderr(writer).status().unwrap().code(), Some(10));
 }
+
+#[test]
+fn help_that_nobody_reads_to_its_end_is_no_error() {
+    let world = World::new();
+    for args in [&["--help"][..], &["ls", "--help"], &["put", "--version"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = world.command(args).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(output.stderr.is_empty(), "{args:?}");
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = world.command(args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(14), "{args:?}");
+    }
+}

@@ -168,7 +168,7 @@ fn how_do_i_find_the_best_run_of_a_sweep_and_what_it_logged() {
     let best = world.json(&["sweep", "best", sweep, "--artifacts", "--get", "best"]);
     assert_eq!(best["id"], "b");
     assert_eq!(references(&best["artifacts"]), ["p/model:v1"]);
-    assert_eq!(fs::read(world.path("best/model:v1/w")).unwrap(), b"b\n");
+    assert_eq!(fs::read(world.path("best/model@v1/w")).unwrap(), b"b\n");
 }
 
 #[test]

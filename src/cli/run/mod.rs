@@ -228,7 +228,7 @@ fn values(texts: &[String]) -> Result<Vec<(String, String)>> {
 pub fn run(context: &Context, verb: Run) -> Result<u8> {
     match verb.step {
         None if verb.command.is_empty() => Err(Error::new(Kind::Usage, "run needs a command")
-            .hint("artifactfs run -- COMMAND…, or one of start, log, finish, logged, used")),
+            .hint("`artifactfs run -- COMMAND…`, or one of start, log, finish, logged, used")),
         None => run_command(context, &verb),
         Some(Step::Start(begin)) => start(context, &begin),
         Some(Step::Log(verb)) => log(context, &verb),

@@ -90,7 +90,10 @@ impl Store {
         let identity = Identity { format: IDENTITY_FORMAT, repository: id.to_owned() };
         let text = serde_json::to_vec(&identity).expect("an identity is plain values");
         match &self.place {
-            Place::Local(local) => write_once(local.top(), &text)?,
+            Place::Local(local) => {
+                local.make()?;
+                write_once(local.top(), &text)?;
+            }
             Place::Remote(Remote { client, .. }) => client.wait(put_once(client, text.into()))?,
         }
         // Another repository may have claimed it at the same time: the id in the store counts.

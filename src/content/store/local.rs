@@ -29,14 +29,34 @@ pub(crate) struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens or creates the store in `root`.
+    /// Returns the store in `root`, which need not exist.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.join("packs"), open: Mutex::new(LruCache::new(OPEN_PACKS)) }
+    }
+
+    /// Creates the directory, unless it exists.
     ///
     /// # Errors
-    /// If the directory cannot be created.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let packs = root.join("packs");
-        fs::create_dir_all(&packs).at("create", &packs)?;
-        Ok(Self { root: packs, open: Mutex::new(LruCache::new(OPEN_PACKS)) })
+    /// If it cannot be created.
+    pub(crate) fn make(&self) -> Result<()> {
+        fs::create_dir_all(&self.root).at("create", &self.root)
+    }
+
+    /// Refuses a directory that holds no store.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if it does not exist or has no folder of packs.
+    pub(crate) fn refuse_missing(&self) -> Result<()> {
+        match fs::metadata(&self.root) {
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                let what = format!("no store in {}", self.top().display());
+                Err(Error::new(Kind::NotFound, what)
+                    .hint("a relative directory of a store is below the repository"))
+            }
+            found => found.map(drop).at("read", &self.root),
+        }
     }
 
     /// Returns the directory that holds the whole store.
@@ -262,7 +282,12 @@ impl LocalStore {
     /// If the directory cannot be listed.
     pub(crate) fn list(&self, extensions: &[&str]) -> Result<Vec<PackId>> {
         let mut ids = Vec::new();
-        for folder in fs::read_dir(&self.root).at("list", &self.root)? {
+        let folders = match fs::read_dir(&self.root) {
+            // The store was not made yet, or its disk is not mounted.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(ids),
+            folders => folders.at("list", &self.root)?,
+        };
+        for folder in folders {
             let folder = folder.at("list", &self.root)?.path();
             for file in fs::read_dir(&folder).at("list", &folder)? {
                 let path = file.at("list", &folder)?.path();

@@ -63,11 +63,11 @@ struct Remote {
 }
 
 impl Store {
-    /// Opens the store at `url`; a relative directory is below `base`.
+    /// Opens the store at `url`; a relative directory is below `base`. A directory need not exist,
+    /// and a remote store gets no request yet.
     ///
     /// # Errors
-    /// If a directory cannot be created, or options make no sense. A remote store gets no request
-    /// yet.
+    /// If options make no sense, or a cache cannot be opened.
     pub fn open(
         url: &StoreUrl,
         settings: &[(String, String)],
@@ -79,7 +79,7 @@ impl Store {
                 let what = format!("a directory takes no option \"{key}\"");
                 return Err(Error::new(Kind::Usage, what).hint(StoreHint::LeaveOptions));
             }
-            let place = Place::Local(LocalStore::open(&base.join(path))?);
+            let place = Place::Local(LocalStore::new(&base.join(path)));
             return Ok(Self { place, externals: Externals::new(options), owner: None });
         }
         let client = Arc::new(Client::open(url, settings, Threads::start()?)?);
@@ -89,6 +89,28 @@ impl Store {
         let fetcher = Arc::new(fetcher);
         let externals = Externals::beside(options, &fetcher, client.threads());
         Ok(Self { place: Place::Remote(Remote { client, fetcher }), externals, owner: None })
+    }
+
+    /// Creates the directory of a local store, unless it exists.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn make(&self) -> Result<()> {
+        match &self.place {
+            Place::Local(local) => local.make(),
+            Place::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Refuses a directory that holds no store.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is none. A remote store is not asked.
+    pub fn refuse_missing(&self) -> Result<()> {
+        match &self.place {
+            Place::Local(local) => local.refuse_missing(),
+            Place::Remote(_) => Ok(()),
+        }
     }
 
     /// Checks that a remote store can be reached and read, by a request for an object that need not

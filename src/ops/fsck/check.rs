@@ -4,6 +4,7 @@ use super::counting::Counting;
 use super::report::FsckReport;
 use super::table::{LiveTable, Table, is_damage, lost_object};
 use crate::error::Result;
+use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId, Presence};
 use crate::ops::maintenance::Held;
@@ -144,17 +145,20 @@ impl Check<'_> {
         };
         if seen.is_absent() && !good()? {
             self.report.missing_objects += 1;
+            let needed = counted(found, "reference");
             self.report.finding(format!(
-                "{kind} {digest} is damaged or lost, and {found} need it: put a good copy of the file again"
+                "{kind} {digest} is damaged or lost and has {needed}: put a good copy of the file again"
             ));
         }
+        let miscounted =
+            || format!("{kind} {digest} counts {}, not {refs}", counted(found, "reference"));
         let fix = Fix::Object { digest, seen: Some(seen), now: Located { refs, ..seen } };
         if refs > found {
-            self.report.finding(format!("{kind} {digest} counts {found} references, not {refs}"));
+            self.report.finding(miscounted());
             return self.fix(fix);
         }
         if refs < found && !seen.is_absent() {
-            self.report.finding(format!("{kind} {digest} counts {found} references, not {refs}"));
+            self.report.finding(miscounted());
         }
         if self.repairs() && self.lowered.len() < LOWERED_MAX {
             self.lowered.push(fix);

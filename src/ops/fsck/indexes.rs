@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::table::{LiveTable, Table};
 use crate::content::pack::IndexEntry;
 use crate::error::{Kind, Result};
+use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId};
 use crate::ops::repository::Repository;
@@ -21,9 +22,11 @@ pub(crate) fn check_index(
     objects: u64,
 ) -> Result<Option<String>> {
     match repository.store.read_index(id) {
-        Ok(entries) if (entries.len() as u64) < objects => {
-            Ok(Some(format!("the index of pack {id} names {} objects of {objects}", entries.len())))
-        }
+        Ok(entries) if (entries.len() as u64) < objects => Ok(Some(format!(
+            "the index of pack {id} names {} of {}",
+            entries.len(),
+            counted(objects, "object")
+        ))),
         Ok(_) => Ok(None),
         Err(e) if e.kind() == Kind::NotFound => {
             Ok(Some(format!("the index of pack {id} is missing")))

@@ -7,6 +7,7 @@ use super::indexes::{check_index, write_indexes};
 use super::table::PAGE;
 use super::unknown;
 use crate::error::{Error, Kind, Result};
+use crate::model::counted::counted;
 use crate::model::object::{Located, PackId, Presence};
 use crate::registry::{Fix, PackInfo};
 
@@ -96,20 +97,24 @@ impl Check<'_> {
         let (live_objects, live_bytes) = (sum.objects, sum.bytes);
         match on_disk {
             None if live_objects > 0 => {
-                let what = format!("pack {} is missing with {live_objects} objects", pack.id);
+                let objects = counted(live_objects, "object");
+                let what = format!("pack {} is missing with {objects}", pack.id);
                 self.report.finding(what);
             }
             Some(length) if length < sum.end => {
-                let what = format!("pack {} has {length} bytes, not {}", pack.id, sum.end);
+                let what =
+                    format!("pack {} has {}, not {}", pack.id, counted(length, "byte"), sum.end);
                 self.report.finding(what);
             }
             _ => {}
         }
-        let counted = (pack.live_objects, pack.live_bytes) == (live_objects, live_bytes);
-        if !counted {
+        let right = (pack.live_objects, pack.live_bytes) == (live_objects, live_bytes);
+        if !right {
+            let (objects, bytes) =
+                (counted(pack.live_objects, "object"), counted(pack.live_bytes, "byte"));
             let what = format!(
-                "pack {} counts {} objects of {} bytes and has {live_objects} of {live_bytes}",
-                pack.id, pack.live_objects, pack.live_bytes
+                "pack {} counts {objects} of {bytes} and has {live_objects} of {live_bytes}",
+                pack.id
             );
             self.report.finding(what);
             self.miscounted.push(pack.id);
@@ -162,7 +167,10 @@ pub(super) fn refuse_absent_store(present: u64, missing: usize) -> Result<()> {
     if present > 0 || missing == 0 {
         return Ok(());
     }
-    let what = format!("none of {missing} packs with content is in the store; nothing was changed");
+    let what = format!(
+        "{} with content: none is in the store; nothing was changed",
+        counted(missing, "pack")
+    );
     Err(Error::new(Kind::Unavailable, what).hint(
         "is the disk of the store mounted, and the store's address in repository.json right?",
     ))

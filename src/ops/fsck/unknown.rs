@@ -4,6 +4,7 @@
 
 use super::table::PAGE;
 use crate::error::{Kind, Result};
+use crate::model::counted::counted;
 use crate::model::object::PackId;
 use crate::ops::maintenance;
 use crate::ops::repository::Repository;
@@ -29,13 +30,11 @@ impl UnknownPack {
     /// Returns a line for people.
     pub(crate) fn describe(&self) -> String {
         let holds = match self.objects {
-            Some(objects) => format!("{objects} objects"),
+            Some(objects) => counted(objects, "object"),
             None => "no index that can be read".to_owned(),
         };
-        let Self { id, length_bytes, .. } = self;
-        format!(
-            "pack {id} in the store is not in the registry: {length_bytes} bytes, {holds}; it stays"
-        )
+        let (id, length) = (self.id, counted(self.length_bytes, "byte"));
+        format!("pack {id} in the store is not in the registry: {length}, {holds}; it stays")
     }
 }
 

@@ -10,6 +10,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::error::{Error, IoContext, Kind, PutHint, Result};
 use crate::model::name::EntryName;
+use crate::ops::glob;
 
 /// The file with patterns of what to leave out below its directory; the syntax of `.gitignore`.
 pub(crate) const IGNORE_FILE: &str = ".artifactfsignore";
@@ -56,7 +57,8 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
         return Ok(None);
     }
     let bad = |pattern: &str, e| {
-        Error::new(Kind::Usage, format!("\"{pattern}\" is not a glob pattern")).because(e)
+        let what = format!("\"{pattern}\" is not a glob pattern: {}", glob::fault(&e));
+        Error::new(Kind::Usage, what)
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
@@ -242,7 +244,10 @@ impl IgnoreStack {
 fn read_ignored(folder: &Path, names: &[&str]) -> Result<Vec<Gitignore>> {
     let files = names.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
     let read = |file: PathBuf| {
-        let bad = |e| Error::new(Kind::Usage, format!("cannot use {}", file.display())).because(e);
+        let bad = |e| {
+            let what = format!("cannot use {}: {}", file.display(), glob::ignore_fault(&e));
+            Error::new(Kind::Usage, what)
+        };
         let mut builder = GitignoreBuilder::new(folder);
         match builder.add(&file) {
             Some(e) if file.ends_with(IGNORE_FILE) => return Err(bad(e)),

@@ -29,6 +29,7 @@ use crate::error::{Error, GetHint, Kind, NamesHint, Result};
 use crate::model::digest::Digest;
 use crate::model::name::EntryName;
 use crate::model::tree::{Content, Target};
+use crate::model::version::VersionInfo;
 
 /// The suffix of the name of a pointer to parts.
 const POINTER_SUFFIX: &str = ".partitioned-table.json";
@@ -81,14 +82,14 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Opens the table at `path` of the version `root`. The columns of all parts of a partitioned
-    /// table are compared.
+    /// Opens the table at `path` of a version. The columns of all parts of a partitioned table are
+    /// compared.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if nothing is there. [`Kind::Usage`] if the name is not a table's.
     /// [`Kind::Corrupt`] if the content is not a table's, or the columns of parts differ.
-    pub fn open(reader: &'a Reader, root: Digest, path: &[EntryName]) -> Result<Self> {
-        let (name, target) = find(reader, root, path)?;
+    pub fn open(reader: &'a Reader, version: &VersionInfo, path: &[EntryName]) -> Result<Self> {
+        let (name, target) = find(reader, version, path)?;
         let Target::File { content, .. } = target else {
             return Err(match target {
                 Target::Directory(_) => no_table(&name, "a directory"),
@@ -97,7 +98,7 @@ impl<'a> Table<'a> {
         };
         if name.ends_with(POINTER_SUFFIX) {
             let parts = read_pointer(reader, &name, &content)?;
-            return Self::of_folder(reader, root, &parts);
+            return Self::of_folder(reader, version, &parts);
         }
         if !name.ends_with(".json") {
             return Err(no_table(&name, "not a table"));
@@ -112,8 +113,12 @@ impl<'a> Table<'a> {
     ///
     /// # Errors
     /// As [`Table::open`].
-    pub(crate) fn of_folder(reader: &'a Reader, root: Digest, path: &[EntryName]) -> Result<Self> {
-        let (name, target) = find(reader, root, path)?;
+    pub(crate) fn of_folder(
+        reader: &'a Reader,
+        version: &VersionInfo,
+        path: &[EntryName],
+    ) -> Result<Self> {
+        let (name, target) = find(reader, version, path)?;
         let Target::Directory(tree) = target else {
             return Err(Error::new(Kind::Usage, format!("{name} is not a folder of parts"))
                 .hint("a partitioned table points to a folder of *.table.json"));
@@ -254,18 +259,17 @@ fn take_head(reader: &Reader, part: &Part) -> Result<Head> {
 }
 
 /// Returns the name and the target of the entry at `path`.
-fn find(reader: &Reader, root: Digest, path: &[EntryName]) -> Result<(String, Target)> {
+fn find(reader: &Reader, version: &VersionInfo, path: &[EntryName]) -> Result<(String, Target)> {
     let name = path.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
+    let shown = version.reference().to_string();
     if name.is_empty() {
         return Err(Error::new(Kind::Usage, "a path in the version is needed, and none was given")
-            .hint(NamesHint::List));
+            .hint(NamesHint::ListFiles(shown)));
     }
-    match resolve(reader, root, path)? {
+    match resolve(reader, version.root, path)? {
         Some(entry) => Ok((name, entry.target)),
-        None => {
-            Err(Error::new(Kind::NotFound, format!("the version has no {name}"))
-                .hint(NamesHint::List))
-        }
+        None => Err(Error::new(Kind::NotFound, format!("{shown} has no {name}"))
+            .hint(NamesHint::ListFiles(shown))),
     }
 }
 

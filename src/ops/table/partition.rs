@@ -44,7 +44,7 @@ pub fn partition(
         true => last.clone(),
         false => EntryName::try_from([last.as_bytes(), POINTER_SUFFIX.as_bytes()].concat())?,
     });
-    let table = Table::of_folder(&repository.reader, base.root, folder)?;
+    let table = Table::of_folder(&repository.reader, base, folder)?;
     if table.parts == 0 {
         let what = format!("{} has no tables in {}", base.reference(), shown(folder));
         return Err(Error::new(Kind::NotFound, what).hint("parts are files named *.table.json"));

@@ -66,7 +66,11 @@ pub(in crate::registry) fn keep_protected(
     let Some((name, target)) = moved else { return Ok(()) };
     let what = format!("{path}:{name} is protected and stands for {target}");
     let (path, name) = (path.to_string(), name.to_string());
-    Err(Error::new(Kind::Conflict, what).hint(NamesHint::MoveProtected { path, name }))
+    let hint = match number {
+        Some(_) => NamesHint::MoveProtected { path, name },
+        None => NamesHint::Unprotect { path, name },
+    };
+    Err(Error::new(Kind::Conflict, what).hint(hint))
 }
 
 /// Refuses to delete a version that a protected alias keeps, and one with aliases unless these are

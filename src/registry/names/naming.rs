@@ -30,12 +30,16 @@ pub(in crate::registry) fn known_artifact(
     if let Some(record) = artifact(view, path)? {
         return Ok(record);
     }
-    let project = view.get(&keys::project(&path.project))?;
-    let missing = match project {
-        Some(_) => format!("no artifact {path}"),
-        None => format!("no project {}", path.project),
-    };
-    Err(Error::new(Kind::NotFound, missing).hint(NamesHint::List))
+    if view.get(&keys::project(&path.project))?.is_none() {
+        return Err(no_project(&path.project));
+    }
+    Err(Error::new(Kind::NotFound, format!("no artifact {path}"))
+        .hint(NamesHint::ListArtifacts(path.project.to_string())))
+}
+
+/// Returns the error for a project that does not exist.
+fn no_project(project: &ProjectName) -> Error {
+    Error::new(Kind::NotFound, format!("no project {project}")).hint(NamesHint::List)
 }
 
 /// Returns the version that a reference stands for now.
@@ -261,8 +265,7 @@ impl EngineRegistry {
             after.map_or(first, |artifact| keys::next(&keys::artifact(&of(artifact.clone()))));
         self.read(|view| {
             if view.get(&keys::project(project))?.is_none() {
-                return Err(Error::new(Kind::NotFound, format!("no project {project}"))
-                    .hint(NamesHint::List));
+                return Err(no_project(project));
             }
             let found = page(view, &from, &to, limit as usize)?;
             let artifacts = found.items.iter().map(|(key, value)| {

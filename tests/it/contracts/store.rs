@@ -54,6 +54,8 @@ pub fn keeps_its_promises(url: &str, options: &[(String, String)], base: &Path, 
         let store = Store::open(&url, options, base, &access).unwrap();
         let salt = salt + u64::from(access.cache.is_some());
         assert_eq!(store.list().unwrap(), []);
+        store.make().unwrap();
+        store.refuse_missing().unwrap();
         let (small, few) = put(&store, salt, 3, 1_000);
         // This pack is longer than one upload may be, and than a segment of the cache.
         let (large, many) = put(&store, salt + 10, 70, 1_000_000);

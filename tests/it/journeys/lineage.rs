@@ -144,7 +144,7 @@ fn the_best_run_of_a_sweep_and_its_versions_are_found() {
     let best = world.json(&["sweep", "best", id, "--artifacts", "--get", "best"]);
     assert_eq!(best["id"], "b");
     assert_eq!(best["artifacts"][0]["reference"], "p/model:v1");
-    assert_eq!(fs::read(world.path("best/model:v1/w-b")).unwrap(), b"b\n");
+    assert_eq!(fs::read(world.path("best/model@v1/w-b")).unwrap(), b"b\n");
     assert_eq!(world.json(&["sweep", "ls", "p"])[0]["id"], *id);
     let fewest = world.ok(&["sweep", "create", "p", "--metric", "loss", "--goal", "minimize"]);
     let none = world.run(&["sweep", "best", fewest.trim()]);

@@ -139,7 +139,7 @@ fn a_file_without_proof_is_recorded_only_with_no_checksum() {
     assert_eq!(world.json(&["verify"])["external_unproven"], 1);
     let told = world.run(&["verify"]);
     assert_eq!(told.code, 0, "{}", told.err);
-    assert!(told.err.contains("1 external files have no proof"), "{}", told.err);
+    assert!(told.err.contains("no proof of 1 external file:"), "{}", told.err);
 }
 
 #[test]

@@ -304,16 +304,21 @@ fn a_protected_alias_leaves_its_version_only_on_request() {
     world.ok(&["alias", "protect", "p/a", "production"]);
     let source = world.tree("src", &[("a", b"2")]);
     let source = source.to_str().unwrap();
-    let words = ["p/a:production is protected and stands for v0", "add --protected"];
+    let what = "p/a:production is protected and stands for v0";
+    let words = [what, "alias add --protected"];
     for moves in [
-        &["alias", "rm", "p/a:v0", "production"][..],
-        &["alias", "set", "p/a:v0", "mine"],
-        &["alias", "set", "p/a:v1", "production"],
+        &["alias", "set", "p/a:v1", "production"][..],
         &["alias", "add", "p/a:v1", "new", "production"],
-        &["alias", "rm", "-r", "p/a:v0", "production"],
         &["put", "-n", "p/a", "-a", "production", source],
     ] {
         refused(&world.run(moves), 11, &words);
+    }
+    for removes in [
+        &["alias", "rm", "p/a:v0", "production"][..],
+        &["alias", "set", "p/a:v0", "mine"],
+        &["alias", "rm", "-r", "p/a:v0", "production"],
+    ] {
+        refused(&world.run(removes), 11, &[what, "alias unprotect p/a production"]);
     }
     // The version that has the alias may get it again, with others.
     world.ok(&["alias", "set", "p/a:v0", "production", "mine"]);

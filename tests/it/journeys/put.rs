@@ -58,6 +58,7 @@ fn unchanged_files_are_not_read_again() {
     world.ok(&["delete", "p/a:v1", "--delete-aliases"]);
     let fourth = world.json(&["put", "-n", "p/a", source_text]);
     assert_eq!(fourth["reference"], "p/a:v2");
+    assert_eq!(fourth["stored_bytes"], world.json(&["status"])["store_bytes"]);
     assert_eq!(world.run(&["verify"]).code, 0);
     world.sound();
 }

@@ -90,7 +90,7 @@ pub(crate) struct Uploader {
     sealer: Option<JoinHandle<Result<()>>>,
     /// A flag of a remote store: bodies are compressed.
     compresses: bool,
-    /// Bytes of new objects under the lease so far.
+    /// Bytes of objects registered under the lease so far.
     stored_bytes: Arc<AtomicU64>,
 }
 
@@ -105,6 +105,7 @@ impl Uploader {
             store: Arc::clone(&repository.store),
             lease: lease.id(),
             pending: Arc::clone(&pending),
+            stored_bytes: lease.count(),
         };
         Self {
             registry: Arc::clone(&repository.registry),
@@ -222,7 +223,6 @@ impl Uploader {
             stored_bytes: body_bytes,
             children: Vec::new(),
         });
-        self.stored_bytes.fetch_add(u64::from(body_bytes), Ordering::Relaxed);
         Ok(())
     }
 
@@ -267,7 +267,6 @@ impl Uploader {
             stored_bytes,
             children,
         });
-        self.stored_bytes.fetch_add(u64::from(stored_bytes), Ordering::Relaxed);
         Ok(())
     }
 
@@ -376,6 +375,9 @@ struct Sealer {
     store: Arc<Store>,
     lease: LeaseId,
     pending: Arc<Mutex<HashSet<Digest>>>,
+    /// Bytes of objects registered under the lease. What could not be registered is not counted: it
+    /// is written again, or not needed.
+    stored_bytes: Arc<AtomicU64>,
 }
 
 impl Sealer {
@@ -455,12 +457,14 @@ impl Sealer {
             if batch.is_empty() {
                 break;
             }
+            let bytes = batch.iter().map(|object| u64::from(object.stored_bytes)).sum();
             let added = self.registry.add_objects(self.lease, id, length, batch)?;
             if let Some(lost) = added.missing.first() {
                 let what =
                     format!("object {lost} was deleted before the version that needs it was made");
                 return Err(Error::new(Kind::Stale, what).hint("try again"));
             }
+            self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         digests.iter().for_each(|digest| {

@@ -157,9 +157,11 @@ fn random_tables_come_back_from_every_format() {
         let names: Vec<_> = (0..columns.len()).map(|index| format!("c{index}")).collect();
         write(&file, document_of(&columns, &names, pretty).as_bytes());
         let request = PutRequest::plain(file.clone(), "p/a".parse().unwrap());
-        let root = put(&repository, &request, Arc::new(Silent)).unwrap().root;
+        let done = put(&repository, &request, Arc::new(Silent)).unwrap().committed.unwrap();
+        let reference = format!("{}:{}", done.path, done.number).parse().unwrap();
+        let version = repository.registry.lookup(reference).unwrap();
         let path = [EntryName::try_from(&b"t.table.json"[..]).unwrap()];
-        let table = Table::open(&repository.reader, root, &path).unwrap();
+        let table = Table::open(&repository.reader, &version, &path).unwrap();
         prop_assert_eq!(table.columns(), &names[..]);
         let shown = |format| {
             let mut out = Vec::new();
