@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answers;
-use super::threads::Threads;
+use crate::content::threads::Threads;
 use crate::error::{Error, Kind, Result};
 
 /// The time in which [`PROGRESS_BYTES`] must arrive.
