@@ -37,6 +37,10 @@ mod stats;
 mod status;
 mod stream;
 mod sweep;
+#[cfg(feature = "tables")]
+mod table;
+#[cfg(not(feature = "tables"))]
+#[path = "table_absent.rs"]
 mod table;
 mod text;
 mod umount;

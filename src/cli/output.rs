@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::hints;
 use super::text::harmless;
-use artifactfs::error::{Error, Result};
+use artifactfs::error::Error;
 use artifactfs::model::host::Host;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::time::Timestamp;
@@ -71,28 +71,6 @@ pub fn end_quietly(printed: std::io::Result<()>, json: bool) {
             std::process::exit(i32::from(super::exit::code(error.kind())));
         }
         Ok(()) => {}
-    }
-}
-
-/// Returns an unbuffered standard output, without the line buffer of the standard library.
-pub fn standard_output() -> Result<impl Write + Send> {
-    use std::os::fd::AsFd;
-    let copy = std::io::stdout().as_fd().try_clone_to_owned();
-    copy.map(|copy| Stream(copy.into())).map_err(|e| Error::io("cannot write to stdout", e))
-}
-
-struct Stream(std::fs::File);
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.0.write(bytes) {
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-            written => written,
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
     }
 }
 

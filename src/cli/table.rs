@@ -1,14 +1,15 @@
 //! `table`.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufWriter, IsTerminal};
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::{Context, parse};
-use super::output::standard_output;
 use super::place::{Place, path_within};
 use super::properties::Properties;
 use super::{connect, exit};
@@ -87,7 +88,7 @@ fn format(context: &Context, verb: &Show) -> Result<Format> {
 fn show(context: &Context, verb: &Show) -> Result<u8> {
     let format = format(context, verb)?;
     let (reference, path) = parse_path(&verb.path)?;
-    if format == Format::Parquet && std::io::stdout().is_terminal() {
+    if format == Format::Parquet && io::stdout().is_terminal() {
         return Err(Error::new(
             Kind::Usage,
             "Parquet is binary, and standard output is a terminal",
@@ -107,6 +108,27 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
         context.output.note(&describe(&shown));
     }
     Ok(exit::DONE)
+}
+
+/// Returns an unbuffered standard output, without the line buffer of the standard library.
+fn standard_output() -> Result<impl Write + Send> {
+    let copy = io::stdout().as_fd().try_clone_to_owned();
+    copy.map(|copy| Stream(copy.into())).map_err(|e| Error::io("cannot write to stdout", e))
+}
+
+struct Stream(File);
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn describe(shown: &Shown) -> String {

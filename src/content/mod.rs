@@ -14,8 +14,15 @@ pub mod fetch;
 pub mod options;
 pub mod pack;
 pub mod reader;
+mod received;
+#[cfg(feature = "clouds")]
+mod remote;
+#[cfg(not(feature = "clouds"))]
+#[path = "remote_absent.rs"]
 mod remote;
 pub mod store;
+mod threads;
+mod url;
 
 use crate::error::Result;
 use crate::model::digest::Digest;

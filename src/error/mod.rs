@@ -69,6 +69,12 @@ impl Error {
         Self { kind, message: message.into(), hints: Vec::new(), source: None }
     }
 
+    /// Makes the error of a thing that this build was made without; `what` says what cannot be done.
+    pub fn left_out(what: &str, feature: &str) -> Self {
+        let what = format!("{what}: this artifactfs was built without the feature {feature}");
+        Self::new(Kind::Unsupported, what).hint("install one that was built with it, as by default")
+    }
+
     /// Adds what the caller should do next. A face shows it on a line of its own.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
@@ -128,7 +134,7 @@ impl Error {
 
     /// Reports whether the error is a reply of the other side, rather than silence or a failure on
     /// the way.
-    pub(crate) fn is_answer(&self) -> bool {
+    pub fn is_answer(&self) -> bool {
         self.kind != Kind::TimedOut && self.source.is_none()
     }
 

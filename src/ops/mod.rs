@@ -39,6 +39,7 @@ pub mod runs;
 pub mod select;
 pub mod show;
 pub mod stats;
+#[cfg(feature = "tables")]
 pub mod table;
 pub mod totals;
 pub mod update;

@@ -108,7 +108,7 @@ impl Layout {
     }
 
     /// Returns the directory of drafts.
-    pub fn drafts(&self) -> PathBuf {
+    pub(crate) fn drafts(&self) -> PathBuf {
         self.root.join("drafts")
     }
 
@@ -118,7 +118,7 @@ impl Layout {
     }
 
     /// Returns the directory with one file for each daemon.
-    pub fn daemons(&self) -> PathBuf {
+    pub(crate) fn daemons(&self) -> PathBuf {
         self.root.join("daemons")
     }
 

@@ -1,5 +1,7 @@
 //! Numbers about a repository, and about what this process did with a remote store.
 
+use std::sync::atomic::Ordering;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +75,7 @@ pub(crate) fn stats(repository: &Repository) -> Stats {
         fetched_bytes: get(&counters.fetched_bytes),
         requests: get(&counters.requests),
         in_flight: get(&counters.in_flight),
-        retries: fetcher.threads().retries(),
+        retries: fetcher.threads().retries.load(Ordering::Relaxed),
         failures: get(&counters.failures),
         wrong_objects: get(&counters.wrong_objects),
         evictions: get(&counters.evictions),

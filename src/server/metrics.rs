@@ -1,5 +1,11 @@
 //! Statistics as text for Prometheus (prometheus.io/docs/instrumenting/exposition_formats).
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -7,7 +13,14 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::ops::stats::Stats;
+use crate::error::{Error, RepositoryHint, Result};
+use crate::ops::repository::Repository;
+use crate::ops::stats::{Stats, stats};
+
+/// The HTTP path of the metrics.
+const PATH: &str = "/metrics";
+/// The type of the text.
+const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The statistics at one moment.
 #[derive(Debug)]
@@ -92,11 +105,44 @@ impl<T: EncodeMetric> EncodeAny for T {
 }
 
 /// Returns statistics in the OpenMetrics text format.
-pub(crate) fn text(stats: Stats) -> String {
+fn text(stats: Stats) -> String {
     let mut registry = Registry::with_prefix("artifactfs");
     registry.register_collector(Box::new(Moment(stats)));
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// Returns the route of the metrics of `repository`.
+pub(crate) fn router(repository: Arc<Repository>) -> Router {
+    let metrics = || async move { ([(CONTENT_TYPE, CONTENT)], text(stats(&repository))) };
+    Router::new().route(PATH, get(metrics))
+}
+
+/// Serves metrics on TCP until this process ends. They contain no secrets.
+///
+/// # Errors
+/// Fails if the address cannot be bound.
+pub(crate) fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
+    let cannot = |e| {
+        Error::io(format!("cannot listen on {address}"), e).hint(RepositoryHint::ListenElsewhere)
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
+    listener.set_nonblocking(true).map_err(cannot)?;
+    let router = router(repository);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::io("cannot serve metrics", e))?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, router).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = served {
+                tracing::error!("the server of metrics ended: {e}");
+            }
+        });
+    });
+    Ok(())
 }

@@ -4,12 +4,15 @@
 //! Invariant: every request that was accepted gets its reply before the server ends, unless that
 //! takes longer than a deadline.
 
+#[cfg(feature = "server")]
+mod metrics;
+#[cfg(not(feature = "server"))]
+#[path = "metrics_absent.rs"]
 mod metrics;
 mod status;
 
 use std::convert::Infallible;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +21,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, Response, StatusCode};
-use axum::routing::{get, post};
+use axum::http::{Response, StatusCode};
+use axum::routing::post;
+pub(crate) use metrics::serve_metrics;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -33,8 +37,6 @@ use crate::protocol::{
 };
 use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, NamesCall, Registry, dispatch};
 
-/// The HTTP path of the metrics.
-const METRICS_PATH: &str = "/metrics";
 /// The maximum length of a request: a batch of new objects is far shorter.
 const REQUEST_MAX_BYTES: usize = 256 << 20;
 /// The time that a server that ends waits for requests under way.
@@ -102,12 +104,13 @@ impl Server {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(socket, private).at("protect", socket)?;
         let active = Arc::new(AtomicUsize::new(0));
+        let served = services.stats.clone().map(metrics::router).unwrap_or_default();
         let shared = Shared { services, active: Arc::clone(&active) };
         let router = Router::new()
             .route(RPC_PATH, post(rpc))
-            .route(METRICS_PATH, get(metrics))
             .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
-            .with_state(shared);
+            .with_state(shared)
+            .merge(served);
         runtime.spawn(async move {
             if let Err(e) = axum::serve(listener, router).await {
                 tracing::error!("the server ended: {e}");
@@ -115,35 +118,6 @@ impl Server {
         });
         Ok(Self { socket: socket.to_owned(), runtime: Some(runtime), active })
     }
-}
-
-/// Serves metrics on TCP until this process ends. They contain no secrets.
-///
-/// # Errors
-/// Fails if the address cannot be bound.
-pub(crate) fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
-    let cannot = |e| {
-        Error::io(format!("cannot listen on {address}"), e).hint(RepositoryHint::ListenElsewhere)
-    };
-    let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
-    listener.set_nonblocking(true).map_err(cannot)?;
-    let services = Services { stats: Some(repository), ..Services::default() };
-    let shared = Shared { services, active: Arc::default() };
-    let router = Router::new().route(METRICS_PATH, get(metrics)).with_state(shared);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::io("cannot serve metrics", e))?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router).await,
-                Err(e) => Err(e),
-            };
-            if let Err(e) = served {
-                tracing::error!("the server of metrics ended: {e}");
-            }
-        });
-    });
-    Ok(())
 }
 
 impl Drop for Server {
@@ -240,16 +214,6 @@ async fn wait_for_change(
     if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
         tracing::debug!("the registry ended while a request waited for a change");
     }
-}
-
-async fn metrics(State(shared): State<Shared>) -> Response<Body> {
-    let Some(repository) = shared.services.stats else {
-        return respond(&Err(not_here()), None);
-    };
-    let mut response = Response::new(Body::from(metrics::text(stats(&repository))));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
-    response
 }
 
 async fn answer(

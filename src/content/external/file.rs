@@ -14,7 +14,7 @@ use lru::LruCache;
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
-use super::origin::changed;
+use super::changed::changed;
 use super::place::{self, Readers, Requester};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::{DIGEST_BYTES, Digest};

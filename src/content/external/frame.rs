@@ -35,7 +35,7 @@ pub(crate) fn place_of(blocks: &Range<u64>, size_bytes: u64) -> Range<u64> {
 
 /// Returns the bytes of a file of `size_bytes` that bytes `place` of its pack hold; `place` begins
 /// with a block.
-pub(crate) fn source_of(place: &Range<u64>, size_bytes: u64) -> Range<u64> {
+pub fn source_of(place: &Range<u64>, size_bytes: u64) -> Range<u64> {
     let blocks = place.start / BLOCK_BYTES..place.end.div_ceil(BLOCK_BYTES);
     let end = (blocks.end * DATA_BYTES).min(size_bytes);
     (blocks.start * DATA_BYTES).min(end)..end
@@ -50,7 +50,7 @@ fn tag(file: &Digest, number: u64, data: &[u8]) -> [u8; TAG_BYTES] {
 }
 
 /// Returns bytes of `file` as blocks, of which the first has the number `first`.
-pub(crate) fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
+pub fn frame(file: &Digest, first: u64, data: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(pack_bytes(data.len() as u64) as usize);
     for (number, data) in (first..).zip(data.chunks(DATA_BYTES as usize)) {
         framed.extend_from_slice(&tag(file, number, data));

@@ -3,8 +3,13 @@
 //! A file on a server is read like a pack that [`frame`] lays out: in ranges, through the cache,
 //! and within the bounds of packs. A file of this machine is read where it is.
 
+mod changed;
 mod file;
 pub mod frame;
+#[cfg(feature = "clouds")]
+pub mod origin;
+#[cfg(not(feature = "clouds"))]
+#[path = "origin_absent.rs"]
 pub mod origin;
 mod place;
 
@@ -14,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
-pub(crate) use super::remote::seen::Seen;
+pub(crate) use super::received::Seen;
 pub(crate) use file::{MOUNT_SOURCE, hash, is_ours, loops, modified_text};
 pub(crate) use origin::Origins;
 pub(crate) use place::{Readers, Requester, open, open_below};
@@ -24,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::cache::Cache;
 use super::fetch::{Class, Fetcher, Patience};
 use super::options::StoreOptions;
-use super::remote::Threads;
+use super::remote::Client;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::{External, Scheme};
@@ -57,13 +62,9 @@ impl Externals {
     }
 
     /// Returns a value that shares the cache and the bounds of a remote store's packs.
-    pub(crate) fn beside(
-        options: &StoreOptions,
-        fetcher: &Arc<Fetcher>,
-        threads: &Arc<Threads>,
-    ) -> Self {
+    pub(crate) fn beside(options: &StoreOptions, fetcher: &Arc<Fetcher>, client: &Client) -> Self {
         let this = Self::new(options);
-        let origins = Origins::new(Arc::clone(threads));
+        let origins = Origins::beside(client);
         this.servers.get_or_init(|| Servers { fetcher: Arc::clone(fetcher), origins });
         this
     }
@@ -76,11 +77,10 @@ impl Externals {
         if let Some(servers) = self.servers.get() {
             return Ok(servers);
         }
-        let threads = Threads::start()?;
-        let cache = Cache::of(&self.options);
+        let origins = Origins::start()?;
+        let (threads, cache) = (Arc::clone(origins.threads()), Cache::of(&self.options));
         let (deadlines, ahead) = (self.options.deadlines, self.options.reads_ahead);
-        let fetcher = Fetcher::new(None, Arc::clone(&threads), cache, deadlines, ahead);
-        let origins = Origins::new(threads);
+        let fetcher = Fetcher::new(None, threads, cache, deadlines, ahead);
         Ok(self.servers.get_or_init(|| Servers { fetcher: Arc::new(fetcher), origins }))
     }
 
@@ -99,7 +99,7 @@ impl Externals {
     /// Returns the servers that have external files.
     ///
     /// # Errors
-    /// If the system cannot start threads.
+    /// [`Kind::Unsupported`] without the feature `clouds`, or if the system cannot start threads.
     pub(crate) fn origins(&self) -> Result<&Origins> {
         Ok(&self.servers()?.origins)
     }

@@ -16,14 +16,16 @@ use reqwest::header::{CONTENT_LENGTH, IF_MATCH, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::changed::changed;
 use super::frame;
 use crate::content::cache::BLOCK_BYTES;
-use crate::content::remote::client::{Fetched, WRITE_DEADLINE};
+use crate::content::received::{Fetched, Seen};
+use crate::content::remote::Client;
+use crate::content::remote::client::WRITE_DEADLINE;
 use crate::content::remote::persist::{collect, persist};
-use crate::content::remote::seen::Seen;
-use crate::content::remote::url::StoreUrl;
 use crate::content::remote::web::{self, part_of_body, request, seen_by, send};
-use crate::content::remote::{Client, Threads};
+use crate::content::threads::Threads;
+use crate::content::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::{External, ExternalUrl, Scheme};
@@ -58,8 +60,20 @@ enum Place {
 }
 
 impl Origins {
-    /// Returns a value without clients. None is made before it is needed.
-    pub(crate) fn new(threads: Arc<Threads>) -> Self {
+    /// Starts the threads that make the requests. No client is made before it is needed.
+    ///
+    /// # Errors
+    /// If the system cannot start them.
+    pub(crate) fn start() -> Result<Self> {
+        Ok(Self::on(Threads::start()?))
+    }
+
+    /// Returns a value whose requests are made by the threads of a store's client.
+    pub(crate) fn beside(client: &Client) -> Self {
+        Self::on(Arc::clone(client.threads()))
+    }
+
+    fn on(threads: Arc<Threads>) -> Self {
         Self { threads, buckets: Mutex::default(), web: OnceLock::new() }
     }
 
@@ -388,12 +402,6 @@ impl Origin {
 
 fn may_be_shorter(kind: Kind) -> bool {
     matches!(kind, Kind::Unavailable | Kind::Usage | Kind::Unsupported)
-}
-
-/// Returns the error for a file that is not what was recorded.
-pub(crate) fn changed(url: &ExternalUrl, how: &str) -> Error {
-    Error::new(Kind::Corrupt, format!("{url} is not what was recorded: {how}"))
-        .hint("bring back what was there, or record what is there now as a new version")
 }
 
 impl Place {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::content::remote::client::Fetched;
+use crate::content::received::Fetched;
 use crate::error::Result;
 use crate::model::object::PackId;
 

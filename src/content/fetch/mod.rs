@@ -33,7 +33,8 @@ use super::cache::{BLOCK_BYTES, Blocks, Cache, SEGMENT_BLOCKS, SEGMENT_BYTES, Se
 use super::cache::{blocks_of, part_of};
 use super::external::origin::Origin;
 use super::options::Deadlines;
-use super::remote::{Client, Threads};
+use super::remote::Client;
+use super::threads::Threads;
 use crate::error::{Error, Kind, Result};
 use crate::model::object::{Extent, PackId};
 

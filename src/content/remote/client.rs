@@ -9,15 +9,16 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::answers;
 use super::connect::{self, Connected};
 use super::persist::{collect, persist, stalled};
-use super::threads::Threads;
-use super::url::StoreUrl;
+use crate::content::received::{Fetched, Seen};
+use crate::content::threads::Threads;
+use crate::content::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
 
 /// The time in which a response must begin.
@@ -32,8 +33,6 @@ pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 const LIST_TIME: Duration = Duration::from_secs(60);
 /// The longest object that is read without a range: indexes of packs.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
-/// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
-pub(crate) const PART_BYTES: usize = 8 << 20;
 
 /// A remote store.
 pub(crate) struct Client {
@@ -42,15 +41,6 @@ pub(crate) struct Client {
     /// The text that all keys begin with, without a slash at its end.
     prefix: String,
     threads: Arc<Threads>,
-}
-
-/// The bytes of an object, or of a part of it.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    /// The bytes; fewer than requested at the object's end.
-    pub(crate) bytes: Bytes,
-    /// The length of the whole object.
-    pub(crate) object_bytes: u64,
 }
 
 impl Client {
@@ -210,6 +200,32 @@ impl Client {
         self.persist(key, deadline, attempt).await
     }
 
+    /// Writes an object that nobody may replace, unless there is one. A store without conditional
+    /// writes, or that does not reply within `limit`, gets a plain write.
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub(crate) async fn put_once(&self, key: &str, body: Bytes, limit: Duration) -> Result<()> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let path = self.key(key);
+        let put = self.server.store.put_opts(&path, body.clone().into(), options);
+        match timeout(limit, put).await {
+            Ok(Ok(_) | Err(object_store::Error::AlreadyExists { .. })) => Ok(()),
+            _ => self.put(key, body).await,
+        }
+    }
+
+    /// Returns the length of an object, and its write time in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn age(&self, key: &str, deadline: Instant) -> Result<(u64, u64)> {
+        let path = self.key(key);
+        let object = self.persist(path.as_ref(), deadline, || self.head(&path)).await?;
+        let modified = u64::try_from(object.last_modified.timestamp_millis());
+        Ok((object.size, modified.unwrap_or_default()))
+    }
+
     /// Returns the length of an object; `None` if it does not exist.
     ///
     /// # Errors
@@ -225,8 +241,12 @@ impl Client {
 
     /// Requests the length of an object once.
     pub(crate) async fn ask_length(&self, path: &Key) -> Result<u64> {
+        Ok(self.head(path).await?.size)
+    }
+
+    async fn head(&self, path: &Key) -> Result<ObjectMeta> {
         let head = timeout(FIRST_BYTE, self.server.store.head(path)).await;
-        Ok(head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))?.size)
+        head.map_err(|_| self.stalled())?.map_err(|e| self.failed(e))
     }
 
     /// Removes an object; one that is gone counts as removed.
@@ -293,6 +313,20 @@ impl Client {
         let objects = listed.result.objects.into_iter();
         let objects = objects.map(|object| (answers::key_of(&object.location), object)).collect();
         Ok(Page { objects, next: listed.page_token })
+    }
+}
+
+impl From<ObjectMeta> for Seen {
+    fn from(object: ObjectMeta) -> Self {
+        let (etag, version) =
+            (object.e_tag.unwrap_or_default(), object.version.unwrap_or_default());
+        // A bucket that once kept no versions names those of that time "null".
+        let version = if version == "null" { String::new() } else { version };
+        // Azure's listings leave out the quotes that its headers have and its requests need (RFC
+        // 9110, 8.8.3).
+        let bare = !etag.is_empty() && !etag.ends_with('"');
+        let etag = if bare { format!("\"{etag}\"") } else { etag };
+        Self { size_bytes: object.size, etag, version, ..Self::default() }
     }
 }
 

@@ -17,8 +17,8 @@ use url::Url;
 
 use super::answers::Noting;
 use super::profile::{Profile, ProfileCredentials};
-use super::url::{Cloud, StoreUrl};
 use super::variable::variable;
+use crate::content::url::{Cloud, StoreUrl};
 use crate::error::{Error, Kind, Result, StoreHint};
 
 /// The time that a connection may take to be made.

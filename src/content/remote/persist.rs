@@ -4,6 +4,7 @@
 //! again within seconds of its return. The caller's deadline bounds all attempts together.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -12,7 +13,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answers;
-use super::threads::Threads;
+use crate::content::threads::Threads;
 use crate::error::{Error, Kind, Result};
 
 /// The time in which [`PROGRESS_BYTES`] must arrive.
@@ -68,7 +69,7 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(
             return Err(too_late(name, Some(error)));
         }
         tokio::time::sleep(wait).await;
-        threads.count_retry();
+        threads.retries.fetch_add(1, Ordering::Relaxed);
     }
 }
 

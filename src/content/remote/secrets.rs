@@ -9,7 +9,7 @@ use object_store::azure::AzureConfigKey;
 use object_store::gcp::GoogleConfigKey;
 use url::Url;
 
-use super::url::{Cloud, StoreUrl};
+use crate::content::url::{Cloud, StoreUrl};
 use crate::error::{Error, Hint, Kind, Result, StoreHint};
 
 /// The options of `object_store`, by their canonical names, whose values grant access or decrypt.

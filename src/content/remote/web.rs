@@ -19,7 +19,7 @@ use url::{Host, Url};
 use super::answers::{is_untrusted, kind_of};
 use super::client::FIRST_BYTE;
 use super::persist::stalled;
-use super::seen::Seen;
+use crate::content::received::Seen;
 use crate::error::{Error, Kind, Result};
 use crate::model::external::ExternalUrl;
 

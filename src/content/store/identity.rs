@@ -12,15 +12,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{LEFT, Place, REQUEST_TIME, Remote, Store};
-use crate::content::remote::Client;
-use crate::content::remote::client::FIRST_BYTE;
-use crate::content::remote::persist::{persist, stalled};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::object::PackId;
 
@@ -94,7 +89,9 @@ impl Store {
                 local.make()?;
                 write_once(local.top(), &text)?;
             }
-            Place::Remote(Remote { client, .. }) => client.wait(put_once(client, text.into()))?,
+            Place::Remote(Remote { client, .. }) => {
+                client.wait(client.put_once(IDENTITY_FILE, text.into(), REQUEST_TIME))?;
+            }
         }
         // Another repository may have claimed it at the same time: the id in the store counts.
         match self.owner()? {
@@ -139,17 +136,8 @@ impl Store {
         match &self.place {
             Place::Local(local) => local.age(id, extension),
             Place::Remote(Remote { client, .. }) => {
-                let key = client.key(&super::pack_key(id, extension));
-                let attempt = || async {
-                    let head = timeout(FIRST_BYTE, client.server.store.head(&key)).await;
-                    head.map_err(|_| stalled(client.name()))?.map_err(|e| client.failed(e))
-                };
-                let deadline = Instant::now() + REQUEST_TIME;
-                let asked =
-                    persist(client.threads(), client.name(), key.as_ref(), deadline, attempt);
-                let meta = client.wait(asked)?;
-                let modified = u64::try_from(meta.last_modified.timestamp_millis());
-                Ok((meta.size, modified.unwrap_or_default()))
+                let key = super::pack_key(id, extension);
+                client.wait(client.age(&key, Instant::now() + REQUEST_TIME))
             }
         }
     }
@@ -172,17 +160,5 @@ fn write_once(top: &Path, text: &[u8]) -> Result<()> {
             done.map_err(|e| e.error).at("write", &path)?;
             fs::File::open(top).and_then(|dir| dir.sync_all()).at("sync", top)
         }
-    }
-}
-
-/// Writes the id to a cloud, unless there is one. A store without conditional writes gets a plain
-/// write.
-async fn put_once(client: &Client, text: Bytes) -> Result<()> {
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    let key = client.key(IDENTITY_FILE);
-    let put = client.server.store.put_opts(&key, text.clone().into(), options);
-    match timeout(REQUEST_TIME, put).await {
-        Ok(Ok(_) | Err(object_store::Error::AlreadyExists { .. })) => Ok(()),
-        _ => client.put(IDENTITY_FILE, text).await,
     }
 }

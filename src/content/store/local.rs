@@ -30,7 +30,7 @@ pub(crate) struct LocalStore {
 
 impl LocalStore {
     /// Returns the store in `root`, which need not exist.
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self { root: root.join("packs"), open: Mutex::new(LruCache::new(OPEN_PACKS)) }
     }
 

@@ -25,9 +25,9 @@ use super::fetch::{Class, Fetcher, Patience};
 use super::options::StoreOptions;
 use super::pack::{IndexEntry, decode_index, encode_index, pack_key};
 use super::remote::Client;
-pub(crate) use super::remote::Threads;
-pub use super::remote::secrets::refuse_secrets;
-pub use super::remote::url::{STORE_URLS, StoreUrl};
+pub use super::remote::refuse_secrets;
+use super::threads::Threads;
+pub use super::url::{STORE_URLS, StoreUrl};
 use crate::error::{DamageHint, Error, Kind, Result, StoreHint};
 use crate::model::object::{Extent, PackId};
 use local::LocalStore;
@@ -67,7 +67,8 @@ impl Store {
     /// and a remote store gets no request yet.
     ///
     /// # Errors
-    /// If options make no sense, or a cache cannot be opened.
+    /// If options make no sense, or a cache cannot be opened. [`Kind::Unsupported`] for a
+    /// remote store without the feature `clouds`. A remote store gets no request yet.
     pub fn open(
         url: &StoreUrl,
         settings: &[(String, String)],
@@ -87,7 +88,7 @@ impl Store {
         let cache = Cache::of(options);
         let fetcher = Fetcher::new(store, threads, cache, options.deadlines, options.reads_ahead);
         let fetcher = Arc::new(fetcher);
-        let externals = Externals::beside(options, &fetcher, client.threads());
+        let externals = Externals::beside(options, &fetcher, &client);
         Ok(Self { place: Place::Remote(Remote { client, fetcher }), externals, owner: None })
     }
 

@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::local::LocalWriter;
 use crate::content::pack::{PACK_MAX_BYTES, pack_key};
-use crate::content::remote::Client;
-use crate::content::remote::client::PART_BYTES;
-use crate::content::remote::parts::Parts;
+use crate::content::remote::{Client, Parts};
 use crate::error::{Error, Kind, Result};
 use crate::model::object::PackId;
 
+/// The shortest part of an upload in parts, and the longest upload in one (S3 wants 5 MiB).
+const PART_BYTES: usize = 8 << 20;
 /// The extension of the note of an upload in parts.
 pub(super) const NOTE: &str = "upload";
 /// The extensions of the files that may be left of a pack.

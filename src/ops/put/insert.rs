@@ -16,7 +16,7 @@ use crate::ops::with_lease::with_lease;
 /// # Errors
 /// [`Kind::Conflict`](crate::error::Kind::Conflict) if a directory is at the file's path, or a file
 /// is where a directory must be; otherwise as [`put`](super::put).
-pub(crate) fn insert(
+pub fn insert(
     repository: &Repository,
     insert: &Insert<'_>,
     version: NewVersion,

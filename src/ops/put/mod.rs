@@ -40,7 +40,7 @@ use build::Built;
 use commit::commit;
 pub(super) use commit::merge;
 use index::{NewIndex, OldIndex};
-pub(crate) use insert::insert;
+pub use insert::insert;
 use outcome::Outcomes;
 pub(crate) use outcome::{DraftOutcomes, Line};
 pub use reference::{MAX_OBJECTS, Reference, References};
@@ -49,7 +49,7 @@ pub use request::{PutRequest, Upsert};
 pub use source::Filters;
 use walk::Walk;
 pub(crate) use walk::draft::DraftSource;
-pub(crate) use walk::insert::Insert;
+pub use walk::insert::Insert;
 use walk::referred::Referred;
 
 /// Puts the source and the references of `request`.

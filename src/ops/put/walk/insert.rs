@@ -15,7 +15,7 @@ use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
 
 /// A tree, and a file that is added to it or replaces another file.
-pub(crate) struct Insert<'a> {
+pub struct Insert<'a> {
     /// The root of the tree.
     pub(crate) root: Digest,
     /// The totals of the tree.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -14,7 +14,8 @@ const WORKERS: usize = 2;
 /// The threads that move bytes, shared so that a process needs only a few.
 pub(crate) struct Threads {
     runtime: Option<Runtime>,
-    retries: AtomicU64,
+    /// The number of attempts that failed and were made again.
+    pub(crate) retries: AtomicU64,
 }
 
 impl Threads {
@@ -40,16 +41,6 @@ impl Threads {
     /// Blocks until `task` ends. The threads themselves must not call it.
     pub(crate) fn wait<T>(&self, task: impl Future<Output = T>) -> T {
         self.handle().block_on(task)
-    }
-
-    /// Counts an attempt that failed and is made again.
-    pub(crate) fn count_retry(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns the number of attempts that failed and were made again.
-    pub(crate) fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use object_store::path::Path as Key;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use crate::error::{Error, Kind, Result, StoreHint};
@@ -11,6 +11,25 @@ use crate::error::{Error, Kind, Result, StoreHint};
 /// The forms of a store's URL.
 pub const STORE_URLS: &str =
     "file:DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH";
+
+/// The characters that an earlier release encoded in a prefix, beside those of a URL.
+const ONCE_ENCODED: &AsciiSet = &CONTROLS
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'*')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}')
+    .add(b'~');
 
 /// A provider of object storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +88,11 @@ impl StoreUrl {
         let (Some(cloud), Ok(url)) = (cloud_of(scheme), Url::parse(text)) else {
             return text.to_owned();
         };
-        let (bucket, prefix) = (url.host_str().unwrap_or_default(), Key::from(url.path()));
-        let bucket =
-            Self::Bucket { cloud, bucket: bucket.to_owned(), prefix: prefix.as_ref().to_owned() };
-        bucket.to_string()
+        let bucket = url.host_str().unwrap_or_default().to_owned();
+        let parts = url.path().split('/').filter(|part| !part.is_empty());
+        let parts = parts.map(|part| utf8_percent_encode(part, ONCE_ENCODED).to_string());
+        let prefix = parts.collect::<Vec<_>>().join("/");
+        Self::Bucket { cloud, bucket, prefix }.to_string()
     }
 }
 
@@ -113,11 +133,8 @@ fn bucket_of(text: &str, cloud: Cloud, rest: &str) -> Result<StoreUrl> {
         return Err(wrong(text, "has an empty part, \".\" or \"..\" in its prefix")
             .hint("write the prefix as the keys in the bucket begin"));
     }
-    if Key::parse(prefix).map_or(true, |key| key.as_ref() != prefix) {
-        return Err(wrong(
-            text,
-            "has a prefix that no key can have, with control characters perhaps",
-        ));
+    if prefix.contains(|c: char| c.is_ascii_control()) {
+        return Err(wrong(text, "has a control character in its prefix, which no key can have"));
     }
     let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
     Ok(StoreUrl::Bucket { cloud, bucket, prefix })
