@@ -12,6 +12,7 @@ mod drafts;
 mod errors;
 mod exactness;
 mod faq;
+mod golden;
 mod groups;
 mod journeys;
 mod lease_model;
