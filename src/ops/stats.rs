@@ -1,10 +1,7 @@
 //! Numbers about a repository, and about what this process did with a remote store.
 
-use std::sync::atomic::Ordering;
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::repository::Repository;
 use crate::error::Result;
