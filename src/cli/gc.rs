@@ -8,8 +8,7 @@ use super::output::bytes;
 use super::{connect, exit};
 use artifactfs::error::Result;
 use artifactfs::model::counted::counted;
-use artifactfs::ops::gc::Collected;
-use artifactfs::ops::orphans::release_unfinished;
+use artifactfs::ops::gc::{Collected, collect_deferred};
 
 #[derive(Args)]
 pub struct Gc {
@@ -23,10 +22,7 @@ pub struct Gc {
 
 pub fn gc(context: &Context, verb: Gc) -> Result<u8> {
     let repository = connect::open_repository(context)?;
-    if verb.unfinished {
-        release_unfinished(&repository)?;
-    }
-    let collected = artifactfs::ops::gc::collect_deferred(&repository, verb.garbage)?;
+    let collected = collect_deferred(&repository, verb.garbage, verb.unfinished)?;
     let Collected { packs, freed_bytes, left_bytes } = collected;
     let document =
         json!({ "packs": packs, "freed_bytes": freed_bytes, "garbage_bytes": left_bytes });

@@ -72,16 +72,19 @@ pub(super) fn read_all(environment: &Environment) -> Result<Vec<(PathBuf, Settin
     found.filter_map(Result::transpose).collect()
 }
 
-/// Reads one file; `None` if it does not exist.
+/// Reads one file; `None` if it does not exist, or is in a folder that is closed to this user.
 ///
 /// # Errors
 /// [`Kind::Usage`] for a file that is not TOML, an unknown key, a value of another type and a
 /// relative path; any error of the disk.
 pub(super) fn read(path: &Path) -> Result<Option<Settings>> {
+    // Behind a folder that is closed to this user, as $HOME may be that of another, nothing is set.
+    let closed = || fs::metadata(path).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
     let text = match fs::read_to_string(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
+        Err(e) if e.kind() == ErrorKind::PermissionDenied && closed() => return Ok(None),
         text => text.at("read", path)?,
     };
     let settings: Settings = toml::from_str(&text).map_err(|e| {

@@ -1,7 +1,7 @@
 //! Freeing dead bytes that were put off.
 
 use super::garbage::{Failures, collect_garbage, each_reclaimable, reclaim_pack};
-use super::orphans::release_orphans;
+use super::orphans::{release_orphans, release_unfinished};
 use super::repository::Repository;
 use crate::error::Result;
 
@@ -18,9 +18,18 @@ pub struct Collected {
 
 /// Frees dead bytes that were put off, in packs of which more than `garbage_percent` is dead. So at
 /// most that share of the store stays dead.
-pub fn collect_deferred(repository: &Repository, garbage_percent: u64) -> Result<Collected> {
-    release_orphans(repository)?;
-    let (mut collected, mut failures) = (Collected::default(), Failures::default());
+/// With `unfinished`, also frees what killed and failed puts stored.
+pub fn collect_deferred(
+    repository: &Repository,
+    garbage_percent: u64,
+    unfinished: bool,
+) -> Result<Collected> {
+    let freed_bytes = match unfinished {
+        true => release_unfinished(repository)?,
+        false => release_orphans(repository)?,
+    };
+    let mut collected = Collected { freed_bytes, ..Collected::default() };
+    let mut failures = Failures::default();
     each_reclaimable(repository, true, &mut |pack, mark| {
         let dead = pack.length_bytes.saturating_sub(pack.live_bytes);
         if pack.live_objects > 0 && dead * 100 <= pack.length_bytes * garbage_percent {

@@ -9,26 +9,23 @@ use super::repository::Repository;
 use crate::error::Result;
 
 /// Ends leases whose writer is gone, and frees what only they held. Finished packs of such a writer
-/// are kept for a day, so that it can resume. Returns the number of leases.
-pub fn release_orphans(repository: &Repository) -> Result<usize> {
+/// are kept for a day, so that it can resume. Returns the bytes of the freed objects.
+pub fn release_orphans(repository: &Repository) -> Result<u64> {
     finish_interrupted(repository)?;
     end_orphans(repository, false)
 }
 
 /// Ends leases whose writer is gone, as [`release_orphans`] does, and keeps nothing.
-pub fn release_unfinished(repository: &Repository) -> Result<usize> {
-    release_orphans(repository)?;
+pub(crate) fn release_unfinished(repository: &Repository) -> Result<u64> {
+    let freed_bytes = release_orphans(repository)?;
     // The first pass over a lease only leaves it; the second ends what was left.
-    end_orphans(repository, true)
+    Ok(freed_bytes + end_orphans(repository, true)?)
 }
 
-fn end_orphans(repository: &Repository, wholly: bool) -> Result<usize> {
+fn end_orphans(repository: &Repository, wholly: bool) -> Result<u64> {
     let registry = Arc::clone(&repository.registry);
-    let mut released = 0;
     for judged in registry.leases()?.iter().filter_map(judge) {
         registry.end_lease(judged, wholly)?;
-        released += 1;
     }
-    collect_garbage(repository)?;
-    Ok(released)
+    collect_garbage(repository)
 }

@@ -262,13 +262,18 @@ impl Handles {
 
     /// Returns the files without lower content that are open for writing, each once.
     pub(crate) fn written(&self) -> Vec<Arc<File>> {
-        let inner = self.lock();
+        // A writer may hold the lock of an inode while it reads from a remote store. So the table is
+        // not locked while inodes are.
+        let open: Vec<_> = {
+            let inner = self.lock();
+            let files = inner.open.values().filter_map(|open| match open {
+                Open::File(handle) if handle.mode == OpenMode::Write => Some(Arc::clone(handle)),
+                _ => None,
+            });
+            files.collect()
+        };
         let mut nodes = std::collections::HashSet::new();
-        let files = inner.open.values().filter_map(|open| match open {
-            Open::File(handle) if handle.mode == OpenMode::Write => Some(handle),
-            _ => None,
-        });
-        let plain = files.filter(|handle| handle.inode.read().xattr.is_none());
+        let plain = open.iter().filter(|handle| handle.inode.read().xattr.is_none());
         plain.filter(|handle| nodes.insert(handle.node)).filter_map(|h| h.file.clone()).collect()
     }
 
