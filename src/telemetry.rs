@@ -33,10 +33,10 @@ const LOG_MAX_BYTES: u64 = 8 << 20;
 /// The log file of this process, if it is a daemon.
 static KEPT: OnceLock<Kept> = OnceLock::new();
 
-/// Who reads the log.
+/// The readers of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Readers of a daemon's log. Programs that read files get an errno, so the log says what
+    /// The readers of a daemon's log. Programs that read files get an errno, so the log says what
     /// happened.
     Log,
     /// The user of a command, who gets its error from the command itself.
@@ -46,7 +46,7 @@ pub enum Audience {
 }
 
 /// Starts logging: warnings, and more with each `-v`. Without it, a person gets no line of level
-/// error, and nobody gets any line. `$ARTIFACTFS_LOG` takes the directives of tracing-subscriber's
+/// error, and [`Audience::Nobody`] no line at all. `$ARTIFACTFS_LOG` takes the directives of tracing-subscriber's
 /// `EnvFilter` and overrides both.
 pub fn start(verbose: u8, audience: Audience) {
     let level = match (verbose, audience) {
@@ -59,12 +59,12 @@ pub fn start(verbose: u8, audience: Audience) {
     let wanted = EnvFilter::try_from_env("ARTIFACTFS_LOG").ok();
     let errors = verbose > 0 || wanted.is_some() || audience == Audience::Log;
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(format!("{level},fuser=error")));
-    let told = filter_fn(move |line| errors || *line.level() != Level::ERROR);
+    let with_errors = filter_fn(move |line| errors || *line.level() != Level::ERROR);
     let lines = fmt::layer().with_writer(|| Lines);
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
     let journal = stderr_is_journal().then(|| tracing_journald::layer().ok()).flatten();
     let lines = journal.is_none().then_some(lines);
-    tracing_subscriber::registry().with(filter).with(told).with(lines).with(journal).init();
+    tracing_subscriber::registry().with(filter).with(with_errors).with(lines).with(journal).init();
 }
 
 /// Reports whether stderr is the journal that systemd names by device and inode (systemd.exec(5)).

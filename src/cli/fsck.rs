@@ -35,7 +35,7 @@ pub fn fsck(context: &Context, verb: Fsck) -> Result<u8> {
         return remove_unknown(context, &repository);
     }
     let report = artifactfs::ops::fsck::fsck(&repository, mode)?;
-    tell_checked(context, &report);
+    print_checked(context, &report);
     let sound = match mode {
         Mode::Check => report.problems == 0,
         Mode::Repair | Mode::Rebuild => report.missing_objects == 0,
@@ -63,7 +63,7 @@ fn remove_unknown(context: &Context, repository: &Repository) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn tell_checked(context: &Context, report: &FsckReport) {
+fn print_checked(context: &Context, report: &FsckReport) {
     let document = json!({
         "versions": report.versions,
         "objects": report.objects,
@@ -79,6 +79,6 @@ fn tell_checked(context: &Context, report: &FsckReport) {
         (counted(report.versions, "version"), counted(report.objects, "object"));
     let (packs, problems) = (counted(report.packs, "pack"), counted(report.problems, "problem"));
     let repaired = report.repaired;
-    let told = format!("{versions}, {objects}, {packs}; {problems}, {repaired} repaired");
-    context.output.note(&told);
+    let line = format!("{versions}, {objects}, {packs}; {problems}, {repaired} repaired");
+    context.output.note(&line);
 }

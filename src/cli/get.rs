@@ -62,7 +62,7 @@ pub fn get(context: &Context, verb: Get) -> Result<u8> {
         kept => format!(", {kept} already there"),
     };
     let (files, written) = (counted(report.written, "file"), bytes(report.bytes));
-    let told = format!("{}: {files} written, {written}{kept}", info.reference());
-    context.output.note(&told);
+    let line = format!("{}: {files} written, {written}{kept}", info.reference());
+    context.output.note(&line);
     Ok(exit::DONE)
 }

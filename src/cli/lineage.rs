@@ -130,13 +130,13 @@ fn graph_json(graph: &Graph) -> Value {
 /// The graph as indented lines: first the origins (`<-`), then the results (`->`).
 struct Outline<'a> {
     graph: &'a Graph,
-    told: HashSet<usize>,
+    printed: HashSet<usize>,
     lines: Vec<String>,
 }
 
 impl<'a> Outline<'a> {
     fn of(graph: &'a Graph) -> Vec<String> {
-        let mut outline = Self { graph, told: HashSet::from([0]), lines: Vec::new() };
+        let mut outline = Self { graph, printed: HashSet::from([0]), lines: Vec::new() };
         outline.lines.push(title(&graph.nodes[0]));
         outline.walk(true);
         outline.walk(false);
@@ -153,7 +153,7 @@ impl<'a> Outline<'a> {
         let arrow = if up { "<-" } else { "->" };
         let mut waiting: Vec<_> = beyond[0].iter().map(|next| (*next, 1)).collect();
         while let Some((index, depth)) = waiting.pop() {
-            let new = self.told.insert(index);
+            let new = self.printed.insert(index);
             let again = if new { "" } else { " …" };
             let title = title(&self.graph.nodes[index]);
             self.lines.push(format!("{}{arrow} {title}{again}", "  ".repeat(depth)));

@@ -134,15 +134,15 @@ pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
         artifactfs::telemetry::keep(&log_of(&layout));
     }
     let started = request_of(context, &verb).and_then(|request| Daemon::start(&layout, &request));
-    let told = if verb.started { tell_starter(&started) } else { Ok(()) };
+    let reported = if verb.started { report_to_starter(&started) } else { Ok(()) };
     let daemon = started?;
-    if let Err(e) = told {
+    if let Err(e) = reported {
         // The command that requested the mounts is gone, so no process would unmount them.
         daemon.end();
         return Err(e);
     }
     if !verb.started {
-        tell_mounted(context, &verb);
+        print_mounted(context, &verb);
     }
     daemon.serve()?;
     Ok(exit::DONE)
@@ -165,7 +165,7 @@ fn log_of(layout: &Layout) -> PathBuf {
     layout.root.join("daemon.log")
 }
 
-fn tell_mounted(context: &Context, verb: &Mount) {
+fn print_mounted(context: &Context, verb: &Mount) {
     let document = json!({
         "mount": verb.directory.to_string_lossy(),
         "staging": verb.staging.as_ref().map(|path| path.to_string_lossy()),
@@ -217,7 +217,7 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
     }
     match serde_json::from_slice(&word) {
         Ok(Ready::Up) => {
-            tell_mounted(context, verb);
+            print_mounted(context, verb);
             Ok(exit::DONE)
         }
         Ok(Ready::Failed(error)) => Err(error.into()),
@@ -230,25 +230,25 @@ fn start_daemon(context: &Context, layout: &Layout, verb: &Mount) -> Result<u8> 
 /// Reads the output of a daemon to its end; returns `None` after [`READY_DEADLINE`].
 fn word_of(child: &mut Child) -> Option<Vec<u8>> {
     let mut output = child.stdout.take()?;
-    let (told, word) = channel();
+    let (sender, word) = channel();
     std::thread::spawn(move || {
         let mut text = Vec::new();
         // A report that breaks off is found by the parser.
         let _ = output.read_to_end(&mut text);
-        told.send(text)
+        sender.send(text)
     });
     word.recv_timeout(READY_DEADLINE).ok()
 }
 
 /// Sends the report to the process that started the daemon, and closes the pipe to it.
-fn tell_starter(started: &Result<Daemon>) -> Result<()> {
+fn report_to_starter(started: &Result<Daemon>) -> Result<()> {
     let word = match started {
         Ok(_) => Ready::Up,
         Err(error) => Ready::Failed(error.to_wire()),
     };
     let text = serde_json::to_vec(&word).expect("a word is plain text");
     let mut output = std::io::stdout();
-    let told = output.write_all(&text).and_then(|()| output.flush());
+    let written = output.write_all(&text).and_then(|()| output.flush());
     process::close_output().map_err(|e| Error::io("cannot close standard output", e))?;
-    told.map_err(|e| Error::io("cannot report to the process that started the daemon", e))
+    written.map_err(|e| Error::io("cannot report to the process that started the daemon", e))
 }

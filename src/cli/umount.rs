@@ -57,8 +57,8 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     if let (Some(daemon), Some(held)) = (&daemon, &held) {
         let mut running = daemons(&layout)?.into_iter();
         match running.find(|other| other.holder == daemon.holder && other.commits) {
-            Some(daemon) => tell_commits(context, &shown, daemon.pid),
-            None => tell_held(context, &shown, daemon.pid, held),
+            Some(daemon) => print_commits(context, &shown, daemon.pid),
+            None => print_users(context, &shown, daemon.pid, held),
         }
     }
     context
@@ -91,13 +91,13 @@ fn is_ours(layout: &Layout, target: &Path) -> Result<()> {
     }
 }
 
-fn tell_commits(context: &Context, target: &str, pid: u32) {
+fn print_commits(context: &Context, target: &str, pid: u32) {
     context.output.note(&format!(
         "artifactfs: {target} is unmounted; a draft is being committed, and the daemon, process {pid}, ends after that"
     ));
 }
 
-fn tell_held(context: &Context, target: &str, pid: u32, held: &[OtherMount]) {
+fn print_users(context: &Context, target: &str, pid: u32, held: &[OtherMount]) {
     let mut places: Vec<_> = held.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     if held.len() > NAMED_MAX {
         places.push(counted(held.len() - NAMED_MAX, "more place"));
@@ -138,7 +138,7 @@ fn unmount_others(context: &Context, daemon: &DaemonRecord, done: &Path) -> Resu
 /// it gets SIGTERM. If its mounts are still used, returns the places, as far as they can be seen.
 fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<OtherMount>>> {
     let start = Instant::now();
-    let mut told = false;
+    let mut noted = false;
     let mut look = !find_other_mounts(&daemon.devices(), &[]).is_empty();
     while !process_id::is_dead(&daemon.holder) {
         let late = start.elapsed() > END_DEADLINE;
@@ -155,8 +155,8 @@ fn wait_for_end(layout: &Layout, daemon: &DaemonRecord) -> Result<Option<Vec<Oth
             return Err(Error::new(Kind::Unavailable, what)
                 .hint(format!("`kill -9 {}`: nothing committed is lost", daemon.pid)));
         }
-        if start.elapsed() > END_DEADLINE / 10 && !told {
-            told = true;
+        if start.elapsed() > END_DEADLINE / 10 && !noted {
+            noted = true;
             let same = |other: &DaemonRecord| other.holder == daemon.holder && other.left;
             if daemons(layout)?.iter().any(same) {
                 return Ok(Some(Vec::new()));

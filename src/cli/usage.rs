@@ -1,4 +1,4 @@
-//! What clap prints instead of running a verb: help, the version, and errors of the command line.
+//! Output of clap in place of a verb: help, the version, and errors of the command line.
 
 use std::ffi::OsString;
 use std::io::Write;

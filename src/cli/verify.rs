@@ -26,11 +26,11 @@ pub fn verify(context: &Context, verb: Verify) -> Result<u8> {
     let bar = Bar::new("verifying", None, context.output);
     let report = artifactfs::ops::verify::verify(&repository, reference, &bar)?;
     drop(bar);
-    tell_verified(context, &report);
+    print_verified(context, &report);
     Ok(if report.damaged_paths == 0 { exit::DONE } else { exit::code(Kind::Corrupt) })
 }
 
-fn tell_verified(context: &Context, report: &VerifyReport) {
+fn print_verified(context: &Context, report: &VerifyReport) {
     let damage = report.damage.iter().map(|damage| {
         let mut document =
             json!({ "version": damage.version.to_string(), "reason": damage.reason });

@@ -195,10 +195,10 @@ impl Client {
 /// Returns the failure of a reply that is incomplete. A reply that is too long is final: the next
 /// one would not be shorter.
 fn broken_off(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
-    let told = Error::new(Kind::Unavailable, format!("the reply is incomplete: {error}"));
+    let broken = Error::new(Kind::Unavailable, format!("the reply is incomplete: {error}"));
     match error.is::<LengthLimitError>() {
-        true => Failure::Answer(told),
-        false => Failure::Silence(told),
+        true => Failure::Answer(broken),
+        false => Failure::Silence(broken),
     }
 }
 

@@ -69,9 +69,9 @@ pub struct Daemon {
 }
 
 /// The signals that end a daemon in order.
-struct Told([Signal; 3]);
+struct StopSignals([Signal; 3]);
 
-impl Told {
+impl StopSignals {
     fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", e));
         Ok(Self([
@@ -154,9 +154,9 @@ impl Daemon {
     pub fn serve(self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
-        let mut told = runtime.block_on(async { Told::listen() })?;
-        runtime.block_on(self.wait(&mut told));
-        self.leave(Some((&runtime, &mut told)));
+        let mut signals = runtime.block_on(async { StopSignals::listen() })?;
+        runtime.block_on(self.wait(&mut signals));
+        self.leave(Some((&runtime, &mut signals)));
         Ok(())
     }
 
@@ -167,12 +167,12 @@ impl Daemon {
 
     /// Detaches the mounts, waits for their last users or for another signal, and gives up
     /// everything else.
-    fn leave(mut self, told: Option<(&Runtime, &mut Told)>) {
+    fn leave(mut self, signals: Option<(&Runtime, &mut StopSignals)>) {
         for mounted in &self.mounts {
             mounted.leave();
         }
         // Names are watched as long as the mounts have users.
-        let ended = self.last_users(told);
+        let ended = self.last_users(signals);
         for watcher in std::mem::take(&mut self.watchers) {
             watcher.stop();
         }
@@ -198,7 +198,7 @@ impl Daemon {
 
     /// Blocks until all mounts and commits have ended. Returns `false` if a second signal cut the
     /// wait short.
-    fn last_users(&mut self, mut told: Option<(&Runtime, &mut Told)>) -> bool {
+    fn last_users(&mut self, mut signals: Option<(&Runtime, &mut StopSignals)>) -> bool {
         let since = Instant::now();
         loop {
             let commits = self.drafts.as_ref().is_some_and(|drafts| drafts.service.is_committing());
@@ -212,11 +212,11 @@ impl Daemon {
             if since.elapsed() > LEAVE_AFTER {
                 self.say_left(commits);
             }
-            let Some((runtime, told)) = &mut told else {
+            let Some((runtime, signals)) = &mut signals else {
                 std::thread::sleep(POLL_EVERY);
                 continue;
             };
-            let again = async { tokio::time::timeout(POLL_EVERY, told.heard()).await.is_ok() };
+            let again = async { tokio::time::timeout(POLL_EVERY, signals.heard()).await.is_ok() };
             if runtime.block_on(again) {
                 return false;
             }
@@ -244,7 +244,7 @@ impl Daemon {
         }
     }
 
-    async fn wait(&self, told: &mut Told) {
+    async fn wait(&self, signals: &mut StopSignals) {
         let drafts = self.drafts.as_ref().map(|drafts| Arc::clone(&drafts.service));
         let commits = drafts.zip(self.autocommit);
         let mut schedule = Schedule::new(Arc::clone(&self.repository), commits);
@@ -252,7 +252,7 @@ impl Daemon {
         let mut tick = tokio::time::interval(POLL_EVERY);
         loop {
             tokio::select! {
-                () = told.heard() => return,
+                () = signals.heard() => return,
                 _ = tick.tick() => {}
             }
             if self.mounts.iter().any(Mounted::has_ended) {

@@ -117,10 +117,10 @@ impl Error {
         let mut cause = self.source();
         while let Some(error) = cause {
             // Many errors include the text of their cause.
-            let told = error.to_string();
-            if !text.contains(&told) {
+            let cause_text = error.to_string();
+            if !text.contains(&cause_text) {
                 text.push_str(": ");
-                text.push_str(&told);
+                text.push_str(&cause_text);
             }
             cause = error.source();
         }

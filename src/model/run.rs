@@ -330,8 +330,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_last_either_way() {
-        let told = ["2", "\"NaN\"", "10", "\"Infinity\"", "\"b\"", "true", "\"a\"", "-1", "false"];
-        let values: Vec<Option<Value>> = told.map(|v| Some(json(v))).into();
+        let texts = ["2", "\"NaN\"", "10", "\"Infinity\"", "\"b\"", "true", "\"a\"", "-1", "false"];
+        let values: Vec<Option<Value>> = texts.map(|v| Some(json(v))).into();
         let sorted = |descending| {
             let mut all = values.clone();
             all.push(None);

@@ -316,14 +316,14 @@ pub fn mount_staging(
     // In this mount the kernel sends a request when a file is opened.
     let read = ReadFs::new(repository, uid.as_raw(), gid.as_raw(), false).writable();
     let read = Arc::new(read);
-    let (told, names, drafts) =
+    let (notified, names, drafts) =
         (Arc::clone(&service), Arc::clone(&read), Arc::clone(service.drafts()));
     let fs = StagingFs { read: Arc::clone(&read), service, shared: options.allow_other };
     let staging = Staging::new(fs, options.passthrough);
     let mounted = mount(staging, target, options, false)?;
     if let Some(notifier) = mounted.notifier() {
         // Errors do not matter: ENOENT says that the kernel does not hold the name.
-        told.notify_with(Box::new(move |draft, path| match path.split_last() {
+        notified.notify_with(Box::new(move |draft, path| match path.split_last() {
             Some((name, above)) => {
                 let invalidate = |parent| {
                     let _ = notifier.inval_entry(fuser::INodeNo(parent), name.as_os_str());

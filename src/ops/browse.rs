@@ -82,7 +82,7 @@ pub(crate) fn record_use(
     used: (&ArtifactPath, VersionNumber),
     alias: Option<Alias>,
 ) -> Result<()> {
-    runs::tell_use(&*repository.registry, run, used, alias)
+    runs::record_use(&*repository.registry, run, used, alias)
 }
 
 /// Returns all versions of all artifacts of a project without their metadata: none if there is no such project, since

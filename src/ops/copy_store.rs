@@ -52,11 +52,11 @@ pub fn packs_of(repository: &Repository, also_leased: bool) -> Result<Vec<PackId
     }
 }
 
-/// Copies what was put and not yet copied, while nobody can put more. Then it makes the copy the
+/// Copies what was put and not yet copied, while no put can run. Then it makes the copy the
 /// repository's store.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while somebody writes, or the error of `in_use`. The repository then keeps
+/// [`Kind::Conflict`] while a put runs, or the error of `in_use`. The repository then keeps
 /// its store, and the copied packs stay.
 pub fn move_to(
     repository: &Repository,

@@ -142,7 +142,7 @@ pub(super) fn one_side(
     change: Change,
     each: Each<'_>,
 ) -> Result<()> {
-    let told = |directory| {
+    let difference = |directory| {
         let (before_bytes, after_bytes) = match change {
             Change::Added => (None, size(target)),
             Change::Removed | Change::Changed => (size(target), None),
@@ -150,12 +150,12 @@ pub(super) fn one_side(
         Difference { path: path.to_owned(), change, before_bytes, after_bytes, directory }
     };
     let Target::Directory(tree) = target else {
-        return each(told(false));
+        return each(difference(false));
     };
     let mut empty = true;
     each_entry(reader, *tree, &mut |entry| {
         empty = false;
         one_side(reader, &path.join(entry.name.as_os_str()), &entry.target, change, each)
     })?;
-    if empty { each(told(true)) } else { Ok(()) }
+    if empty { each(difference(true)) } else { Ok(()) }
 }

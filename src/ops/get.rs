@@ -1,8 +1,8 @@
-//! Getting: a version is written out as ordinary files.
+//! A get, which writes a version out as ordinary files.
 //!
 //! Every directory is opened without following symlinks and every name is created in an open
 //! directory, so nothing can be written outside the target. A file appears under its name when it
-//! is complete; a `get` that is repeated leaves alone what is already right.
+//! is complete. A repeated `get` leaves files alone that are already right.
 
 mod external;
 
@@ -29,19 +29,19 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Content, Entry, Target};
 
-/// Files that wait for a writing thread.
+/// The number of files that wait for a writing thread.
 const QUEUED_FILES: usize = 64;
-/// Only files of at least this many bytes are tried to be shared with their pack by reflink.
+/// The minimum size in bytes of a file that may share its pack's bytes by reflink.
 const REFLINK_MIN_BYTES: u64 = 1 << 20;
 
-/// What a get did.
+/// The result of a get.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct GetReport {
-    /// Files written.
+    /// The number of files written.
     pub written: u64,
-    /// Files and symlinks that were there and right.
+    /// The number of files and symlinks that were already right.
     pub kept: u64,
-    /// Bytes of the files written.
+    /// The size of the files written, in bytes.
     pub bytes: u64,
 }
 
@@ -52,26 +52,26 @@ struct Counters {
     bytes: AtomicU64,
 }
 
-/// What becomes of files that live elsewhere.
+/// The treatment of external files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Externals {
-    /// Their bytes are written.
+    /// Their bytes are written out.
     Downloaded,
-    /// They are linked: by a symlink to a file of this machine, by a file `NAME.url` else.
+    /// They are linked: a local file by a symlink, any other by a file `NAME.url`.
     Linked,
 }
 
-/// What became of one file.
+/// The outcome for one file.
 enum Made {
     Kept,
-    /// So many bytes were written.
+    /// This number of bytes was written.
     Written(u64),
 }
 
-/// Threads that write what comes from a remote store: most of them wait for it.
+/// The number of threads that write files from a remote store; most of them wait for it.
 const REMOTE_THREADS: usize = 16;
 
-/// One file to write.
+/// A file to write.
 struct Job {
     directory: Arc<OwnedFd>,
     shown: PathBuf,
@@ -81,10 +81,10 @@ struct Job {
     externals: Externals,
 }
 
-/// Writes the tree `root` to `target`, which is made if need be.
+/// Writes the tree `root` to `target`, and makes that directory if it does not exist.
 ///
 /// # Errors
-/// [`Kind::Conflict`] when something else is in the way, and what reading or writing says.
+/// [`Kind::Conflict`] if something else is in the way; any error of reading or writing.
 pub fn get(
     repository: &Repository,
     root: Digest,
@@ -95,7 +95,7 @@ pub fn get(
     get_with(repository, root, target, filters, Externals::Downloaded, progress)
 }
 
-/// The same, with a say in what becomes of files that live elsewhere.
+/// Writes a tree as [`get`] does, with a choice for external files.
 ///
 /// # Errors
 /// As [`get`].
@@ -128,7 +128,7 @@ pub fn get_with(
             let panicked = |_| Err(Error::new(Kind::Unavailable, "a writing thread panicked"));
             writer.join().unwrap_or_else(panicked)
         });
-        // The writers' error is the cause; the walk then only found nobody to write.
+        // The error of the writers is the cause; the walk only found that they had ended.
         written.collect::<Result<Vec<()>>>().and(walked)
     });
     walked?;
@@ -215,7 +215,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The file that holds an external file's URL may have no name that something else has.
+    /// Refuses to write an external file's URL under a name that another entry has.
     fn refuse_two_names(&self, tree: Digest, entry: &Entry, shown: &Path) -> Result<()> {
         let linked = self.externals == Externals::Linked;
         let is_external =
@@ -234,7 +234,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether anything below is chosen: otherwise the directory is not made.
+    /// Returns whether anything below is selected; otherwise the directory is not made.
     fn wanted_below(&self, tree: Digest, relative: &Path) -> Result<bool> {
         if !self.filters.chooses() {
             return Ok(true);
@@ -278,8 +278,7 @@ fn temporary_name(host: &Host) -> String {
     format!(".artifactfs-{:016x}.tmp", host.random() as u64)
 }
 
-/// Gives the complete file its name; what had the name before is replaced, unless it is a
-/// directory.
+/// Gives the complete file its name, in place of anything but a directory.
 fn rename_into_place(
     directory: &OwnedFd,
     temporary: &str,
@@ -288,7 +287,7 @@ fn rename_into_place(
 ) -> Result<()> {
     let renamed = renameat(directory, temporary, directory, name.as_os_str());
     if let Err(e) = renamed {
-        // What failed is what is told; the leftover has a name of its own.
+        // The failure is returned; the leftover has a temporary name.
         let _ = unlinkat(directory, temporary, AtFlags::empty());
         if e == rustix::io::Errno::ISDIR {
             let what = format!("{} is a directory", shown.display());
@@ -299,7 +298,7 @@ fn rename_into_place(
     Ok(())
 }
 
-/// The directory `name`, made if need be; never through a symlink.
+/// Opens the directory `name`, made if it does not exist. Never follows a symlink.
 fn open_directory(parent: &OwnedFd, name: &EntryName, shown: &Path) -> Result<OwnedFd> {
     let name = name.as_os_str();
     match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
@@ -342,7 +341,7 @@ fn write_files(
     }
 }
 
-/// Takes jobs and drops them, so that the walk can end and tell the error.
+/// Drops all jobs, so that the walk can end and return the error.
 fn drain(queue: &Mutex<Receiver<Job>>) {
     while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
 }
@@ -360,7 +359,7 @@ fn write_file(repository: &Repository, job: &Job) -> Result<Made> {
     let file = openat(&*job.directory, &*temporary, flags, mode).at("create", &job.shown)?;
     let written = fill(repository, &File::from(file), job);
     if let Err(e) = written {
-        // What failed is what is told; the leftover has a name of its own.
+        // The failure is returned; the leftover has a temporary name.
         let _ = unlinkat(&*job.directory, &*temporary, AtFlags::empty());
         return Err(e);
     }
@@ -368,7 +367,7 @@ fn write_file(repository: &Repository, job: &Job) -> Result<Made> {
     Ok(Made::Written(job.content.size_bytes()))
 }
 
-/// Writes the content; runs of zeros that are whole chunks become holes.
+/// Writes the content of a file; whole chunks of zeros become holes.
 fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
     if let Content::External { digest, .. } = job.content {
         return external::fill(repository, file, job, digest);
@@ -383,7 +382,7 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
         let read = || reader.piece(&job.content, piece, offset);
         let body = (piece.digest != zeros).then(read).transpose()?;
         match body {
-            // Already there by reflink, and now verified.
+            // The bytes are there by reflink, and now verified.
             Some(_) if shared => {}
             Some(body) => file.write_all_at(&body, offset).at("write", &job.shown)?,
             None => holes = true,
@@ -394,7 +393,7 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
     if holes { file.set_len(size).at("write", &job.shown) } else { Ok(()) }
 }
 
-/// Shares the bytes of a file that is a pack of its own, where the file system can.
+/// Shares the bytes of a file that is a pack of its own, if the file system can.
 fn reflink(repository: &Repository, file: &File, content: &Content) -> Result<bool> {
     let mut pack = None;
     let mut next_offset = 0;
@@ -415,7 +414,7 @@ fn reflink(repository: &Repository, file: &File, content: &Content) -> Result<bo
     }
 }
 
-/// Whether the file is there already, byte for byte and with the right executable bit.
+/// Returns whether the file exists with the right bytes and executable bit.
 fn is_there(repository: &Repository, job: &Job) -> Result<bool> {
     let name = job.name.as_os_str();
     let Ok(stat) = statat(&*job.directory, name, AtFlags::SYMLINK_NOFOLLOW) else {

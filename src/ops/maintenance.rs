@@ -31,7 +31,7 @@ pub(crate) struct Held<'a> {
 /// Takes the mark. Interrupted maintenance of another process is completed or undone first.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while somebody writes, or while another process does maintenance.
+/// [`Kind::Conflict`] while a writer is active, or while another process does maintenance.
 pub(crate) fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
     finish_interrupted(repository)?;
     let registry = &repository.registry;

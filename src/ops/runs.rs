@@ -237,7 +237,7 @@ pub fn best(registry: &dyn Registry, id: &SweepId) -> Result<RunInfo> {
 
 /// Records that a run uses a version, which was found by `alias` if that is given. A run that has
 /// ended or is gone is no error: its readers go on.
-pub(crate) fn tell_use(
+pub(crate) fn record_use(
     registry: &dyn Registry,
     run: &RunId,
     (path, number): (&ArtifactPath, VersionNumber),
@@ -248,7 +248,7 @@ pub(crate) fn tell_use(
             tracing::info!("{path}:{number} is read after run {run}: {e}");
             Ok(())
         }
-        told => told,
+        recorded => recorded,
     }
 }
 
@@ -266,7 +266,7 @@ pub(crate) fn use_version(
         Selector::Version(_) => None,
     };
     let info = registry.lookup_for_run(run.clone(), reference)?;
-    tell_use(registry, run, (&info.path, info.number), alias)?;
+    record_use(registry, run, (&info.path, info.number), alias)?;
     Ok(info)
 }
 

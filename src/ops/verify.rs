@@ -214,8 +214,8 @@ impl<'a> Verifier<'a> {
         let checked = external::check(self.repository, &digests)?;
         self.report.unproven += checked.unproven;
         for (index, error) in checked.failed {
-            let told = Error::new(Kind::Corrupt, error.message());
-            self.damaged(version, &files[index].1, told)?;
+            let damage = Error::new(Kind::Corrupt, error.message());
+            self.damaged(version, &files[index].1, damage)?;
         }
         Ok(())
     }

@@ -165,9 +165,9 @@ mod tests {
         assert_eq!(decode_value::<u64>(decode_answer(&answer).unwrap()).unwrap(), 42);
         let error =
             Error::new(Kind::Conflict, "in the way").hint("remove it").and_hint(RunHint::List);
-        let told = decode_answer(&encode_answer(&Err(error))).unwrap_err();
-        assert_eq!(told.kind(), Kind::Conflict);
-        assert_eq!(told.hints(), ["remove it".into(), RunHint::List.into()]);
+        let decoded = decode_answer(&encode_answer(&Err(error))).unwrap_err();
+        assert_eq!(decoded.kind(), Kind::Conflict);
+        assert_eq!(decoded.hints(), ["remove it".into(), RunHint::List.into()]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct EngineRegistry {
     pub(super) clock: Clock,
     changed: (Mutex<u64>, Condvar),
     ending: AtomicBool,
-    told: watch::Sender<LastChange>,
+    last_change: watch::Sender<LastChange>,
 }
 
 impl EngineRegistry {
@@ -61,13 +61,13 @@ impl EngineRegistry {
             clock,
             changed: (Mutex::new(last), Condvar::new()),
             ending: AtomicBool::new(false),
-            told: watch::Sender::new(LastChange { last, ending: false }),
+            last_change: watch::Sender::new(LastChange { last, ending: false }),
         })
     }
 
     /// Returns a receiver of the newest change, for waits that block no thread.
     pub(crate) fn changed(&self) -> watch::Receiver<LastChange> {
-        self.told.subscribe()
+        self.last_change.subscribe()
     }
 
     /// Ends all waits for changes, because this process is about to close the registry.
@@ -75,7 +75,7 @@ impl EngineRegistry {
         self.ending.store(true, Ordering::SeqCst);
         let _last = self.changed.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.changed.1.notify_all();
-        self.told.send_modify(|told| told.ending = true);
+        self.last_change.send_modify(|last_change| last_change.ending = true);
     }
 
     pub(super) fn read<T>(&self, body: impl FnMut(&dyn View) -> Result<T>) -> Result<T> {
@@ -139,7 +139,7 @@ impl EngineRegistry {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (*last).max(sequence);
         waiters.notify_all();
-        self.told.send_modify(|told| told.last = *last);
+        self.last_change.send_modify(|last_change| last_change.last = *last);
         Ok(value)
     }
 

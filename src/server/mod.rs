@@ -171,7 +171,9 @@ async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
             let active = Active::begin(&shared.active);
             answer(move || (drafts(shared.services.drafts, &call), Some(active))).await
         }
-        Service::Stats => answer(move || (numbers(shared.services.stats.as_deref()), None)).await,
+        Service::Stats => {
+            answer(move || (encode_stats(shared.services.stats.as_deref()), None)).await
+        }
     }
 }
 
@@ -198,7 +200,7 @@ fn drafts(drafts: Option<Arc<dyn DraftHandler>>, call: &[u8]) -> Result<Vec<u8>>
     encode_value(&drafts.call(decode_call(call)?)?)
 }
 
-fn numbers(repository: Option<&Repository>) -> Result<Vec<u8>> {
+fn encode_stats(repository: Option<&Repository>) -> Result<Vec<u8>> {
     encode_value(&stats(repository.ok_or_else(not_here)?))
 }
 

@@ -39,11 +39,11 @@ impl Upper {
     pub(crate) fn at(path: &Path) -> Result<(Self, fs::Metadata)> {
         let meta = fs::symlink_metadata(path).at("stat", path)?;
         let kind = meta.file_type();
-        let told = |e: Errno| Error::io(format!("cannot read {}", path.display()), e.into());
+        let unreadable = |e: Errno| Error::io(format!("cannot read {}", path.display()), e.into());
         let upper = if kind.is_dir() {
-            Self::Directory(TreeXattr::of(path).map_err(told)?)
+            Self::Directory(TreeXattr::of(path).map_err(unreadable)?)
         } else if kind.is_file() {
-            Self::File(ContentXattr::at(path).map_err(told)?)
+            Self::File(ContentXattr::at(path).map_err(unreadable)?)
         } else if kind.is_symlink() {
             let target = fs::read_link(path).at("read", path)?;
             Self::Symlink(target.into_os_string().into_vec().into())

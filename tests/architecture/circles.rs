@@ -64,7 +64,7 @@ impl<'ast> Visit<'ast> for Names {
 /// The files of a crate, and what each names.
 struct Crate {
     names: BTreeMap<Module, Names>,
-    /// What a file hands on: a name, and the path it stands for.
+    /// A re-export: a name, and the path it stands for.
     handed_on: BTreeMap<Module, BTreeMap<String, Module>>,
 }
 

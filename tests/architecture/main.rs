@@ -1,4 +1,4 @@
-//! Who may import whom, how long files and functions may be, and that the README's commands exist.
+//! The rules of the house: imports, walls, lengths, and that documents name what exists.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod circles;
@@ -33,7 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["*"]),
 ];
 
-/// Where the kernel's shapes are known: the file systems themselves know none.
+/// The files that use fuser's types; the file systems themselves use none.
 const FUSER: &[&str] = &[
     "src/mount/guard.rs",
     "src/mount/kernel.rs",
@@ -320,7 +320,7 @@ fn commands_and_mounts_call_ops_and_never_the_registry_or_the_reader() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Where a flag of another program, or of this one as a child, is not advice.
+/// The files with flags of other programs, or of this one as a child; these are not advice.
 const FLAGS: &[&str] =
     &["src/content/remote/profile.rs", "src/daemon/watchdog.rs", "src/ops/code.rs"];
 

@@ -297,9 +297,9 @@ fn run_command(context: &Context, verb: &Run) -> Result<u8> {
         Ok(status) => outcome(*status),
         Err(_) => (RunState::Failed, i32::from(view::NO_COMMAND)),
     };
-    let told = runs::end(&**registry, &id, state, code);
+    let recorded = runs::end(&**registry, &id, state, code);
     ended?;
-    match told {
+    match recorded {
         // The command has ended the run itself.
         Err(e) if e.kind() == Kind::Conflict => tracing::info!("{e}"),
         // This failure must not hide the exit status of the command.

@@ -101,8 +101,8 @@ fn in_user_namespace(pairs: &[(&PathBuf, &PathBuf)]) -> Result<()> {
     }
     let ended = trial.args(["--", "true"]).output().map_err(refused)?;
     if !ended.status.success() {
-        let told = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
-        return Err(Error::new(Kind::Denied, told));
+        let message = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+        return Err(Error::new(Kind::Denied, message));
     }
     separate_user(pairs)
 }

@@ -40,9 +40,9 @@ impl Flight {
     /// As [`Flight::outcome`].
     pub(crate) async fn landed(&self, deadline: Instant) -> Result<()> {
         self.outcome(deadline).await?;
-        let mut told = self.landed.subscribe();
+        let mut watch = self.landed.subscribe();
         let late = |_| Error::new(Kind::TimedOut, "the cache's disk did not respond in time");
-        let landed = timeout_at(deadline, told.wait_for(|landed| *landed)).await.map_err(late)?;
+        let landed = timeout_at(deadline, watch.wait_for(|landed| *landed)).await.map_err(late)?;
         landed
             .map(drop)
             .map_err(|e| Error::new(Kind::Unavailable, "writing to the cache broke off").because(e))
@@ -53,9 +53,9 @@ impl Flight {
     /// # Errors
     /// The error of the request; [`Kind::TimedOut`] at the deadline.
     pub(crate) async fn outcome(&self, deadline: Instant) -> Result<Bytes> {
-        let mut told = self.outcome.subscribe();
+        let mut watch = self.outcome.subscribe();
         let late = |_| Error::new(Kind::TimedOut, "the store did not respond in time");
-        let ended = timeout_at(deadline, told.wait_for(Option::is_some)).await.map_err(late)?;
+        let ended = timeout_at(deadline, watch.wait_for(Option::is_some)).await.map_err(late)?;
         let ended = ended.map_err(|e| {
             Error::new(Kind::Unavailable, "a request to the store broke off").because(e)
         })?;

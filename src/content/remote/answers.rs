@@ -366,10 +366,10 @@ mod tests {
             (501, "NotImplemented", Kind::Unsupported),
             (503, "SlowDown", Kind::Unavailable),
         ] {
-            let told = answer(status, &error(code)).error("s3://b");
-            assert_eq!(told.kind(), kind, "{status} {code}");
-            assert!(told.message().starts_with(if code.is_empty() { "words" } else { code }));
-            assert!(told.message().contains(&status.to_string()), "{told}");
+            let found = answer(status, &error(code)).error("s3://b");
+            assert_eq!(found.kind(), kind, "{status} {code}");
+            assert!(found.message().starts_with(if code.is_empty() { "words" } else { code }));
+            assert!(found.message().contains(&status.to_string()), "{found}");
         }
         let clock = answer(403, &error("RequestTimeTooSkewed")).error("s3://b");
         assert!(format!("{:?}", clock.hints()).contains("clock"), "{clock:?}");

@@ -118,8 +118,8 @@ mod tests {
             let error = refuse_secrets(&url.parse().unwrap(), &options).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{key}");
             assert!(!error.hints().is_empty(), "{error}");
-            let told = format!("{error:?}");
-            assert!(!told.contains("hunter2") && told.contains(key), "{told}");
+            let text = format!("{error:?}");
+            assert!(!text.contains("hunter2") && text.contains(key), "{text}");
         }
     }
 

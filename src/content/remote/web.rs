@@ -131,13 +131,13 @@ fn web_failed(name: &str, error: reqwest::Error) -> Error {
         () => Kind::Unavailable,
     };
     // Redirects may lead to URLs that grant access: the error names only the recorded one.
-    let told = Error::new(kind, name.to_owned()).because(error.without_url());
+    let failed = Error::new(kind, name.to_owned()).because(error.without_url());
     if untrusted {
-        return told.hint(
+        return failed.hint(
             "its certificate is not trusted: name a file with that of its authority in SSL_CERT_FILE",
         );
     }
-    told
+    failed
 }
 
 /// Returns the metadata of a file from the head of a response; `length` is that of the body.

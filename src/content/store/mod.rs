@@ -106,7 +106,7 @@ impl Store {
     /// Refuses a directory that holds no store.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] if there is none. A remote store is not asked.
+    /// [`Kind::NotFound`] if there is none. A remote store gets no request.
     pub fn refuse_missing(&self) -> Result<()> {
         match &self.place {
             Place::Local(local) => local.refuse_missing(),

@@ -15,7 +15,7 @@ pub(crate) struct RunUse {
     /// The alias by which the version was looked up.
     pub(crate) alias: Option<Alias>,
     /// True once the use is recorded.
-    pub(crate) told: AtomicBool,
+    pub(crate) recorded: AtomicBool,
 }
 
 /// A version in a mount.

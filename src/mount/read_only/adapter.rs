@@ -197,7 +197,7 @@ impl Filesystem for ReadOnly {
         reply: ReplyData,
     ) {
         self.prefetcher.read();
-        let told = |e| report("read", &e);
+        let reported = |e| report("read", &e);
         match read_file(&self.fs, &self.non_blocking, ino.0, offset, size) {
             Err(e) if e.kind() == Kind::WouldBlock => {
                 let (fs, prefetcher) = (Arc::clone(&self.fs), Arc::clone(&self.prefetcher));
@@ -208,12 +208,12 @@ impl Filesystem for ReadOnly {
                     }
                     let reader = fs.repository().reader.on_behalf_of(requester);
                     let read = workers.recent_timeouts().read(ino.0, offset, size, || {
-                        read_file(&fs, &reader, ino.0, offset, size).map_err(told)
+                        read_file(&fs, &reader, ino.0, offset, size).map_err(reported)
                     });
                     reply_read(read, reply);
                 });
             }
-            read => reply_read(read.map_err(told), reply),
+            read => reply_read(read.map_err(reported), reply),
         }
     }
 

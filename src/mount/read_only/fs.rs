@@ -171,13 +171,13 @@ impl ReadFs {
 
     /// Records that a run uses the version it enters, durably, before the run sees anything of it.
     pub(super) fn record_use(&self, version: &VersionNode) -> Result<()> {
-        let Some(RunUse { run, alias, told }) = &version.used else { return Ok(()) };
-        if told.load(Ordering::Acquire) {
+        let Some(RunUse { run, alias, recorded }) = &version.used else { return Ok(()) };
+        if recorded.load(Ordering::Acquire) {
             return Ok(());
         }
         let used = (&version.path, version.number);
         browse::record_use(&self.repository, run, used, alias.clone())?;
-        told.store(true, Ordering::Release);
+        recorded.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -383,7 +383,7 @@ pub(super) fn version_node(info: &VersionInfo, selector: Selector, run: Option<R
             Selector::Alias(alias) => Some(alias.clone()),
             Selector::Version(_) => None,
         };
-        RunUse { run, alias, told: AtomicBool::new(false) }
+        RunUse { run, alias, recorded: AtomicBool::new(false) }
     });
     let place = Place::of_version(&info.path, info.number, info.root, info.time_seconds);
     Node::Version(Arc::new(VersionNode {

@@ -62,11 +62,11 @@ fn commit_within(
     alias: Alias,
     pid: u32,
 ) -> Result<(), Errno> {
-    let (told, outcome) = sync_channel(1);
+    let (sender, outcome) = sync_channel(1);
     let waiting = (Arc::clone(&fs), draft.clone(), path.clone(), alias.clone());
     let spawned = Builder::new()
         .name("commit".to_owned())
-        .spawn(move || commit(&fs, &draft, path, alias, pid, &told));
+        .spawn(move || commit(&fs, &draft, path, alias, pid, &sender));
     if let Err(e) = spawned {
         tracing::error!("cannot start a thread to commit a draft: {e}");
         return Err(Errno::AGAIN);
@@ -95,7 +95,7 @@ fn commit(
     path: ArtifactPath,
     alias: Alias,
     pid: u32,
-    told: &SyncSender<Result<(), Errno>>,
+    sender: &SyncSender<Result<(), Errno>>,
 ) {
     let told_of = goes_on(draft, &path, &alias);
     let aliases = if alias == Alias::latest() { Vec::new() } else { vec![alias] };
@@ -112,7 +112,7 @@ fn commit(
         }
     });
     // The reply was sent already: the kernel still has the draft under its name, which is gone.
-    if told.send(outcome).is_err() && outcome.is_ok() {
+    if sender.send(outcome).is_err() && outcome.is_ok() {
         tracing::info!("draft {draft} was committed; mv did not wait for it");
         fs.service.no_trouble(&told_of);
         fs.service.notify_moved(draft, &[]);

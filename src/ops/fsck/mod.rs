@@ -43,7 +43,7 @@ pub enum Mode {
 /// Checks the repository, and repairs it as `mode` says.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while somebody writes.
+/// [`Kind::Conflict`] while a writer is active.
 pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
     maintenance::finish_interrupted(repository)?;
     release_orphans(repository)?;
@@ -105,7 +105,7 @@ fn lasting_report(mut check: impl FnMut() -> Result<FsckReport>) -> Result<Optio
     Ok((report.problems == 0).then_some(report))
 }
 
-/// Refuses to check while somebody writes: what is being written would look wrong.
+/// Refuses to check while a writer is active: unfinished work would look like damage.
 fn refuse_writers(repository: &Repository) -> Result<()> {
     let idle = super::judgement::idle_leases(&*repository.registry)?;
     let leases = repository.registry.leases()?.into_iter().filter(LeaseInfo::writes);

@@ -37,10 +37,10 @@ impl FsckReport {
     /// Keeps the findings that an earlier report has too, and the number of those that neither
     /// lists.
     pub(super) fn found_before(mut self, earlier: &Self) -> Self {
-        let told = self.findings.len();
+        let before = self.findings.len();
         let earlier: HashSet<&String> = earlier.findings.iter().collect();
         self.findings.retain(|finding| earlier.contains(finding));
-        self.problems -= (told - self.findings.len()) as u64;
+        self.problems -= (before - self.findings.len()) as u64;
         self
     }
 }

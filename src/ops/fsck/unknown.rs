@@ -75,7 +75,7 @@ pub(crate) fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
 /// removed, and those that are too young.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while somebody writes.
+/// [`Kind::Conflict`] while a writer is active.
 pub fn remove_unknown(repository: &Repository) -> Result<(Vec<UnknownPack>, Vec<UnknownPack>)> {
     let held = maintenance::begin(repository, MaintenanceMode::Repair)?;
     let now = repository.registry.now()?.0;

@@ -54,7 +54,7 @@ impl Column {
             }),
             Self::Whole(builder) => builder.append_option(cell.whole()),
             Self::Number(builder) => builder.append_option(cell.number()),
-            Self::Text(builder) => builder.append_option(cell.shown()),
+            Self::Text(builder) => builder.append_option(cell.as_text()),
             Self::Json(builder) => builder.append_option(cell.json().as_deref()),
         }
     }

@@ -33,7 +33,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Returns what a person reads; `None` for null.
-    pub(crate) fn shown(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Null => None,
             Self::Boolean(true) => Some("true"),
@@ -48,7 +48,7 @@ impl<'a> Cell<'a> {
         match self {
             Self::Text(text) => Some(Cow::Owned(serde_json::Value::from(&**text).to_string())),
             Self::Number(text) => Some(as_json(text)),
-            other => other.shown().map(Cow::Borrowed),
+            other => other.as_text().map(Cow::Borrowed),
         }
     }
 
@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn text_is_what_was_written() {
-        assert_eq!(Cell::of("\"a\\u00e4\\n\\\"\"").shown(), Some("a\u{e4}\n\""));
-        assert_eq!(Cell::of("\"\\ud800\"").shown(), Some("\\ud800"));
-        assert_eq!(Cell::of("{\"a\": NaN}").shown(), Some("{\"a\": \"NaN\"}"));
-        assert_eq!(Cell::of("null").shown(), None);
+        assert_eq!(Cell::of("\"a\\u00e4\\n\\\"\"").as_text(), Some("a\u{e4}\n\""));
+        assert_eq!(Cell::of("\"\\ud800\"").as_text(), Some("\\ud800"));
+        assert_eq!(Cell::of("{\"a\": NaN}").as_text(), Some("{\"a\": \"NaN\"}"));
+        assert_eq!(Cell::of("null").as_text(), None);
     }
 
     #[test]

@@ -325,7 +325,7 @@ mod tests {
         let mut rows = Vec::new();
         while document.advance()? {
             let cells = document.row().cells();
-            rows.push(cells.map(|cell| cell.shown().unwrap_or("-").to_owned()).collect());
+            rows.push(cells.map(|cell| cell.as_text().unwrap_or("-").to_owned()).collect());
         }
         assert!(!document.advance()?, "the end stays the end");
         Ok((document.into_head().columns, rows))

@@ -28,7 +28,7 @@ impl<W: Write> Lines<W> {
 
     /// Adds a row.
     pub(crate) fn push<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>) -> io::Result<()> {
-        let row: Vec<String> = cells.map(|cell| shortened(cell.shown().unwrap_or("-"))).collect();
+        let row: Vec<String> = cells.map(|cell| shortened(cell.as_text().unwrap_or("-"))).collect();
         if let Some(widths) = &self.widths {
             return write_line(&mut self.to, &row, widths);
         }

@@ -123,7 +123,9 @@ fn csv(table: &Table<'_>, rows: &mut Limited<'_>, to: impl Write) -> Result<()> 
     writer.write_record(table.columns()).map_err(not_written)?;
     while rows.advance()? {
         for cell in rows.rows.row().cells() {
-            writer.write_field(cell.shown().unwrap_or_default().as_bytes()).map_err(not_written)?;
+            writer
+                .write_field(cell.as_text().unwrap_or_default().as_bytes())
+                .map_err(not_written)?;
         }
         writer.write_record(None::<&[u8]>).map_err(not_written)?;
     }

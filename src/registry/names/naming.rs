@@ -349,7 +349,7 @@ mod tests {
         let registry =
             EngineRegistry::open(Box::new(MemoryEngine::default()), Host::system().clock).unwrap();
         let path: ArtifactPath = "p/a".parse().unwrap();
-        let told = || {
+        let counted = || {
             let info = registry.artifact(&path).unwrap();
             (info.versions, info.newest.map(|number| number.0))
         };
@@ -357,11 +357,11 @@ mod tests {
             commit(&registry, seed);
         }
         forget_count(&registry, &path);
-        assert_eq!(told(), (4, Some(3)));
+        assert_eq!(counted(), (4, Some(3)));
         registry.delete(&"p/a:v3".parse().unwrap(), true).unwrap();
-        assert_eq!(told(), (3, Some(2)));
+        assert_eq!(counted(), (3, Some(2)));
         forget_count(&registry, &path);
         commit(&registry, 9);
-        assert_eq!(told(), (4, Some(4)));
+        assert_eq!(counted(), (4, Some(4)));
     }
 }

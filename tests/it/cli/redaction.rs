@@ -33,7 +33,7 @@ const PATTERNS: &[(&str, &str)] = &[
 const DIGESTS_DIFFER: &str = "<!-- digests differ -->";
 const DIGEST: (&str, &str) = (r"\b[0-9a-f]{64}\b", "[DIGEST]");
 
-/// What is redacted in one session.
+/// The redactions of one session.
 pub struct Redaction {
     directories: [(String, &'static str); 2],
     patterns: Vec<(Regex, &'static str)>,

@@ -1,4 +1,4 @@
-//! What a daemon inherits from its starter, and what it leaves behind when its mounts are taken
+//! The environment that a daemon inherits from its starter, and the files it leaves behind when its mounts are taken
 //! away.
 
 use std::fs;

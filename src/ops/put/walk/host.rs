@@ -78,8 +78,8 @@ impl<'a> Scan<'a> {
         for name in sorted_names(&full)? {
             self.referred_before(relative, Some(&name))?;
             let path = relative.join(name.as_os_str());
-            let told = self.entry(source, name.clone(), &path)?;
-            self.referred_after(&path, name, told)?;
+            let walked = self.entry(source, name.clone(), &path)?;
+            self.referred_after(&path, name, walked)?;
         }
         self.referred_before(relative, None)?;
         self.ignores.leave();

@@ -37,17 +37,17 @@ impl Scan<'_> {
     }
 
     /// Walks the external files at or below `path`. They are refused if the host's entry there was
-    /// walked (`told`).
+    /// walked (`walked`).
     pub(super) fn referred_after(
         &mut self,
         path: &Path,
         name: EntryName,
-        told: bool,
+        walked: bool,
     ) -> Result<()> {
         let Some(referred) = &self.referred else { return Ok(()) };
         match referred.stand(path) {
             Stand::Elsewhere => Ok(()),
-            Stand::At | Stand::Below if told => Err(twice(path)),
+            Stand::At | Stand::Below if walked => Err(twice(path)),
             Stand::At | Stand::Below => {
                 self.referred_entry(name, path.parent().unwrap_or(Path::new("")))
             }
