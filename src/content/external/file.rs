@@ -235,7 +235,9 @@ impl Files {
             return Ok(());
         }
         Err(Error::new(Kind::Denied, format!("{shown} is in no folder that may be referred to"))
-            .hint("the setting external-dirs lists these folders, and $ARTIFACTFS_EXTERNAL_DIRS does"))
+            .hint(
+                "the setting external-dirs lists these folders, and $ARTIFACTFS_EXTERNAL_DIRS does",
+            ))
     }
 
     /// Opens the file and checks that it has the recorded length.
