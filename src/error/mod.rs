@@ -75,7 +75,8 @@ impl Error {
         Self::new(Kind::Unsupported, what).hint("install one that was built with it, as by default")
     }
 
-    /// Adds what the caller should do next. A face shows it on a line of its own.
+    /// Sets the advice of the error, in place of earlier advice. A face shows it on a line of its
+    /// own.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hints = vec![hint.into()];
