@@ -190,7 +190,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Returns who reads the log: errors reach the user of any verb but a daemon without it.
+/// Returns the audience of the log. A command prints its own error; a daemon has only the log.
 fn audience(cli: &Cli) -> Audience {
     match &cli.verb {
         Verb::Mount(verb) if verb.is_daemon() => Audience::Log,

@@ -43,7 +43,7 @@ pub(crate) trait Locate: Send + Sync {
     /// If the length cannot be found out now.
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>>;
 
-    /// Records that the bytes of an object at this place do not match its digest. They are stored
-    /// anew once a writer brings them.
+    /// Records that the bytes of an object at this place do not match its digest. The next
+    /// writer that has these bytes stores them again.
     fn doubt(&self, digest: Digest, extent: Extent);
 }

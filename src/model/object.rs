@@ -105,7 +105,7 @@ pub struct Located {
     pub refs: u64,
     /// The state of its bytes. An absent object keeps its last place, or has [`PackId::NONE`]. A
     /// read there is harmless, since every byte is verified. The next `put` that brings the object
-    /// stores it anew.
+    /// stores it again.
     pub presence: Presence,
 }
 

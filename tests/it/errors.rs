@@ -1,7 +1,11 @@
 //! Bad input: the exit code, and a message with what was wanted, what was found, and a hint.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+
+use artifactfs::registry::engine::redb::RedbEngine;
+use artifactfs::registry::engine::{self, Durability};
 
 use crate::world::{World, noise, write};
 
@@ -238,4 +242,36 @@ fn help_that_nobody_reads_to_its_end_is_no_error() {
         let output = world.command(args).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(14), "{args:?}");
     }
+}
+
+#[test]
+fn a_registry_of_another_format_is_refused_with_a_hint() {
+    let world = World::new();
+    let source = world.tree("src", &[("a", b"1")]);
+    for name in ["p/a", "p/b"] {
+        world.ok(&["put", "-n", name, source.to_str().unwrap()]);
+    }
+    // Writes all records in one format; `None` restores the format that each had.
+    let mut written = BTreeMap::new();
+    let mut turn = |format: Option<u8>| {
+        let path = world.repo().join("registry.redb");
+        let engine = RedbEngine::open(&path).unwrap();
+        engine::write(&engine, Durability::Immediate, |transaction| {
+            for (key, mut value) in transaction.scan(&[0], &[255], usize::MAX)? {
+                if let Some(first) = value.first_mut() {
+                    let own = *written.entry(key.clone()).or_insert(*first);
+                    *first = format.unwrap_or(own);
+                    transaction.put(&key, &value)?;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    };
+    turn(Some(1));
+    refuses(&world, &["ls", "p"], 15, &["records of format 1", "older release", "put"]);
+    turn(Some(4));
+    refuses(&world, &["ls", "p"], 15, &["records of format 4", "newer release"]);
+    turn(None);
+    assert_eq!(world.json(&["ls", "p"]).as_array().unwrap().len(), 2);
 }

@@ -10,8 +10,9 @@
 //! ```
 //! The file system records which blocks are present (`SEEK_DATA`): there is no second record to
 //! keep in step. A wrong answer does no harm, since no reader gets a byte of a segment before it
-//! was verified. Room is entered in `ledger` before it is used, so several processes keep one
-//! bound. Each eviction counts anew, so room that was entered and never used is soon free again.
+//! was verified. A process reserves room in `ledger` before it uses it, so several processes
+//! keep one bound. Each eviction counts the files again. So room that was reserved and
+//! never used becomes free soon.
 //! Segments are removed whole, by `unlink`: a reader that has one open reads on.
 
 mod evict;
@@ -346,7 +347,8 @@ impl Cache {
             .collect()
     }
 
-    /// Pins the segments in `keys` under `name`. They stay until `name` is pinned anew or unpinned.
+    /// Pins the segments in `keys` under `name`, in place of those that `name` pinned before. They
+    /// stay until `name` is unpinned.
     ///
     /// # Errors
     /// If the list cannot be written.

@@ -51,7 +51,8 @@ impl ReadFs {
         }
     }
 
-    /// Returns the names in a directory that is no version's. From `position` 0 they are read anew.
+    /// Returns the names in a directory outside versions. A listing from `position` 0 reads them
+    /// from the registry; a later position uses what that listing read.
     ///
     /// # Errors
     /// Any error of the registry.

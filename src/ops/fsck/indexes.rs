@@ -36,7 +36,7 @@ pub(crate) fn check_index(
     }
 }
 
-/// Writes the indexes of `packs` anew. Returns how many.
+/// Replaces the indexes of `packs`. Returns the number of indexes it wrote.
 ///
 /// # Errors
 /// If registry or store fail, the next repair writes the others.

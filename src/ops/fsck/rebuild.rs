@@ -52,7 +52,7 @@ struct Packs {
     readable: BTreeMap<PackId, u64>,
     /// The length of each pack whose index is damaged or missing.
     remembered: BTreeMap<PackId, u64>,
-    /// Indexes to be written anew.
+    /// The packs whose indexes must be replaced.
     damaged: BTreeSet<PackId>,
     /// The packs of the registry.
     known: BTreeMap<PackId, PackInfo>,

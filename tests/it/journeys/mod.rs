@@ -4,6 +4,7 @@ mod delete;
 mod external;
 mod get;
 mod lineage;
+mod many_versions;
 mod odd_servers;
 mod places;
 mod properties;
