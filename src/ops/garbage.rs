@@ -1,6 +1,7 @@
 //! Garbage: unreachable objects, and the dead bytes of packs.
 
 use super::lease::Lease;
+use super::reclaim_lock;
 use super::repository::Repository;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
@@ -124,6 +125,7 @@ impl Failures {
 /// whether anything was freed.
 fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     let (mut failures, mut freed) = (Failures::default(), false);
+    let _reclaiming = reclaim_lock::begin(repository)?;
     each_reclaimable(repository, false, &mut |pack, mark| {
         if when == Reclaim::Later && pack.live_objects > 0 {
             return repository.registry.defer_reclaim(pack.id, mark);
@@ -135,7 +137,7 @@ fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
 }
 
 /// Calls `each` with every pack that may be reclaimed and the number of its mark. `deferred` adds
-/// packs whose dead bytes were put off.
+/// packs whose dead bytes were put off. The caller has the reclaim lock.
 pub(super) fn each_reclaimable(
     repository: &Repository,
     deferred: bool,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::judgement::idle_leases;
 use super::process_id::{is_dead, this_process};
+use super::reclaim_lock;
 use super::repository::Repository;
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::registry::{Maintenance, MaintenanceMode, Registry};
@@ -31,13 +32,16 @@ pub(crate) struct Held<'a> {
 /// Takes the mark. Interrupted maintenance of another process is completed or undone first.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while a writer is active, or while another process does maintenance.
+/// [`Kind::Conflict`] while a writer is active, or while another process does maintenance or frees
+/// dead bytes.
 pub(crate) fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
     finish_interrupted(repository)?;
     let registry = &repository.registry;
     let holder = this_process();
     registry.begin_maintenance(mode, holder.clone(), None, idle_leases(&**registry)?)?;
-    Ok(hold(repository, holder))
+    let held = hold(repository, holder);
+    reclaim_lock::wait_for_others(repository)?;
+    Ok(held)
 }
 
 /// Refuses to begin if the store is being moved, or has moved since the repository was opened.

@@ -34,6 +34,7 @@ pub mod process_id;
 pub mod prune;
 pub mod put;
 pub mod read;
+mod reclaim_lock;
 pub mod repository;
 pub mod runs;
 pub mod select;

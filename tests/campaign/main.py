@@ -30,6 +30,7 @@ class Campaign:
         self.lock = threading.Lock()
         self.stopping = False
         self.world, self.round_findings = None, 0
+        self.active = []  # the kinds of disturbance of this round
         self.rounds = self.hurt_rounds = 0
 
     def count(self, what):
@@ -37,7 +38,7 @@ class Campaign:
             self.counts[what] += 1
 
     def find(self, world, text):
-        line = f"FINDING world {world.number} ({world.disk}{', S3' if world.remote else ''}) round {self.rounds + 1}: {text}"
+        line = f"FINDING world {world.number} ({world.disk}{', S3' if world.remote else ''}) round {self.rounds + 1} ({','.join(self.active)}): {text}"
         with self.lock:
             self.findings.append(line)
             self.round_findings += 1
@@ -80,7 +81,7 @@ class Campaign:
     def disturbed_round(self, world, people, rng):
         end = time.time() + rng.choice([4, 8, 15])
         active = [kind for kind in sorted(self.kinds) if kind in disturb.KINDS and (kind != "store" or world.remote)]
-        active = rng.sample(active, min(len(active), rng.choice([1, 2, 3, 5])))
+        active = self.active = rng.sample(active, min(len(active), rng.choice([1, 2, 3, 5])))
 
         def disturber(kind, source):
             while time.time() < end and not self.stopping:

@@ -1,4 +1,4 @@
-//! An engine in memory, for model tests.
+//! An engine in memory, for model tests. It forgets on request what a crash may undo.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
@@ -9,10 +9,44 @@ use crate::error::Result;
 /// An engine whose data ends with the process.
 #[derive(Default)]
 pub struct MemoryEngine {
-    map: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    map: Map,
+    /// The changes since the last [`Durability::Immediate`] commit.
+    eventual: Undo,
 }
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The old values of changed keys.
+#[derive(Default)]
+struct Undo(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+
+impl Undo {
+    fn note(&mut self, key: &[u8], old: Option<Vec<u8>>) {
+        self.0.entry(key.to_vec()).or_insert(old);
+    }
+
+    fn apply(self, map: &mut Map) {
+        for (key, value) in self.0 {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+    }
+}
+
+impl MemoryEngine {
+    /// Undoes all commits since the last [`Durability::Immediate`] one, as a crash may.
+    pub fn forget(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.eventual).apply(&mut state.map);
+    }
+}
 
 impl View for Map {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -31,7 +65,7 @@ impl View for Map {
 /// A map and the old values of its changed keys, so that a failed body changes nothing.
 struct Undoable<'a> {
     map: &'a mut Map,
-    before: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    undo: Undo,
 }
 
 impl View for Undoable<'_> {
@@ -47,36 +81,37 @@ impl View for Undoable<'_> {
 impl Transaction for Undoable<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let old = self.map.insert(key.to_vec(), value.to_vec());
-        self.before.entry(key.to_vec()).or_insert(old);
+        self.undo.note(key, old);
         Ok(())
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<()> {
         let old = self.map.remove(key);
-        self.before.entry(key.to_vec()).or_insert(old);
+        self.undo.note(key, old);
         Ok(())
     }
 }
 
 impl Engine for MemoryEngine {
     fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        body(&*self.map.read().unwrap_or_else(PoisonError::into_inner))
+        body(&self.state.read().unwrap_or_else(PoisonError::into_inner).map)
     }
 
     fn write(
         &self,
-        _durability: Durability,
+        durability: Durability,
         body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
     ) -> Result<()> {
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let mut undoable = Undoable { map: &mut map, before: BTreeMap::new() };
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let State { map, eventual } = &mut *state;
+        let mut undoable = Undoable { map, undo: Undo::default() };
         let done = body(&mut undoable);
-        if done.is_err() {
-            for (key, value) in std::mem::take(&mut undoable.before) {
-                match value {
-                    Some(value) => undoable.map.insert(key, value),
-                    None => undoable.map.remove(&key),
-                };
+        let Undoable { map, undo } = undoable;
+        match (&done, durability) {
+            (Err(_), _) => undo.apply(map),
+            (Ok(()), Durability::Immediate) => *eventual = Undo::default(),
+            (Ok(()), Durability::Eventual) => {
+                undo.0.into_iter().for_each(|(key, old)| eventual.note(&key, old));
             }
         }
         done

@@ -31,6 +31,14 @@ const ADOPTED_MAX: usize = 10_000;
 /// marked.
 const LOOK_THROUGH: &[u8] = &[1];
 
+/// The packs that a lease that is left keeps.
+#[derive(Default)]
+struct Kept {
+    packs: u64,
+    /// The bytes of their live objects.
+    bytes: u64,
+}
+
 /// Returns the lease that the same call began before, if its reply was lost.
 fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>> {
     if holder == DRAFT_HOLDER {
@@ -150,15 +158,30 @@ impl EngineRegistry {
             Ok(Some(given))
         })?;
         let Some(given) = given else { return Ok(0) };
-        while self.release_pins(id)? {}
-        let kept_bytes = self.release_packs(id, given)?;
-        if kept_bytes == 0 {
-            self.write(Durability::Immediate, |transaction| {
-                transaction.delete(&keys::answered(id.0))?;
-                transaction.delete(&keys::lease(id.0))
-            })?;
+        loop {
+            while self.release_pins(id)? {}
+            let kept = self.release_packs(id, given)?;
+            if kept.packs > 0 || self.forget_lease(id)? {
+                return Ok(kept.bytes);
+            }
         }
-        Ok(kept_bytes)
+    }
+
+    /// Removes the record of a lease that holds nothing. Returns `false` if it holds something
+    /// after all: a crash of the registry may have undone some of the steps before, of which none
+    /// is durable by itself.
+    fn forget_lease(&self, id: LeaseId) -> Result<bool> {
+        self.write(Durability::Immediate, |transaction| {
+            for space in [Space::PinnedBy, Space::PinnedTogether, Space::LeasePack] {
+                let (from, to) = Key::of(space).number(id.0).range();
+                if !transaction.scan(&from, &to, 1)?.is_empty() {
+                    return Ok(false);
+                }
+            }
+            transaction.delete(&keys::answered(id.0))?;
+            transaction.delete(&keys::lease(id.0))?;
+            Ok(true)
+        })
     }
 
     /// Removes some pins of a lease. Returns `false` if there were none left.
@@ -173,18 +196,17 @@ impl EngineRegistry {
         })
     }
 
-    /// Releases the packs of a lease, except those that a lease that is only left keeps. Returns
-    /// the live bytes of the packs that are kept.
-    fn release_packs(&self, id: LeaseId, given: Given) -> Result<u64> {
+    /// Releases the packs of a lease, except those that a lease that is only left keeps.
+    fn release_packs(&self, id: LeaseId, given: Given) -> Result<Kept> {
         let (mut from, to) = Key::of(Space::LeasePack).number(id.0).range();
-        let mut kept_bytes = 0;
+        let mut kept = Kept::default();
         loop {
             let next = self.read(|view| {
                 let Some((key, _)) = view.scan(&from, &to, 1)?.pop() else { return Ok(None) };
                 let Some(pack) = keys::pack_of(&key) else { return Ok(None) };
                 Ok(Some((pack, pack_record(view, pack)?)))
             })?;
-            let Some((pack, found)) = next else { return Ok(kept_bytes) };
+            let Some((pack, found)) = next else { return Ok(kept) };
             from = keys::next(&keys::lease_pack(id.0, pack));
             match found {
                 Some(found)
@@ -192,7 +214,8 @@ impl EngineRegistry {
                         && found.lease == Some(id.0)
                         && decide::is_progress(&found) =>
                 {
-                    kept_bytes += found.live_bytes;
+                    kept.packs += 1;
+                    kept.bytes += found.live_bytes;
                 }
                 _ => self.release_pack(id, pack)?,
             }
@@ -222,18 +245,29 @@ impl EngineRegistry {
             }
             Ok(())
         })?;
-        while self.release_pack_objects(&key, id)? {}
-        self.write(Durability::Eventual, |transaction| transaction.delete(&key))
+        while self.release_pack_objects(lease, id)? {}
+        self.write(Durability::Eventual, |transaction| {
+            match is_released(&*transaction, lease, id)? {
+                true => transaction.delete(&key),
+                false => Ok(()),
+            }
+        })
     }
 
-    fn release_pack_objects(&self, lease_pack: &[u8], id: PackId) -> Result<bool> {
+    /// Marks some of the objects of a released pack. Returns `false` if there are none left.
+    fn release_pack_objects(&self, lease: LeaseId, id: PackId) -> Result<bool> {
         let (from, to) = Key::of(Space::PackObjects).fixed(&id.0).range();
         self.write(Durability::Eventual, |transaction| {
             let Some((key, value)) = transaction.scan(&from, &to, 1)?.pop() else {
                 return Ok(false);
             };
             // Another lease may have adopted the pack meanwhile.
-            let Some(look) = transaction.get(lease_pack)? else { return Ok(false) };
+            let Some(look) = transaction.get(&keys::lease_pack(lease.0, id))? else {
+                return Ok(false);
+            };
+            if !is_released(&*transaction, lease, id)? {
+                return Ok(false);
+            }
             if look == LOOK_THROUGH {
                 let mut pins = Pins::default();
                 for digest in record::decode_digests(&value)? {
@@ -244,6 +278,12 @@ impl EngineRegistry {
             Ok(true)
         })
     }
+}
+
+/// Returns whether a pack is not under the lease any more. A crash of the registry may have undone
+/// its release.
+fn is_released(view: &dyn View, lease: LeaseId, id: PackId) -> Result<bool> {
+    Ok(pack_record(view, id)?.is_none_or(|pack| pack.lease != Some(lease.0)))
 }
 
 /// Marks an object unreachable if nothing refers to it and no lease holds it.

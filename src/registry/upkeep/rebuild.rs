@@ -3,6 +3,10 @@
 //! Until the swap begins the old table is untouched, and a rebuild that ends early leaves only
 //! records that are never read. The swap is made in bounded transactions, each of which records
 //! where the next continues. Readers find every object that they need in each state between.
+//!
+//! Every step is durable: the process that rebuilds may be another one than that of the registry,
+//! and lives on when the registry is opened again. A new table from which a crash took what was
+//! put last would lose objects.
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +72,7 @@ impl EngineRegistry {
         for space in [Space::RebuiltObject, Space::RebuiltPack] {
             let (from, to) = Key::of(space).range();
             loop {
-                let gone = self.write_aside(Durability::Eventual, |transaction| {
+                let gone = self.write_aside(Durability::Immediate, |transaction| {
                     refuse_swap(&held_mark(&*transaction, holder)?)?;
                     let page = transaction.scan(&from, &to, STEP)?;
                     page.iter().try_for_each(|(key, _)| transaction.delete(key))?;
@@ -88,7 +92,7 @@ impl EngineRegistry {
         objects: &[Rebuilt],
         packs: &[PackInfo],
     ) -> Result<()> {
-        self.write_aside(Durability::Eventual, |transaction| {
+        self.write_aside(Durability::Immediate, |transaction| {
             refuse_swap(&held_mark(&*transaction, holder)?)?;
             for (digest, located) in objects {
                 let key = in_space(&keys::object(digest), Space::RebuiltObject);

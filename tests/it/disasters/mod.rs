@@ -1,5 +1,7 @@
 mod beside;
 mod damage;
+mod forgotten;
 mod full_disk;
 mod killed;
+mod reclaimers;
 mod repair;

@@ -333,7 +333,9 @@ pub(super) fn open(
 }
 
 /// Makes a repository whose versions share much. Returns the source of each version, too.
-fn shared_versions(world: &World) -> (Layout, Arc<MemoryEngine>, BTreeMap<String, PathBuf>) {
+pub(super) fn shared_versions(
+    world: &World,
+) -> (Layout, Arc<MemoryEngine>, BTreeMap<String, PathBuf>) {
     let layout = Layout::new(&world.path("memory")).unwrap();
     layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
     let inner = Arc::new(MemoryEngine::default());
@@ -357,7 +359,11 @@ fn shared_versions(world: &World) -> (Layout, Arc<MemoryEngine>, BTreeMap<String
     (layout, inner, sources)
 }
 
-fn check_all(world: &World, repository: &Repository, sources: &BTreeMap<String, PathBuf>) {
+pub(super) fn check_all(
+    world: &World,
+    repository: &Repository,
+    sources: &BTreeMap<String, PathBuf>,
+) {
     for (name, source) in sources {
         let info = repository.registry.lookup(format!("p/a:{name}").parse().unwrap()).unwrap();
         let out = world.path("out");
@@ -368,7 +374,7 @@ fn check_all(world: &World, repository: &Repository, sources: &BTreeMap<String, 
 }
 
 /// Counts some references too high, and removes the indexes of some packs.
-fn hurt(layout: &Layout, inner: &Arc<MemoryEngine>) {
+pub(super) fn hurt(layout: &Layout, inner: &Arc<MemoryEngine>) {
     let (repository, _) = open(layout, inner, i64::MAX);
     let registry = &repository.registry;
     let holder = || "hurt".to_owned();

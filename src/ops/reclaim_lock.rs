@@ -1,0 +1,66 @@
+//! The lock that keeps maintenance apart from processes that free dead bytes.
+//!
+//! Such a process looks up which bytes are dead, and then frees them in the store. A rebuild in
+//! between would revive objects, which the indexes still name, whose bytes are about to go. So the
+//! lock is shared by all that free bytes, from the look to the end. Maintenance sets its mark,
+//! which keeps others from beginning, and then waits until nobody has the lock.
+//!
+//! It is a lock of flock(2) on the repository's directory, so it needs no room on a full disk, and
+//! a killed process has it no longer.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::maintenance::finish_interrupted;
+use super::repository::Repository;
+use crate::error::{Error, IoContext, Kind, Result};
+
+/// The longest wait for the lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The time between two attempts.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The right to free dead bytes.
+pub(super) struct Reclaiming {
+    _lock: File,
+}
+
+/// Gets the right to free dead bytes, before looking for them.
+///
+/// # Errors
+/// [`Kind::Conflict`] while another process does maintenance.
+pub(super) fn begin(repository: &Repository) -> Result<Reclaiming> {
+    let lock = lock(repository, FlockOperation::NonBlockingLockShared)?;
+    finish_interrupted(repository)?;
+    Ok(Reclaiming { _lock: lock })
+}
+
+/// Waits until no process frees bytes. The caller has set the maintenance mark.
+///
+/// # Errors
+/// [`Kind::Conflict`] if one still does after some seconds.
+pub(super) fn wait_for_others(repository: &Repository) -> Result<()> {
+    lock(repository, FlockOperation::NonBlockingLockExclusive).map(drop)
+}
+
+fn lock(repository: &Repository, how: FlockOperation) -> Result<File> {
+    let root = &repository.layout.root;
+    let directory = File::open(root).at("open", root)?;
+    let start = Instant::now();
+    loop {
+        match flock(&directory, how) {
+            Ok(()) => return Ok(directory),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let what = "another process frees the bytes of deleted versions";
+                return Err(Error::new(Kind::Conflict, what).hint("try again when it has finished"));
+            }
+            Err(e) => return Err(std::io::Error::from(e)).at("lock", root),
+        }
+    }
+}
