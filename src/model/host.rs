@@ -8,9 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::time::Timestamp;
 
 /// A clock.
-pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// A source of random numbers.
-pub(crate) type Random = Arc<dyn Fn() -> u128 + Send + Sync>;
+pub type Random = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// A clock and a source of random numbers.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl Host {
     }
 
     /// Returns a host with this clock and these random numbers.
-    pub(crate) fn new(clock: Clock, random: Random) -> Self {
+    pub fn new(clock: Clock, random: Random) -> Self {
         Self { clock, random }
     }
 

@@ -110,6 +110,14 @@ pub struct Located {
 }
 
 impl Located {
+    /// Returns the record of an object of which only the digest is known: it points at nothing that
+    /// was counted.
+    pub(crate) fn lost(refs: u64) -> Self {
+        let extent = Extent { pack: PackId::NONE, offset: 0, stored_bytes: 0 };
+        let presence = Presence::AbsentUncounted;
+        Self { kind: ObjectKind::Chunk, codec: 0, body_bytes: 0, extent, refs, presence }
+    }
+
     /// Returns whether its bytes have to be stored again.
     pub(crate) fn is_absent(&self) -> bool {
         self.presence != Presence::Present

@@ -1,13 +1,15 @@
 //! Garbage: unreachable objects, and the dead bytes of packs.
 
 use super::lease::Lease;
-use super::reclaim_lock;
+use super::maintenance::finish_interrupted;
+use super::reclaim_lock::{self, ReclaimLock};
 use super::repository::Repository;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
 use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::counted::counted;
-use crate::model::object::PackId;
+use crate::model::digest::Digest;
+use crate::model::object::{Located, PackId, Presence};
 use crate::registry::{LeaseId, PackInfo, Registry};
 
 /// The number of unreachable objects read at once.
@@ -64,7 +66,7 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
         }
         let (mut batch, mut references) = (Vec::with_capacity(dead.len()), 0);
         for (digest, located) in dead {
-            let children = match repository.reader.children(digest, located.kind) {
+            let children = match children_of(repository, digest, &located) {
                 Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Stale) => {
                     let now = repository.registry.locate(vec![digest])?.pop().flatten();
                     if now.is_none_or(|now| now.extent != located.extent) {
@@ -87,6 +89,14 @@ fn collect_unreachable(repository: &Repository) -> Result<u64> {
             }
         }
         freed += registry.collect(batch)?;
+    }
+}
+
+/// Returns the objects that count a reference from this one.
+fn children_of(repository: &Repository, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+    match located.presence {
+        Presence::AbsentUncounted => Ok(Vec::new()),
+        _ => repository.reader.children(digest, located.kind),
     }
 }
 
@@ -125,7 +135,7 @@ impl Failures {
 /// whether anything was freed.
 fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     let (mut failures, mut freed) = (Failures::default(), false);
-    let _reclaiming = reclaim_lock::begin(repository)?;
+    let _lock = lock_out_maintenance(repository)?;
     each_reclaimable(repository, false, &mut |pack, mark| {
         if when == Reclaim::Later && pack.live_objects > 0 {
             return repository.registry.defer_reclaim(pack.id, mark);
@@ -134,6 +144,16 @@ fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
         Ok(())
     })?;
     if freed { Ok(true) } else { failures.into_result().map(|()| false) }
+}
+
+/// Keeps maintenance from beginning while the lock is held.
+///
+/// # Errors
+/// [`Kind::Conflict`] while another process does maintenance.
+pub(super) fn lock_out_maintenance(repository: &Repository) -> Result<ReclaimLock> {
+    let lock = reclaim_lock::share(repository)?;
+    finish_interrupted(repository)?;
+    Ok(lock)
 }
 
 /// Calls `each` with every pack that may be reclaimed and the number of its mark. `deferred` adds

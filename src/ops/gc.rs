@@ -1,8 +1,9 @@
 //! Freeing dead bytes that were put off.
 
-use super::garbage::{Failures, collect_garbage, each_reclaimable, reclaim_pack};
+use super::garbage::{
+    Failures, collect_garbage, each_reclaimable, lock_out_maintenance, reclaim_pack,
+};
 use super::orphans::{release_orphans, release_unfinished};
-use super::reclaim_lock;
 use super::repository::Repository;
 use crate::error::Result;
 
@@ -31,7 +32,7 @@ pub fn collect_deferred(
     };
     let mut collected = Collected { freed_bytes, ..Collected::default() };
     let mut failures = Failures::default();
-    let reclaiming = reclaim_lock::begin(repository)?;
+    let lock = lock_out_maintenance(repository)?;
     each_reclaimable(repository, true, &mut |pack, mark| {
         let dead = pack.length_bytes.saturating_sub(pack.live_bytes);
         if pack.live_objects > 0 && dead * 100 <= pack.length_bytes * garbage_percent {
@@ -42,7 +43,7 @@ pub fn collect_deferred(
         }
         Ok(())
     })?;
-    drop(reclaiming);
+    drop(lock);
     // Objects may have died in a pack while it was rewritten.
     collected.freed_bytes += collect_garbage(repository)?;
     failures.into_result().map(|()| collected)

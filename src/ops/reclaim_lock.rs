@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::maintenance::finish_interrupted;
 use super::repository::Repository;
 use crate::error::{Error, IoContext, Kind, Result};
 
@@ -23,19 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The time between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The right to free dead bytes.
-pub(super) struct Reclaiming {
-    _lock: File,
+/// The lock, shared with others that free dead bytes.
+pub(super) struct ReclaimLock {
+    _directory: File,
 }
 
-/// Gets the right to free dead bytes, before looking for them.
+/// Takes the lock, to look for dead bytes and free them.
 ///
 /// # Errors
-/// [`Kind::Conflict`] while another process does maintenance.
-pub(super) fn begin(repository: &Repository) -> Result<Reclaiming> {
-    let lock = lock(repository, FlockOperation::NonBlockingLockShared)?;
-    finish_interrupted(repository)?;
-    Ok(Reclaiming { _lock: lock })
+/// [`Kind::Conflict`] while maintenance begins.
+pub(super) fn share(repository: &Repository) -> Result<ReclaimLock> {
+    let directory = lock(repository, FlockOperation::NonBlockingLockShared)?;
+    Ok(ReclaimLock { _directory: directory })
 }
 
 /// Waits until no process frees bytes. The caller has set the maintenance mark.

@@ -2,7 +2,7 @@
 
 use super::counting::Counting;
 use super::report::FsckReport;
-use super::table::{LiveTable, Table, is_damage, lost_object};
+use super::table::{LiveTable, Table, is_damage};
 use crate::error::Result;
 use crate::model::counted::counted;
 use crate::model::digest::Digest;
@@ -28,6 +28,7 @@ pub(super) fn check(
     let mut check = Check { repository, held, report, fixes, lowered, miscounted };
     if held.is_some() {
         check.recover()?;
+        check.revive()?;
     }
     check.packs()?;
     let whole = check.counts()?;
@@ -76,14 +77,14 @@ impl Check<'_> {
     }
 
     /// Marks absent objects present if their bytes are good after all: a disk is back, or a pack
-    /// was put back by hand.
+    /// was put back by hand. Those whose children were never counted wait for [`Self::revive`].
     fn recover(&mut self) -> Result<()> {
         if self.repository.registry.absent()? == 0 {
             return Ok(());
         }
         let mut found = Vec::new();
         self.each_object(&mut |digest, located| {
-            if located.is_absent() && located.extent.pack != PackId::NONE {
+            if located.presence == Presence::Absent && located.extent.pack != PackId::NONE {
                 match self.repository.reader.check_at(digest, &located) {
                     Ok(_) => found.push((digest, located)),
                     Err(e) if is_damage(&e) => {}
@@ -143,7 +144,8 @@ impl Check<'_> {
             Err(e) if is_damage(&e) => Ok(false),
             read => read.map(|_| true),
         };
-        if seen.is_absent() && !good()? {
+        let lost = seen.is_absent() && !good()?;
+        if lost {
             self.report.missing_objects += 1;
             let needed = counted(found, "reference");
             self.report.finding(format!(
@@ -157,7 +159,7 @@ impl Check<'_> {
             self.report.finding(miscounted());
             return self.fix(fix);
         }
-        if refs < found && !seen.is_absent() {
+        if refs < found && !lost {
             self.report.finding(miscounted());
         }
         if self.repairs() && self.lowered.len() < LOWERED_MAX {
@@ -171,7 +173,7 @@ impl Check<'_> {
     fn lost(&mut self, digest: Digest, refs: u64) -> Result<()> {
         self.report.missing_objects += 1;
         self.report.finding(format!("object {digest} is needed and not in the repository"));
-        let now = lost_object(refs);
+        let now = Located::lost(refs);
         self.fix(Fix::Object { digest, seen: None, now })
     }
 

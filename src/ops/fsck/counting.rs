@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::table::{Table, is_damage};
 use crate::error::Result;
 use crate::model::digest::Digest;
+use crate::model::object::{Located, Presence};
 use crate::model::object_kind::ObjectKind;
 use crate::ops::groups::each_part;
 use crate::ops::listing::each_version;
@@ -25,6 +26,8 @@ pub(crate) struct Counting<'a> {
     pub(crate) versions: u64,
     /// Nodes that cannot be read, and why.
     pub(crate) unreadable: BTreeMap<Digest, String>,
+    /// True if references from versions and parts are counted, too.
+    roots: bool,
 }
 
 /// The references to a part of the objects.
@@ -52,7 +55,25 @@ impl<'a> Counting<'a> {
     /// Makes a count of references to the objects of `table`, of which there are about `objects`.
     pub(crate) fn new(repository: &'a Repository, table: &'a dyn Table, objects: u64) -> Self {
         let passes = objects / COUNTED_AT_ONCE + 1;
-        Self { repository, table, passes, pass: 0, versions: 0, unreadable: BTreeMap::new() }
+        Self {
+            repository,
+            table,
+            passes,
+            pass: 0,
+            versions: 0,
+            unreadable: BTreeMap::new(),
+            roots: true,
+        }
+    }
+
+    /// Counts references from nodes only.
+    pub(crate) fn of_nodes(self) -> Self {
+        Self { roots: false, ..self }
+    }
+
+    /// Returns whether more nodes could not be read than are remembered.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.unreadable.len() >= UNREADABLE_MAX
     }
 
     /// Counts the next part; returns `None` after the last.
@@ -65,6 +86,15 @@ impl<'a> Counting<'a> {
         }
         let mut pass = Pass { number: self.pass, passes: self.passes, counts: HashMap::new() };
         self.pass += 1;
+        if self.roots {
+            self.count_roots(&mut pass)?;
+        }
+        let table = self.table;
+        table.each(&mut |digest, located| self.count_children(&mut pass, digest, &located))?;
+        Ok(Some(pass))
+    }
+
+    fn count_roots(&mut self, pass: &mut Pass) -> Result<()> {
         self.versions = 0;
         each_version(&*self.repository.registry, &mut |version| {
             self.versions += 1;
@@ -74,23 +104,23 @@ impl<'a> Counting<'a> {
         each_part(&*self.repository.registry, &mut |part| {
             pass.add(part.root);
             Ok(())
-        })?;
-        let unreadable = &mut self.unreadable;
-        self.table.each(&mut |digest, located| {
-            if located.kind == ObjectKind::Chunk {
-                return Ok(());
-            }
-            match self.table.children(digest, &located) {
-                Ok(children) => children.into_iter().for_each(|child| pass.add(child)),
-                Err(e) if is_damage(&e) => {
-                    if unreadable.len() < UNREADABLE_MAX {
-                        unreadable.insert(digest, e.message());
-                    }
+        })
+    }
+
+    /// Counts the children of a node, unless it is absent and they are not counted while it is.
+    fn count_children(&mut self, pass: &mut Pass, digest: Digest, node: &Located) -> Result<()> {
+        if node.kind == ObjectKind::Chunk || node.presence == Presence::AbsentUncounted {
+            return Ok(());
+        }
+        match self.table.children(digest, node) {
+            Ok(children) => children.into_iter().for_each(|child| pass.add(child)),
+            Err(e) if is_damage(&e) => {
+                if self.unreadable.len() < UNREADABLE_MAX {
+                    self.unreadable.insert(digest, e.message());
                 }
-                Err(e) => return Err(e),
             }
-            Ok(())
-        })?;
-        Ok(Some(pass))
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 }

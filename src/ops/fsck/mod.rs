@@ -13,6 +13,7 @@ mod indexes;
 mod packs;
 mod rebuild;
 mod report;
+mod revive;
 mod table;
 mod unknown;
 

@@ -51,7 +51,9 @@ impl Check<'_> {
                 bad_packs.insert(id, length_bytes);
             }
         }
-        refuse_absent_store(present, bad_packs.len())?;
+        if present == 0 {
+            refuse_absent_store(present, self.still_known(bad_packs.keys())?)?;
+        }
         self.flush()?;
         self.lose(&bad_packs)?;
         if self.repairs() {
@@ -62,6 +64,16 @@ impl Check<'_> {
             self.report.finding(pack.describe());
         }
         Ok(())
+    }
+
+    /// Returns how many of these packs still have objects: others may have been deleted meanwhile.
+    fn still_known<'a>(&self, packs: impl Iterator<Item = &'a PackId>) -> Result<usize> {
+        let mut known = 0;
+        for id in packs {
+            let pack = self.repository.registry.pack(*id)?;
+            known += usize::from(pack.is_some_and(|pack| pack.live_objects > 0));
+        }
+        Ok(known)
     }
 
     fn sums(&mut self) -> Result<BTreeMap<PackId, Sum>> {

@@ -12,10 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::FIX_BATCH;
-use super::counting::Counting;
+use super::counting::{Counting, Pass};
 use super::indexes::write_indexes;
 use super::packs::refuse_absent_store;
-use super::table::{LiveTable, PAGE, RebuiltTable, Table, lost_object};
+use super::table::{FreshTable, LiveTable, PAGE, RebuiltTable, Table, is_damage};
 use crate::content::pack::IndexEntry;
 use crate::error::{Kind, Result};
 use crate::model::digest::Digest;
@@ -224,59 +224,92 @@ impl Work<'_> {
             whole &= pass.counts.is_empty();
             self.place_lost(pass.counts.into_iter().collect())?;
         }
-        let readable = counting.unreadable.is_empty();
-        let unreadable = counting.unreadable.keys().copied().collect();
-        self.doubt(unreadable)?;
-        // An object that only unneeded nodes of unknown packs refer to need not be there.
-        let aside = if readable { self.needed_by_nobody()? } else { Vec::new() };
-        let whole = readable && (whole || self.nothing_needed_is_lost()?);
+        let mut unreadable: BTreeSet<Digest> = counting.unreadable.keys().copied().collect();
+        let garbage = match counting.has_forgotten() {
+            true => BTreeSet::new(),
+            false => self.garbage(&unreadable)?,
+        };
+        unreadable.retain(|digest| !garbage.contains(digest));
+        let readable = unreadable.is_empty();
+        self.doubt(unreadable.into_iter().collect())?;
+        // An object that only garbage refers to need not be there.
+        let whole = readable && (whole || self.nothing_needed_is_lost(&garbage)?);
         match whole {
-            // Unneeded objects of unknown packs may belong to somebody else.
-            true => aside.into_iter().try_for_each(|digest| self.put(digest, None))?,
-            false => self.keep_old_counts()?,
+            // What the old table does not have is dead, or belongs to somebody else.
+            true => garbage.into_iter().try_for_each(|digest| self.put(digest, None))?,
+            false => {
+                self.set_aside(&garbage)?;
+                self.keep_old_objects()?;
+                self.keep_old_counts(objects)?;
+            }
         }
         self.flush()?;
         Ok(whole)
     }
 
-    /// Returns the objects of unknown packs that only other unneeded objects of unknown packs refer
-    /// to.
-    fn needed_by_nobody(&mut self) -> Result<Vec<Digest>> {
-        let mut unneeded = Vec::new();
-        RebuiltTable(self.repository).each(&mut |digest, located| {
-            if located.refs == 0 && self.is_unknown(&located) {
-                unneeded.push((digest, located));
+    /// Returns the objects that the old table does not have, and that only others of their kind
+    /// refer to. No count includes their references any more.
+    fn garbage(&mut self, unreadable: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>> {
+        let mut dead = Vec::new();
+        FreshTable(self.repository).each(&mut |digest, located| {
+            if located.refs == 0 {
+                dead.push((digest, located));
             }
             Ok(())
         })?;
-        let mut all = Vec::new();
-        while !unneeded.is_empty() {
+        let mut all = BTreeSet::new();
+        while !dead.is_empty() {
             let mut fewer: BTreeMap<Digest, u64> = BTreeMap::new();
-            for (digest, located) in unneeded {
-                all.push(digest);
-                if located.kind != ObjectKind::Chunk {
-                    let children = RebuiltTable(self.repository).children(digest, &located)?;
-                    children.into_iter().for_each(|child| *fewer.entry(child).or_default() += 1);
+            for (digest, located) in dead {
+                all.insert(digest);
+                let counted = !located.is_absent() && !unreadable.contains(&digest);
+                if !counted || located.kind == ObjectKind::Chunk {
+                    continue;
+                }
+                match RebuiltTable(self.repository).children(digest, &located) {
+                    // Its references stay counted.
+                    Err(e) if is_damage(&e) => {}
+                    children => {
+                        children?
+                            .into_iter()
+                            .for_each(|child| *fewer.entry(child).or_default() += 1);
+                    }
                 }
             }
-            unneeded = Vec::new();
+            dead = Vec::new();
             for some in fewer.into_iter().collect::<Vec<_>>().chunks(FIX_BATCH) {
-                unneeded.append(&mut self.lower(some)?);
+                let lowered = self.lower(some)?;
+                dead.append(&mut FreshTable(self.repository).select(lowered)?);
             }
         }
         Ok(all)
     }
 
-    fn nothing_needed_is_lost(&self) -> Result<bool> {
+    /// Keeps what seems to be garbage, without its references, as long as something that cannot be
+    /// read may point at it. A repair revives what turns out to be needed.
+    fn set_aside(&mut self, garbage: &BTreeSet<Digest>) -> Result<()> {
+        let garbage: Vec<Digest> = garbage.iter().copied().collect();
+        for some in garbage.chunks(FIX_BATCH) {
+            let found = self.repository.registry.locate_rebuilt(some.to_vec())?;
+            for (digest, found) in some.iter().zip(found) {
+                let kept = found.filter(|found| found.extent.pack != PackId::NONE);
+                let presence = Presence::AbsentUncounted;
+                self.put(*digest, kept.map(|kept| Located { refs: 1, presence, ..kept }))?;
+            }
+        }
+        self.flush()
+    }
+
+    fn nothing_needed_is_lost(&self, garbage: &BTreeSet<Digest>) -> Result<bool> {
         let mut lost = false;
-        RebuiltTable(self.repository).each(&mut |_, located| {
-            lost |= located.is_absent() && located.refs > 0;
+        RebuiltTable(self.repository).each(&mut |digest, located| {
+            lost |= located.is_absent() && located.refs > 0 && !garbage.contains(&digest);
             Ok(())
         })?;
         Ok(!lost)
     }
 
-    /// Lowers counts. Returns the objects of unknown packs whose count is now 0.
+    /// Lowers counts. Returns the objects whose count is now 0.
     fn lower(&mut self, fewer: &[(Digest, u64)]) -> Result<Vec<(Digest, Located)>> {
         let mut unneeded = Vec::new();
         let digests = fewer.iter().map(|(digest, _)| *digest).collect();
@@ -285,16 +318,12 @@ impl Work<'_> {
             let Some(found) = found else { continue };
             let located = Located { refs: found.refs.saturating_sub(*fewer), ..found };
             self.put(*digest, Some(located))?;
-            if located.refs == 0 && self.is_unknown(&located) {
+            if located.refs == 0 {
                 unneeded.push((*digest, located));
             }
         }
         self.flush()?;
         Ok(unneeded)
-    }
-
-    fn is_unknown(&self, located: &Located) -> bool {
-        !self.packs.known.contains_key(&located.extent.pack)
     }
 
     fn set_counts(&mut self, counted: Vec<(Digest, u64)>) -> Result<()> {
@@ -315,7 +344,7 @@ impl Work<'_> {
             for ((digest, refs), old) in some.iter().zip(old) {
                 let located = match old {
                     Some(old) => Located { refs: *refs, presence: absent(&old), ..old },
-                    None => lost_object(*refs),
+                    None => Located::lost(*refs),
                 };
                 self.put(*digest, Some(located))?;
             }
@@ -337,25 +366,57 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// Keeps counts from being lower than they were, and objects that only the indexes name from
-    /// being unreachable. While a node cannot be read, what it points at is not known.
-    fn keep_old_counts(&mut self) -> Result<()> {
-        let table = RebuiltTable(self.repository);
-        let mut pages = Vec::new();
-        table.each(&mut |digest, located| {
-            pages.push((digest, located));
-            if pages.len() >= FIX_BATCH {
-                self.raise(std::mem::take(&mut pages))?;
+    /// Keeps what the old table has in packs that are missing: something that cannot be read may
+    /// point at it. Its children, if it has any, are still counted.
+    fn keep_old_objects(&mut self) -> Result<()> {
+        let repository = self.repository;
+        let mut page = Vec::new();
+        LiveTable(repository).each(&mut |digest, located| {
+            if located.extent.pack != PackId::NONE {
+                page.push((digest, located));
             }
-            Ok(())
+            if page.len() >= FIX_BATCH { self.keep(std::mem::take(&mut page)) } else { Ok(()) }
         })?;
-        self.raise(pages)
+        self.keep(page)
     }
 
-    fn raise(&mut self, objects: Vec<(Digest, Located)>) -> Result<()> {
+    fn keep(&mut self, old: Vec<(Digest, Located)>) -> Result<()> {
+        let digests = old.iter().map(|(digest, _)| *digest).collect();
+        let new = self.repository.registry.locate_rebuilt(digests)?;
+        for ((digest, old), _) in old.into_iter().zip(new).filter(|(_, new)| new.is_none()) {
+            self.put(digest, Some(Located { presence: absent(&old), ..old }))?;
+        }
+        self.flush()
+    }
+
+    /// Keeps counts from being lower than they were, and objects that only the indexes name from
+    /// being unreachable. While a node cannot be read, what it points at is not known. The old
+    /// counts include its references, but not those of nodes that the old table did not have.
+    fn keep_old_counts(&mut self, objects: u64) -> Result<()> {
+        let repository = self.repository;
+        let fresh = FreshTable(repository);
+        let mut counting = Counting::new(repository, &fresh, objects).of_nodes();
+        while let Some(pass) = counting.next_pass()? {
+            let mut page = Vec::new();
+            RebuiltTable(repository).each(&mut |digest, located| {
+                if pass.mine(&digest) {
+                    page.push((digest, located));
+                    if page.len() >= FIX_BATCH {
+                        self.raise(std::mem::take(&mut page), &pass)?;
+                    }
+                }
+                Ok(())
+            })?;
+            self.raise(page, &pass)?;
+        }
+        Ok(())
+    }
+
+    fn raise(&mut self, objects: Vec<(Digest, Located)>, fresh: &Pass) -> Result<()> {
         let old = self.repository.registry.locate(objects.iter().map(|(d, _)| *d).collect())?;
         for ((digest, located), old) in objects.into_iter().zip(old) {
-            let at_least = old.map_or(1, |old| old.refs);
+            let more = fresh.counts.get(&digest).copied().unwrap_or_default();
+            let at_least = old.map_or(more.max(1), |old| old.refs.saturating_add(more));
             if at_least > located.refs {
                 self.put(digest, Some(Located { refs: at_least, ..located }))?;
             }
@@ -363,8 +424,7 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// Puts the records of packs that hold something or are under a lease, and of known packs that
-    /// are there.
+    /// Puts the records of known packs, and of others that hold something.
     fn place_packs(&mut self) -> Result<()> {
         let mut sums: BTreeMap<PackId, (u64, u64)> = BTreeMap::new();
         RebuiltTable(self.repository).each(&mut |_, located| {
@@ -377,10 +437,9 @@ impl Work<'_> {
         })?;
         let Packs { readable, remembered, known, .. } = &self.packs;
         let length = |id: &PackId| readable.get(id).or_else(|| remembered.get(id)).copied();
-        for (id, pack) in known {
-            if pack.leased || length(id).is_some() {
-                sums.entry(*id).or_default();
-            }
+        // A pack that is missing and not needed goes with its index, when its bytes are reclaimed.
+        for id in known.keys() {
+            sums.entry(*id).or_default();
         }
         let infos = sums.into_iter().map(|(id, (live_objects, live_bytes))| {
             let old = known.get(&id);

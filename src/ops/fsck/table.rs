@@ -2,8 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
-use crate::model::object::{Extent, Located, PackId, Presence};
-use crate::model::object_kind::ObjectKind;
+use crate::model::object::{Located, Presence};
 use crate::ops::repository::Repository;
 
 /// The number of objects read in one step.
@@ -59,12 +58,37 @@ impl Table for RebuiltTable<'_> {
     }
 }
 
-/// Returns the record of an object of which only the digest is known: it points at nothing that was
-/// counted.
-pub(super) fn lost_object(refs: u64) -> Located {
-    let extent = Extent { pack: PackId::NONE, offset: 0, stored_bytes: 0 };
-    let presence = Presence::AbsentUncounted;
-    Located { kind: ObjectKind::Chunk, codec: 0, body_bytes: 0, extent, refs, presence }
+/// The objects of the new table whose children the table in use has not counted.
+pub(crate) struct FreshTable<'a>(pub(crate) &'a Repository);
+
+impl FreshTable<'_> {
+    /// Returns those of `objects` that belong to it.
+    pub(crate) fn select(&self, objects: Vec<(Digest, Located)>) -> Result<Vec<(Digest, Located)>> {
+        let digests = objects.iter().map(|(digest, _)| *digest).collect();
+        let old = self.0.registry.locate(digests)?;
+        let uncounted =
+            |old: &Option<Located>| old.is_none_or(|old| old.presence == Presence::AbsentUncounted);
+        let fresh = objects.into_iter().zip(old).filter(|(_, old)| uncounted(old));
+        Ok(fresh.map(|(object, _)| object).collect())
+    }
+}
+
+impl Table for FreshTable<'_> {
+    fn each(&self, each: &mut dyn FnMut(Digest, Located) -> Result<()>) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.0.registry.scan_rebuilt(after, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            self.select(page)?
+                .into_iter()
+                .try_for_each(|(digest, located)| each(digest, located))?;
+        }
+    }
+
+    fn children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        RebuiltTable(self.0).children(digest, located)
+    }
 }
 
 /// Reports whether an error means that bytes are wrong or gone, rather than that they cannot be

@@ -9,7 +9,7 @@ use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
 use crate::registry::leases::pins::Pins;
-use crate::registry::objects::table::{PackCounts, count_absent, object, pack_info};
+use crate::registry::objects::table::{PackCounts, add_reference, count_absent, object, pack_info};
 use crate::registry::record::{self, PackRecord, encode_object};
 use crate::registry::upkeep::mark::held_mark;
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
@@ -54,7 +54,8 @@ fn apply(transaction: &mut dyn Transaction, pins: &mut Pins, fix: &Fix) -> Resul
             fix_object(transaction, pins, digest, (seen.as_ref(), now))
         }
         Fix::Pack { seen, now } => fix_pack(transaction, seen.as_ref(), now),
-        Fix::Free(id) => free_pack(transaction, *id),
+        Fix::Free(id) => mark_if_dead(transaction, *id),
+        Fix::Revival { digest, seen, children } => revive(transaction, digest, seen, children),
     }
 }
 
@@ -89,6 +90,31 @@ fn fix_object(
         _ => {}
     }
     Ok(changed || is_dead != marked)
+}
+
+/// Marks an object present and counts its children. One that is not in the table is recorded as lost.
+fn revive(
+    transaction: &mut dyn Transaction,
+    digest: &Digest,
+    seen: &Located,
+    children: &[Digest],
+) -> Result<bool> {
+    if object(&*transaction, digest)?.as_ref() != Some(seen) || !seen.is_absent() {
+        return Ok(false);
+    }
+    let mut counts = PackCounts::default();
+    let mut absent = -1;
+    for child in children {
+        if !add_reference(transaction, &mut counts, child)? {
+            transaction.put(&keys::object(child), &encode_object(&Located::lost(1)))?;
+            absent += 1;
+        }
+    }
+    let now = Located { presence: Presence::Present, ..*seen };
+    transaction.put(&keys::object(digest), &encode_object(&now))?;
+    count_absent(transaction, absent)?;
+    counts.store(transaction)?;
+    Ok(true)
 }
 
 /// Returns whether a lease holds an object: by a pin, or because its pack is under the lease.
@@ -127,12 +153,16 @@ fn fix_pack(
 }
 
 /// Marks a pack as reclaimable if it has dead bytes and no mark. Returns whether it did.
-fn free_pack(transaction: &mut dyn Transaction, id: PackId) -> Result<bool> {
+pub(in crate::registry) fn mark_if_dead(
+    transaction: &mut dyn Transaction,
+    id: PackId,
+) -> Result<bool> {
     let Some(bytes) = transaction.get(&keys::pack(id))? else { return Ok(false) };
     let pack: PackRecord = record::decode(&bytes)?;
     let dead = pack.lease.is_none()
         && (pack.live_objects == 0 || pack.live_bytes < pack.length_bytes)
-        && transaction.get(&keys::reclaimable(id))?.is_none();
+        && transaction.get(&keys::reclaimable(id))?.is_none()
+        && transaction.get(&keys::deferred(id))?.is_none();
     if dead {
         mark_reclaimable(transaction, id)?;
     }

@@ -41,6 +41,16 @@ pub enum Fix {
     },
     /// A pack that must be marked as reclaimable, if it has dead bytes.
     Free(PackId),
+    /// An object that can be read after all: it becomes present, and its children, which were not
+    /// counted, are.
+    Revival {
+        /// The object.
+        digest: Digest,
+        /// The record that it must have.
+        seen: Located,
+        /// The objects that it points at, each once.
+        children: Vec<Digest>,
+    },
 }
 
 /// An object of a table that is being rebuilt; `None`: it is to be removed from the new table.

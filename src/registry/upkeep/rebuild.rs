@@ -21,7 +21,7 @@ use crate::registry::objects::table::{object, set_absent};
 use crate::registry::record::{
     self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object,
 };
-use crate::registry::upkeep::check::is_held;
+use crate::registry::upkeep::check::{is_held, mark_if_dead};
 use crate::registry::upkeep::mark::{held_mark, put_mark};
 use crate::registry::{PackInfo, Rebuilt};
 
@@ -182,7 +182,11 @@ fn step(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
             Phase::MovePacks
         }
         Phase::MovePacks => {
-            move_new(transaction, swap, (Space::RebuiltPack, Space::Pack))?;
+            let moved = move_new(transaction, swap, (Space::RebuiltPack, Space::Pack))?;
+            // What the new table left out is dead.
+            for id in moved.iter().filter_map(|key| keys::pack_of(key)) {
+                mark_if_dead(transaction, id)?;
+            }
             Phase::DropDead
         }
         Phase::DropDead => {
@@ -230,16 +234,20 @@ fn drop_old(
     Ok(())
 }
 
+/// Moves records of the new table into the old. Returns their keys there.
 fn move_new(
     transaction: &mut dyn Transaction,
     swap: &mut Swap,
     (new, old): (Space, Space),
-) -> Result<()> {
+) -> Result<Vec<Vec<u8>>> {
+    let mut moved = Vec::new();
     for (key, value) in page(&*transaction, swap, new)? {
-        transaction.put(&in_space(&key, old), &value)?;
         transaction.delete(&key)?;
+        let key = in_space(&key, old);
+        transaction.put(&key, &value)?;
+        moved.push(key);
     }
-    Ok(())
+    Ok(moved)
 }
 
 fn drop_dead(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
