@@ -96,7 +96,7 @@ impl Write for Lines {
         let Some(kept) = KEPT.get() else { return io::stderr().write(line) };
         let mut limit = kept.limit.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(left_out) = limit.pass(line, Instant::now()) {
-            begin_anew(&kept.path)?;
+            begin_again(&kept.path)?;
             if left_out > 0 {
                 writeln!(io::stderr(), "lines left out, repeated or too many: {left_out}")?;
             }
@@ -155,7 +155,7 @@ impl Limit {
 /// Puts a long log aside. If another daemon of the repository did so, its file becomes stderr.
 #[allow(unsafe_code)]
 #[expect(clippy::disallowed_methods, reason = "a log need not survive a power loss")]
-fn begin_anew(path: &Path) -> io::Result<()> {
+fn begin_again(path: &Path) -> io::Result<()> {
     let mine = fs::metadata("/proc/self/fd/2")?;
     let there = fs::metadata(path).ok();
     let same = there.is_some_and(|meta| (meta.dev(), meta.ino()) == (mine.dev(), mine.ino()));

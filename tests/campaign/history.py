@@ -18,7 +18,7 @@ class History:
         self.restart({})
 
     def restart(self, states):
-        """Starts anew, from these states of paths."""
+        """Starts again, from these states of paths."""
         self.first, self.steps = dict(states), []
 
     def add(self, what, began, states, doubtful=False):

@@ -69,7 +69,7 @@ class Programs(Worker):
         self.new_log()
 
     def begin_from(self, number):
-        """Begins the draft anew, from a version: nothing of it is copied until it is changed."""
+        """Begins the draft again, from a version: nothing of it is copied until it is changed."""
         name = f"{self.artifact}:v{number}"
         if not self.calmly(["draft", "discard", self.artifact]):
             return

@@ -81,7 +81,7 @@ mkdir -p tables/parts && mv ./*.table.json tables/parts
 afs put -n lab/tables -t table tables
 afs table partition lab/tables parts joined
 
-# Groups: sealed, sealed and begun anew, and open with two parts.
+# Groups: sealed, sealed and begun again, and open with two parts.
 for group in sealed again; do
   afs put --upsert --group $group -n lab/$group source/folder
   afs put --upsert --group $group -n lab/$group source/run.sh

@@ -9,6 +9,7 @@ mod cli;
 mod contracts;
 mod disasters;
 mod drafts;
+mod engines;
 mod errors;
 mod exactness;
 mod faq;

@@ -232,7 +232,7 @@ fn working_directories_survive_changes_to_the_artifact() {
     put(&world, "2");
     until_listed(&read, "a:v1", true);
     // Names expire after a second, and are looked up again.
-    until("everything was looked up anew", || {
+    until("everything was looked up again", || {
         fs::read_to_string(read.join("p/a:latest/f")).unwrap() == "2"
     });
     for place in &places {

@@ -119,7 +119,7 @@ impl Cache {
         let quota = Quota::open(&root.join("ledger"), using).at("open", &root)?;
         let (started, complained) = (Instant::now(), AtomicU64::new(0));
         let cache = Self { root, limit_bytes, quota, started, complained };
-        cache.quota.change(|sums| cache.count_anew(sums)).at("count", &cache.root)?;
+        cache.quota.change(|sums| cache.recount(sums)).at("count", &cache.root)?;
         Ok(cache)
     }
 
@@ -197,7 +197,7 @@ impl Cache {
         let mut enter = |sums: &mut Sums| -> io::Result<bool> {
             let mut lacking = self.lacking_on_disk(bytes)?;
             if !fits(sums, lacking) {
-                let held = self.count_anew(sums)?;
+                let held = self.recount(sums)?;
                 let over = (sums.bytes + bytes).saturating_sub(limit).max(lacking);
                 if !fits(sums, lacking) {
                     let wanted = over + self.limit_bytes / EVICT_SHARE;
@@ -264,7 +264,7 @@ impl Cache {
 
     /// Sets the sums to the bytes that are present and those about to be written. Returns all
     /// segments.
-    fn count_anew(&self, sums: &mut Sums) -> io::Result<Vec<CachedSegment>> {
+    fn recount(&self, sums: &mut Sums) -> io::Result<Vec<CachedSegment>> {
         let held = self.segments()?;
         let there: u64 = held.iter().map(|segment| segment.bytes + FILE_OVERHEAD_BYTES).sum();
         // For a moment, bytes that are being written count twice.
@@ -315,7 +315,7 @@ impl Cache {
     /// If the folder cannot be listed or a segment cannot be removed.
     pub fn shrink_to(&self, bytes: u64) -> Result<u64> {
         let shrink = |sums: &mut Sums| {
-            let held = self.count_anew(sums)?;
+            let held = self.recount(sums)?;
             let there: u64 = held.iter().map(|segment| segment.bytes).sum();
             if there <= bytes { Ok(0) } else { self.evict(sums, held, there - bytes, &mut |_| {}) }
         };

@@ -112,7 +112,7 @@ impl DraftService {
                         self.trouble(gone(&draft, &root).to_string());
                     }
                 }
-                // The registry was made anew, or the drafts are from another repository.
+                // The registry was made again, or the drafts are from another repository.
                 None => match self.begin_pins(&draft, &record.sources) {
                     Ok(lease) => {
                         let record = DraftRecord { lease: Some(lease.0), ..record.clone() };

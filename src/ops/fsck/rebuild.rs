@@ -6,7 +6,7 @@
 //!    is the good one, and what was in packs whose index is damaged
 //! 3  count references there
 //! 4  put what is needed and nowhere named as absent, with its count
-//! 5  swap the tables; write damaged indexes anew
+//! 5  swap the tables; write damaged indexes again
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

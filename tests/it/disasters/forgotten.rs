@@ -16,34 +16,10 @@ use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::EngineRegistry;
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 
 use super::repair::{check_all, hurt, open, shared_versions};
+use crate::engines::Watched;
 use crate::world::{World, noise};
-
-/// An engine that forgets what is not durable before its `at`th write.
-struct Forgetful {
-    inner: Arc<MemoryEngine>,
-    writes: Arc<AtomicU64>,
-    at: u64,
-}
-
-impl Engine for Forgetful {
-    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        self.inner.read(body)
-    }
-
-    fn write(
-        &self,
-        durability: Durability,
-        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
-        if self.writes.fetch_add(1, Ordering::SeqCst) == self.at {
-            self.inner.forget();
-        }
-        self.inner.write(durability, body)
-    }
-}
 
 /// A repository of versions that share much, and the sources of its versions.
 struct Case {
@@ -67,7 +43,17 @@ fn forgetting_before_each_write(
         prepare(&mut case);
         case.inner.forget();
         let writes = Arc::new(AtomicU64::new(0));
-        let engine = Forgetful { inner: Arc::clone(&case.inner), writes: Arc::clone(&writes), at };
+        let (inner, counter) = (Arc::clone(&case.inner), Arc::clone(&writes));
+        let before_write = {
+            let inner = Arc::clone(&inner);
+            move || {
+                if counter.fetch_add(1, Ordering::SeqCst) == at {
+                    inner.forget();
+                }
+                Ok(())
+            }
+        };
+        let engine = Watched { inner, before_write };
         let registry = EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap();
         let options = StoreOptions::default();
         let repository =

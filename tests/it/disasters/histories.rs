@@ -19,44 +19,16 @@ use artifactfs::ops::get;
 use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 use artifactfs::registry::{EngineRegistry, Judged};
 use tempfile::TempDir;
 
 use super::repair::files_of;
+use crate::engines::Watched;
 use crate::random::Random;
 use crate::world::{noise, same_tree};
 
-const CASES: u64 = 100;
+const CASES: u64 = 60;
 const STEPS: u64 = 24;
-
-/// An engine that forgets what is not durable before one of its writes, and that dies before
-/// another; it makes no later write then.
-struct Troubled {
-    inner: Arc<MemoryEngine>,
-    forgets: AtomicI64,
-    dies: Arc<AtomicI64>,
-}
-
-impl Engine for Troubled {
-    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        self.inner.read(body)
-    }
-
-    fn write(
-        &self,
-        durability: Durability,
-        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
-        if self.forgets.fetch_sub(1, Ordering::SeqCst) == 0 {
-            self.inner.forget();
-        }
-        if self.dies.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            return Err(Error::new(Kind::Unavailable, "killed"));
-        }
-        self.inner.write(durability, body)
-    }
-}
 
 /// Damage that can be undone.
 enum Damage {
@@ -101,10 +73,21 @@ impl History {
         Self { dir, layout, inner, random, host, versions, damage, sources: 0, told }
     }
 
+    /// Opens the repository. Its engine forgets what is not durable before one of its writes, and
+    /// dies before another; it makes no later write then.
     fn open(&self, forgets: i64, dies: i64) -> (Repository, Arc<AtomicI64>) {
-        let dies = Arc::new(AtomicI64::new(dies));
-        let inner = Arc::clone(&self.inner);
-        let engine = Troubled { inner, forgets: AtomicI64::new(forgets), dies: Arc::clone(&dies) };
+        let (forgets, dies) = (AtomicI64::new(forgets), Arc::new(AtomicI64::new(dies)));
+        let (inner, left) = (Arc::clone(&self.inner), Arc::clone(&dies));
+        let before_write = move || {
+            if forgets.fetch_sub(1, Ordering::SeqCst) == 0 {
+                inner.forget();
+            }
+            match left.fetch_sub(1, Ordering::SeqCst) {
+                1.. => Ok(()),
+                _ => Err(Error::new(Kind::Unavailable, "killed")),
+            }
+        };
+        let engine = Watched { inner: Arc::clone(&self.inner), before_write };
         let registry = EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap();
         let options = StoreOptions::default();
         let mut repository =

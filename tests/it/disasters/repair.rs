@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use artifactfs::content::options::StoreOptions;
-use artifactfs::error::{Error, Kind, Result};
+use artifactfs::error::{Error, Kind};
 use artifactfs::model::host::Host;
 use artifactfs::model::object::Located;
 use artifactfs::ops::fsck::{Mode, fsck};
@@ -18,9 +18,9 @@ use artifactfs::ops::put::{PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::ops::{delete, get};
 use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 use artifactfs::registry::{EngineRegistry, Fix, MaintenanceMode};
 
+use crate::engines::Watched;
 use crate::world::{PATIENCE, World, noise, ran, same_tree};
 
 /// Returns the files of the store with this extension, sorted.
@@ -296,36 +296,19 @@ fn unknown_packs_stay_until_they_are_named_and_old() {
     world.sound();
 }
 
-/// An engine that dies before one of its writes, and makes no later write either.
-struct Mortal {
-    inner: Arc<MemoryEngine>,
-    left: Arc<AtomicI64>,
-}
-
-impl Engine for Mortal {
-    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        self.inner.read(body)
-    }
-
-    fn write(
-        &self,
-        durability: Durability,
-        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
-        if self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            return Err(Error::new(Kind::Unavailable, "killed"));
-        }
-        self.inner.write(durability, body)
-    }
-}
-
+/// Opens a repository whose engine dies before one of its writes, and makes no later write either.
 pub(super) fn open(
     layout: &Layout,
     inner: &Arc<MemoryEngine>,
     lives: i64,
 ) -> (Repository, Arc<AtomicI64>) {
     let left = Arc::new(AtomicI64::new(lives));
-    let engine = Mortal { inner: Arc::clone(inner), left: Arc::clone(&left) };
+    let lives = Arc::clone(&left);
+    let before_write = move || match lives.fetch_sub(1, Ordering::SeqCst) {
+        1.. => Ok(()),
+        _ => Err(Error::new(Kind::Unavailable, "killed")),
+    };
+    let engine = Watched { inner: Arc::clone(inner), before_write };
     let registry = EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap();
     let repository =
         Repository::new(layout.clone(), Arc::new(registry), &StoreOptions::default()).unwrap();

@@ -21,13 +21,13 @@ use artifactfs::ops::put::{PutReport, PutRequest, Silent, put};
 use artifactfs::ops::repository::{Layout, Repository};
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::engine::redb::RedbEngine;
-use artifactfs::registry::engine::{Durability, Engine, Transaction, View};
 use artifactfs::registry::prelude::*;
 use artifactfs::registry::{
     Call, CommitRequest, EngineRegistry, Judged, LeaseId, LeasesCall, ObjectsCall, Transport,
     VersionsCall, dispatch,
 };
 
+use crate::engines::Watched;
 use crate::world::{World, noise, until, write};
 
 const HOUR: u64 = 3_600_000;
@@ -261,34 +261,6 @@ fn the_objects_of_a_dead_writer_are_kept_for_a_day() {
     assert!(registry.leases().unwrap().is_empty());
 }
 
-/// An engine that calls a hook just before its nth write.
-struct Hooked {
-    inner: MemoryEngine,
-    at: Arc<AtomicI64>,
-    hook: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
-    busy: AtomicBool,
-}
-
-impl Engine for Hooked {
-    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<()>) -> Result<()> {
-        self.inner.read(body)
-    }
-
-    fn write(
-        &self,
-        durability: Durability,
-        body: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
-        let busy = self.busy.load(Ordering::SeqCst);
-        if !busy && self.at.fetch_sub(1, Ordering::SeqCst) == 0 {
-            self.busy.store(true, Ordering::SeqCst);
-            (self.hook.get().unwrap())();
-            self.busy.store(false, Ordering::SeqCst);
-        }
-        self.inner.write(durability, body)
-    }
-}
-
 #[test]
 fn a_deletion_during_a_lease_release_leaves_no_garbage() {
     let chunk = object(1, ObjectKind::Chunk, 0, vec![]);
@@ -296,13 +268,19 @@ fn a_deletion_during_a_lease_release_leaves_no_garbage() {
     let (leaf, root) = (chunk.digest, tree.digest);
     let mut played = 0;
     for step in 0.. {
-        let (at, hook) = (Arc::new(AtomicI64::new(i64::MAX)), Arc::new(OnceLock::new()));
-        let engine = Hooked {
-            inner: MemoryEngine::default(),
-            at: Arc::clone(&at),
-            hook: Arc::clone(&hook),
-            busy: AtomicBool::new(false),
+        let at = Arc::new(AtomicI64::new(i64::MAX));
+        let hook = Arc::new(OnceLock::<Box<dyn Fn() + Send + Sync>>::new());
+        let (count, other, busy) = (Arc::clone(&at), Arc::clone(&hook), AtomicBool::new(false));
+        let before_write = move || {
+            let is_it = !busy.load(Ordering::SeqCst) && count.fetch_sub(1, Ordering::SeqCst) == 0;
+            if is_it {
+                busy.store(true, Ordering::SeqCst);
+                (other.get().unwrap())();
+                busy.store(false, Ordering::SeqCst);
+            }
+            Ok(())
         };
+        let engine = Watched { inner: Arc::default(), before_write };
         let registry =
             Arc::new(EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap());
         let lease = registry.begin("put".into(), "h".into()).unwrap();
@@ -323,7 +301,7 @@ fn a_deletion_during_a_lease_release_leaves_no_garbage() {
             other.delete("p/a:v0".parse().unwrap(), true).unwrap();
             bury(&other);
         };
-        assert!(hook.set(Box::new(deleted) as Box<dyn Fn() + Send + Sync>).is_ok());
+        assert!(hook.set(Box::new(deleted)).is_ok());
         at.store(step, Ordering::SeqCst);
         registry.release(lease).unwrap();
         if at.load(Ordering::SeqCst) >= 0 {
