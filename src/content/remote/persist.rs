@@ -41,12 +41,12 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(
         .without_max_times()
         .with_jitter()
         .build();
-    let mut failures = 0;
+    let (mut failures, mut last) = (0, None::<Error>);
     loop {
         let error = match timeout_at(deadline, answers::noting(attempt())).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error,
-            Err(_) => return Err(too_late(name, None)),
+            Err(_) => return Err(too_late(name, last)),
         };
         failures += 1;
         let hopeless = match error.kind() {
@@ -64,9 +64,10 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(
             return Err(error);
         }
         tracing::debug!(%key, failures, "a request is made again: {error}");
+        last = Some(error);
         let wait = waits.next().unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX);
         if Instant::now() + wait >= deadline {
-            return Err(too_late(name, Some(error)));
+            return Err(too_late(name, last));
         }
         tokio::time::sleep(wait).await;
         threads.retries.fetch_add(1, Ordering::Relaxed);
@@ -120,4 +121,30 @@ fn too_late(name: &str, last: Option<Error>) -> Error {
         None => silence(),
     };
     error.hint("try again when the store can be reached")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_cut_off_by_the_deadline_does_not_hide_the_last_response() {
+        let threads = Threads::start().unwrap();
+        let mut attempts = 0;
+        let attempt = || {
+            attempts += 1;
+            let refused = attempts == 1;
+            async move {
+                if refused {
+                    return Err(Error::new(Kind::Unavailable, "SlowDown"));
+                }
+                std::future::pending::<Result<()>>().await
+            }
+        };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let failed = threads.wait(persist(&threads, "s3://b", "key", deadline, attempt));
+        let error = failed.unwrap_err();
+        assert_eq!((error.kind(), attempts), (Kind::TimedOut, 2));
+        assert_eq!(error.message(), "SlowDown; all attempts failed");
+    }
 }
