@@ -14,6 +14,7 @@ use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{is_live, live_lease};
 use crate::registry::objects::table::{PackCounts, drop_reference, object, pack_info, remove};
 use crate::registry::record::{self, PackRecord};
+use crate::registry::upkeep::check::is_held;
 use crate::registry::upkeep::reclaim_mark::{
     Mark, OLD_DEFERRED, forget_marks, mark, mark_reclaimable,
 };
@@ -48,8 +49,10 @@ impl EngineRegistry {
                 let Some(located) = object(&*transaction, digest)? else {
                     continue;
                 };
-                // A writer may have pinned the object or referred to it again since it was marked.
-                let held = located.refs > 0 || counts.pins.hold(&*transaction, digest)?;
+                // Since it was marked, a writer may have pinned the object, referred to it, or
+                // stored it again.
+                let held =
+                    located.refs > 0 || is_held(&*transaction, &mut counts.pins, digest, &located)?;
                 if !known_dead || held {
                     continue;
                 }

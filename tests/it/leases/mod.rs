@@ -262,6 +262,29 @@ fn the_objects_of_a_dead_writer_are_kept_for_a_day() {
 }
 
 #[test]
+fn an_object_that_is_stored_again_before_its_collection_stays() {
+    let (registry, _) = registry();
+    let tree = object(1, ObjectKind::Tree, 0, vec![]);
+    let store = |pack: u8| {
+        let lease = registry.begin(format!("put {pack}"), "h".into()).unwrap();
+        let pack = PackId([pack; 16]);
+        registry.register_pack(lease, pack).unwrap();
+        registry.add_objects(lease, pack, 1, vec![tree.clone()]).unwrap();
+        lease
+    };
+    // Nothing refers to the object, so it is unreachable after the first lease.
+    registry.release(store(1)).unwrap();
+    let located = registry.locate(vec![tree.digest]).unwrap()[0].unwrap();
+    assert_eq!(registry.unreachable(10).unwrap().len(), 1);
+    registry.doubt(vec![(tree.digest, located.extent)]).unwrap();
+    let lease = store(2);
+    reap(&registry);
+    registry.commit(lease, request("p/a", tree.digest)).unwrap();
+    registry.release(lease).unwrap();
+    assert!(is_there(&registry, tree.digest));
+}
+
+#[test]
 fn a_deletion_during_a_lease_release_leaves_no_garbage() {
     let chunk = object(1, ObjectKind::Chunk, 0, vec![]);
     let tree = object(2, ObjectKind::Tree, 1, vec![chunk.digest]);
