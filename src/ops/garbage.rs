@@ -134,6 +134,10 @@ impl Failures {
 /// Removes packs without a live object, and frees or defers the dead bytes of the others. Returns
 /// whether anything was freed.
 fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
+    // Usually there are none; then the lock is not needed.
+    if repository.registry.reclaimable(None, 1, false)?.is_empty() {
+        return Ok(false);
+    }
     let (mut failures, mut freed) = (Failures::default(), false);
     let _lock = lock_out_maintenance(repository)?;
     each_reclaimable(repository, false, &mut |pack, mark| {
