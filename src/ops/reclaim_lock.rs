@@ -1,12 +1,12 @@
 //! The lock that keeps maintenance apart from processes that free dead bytes.
 //!
 //! Such a process looks up which bytes are dead, and then frees them in the store. A rebuild in
-//! between would revive objects, which the indexes still name, whose bytes are about to go. So the
-//! lock is shared by all that free bytes, from the look to the end. Maintenance sets its mark,
-//! which keeps others from beginning, and then waits until nobody has the lock.
+//! between would revive objects that the indexes still name, although their bytes are about to be
+//! freed. So these processes share the lock, from the look-up to the end. Maintenance sets its mark,
+//! which keeps others from beginning, and then waits until no process has the lock.
 //!
-//! It is a lock of flock(2) on the repository's directory, so it needs no room on a full disk, and
-//! a killed process has it no longer.
+//! The lock is an flock(2) on the repository's directory. It needs no room on a full disk, and the
+//! kernel releases it when its process ends.
 
 use std::fs::File;
 use std::time::{Duration, Instant};

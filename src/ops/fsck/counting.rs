@@ -71,8 +71,8 @@ impl<'a> Counting<'a> {
         Self { roots: false, ..self }
     }
 
-    /// Returns whether more nodes could not be read than are remembered.
-    pub(crate) fn has_forgotten(&self) -> bool {
+    /// Returns whether [`Self::unreadable`] may lack some of the unreadable nodes.
+    pub(crate) fn is_incomplete(&self) -> bool {
         self.unreadable.len() >= UNREADABLE_MAX
     }
 

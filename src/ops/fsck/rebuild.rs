@@ -225,7 +225,7 @@ impl Work<'_> {
             self.place_lost(pass.counts.into_iter().collect())?;
         }
         let mut unreadable: BTreeSet<Digest> = counting.unreadable.keys().copied().collect();
-        let garbage = match counting.has_forgotten() {
+        let garbage = match counting.is_incomplete() {
             true => BTreeSet::new(),
             false => self.garbage(&unreadable)?,
         };
@@ -235,7 +235,7 @@ impl Work<'_> {
         // An object that only garbage refers to need not be there.
         let whole = readable && (whole || self.nothing_needed_is_lost(&garbage)?);
         match whole {
-            // What the old table does not have is dead, or belongs to somebody else.
+            // Garbage of a known pack is dead; another repository may own that of an unknown pack.
             true => garbage.into_iter().try_for_each(|digest| self.put(digest, None))?,
             false => {
                 self.set_aside(&garbage)?;
@@ -285,8 +285,8 @@ impl Work<'_> {
         Ok(all)
     }
 
-    /// Keeps what seems to be garbage, without its references, as long as something that cannot be
-    /// read may point at it. A repair revives what turns out to be needed.
+    /// Keeps objects that seem to be garbage, since an unreadable node may point at them, but not
+    /// their references. A repair revives those that turn out to be needed.
     fn set_aside(&mut self, garbage: &BTreeSet<Digest>) -> Result<()> {
         let garbage: Vec<Digest> = garbage.iter().copied().collect();
         for some in garbage.chunks(FIX_BATCH) {
@@ -366,8 +366,8 @@ impl Work<'_> {
         self.flush()
     }
 
-    /// Keeps what the old table has in packs that are missing: something that cannot be read may
-    /// point at it. Its children, if it has any, are still counted.
+    /// Keeps the objects that the old table has in missing packs, since an unreadable node may point
+    /// at them. Their children are still counted.
     fn keep_old_objects(&mut self) -> Result<()> {
         let repository = self.repository;
         let mut page = Vec::new();
@@ -437,7 +437,7 @@ impl Work<'_> {
         })?;
         let Packs { readable, remembered, known, .. } = &self.packs;
         let length = |id: &PackId| readable.get(id).or_else(|| remembered.get(id)).copied();
-        // A pack that is missing and not needed goes with its index, when its bytes are reclaimed.
+        // A missing pack without objects keeps its record, so that its index is removed later.
         for id in known.keys() {
             sums.entry(*id).or_default();
         }

@@ -7,6 +7,7 @@ use super::table::{LiveTable, Table, is_damage};
 use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId, Presence};
+use crate::model::object_kind::ObjectKind;
 use crate::registry::Fix;
 
 impl Check<'_> {
@@ -20,12 +21,10 @@ impl Check<'_> {
         while let Some(digest) = needed.pop() {
             let found = self.repository.registry.locate(vec![digest])?.pop().flatten();
             let Some(seen) = found.filter(is_set_aside) else { continue };
-            let read = self.repository.reader.check_at(digest, &seen);
-            let children =
-                match read.and_then(|_| self.repository.reader.children_at(digest, &seen)) {
-                    Err(e) if is_damage(&e) => continue,
-                    children => children?,
-                };
+            let children = match self.verified_children(digest, &seen) {
+                Err(e) if is_damage(&e) => continue,
+                children => children?,
+            };
             self.report.finding(format!("{} {digest} is good again", seen.kind));
             needed.extend(&children);
             self.fix(Fix::Revival { digest, seen, children })?;
@@ -34,6 +33,16 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Verifies an object and returns its children.
+    fn verified_children(&self, digest: Digest, located: &Located) -> Result<Vec<Digest>> {
+        let reader = &self.repository.reader;
+        match located.kind {
+            ObjectKind::Chunk => reader.check_at(digest, located).map(|_| Vec::new()),
+            _ => reader.children_at(digest, located),
+        }
+    }
+
+    /// Returns the objects that are set aside and that something refers to.
     fn needed_again(&self) -> Result<Vec<Digest>> {
         let table = LiveTable(self.repository);
         let mut aside = 0;

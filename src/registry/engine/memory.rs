@@ -1,4 +1,4 @@
-//! An engine in memory, for model tests. It forgets on request what a crash may undo.
+//! An engine in memory, for model tests. On request it undoes the commits that a crash may undo.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};

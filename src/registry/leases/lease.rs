@@ -167,9 +167,8 @@ impl EngineRegistry {
         }
     }
 
-    /// Removes the record of a lease that holds nothing. Returns `false` if it holds something
-    /// after all: a crash of the registry may have undone some of the steps before, of which none
-    /// is durable by itself.
+    /// Removes the record of a lease that holds nothing. Returns `false` if it holds something: the
+    /// steps before are not durable, so a crash of the registry may have undone some of them.
     fn forget_lease(&self, id: LeaseId) -> Result<bool> {
         self.write(Durability::Immediate, |transaction| {
             for space in [Space::PinnedBy, Space::PinnedTogether, Space::LeasePack] {

@@ -54,7 +54,7 @@ fn apply(transaction: &mut dyn Transaction, pins: &mut Pins, fix: &Fix) -> Resul
             fix_object(transaction, pins, digest, (seen.as_ref(), now))
         }
         Fix::Pack { seen, now } => fix_pack(transaction, seen.as_ref(), now),
-        Fix::Free(id) => mark_if_dead(transaction, *id),
+        Fix::Free(id) => mark_if_reclaimable(transaction, *id),
         Fix::Revival { digest, seen, children } => revive(transaction, digest, seen, children),
     }
 }
@@ -153,7 +153,7 @@ fn fix_pack(
 }
 
 /// Marks a pack as reclaimable if it has dead bytes and no mark. Returns whether it did.
-pub(in crate::registry) fn mark_if_dead(
+pub(in crate::registry) fn mark_if_reclaimable(
     transaction: &mut dyn Transaction,
     id: PackId,
 ) -> Result<bool> {

@@ -4,9 +4,9 @@
 //! records that are never read. The swap is made in bounded transactions, each of which records
 //! where the next continues. Readers find every object that they need in each state between.
 //!
-//! Every step is durable: the process that rebuilds may be another one than that of the registry,
-//! and lives on when the registry is opened again. A new table from which a crash took what was
-//! put last would lose objects.
+//! Every step is durable. The process that rebuilds may not be the one that has the registry open,
+//! and continues when that one crashes. If the crash undid the last steps, the swap would lose
+//! objects.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ use crate::registry::objects::table::{object, set_absent};
 use crate::registry::record::{
     self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object,
 };
-use crate::registry::upkeep::check::{is_held, mark_if_dead};
+use crate::registry::upkeep::check::{is_held, mark_if_reclaimable};
 use crate::registry::upkeep::mark::{held_mark, put_mark};
 use crate::registry::{PackInfo, Rebuilt};
 
@@ -183,9 +183,9 @@ fn step(transaction: &mut dyn Transaction, swap: &mut Swap) -> Result<()> {
         }
         Phase::MovePacks => {
             let moved = move_new(transaction, swap, (Space::RebuiltPack, Space::Pack))?;
-            // What the new table left out is dead.
+            // The new table leaves out dead objects, whose bytes nothing else would free.
             for id in moved.iter().filter_map(|key| keys::pack_of(key)) {
-                mark_if_dead(transaction, id)?;
+                mark_if_reclaimable(transaction, id)?;
             }
             Phase::DropDead
         }
