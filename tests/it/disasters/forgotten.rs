@@ -1,5 +1,5 @@
-//! A registry that is opened again, after a crash or a full disk, forgets the commits that were not
-//! durable yet. Its callers live on, and must not rely on those.
+//! A registry that is opened again, after a crash or a full disk, has forgotten the commits that
+//! were not durable yet. Callers in other processes continue, and must not rely on those commits.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -49,7 +49,7 @@ struct History {
     versions: BTreeMap<u64, (PathBuf, bool)>,
     damage: Vec<Damage>,
     sources: u64,
-    /// The seed, and what happened, for the report of a failure.
+    /// The seed and the steps so far, for the report of a failure.
     told: Vec<String>,
 }
 
@@ -73,8 +73,8 @@ impl History {
         Self { dir, layout, inner, random, host, versions, damage, sources: 0, told }
     }
 
-    /// Opens the repository. Its engine forgets what is not durable before one of its writes, and
-    /// dies before another; it makes no later write then.
+    /// Opens the repository. Before one of its writes the engine forgets the commits that are not
+    /// durable, and before another it dies and makes no later write.
     fn open(&self, forgets: i64, dies: i64) -> (Repository, Arc<AtomicI64>) {
         let (forgets, dies) = (AtomicI64::new(forgets), Arc::new(AtomicI64::new(dies)));
         let (inner, left) = (Arc::clone(&self.inner), Arc::clone(&dies));
@@ -230,7 +230,7 @@ impl History {
         }
     }
 
-    /// Settles what is unknown: the versions whose deletion failed and went through after all.
+    /// Removes versions that are gone although their deletion failed.
     fn settle(&mut self, repository: &Repository) {
         self.versions.retain(|number, (_, fading)| {
             let there = repository.registry.lookup(format!("p/a:v{number}").parse().unwrap());
