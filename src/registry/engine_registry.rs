@@ -1,26 +1,24 @@
 //! The registry over an engine in this process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::counter::{next_counter, read_counter};
-use super::engine::{self, Durability, Engine, Transaction, View};
-use super::keys::{Key, Space};
+use super::engine::{self, Durability, Engine, Log, Transaction, View};
 use super::record;
 use super::seen_time::note_time;
 use super::upkeep::mark::refuse_under_maintenance;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::host::Clock;
 use crate::model::reference::ArtifactPath;
 use crate::model::version::Change;
 
-/// The counter of the change log.
-pub(super) const CHANGES: &str = "change";
-/// The number of entries that the change log keeps: a mount that missed more drops all its caches.
-const CHANGES_KEPT: u64 = 10_000;
+/// The change log. A mount that missed more than it keeps drops all its caches.
+pub(super) const CHANGES: Log = Log { counter: b"mchange\0", prefix: b"c", kept: 10_000 };
+/// The time between two looks for changes by other processes.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest wait for a change in milliseconds; longer requested waits are shortened.
 pub const CHANGES_WAIT_MAX: u64 = 60_000;
 
@@ -40,42 +38,100 @@ impl LastChange {
     }
 }
 
-/// A registry in this process.
-pub struct EngineRegistry {
-    pub(super) engine: Box<dyn Engine>,
-    pub(super) clock: Clock,
-    changed: (Mutex<u64>, Condvar),
+/// The waits for changes.
+struct Waits {
+    last: Mutex<u64>,
+    changed: Condvar,
     ending: AtomicBool,
     last_change: watch::Sender<LastChange>,
 }
 
-impl EngineRegistry {
-    /// Opens the registry in `engine`, which may be empty.
-    ///
-    /// # Errors
-    /// Fails if the engine fails.
-    pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
-        let last = engine::read(&*engine, |view| read_counter(view, CHANGES))?;
-        Ok(Self {
-            engine,
-            clock,
-            changed: (Mutex::new(last), Condvar::new()),
+impl Waits {
+    fn new(last: u64) -> Self {
+        Self {
+            last: Mutex::new(last),
+            changed: Condvar::new(),
             ending: AtomicBool::new(false),
             last_change: watch::Sender::new(LastChange { last, ending: false }),
-        })
+        }
+    }
+
+    /// Wakes all waits if the log has grown to `end`.
+    fn grow(&self, end: u64) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if end > *last {
+            *last = end;
+            self.changed.notify_all();
+            self.last_change.send_modify(|last_change| last_change.last = end);
+        }
+    }
+
+    /// Ends all waits.
+    fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        let _last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changed.notify_all();
+        self.last_change.send_modify(|last_change| last_change.ending = true);
+    }
+
+    fn wait(&self, after: u64, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        while *last <= after && !self.ending.load(Ordering::SeqCst) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return;
+            };
+            last = self.changed.wait_timeout(last, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Looks for changes by other processes until the registry is closed.
+fn look_for_changes(engine: &Weak<dyn Engine>, waits: &Weak<Waits>) {
+    while let (Some(engine), Some(waits)) = (engine.upgrade(), waits.upgrade()) {
+        match engine::read(&*engine, |view| view.log_end(&CHANGES)) {
+            Ok(end) => waits.grow(end),
+            Err(e) => tracing::debug!("changes by others are not seen: {e}"),
+        }
+        drop((engine, waits));
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A registry in this process.
+pub struct EngineRegistry {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) clock: Clock,
+    waits: Arc<Waits>,
+}
+
+impl EngineRegistry {
+    /// Opens the registry in `engine`, which may be empty. If other processes change it too, a
+    /// thread looks for their changes.
+    ///
+    /// # Errors
+    /// Fails if the engine fails, or if the thread cannot be started.
+    pub fn open(engine: Box<dyn Engine>, clock: Clock) -> Result<Self> {
+        let engine: Arc<dyn Engine> = Arc::from(engine);
+        let waits = Arc::new(Waits::new(engine::read(&*engine, |view| view.log_end(&CHANGES))?));
+        if engine.is_shared() {
+            let (others, waits) = (Arc::downgrade(&engine), Arc::downgrade(&waits));
+            std::thread::Builder::new()
+                .name("changes".to_owned())
+                .spawn(move || look_for_changes(&others, &waits))
+                .map_err(|e| Error::io("cannot start the thread that looks for changes", e))?;
+        }
+        Ok(Self { engine, clock, waits })
     }
 
     /// Returns a receiver of the newest change, for waits that block no thread.
     pub(crate) fn changed(&self) -> watch::Receiver<LastChange> {
-        self.last_change.subscribe()
+        self.waits.last_change.subscribe()
     }
 
     /// Ends all waits for changes, because this process is about to close the registry.
     pub(crate) fn finish_waits(&self) {
-        self.ending.store(true, Ordering::SeqCst);
-        let _last = self.changed.0.lock().unwrap_or_else(PoisonError::into_inner);
-        self.changed.1.notify_all();
-        self.last_change.send_modify(|last_change| last_change.ending = true);
+        self.waits.end();
     }
 
     pub(super) fn read<T>(&self, body: impl FnMut(&dyn View) -> Result<T>) -> Result<T> {
@@ -120,38 +176,25 @@ impl EngineRegistry {
         change: &Change,
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
-        let (value, sequence) = self.write_aside(Durability::Immediate, |transaction| {
+        let value = self.write_aside(Durability::Immediate, |transaction| {
             // Changes of runs are allowed under maintenance.
             if !matches!(change, Change::Runs) {
                 refuse_under_maintenance(&*transaction)?;
             }
             let value = body(transaction)?;
             note_time(transaction, (self.clock)())?;
-            let sequence = next_counter(transaction, CHANGES)?;
-            let key = Key::of(Space::Change).number(sequence).done();
-            transaction.put(&key, &record::encode(change))?;
-            if let Some(old) = sequence.checked_sub(CHANGES_KEPT) {
-                transaction.delete(&Key::of(Space::Change).number(old).done())?;
-            }
-            Ok((value, sequence))
+            transaction.append(&CHANGES, &record::encode(change))?;
+            Ok(value)
         })?;
-        let (last, waiters) = &self.changed;
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = (*last).max(sequence);
-        waiters.notify_all();
-        self.last_change.send_modify(|last_change| last_change.last = *last);
+        // The change is made, whatever happens to those who wait for it.
+        match self.read(|view| view.log_end(&CHANGES)) {
+            Ok(end) => self.waits.grow(end),
+            Err(e) => tracing::debug!("waits for changes are not woken: {e}"),
+        }
         Ok(value)
     }
 
     pub(super) fn wait_for_change(&self, after: u64, wait: Duration) {
-        let (last, waiters) = &self.changed;
-        let deadline = Instant::now() + wait;
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        while *last <= after && !self.ending.load(Ordering::SeqCst) {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return;
-            };
-            last = waiters.wait_timeout(last, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.waits.wait(after, wait);
     }
 }

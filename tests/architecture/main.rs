@@ -53,11 +53,22 @@ const FUSER: &[&str] = &[
 const WALLS: &[(&str, &[&str])] = &[
     ("fuser::", FUSER),
     ("reqwest::", &["src/content/remote/", "src/content/external/origin.rs"]),
-    ("rustls::", &["src/content/remote/", "src/content/external/origin.rs"]),
+    (
+        "rustls::",
+        &["src/content/remote/", "src/content/external/origin.rs", "src/registry/engine/postgres/"],
+    ),
+    ("tokio_postgres::", &["src/registry/engine/postgres/"]),
+    ("deadpool_postgres::", &["src/registry/engine/postgres/"]),
     ("redb::", &["src/registry/engine/redb.rs"]),
     (
         "postcard::",
-        &["src/protocol/", "src/registry/record.rs", "src/registry/subject.rs", "src/ops/put/"],
+        &[
+            "src/protocol/",
+            "src/registry/engine/mod.rs",
+            "src/registry/record.rs",
+            "src/registry/subject.rs",
+            "src/ops/put/",
+        ],
     ),
     ("axum::", &["src/server/"]),
     ("hyper::", &["src/client/"]),

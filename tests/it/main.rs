@@ -24,3 +24,5 @@ mod overlay;
 mod random;
 mod web;
 mod world;
+
+use engines::{each_engine, fresh_engine};

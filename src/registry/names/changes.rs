@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::registry::Changes;
-use crate::registry::counter::read_counter;
+use crate::registry::engine::{Span, Want};
 use crate::registry::engine_registry::{CHANGES, EngineRegistry};
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::record;
@@ -13,9 +13,11 @@ const CHANGES_PAGE: usize = 1_000;
 impl EngineRegistry {
     pub(in crate::registry) fn changes_now(&self, after: u64) -> Result<Changes> {
         self.read(|view| {
-            let newest = read_counter(view, CHANGES)?;
-            let from = Key::of(Space::Change).number(after.saturating_add(1)).done();
+            let from = CHANGES.entry(after.saturating_add(1));
             let (_, to) = Key::of(Space::Change).range();
+            let span = Span { from: from.clone(), to: to.clone(), limit: CHANGES_PAGE };
+            view.want(&Want { keys: vec![CHANGES.counter.to_vec()], spans: vec![span] })?;
+            let newest = view.log_end(&CHANGES)?;
             let pairs = view.scan(&from, &to, CHANGES_PAGE)?;
             let first = pairs.first().and_then(|(key, _)| keys::number_of(key));
             let lost = after > newest || first.is_some_and(|first| first > after + 1);

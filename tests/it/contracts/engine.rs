@@ -1,18 +1,12 @@
-//! The contract of every engine: one suite, run on each.
+//! The contract of every engine: one suite, run on each. `tests/postgres` runs it on PostgreSQL.
 
 use std::collections::BTreeMap;
 
 use artifactfs::error::{Error, Kind};
-use artifactfs::registry::engine::memory::MemoryEngine;
-use artifactfs::registry::engine::redb::RedbEngine;
-use artifactfs::registry::engine::{Durability, Engine, Pair, read, write};
+use artifactfs::registry::engine::{Durability, Engine, Log, Pair, read, write};
 use proptest::prelude::*;
 
-fn each_engine(check: impl Fn(&dyn Engine)) {
-    check(&MemoryEngine::default());
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    check(&RedbEngine::open(&dir.path().join("r.redb")).unwrap());
-}
+use crate::each_engine;
 
 fn all(engine: &dyn Engine) -> Vec<Pair> {
     read(engine, |view| view.scan(b"", b"\xff", usize::MAX)).unwrap()
@@ -79,16 +73,90 @@ fn concurrent_writers_lose_no_update() {
     });
 }
 
+const LOG: Log = Log { counter: b"n", prefix: b"l", kept: 3 };
+
 #[test]
-fn durable_writes_survive_reopening() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = dir.path().join("r.redb");
-    let engine = RedbEngine::open(&path).unwrap();
-    write(&engine, Durability::Eventual, |t| t.put(b"a", b"1")).unwrap();
-    write(&engine, Durability::Immediate, |t| t.put(b"b", b"2")).unwrap();
-    assert_eq!(RedbEngine::open(&path).err().unwrap().kind(), Kind::Conflict);
-    drop(engine);
-    assert_eq!(all(&RedbEngine::open(&path).unwrap()).len(), 2);
+fn a_log_numbers_its_entries_and_keeps_the_newest() {
+    each_engine(|engine| {
+        let end = || read(engine, |view| view.log_end(&LOG)).unwrap();
+        let append = |value: &[u8]| write(engine, Durability::Eventual, |t| t.append(&LOG, value));
+        assert_eq!(end(), 0);
+        for n in 1..=5u8 {
+            append(&[n]).unwrap();
+            assert_eq!(end(), u64::from(n));
+        }
+        let failed = write(engine, Durability::Eventual, |t| {
+            t.append(&LOG, b"no")?;
+            Err::<(), _>(Error::new(Kind::Conflict, "no"))
+        });
+        assert!(failed.is_err());
+        let entries = read(engine, |view| view.scan(b"l", b"m", 99)).unwrap();
+        assert_eq!(entries, (3..=5u8).map(|n| (LOG.entry(n.into()), vec![n])).collect::<Vec<_>>());
+        write(engine, Durability::Immediate, |t| {
+            t.append(&LOG, b"6")?;
+            t.append(&LOG, b"7")
+        })
+        .unwrap();
+        assert_eq!(end(), 7);
+        let entries = read(engine, |view| view.scan(b"l", b"m", 99)).unwrap();
+        assert_eq!(entries.last(), Some(&(LOG.entry(7), b"7".to_vec())));
+    });
+}
+
+/// Two writers each check that no key of the other is there: only one may succeed, whatever the
+/// order.
+#[test]
+fn a_range_that_was_empty_does_not_fill_unseen() {
+    each_engine(|engine| {
+        for round in 0..20u8 {
+            let claim = |own: u8| {
+                write(engine, Durability::Eventual, |t| {
+                    let taken = !t.scan(&[round, 0], &[round, 255], 1)?.is_empty();
+                    if !taken {
+                        t.put(&[round, own], b"")?;
+                    }
+                    Ok(!taken)
+                })
+                .unwrap()
+            };
+            let won = std::thread::scope(|scope| {
+                let claims: Vec<_> = (1..5).map(|own| scope.spawn(move || claim(own))).collect();
+                claims.into_iter().map(|c| u32::from(c.join().unwrap())).sum::<u32>()
+            });
+            assert_eq!(won, 1);
+            assert_eq!(
+                read(engine, |view| view.scan(&[round, 0], &[round, 255], 9)).unwrap().len(),
+                1
+            );
+        }
+    });
+}
+
+/// Reads see one moment: the sum of two accounts is always the same.
+#[test]
+fn reads_see_one_moment_while_others_write() {
+    each_engine(|engine| {
+        let amount = |bytes: Option<Vec<u8>>| bytes.map_or(0, |b| u32::from(b[0]));
+        write(engine, Durability::Eventual, |t| t.put(b"a", &[100])).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=100u8 {
+                    write(engine, Durability::Eventual, |t| {
+                        t.put(b"a", &[100 - n])?;
+                        t.put(b"b", &[n])
+                    })
+                    .unwrap();
+                }
+            });
+            for _ in 0..100 {
+                let sum = read(engine, |view| {
+                    let first = amount(view.get(b"a")?);
+                    Ok(first + amount(view.get(b"b")?))
+                });
+                assert_eq!(sum.unwrap(), 100);
+            }
+        });
+    });
 }
 
 type Step = (bool, Vec<(Vec<u8>, Option<Vec<u8>>)>);

@@ -1,4 +1,6 @@
 mod directory;
+mod durable;
 mod engine;
+mod optimistic;
 mod runs;
 mod store;

@@ -12,14 +12,15 @@ use artifactfs::model::run::{
 };
 use artifactfs::model::time::Timestamp;
 use artifactfs::registry::EngineRegistry;
-use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;
+
+use crate::fresh_engine;
 
 fn registry() -> (EngineRegistry, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::clone(&now);
     let clock = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
-    (EngineRegistry::open(Box::new(MemoryEngine::default()), clock).unwrap(), now)
+    (EngineRegistry::open(fresh_engine(), clock).unwrap(), now)
 }
 
 fn start(id: &str, holder: Option<&str>, token: u64) -> RunStart {

@@ -1,0 +1,27 @@
+//! The registry in PostgreSQL, on real servers that the tests start. `tests/postgres.sh` runs them
+//! for each release of PostgreSQL; `$ARTIFACTFS_TEST_POSTGRES` is the directory of its programs.
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod access;
+#[path = "../it/contracts/engine.rs"]
+mod contract;
+mod faults;
+mod pooled;
+#[path = "../it/contracts/runs.rs"]
+mod runs;
+mod server;
+mod tls;
+
+use artifactfs::registry::engine::Engine;
+use artifactfs::registry::engine::optimistic::Optimistic;
+
+use server::Server;
+
+/// Runs a check on an empty registry of the shared server.
+fn each_engine(check: impl Fn(&dyn Engine)) {
+    check(&*fresh_engine());
+}
+
+fn fresh_engine() -> Box<dyn Engine> {
+    Box::new(Optimistic(Server::shared().fresh_table()))
+}
