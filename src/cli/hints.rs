@@ -63,6 +63,12 @@ fn repository(hint: &RepositoryHint) -> String {
         RepositoryHint::TrustClock => {
             "nothing expired; if the clock is right, say so with --trust-clock"
         }
+        RepositoryHint::SharedStore => {
+            "with --registry, say --store s3://, gs:// or az://…, or the absolute path of a directory that all hosts have"
+        }
+        RepositoryHint::MakeShared => {
+            "is the address right? `artifactfs init DIR --registry URL --store URL` makes a new registry"
+        }
         RepositoryHint::AwaitCopy => "try again when `artifactfs copy-store` has ended",
     };
     fixed.to_owned()

@@ -11,6 +11,8 @@ use super::exit;
 use artifactfs::content::store::StoreUrl;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::ops::repository::Layout;
+use artifactfs::ops::shared;
+use artifactfs::registry::engine::postgres::Address;
 
 #[derive(Args)]
 pub struct Init {
@@ -19,6 +21,10 @@ pub struct Init {
     /// The store for content [default: file:store, below the repository]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// A registry that several hosts share: postgres://USER@HOST/DATABASE. Without --store, this
+    /// directory joins a repository that is there
+    #[arg(long, value_name = "URL")]
+    registry: Option<String>,
     /// An option for the store, such as endpoint=URL or region=NAME; never a secret
     #[arg(long = "store-option", value_name = "KEY=VALUE")]
     store_options: Vec<String>,
@@ -29,7 +35,13 @@ pub fn init(context: &Context, verb: Init) -> Result<u8> {
     let layout = Layout::new(&directory)?;
     let store = verb.store.as_deref().map(parse::<StoreUrl>).transpose()?;
     let options = store_options(&verb.store_options)?;
-    let settings = layout.init(store.as_ref(), options, &context.access.host)?;
+    let registry = verb.registry.as_deref().map(parse::<Address>).transpose()?;
+    let host = &context.access.host;
+    let settings = match (&registry, &store) {
+        (None, _) => layout.init(store.as_ref(), options, host)?,
+        (Some(address), Some(store)) => shared::init(&layout, address, store, options, host)?,
+        (Some(address), None) => shared::join(&layout, address, host)?,
+    };
     let root = layout.root.display().to_string();
     let document = json!({
         "repository": root,
@@ -37,6 +49,7 @@ pub fn init(context: &Context, verb: Init) -> Result<u8> {
         "format": settings.format,
         "store": settings.store,
         "store_options": settings.store_options,
+        "registry": settings.registry,
         "chunker": settings.chunker,
     });
     context.output.print(document, || vec![root]);

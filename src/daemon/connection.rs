@@ -18,6 +18,7 @@ use crate::content::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::host::{Clock, Host};
 use crate::ops::repository::{Layout, Repository};
+use crate::ops::shared;
 use crate::protocol::{self, Service};
 use crate::registry::engine::redb::RedbEngine;
 use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch};
@@ -45,6 +46,8 @@ enum State {
     Owner(Owner),
     /// The registry is open in another process.
     Remote(Arc<Client>),
+    /// Every process of every host opens the registry.
+    Shared(Arc<EngineRegistry>),
     /// The process that had the registry open no longer replies.
     Lost,
     /// The connection is closed for good.
@@ -77,13 +80,20 @@ impl Connection {
     /// # Errors
     /// [`Kind::Unavailable`] if the process that holds the lock does not reply for 30 s.
     pub(crate) fn open(layout: &Layout, host: &Host) -> Result<Self> {
-        let state = RwLock::new(connect(layout, &host.clock)?);
+        let state = match shared::open(layout)? {
+            Some(registry) => State::Shared(Arc::new(registry)),
+            None => connect(layout, &host.clock)?,
+        };
+        let state = RwLock::new(state);
         Ok(Self { layout: layout.clone(), clock: Arc::clone(&host.clock), state })
     }
 
     /// Closes the connection, even if other references to it exist. Later calls fail.
     pub(crate) fn close(&self) {
         let state = std::mem::replace(&mut *self.write_state(), State::Closed);
+        if let State::Shared(registry) = &state {
+            registry.finish_waits();
+        }
         drop(state);
     }
 
@@ -95,6 +105,7 @@ impl Connection {
     fn route(&self) -> Result<Route> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Owner(owner) => return Ok(Route::Here(Arc::clone(&owner.registry))),
+            State::Shared(registry) => return Ok(Route::Here(Arc::clone(registry))),
             State::Remote(client) => return Ok(Route::There(Arc::clone(client))),
             State::Lost => {}
             State::Closed => {

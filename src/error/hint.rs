@@ -80,6 +80,10 @@ pub enum RepositoryHint {
     AwaitMaintenance(Maintenance),
     /// Wait for a copy of the store.
     AwaitCopy,
+    /// Name a store that all hosts of a shared registry reach.
+    SharedStore,
+    /// Check the address of a shared registry, or make a new one.
+    MakeShared,
 }
 
 /// Work on a whole repository that excludes changes.

@@ -10,6 +10,7 @@ use super::garbage::{runs, span};
 use super::maintenance;
 use super::put::Progress;
 use super::repository::{Repository, Settings};
+use super::shared;
 use crate::content::codec;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
@@ -75,7 +76,7 @@ pub fn move_to(
     let copied = copy(from, to, &packs_of(repository, true)?, progress)?;
     // A daemon may have started meanwhile.
     in_use()?;
-    repository.layout.write_settings(settings)?;
+    shared::replace(repository, settings, &held.holder)?;
     held.end()?;
     Ok(copied)
 }

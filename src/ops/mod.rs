@@ -38,6 +38,7 @@ mod reclaim_lock;
 pub mod repository;
 pub mod runs;
 pub mod select;
+pub mod shared;
 pub mod show;
 pub mod stats;
 #[cfg(feature = "tables")]

@@ -6,7 +6,8 @@
 //! which keeps others from beginning, and then waits until no process has the lock.
 //!
 //! The lock is an flock(2) on the repository's directory. It needs no room on a full disk, and the
-//! kernel releases it when its process ends.
+//! kernel releases it when its process ends. If several hosts share the registry, the lock is a
+//! lease: maintenance does not begin while there is one.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::lease::Lease;
 use super::repository::Repository;
 use crate::error::{Error, IoContext, Kind, Result};
 
@@ -23,8 +25,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The lock, shared with others that free dead bytes.
-pub(super) struct ReclaimLock {
-    _directory: File,
+pub(super) enum ReclaimLock {
+    /// An open directory with an flock(2).
+    Here { _directory: File },
+    /// A lease; `None` once it was released.
+    Shared(Option<Lease>),
+}
+
+impl Drop for ReclaimLock {
+    fn drop(&mut self) {
+        if let Self::Shared(lease) = self
+            && let Some(Err(e)) = lease.take().map(Lease::release)
+        {
+            tracing::warn!("a lease could not be ended: {e}");
+        }
+    }
 }
 
 /// Takes the lock, to look for dead bytes and free them.
@@ -32,8 +47,12 @@ pub(super) struct ReclaimLock {
 /// # Errors
 /// [`Kind::Conflict`] while maintenance begins.
 pub(super) fn share(repository: &Repository) -> Result<ReclaimLock> {
+    if repository.is_shared() {
+        let lease = Lease::begin(repository, "free the bytes of deleted versions".to_owned())?;
+        return Ok(ReclaimLock::Shared(Some(lease)));
+    }
     let directory = lock(repository, FlockOperation::NonBlockingLockShared)?;
-    Ok(ReclaimLock { _directory: directory })
+    Ok(ReclaimLock::Here { _directory: directory })
 }
 
 /// Waits until no process frees bytes. The caller has set the maintenance mark.
@@ -41,6 +60,9 @@ pub(super) fn share(repository: &Repository) -> Result<ReclaimLock> {
 /// # Errors
 /// [`Kind::Conflict`] if one still does after some seconds.
 pub(super) fn wait_for_others(repository: &Repository) -> Result<()> {
+    if repository.is_shared() {
+        return Ok(());
+    }
     lock(repository, FlockOperation::NonBlockingLockExclusive).map(drop)
 }
 

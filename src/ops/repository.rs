@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::shared;
 use crate::content::Locate;
 use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::options::StoreOptions;
@@ -33,8 +34,10 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::time::Timestamp;
 use crate::registry::Registry;
 
-/// The format that this release writes and reads.
+/// The format of a repository with its registry inside.
 pub(crate) const REPOSITORY_FORMAT: u32 = 1;
+/// The format of a directory whose registry is elsewhere, which older releases must not open.
+pub(crate) const SHARED_FORMAT: u32 = 2;
 const SETTINGS_FILE: &str = "repository.json";
 /// The default place of the store: below the repository.
 const DEFAULT_STORE: &str = "file:store";
@@ -42,7 +45,7 @@ const DEFAULT_STORE: &str = "file:store";
 /// The settings of a repository. Only a move of the store changes them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
-    /// The format: [`REPOSITORY_FORMAT`].
+    /// The format: [`REPOSITORY_FORMAT`], or [`SHARED_FORMAT`] if there is `registry`.
     pub format: u32,
     /// A random id that tells repositories apart.
     pub id: String,
@@ -59,11 +62,17 @@ pub struct Settings {
     /// The other options needed to reach the store; no secrets.
     #[serde(default)]
     pub store_options: BTreeMap<String, String>,
+    /// The address of a registry that several hosts share; no secrets. `None`: it is inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
+    /// A random id of this directory, which tells its drafts from those of other hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 impl Settings {
     /// Returns the URL of the store, and the other options needed to reach it.
-    fn store_url(&self) -> Result<(StoreUrl, Vec<(String, String)>)> {
+    pub(super) fn store_url(&self) -> Result<(StoreUrl, Vec<(String, String)>)> {
         Ok((self.store.parse()?, self.store_options.clone().into_iter().collect()))
     }
 }
@@ -142,12 +151,7 @@ impl Layout {
         options: BTreeMap<String, String>,
         host: &Host,
     ) -> Result<Settings> {
-        if self.exists() {
-            let what = format!("{} is a repository already", self.root.display());
-            return Err(
-                Error::new(Kind::Conflict, what).hint("use it, or choose another directory")
-            );
-        }
+        self.refuse_existing()?;
         let store = store.map_or_else(|| DEFAULT_STORE.to_owned(), ToString::to_string);
         let settings = Settings {
             format: REPOSITORY_FORMAT,
@@ -157,22 +161,43 @@ impl Layout {
             store,
             literal_prefix: true,
             store_options: options,
+            registry: None,
+            directory: None,
         };
         let (url, options) = settings.store_url()?;
         refuse_secrets(&url, &options)?;
+        self.fill(&settings, || Ok(()))?;
+        Ok(settings)
+    }
+
+    /// Makes the repository's directory, claims the store, runs `register` and writes the settings.
+    /// If a step fails, an empty directory is removed.
+    pub(super) fn fill(
+        &self,
+        settings: &Settings,
+        register: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let made = self.make_root()?;
         let claimed = || {
-            let store = self.open_store(&settings, &StoreOptions::default())?;
+            let store = self.open_store(settings, &StoreOptions::default())?;
             store.probe()?;
             if store.is_writable() { store.claim(&settings.id) } else { Ok(()) }
         };
-        if let Err(e) = claimed() {
+        if let Err(e) = claimed().and_then(|()| register()) {
             // Only an empty directory is removed.
             let _ = made.then(|| fs::remove_dir(&self.root));
             return Err(e);
         }
-        self.write_settings(&settings)?;
-        Ok(settings)
+        self.write_settings(settings)
+    }
+
+    /// Refuses a directory that is a repository already.
+    pub(super) fn refuse_existing(&self) -> Result<()> {
+        if !self.exists() {
+            return Ok(());
+        }
+        let what = format!("{} is a repository already", self.root.display());
+        Err(Error::new(Kind::Conflict, what).hint("use it, or choose another directory"))
     }
 
     /// Makes the repository's directory, for its owner only, whatever the umask. An existing
@@ -224,9 +249,9 @@ impl Layout {
         let damaged =
             |e| Error::new(Kind::Corrupt, format!("{} is damaged", path.display())).because(e);
         let FormatOnly { format } = serde_json::from_slice(&text).map_err(damaged)?;
-        if format != REPOSITORY_FORMAT {
+        if ![REPOSITORY_FORMAT, SHARED_FORMAT].contains(&format) {
             let what = format!(
-                "the repository {} has format {format}; this release reads {REPOSITORY_FORMAT}",
+                "the repository {} has format {format}; this release reads {SHARED_FORMAT}",
                 self.root.display()
             );
             return Err(Error::new(Kind::Unsupported, what)
@@ -298,13 +323,18 @@ impl Repository {
         })
     }
 
+    /// Returns whether processes of other hosts use the same registry.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.settings.registry.is_some()
+    }
+
     /// Refuses to go on if the repository has moved to another store since it was opened. Under a
     /// lease the result stays true: a store moves only while nobody holds one.
     ///
     /// # Errors
     /// [`Kind::Conflict`] if it moved.
     pub(crate) fn refuse_moved(&self) -> Result<()> {
-        if self.layout.settings()?.store == self.settings.store {
+        if shared::current(self)?.store == self.settings.store {
             return Ok(());
         }
         Err(Error::new(Kind::Conflict, "the repository moved to another store meanwhile")

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result, WireError};
 
 /// The version of everything after the first eight bytes.
-pub(crate) const VERSION: u16 = 9;
+pub(crate) const VERSION: u16 = 10;
 /// The HTTP path of requests.
 pub const RPC_PATH: &str = "/v1/rpc";
 

@@ -22,7 +22,8 @@
 //! j <project> 0 <artifact> 0 <number:8> <run> 0   run that used a version
 //! k <pack:16>                                pack
 //! l <project> 0 <artifact> 0 <alias>         alias
-//! m <name> 0                                 counters, the maintenance mark, the state of a swap
+//! m <name> 0                                 counters, the maintenance mark, the state of a swap,
+//!                                            the settings of a shared registry
 //! n <sweep> 0                                sweep
 //! o <digest:32>                              object
 //! p <project> 0                              project

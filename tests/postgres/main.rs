@@ -6,11 +6,15 @@ mod access;
 #[path = "../it/contracts/engine.rs"]
 mod contract;
 mod faults;
+mod hosts;
 mod pooled;
 #[path = "../it/contracts/runs.rs"]
 mod runs;
 mod server;
 mod tls;
+#[allow(dead_code)]
+#[path = "../it/world.rs"]
+mod world;
 
 use artifactfs::registry::engine::Engine;
 use artifactfs::registry::engine::optimistic::Optimistic;

@@ -8,23 +8,33 @@ use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::reference::ArtifactPath;
 use crate::ops::garbage::collect_garbage;
-use crate::registry::{DRAFT_HOLDER, LeaseId};
+use crate::registry::{DRAFT_HOLDER, LeaseId, LeaseInfo};
 use crate::staging::DraftRecord;
 
 fn gone(draft: &ArtifactPath, root: &Digest) -> Error {
     Error::new(Kind::Stale, format!("draft {draft} stands on {root}, which was deleted"))
 }
 
-/// Returns the purpose of a draft's lease.
-fn purpose_of(draft: &ArtifactPath) -> String {
-    format!("draft {draft}")
-}
-
 impl DraftService {
+    /// Returns the purpose of a draft's lease. If several hosts share the registry, it names the
+    /// directory of the draft.
+    fn purpose_of(&self, draft: &ArtifactPath) -> String {
+        match &self.repository.settings.directory {
+            Some(directory) => format!("draft {draft} in {directory}"),
+            None => format!("draft {draft}"),
+        }
+    }
+
+    /// Returns whether a lease is for a draft in this directory.
+    fn is_of_draft_here(&self, lease: &LeaseInfo) -> bool {
+        let directory = self.repository.settings.directory.as_ref();
+        !lease.writes() && directory.is_none_or(|own| lease.purpose.ends_with(own))
+    }
+
     /// Begins a lease for a draft that pins `roots`.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
-        let lease = registry.begin(purpose_of(draft), DRAFT_HOLDER.to_owned())?;
+        let lease = registry.begin(self.purpose_of(draft), DRAFT_HOLDER.to_owned())?;
         match registry.missing(lease, roots.to_vec())?.first() {
             None => Ok(lease),
             Some(missing) => {
@@ -85,7 +95,7 @@ impl DraftService {
     /// have left either.
     pub(super) fn restore_pins(&self) -> Result<()> {
         let registry = &self.repository.registry;
-        let leases = registry.leases()?.into_iter().filter(|lease| !lease.writes());
+        let leases = registry.leases()?.into_iter().filter(|lease| self.is_of_draft_here(lease));
         let mut there: HashMap<u64, String> =
             leases.map(|lease| (lease.id.0, lease.purpose)).collect();
         for draft in self.drafts.list()? {
@@ -93,7 +103,7 @@ impl DraftService {
                 Ok(record) => record,
                 Err(e) => {
                     // Its lower is unknown: everything that is pinned for it stays pinned.
-                    let purpose = purpose_of(&draft);
+                    let purpose = self.purpose_of(&draft);
                     there.retain(|_, of| *of != purpose);
                     self.drafts.seal(&draft);
                     self.trouble(e.to_string());

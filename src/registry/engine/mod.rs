@@ -9,6 +9,9 @@ pub mod memory;
 pub mod optimistic;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(not(feature = "postgres"))]
+#[path = "postgres_absent.rs"]
+pub mod postgres;
 pub mod redb;
 pub mod table;
 

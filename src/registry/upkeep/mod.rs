@@ -7,6 +7,7 @@ pub(super) mod mark;
 pub(super) mod rebuild;
 mod reclaim;
 pub(super) mod reclaim_mark;
+mod settings;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,11 @@ subject! {
     /// over a network.
     Upkeep, UpkeepCall;
 
+    /// Returns the settings of the repository, if the registry keeps them: one that several hosts
+    /// share does.
+    settings = FindSettings() -> Option<String>;
+    /// Replaces the settings. `holder` has the maintenance mark, unless there are none yet.
+    set_settings = SetSettings(holder: String, text: String) -> ();
     /// Returns unreachable objects that are still in the table, at most `limit`.
     unreachable = Unreachable(limit: u32) -> Vec<(Digest, Located)>;
     /// Removes unreachable objects, given with their children, from the table. Returns their bytes
@@ -121,6 +127,14 @@ subject! {
 }
 
 impl Upkeep for EngineRegistry {
+    fn settings(&self) -> Result<Option<String>> {
+        self.settings()
+    }
+
+    fn set_settings(&self, holder: String, text: String) -> Result<()> {
+        self.set_settings(&holder, &text)
+    }
+
     fn unreachable(&self, limit: u32) -> Result<Vec<(Digest, Located)>> {
         self.unreachable(limit)
     }

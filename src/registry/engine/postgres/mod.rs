@@ -29,7 +29,7 @@ use session::PgSession;
 
 use super::optimistic::Optimistic;
 use super::table::{Mode, Session, Table};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::host::Clock;
 use crate::model::time::Timestamp;
 
@@ -76,7 +76,7 @@ impl PostgresTable {
         let found = pool.run(async |client| client.query_typed(&query, &[]).await);
         let rows = found.map_err(|e| match e.kind() {
             Kind::NotFound => Error::new(Kind::NotFound, format!("{address} has no registry"))
-                .hint("is the address right? a new registry is made by init"),
+                .hint(RepositoryHint::MakeShared),
             _ => e,
         })?;
         let format: Option<i32> = rows.first().map(|row| row.get(0));
@@ -88,6 +88,15 @@ impl PostgresTable {
                 .hint("use the release of artifactfs that made it, or a newer one"));
         }
         Ok(Self { pool })
+    }
+
+    /// Removes the tables, with all that is in them.
+    ///
+    /// # Errors
+    /// The errors of a connection.
+    pub fn remove(self) -> Result<()> {
+        let drop = format!("drop schema {} cascade", self.pool.schema());
+        self.pool.run(async |client| client.batch_execute(&drop).await)
     }
 
     /// Returns the clock of the server, as of the last look, and the time since then.

@@ -1,0 +1,150 @@
+//! A registry that several hosts share. It keeps the settings of the repository; each host has a
+//! directory with a copy of them, its drafts, and what its daemons need.
+
+use std::collections::BTreeMap;
+
+use super::repository::{Layout, REPOSITORY_FORMAT, Repository, SHARED_FORMAT, Settings};
+use crate::content::chunk::ChunkerSettings;
+use crate::content::store::{StoreUrl, refuse_secrets};
+use crate::error::{Error, Kind, RepositoryHint, Result};
+use crate::model::host::Host;
+use crate::registry::EngineRegistry;
+use crate::registry::Upkeep;
+use crate::registry::engine::optimistic::Optimistic;
+use crate::registry::engine::postgres::{Address, PostgresTable};
+
+fn over(table: PostgresTable) -> Result<EngineRegistry> {
+    let clock = table.clock();
+    EngineRegistry::open(Box::new(Optimistic(table)), clock)
+}
+
+/// Makes a repository whose registry is at `address`, and this host's directory.
+///
+/// # Errors
+/// [`Kind::Conflict`] if one of the two exists, [`Kind::Usage`] for a store that other hosts do not
+/// have, and the errors of the registry.
+pub fn init(
+    layout: &Layout,
+    address: &Address,
+    store: &StoreUrl,
+    options: BTreeMap<String, String>,
+    host: &Host,
+) -> Result<Settings> {
+    layout.refuse_existing()?;
+    let settings = Settings {
+        format: SHARED_FORMAT,
+        id: format!("{:032x}", host.random()),
+        created: host.now(),
+        chunker: ChunkerSettings::default(),
+        store: store.to_string(),
+        literal_prefix: true,
+        store_options: options,
+        registry: Some(address.to_string()),
+        directory: Some(format!("{:032x}", host.random())),
+    };
+    let (url, options) = settings.store_url()?;
+    refuse_secrets(&url, &options)?;
+    if matches!(&url, StoreUrl::Directory(path) if !path.starts_with('/')) {
+        let what = format!("the store {url} is a directory below the repository of one host");
+        return Err(Error::new(Kind::Usage, what).hint(RepositoryHint::SharedStore));
+    }
+    // Before the store is claimed: the address is what is most likely to be wrong.
+    let table = PostgresTable::init(address)?;
+    let filled = layout.fill(&settings, || {
+        let registry = over(PostgresTable::open(address)?)?;
+        registry.set_settings(String::new(), common(&settings))
+    });
+    match filled {
+        Ok(()) => Ok(settings),
+        Err(e) => {
+            if let Err(also) = table.remove() {
+                tracing::warn!("the empty tables of {address} could not be removed: {also}");
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Makes a directory of this host for the repository whose registry is at `address`.
+///
+/// # Errors
+/// [`Kind::Conflict`] if the directory is a repository, [`Kind::NotFound`] if there is no registry.
+pub fn join(layout: &Layout, address: &Address, host: &Host) -> Result<Settings> {
+    layout.refuse_existing()?;
+    let registry = over(PostgresTable::open(address)?)?;
+    let own = Settings {
+        registry: Some(address.to_string()),
+        directory: Some(format!("{:032x}", host.random())),
+        ..recorded(&registry)?
+    };
+    layout.fill(&own, || Ok(()))?;
+    Ok(own)
+}
+
+/// Opens the registry of a repository, if it is shared, and brings this host's copy of the settings
+/// up to date.
+///
+/// # Errors
+/// The errors of the registry.
+pub(crate) fn open(layout: &Layout) -> Result<Option<EngineRegistry>> {
+    let own = layout.settings()?;
+    let Some(address) = &own.registry else { return Ok(None) };
+    let registry = over(PostgresTable::open(&address.parse()?)?)?;
+    let new = recorded(&registry)?;
+    if new.id != own.id {
+        let what = format!("the registry {address} is now that of another repository");
+        return Err(Error::new(Kind::Conflict, what)
+            .hint("nothing was changed: use another directory for it"));
+    }
+    if common(&own) != common(&new) {
+        let (registry, directory) = (own.registry, own.directory);
+        layout.write_settings(&Settings { registry, directory, ..new })?;
+    }
+    Ok(Some(registry))
+}
+
+/// Returns the settings as all hosts have them.
+fn common(settings: &Settings) -> String {
+    let common = Settings { registry: None, directory: None, ..settings.clone() };
+    serde_json::to_string(&common).expect("settings are plain values")
+}
+
+fn recorded(registry: &dyn Upkeep) -> Result<Settings> {
+    let text = registry.settings()?.ok_or_else(|| {
+        Error::new(Kind::NotFound, "the registry has no settings: making it was interrupted")
+            .hint("drop its schema, and make it again")
+    })?;
+    let damaged =
+        |e| Error::new(Kind::Corrupt, "the settings in the registry are damaged").because(e);
+    let settings: Settings = serde_json::from_str(&text).map_err(damaged)?;
+    if settings.format != SHARED_FORMAT {
+        let found = settings.format;
+        let what = format!("the repository has format {found}; this release reads {SHARED_FORMAT}");
+        return Err(Error::new(Kind::Unsupported, what)
+            .hint("use the release of artifactfs that made it, or a newer one"));
+    }
+    Ok(settings)
+}
+
+/// Returns the settings that are valid now; another process may have moved the store.
+///
+/// # Errors
+/// The errors of the registry, or of reading the directory.
+pub(super) fn current(repository: &Repository) -> Result<Settings> {
+    match repository.settings.format {
+        REPOSITORY_FORMAT => repository.layout.settings(),
+        _ => recorded(&*repository.registry),
+    }
+}
+
+/// Replaces the settings. `holder` has the maintenance mark.
+///
+/// # Errors
+/// If they cannot be written, the old settings stay.
+pub(super) fn replace(repository: &Repository, settings: &Settings, holder: &str) -> Result<()> {
+    if settings.registry.is_some() {
+        // What the registry has is valid; the next process to open the directory copies it.
+        repository.registry.set_settings(holder.to_owned(), common(settings))?;
+    }
+    repository.layout.write_settings(settings)
+}
