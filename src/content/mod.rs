@@ -43,6 +43,11 @@ pub(crate) trait Locate: Send + Sync {
     /// If the length cannot be found out now.
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>>;
 
+    /// Returns whether a look-up crosses a network, so that places are worth remembering.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// Records that the bytes of an object at this place do not match its digest. The next
     /// writer that has these bytes stores them again.
     fn doubt(&self, digest: Digest, extent: Extent);

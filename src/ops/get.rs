@@ -31,6 +31,8 @@ use crate::model::tree::{Content, Entry, Target};
 
 /// The number of files that wait for a writing thread.
 const QUEUED_FILES: usize = 64;
+/// The number of places that are looked up at once.
+const LOOK_AHEAD: usize = 4_096;
 /// The minimum size in bytes of a file that may share its pack's bytes by reflink.
 const REFLINK_MIN_BYTES: u64 = 1 << 20;
 
@@ -175,10 +177,33 @@ impl Walk<'_> {
         relative: &Path,
     ) -> Result<()> {
         let reader = Arc::clone(&self.repository.reader);
+        self.look_ahead(tree, relative)?;
         each_entry(&reader, tree, &mut |entry| {
             self.refuse_two_names(tree, entry, shown)?;
             self.entry(entry, directory, shown, relative)
         })
+    }
+
+    /// Looks up the places of a directory's files at once, if the registry is far away.
+    fn look_ahead(&self, tree: Digest, relative: &Path) -> Result<()> {
+        if !self.repository.is_shared() {
+            return Ok(());
+        }
+        let reader = &self.repository.reader;
+        let mut digests = Vec::new();
+        each_entry(reader, tree, &mut |entry| {
+            match &entry.target {
+                Target::File { content, .. }
+                    if self.filters.takes(&relative.join(entry.name.as_os_str())) =>
+                {
+                    digests.extend(content.digest());
+                }
+                Target::Directory(below) => digests.push(*below),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        digests.chunks(LOOK_AHEAD).try_for_each(|some| reader.look_ahead(some))
     }
 
     fn entry(

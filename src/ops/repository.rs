@@ -306,7 +306,8 @@ impl Repository {
         if !store.is_remote() {
             check_owner(&store, &settings, &*registry)?;
         }
-        let locate: Arc<dyn Locate> = Arc::new(RegistryLocator(Arc::clone(&registry)));
+        let far = settings.registry.is_some();
+        let locate: Arc<dyn Locate> = Arc::new(RegistryLocator(Arc::clone(&registry), far));
         if let Some(fetcher) = store.fetcher() {
             fetcher.learn_from(Arc::clone(&locate));
         }
@@ -376,8 +377,8 @@ fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> R
     }
 }
 
-/// The registry as content sees it.
-struct RegistryLocator(Arc<dyn Registry>);
+/// The registry as content sees it, and whether it is reached over a network.
+struct RegistryLocator(Arc<dyn Registry>, bool);
 
 impl Locate for RegistryLocator {
     fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
@@ -386,6 +387,10 @@ impl Locate for RegistryLocator {
 
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>> {
         Ok(self.0.pack(pack)?.map(|pack| pack.length_bytes))
+    }
+
+    fn is_far(&self) -> bool {
+        self.1
     }
 
     fn doubt(&self, digest: Digest, extent: Extent) {

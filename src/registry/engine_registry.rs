@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::engine::{self, Durability, Engine, Log, Transaction, View};
+use super::engine::{self, Durability, Engine, Log, Transaction, View, Want};
 use super::record;
-use super::seen_time::note_time;
-use super::upkeep::mark::refuse_under_maintenance;
+use super::seen_time::{self, note_time};
+use super::upkeep::mark::{self, refuse_under_maintenance};
 use crate::error::{Error, Result};
 use crate::model::host::Clock;
 use crate::model::reference::ArtifactPath;
@@ -142,9 +142,24 @@ impl EngineRegistry {
     pub(super) fn write<T>(
         &self,
         durability: Durability,
+        body: impl FnMut(&mut dyn Transaction) -> Result<T>,
+    ) -> Result<T> {
+        self.write_wanting(durability, &|| Ok(Want::default()), body)
+    }
+
+    /// Does the same, and announces the rows that `body` reads first.
+    pub(super) fn write_wanting<T>(
+        &self,
+        durability: Durability,
+        want: &dyn Fn() -> Result<Want>,
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
         engine::write(&*self.engine, durability, |transaction| {
+            transaction.want(&|| {
+                let mut want = want()?;
+                want.keys.push(mark::key());
+                Ok(want)
+            })?;
             refuse_under_maintenance(&*transaction)?;
             body(transaction)
         })
@@ -177,6 +192,7 @@ impl EngineRegistry {
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
         let value = self.write_aside(Durability::Immediate, |transaction| {
+            transaction.want(&|| Ok(Want::keys([mark::key(), seen_time::key()])))?;
             // Changes of runs are allowed under maintenance.
             if !matches!(change, Change::Runs) {
                 refuse_under_maintenance(&*transaction)?;

@@ -1,8 +1,7 @@
 //! The highest time that the registry has seen.
 
-use super::counter::read_counter;
+use super::counter::{counter_key, read_counter};
 use super::engine::{Transaction, View};
-use super::keys::{Key, Space};
 use super::record;
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::time::Timestamp;
@@ -13,12 +12,17 @@ const TIME_JUMP_MILLISECONDS: u64 = 8 * 24 * 3600 * 1000;
 /// The counter that holds the highest time seen.
 const TIME: &str = "time";
 
+/// Returns the key of the highest time seen.
+pub(super) fn key() -> Vec<u8> {
+    counter_key(TIME)
+}
+
 /// Records `now` if it is the highest time seen.
 pub(super) fn note_time(transaction: &mut dyn Transaction, now: Timestamp) -> Result<()> {
     if now.0 <= read_counter(&*transaction, TIME)? {
         return Ok(());
     }
-    transaction.put(&Key::of(Space::Counter).name(TIME).done(), &record::encode(&now.0))
+    transaction.put(&key(), &record::encode(&now.0))
 }
 
 /// Refuses a time that is more than 8 days beyond the highest seen.

@@ -167,7 +167,7 @@ impl Reader {
     /// Locates all pieces of a node at once, if the place of `wanted` is not known.
     fn locate_pieces(&self, node: &RecipeNode, wanted: &Piece) -> Result<()> {
         let waits = self.patience != Patience::Now;
-        if waits && self.store().is_remote() && self.known_location(&wanted.digest).is_none() {
+        if waits && self.remembers_places() && self.known_location(&wanted.digest).is_none() {
             let digests: Vec<_> = node.pieces.iter().map(|piece| piece.digest).collect();
             self.locate(&digests)?;
         }

@@ -130,14 +130,33 @@ impl Reader {
         }
     }
 
-    /// Returns the place of each of `digests`; `None` for one that is not in the repository. The
-    /// places in a remote store are remembered.
+    /// Returns whether the places of objects are remembered: the store or the registry is reached
+    /// over a network.
+    fn remembers_places(&self) -> bool {
+        self.store().is_remote() || self.shared.locate.is_far()
+    }
+
+    /// Looks up places that are about to be needed, all at once, if that is worth it.
+    ///
+    /// # Errors
+    /// The errors of the registry.
+    pub(crate) fn look_ahead(&self, digests: &[Digest]) -> Result<()> {
+        if !self.shared.locate.is_far() {
+            return Ok(());
+        }
+        let unknown = digests.iter().filter(|digest| self.known_location(digest).is_none());
+        let unknown: Vec<_> = unknown.copied().collect();
+        if unknown.is_empty() { Ok(()) } else { self.locate(&unknown).map(drop) }
+    }
+
+    /// Returns the place of each of `digests`; `None` for one that is not in the repository. If
+    /// the store or the registry is remote, the places are remembered.
     ///
     /// # Errors
     /// The errors of the registry.
     pub(crate) fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
         let found = self.shared.locate.locate(digests)?;
-        if self.store().is_remote() {
+        if self.remembers_places() {
             let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
             for (digest, located) in digests.iter().zip(&found) {
                 if let Some(located) = located {
@@ -154,7 +173,7 @@ impl Reader {
     }
 
     fn locate_one(&self, digest: Digest) -> Result<Located> {
-        if self.store().is_remote() {
+        if self.remembers_places() {
             if let Some(located) = self.known_location(&digest) {
                 return Ok(located);
             }

@@ -90,11 +90,11 @@ pub trait View {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>>;
 
     /// Announces rows that are about to be read, so that an engine over a network fetches them in
-    /// one round trip. It changes no result.
+    /// one round trip. It changes no result. An engine in this process does not call `want`.
     ///
     /// # Errors
-    /// Fails if the engine fails.
-    fn want(&self, _want: &Want) -> Result<()> {
+    /// Fails if the engine fails, and with the errors of `want`.
+    fn want(&self, _want: &dyn Fn() -> Result<Want>) -> Result<()> {
         Ok(())
     }
 

@@ -11,14 +11,15 @@ use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::model::time::Timestamp;
-use crate::registry::counter::next_counter;
-use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::counter::{counter_key, next_counter};
+use crate::registry::engine::{Durability, Span, Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{lease, live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, unpin};
 use crate::registry::leases::{ENDING_HOLDER, LEASE_MILLISECONDS};
 use crate::registry::objects::table::object;
+use crate::registry::objects::wants::want_fates;
 use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord};
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
@@ -30,6 +31,8 @@ const ADOPTED_MAX: usize = 10_000;
 /// The value under the key of a pack that is released, while its objects without references must be
 /// marked.
 const LOOK_THROUGH: &[u8] = &[1];
+/// The number of leases that are asked for together with the first rows of a call.
+const LEASES_AT_ONCE: usize = 100;
 
 /// The packs that a lease that is left keeps.
 #[derive(Default)]
@@ -90,7 +93,12 @@ fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
 impl EngineRegistry {
     pub(in crate::registry) fn begin(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
         let now = (self.clock)();
-        self.write(Durability::Immediate, |transaction| {
+        let want = || {
+            let (from, to) = Key::of(Space::Lease).range();
+            let spans = vec![Span { from, to, limit: LEASES_AT_ONCE }];
+            Ok(Want { keys: vec![counter_key("lease")], spans })
+        };
+        self.write_wanting(Durability::Immediate, &want, |transaction| {
             if let Some(id) = begun(&*transaction, purpose, holder)? {
                 return Ok(id);
             }
@@ -187,6 +195,7 @@ impl EngineRegistry {
     fn release_pins(&self, id: LeaseId) -> Result<bool> {
         self.write(Durability::Eventual, |transaction| {
             let digests = unpin(transaction, id.0)?;
+            want_fates(&*transaction, &digests)?;
             let mut pins = Pins::default();
             for digest in &digests {
                 mark_if_unreachable(transaction, &mut pins, digest)?;
@@ -226,7 +235,8 @@ impl EngineRegistry {
     /// their last reference, and the following steps mark those that had none before.
     fn release_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
         let key = keys::lease_pack(lease.0, id);
-        self.write(Durability::Eventual, |transaction| {
+        let want = || Ok(Want::keys([keys::pack(id), keys::reclaimable(id), counter_key("purge")]));
+        self.write_wanting(Durability::Eventual, &want, |transaction| {
             let Some(mut pack) = pack_record(&*transaction, id)? else { return Ok(()) };
             if pack.lease != Some(lease.0) {
                 return Ok(());
@@ -256,7 +266,11 @@ impl EngineRegistry {
     /// Marks some of the objects of a released pack. Returns `false` if there are none left.
     fn release_pack_objects(&self, lease: LeaseId, id: PackId) -> Result<bool> {
         let (from, to) = Key::of(Space::PackObjects).fixed(&id.0).range();
-        self.write(Durability::Eventual, |transaction| {
+        let want = || {
+            let spans = vec![Span { from: from.clone(), to: to.clone(), limit: 1 }];
+            Ok(Want { keys: vec![keys::pack(id), keys::lease_pack(lease.0, id)], spans })
+        };
+        self.write_wanting(Durability::Eventual, &want, |transaction| {
             let Some((key, value)) = transaction.scan(&from, &to, 1)?.pop() else {
                 return Ok(false);
             };
@@ -268,8 +282,9 @@ impl EngineRegistry {
                 return Ok(false);
             }
             if look == LOOK_THROUGH {
-                let mut pins = Pins::default();
-                for digest in record::decode_digests(&value)? {
+                let (mut pins, digests) = (Pins::default(), record::decode_digests(&value)?);
+                want_fates(&*transaction, &digests)?;
+                for digest in digests {
                     mark_if_unreachable(transaction, &mut pins, &digest)?;
                 }
             }

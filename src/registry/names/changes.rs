@@ -15,8 +15,10 @@ impl EngineRegistry {
         self.read(|view| {
             let from = CHANGES.entry(after.saturating_add(1));
             let (_, to) = Key::of(Space::Change).range();
-            let span = Span { from: from.clone(), to: to.clone(), limit: CHANGES_PAGE };
-            view.want(&Want { keys: vec![CHANGES.counter.to_vec()], spans: vec![span] })?;
+            view.want(&|| {
+                let span = Span { from: from.clone(), to: to.clone(), limit: CHANGES_PAGE };
+                Ok(Want { keys: vec![CHANGES.counter.to_vec()], spans: vec![span] })
+            })?;
             let newest = view.log_end(&CHANGES)?;
             let pairs = view.scan(&from, &to, CHANGES_PAGE)?;
             let first = pairs.first().and_then(|(key, _)| keys::number_of(key));

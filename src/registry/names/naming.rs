@@ -7,13 +7,16 @@ use crate::model::reference::{ArtifactPath, Reference, Selector};
 use crate::model::time::Timestamp;
 use crate::model::version::{ArtifactInfo, ProjectInfo, VersionInfo};
 use crate::registry::Detail;
-use crate::registry::engine::{Transaction, View};
+use crate::registry::engine::{Span, Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::paging::Page;
 use crate::registry::paging::each_below;
 use crate::registry::paging::page;
 use crate::registry::record::{self, ArtifactRecord, ProjectRecord, VersionCount, VersionRecord};
+
+/// The number of aliases that are asked for together with an artifact.
+const ALIASES_AT_ONCE: usize = 100;
 
 /// Returns the artifact's record.
 pub(in crate::registry) fn artifact(
@@ -45,6 +48,16 @@ fn no_project(project: &ProjectName) -> Error {
 /// Returns the version that a reference stands for now.
 pub(in crate::registry) fn lookup(view: &dyn View, reference: &Reference) -> Result<VersionInfo> {
     let path = &reference.path;
+    view.want(&|| {
+        let mut want = Want::keys([keys::artifact(path), keys::project(&path.project)]);
+        want.keys.push(match &reference.selector {
+            Selector::Version(number) => keys::version(path, *number),
+            Selector::Alias(alias) => keys::alias(path, alias),
+        });
+        let (from, to) = keys::below(Space::Alias, path).range();
+        want.spans.push(Span { from, to, limit: ALIASES_AT_ONCE });
+        Ok(want)
+    })?;
     let artifact = known_artifact(view, path)?;
     let not_found = |what: &str| {
         Error::new(Kind::NotFound, format!("{path} has no {what}"))

@@ -2,6 +2,7 @@
 
 mod decide;
 pub(super) mod table;
+pub(super) mod wants;
 
 use serde::{Deserialize, Serialize};
 

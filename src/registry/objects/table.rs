@@ -7,11 +7,12 @@ use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Located, NewObject, PackId};
 use crate::registry::counter::read_counter;
-use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::engine::{Durability, Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, pin};
+use crate::registry::objects::wants::{want_objects, want_packs};
 use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord, decode_object, encode_object};
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
@@ -171,7 +172,10 @@ pub(in crate::registry) fn remove(
 
 impl EngineRegistry {
     pub(in crate::registry) fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
-        self.read(|view| digests.iter().map(|digest| object(view, digest)).collect())
+        self.read(|view| {
+            want_objects(view, digests)?;
+            digests.iter().map(|digest| object(view, digest)).collect()
+        })
     }
 
     pub(in crate::registry) fn missing(
@@ -185,7 +189,13 @@ impl EngineRegistry {
         let holder = self.read(|view| live_lease(view, lease))?.holder;
         let lasts = holder == DRAFT_HOLDER;
         let durability = if lasts { Durability::Immediate } else { Durability::Eventual };
-        self.write(durability, |transaction| {
+        let want = || {
+            let mut wanted: Vec<_> = digests.iter().map(keys::object).collect();
+            wanted.push(keys::lease(lease.0));
+            Ok(Want::keys(wanted))
+        };
+        self.write_wanting(durability, &want, |transaction| {
+            want_packs(&*transaction, &digests)?;
             let mut held = live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let (mut missing, mut pinned) = (Vec::new(), Vec::new());
@@ -213,7 +223,8 @@ impl EngineRegistry {
     /// Announces a pack under a lease. It is durable at once: after a crash the registry has a
     /// record of every pack on the disk.
     pub(in crate::registry) fn register_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
-        self.write(Durability::Immediate, |transaction| {
+        let want = || Ok(Want::keys([keys::lease(lease.0), keys::pack(id)]));
+        self.write_wanting(Durability::Immediate, &want, |transaction| {
             live_lease(&*transaction, lease)?;
             if let Some(bytes) = transaction.get(&keys::pack(id))? {
                 let known: PackRecord = record::decode(&bytes)?;
@@ -244,7 +255,15 @@ impl EngineRegistry {
         }
         // It must be durable, because the writer relies on it: this process may be killed
         // and replaced before the commit.
-        self.write(Durability::Immediate, |transaction| {
+        let want = || {
+            let children = objects.iter().flat_map(|object| &object.children);
+            let digests: BTreeSet<_> =
+                objects.iter().map(|object| &object.digest).chain(children).collect();
+            let mut wanted: Vec<_> = digests.into_iter().map(keys::object).collect();
+            wanted.extend([keys::lease(lease.0), keys::pack(id)]);
+            Ok(Want::keys(wanted))
+        };
+        self.write_wanting(Durability::Immediate, &want, |transaction| {
             let mut held = live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let pack = counts.of(&*transaction, id)?;
@@ -315,7 +334,12 @@ impl EngineRegistry {
         mut moved: Vec<(Digest, u64)>,
     ) -> Result<u64> {
         moved.sort_unstable();
-        self.write(Durability::Immediate, |transaction| {
+        let want = || {
+            let mut wanted: Vec<_> = moved.iter().map(|(digest, _)| keys::object(digest)).collect();
+            wanted.extend([keys::lease(lease.0), keys::pack(from), keys::pack(to)]);
+            Ok(Want::keys(wanted))
+        };
+        self.write_wanting(Durability::Immediate, &want, |transaction| {
             live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
             let batch = {
@@ -418,6 +442,10 @@ fn pin_all(
 
 /// Returns the children of `objects` that are neither present nor among `objects`.
 fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest>> {
+    view.want(&|| {
+        let children = objects.iter().flat_map(|object| &object.children);
+        Ok(Want::keys(children.map(keys::object)))
+    })?;
     let mut missing = Vec::new();
     for child in objects.iter().flat_map(|object| &object.children) {
         let here = objects.binary_search_by_key(child, |object| object.digest).is_ok();

@@ -13,6 +13,7 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{is_live, live_lease};
 use crate::registry::objects::table::{PackCounts, drop_reference, object, pack_info, remove};
+use crate::registry::objects::wants::{want_fates, want_objects};
 use crate::registry::record::{self, PackRecord};
 use crate::registry::upkeep::check::is_held;
 use crate::registry::upkeep::reclaim_mark::{
@@ -28,7 +29,11 @@ impl EngineRegistry {
         let (from, to) = Key::of(Space::Unreachable).range();
         self.write(Durability::Eventual, |transaction| {
             let mut dead = Vec::new();
-            for (key, _) in transaction.scan(&from, &to, limit as usize)? {
+            let marked = transaction.scan(&from, &to, limit as usize)?;
+            let digests: Vec<_> =
+                marked.iter().filter_map(|(key, _)| keys::digest_of(key)).collect();
+            want_objects(&*transaction, &digests)?;
+            for (key, _) in marked {
                 let digest = keys::digest_of(&key);
                 match digest.map(|digest| object(&*transaction, &digest)).transpose()?.flatten() {
                     Some(located) => dead.extend(digest.map(|digest| (digest, located))),
@@ -41,6 +46,10 @@ impl EngineRegistry {
 
     pub(in crate::registry) fn collect(&self, objects: &[(Digest, Vec<Digest>)]) -> Result<u64> {
         self.write(Durability::Immediate, |transaction| {
+            let children = objects.iter().flat_map(|(_, children)| children);
+            let digests: Vec<_> =
+                objects.iter().map(|(digest, _)| digest).chain(children).copied().collect();
+            want_fates(&*transaction, &digests)?;
             let mut counts = PackCounts::default();
             let mut freed = 0;
             for (digest, children) in objects {

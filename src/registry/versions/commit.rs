@@ -7,7 +7,7 @@ use crate::model::name::{Alias, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
 use crate::model::version::Committed;
-use crate::registry::engine::{Transaction, View};
+use crate::registry::engine::{Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
 use crate::registry::leases::live::{answer, fingerprint, has_answered, live_lease};
@@ -42,6 +42,7 @@ impl EngineRegistry {
     ) -> Result<Committed> {
         let (now, asked) = ((self.clock)(), fingerprint(request));
         self.write_names(&request.version.path, |transaction| {
+            want_commit(&*transaction, lease, request)?;
             let mut held = live_lease(&*transaction, lease)?;
             if let Some(committed) = &held.committed
                 && has_answered(&*transaction, lease, &asked)?
@@ -89,6 +90,24 @@ pub(in crate::registry) fn commit_in(
 }
 
 /// Reads the rows that a commit depends on.
+/// Announces the rows of a commit.
+fn want_commit(view: &dyn View, lease: LeaseId, request: &CommitRequest) -> Result<()> {
+    let path = &request.version.path;
+    view.want(&|| {
+        let mut want = Want::keys([
+            keys::lease(lease.0),
+            keys::answered(lease.0),
+            keys::artifact(path),
+            keys::last_time(path),
+            keys::project(&path.project),
+            keys::object(&request.root),
+            keys::alias(path, &Alias::latest()),
+        ]);
+        want.keys.extend(request.version.aliases.iter().map(|alias| keys::alias(path, alias)));
+        Ok(want)
+    })
+}
+
 fn look(view: &dyn View, path: &ArtifactPath) -> Result<Seen> {
     let Some(artifact) = naming::artifact(view, path)? else { return Ok(Seen::default()) };
     let last_time = view.get(&keys::last_time(path))?.map(|bytes| record::decode(&bytes));

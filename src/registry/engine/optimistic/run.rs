@@ -167,8 +167,9 @@ impl View for Run<'_> {
         Ok(pairs.into_iter().take(limit).collect())
     }
 
-    fn want(&self, want: &Want) -> Result<()> {
-        self.looked.borrow_mut().look(want)
+    fn want(&self, want: &dyn Fn() -> Result<Want>) -> Result<()> {
+        let want = want()?;
+        self.looked.borrow_mut().look(&want)
     }
 
     fn log_end(&self, log: &Log) -> Result<u64> {
