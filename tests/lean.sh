@@ -51,6 +51,7 @@ for url in s3://b/p gs://b/p az://b/p https://localhost/p; do
   check "no store at $url" refuses clouds "$url" init "$work/other" --store "$url"
   check "no external file at $url" refuses clouds servers put -n lean/far --reference "$url"
 done
+check "no shared registry" refuses postgres postgres://u@h/d init "$work/other" --registry postgres://u@h/d
 check "a repository is left nowhere" test ! -e "$work/other"
 check "no copy to a cloud" refuses clouds s3://b/p copy-store file:store s3://b/p
 check "no table is shown" refuses tables '`table show`' table show lean/tree:v0/a.table.json --format csv

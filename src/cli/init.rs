@@ -23,8 +23,8 @@ pub struct Init {
     store: Option<String>,
     /// A registry that several hosts share: postgres://USER@HOST/DATABASE. Without --store, this
     /// directory joins a repository that is there
-    #[arg(long, value_name = "URL")]
-    registry: Option<String>,
+    #[arg(long = "registry", value_name = "URL")]
+    shared: Option<String>,
     /// An option for the store, such as endpoint=URL or region=NAME; never a secret
     #[arg(long = "store-option", value_name = "KEY=VALUE")]
     store_options: Vec<String>,
@@ -35,9 +35,9 @@ pub fn init(context: &Context, verb: Init) -> Result<u8> {
     let layout = Layout::new(&directory)?;
     let store = verb.store.as_deref().map(parse::<StoreUrl>).transpose()?;
     let options = store_options(&verb.store_options)?;
-    let registry = verb.registry.as_deref().map(parse::<Address>).transpose()?;
+    let address = verb.shared.as_deref().map(parse::<Address>).transpose()?;
     let host = &context.access.host;
-    let settings = match (&registry, &store) {
+    let settings = match (&address, &store) {
         (None, _) => layout.init(store.as_ref(), options, host)?,
         (Some(address), Some(store)) => shared::init(&layout, address, store, options, host)?,
         (Some(address), None) => shared::join(&layout, address, host)?,

@@ -150,14 +150,36 @@ fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     if freed { Ok(true) } else { failures.into_result().map(|()| false) }
 }
 
-/// Keeps maintenance from beginning while the lock is held.
+/// What keeps maintenance from beginning.
+pub(super) enum Lockout {
+    /// The lock of this host.
+    Here { _lock: ReclaimLock },
+    /// A lease; `None` once it was released.
+    Shared(Option<Lease>),
+}
+
+impl Drop for Lockout {
+    fn drop(&mut self) {
+        if let Self::Shared(lease) = self
+            && let Some(Err(e)) = lease.take().map(Lease::release)
+        {
+            tracing::warn!("a lease could not be ended: {e}");
+        }
+    }
+}
+
+/// Keeps maintenance from beginning while the result is held.
 ///
 /// # Errors
 /// [`Kind::Conflict`] while another process does maintenance.
-pub(super) fn lock_out_maintenance(repository: &Repository) -> Result<ReclaimLock> {
+pub(super) fn lock_out_maintenance(repository: &Repository) -> Result<Lockout> {
+    if repository.is_shared() {
+        let lease = Lease::begin(repository, "free the bytes of deleted versions".to_owned())?;
+        return Ok(Lockout::Shared(Some(lease)));
+    }
     let lock = reclaim_lock::share(repository)?;
     finish_interrupted(repository)?;
-    Ok(lock)
+    Ok(Lockout::Here { _lock: lock })
 }
 
 /// Calls `each` with every pack that may be reclaimed and the number of its mark. `deferred` adds

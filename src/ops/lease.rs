@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::maintenance::finish_interrupted;
 use super::repository::Repository;
+use super::shared;
 use super::{judgement, process_id};
 use crate::error::Result;
 use crate::registry::{LeaseId, Registry};
@@ -34,7 +35,7 @@ impl Lease {
         finish_interrupted(repository)?;
         let holder = process_id::new_holder(&repository.host);
         let lease = Self::renewed_every(&repository.registry, purpose, holder, RENEW_EVERY)?;
-        match repository.refuse_moved() {
+        match shared::refuse_moved(repository) {
             Ok(()) => Ok(lease),
             Err(e) => lease.release().and(Err(e)),
         }

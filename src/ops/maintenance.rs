@@ -12,6 +12,7 @@ use super::judgement::idle_leases;
 use super::process_id::{is_dead, this_process};
 use super::reclaim_lock;
 use super::repository::Repository;
+use super::shared;
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::registry::{Maintenance, MaintenanceMode, Registry};
 
@@ -54,7 +55,7 @@ pub(crate) fn refuse_moving(repository: &Repository) -> Result<()> {
         return Err(Error::new(Kind::Conflict, "the repository is being moved to another store")
             .hint(RepositoryHint::AwaitCopy));
     }
-    repository.refuse_moved()
+    shared::refuse_moved(repository)
 }
 
 fn hold(repository: &Repository, holder: String) -> Held<'_> {

@@ -6,8 +6,8 @@
 //! which keeps others from beginning, and then waits until no process has the lock.
 //!
 //! The lock is an flock(2) on the repository's directory. It needs no room on a full disk, and the
-//! kernel releases it when its process ends. If several hosts share the registry, the lock is a
-//! lease: maintenance does not begin while there is one.
+//! kernel releases it when its process ends. If several hosts share the registry, a lease stands in
+//! for it (`garbage.rs`): maintenance does not begin while there is one.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::lease::Lease;
 use super::repository::Repository;
 use crate::error::{Error, IoContext, Kind, Result};
 
@@ -25,21 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The lock, shared with others that free dead bytes.
-pub(super) enum ReclaimLock {
-    /// An open directory with an flock(2).
-    Here { _directory: File },
-    /// A lease; `None` once it was released.
-    Shared(Option<Lease>),
-}
-
-impl Drop for ReclaimLock {
-    fn drop(&mut self) {
-        if let Self::Shared(lease) = self
-            && let Some(Err(e)) = lease.take().map(Lease::release)
-        {
-            tracing::warn!("a lease could not be ended: {e}");
-        }
-    }
+pub(super) struct ReclaimLock {
+    _directory: File,
 }
 
 /// Takes the lock, to look for dead bytes and free them.
@@ -47,12 +33,8 @@ impl Drop for ReclaimLock {
 /// # Errors
 /// [`Kind::Conflict`] while maintenance begins.
 pub(super) fn share(repository: &Repository) -> Result<ReclaimLock> {
-    if repository.is_shared() {
-        let lease = Lease::begin(repository, "free the bytes of deleted versions".to_owned())?;
-        return Ok(ReclaimLock::Shared(Some(lease)));
-    }
     let directory = lock(repository, FlockOperation::NonBlockingLockShared)?;
-    Ok(ReclaimLock::Here { _directory: directory })
+    Ok(ReclaimLock { _directory: directory })
 }
 
 /// Waits until no process frees bytes. The caller has set the maintenance mark.

@@ -19,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::shared;
 use crate::content::Locate;
 use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::options::StoreOptions;
@@ -327,19 +326,6 @@ impl Repository {
     /// Returns whether processes of other hosts use the same registry.
     pub(crate) fn is_shared(&self) -> bool {
         self.settings.registry.is_some()
-    }
-
-    /// Refuses to go on if the repository has moved to another store since it was opened. Under a
-    /// lease the result stays true: a store moves only while nobody holds one.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] if it moved.
-    pub(crate) fn refuse_moved(&self) -> Result<()> {
-        if shared::current(self)?.store == self.settings.store {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Conflict, "the repository moved to another store meanwhile")
-            .hint("nothing was changed; run it again"))
     }
 
     /// Returns the digest of the chunk that a run of zeros is cut into.

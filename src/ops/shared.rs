@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::repository::{Layout, REPOSITORY_FORMAT, Repository, SHARED_FORMAT, Settings};
+use super::repository::{Layout, Repository, SHARED_FORMAT, Settings};
 use crate::content::chunk::ChunkerSettings;
 use crate::content::store::{StoreUrl, refuse_secrets};
 use crate::error::{Error, Kind, RepositoryHint, Result};
@@ -126,15 +126,21 @@ fn recorded(registry: &dyn Upkeep) -> Result<Settings> {
     Ok(settings)
 }
 
-/// Returns the settings that are valid now; another process may have moved the store.
+/// Refuses to go on if the repository has moved to another store since it was opened. Under a lease
+/// the result stays true: a store moves only while nobody holds one.
 ///
 /// # Errors
-/// The errors of the registry, or of reading the directory.
-pub(super) fn current(repository: &Repository) -> Result<Settings> {
-    match repository.settings.format {
-        REPOSITORY_FORMAT => repository.layout.settings(),
-        _ => recorded(&*repository.registry),
+/// [`Kind::Conflict`] if it moved.
+pub(super) fn refuse_moved(repository: &Repository) -> Result<()> {
+    let now = match repository.is_shared() {
+        true => recorded(&*repository.registry)?,
+        false => repository.layout.settings()?,
+    };
+    if now.store == repository.settings.store {
+        return Ok(());
     }
+    Err(Error::new(Kind::Conflict, "the repository moved to another store meanwhile")
+        .hint("nothing was changed; run it again"))
 }
 
 /// Replaces the settings. `holder` has the maintenance mark.

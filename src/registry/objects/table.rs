@@ -12,7 +12,7 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, pin};
-use crate::registry::objects::wants::{want_objects, want_packs};
+use crate::registry::objects::wants::{registration, want_children, want_objects, want_packs};
 use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord, decode_object, encode_object};
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
@@ -255,14 +255,7 @@ impl EngineRegistry {
         }
         // It must be durable, because the writer relies on it: this process may be killed
         // and replaced before the commit.
-        let want = || {
-            let children = objects.iter().flat_map(|object| &object.children);
-            let digests: BTreeSet<_> =
-                objects.iter().map(|object| &object.digest).chain(children).collect();
-            let mut wanted: Vec<_> = digests.into_iter().map(keys::object).collect();
-            wanted.extend([keys::lease(lease.0), keys::pack(id)]);
-            Ok(Want::keys(wanted))
-        };
+        let want = || Ok(registration(lease, id, &objects));
         self.write_wanting(Durability::Immediate, &want, |transaction| {
             let mut held = live_lease(&*transaction, lease)?;
             let mut counts = PackCounts::default();
@@ -442,10 +435,7 @@ fn pin_all(
 
 /// Returns the children of `objects` that are neither present nor among `objects`.
 fn missing_children(view: &dyn View, objects: &[NewObject]) -> Result<Vec<Digest>> {
-    view.want(&|| {
-        let children = objects.iter().flat_map(|object| &object.children);
-        Ok(Want::keys(children.map(keys::object)))
-    })?;
+    want_children(view, objects)?;
     let mut missing = Vec::new();
     for child in objects.iter().flat_map(|object| &object.children) {
         let here = objects.binary_search_by_key(child, |object| object.digest).is_ok();

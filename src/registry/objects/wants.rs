@@ -2,15 +2,35 @@
 
 use std::collections::BTreeSet;
 
-use super::table::object;
 use crate::error::Result;
 use crate::model::digest::Digest;
+use crate::model::object::{NewObject, PackId};
+use crate::registry::LeaseId;
 use crate::registry::engine::{Span, View, Want};
 use crate::registry::keys::{self, Key, Space};
+use crate::registry::record::decode_object;
 
 /// Announces reads of the records of objects.
 pub(in crate::registry) fn want_objects(view: &dyn View, digests: &[Digest]) -> Result<()> {
     view.want(&|| Ok(Want::keys(digests.iter().map(keys::object))))
+}
+
+/// Announces reads of the records of the children of objects.
+pub(super) fn want_children(view: &dyn View, objects: &[NewObject]) -> Result<()> {
+    view.want(&|| {
+        let children = objects.iter().flat_map(|object| &object.children);
+        Ok(Want::keys(children.map(keys::object)))
+    })
+}
+
+/// Returns what the registration of objects in a pack reads first.
+pub(super) fn registration(lease: LeaseId, id: PackId, objects: &[NewObject]) -> Want {
+    let children = objects.iter().flat_map(|object| &object.children);
+    let digests: BTreeSet<_> =
+        objects.iter().map(|object| &object.digest).chain(children).collect();
+    let mut wanted: Vec<_> = digests.into_iter().map(keys::object).collect();
+    wanted.extend([keys::lease(lease.0), keys::pack(id)]);
+    Want::keys(wanted)
 }
 
 /// Announces reads of the records of objects, and of their packs.
@@ -19,7 +39,8 @@ pub(in crate::registry) fn want_packs(view: &dyn View, digests: &[Digest]) -> Re
     view.want(&|| {
         let mut packs = BTreeSet::new();
         for digest in digests {
-            packs.extend(object(view, digest)?.map(|located| located.extent.pack));
+            let Some(bytes) = view.get(&keys::object(digest))? else { continue };
+            packs.insert(decode_object(&bytes)?.extent.pack);
         }
         Ok(Want::keys(packs.into_iter().map(keys::pack)))
     })

@@ -21,22 +21,17 @@ mod session;
 mod sql;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use address::Address;
 use pool::Pool;
 use session::PgSession;
+use sql::FORMAT;
 
 use super::optimistic::Optimistic;
 use super::table::{Mode, Session, Table};
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::host::Clock;
 use crate::model::time::Timestamp;
-
-/// The format of the tables that this release writes and reads.
-const FORMAT: i32 = 1;
-/// The longest time that a look or a change may take, with all attempts.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An engine over a PostgreSQL database.
 pub type PostgresEngine = Optimistic<PostgresTable>;

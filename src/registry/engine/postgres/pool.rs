@@ -16,11 +16,12 @@ use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::DEADLINE;
 use super::address::{Address, Tls};
 use super::failure::{is_passing, told};
 use crate::error::{Error, Kind, Result};
 
+/// The longest time that a look or a change may take, with all attempts.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// The maximum number of connections of this process.
 const CONNECTIONS: usize = 16;
 /// The longest wait for a connection that another thread has.

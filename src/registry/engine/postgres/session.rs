@@ -6,8 +6,7 @@ use deadpool_postgres::Object;
 use futures_util::future::try_join_all;
 use rand::RngExt;
 
-use super::DEADLINE;
-use super::pool::{Failed, Pool};
+use super::pool::{DEADLINE, Failed, Pool};
 use super::sql;
 use crate::error::{Error, Kind, Result};
 use crate::registry::engine::table::{Change, Mode, Revision, Row, Seen, Session};

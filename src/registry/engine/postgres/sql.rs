@@ -2,9 +2,11 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::FORMAT;
 use crate::registry::engine::table::{Change, Revision};
 use crate::registry::engine::{Log, Want};
+
+/// The format of the tables that this release writes and reads.
+pub(super) const FORMAT: i32 = 1;
 
 /// A statement's parameters with their types.
 pub(super) type Parameters<'a> = Vec<(&'a (dyn ToSql + Sync), Type)>;
