@@ -30,8 +30,8 @@ EOF
 check_fsx() {
   need fsx
   fsx_configuration >"$reference/fsx.toml"
-  # Two of them run at a time, so that the daemon always serves more than one.
+  # Two of them run at a time, so that the daemon always serves more than one. $FSX_SEEDS is their number.
   # shellcheck disable=SC2016
-  seq 20 | xargs -P 2 -I SEED sh -c 'fsx -q -f "$1/fsx.toml" -N 20000 -P "$1" -S SEED "$2/SEED" || {
+  seq "${FSX_SEEDS:-20}" | xargs -P 2 -I SEED sh -c 'fsx -q -f "$1/fsx.toml" -N 20000 -P "$1" -S SEED "$2/SEED" || {
     echo "seed SEED failed"; exit 1; }' fsx "$reference" "$draft"
 }
