@@ -112,7 +112,7 @@ fn common(settings: &Settings) -> String {
 fn recorded(registry: &dyn Upkeep) -> Result<Settings> {
     let text = registry.settings()?.ok_or_else(|| {
         Error::new(Kind::NotFound, "the registry has no settings: making it was interrupted")
-            .hint("drop its schema, and make it again")
+            .hint("drop its tables kv, applied and meta, and make it again")
     })?;
     let damaged =
         |e| Error::new(Kind::Corrupt, "the settings in the registry are damaged").because(e);

@@ -94,3 +94,42 @@ fn a_holder_of_the_lock_that_hangs_is_ended_by_the_server() {
         wait.wait();
     });
 }
+
+#[test]
+fn a_password_comes_from_a_file_that_only_its_owner_reads() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Server::start("");
+    server.sql("create role secured login superuser password 'geheim'");
+    let rules = server.data().join("pg_hba.conf");
+    let text = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host all secured 127.0.0.1/32 scram-sha-256\n{text}")).unwrap();
+    server.sql("select pg_reload_conf()");
+    let file = server.dir.path().join("passwords");
+    let address = |file: &std::path::Path| -> Address {
+        let options = format!("passfile={}", file.display());
+        server.address(&options).to_string().replace("postgres@", "secured@").parse().unwrap()
+    };
+    let missing = PostgresTable::init(&address(&file)).err().unwrap();
+    assert_eq!(missing.kind(), Kind::Denied, "{missing}");
+    std::fs::write(&file, "*:*:*:secured:wrong\n").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let open = PostgresTable::init(&address(&file)).err().unwrap();
+    assert!(open.message().contains("others may read"), "{open}");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let wrong = PostgresTable::init(&address(&file)).err().unwrap();
+    assert_eq!(wrong.kind(), Kind::Denied, "{wrong}");
+    std::fs::write(&file, "*:*:*:secured:geheim\n").unwrap();
+    drop(PostgresTable::init(&address(&file)).unwrap());
+}
+
+/// A repository that cannot be made leaves nothing behind, and takes nothing else away.
+#[test]
+fn tables_are_removed_without_their_neighbours() {
+    let server = Server::shared();
+    let address = server.fresh_address();
+    let schema = schema(&address);
+    server.sql(&format!("create schema {schema}; create table {schema}.own (a int)"));
+    PostgresTable::init(&address).unwrap().remove().unwrap();
+    assert_eq!(server.sql(&format!("select count(*) from {schema}.own")), "0");
+    assert_eq!(refused(&address).kind(), Kind::NotFound);
+}

@@ -1,13 +1,14 @@
 //! A registry behind pgbouncer, which pools transactions.
 
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use artifactfs::registry::engine::optimistic::Optimistic;
 use artifactfs::registry::engine::postgres::{Address, PostgresTable};
 use artifactfs::registry::engine::{Durability, read, write};
 
-use crate::server::{Server, free_port, start};
+use crate::server::{Server, as_postgres, free_port, start};
 
 struct Bouncer(Child);
 
@@ -29,19 +30,9 @@ fn transactions_of_many_writers_share_two_connections() {
         server.port
     );
     std::fs::write(&file, text).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        "postgres",
-        "--regid",
-        "postgres",
-        "--clear-groups",
-        "--pdeathsig",
-        "KILL",
-        "pgbouncer",
-    ]);
+    let mut command = as_postgres(Path::new("pgbouncer"));
     let log = std::fs::File::create(server.dir.path().join("pgbouncer.log")).unwrap();
-    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.arg(&file).stderr(log);
     let _bouncer = Bouncer(start(command));
     let address = server.fresh_address();
     let pooled: Address = address

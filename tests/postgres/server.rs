@@ -29,7 +29,7 @@ fn bin(program: &str) -> PathBuf {
 }
 
 /// Returns a command that runs as the user `postgres`, which is not root.
-fn as_postgres(program: &Path) -> Command {
+pub fn as_postgres(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args([
         "--reuid",

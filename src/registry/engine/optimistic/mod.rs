@@ -10,7 +10,7 @@
 mod rows;
 mod run;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -25,6 +25,8 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(2);
 /// The number of times that a closure runs again because its session was lost.
 const LOST_MAX: u32 = 5;
+/// The time after which it does not run again. A look that failed has waited long by itself.
+const LOST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An engine over a table.
 pub struct Optimistic<T>(pub T);
@@ -64,22 +66,28 @@ impl<T: Table> Engine for Optimistic<T> {
             }
             std::thread::sleep(pause(attempt));
         }
-        while !repeat_lost(|| self.attempt(Mode::Alone, durability, body))? {}
-        Ok(())
+        for _ in 0..LOST_MAX {
+            if repeat_lost(|| self.attempt(Mode::Alone, durability, body))? {
+                return Ok(());
+            }
+        }
+        let what = "the connection to the registry broke again and again";
+        Err(Error::new(Kind::Unavailable, what).hint("nothing was changed; try again"))
     }
 }
 
 /// Runs again while the session is lost, some times. Returns whether it was done, rather than
 /// outrun.
 fn repeat_lost(mut run: impl FnMut() -> Result<Ran>) -> Result<bool> {
-    let mut lost = 0;
+    let (mut lost, start) = (0, Instant::now());
     loop {
         match run()? {
             Ran::Done(done) => return done.map(|()| true),
             Ran::Outrun => return Ok(false),
             Ran::Lost(error) => {
                 lost += 1;
-                if error.kind() != Kind::Unavailable || lost > LOST_MAX {
+                let may_return = lost <= LOST_MAX && start.elapsed() < LOST_PATIENCE;
+                if error.kind() != Kind::Unavailable || !may_return {
                     return Err(error);
                 }
             }

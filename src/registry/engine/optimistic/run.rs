@@ -10,7 +10,7 @@ use crate::registry::engine::{Durability, Log, Pair, Span, Transaction, View, Wa
 use crate::registry::keys;
 
 /// The least number of rows that a look asks for. Listings often continue where they stopped.
-const SPAN_ROWS: usize = 32;
+const SPAN_ROWS: usize = 16;
 
 /// A view of a table that can be changed at the end.
 pub(super) struct Run<'a> {

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 pub(super) fn is_passing(error: &tokio_postgres::Error) -> bool {
     let Some(code) = error.code() else {
         // Without a code the error did not come from the server's statement.
-        return !is_local(error) && !is_refused_tls(error);
+        return !is_local(error) && !is_refused_tls(error) && !is_refused_login(error);
     };
     let passing = [
         SqlState::T_R_SERIALIZATION_FAILURE,
@@ -40,12 +40,18 @@ fn is_refused_tls(error: &tokio_postgres::Error) -> bool {
         && io.is_none_or(|io| io.kind() == std::io::ErrorKind::InvalidData)
 }
 
+/// Returns whether the server wants a password that there is not, or cannot be trusted with it.
+fn is_refused_login(error: &tokio_postgres::Error) -> bool {
+    let text = error.to_string();
+    text.contains("authentication error") || text.contains("password missing")
+}
+
 /// Returns the error that users see.
 pub(super) fn told(error: tokio_postgres::Error) -> Error {
     let what = "the registry's database failed";
     let kind = match error.code() {
+        None if is_refused_tls(&error) || is_refused_login(&error) => Kind::Denied,
         None if is_local(&error) => Kind::Unsupported,
-        None if is_refused_tls(&error) => Kind::Denied,
         None => Kind::Unavailable,
         Some(code) => match *code {
             SqlState::INSUFFICIENT_PRIVILEGE
@@ -63,12 +69,12 @@ pub(super) fn told(error: tokio_postgres::Error) -> Error {
             _ => Kind::Unavailable,
         },
     };
-    let from_server = error.code().is_some();
+    let untrusted = is_refused_tls(&error);
     let detail = error.as_db_error().map(|e| e.message().to_owned());
     let what = detail.map_or_else(|| what.to_owned(), |detail| format!("{what}: {detail}"));
     let told = Error::new(kind, what).because(error);
     match kind {
-        Kind::Denied if !from_server => told.hint(
+        Kind::Denied if untrusted => told.hint(
             "the server has no certificate that is trusted; sslrootcert=FILE names an authority of your own",
         ),
         Kind::Denied => told.hint(

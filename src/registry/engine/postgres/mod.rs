@@ -53,7 +53,7 @@ impl PostgresTable {
         made.map_err(|e| match e.kind() {
             Kind::Conflict => {
                 let what = format!("{address} has a registry already");
-                Error::new(Kind::Conflict, what).hint("use another schema=, or drop that schema")
+                Error::new(Kind::Conflict, what).hint("use another schema=")
             }
             _ => e,
         })?;
@@ -85,13 +85,13 @@ impl PostgresTable {
         Ok(Self { pool })
     }
 
-    /// Removes the tables, with all that is in them.
+    /// Removes the tables, with all that is in them. The schema stays, with whatever else it has.
     ///
     /// # Errors
     /// The errors of a connection.
     pub fn remove(self) -> Result<()> {
-        let drop = format!("drop schema {} cascade", self.pool.schema());
-        self.pool.run(async |client| client.batch_execute(&drop).await)
+        let remove = sql::remove(self.pool.schema());
+        self.pool.run(async |client| client.batch_execute(&remove).await)
     }
 
     /// Returns the clock of the server, as of the last look, and the time since then.

@@ -111,7 +111,8 @@ impl Pool {
     ) -> Result<T, Failed> {
         self.runtime.block_on(async {
             tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
-                Err(Failed::Final(Error::new(
+                // The server may still do what it was told.
+                Err(Failed::Passing(Error::new(
                     Kind::TimedOut,
                     "the registry's database does not answer",
                 )))
@@ -178,9 +179,14 @@ impl Pool {
         &self,
         mut work: impl AsyncFnMut(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T> {
-        let work = self.persist_for(OPEN_PATIENCE, async |connection| Ok(work(&connection).await?));
-        let done = self.block_on(work);
-        done.map_err(Failed::into_error)
+        let work = self.persist_for(OPEN_PATIENCE, async |connection| {
+            let done = work(&connection).await;
+            if done.is_err() {
+                drop(Object::take(connection));
+            }
+            Ok(done?)
+        });
+        self.block_on(work).map_err(Failed::into_error)
     }
 }
 

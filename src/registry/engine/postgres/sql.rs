@@ -16,16 +16,19 @@ pub(super) const SINGLE: i32 = -1;
 /// The column `span` of the row that holds the time.
 pub(super) const TIME: i32 = -2;
 
+/// Makes the tables. The server runs all statements of one request as one transaction.
 pub(super) fn create(schema: &str) -> String {
     format!(
-        "begin;
-         create schema if not exists {schema};
+        "create schema if not exists {schema};
          create table {schema}.kv (k bytea primary key, v bytea not null, ver bigint not null);
          create table {schema}.applied (token bigint primary key, at timestamptz not null default now());
          create table {schema}.meta (format int not null);
-         insert into {schema}.meta values ({FORMAT});
-         commit"
+         insert into {schema}.meta values ({FORMAT})"
     )
+}
+
+pub(super) fn remove(schema: &str) -> String {
+    format!("drop table {schema}.kv, {schema}.applied, {schema}.meta")
 }
 
 pub(super) fn format(schema: &str) -> String {
