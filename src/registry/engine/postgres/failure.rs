@@ -42,8 +42,9 @@ fn is_refused_tls(error: &tokio_postgres::Error) -> bool {
 
 /// Returns whether the server wants a password that there is not, or cannot be trusted with it.
 fn is_refused_login(error: &tokio_postgres::Error) -> bool {
-    let text = error.to_string();
-    text.contains("authentication error") || text.contains("password missing")
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    error.to_string().contains("authentication error")
+        || cause.is_some_and(|cause| cause.contains("password missing"))
 }
 
 /// Returns the error that users see.
