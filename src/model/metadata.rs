@@ -28,6 +28,11 @@ impl Metadata {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
+    /// Returns the length of the text in bytes.
+    pub(crate) fn length_bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// Refuses metadata that no parser checked, since they came over a socket.
     ///
     /// # Errors

@@ -20,7 +20,11 @@ const LOOK_UPS_MAX: usize = 32;
 /// # Errors
 /// When the registry fails.
 pub(crate) fn has_project(repository: &Repository, project: &ProjectName) -> Result<bool> {
-    repository.registry.has_project(project.clone())
+    let found = repository.registry.has_project(project.clone());
+    match &repository.resolved {
+        Some(resolved) => resolved.project(project, found),
+        None => found,
+    }
 }
 
 /// Returns the names of all projects.
@@ -57,7 +61,8 @@ pub(crate) fn check_run(repository: &Repository, run: &RunId) -> Result<()> {
     repository.registry.run(run.clone()).map(drop)
 }
 
-/// Returns the version that `reference` means, in a run the one that it meant to that run first.
+/// Returns the version that `reference` means, in a run the one that it meant to that run first. While
+/// a shared registry cannot be reached, it is the one that the reference meant before.
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such version or run; when the registry fails.
@@ -68,7 +73,13 @@ pub(crate) fn version(
 ) -> Result<VersionInfo> {
     match run {
         Some(run) => repository.registry.lookup_for_run(run.clone(), reference),
-        None => repository.registry.lookup(reference),
+        None => {
+            let found = repository.registry.lookup(reference.clone());
+            match &repository.resolved {
+                Some(resolved) => resolved.version(&reference, found),
+                None => found,
+            }
+        }
     }
 }
 

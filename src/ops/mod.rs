@@ -36,6 +36,7 @@ pub mod put;
 pub mod read;
 mod reclaim_lock;
 pub mod repository;
+mod resolved;
 pub mod runs;
 pub mod select;
 pub mod shared;

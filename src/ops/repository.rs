@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::resolved::Resolved;
 use crate::content::Locate;
 use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::options::StoreOptions;
@@ -288,6 +289,8 @@ pub struct Repository {
     pub reader: Arc<Reader>,
     /// The clock and the randomness.
     pub host: Host,
+    /// The names that were resolved, if the registry is shared.
+    pub(crate) resolved: Option<Resolved>,
     zero_chunk: OnceLock<Digest>,
 }
 
@@ -319,6 +322,7 @@ impl Repository {
             store,
             reader,
             host: access.host.clone(),
+            resolved: far.then(Resolved::default),
             zero_chunk: OnceLock::new(),
         })
     }

@@ -23,8 +23,12 @@ struct Team {
 
 impl Team {
     fn new() -> Self {
+        Self::on(Server::shared())
+    }
+
+    fn on(server: &Server) -> Self {
         let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        Self { address: Server::shared().fresh_address(), store }
+        Self { address: server.fresh_address(), store }
     }
 
     fn store(&self) -> String {
@@ -267,4 +271,36 @@ fn what_cannot_be_a_shared_repository_is_refused() {
     let gone = Repository::open(std::path::Path::new(new), &StoreOptions::default()).err().unwrap();
     assert_eq!(gone.kind(), Kind::NotFound, "{gone}");
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+/// While the database is gone, names that were resolved and files that are open stay; when it is
+/// back, the mount goes on by itself.
+#[test]
+fn a_mount_outlives_its_database() {
+    let server = Server::start("");
+    let team = Team::on(&server);
+    let (one, mut two) = team.hosts();
+    let source = one.tree("src", &[("a", b"first"), ("b", &noise(9, 2_000_000))]);
+    one.ok(&["put", "-n", "p/a", "-a", "best", source.to_str().unwrap()]);
+    let (read, _) = two.mount();
+    assert_eq!(fs::read(read.join("p/a:best/a")).unwrap(), b"first");
+    assert_eq!(fs::read(read.join("p/a:best/b")).unwrap(), noise(9, 2_000_000));
+    server.kill();
+    for _ in 0..3 {
+        // The kernel believes a name for a second.
+        std::thread::sleep(Duration::from_millis(1_100));
+        let read_all = || fs::read(read.join("p/a:best/a"));
+        until("the name that was resolved is found", || read_all().is_ok_and(|a| a == b"first"));
+        assert_eq!(fs::read(read.join("p/a:best/b")).unwrap(), noise(9, 2_000_000));
+    }
+    let begun = std::time::Instant::now();
+    assert!(fs::read(read.join("p/other:best/a")).is_err());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    server.await_ready();
+    fs::write(source.join("a"), "second").unwrap();
+    until("the server takes changes", || {
+        one.run(&["put", "-n", "p/a", "-a", "best", source.to_str().unwrap()]).code == 0
+    });
+    until("the mount goes on", || fs::read(read.join("p/a:best/a")).is_ok_and(|a| a == b"second"));
+    two.umount();
 }

@@ -1,7 +1,7 @@
 //! Connections to the server, and the server's time.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,8 +20,10 @@ use super::address::{Address, Tls};
 use super::failure::{is_passing, told};
 use crate::error::{Error, Kind, Result};
 
-/// The longest time that a look or a change may take, with all attempts.
+/// The longest time that a call may take, with all attempts.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest time that a server that does not answer is tried: it may be starting again.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The maximum number of connections of this process.
 const CONNECTIONS: usize = 16;
 /// The longest wait for a connection that another thread has.
@@ -39,6 +41,9 @@ pub(super) struct Pool {
     /// The key of the registry's advisory lock.
     pub(super) lock: i64,
     pub(super) time: Arc<ServerTime>,
+    /// True if the last call found no server. A registry looks for changes all the time, so it soon
+    /// finds the server when that is back.
+    silent: AtomicBool,
 }
 
 /// The failure of one attempt.
@@ -96,6 +101,7 @@ impl Pool {
             schema: address.schema.clone(),
             lock: lock_key(&address.schema),
             time: Arc::default(),
+            silent: AtomicBool::new(false),
         })
     }
 
@@ -146,7 +152,7 @@ impl Pool {
         &self,
         work: impl AsyncFnMut(Object) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
-        self.persist_for(DEADLINE, work).await
+        self.persist_for(PATIENCE, work).await
     }
 
     async fn persist_for<T>(
@@ -154,6 +160,8 @@ impl Pool {
         patience: Duration,
         mut work: impl AsyncFnMut(Object) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
+        // While nobody answers, others do not wait as well.
+        let patience = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { patience };
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(20);
         loop {
@@ -165,7 +173,11 @@ impl Pool {
                 Err(Failed::Passing(error)) if Instant::now() + pause < deadline => {
                     tracing::debug!("the registry's database is asked again: {error}");
                 }
-                done => return done,
+                done => {
+                    let silent = matches!(done, Err(Failed::Passing(_)));
+                    self.silent.store(silent, Ordering::Relaxed);
+                    return done;
+                }
             }
             // No connection is held meanwhile.
             tokio::time::sleep(jittered(pause)).await;
