@@ -12,13 +12,16 @@ use artifactfs::error::Kind;
 use artifactfs::registry::engine::postgres::Address;
 use artifactfs::{Repository, StoreOptions};
 
+use crate::bucket::Bucket;
 use crate::server::Server;
-use crate::world::{World, noise, until};
+use crate::world::{World, noise, same_tree, until};
 
 /// A repository in the shared database, with a store that all hosts reach.
 struct Team {
     address: Address,
     store: tempfile::TempDir,
+    /// A bucket in place of the directory.
+    bucket: Option<Bucket>,
 }
 
 impl Team {
@@ -28,17 +31,21 @@ impl Team {
 
     fn on(server: &Server) -> Self {
         let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        Self { address: server.fresh_address(), store }
+        Self { address: server.fresh_address(), store, bucket: None }
     }
 
     fn store(&self) -> String {
+        if self.bucket.is_some() {
+            return "s3://bucket/team".to_owned();
+        }
         format!("file:{}", self.store.path().join("store").display())
     }
 
     /// Returns a host of the team; the first one makes the repository.
     fn host(&self, first: bool) -> World {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let world = World { dir, mounts: Vec::new(), env: Vec::new() };
+        let env = self.bucket.as_ref().map(Bucket::environment).unwrap_or_default();
+        let world = World { dir, mounts: Vec::new(), env };
         let (address, store) = (self.address.to_string(), self.store());
         let mut args = vec!["init", "--registry", &address];
         if first {
@@ -302,5 +309,25 @@ fn a_mount_outlives_its_database() {
         one.run(&["put", "-n", "p/a", "-a", "best", source.to_str().unwrap()]).code == 0
     });
     until("the mount goes on", || fs::read(read.join("p/a:best/a")).is_ok_and(|a| a == b"second"));
+    two.umount();
+}
+
+#[test]
+fn hosts_share_a_bucket() {
+    let team = Team { bucket: Some(Bucket::start()), ..Team::new() };
+    let (one, mut two) = team.hosts();
+    let files: Vec<_> = (0..300u64).map(|n| (format!("d{}/{n}", n % 7), noise(n, 5_000))).collect();
+    let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    let source = one.tree("src", &files);
+    one.ok(&["put", "-n", "p/data", source.to_str().unwrap()]);
+    let (read, _) = two.mount();
+    same_tree(&source, &read.join("p/data:latest"));
+    let target = two.path("got");
+    two.ok(&["get", "p/data", "--root", target.to_str().unwrap()]);
+    same_tree(&source, &target);
+    two.ok(&["delete", "p/data:v0", "--delete-aliases"]);
+    whole(&one);
+    let keys = team.bucket.as_ref().unwrap().keys();
+    assert!(!keys.iter().any(|key| key.contains("/packs/")), "{keys:?}");
     two.umount();
 }

@@ -3,6 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod access;
+#[allow(dead_code)]
+#[path = "../it/bucket.rs"]
+mod bucket;
 #[path = "../it/contracts/engine.rs"]
 mod contract;
 mod faults;
