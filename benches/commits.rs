@@ -22,7 +22,7 @@ fn open(address: &Address) -> EngineRegistry {
     EngineRegistry::open(Box::new(Optimistic(table)), clock).unwrap()
 }
 
-/// Stores two empty trees, told apart by the writer's number.
+/// Stores two trees that no other writer stores. Returns their digests.
 fn roots(registry: &EngineRegistry, lease: LeaseId, writer: u8) -> [Digest; 2] {
     [0, 1].map(|turn| {
         let (pack, kind) = (PackId([2 * writer + turn + 1; 16]), ObjectKind::Tree);

@@ -11,8 +11,7 @@ use super::exit;
 use artifactfs::content::store::StoreUrl;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::ops::repository::Layout;
-use artifactfs::ops::shared;
-use artifactfs::registry::engine::postgres::Address;
+use artifactfs::ops::shared::{self, Address};
 
 #[derive(Args)]
 pub struct Init {

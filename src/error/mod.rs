@@ -51,6 +51,13 @@ pub enum Kind {
     Unsupported,
 }
 
+impl Kind {
+    /// Returns whether the other side did not respond, so that the same request may succeed later.
+    pub(crate) fn is_silence(self) -> bool {
+        matches!(self, Self::Unavailable | Self::TimedOut)
+    }
+}
+
 /// The result of every verb.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

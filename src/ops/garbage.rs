@@ -150,7 +150,7 @@ fn reclaim_packs(repository: &Repository, when: Reclaim) -> Result<bool> {
     if freed { Ok(true) } else { failures.into_result().map(|()| false) }
 }
 
-/// What keeps maintenance from beginning.
+/// A lock or a lease. Maintenance does not begin while it is held.
 pub(super) enum Lockout {
     /// The lock of this host.
     Here { _lock: ReclaimLock },

@@ -71,6 +71,21 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns the settings of a new repository whose registry is inside.
+    pub(super) fn new(store: String, options: BTreeMap<String, String>, host: &Host) -> Self {
+        Self {
+            format: REPOSITORY_FORMAT,
+            id: format!("{:032x}", host.random()),
+            created: host.now(),
+            chunker: ChunkerSettings::default(),
+            store,
+            literal_prefix: true,
+            store_options: options,
+            registry: None,
+            directory: None,
+        }
+    }
+
     /// Returns the URL of the store, and the other options needed to reach it.
     pub(super) fn store_url(&self) -> Result<(StoreUrl, Vec<(String, String)>)> {
         Ok((self.store.parse()?, self.store_options.clone().into_iter().collect()))
@@ -153,17 +168,7 @@ impl Layout {
     ) -> Result<Settings> {
         self.refuse_existing()?;
         let store = store.map_or_else(|| DEFAULT_STORE.to_owned(), ToString::to_string);
-        let settings = Settings {
-            format: REPOSITORY_FORMAT,
-            id: format!("{:032x}", host.random()),
-            created: host.now(),
-            chunker: ChunkerSettings::default(),
-            store,
-            literal_prefix: true,
-            store_options: options,
-            registry: None,
-            directory: None,
-        };
+        let settings = Settings::new(store, options, host);
         let (url, options) = settings.store_url()?;
         refuse_secrets(&url, &options)?;
         self.fill(&settings, || Ok(()))?;
@@ -309,7 +314,8 @@ impl Repository {
             check_owner(&store, &settings, &*registry)?;
         }
         let far = settings.registry.is_some();
-        let locate: Arc<dyn Locate> = Arc::new(RegistryLocator(Arc::clone(&registry), far));
+        let locate: Arc<dyn Locate> =
+            Arc::new(RegistryLocator { registry: Arc::clone(&registry), far });
         if let Some(fetcher) = store.fetcher() {
             fetcher.learn_from(Arc::clone(&locate));
         }
@@ -367,24 +373,28 @@ fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> R
     }
 }
 
-/// The registry as content sees it, and whether it is reached over a network.
-struct RegistryLocator(Arc<dyn Registry>, bool);
+/// The registry as content sees it.
+struct RegistryLocator {
+    registry: Arc<dyn Registry>,
+    /// True if it is reached over a network.
+    far: bool,
+}
 
 impl Locate for RegistryLocator {
     fn locate(&self, digests: &[Digest]) -> Result<Vec<Option<Located>>> {
-        self.0.locate(digests.to_vec())
+        self.registry.locate(digests.to_vec())
     }
 
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>> {
-        Ok(self.0.pack(pack)?.map(|pack| pack.length_bytes))
+        Ok(self.registry.pack(pack)?.map(|pack| pack.length_bytes))
     }
 
     fn is_far(&self) -> bool {
-        self.1
+        self.far
     }
 
     fn doubt(&self, digest: Digest, extent: Extent) {
-        if let Err(e) = self.0.doubt(vec![(digest, extent)]) {
+        if let Err(e) = self.registry.doubt(vec![(digest, extent)]) {
             tracing::warn!(%digest, "the damage could not be recorded: {e}");
         }
     }

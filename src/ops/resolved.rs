@@ -1,12 +1,11 @@
-//! The names that were resolved, for the time in which a shared registry cannot be reached: what was
-//! found stays found.
+//! The names that a process resolved. While a shared registry cannot be reached, mounts still find them.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
 
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::model::name::ProjectName;
 use crate::model::reference::Reference;
 use crate::model::version::VersionInfo;
@@ -47,7 +46,7 @@ impl Resolved {
                 }
                 Ok(info)
             }
-            Err(e) if is_silence(e.kind()) => known.get(reference).cloned().ok_or(e),
+            Err(e) if e.kind().is_silence() => known.get(reference).cloned().ok_or(e),
             Err(e) => {
                 known.pop(reference);
                 Err(e)
@@ -66,7 +65,7 @@ impl Resolved {
                 known.put(project.clone(), ());
                 Ok(true)
             }
-            Err(e) if is_silence(e.kind()) && known.contains(project) => {
+            Err(e) if e.kind().is_silence() && known.contains(project) => {
                 tracing::debug!(%project, "the registry cannot be reached: {e}");
                 Ok(true)
             }
@@ -76,8 +75,4 @@ impl Resolved {
             }
         }
     }
-}
-
-fn is_silence(kind: Kind) -> bool {
-    matches!(kind, Kind::Unavailable | Kind::TimedOut)
 }

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 
 use super::repository::{Layout, Repository, SHARED_FORMAT, Settings};
-use crate::content::chunk::ChunkerSettings;
 use crate::content::store::{StoreUrl, refuse_secrets};
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::host::Host;
-use crate::registry::EngineRegistry;
-use crate::registry::Upkeep;
 use crate::registry::engine::optimistic::Optimistic;
-use crate::registry::engine::postgres::{Address, PostgresTable};
+use crate::registry::engine::postgres::PostgresTable;
+use crate::registry::{EngineRegistry, Upkeep};
 
-fn over(table: PostgresTable) -> Result<EngineRegistry> {
+pub use crate::registry::engine::postgres::Address;
+
+fn open_registry(address: &Address) -> Result<EngineRegistry> {
+    let table = PostgresTable::open(address)?;
     let clock = table.clock();
     EngineRegistry::open(Box::new(Optimistic(table)), clock)
 }
@@ -33,14 +34,7 @@ pub fn init(
     layout.refuse_existing()?;
     let settings = Settings {
         format: SHARED_FORMAT,
-        id: format!("{:032x}", host.random()),
-        created: host.now(),
-        chunker: ChunkerSettings::default(),
-        store: store.to_string(),
-        literal_prefix: true,
-        store_options: options,
-        registry: Some(address.to_string()),
-        directory: Some(format!("{:032x}", host.random())),
+        ..of_this_host(Settings::new(store.to_string(), options, host), address, host)
     };
     let (url, options) = settings.store_url()?;
     refuse_secrets(&url, &options)?;
@@ -48,10 +42,10 @@ pub fn init(
         let what = format!("the store {url} is a directory below the repository of one host");
         return Err(Error::new(Kind::Usage, what).hint(RepositoryHint::SharedStore));
     }
-    // Before the store is claimed: the address is what is most likely to be wrong.
+    // The address is most likely to be wrong, so it is tried before the store is claimed.
     let table = PostgresTable::init(address)?;
     let filled = layout.fill(&settings, || {
-        let registry = over(PostgresTable::open(address)?)?;
+        let registry = open_registry(address)?;
         registry.set_settings(String::new(), common(&settings))
     });
     match filled {
@@ -71,12 +65,8 @@ pub fn init(
 /// [`Kind::Conflict`] if the directory is a repository, [`Kind::NotFound`] if there is no registry.
 pub fn join(layout: &Layout, address: &Address, host: &Host) -> Result<Settings> {
     layout.refuse_existing()?;
-    let registry = over(PostgresTable::open(address)?)?;
-    let own = Settings {
-        registry: Some(address.to_string()),
-        directory: Some(format!("{:032x}", host.random())),
-        ..recorded(&registry)?
-    };
+    let registry = open_registry(address)?;
+    let own = of_this_host(recorded(&registry)?, address, host);
     layout.fill(&own, || Ok(()))?;
     Ok(own)
 }
@@ -89,7 +79,7 @@ pub fn join(layout: &Layout, address: &Address, host: &Host) -> Result<Settings>
 pub(crate) fn open(layout: &Layout) -> Result<Option<EngineRegistry>> {
     let own = layout.settings()?;
     let Some(address) = &own.registry else { return Ok(None) };
-    let registry = over(PostgresTable::open(&address.parse()?)?)?;
+    let registry = open_registry(&address.parse()?)?;
     let new = recorded(&registry)?;
     if new.id != own.id {
         let what = format!("the registry {address} is now that of another repository");
@@ -101,6 +91,12 @@ pub(crate) fn open(layout: &Layout) -> Result<Option<EngineRegistry>> {
         layout.write_settings(&Settings { registry, directory, ..new })?;
     }
     Ok(Some(registry))
+}
+
+/// Returns settings with what only this host's directory has.
+fn of_this_host(settings: Settings, address: &Address, host: &Host) -> Settings {
+    let directory = format!("{:032x}", host.random());
+    Settings { registry: Some(address.to_string()), directory: Some(directory), ..settings }
 }
 
 /// Returns the settings as all hosts have them.
@@ -149,7 +145,7 @@ pub(super) fn refuse_moved(repository: &Repository) -> Result<()> {
 /// If they cannot be written, the old settings stay.
 pub(super) fn replace(repository: &Repository, settings: &Settings, holder: &str) -> Result<()> {
     if settings.registry.is_some() {
-        // What the registry has is valid; the next process to open the directory copies it.
+        // From now on these are valid. The next process that opens the directory copies them.
         repository.registry.set_settings(holder.to_owned(), common(settings))?;
     }
     repository.layout.write_settings(settings)

@@ -32,7 +32,7 @@ fn end<T>(lease: Lease, repository: &Repository, done: Result<T>) -> Result<T> {
     };
     // A store that did not respond would only be waited for again. The next process frees what
     // died.
-    let answers = !done.as_ref().is_err_and(|e| is_silence(e.kind()));
+    let answers = !done.as_ref().is_err_and(|e| e.kind().is_silence());
     let ended = ended.and_then(|kept_bytes| match answers {
         true => collect_garbage(repository).map(|_| kept_bytes),
         false => Ok(kept_bytes),
@@ -54,11 +54,6 @@ fn goes_on_later(error: &Error, remote: bool) -> bool {
     match error.kind() {
         Kind::Stale => true,
         Kind::Full => remote,
-        kind => is_silence(kind),
+        kind => kind.is_silence(),
     }
-}
-
-/// Returns whether an error means that the store did not respond.
-fn is_silence(kind: Kind) -> bool {
-    matches!(kind, Kind::Unavailable | Kind::TimedOut)
 }

@@ -191,7 +191,7 @@ impl EngineRegistry {
         change: &Change,
         mut body: impl FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
-        let value = self.write_aside(Durability::Immediate, |transaction| {
+        let (value, number) = self.write_aside(Durability::Immediate, |transaction| {
             transaction.want(&|| Ok(Want::keys([mark::key(), seen_time::key()])))?;
             // Changes of runs are allowed under maintenance.
             if !matches!(change, Change::Runs) {
@@ -199,13 +199,12 @@ impl EngineRegistry {
             }
             let value = body(transaction)?;
             note_time(transaction, (self.clock)())?;
-            transaction.append(&CHANGES, &record::encode(change))?;
-            Ok(value)
+            Ok((value, transaction.append(&CHANGES, &record::encode(change))?))
         })?;
-        // The change is made, whatever happens to those who wait for it.
-        match self.read(|view| view.log_end(&CHANGES)) {
+        match number.map_or_else(|| self.read(|view| view.log_end(&CHANGES)), Ok) {
             Ok(end) => self.waits.grow(end),
-            Err(e) => tracing::debug!("waits for changes are not woken: {e}"),
+            // The change is made. The thread that looks for changes wakes the waits.
+            Err(e) => tracing::debug!("waits for changes are not woken yet: {e}"),
         }
         Ok(value)
     }

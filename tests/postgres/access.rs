@@ -1,4 +1,4 @@
-//! Who may open a registry, and what is told to those who may not.
+//! Logins, rights and addresses: each refusal has a kind of its own.
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ fn of_several_hosts_the_one_that_can_write_is_used() {
     assert_eq!(read(&engine, |view| view.get(b"a")).unwrap(), Some(b"1".to_vec()));
 }
 
-/// A host that holds the registry's lock and says nothing more does not stop the others for ever.
+/// The server ends a transaction that is idle, so the lock of a host that hangs becomes free.
 #[test]
 fn a_holder_of_the_lock_that_hangs_is_ended_by_the_server() {
     let server = Server::start("");
@@ -122,7 +122,7 @@ fn a_password_comes_from_a_file_that_only_its_owner_reads() {
     drop(PostgresTable::init(&address(&file)).unwrap());
 }
 
-/// A repository that cannot be made leaves nothing behind, and takes nothing else away.
+/// The removal of a registry keeps other tables of its schema.
 #[test]
 fn tables_are_removed_without_their_neighbours() {
     let server = Server::shared();

@@ -1,4 +1,4 @@
-//! A server that is killed, and connections that are cut, at random moments.
+//! The server is killed, and connections are cut, while others write.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ fn count(engine: &dyn Engine, writer: u8, number: u64) -> artifactfs::error::Res
             let old = t.get(&key)?.map_or(0, |v| u64::from_be_bytes(v.try_into().unwrap()));
             t.put(&key, &(old + 1).to_be_bytes())?;
         }
-        t.append(&LOG, &[&[writer], &number.to_be_bytes()[..]].concat())
+        t.append(&LOG, &[&[writer], &number.to_be_bytes()[..]].concat()).map(drop)
     })
 }
 

@@ -157,8 +157,7 @@ fn writers_of_two_hosts_publish_at_once() {
     whole(&two);
 }
 
-/// A writer whose process cannot be seen is slow, or was killed: nobody ends it before its time, and
-/// nothing that it needs is freed.
+/// Nobody can see whether a writer of another host lives, so its lease is not ended before its time.
 #[test]
 fn a_writer_of_another_host_is_left_alone() {
     let team = Team::new();
@@ -200,7 +199,7 @@ fn schema(team: &Team) -> String {
     team.address.to_string().split_once("schema=").unwrap().1.to_owned()
 }
 
-/// The drafts of a host are its own: when another host starts, it takes nothing away from them.
+/// A host that starts a staging mount ends leases without a draft, but only those of its own drafts.
 #[test]
 fn drafts_of_another_host_keep_what_they_stand_on() {
     let team = Team::new();
@@ -270,7 +269,7 @@ fn what_cannot_be_a_shared_repository_is_refused() {
         11,
         "already",
     );
-    // A registry that is gone is told in time, and nothing is made in its place.
+    // Without its registry the repository is not found, and no new one is made.
     let text = fs::read_to_string(one.path("new/repository.json")).unwrap();
     assert!(!text.contains("geheim") && text.contains("\"format\": 2"), "{text}");
     Server::shared().sql(&format!("drop schema {} cascade", schema(&team)));

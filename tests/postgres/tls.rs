@@ -1,4 +1,4 @@
-//! Connections that are encrypted, to a server that is checked.
+//! Encrypted connections: the client checks the certificate of the server.
 
 use std::fs;
 use std::process::Command;

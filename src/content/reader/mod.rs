@@ -136,14 +136,11 @@ impl Reader {
         self.store().is_remote() || self.shared.locate.is_far()
     }
 
-    /// Looks up places that are about to be needed, all at once, if that is worth it.
+    /// Looks up the places of objects that are about to be read, all at once.
     ///
     /// # Errors
     /// The errors of the registry.
     pub(crate) fn look_ahead(&self, digests: &[Digest]) -> Result<()> {
-        if !self.shared.locate.is_far() {
-            return Ok(());
-        }
         let unknown = digests.iter().filter(|digest| self.known_location(digest).is_none());
         let unknown: Vec<_> = unknown.copied().collect();
         if unknown.is_empty() { Ok(()) } else { self.locate(&unknown).map(drop) }

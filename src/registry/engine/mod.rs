@@ -125,21 +125,21 @@ pub trait Transaction: View {
     /// Fails if the engine fails.
     fn delete(&mut self, key: &[u8]) -> Result<()>;
 
-    /// Adds an entry to a log, and removes the oldest if there are too many. Its number is known
-    /// when the transaction is done: writers of one log do not wait for each other's numbers.
+    /// Adds an entry to a log, and removes the oldest if there are too many. Returns its number,
+    /// or `None` if the engine only finds it when the transaction is done.
     ///
     /// # Errors
     /// Fails if the engine fails.
-    fn append(&mut self, log: &Log, value: &[u8]) -> Result<()> {
+    fn append(&mut self, log: &Log, value: &[u8]) -> Result<Option<u64>> {
         let number = self.log_end(log)? + 1;
         let counter = postcard::to_stdvec(&number)
             .map_err(|e| Error::new(Kind::Unavailable, "cannot encode a number").because(e))?;
         self.put(log.counter, &counter)?;
         self.put(&log.entry(number), value)?;
-        match number.checked_sub(log.kept) {
-            Some(old) => self.delete(&log.entry(old)),
-            None => Ok(()),
+        if let Some(old) = number.checked_sub(log.kept) {
+            self.delete(&log.entry(old))?;
         }
+        Ok(Some(number))
     }
 }
 

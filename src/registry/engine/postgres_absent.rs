@@ -6,13 +6,9 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-use super::optimistic::Optimistic;
 use super::table::{Mode, Session, Table};
 use crate::error::{Error, Result};
 use crate::model::host::Clock;
-
-/// An engine over a PostgreSQL database.
-pub type PostgresEngine = Optimistic<PostgresTable>;
 
 /// The address of a registry in PostgreSQL: there is none.
 #[derive(Debug, Clone)]

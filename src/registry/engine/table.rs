@@ -1,10 +1,10 @@
-//! A table over a network: consistent looks, and changes that are made only if what they depend on
-//! is unchanged.
+//! A table over a network: consistent looks, and changes that are made only if the rows on which they
+//! depend are unchanged.
 
 use super::{Log, Span, Want};
 use crate::error::Result;
 
-/// A number that a row gets with each change of its value; never 0, and never used twice.
+/// A random number that a row gets with each change of its value; never 0. Rows of one change share it.
 pub type Revision = i64;
 
 /// A row of a table.

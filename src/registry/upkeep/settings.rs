@@ -1,13 +1,13 @@
 //! The settings of a repository whose registry several hosts share.
 
 use crate::error::{Error, Kind, Result};
+use crate::registry::counter::counter_key;
 use crate::registry::engine::Durability;
 use crate::registry::engine_registry::EngineRegistry;
-use crate::registry::keys::{Key, Space};
 use crate::registry::upkeep::mark::held_mark;
 
 fn key() -> Vec<u8> {
-    Key::of(Space::Counter).name("settings").done()
+    counter_key("settings")
 }
 
 impl EngineRegistry {

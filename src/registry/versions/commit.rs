@@ -89,7 +89,6 @@ pub(in crate::registry) fn commit_in(
     Ok(Committed { path: path.clone(), number, new })
 }
 
-/// Reads the rows that a commit depends on.
 /// Announces the rows of a commit.
 fn want_commit(view: &dyn View, lease: LeaseId, request: &CommitRequest) -> Result<()> {
     let path = &request.version.path;
@@ -108,6 +107,7 @@ fn want_commit(view: &dyn View, lease: LeaseId, request: &CommitRequest) -> Resu
     })
 }
 
+/// Reads the rows that a commit depends on.
 fn look(view: &dyn View, path: &ArtifactPath) -> Result<Seen> {
     let Some(artifact) = naming::artifact(view, path)? else { return Ok(Seen::default()) };
     let last_time = view.get(&keys::last_time(path))?.map(|bytes| record::decode(&bytes));

@@ -1,4 +1,4 @@
-//! What outlives the process that has the engine open.
+//! Durable writes outlive the process that has the engine open.
 
 use artifactfs::error::Kind;
 use artifactfs::registry::engine::redb::RedbEngine;

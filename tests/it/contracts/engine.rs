@@ -94,7 +94,7 @@ fn a_log_numbers_its_entries_and_keeps_the_newest() {
         assert_eq!(entries, (3..=5u8).map(|n| (LOG.entry(n.into()), vec![n])).collect::<Vec<_>>());
         write(engine, Durability::Immediate, |t| {
             t.append(&LOG, b"6")?;
-            t.append(&LOG, b"7")
+            t.append(&LOG, b"7").map(drop)
         })
         .unwrap();
         assert_eq!(end(), 7);

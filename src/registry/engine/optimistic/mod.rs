@@ -4,8 +4,8 @@
 //! change makes them, if every row and range that the closure read is unchanged. Otherwise the
 //! closure runs again. After some attempts it runs alone, so that every writer gets its turn.
 //!
-//! Reads of one run may see different moments. What follows from such a mixture is discarded: the
-//! guards do not hold, and an error is reported only if they do.
+//! The reads of one run may see different moments. The run then has no effect, because its guards do
+//! not hold; an error of the closure is reported only if they do.
 
 mod rows;
 mod run;
@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(2);
 /// The number of times that a closure runs again because its session was lost.
 const LOST_MAX: u32 = 5;
-/// The time after which it does not run again. A look that failed has waited long by itself.
+/// The time after which a closure does not run again. A look waits for the table before it fails.
 const LOST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An engine over a table.

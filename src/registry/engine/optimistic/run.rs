@@ -99,8 +99,8 @@ impl<'a> Run<'a> {
         self.looked.borrow_mut().failure.take()
     }
 
-    /// Makes the changes. Returns `false`, with nothing changed, if something that was read has
-    /// changed.
+    /// Makes the changes. Returns `false`, with nothing changed, if a row or range that the closure
+    /// read has changed.
     pub(super) fn apply(self, durability: Durability) -> Result<bool> {
         self.finish(durability, true)
     }
@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        // What one look saw was true at that moment.
+        // The rows of one look are all of one moment, so nothing has to be checked.
         if change.is_empty() && looked.looks <= 1 {
             return Ok(true);
         }
@@ -190,8 +190,8 @@ impl Transaction for Run<'_> {
         Ok(())
     }
 
-    fn append(&mut self, log: &Log, value: &[u8]) -> Result<()> {
+    fn append(&mut self, log: &Log, value: &[u8]) -> Result<Option<u64>> {
         self.entries.push((*log, value.to_vec()));
-        Ok(())
+        Ok(None)
     }
 }

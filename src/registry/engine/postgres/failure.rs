@@ -1,4 +1,4 @@
-//! What the errors of a server mean.
+//! The translation of a server's errors into kinds, and the decision which of them may pass.
 
 use tokio_postgres::error::SqlState;
 

@@ -27,14 +27,10 @@ use pool::Pool;
 use session::PgSession;
 use sql::FORMAT;
 
-use super::optimistic::Optimistic;
 use super::table::{Mode, Session, Table};
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::host::Clock;
 use crate::model::time::Timestamp;
-
-/// An engine over a PostgreSQL database.
-pub type PostgresEngine = Optimistic<PostgresTable>;
 
 /// The table of a registry in a PostgreSQL database.
 pub struct PostgresTable {

@@ -117,7 +117,7 @@ impl Pool {
     ) -> Result<T, Failed> {
         self.runtime.block_on(async {
             tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
-                // The server may still do what it was told.
+                // The server may still execute the statements.
                 Err(Failed::Passing(Error::new(
                     Kind::TimedOut,
                     "the registry's database does not answer",
@@ -152,16 +152,17 @@ impl Pool {
         &self,
         work: impl AsyncFnMut(Object) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
-        self.persist_for(PATIENCE, work).await
+        // Only the first call waits for a server that does not answer.
+        let patience = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+        self.persist_for(patience, work).await
     }
 
-    async fn persist_for<T>(
+    /// Does the same for a time of the caller's, even if an earlier call found no server.
+    pub(super) async fn persist_for<T>(
         &self,
         patience: Duration,
         mut work: impl AsyncFnMut(Object) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
-        // While nobody answers, others do not wait as well.
-        let patience = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { patience };
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(20);
         loop {
@@ -185,8 +186,8 @@ impl Pool {
         }
     }
 
-    /// Runs one statement that may be repeated, when a registry is made or opened. A server that
-    /// cannot be reached is told soon: the address may be wrong.
+    /// Runs one statement that may be repeated, when a registry is made or opened. It soon fails if
+    /// the server cannot be reached, because the address may be wrong.
     pub(super) fn run<T>(
         &self,
         mut work: impl AsyncFnMut(&Object) -> Result<T, tokio_postgres::Error>,

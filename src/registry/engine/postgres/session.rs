@@ -217,7 +217,7 @@ async fn apply(
 /// transaction has ended.
 fn settle(pool: &Pool, token: Revision) -> Result<bool> {
     let query = sql::was_applied(pool.schema());
-    let settled = pool.block_on(pool.persist(async |connection| {
+    let settled = pool.block_on(pool.persist_for(DEADLINE, async |connection| {
         let guard = Unfinished::new(connection);
         let connection = guard.connection();
         begin_locked(pool, connection).await?;
