@@ -39,6 +39,8 @@ pub enum Audience {
     /// The readers of a daemon's log. Programs that read files get an errno, so the log says what
     /// happened.
     Log,
+    /// The operator of a server, who also reads its audit log and its log of requests.
+    Server,
     /// The user of a command, who gets its error from the command itself.
     Person,
     /// A program, or a user who wants nothing but errors.
@@ -51,13 +53,15 @@ pub enum Audience {
 pub fn start(verbose: u8, audience: Audience) {
     let level = match (verbose, audience) {
         (0, Audience::Nobody) => "off",
+        (0, Audience::Server) => "warn,artifactfs=info,audit=info,access=info",
         (0, _) => "warn",
         (1, _) => "info",
         (2, _) => "debug",
         _ => "trace",
     };
     let wanted = EnvFilter::try_from_env("ARTIFACTFS_LOG").ok();
-    let errors = verbose > 0 || wanted.is_some() || audience == Audience::Log;
+    let logs = matches!(audience, Audience::Log | Audience::Server);
+    let errors = verbose > 0 || wanted.is_some() || logs;
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(format!("{level},fuser=error")));
     let with_errors = filter_fn(move |line| errors || *line.level() != Level::ERROR);
     let lines = fmt::layer().with_writer(|| Lines);

@@ -16,7 +16,6 @@ use artifactfs::model::reference::Reference;
 use artifactfs::ops::cache::{CacheCheck, check};
 use artifactfs::ops::prefetch;
 use artifactfs::ops::put::Filters;
-use artifactfs::ops::repository::Layout;
 
 #[derive(Subcommand)]
 pub enum CacheVerb {
@@ -62,7 +61,7 @@ pub struct Prefetch {
 /// Opens the named cache, else that of a running mount, else the default one.
 fn open(context: &Context) -> Result<Cache> {
     if context.config.cache_dir.origin == Origin::Default {
-        let running = artifactfs::daemon::daemons(&Layout::new(&context.config.repo.value)?)?;
+        let running = artifactfs::daemon::daemons(&connect::place_of(context)?)?;
         let held =
             running.into_iter().find_map(|one| Some((one.cache?, one.cache_bytes, one.mount)));
         if let Some((root, limit_bytes, mount)) = held {

@@ -85,6 +85,9 @@ fn settings(context: &Context) -> Vec<Row> {
             json!(folders)
         }),
         Row::of("project", &config.project, |name| json!(name)),
+        Row::of("key-file", &config.key_file, |path| {
+            json!(path.as_ref().map(|path| path.display().to_string()))
+        }),
         Row::of("run", &config.run, |id| json!(id)),
     ]
 }

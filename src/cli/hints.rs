@@ -1,7 +1,7 @@
 //! Hints in the words of the command line: verbs and flags.
 
 use artifactfs::error::{
-    DamageHint, DraftHint, GetHint, Hint, Maintenance, MountHint, NamesHint, PutHint,
+    AccessHint, DamageHint, DraftHint, GetHint, Hint, Maintenance, MountHint, NamesHint, PutHint,
     RepositoryHint, RunHint, StoreHint,
 };
 
@@ -18,6 +18,7 @@ pub fn text(hint: &Hint) -> String {
         Hint::Run(hint) => run(hint),
         Hint::Store(hint) => store(hint),
         Hint::Mount(hint) => mount(hint),
+        Hint::Access(hint) => access(hint),
     }
 }
 
@@ -70,6 +71,26 @@ fn repository(hint: &RepositoryHint) -> String {
             "is the address right? `artifactfs init DIR --registry URL --store URL` makes a new registry"
         }
         RepositoryHint::AwaitCopy => "try again when `artifactfs copy-store` has ended",
+    };
+    fixed.to_owned()
+}
+
+fn access(hint: &AccessHint) -> String {
+    let fixed = match hint {
+        AccessHint::SignIn(url) => return format!("`artifactfs login {url} < KEYFILE` signs in"),
+        AccessHint::ListUsers => "`artifactfs user ls` lists the users",
+        AccessHint::ListKeys => "`artifactfs key ls` lists the keys",
+        AccessHint::MakeKey => "`artifactfs key create --user NAME` makes another key",
+        AccessHint::RevokeKeys => "`artifactfs key revoke ID` ends one that is not used any more",
+        AccessHint::MakeAdmin => {
+            "`artifactfs serve init --repo DIR --admin NAME` makes the first user"
+        }
+        AccessHint::RunAtServer => {
+            "run it on the server (--repo DIR), or on a host that opens registry and store itself"
+        }
+        AccessHint::Encrypt => {
+            "give --tls-cert and --tls-key, listen on 127.0.0.1 behind a proxy, or say --insecure-http"
+        }
     };
     fixed.to_owned()
 }

@@ -10,6 +10,8 @@ use super::context::{Context, parse};
 use super::exit;
 use artifactfs::content::store::StoreUrl;
 use artifactfs::error::{Error, Kind, Result};
+use artifactfs::model::name::TeamName;
+use artifactfs::model::server_url::is_server;
 use artifactfs::ops::repository::Layout;
 use artifactfs::ops::shared::{self, Address};
 
@@ -24,6 +26,9 @@ pub struct Init {
     /// directory joins a repository that is there
     #[arg(long = "registry", value_name = "URL")]
     shared: Option<String>,
+    /// The name under which servers serve it [default: that of the directory]
+    #[arg(long, value_name = "TEAM")]
+    name: Option<String>,
     /// An option for the store, such as endpoint=URL or region=NAME; never a secret
     #[arg(long = "store-option", value_name = "KEY=VALUE")]
     store_options: Vec<String>,
@@ -31,14 +36,23 @@ pub struct Init {
 
 pub fn init(context: &Context, verb: Init) -> Result<u8> {
     let directory = verb.directory.unwrap_or_else(|| context.config.repo.value.clone());
+    if directory.to_str().is_some_and(is_server) {
+        let what = format!("{} is a repository on a server", directory.display());
+        return Err(Error::new(Kind::Usage, what).hint("name the directory of a new one"));
+    }
     let layout = Layout::new(&directory)?;
     let store = verb.store.as_deref().map(parse::<StoreUrl>).transpose()?;
     let options = store_options(&verb.store_options)?;
     let address = verb.shared.as_deref().map(parse::<Address>).transpose()?;
+    let team = verb.name.as_deref().map(parse::<TeamName>).transpose()?;
     let host = &context.access.host;
     let settings = match (&address, &store) {
-        (None, _) => layout.init(store.as_ref(), options, host)?,
-        (Some(address), Some(store)) => shared::init(&layout, address, store, options, host)?,
+        (None, _) => layout.init(store.as_ref(), options, team, host)?,
+        (Some(address), Some(store)) => shared::init(&layout, address, store, options, team, host)?,
+        (Some(_), None) if team.is_some() => {
+            let what = "the repository has its name already, which its registry keeps";
+            return Err(Error::new(Kind::Usage, what).hint("join it without --name"));
+        }
         (Some(address), None) => shared::join(&layout, address, host)?,
     };
     let root = layout.root.display().to_string();

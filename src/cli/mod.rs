@@ -21,6 +21,7 @@ mod groups;
 mod hints;
 mod init;
 mod lineage;
+mod login;
 mod ls;
 mod mount;
 mod output;
@@ -32,6 +33,7 @@ mod run;
 mod run_output;
 mod runs;
 mod select;
+mod serve;
 mod show;
 mod stats;
 mod status;
@@ -47,6 +49,7 @@ mod umount;
 mod update;
 mod usage;
 mod used;
+mod user;
 mod verify;
 mod watchdog;
 
@@ -57,7 +60,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use artifactfs::config::{Config, Environment, Flags};
 use artifactfs::daemon::process;
-use artifactfs::error::Result;
+use artifactfs::error::{Error, Kind, Result};
 use artifactfs::telemetry::Audience;
 use context::Context;
 use output::Output;
@@ -66,9 +69,10 @@ use output::Output;
 #[derive(Parser)]
 #[command(name = "artifactfs", version, propagate_version = true)]
 struct Cli {
-    /// The repository [default: $ARTIFACTFS_REPO, or $XDG_DATA_HOME/artifactfs, made on first use]
-    #[arg(long, global = true, value_name = "DIR")]
-    repo: Option<PathBuf>,
+    /// The repository: a directory, or https://HOST/TEAM [default: $ARTIFACTFS_REPO, or
+    /// $XDG_DATA_HOME/artifactfs, made on first use]
+    #[arg(long, global = true, value_name = "DIR|URL")]
+    repo: Vec<PathBuf>,
     /// The directory of the cache for remote stores [default: $ARTIFACTFS_CACHE_DIR, or
     /// $XDG_CACHE_HOME/artifactfs]
     #[arg(long, global = true, value_name = "DIR")]
@@ -159,6 +163,20 @@ enum Verb {
     /// Create and show sweeps, and get what their best runs logged
     #[command(subcommand)]
     Sweep(sweep::Sweep),
+    /// Serve repositories to users on the network
+    Serve(serve::Serve),
+    /// Sign in to a server with a key from standard input
+    Login(login::Login),
+    /// Forget the key to a server
+    Logout(login::Logout),
+    /// Show whose key it is, and what it opens
+    Whoami(login::WhoamiVerb),
+    /// Make, list and disable the users of a served repository
+    #[command(subcommand)]
+    User(user::UserVerb),
+    /// Make, list and revoke keys
+    #[command(subcommand)]
+    Key(user::KeyVerb),
     /// Execute a command in the view of a run
     #[command(hide = true)]
     Enter(run::Enter),
@@ -195,6 +213,7 @@ fn audience(cli: &Cli) -> Audience {
     match &cli.verb {
         Verb::Mount(verb) if verb.is_daemon() => Audience::Log,
         Verb::Watchdog(_) => Audience::Log,
+        Verb::Serve(verb) if verb.serves() => Audience::Server,
         _ if cli.json || cli.quiet => Audience::Nobody,
         _ => Audience::Person,
     }
@@ -210,7 +229,16 @@ fn run_verb(cli: Cli) -> Result<u8> {
     if !own {
         process::protect();
     }
-    let flags = Flags { repo: cli.repo, cache_dir: cli.cache_dir, cache_size: cli.cache_size };
+    let repos = cli.repo;
+    if repos.len() > 1 && !matches!(cli.verb, Verb::Serve(_)) {
+        return Err(Error::new(Kind::Usage, "--repo is given more than once")
+            .hint("only `artifactfs serve` takes several"));
+    }
+    let flags = Flags {
+        repo: repos.first().cloned(),
+        cache_dir: cli.cache_dir,
+        cache_size: cli.cache_size,
+    };
     let config = Config::load(flags, &Environment::of_process())?;
     let access = access::access(&config);
     let output = Output { json: cli.json, quiet: cli.quiet };
@@ -247,6 +275,12 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::UsedBy(verb) => lineage::used_by(&context, &verb),
         Verb::Lineage(verb) => lineage::lineage(&context, &verb),
         Verb::Sweep(verb) => sweep::sweep(&context, verb),
+        Verb::Serve(verb) => serve::serve(&context, &repos, verb),
+        Verb::Login(verb) => login::login(&context, &verb),
+        Verb::Logout(verb) => login::logout(&context, &verb),
+        Verb::Whoami(verb) => login::whoami(&context, &verb),
+        Verb::User(verb) => user::user(&context, verb),
+        Verb::Key(verb) => user::key(&context, verb),
         Verb::Enter(verb) => run::enter(verb),
         Verb::Watchdog(verb) => watchdog::watchdog(&verb),
         Verb::Status(verb) => status::status(&context, verb),

@@ -125,7 +125,7 @@ fn seconds(name: &str, text: &str) -> Result<Duration> {
 pub fn mount(context: &Context, verb: Mount) -> Result<u8> {
     options(&verb.options, &context.access)?;
     process::ensure_descriptors()?;
-    let layout = connect::layout_of(&context.config.repo)?;
+    let layout = connect::layout_of(context)?;
     if !verb.foreground {
         return start_daemon(context, &layout, &verb);
     }

@@ -56,7 +56,7 @@ pub fn rows(stats: &Stats) -> Vec<(&'static str, String)> {
 }
 
 pub fn stats(context: &Context, verb: &StatsVerb) -> Result<u8> {
-    let layout = connect::layout_of(&context.config.repo)?;
+    let layout = connect::layout_of(context)?;
     let mut before: Option<u64> = None;
     loop {
         let mut documents: Vec<Value> = Vec::new();

@@ -1,11 +1,21 @@
-//! A registry seen through HTTP on a Unix socket.
+//! A registry seen through HTTP: on a Unix socket, or on the network.
 //!
 //! It holds the transport of calls and their deadlines. It does not depend on the server.
 //! Invariant: every call ends within its deadline, with the server's reply or with `Unavailable`.
 
+#[cfg(feature = "clouds")]
+mod served;
+#[cfg(not(feature = "clouds"))]
+#[path = "served_absent.rs"]
+mod served;
+mod wire;
+
+pub use served::{ServedClient, whoami};
+pub use wire::Failure;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -22,38 +32,17 @@ use crate::error::{Error, Kind, Result};
 use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftHandler};
 use crate::protocol::{self, RPC_PATH, Service};
 use crate::registry::{Call, Transport};
+use wire::{ANSWER_MAX_BYTES, CALL_DEADLINE, runtime};
 
-/// The longest duration of a call. A commit is one transaction; a release may go through a million
-/// objects.
-const CALL_DEADLINE: Duration = Duration::from_secs(300);
 /// The longest duration of an attempt to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// The maximum number of idle connections that are kept for reuse.
 const IDLE_CONNECTIONS: usize = 8;
-/// The maximum length of a reply: a page of any listing is far shorter.
-const ANSWER_MAX_BYTES: usize = 256 << 20;
 
 /// The time that the server's process may be suspended before a call fails.
 const SUSPENDED_DEADLINE: Duration = Duration::from_secs(3);
 /// The interval between two checks whether the server's process is suspended.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// The reason why a call has no result.
-#[derive(Debug)]
-pub enum Failure {
-    /// A missing reply: the call may be repeated, also to another server on the same socket.
-    Silence(Error),
-    /// A final error: a repeated call would fail in the same way.
-    Answer(Error),
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Silence(error) | Failure::Answer(error) => error,
-        }
-    }
-}
 
 /// A connection to the process that serves a socket.
 pub struct Client {
@@ -208,21 +197,6 @@ fn stopped(pid: i32) -> Option<String> {
     let (name, after) = stat.rsplit_once(')')?;
     let name = name.split_once('(')?.1;
     after.trim_start().starts_with(['T', 't']).then(|| name.to_owned())
-}
-
-/// Returns the one runtime for all connections of this process.
-fn runtime() -> Result<Arc<Runtime>> {
-    static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(Arc::clone(runtime));
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("client")
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("cannot start a thread", e))?;
-    Ok(Arc::clone(RUNTIME.get_or_init(|| Arc::new(runtime))))
 }
 
 impl Transport for Client {

@@ -14,6 +14,8 @@ pub enum Variable {
     XdgDataHome,
     /// `$XDG_CACHE_HOME`.
     XdgCacheHome,
+    /// `$XDG_STATE_HOME`.
+    XdgStateHome,
 }
 
 impl Variable {
@@ -23,6 +25,7 @@ impl Variable {
             Self::XdgConfigHome => "XDG_CONFIG_HOME",
             Self::XdgDataHome => "XDG_DATA_HOME",
             Self::XdgCacheHome => "XDG_CACHE_HOME",
+            Self::XdgStateHome => "XDG_STATE_HOME",
         }
     }
 }

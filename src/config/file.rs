@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::CONFIG_VARIABLE;
 use super::environment::{Environment, Variable};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::server_url::is_server;
 
 /// The machine's file.
 const MACHINE: &str = "/etc/artifactfs/artifactfs.toml";
@@ -19,7 +20,7 @@ const USER: &str = "artifactfs/artifactfs.toml";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Settings {
-    /// The repository's directory.
+    /// The repository's directory, or its URL on a server.
     pub(crate) repo: Option<PathBuf>,
     /// The cache's directory.
     pub(crate) cache_dir: Option<PathBuf>,
@@ -93,7 +94,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Settings>> {
             .hint("the manual lists the settings under CONFIGURATION")
     })?;
     let folders = settings.external_dirs.iter().flatten();
-    let mut paths = settings.repo.iter().chain(&settings.cache_dir).chain(folders);
+    let repo = settings.repo.iter().filter(|repo| !repo.to_str().is_some_and(is_server));
+    let mut paths = repo.chain(&settings.cache_dir).chain(folders);
     match paths.find(|path| !path.is_absolute()) {
         Some(relative) => {
             let what =

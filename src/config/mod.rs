@@ -3,6 +3,7 @@
 //! Every value keeps its origin, so that `config show` can name it. Invariant: this room alone
 //! reads artifactfs's variables and files; others get a [`Config`].
 
+mod credentials;
 mod environment;
 mod file;
 mod size;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Kind, RepositoryHint, Result};
 
 pub use crate::model::run::RUN_VARIABLE;
+pub use credentials::Credentials;
 pub use environment::{Environment, Variable};
 pub use size::parse_size;
 
@@ -29,6 +31,8 @@ pub(crate) const EXTERNAL_DIRS_VARIABLE: &str = "ARTIFACTFS_EXTERNAL_DIRS";
 pub const PROJECT_VARIABLE: &str = "ARTIFACTFS_PROJECT";
 /// The environment variable that a run sets for its command: the directory with the versions.
 pub const ROOT_VARIABLE: &str = "ARTIFACTFS_ROOT";
+/// The environment variable that names a file with the key to a server.
+pub(crate) const KEY_FILE_VARIABLE: &str = "ARTIFACTFS_KEY_FILE";
 /// The environment variable that names one file of settings in place of the usual ones.
 pub(crate) const CONFIG_VARIABLE: &str = "ARTIFACTFS_CONFIG";
 
@@ -65,10 +69,16 @@ pub struct Setting<T> {
     pub origin: Origin,
 }
 
+impl<T> Setting<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+        Setting { value: change(self.value), origin: self.origin }
+    }
+}
+
 /// The settings of a command line.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// The repository's directory.
+    /// The repository's directory, or its URL on a server.
     pub repo: Option<PathBuf>,
     /// The cache's directory.
     pub cache_dir: Option<PathBuf>,
@@ -79,7 +89,7 @@ pub struct Flags {
 /// All settings of a command.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The repository's directory.
+    /// The repository's directory, or its URL on a server.
     pub repo: Setting<PathBuf>,
     /// The cache's directory; `None` if there is no home to put one in.
     pub cache_dir: Setting<Option<PathBuf>>,
@@ -89,6 +99,12 @@ pub struct Config {
     pub external_dirs: Setting<Option<Vec<PathBuf>>>,
     /// The project of runs that name none.
     pub project: Setting<Option<String>>,
+    /// The file with the key to a server; `None`: keys are in the credentials.
+    pub key_file: Setting<Option<PathBuf>>,
+    /// The file of credentials; `None` if there is no home to put one in.
+    pub credentials: Option<PathBuf>,
+    /// The folder of the directories for repositories on servers; `None` likewise.
+    pub servers: Option<PathBuf>,
     /// The run of the command, which only the environment names.
     pub run: Setting<Option<String>>,
     /// The files that were read, the stronger first.
@@ -120,12 +136,19 @@ impl Config {
         let default_cache = || Some(home(Variable::XdgCacheHome, ".cache")?.join("artifactfs"));
         let cache_dir = sources
             .path(flags.cache_dir, CACHE_DIR_VARIABLE, |file| file.cache_dir.as_ref())
-            .map(|found| Setting { value: Some(found.value), origin: found.origin });
+            .map(|found| found.map(Some));
         Ok(Self {
             repo,
             cache_dir: cache_dir.unwrap_or_else(|| by_default(default_cache())),
             cache_bytes: sources.cache_bytes(flags.cache_size.as_deref())?,
             external_dirs: sources.external_dirs()?,
+            key_file: sources
+                .path(None, KEY_FILE_VARIABLE, |_| None)
+                .map_or_else(|| by_default(None), |found| found.map(Some)),
+            credentials: home(Variable::XdgConfigHome, ".config")
+                .map(|folder| folder.join("artifactfs/credentials.toml")),
+            servers: home(Variable::XdgStateHome, ".local/state")
+                .map(|folder| folder.join("artifactfs/servers")),
             project: sources.text(PROJECT_VARIABLE, |file| file.project.as_ref())?,
             run: sources.text(RUN_VARIABLE, |_| None)?,
             files: sources.files.into_iter().map(|(path, _)| path).collect(),
@@ -185,10 +208,7 @@ impl Sources<'_> {
             return Ok(Setting { value: Some(value), origin });
         }
         let found = self.file(field);
-        Ok(found.map_or_else(
-            || by_default(None),
-            |found| Setting { value: Some(found.value), origin: found.origin },
-        ))
+        Ok(found.map_or_else(|| by_default(None), |found| found.map(Some)))
     }
 
     fn cache_bytes(&self, flag: Option<&str>) -> Result<Setting<Option<u64>>> {
@@ -213,10 +233,7 @@ impl Sources<'_> {
     fn external_dirs(&self) -> Result<Setting<Option<Vec<PathBuf>>>> {
         let Some(Setting { value, origin }) = self.variable(EXTERNAL_DIRS_VARIABLE) else {
             let found = self.file(|file| file.external_dirs.as_ref());
-            return Ok(found.map_or_else(
-                || by_default(None),
-                |found| Setting { value: Some(found.value), origin: found.origin },
-            ));
+            return Ok(found.map_or_else(|| by_default(None), |found| found.map(Some)));
         };
         let folders = std::env::split_paths(&value).filter(|folder| *folder != Path::new(""));
         let folders: Vec<_> = folders.collect();

@@ -1,10 +1,15 @@
-//! The options with which a process reads a store: its cache, its deadlines, and the folders it may
-//! read.
+//! The options with which a process reads a store: its cache, its deadlines, the folders it may
+//! read, and its keys to servers.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::{AccessHint, Error, Kind, Result};
+use crate::model::api_key::ApiKey;
 use crate::model::host::Host;
+use crate::model::server_url::TeamUrl;
 
 /// The size of a cache if none was chosen.
 pub(crate) const DEFAULT_CACHE_BYTES: u64 = 10 << 30;
@@ -24,6 +29,49 @@ impl Default for Deadlines {
     }
 }
 
+/// The access to a repository on a server.
+#[derive(Debug, Clone)]
+pub struct ServerAccess {
+    /// The repository.
+    pub url: TeamUrl,
+    /// The key of the caller.
+    pub key: ApiKey,
+}
+
+/// A source of the caller's keys to servers.
+#[derive(Clone)]
+pub struct Keys(Arc<dyn Fn(&TeamUrl) -> Result<ApiKey> + Send + Sync>);
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Keys {
+    /// Returns a source that calls `find`.
+    pub fn new(find: impl Fn(&TeamUrl) -> Result<ApiKey> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+
+    /// Returns the access to a repository.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] if there is no key for its server.
+    pub fn access(&self, url: &TeamUrl) -> Result<ServerAccess> {
+        Ok(ServerAccess { url: url.clone(), key: (self.0)(url)? })
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::new(|url| {
+            Err(Error::new(Kind::Denied, format!("there is no key for {url}"))
+                .hint(AccessHint::SignIn(url.server.to_string())))
+        })
+    }
+}
+
 /// The options with which a process reads a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -37,6 +85,8 @@ pub struct StoreOptions {
     pub reads_ahead: bool,
     /// The folders of this machine that external files may be in; `None` for all.
     pub external_folders: Option<Vec<PathBuf>>,
+    /// The caller's keys to servers.
+    pub keys: Keys,
     /// The clock and the randomness.
     pub host: Host,
 }
@@ -51,6 +101,7 @@ impl Default for StoreOptions {
             deadlines,
             reads_ahead: true,
             external_folders: None,
+            keys: Keys::default(),
             host,
         }
     }

@@ -21,6 +21,9 @@ pub(crate) const PACK_TARGET_BYTES: u64 = PACK_MAX_BYTES - (1 << 20);
 /// The length at which a big file in a remote store goes on in another pack. So an interrupted put
 /// does not repeat all of it.
 pub(crate) const SOLO_REMOTE_BYTES: u64 = 256 << 20;
+/// The length at which a big file goes on in another pack if a server takes each pack in one
+/// request. With the segment that follows, the pack is shorter than [`PACK_MAX_BYTES`].
+pub(crate) const SOLO_SERVED_BYTES: u64 = 16 << 20;
 /// The minimum bytes of a file that gets a pack of its own, if its chunks are new.
 pub(crate) const SOLO_MIN_BYTES: u64 = 8 << 20;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::options::ServerAccess;
 use super::received::Fetched;
 use super::threads::Threads;
 use super::url::StoreUrl;
@@ -42,6 +43,10 @@ impl Client {
         Err(left_out(url))
     }
 
+    pub(crate) fn served(server: &ServerAccess, _: Arc<Threads>) -> Result<Self> {
+        Err(Error::left_out(&format!("{} cannot be reached", server.url), "clouds"))
+    }
+
     pub(crate) fn threads(&self) -> &Arc<Threads> {
         match *self {}
     }
@@ -51,6 +56,10 @@ impl Client {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn takes_parts(&self) -> bool {
         match *self {}
     }
 

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::client::{Bytes, Client, Failure};
+use crate::client::{Bytes, Client, Failure, ServedClient};
 use crate::content::options::StoreOptions;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::model::host::{Clock, Host};
+use crate::model::server_url::TeamUrl;
 use crate::ops::repository::{Layout, Repository};
 use crate::ops::shared;
+use crate::protocol::served::{Keeper, Session};
 use crate::protocol::{self, Service};
 use crate::registry::engine::redb::RedbEngine;
 use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch};
@@ -48,6 +50,8 @@ enum State {
     Remote(Arc<Client>),
     /// Every process of every host opens the registry.
     Shared(Arc<EngineRegistry>),
+    /// A server has the registry.
+    Served(Arc<ServedClient>),
     /// The process that had the registry open no longer replies.
     Lost,
     /// The connection is closed for good.
@@ -79,13 +83,27 @@ impl Connection {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] if the process that holds the lock does not reply for 30 s.
-    pub(crate) fn open(layout: &Layout, host: &Host) -> Result<Self> {
-        let state = match shared::open(layout)? {
-            Some(registry) => State::Shared(Arc::new(registry)),
-            None => connect(layout, &host.clock)?,
+    /// [`Kind::Denied`] if there is no key for the server that has it.
+    pub(crate) fn open(layout: &Layout, options: &StoreOptions) -> Result<Self> {
+        let clock = &options.host.clock;
+        let settings = layout.settings()?;
+        let state = match settings.server()? {
+            Some(url) => State::Served(Arc::new(client(&url, options, Some(&settings.id))?)),
+            None => match shared::open(layout)? {
+                Some(registry) => State::Shared(Arc::new(registry)),
+                None => connect(layout, clock)?,
+            },
         };
         let state = RwLock::new(state);
-        Ok(Self { layout: layout.clone(), clock: Arc::clone(&host.clock), state })
+        Ok(Self { layout: layout.clone(), clock: Arc::clone(clock), state })
+    }
+
+    /// Returns the hands of the server that has the registry, if one has.
+    pub(crate) fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Served(client) => Some(Arc::<ServedClient>::clone(client)),
+            _ => None,
+        }
     }
 
     /// Closes the connection, even if other references to it exist. Later calls fail.
@@ -107,6 +125,7 @@ impl Connection {
             State::Owner(owner) => return Ok(Route::Here(Arc::clone(&owner.registry))),
             State::Shared(registry) => return Ok(Route::Here(Arc::clone(registry))),
             State::Remote(client) => return Ok(Route::There(Arc::clone(client))),
+            State::Served(client) => return Ok(Route::Served(Arc::clone(client))),
             State::Lost => {}
             State::Closed => {
                 return Err(Error::new(Kind::Unavailable, "this process is ending"));
@@ -132,6 +151,7 @@ impl Connection {
 enum Route {
     Here(Arc<EngineRegistry>),
     There(Arc<Client>),
+    Served(Arc<ServedClient>),
 }
 
 impl Transport for Connection {
@@ -140,6 +160,7 @@ impl Transport for Connection {
     fn call(&self, call: Call) -> Result<Vec<u8>> {
         let client = match self.route()? {
             Route::Here(registry) => return dispatch(&*registry, call),
+            Route::Served(client) => return client.call(call),
             Route::There(client) => client,
         };
         let request = Bytes::from(protocol::encode_request(Service::Registry, &call)?);
@@ -156,6 +177,7 @@ impl Transport for Connection {
             std::thread::sleep(ASK_AGAIN_AFTER);
             client = match self.route()? {
                 Route::Here(registry) => return dispatch(&*registry, call),
+                Route::Served(client) => return client.call(call),
                 Route::There(client) => client,
             };
         }
@@ -222,7 +244,7 @@ impl Repository {
     /// # Errors
     /// [`Kind::Conflict`] if there is one already, and errors of the host.
     pub fn init(location: &Path) -> Result<()> {
-        Layout::new(location)?.init(None, BTreeMap::new(), &Host::system()).map(drop)
+        Layout::new(location)?.init(None, BTreeMap::new(), None, &Host::system()).map(drop)
     }
 
     /// Opens the repository in the directory `location`. Opens its registry here if no other
@@ -234,7 +256,22 @@ impl Repository {
     pub fn open(location: &Path, options: &StoreOptions) -> Result<Self> {
         let layout = Layout::new(location)?;
         layout.settings()?;
-        let connection = Connection::open(&layout, &options.host)?;
-        Self::new(layout, Arc::new(connection), options)
+        let connection = Connection::open(&layout, options)?;
+        let keeper = connection.keeper();
+        Ok(Self::new(layout, Arc::new(connection), options)?.kept_by(keeper))
     }
+}
+
+/// Returns a client of the server that has a repository.
+fn client(url: &TeamUrl, options: &StoreOptions, id: Option<&str>) -> Result<ServedClient> {
+    ServedClient::new(url, &options.keys.access(url)?.key, id)
+}
+
+/// Returns what a server says of the caller and of a repository.
+///
+/// # Errors
+/// [`Kind::Denied`] if the server does not accept the key, [`Kind::Unavailable`] if it does not
+/// reply.
+pub fn session(url: &TeamUrl, options: &StoreOptions) -> Result<Session> {
+    client(url, options, None)?.ask(Service::Session, &())
 }

@@ -10,8 +10,10 @@ pub mod process;
 mod record;
 mod schedule;
 mod serve;
+mod serving;
 pub mod watchdog;
 
 pub use drafts::{drafts, read_drafts};
 pub use record::{DaemonRecord, Running, daemons};
 pub use serve::{Daemon, MountRequest};
+pub use serving::{ServeRequest, Serving};

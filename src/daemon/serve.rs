@@ -100,9 +100,11 @@ impl Daemon {
     pub fn start(layout: &Layout, request: &MountRequest) -> Result<Self> {
         let (options, store) = (request.options, &request.store);
         refuse_no_text([Some(&request.directory), request.staging.as_ref(), store.cache.as_ref()])?;
-        let connection = Arc::new(Connection::open(layout, &store.host)?);
+        let connection = Arc::new(Connection::open(layout, store)?);
         let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
-        let repository = Arc::new(Repository::new(layout.clone(), registry, store)?);
+        let repository = Arc::new(
+            Repository::new(layout.clone(), registry, store)?.kept_by(connection.keeper()),
+        );
         if let Err(e) = orphans::release_orphans(&repository) {
             tracing::warn!("cannot end the leases of dead writers: {e}");
         }

@@ -30,6 +30,8 @@ pub enum Hint {
     Store(StoreHint),
     /// Advice about mounts.
     Mount(MountHint),
+    /// Advice about servers, users and keys.
+    Access(AccessHint),
 }
 
 /// Advice about projects, artifacts, versions and aliases.
@@ -246,6 +248,27 @@ pub enum MountHint {
     UnmountOrChoose(String),
 }
 
+/// Advice about servers, users and keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessHint {
+    /// Sign in to a server.
+    SignIn(String),
+    /// List the users.
+    ListUsers,
+    /// List the keys.
+    ListKeys,
+    /// Make another key for a user.
+    MakeKey,
+    /// Revoke keys that are not used any more.
+    RevokeKeys,
+    /// Make the first admin of a repository.
+    MakeAdmin,
+    /// Run the command on the server, or on a host that opens registry and store itself.
+    RunAtServer,
+    /// Use a certificate, or listen on this machine only, or allow plain HTTP.
+    Encrypt,
+}
+
 /// Lets `Error::hint` take a text, or advice about one subject.
 macro_rules! from {
     ($($from:ty => $variant:ident),* $(,)?) => {
@@ -269,4 +292,5 @@ from! {
     RunHint => Run,
     StoreHint => Store,
     MountHint => Mount,
+    AccessHint => Access,
 }

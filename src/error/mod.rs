@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 mod hint;
 
 pub use hint::{
-    DamageHint, DraftHint, GetHint, Hint, Maintenance, MountHint, NamesHint, PutHint,
+    AccessHint, DamageHint, DraftHint, GetHint, Hint, Maintenance, MountHint, NamesHint, PutHint,
     RepositoryHint, RunHint, StoreHint,
 };
 

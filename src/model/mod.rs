@@ -4,6 +4,8 @@
 //! about versions. It must not know files, clocks, threads or how anything is stored.
 //! Invariant: a value that exists is valid; text becomes a value only through its parser.
 
+pub mod access;
+pub mod api_key;
 pub mod counted;
 pub mod difference;
 pub mod digest;
@@ -20,6 +22,7 @@ pub mod properties;
 pub mod recipe;
 pub mod reference;
 pub mod run;
+pub mod server_url;
 pub mod time;
 pub mod tree;
 pub mod varint;

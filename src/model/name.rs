@@ -176,6 +176,30 @@ text_name!(
     |text| !text.chars().any(|c| c.is_control() || "/:".contains(c))
 );
 
+text_name!(
+    /// The name of a person or service with keys to a server.
+    UserName,
+    "user name",
+    "1 to 64 of the characters A-Z a-z 0-9 _ . @ -, not starting with a dot or hyphen",
+    |text| {
+        text.len() <= ID_MAX_BYTES
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.@-".contains(&b))
+    }
+);
+
+text_name!(
+    /// The name of a repository on a server.
+    TeamName,
+    "team name",
+    "1 to 64 of the characters A-Z a-z 0-9 _ . -, not starting with a dot or hyphen",
+    |text| {
+        text.len() <= ID_MAX_BYTES
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    }
+);
+
 impl Alias {
     /// Returns the alias that every new version gets.
     pub(crate) fn latest() -> Self {

@@ -40,6 +40,7 @@ pub struct Copied {
 /// Returns the packs of a repository that hold something; without those under a lease unless
 /// `also_leased`.
 pub fn packs_of(repository: &Repository, also_leased: bool) -> Result<Vec<PackId>> {
+    repository.refuse_served()?;
     let mut ids = Vec::new();
     let mut after = None;
     loop {

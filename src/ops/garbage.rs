@@ -10,6 +10,7 @@ use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId, Presence};
+use crate::protocol::served::KeeperCall;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
 /// The number of unreachable objects read at once.
@@ -40,15 +41,23 @@ pub enum Reclaim {
 }
 
 /// Takes every unreachable object out of the registry, then frees its bytes. It resumes an
-/// interrupted deletion. Returns the bytes of the collected objects.
+/// interrupted deletion. Returns the bytes of the collected objects. The server of a served
+/// repository does this later; then it returns 0.
 pub fn collect_garbage(repository: &Repository) -> Result<u64> {
-    free(repository, Reclaim::Now)
+    match &repository.keeper {
+        Some(keeper) => Ok(keeper.keep(KeeperCall::Nudge)?.freed_bytes),
+        None => free(repository, Reclaim::Now),
+    }
 }
 
 /// Collects unreachable objects and reclaims their packs, and repeats that as long as it frees
 /// something. An object that dies while its pack is rewritten is found only by the next pass.
 /// Returns the bytes of the collected objects.
-pub(super) fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
+pub fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
+    if let Some(keeper) = &repository.keeper {
+        let later = when == Reclaim::Later;
+        return Ok(keeper.keep(KeeperCall::Free { later })?.freed_bytes);
+    }
     let mut freed = collect_unreachable(repository)?;
     while reclaim_packs(repository, when)? {
         freed += collect_unreachable(repository)?;

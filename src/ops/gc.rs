@@ -6,6 +6,7 @@ use super::garbage::{
 use super::orphans::{release_orphans, release_unfinished};
 use super::repository::Repository;
 use crate::error::Result;
+use crate::protocol::served::{KeeperCall, Kept};
 
 /// The result of a collection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +27,11 @@ pub fn collect_deferred(
     garbage_percent: u64,
     unfinished: bool,
 ) -> Result<Collected> {
+    if let Some(keeper) = &repository.keeper {
+        let kept = keeper.keep(KeeperCall::Collect { garbage_percent, unfinished })?;
+        let Kept { packs, freed_bytes, left_bytes } = kept;
+        return Ok(Collected { packs, freed_bytes, left_bytes });
+    }
     let freed_bytes = match unfinished {
         true => release_unfinished(repository)?,
         false => release_orphans(repository)?,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::garbage::collect_garbage;
+use super::garbage::{Reclaim, free};
 use super::lease::Lease;
 use super::merge_walk::{MergeWalk, Step};
 use super::orphans;
@@ -385,6 +385,6 @@ pub fn discard(
     let registry = &repository.registry;
     let info = registry.open_group(path.clone(), group.clone())?;
     registry.discard_group(path.clone(), group.clone(), info.last)?;
-    let freed = collect_garbage(repository)?;
+    let freed = free(repository, Reclaim::Now)?;
     Ok((info, freed))
 }

@@ -36,6 +36,7 @@ pub(crate) struct Held<'a> {
 /// [`Kind::Conflict`] while a writer is active, or while another process does maintenance or frees
 /// dead bytes.
 pub(crate) fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<Held<'_>> {
+    repository.refuse_served()?;
     finish_interrupted(repository)?;
     let registry = &repository.registry;
     let holder = this_process();
@@ -50,6 +51,9 @@ pub(crate) fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<He
 /// # Errors
 /// [`Kind::Conflict`] if it is being moved or has moved.
 pub(crate) fn refuse_moving(repository: &Repository) -> Result<()> {
+    if repository.keeper.is_some() {
+        return Ok(());
+    }
     let moves = |mark: Maintenance| mark.mode == MaintenanceMode::Copy && !is_dead(&mark.holder);
     if repository.registry.maintenance()?.is_some_and(moves) {
         return Err(Error::new(Kind::Conflict, "the repository is being moved to another store")
@@ -120,6 +124,10 @@ fn is_abandoned(registry: &dyn Registry, mark: &Maintenance) -> Result<bool> {
 /// # Errors
 /// [`Kind::Conflict`] while another process does maintenance.
 pub(crate) fn finish_interrupted(repository: &Repository) -> Result<()> {
+    if repository.keeper.is_some() {
+        // The server does its own maintenance, and refuses what that excludes.
+        return Ok(());
+    }
     let registry = &repository.registry;
     let Some(mark) = registry.maintenance()? else { return Ok(()) };
     if !is_abandoned(&**registry, &mark)? {

@@ -5,6 +5,7 @@
 //! Invariant: a verb that returns an error leaves nothing that a reader could see, and nothing that
 //! the next verb would not clean up.
 
+pub mod access;
 pub mod alias;
 pub mod browse;
 pub mod cache;
@@ -39,6 +40,7 @@ pub mod repository;
 mod resolved;
 pub mod runs;
 pub mod select;
+pub mod served;
 pub mod shared;
 pub mod show;
 pub mod stats;

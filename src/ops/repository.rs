@@ -25,13 +25,16 @@ use crate::content::chunk::{ChunkerSettings, Cutter};
 use crate::content::options::StoreOptions;
 use crate::content::reader::Reader;
 use crate::content::store::{Store, StoreUrl, refuse_secrets};
-use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
+use crate::error::{AccessHint, Error, IoContext, Kind, RepositoryHint, Result};
 use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::host::Host;
+use crate::model::name::TeamName;
 use crate::model::object::{Extent, Located, PackId};
 use crate::model::object_kind::ObjectKind;
+use crate::model::server_url::{TeamUrl, is_server};
 use crate::model::time::Timestamp;
+use crate::protocol::served::Keeper;
 use crate::registry::Registry;
 
 /// The format of a repository with its registry inside.
@@ -62,9 +65,13 @@ pub struct Settings {
     /// The other options needed to reach the store; no secrets.
     #[serde(default)]
     pub store_options: BTreeMap<String, String>,
-    /// The address of a registry that several hosts share; no secrets. `None`: it is inside.
+    /// The address of a registry that several hosts share, or the URL of the repository on a server;
+    /// no secrets. `None`: the registry is inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<String>,
+    /// The name under which servers serve it; `None`: that of the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team: Option<TeamName>,
     /// A random id of this directory, which tells its drafts from those of other hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
@@ -82,8 +89,15 @@ impl Settings {
             literal_prefix: true,
             store_options: options,
             registry: None,
+            team: None,
             directory: None,
         }
+    }
+
+    /// Returns the repository on a server for which the settings stand, if they do.
+    pub(crate) fn server(&self) -> Result<Option<TeamUrl>> {
+        let registry = self.registry.as_deref().filter(|registry| is_server(registry));
+        registry.map(str::parse).transpose()
     }
 
     /// Returns the URL of the store, and the other options needed to reach it.
@@ -164,11 +178,12 @@ impl Layout {
         &self,
         store: Option<&StoreUrl>,
         options: BTreeMap<String, String>,
+        team: Option<TeamName>,
         host: &Host,
     ) -> Result<Settings> {
         self.refuse_existing()?;
         let store = store.map_or_else(|| DEFAULT_STORE.to_owned(), ToString::to_string);
-        let settings = Settings::new(store, options, host);
+        let settings = Settings { team, ..Settings::new(store, options, host) };
         let (url, options) = settings.store_url()?;
         refuse_secrets(&url, &options)?;
         self.fill(&settings, || Ok(()))?;
@@ -207,7 +222,7 @@ impl Layout {
 
     /// Makes the repository's directory, for its owner only, whatever the umask. An existing
     /// directory keeps its mode. Returns whether it was made.
-    fn make_root(&self) -> Result<bool> {
+    pub(super) fn make_root(&self) -> Result<bool> {
         if let Some(parent) = self.root.parent() {
             fs::create_dir_all(parent).at("create", parent)?;
         }
@@ -273,6 +288,9 @@ impl Layout {
     /// Opens the store that `settings` name. The store is changed only if it belongs to this
     /// repository.
     pub(crate) fn open_store(&self, settings: &Settings, access: &StoreOptions) -> Result<Store> {
+        if let Some(url) = settings.server()? {
+            return Store::served(&access.keys.access(&url)?, access);
+        }
         let (url, options) = settings.store_url()?;
         Ok(Store::open(&url, &options, &self.root, access)?.belonging_to(&settings.id))
     }
@@ -296,6 +314,8 @@ pub struct Repository {
     pub host: Host,
     /// The names that were resolved, if the registry is shared.
     pub(crate) resolved: Option<Resolved>,
+    /// The server's hands, if the repository is reached through a server.
+    pub(crate) keeper: Option<Arc<dyn Keeper>>,
     zero_chunk: OnceLock<Digest>,
 }
 
@@ -329,6 +349,7 @@ impl Repository {
             reader,
             host: access.host.clone(),
             resolved: far.then(Resolved::default),
+            keeper: None,
             zero_chunk: OnceLock::new(),
         })
     }
@@ -336,6 +357,27 @@ impl Repository {
     /// Returns whether processes of other hosts use the same registry.
     pub(crate) fn is_shared(&self) -> bool {
         self.settings.registry.is_some()
+    }
+
+    /// Returns the repository with the hands of the server through which it is reached, if it is.
+    #[must_use]
+    pub(crate) fn kept_by(mut self, keeper: Option<Arc<dyn Keeper>>) -> Self {
+        self.keeper = keeper;
+        self
+    }
+
+    /// Refuses work that needs the repository's own hands.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if the repository is reached through a server.
+    pub(crate) fn refuse_served(&self) -> Result<()> {
+        match &self.keeper {
+            None => Ok(()),
+            Some(_) => {
+                let what = "that needs the repository's own registry and store";
+                Err(Error::new(Kind::Unsupported, what).hint(AccessHint::RunAtServer))
+            }
+        }
     }
 
     /// Returns the digest of the chunk that a run of zeros is cut into.

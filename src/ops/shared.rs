@@ -7,6 +7,7 @@ use super::repository::{Layout, Repository, SHARED_FORMAT, Settings};
 use crate::content::store::{StoreUrl, refuse_secrets};
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::host::Host;
+use crate::model::name::TeamName;
 use crate::registry::engine::optimistic::Optimistic;
 use crate::registry::engine::postgres::PostgresTable;
 use crate::registry::{EngineRegistry, Upkeep};
@@ -29,11 +30,13 @@ pub fn init(
     address: &Address,
     store: &StoreUrl,
     options: BTreeMap<String, String>,
+    team: Option<TeamName>,
     host: &Host,
 ) -> Result<Settings> {
     layout.refuse_existing()?;
     let settings = Settings {
         format: SHARED_FORMAT,
+        team,
         ..of_this_host(Settings::new(store.to_string(), options, host), address, host)
     };
     let (url, options) = settings.store_url()?;
@@ -127,7 +130,11 @@ fn recorded(registry: &dyn Upkeep) -> Result<Settings> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] if it moved.
-pub(super) fn refuse_moved(repository: &Repository) -> Result<()> {
+pub(crate) fn refuse_moved(repository: &Repository) -> Result<()> {
+    if repository.keeper.is_some() {
+        // The server writes to the store itself.
+        return Ok(());
+    }
     let now = match repository.is_shared() {
         true => recorded(&*repository.registry)?,
         false => repository.layout.settings()?,

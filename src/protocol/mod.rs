@@ -12,6 +12,7 @@
 //! Only the first eight bytes have the same layout in every version.
 
 pub mod drafts;
+pub mod served;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result, WireError};
 
 /// The version of everything after the first eight bytes.
-pub(crate) const VERSION: u16 = 10;
+pub(crate) const VERSION: u16 = 11;
 /// The HTTP path of requests.
 pub const RPC_PATH: &str = "/v1/rpc";
 
@@ -35,16 +36,22 @@ pub enum Service {
     Drafts,
     /// The statistics of a process; the call is `()`.
     Stats,
+    /// The session of a caller of a server, [`served::Session`]; the call is `()`.
+    Session,
+    /// The repository's own hands, with [`served::KeeperCall`]s.
+    Keeper,
 }
 
 impl Service {
-    const ALL: [Self; 3] = [Self::Registry, Self::Drafts, Self::Stats];
+    const ALL: [Self; 5] = [Self::Registry, Self::Drafts, Self::Stats, Self::Session, Self::Keeper];
 
     const fn code(self) -> u8 {
         match self {
             Self::Registry => 0,
             Self::Drafts => 1,
             Self::Stats => 2,
+            Self::Session => 3,
+            Self::Keeper => 4,
         }
     }
 }
@@ -102,10 +109,10 @@ pub(crate) fn decode_answer(bytes: &[u8]) -> Result<&[u8]> {
     match after_head(bytes).and_then(|rest| rest.split_first()) {
         Some((0, answer)) => Ok(answer),
         Some((1, error)) => {
-            let error: WireError = postcard::from_bytes(error).map_err(|_| other_release())?;
+            let error: WireError = postcard::from_bytes(error).map_err(|_| other_release(bytes))?;
             Err(error.into())
         }
-        _ => Err(other_release()),
+        _ => Err(other_release(bytes)),
     }
 }
 
@@ -114,12 +121,19 @@ pub(crate) fn is_answer(bytes: &[u8]) -> bool {
     after_head(bytes).is_some()
 }
 
+/// Returns whether bytes begin with the head of any version.
+pub(crate) fn has_head(bytes: &[u8]) -> bool {
+    version_of(bytes).is_some()
+}
+
 /// Decodes the value of a reply.
 ///
 /// # Errors
 /// [`Kind::Unsupported`] if the bytes are not a `T`.
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|e| other_release().because(e))
+    postcard::from_bytes(bytes).map_err(|e| {
+        Error::new(Kind::Unsupported, "the value of a reply cannot be read").because(e)
+    })
 }
 
 /// Encodes the value of a reply.
@@ -139,14 +153,33 @@ fn after_head(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(HEAD_BYTES..).filter(|_| bytes[..HEAD_BYTES] == *head())
 }
 
+/// Returns the version in the head of a message.
+fn version_of(bytes: &[u8]) -> Option<u16> {
+    let version = bytes.strip_prefix(MAGIC)?.first_chunk()?;
+    Some(u16::from_le_bytes(*version))
+}
+
 fn unread() -> Error {
     Error::new(Kind::Unsupported, "this daemon cannot read the request")
         .hint("daemon and command are of different releases: unmount, and mount again")
 }
 
-fn other_release() -> Error {
-    Error::new(Kind::Unsupported, "the daemon speaks another protocol than this command")
-        .hint("they are of different releases: unmount, and mount again with this release")
+/// Builds the error of a reply that cannot be read, which names the side that is older.
+fn other_release(bytes: &[u8]) -> Error {
+    let (what, hint) = match version_of(bytes) {
+        Some(version) if version < VERSION => (
+            "the other process is of an older release than this command",
+            "install this release there and start it again: unmount and mount, or start the server again",
+        ),
+        Some(version) if version > VERSION => (
+            "this command is of an older release than the other process",
+            "install the newer release here",
+        ),
+        _ => {
+            ("the reply is not one of artifactfs", "is the address right? another program replied")
+        }
+    };
+    Error::new(Kind::Unsupported, what).hint(hint)
 }
 
 #[cfg(test)]
@@ -180,5 +213,12 @@ mod tests {
         let both = [decode_request(&request).unwrap_err(), decode_answer(&answer).unwrap_err()];
         assert!(both.iter().all(|e| e.kind() == Kind::Unsupported), "{both:?}");
         assert!(!is_answer(b"") && !is_answer(b"<html>") && !is_answer(&answer));
+        for (version, words) in
+            [(VERSION - 1, "the other process is"), (VERSION + 1, "this command is")]
+        {
+            answer[6..8].copy_from_slice(&version.to_le_bytes());
+            let error = decode_answer(&answer).unwrap_err();
+            assert!(error.message().starts_with(words), "{error}");
+        }
     }
 }

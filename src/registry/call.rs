@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Registry;
+use super::access::AccessCall;
 use super::groups::GroupsCall;
 use super::leases::LeasesCall;
 use super::names::NamesCall;
@@ -20,6 +21,15 @@ macro_rules! calls {
         #[allow(missing_docs)]
         pub enum Call {
             $($subject($calls),)*
+        }
+
+        impl Call {
+            /// Returns the name of the call.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Call::$subject(call) => call.name(),)*
+                }
+            }
         }
 
         $(impl From<$calls> for Call {
@@ -48,6 +58,7 @@ calls! {
     Runs(RunsCall),
     Groups(GroupsCall),
     Upkeep(UpkeepCall),
+    Access(AccessCall),
 }
 
 /// A transport of calls to a registry.

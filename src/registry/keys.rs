@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! A <lease:8>                                fingerprint of the completed request of a lease
+//! B <digest:32>                              key of a user, by its digest
 //! F <pack:16>                                pack whose dead bytes may stay for now
 //! G <project> 0 <artifact> 0 <group> 0       group
+//! H <user> 0                                 user of a served repository
 //! K <pack:16>                                pack of a table that is being rebuilt
 //! L <run> 0                                  tokens of recent log requests to a run
 //! O <digest:32>                              object of a table that is being rebuilt
@@ -41,7 +43,7 @@
 //! Numbers are big-endian. Names hold no NUL, so the zeros end them.
 
 use crate::model::digest::{DIGEST_BYTES, Digest};
-use crate::model::name::{Alias, GroupName, ProjectName, RunId, SweepId, VersionNumber};
+use crate::model::name::{Alias, GroupName, ProjectName, RunId, SweepId, UserName, VersionNumber};
 use crate::model::object::{PACK_ID_BYTES, PackId};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
@@ -120,6 +122,10 @@ pub(crate) enum Space {
     RebuiltPack = b'K',
     /// Times of the newest versions that artifacts ever had.
     LastTime = b'T',
+    /// Users of a served repository.
+    Account = b'H',
+    /// Keys of users.
+    ApiKey = b'B',
 }
 
 /// A builder of keys.
@@ -265,6 +271,16 @@ pub(crate) fn lease(lease: u64) -> Vec<u8> {
 /// Returns the key of the fingerprint of a lease's completed request.
 pub(crate) fn answered(lease: u64) -> Vec<u8> {
     Key::of(Space::Answered).number(lease).done()
+}
+
+/// Returns the key of a user's record.
+pub(crate) fn account(name: &UserName) -> Vec<u8> {
+    Key::of(Space::Account).name(name.as_str()).done()
+}
+
+/// Returns the key of the record of a user's key.
+pub(crate) fn api_key(digest: &Digest) -> Vec<u8> {
+    Key::of(Space::ApiKey).fixed(digest.as_bytes()).done()
 }
 
 /// Returns the key of a run's record.

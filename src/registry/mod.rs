@@ -7,11 +7,13 @@
 //! versions and parts of open groups that point at it. An object is removed only if nothing refers
 //! to it and no lease pins it.
 
+mod access;
 mod call;
 mod counter;
 pub mod engine;
 mod engine_registry;
 mod groups;
+pub mod guard;
 mod keys;
 mod leases;
 mod names;
@@ -24,6 +26,7 @@ mod subject;
 mod upkeep;
 mod versions;
 
+pub use access::{Access, AccessCall, NewKey};
 pub use call::{Call, Transport, dispatch};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
 pub use groups::group::{GroupInfo, NewPart, PartInfo, SealRequest};
@@ -38,11 +41,11 @@ pub use versions::{CommitRequest, Detail, Update, Versions, VersionsCall};
 
 /// All subjects of a registry. Errors have the kinds of [`crate::error::Kind`]: an unknown name is
 /// `NotFound`, a registry that cannot be reached is `Unavailable`.
-pub trait Registry: Names + Versions + Objects + Leases + Runs + Groups + Upkeep {}
+pub trait Registry: Names + Versions + Objects + Leases + Runs + Groups + Upkeep + Access {}
 
-impl<T: Names + Versions + Objects + Leases + Runs + Groups + Upkeep> Registry for T {}
+impl<T: Names + Versions + Objects + Leases + Runs + Groups + Upkeep + Access> Registry for T {}
 
 /// The traits of all subjects, for callers that hold a registry of a known type.
 pub mod prelude {
-    pub use super::{Groups, Leases, Names, Objects, Registry, Runs, Upkeep, Versions};
+    pub use super::{Access, Groups, Leases, Names, Objects, Registry, Runs, Upkeep, Versions};
 }

@@ -51,6 +51,13 @@ macro_rules! subject {
         }
 
         impl $calls {
+            /// Returns the name of the call.
+            pub(in crate::registry) const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$call { .. } => stringify!($name),)*
+                }
+            }
+
             pub(in crate::registry) fn answer(self, registry: &dyn $subject) -> Result<Vec<u8>> {
                 match self {
                     $(Self::$call { $($arg),* } => {

@@ -5,13 +5,18 @@
 //! takes longer than a deadline.
 
 #[cfg(feature = "server")]
+mod http;
+#[cfg(not(feature = "server"))]
+#[path = "http_absent.rs"]
+mod http;
+#[cfg(feature = "server")]
 mod metrics;
 #[cfg(not(feature = "server"))]
 #[path = "metrics_absent.rs"]
 mod metrics;
+mod reply;
 mod status;
 
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,21 +26,21 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Response, StatusCode};
+use axum::http::Response;
 use axum::routing::post;
+pub(crate) use http::{HttpOptions, HttpServer, Team, TlsFiles};
 pub(crate) use metrics::serve_metrics;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::error::{Error, IoContext, Kind, RepositoryHint, Result};
+use crate::error::{Error, IoContext, RepositoryHint, Result};
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
 use crate::protocol::drafts::DraftHandler;
-use crate::protocol::{
-    RPC_PATH, Service, decode_call, decode_request, encode_answer, encode_value,
-};
-use crate::registry::{CHANGES_WAIT_MAX, Call, LastChange, NamesCall, Registry, dispatch};
+use crate::protocol::{RPC_PATH, Service, decode_call, decode_request, encode_value};
+use crate::registry::{Call, LastChange, NamesCall, Registry, dispatch};
+use reply::{Active, answer, not_here, respond, wait_for_change};
 
 /// The maximum length of a request: a batch of new objects is far shorter.
 const REQUEST_MAX_BYTES: usize = 256 << 20;
@@ -141,21 +146,6 @@ impl Drop for Server {
     }
 }
 
-struct Active(Arc<AtomicUsize>);
-
-impl Active {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// Handles a request to any service.
 async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
     let (service, call) = match decode_request(&body) {
@@ -174,6 +164,7 @@ async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
         Service::Stats => {
             answer(move || (encode_stats(shared.services.stats.as_deref()), None)).await
         }
+        Service::Session | Service::Keeper => respond(&Err(not_here()), None),
     }
 }
 
@@ -202,62 +193,6 @@ fn drafts(drafts: Option<Arc<dyn DraftHandler>>, call: &[u8]) -> Result<Vec<u8>>
 
 fn encode_stats(repository: Option<&Repository>) -> Result<Vec<u8>> {
     encode_value(&stats(repository.ok_or_else(not_here)?))
-}
-
-/// Waits until there is a change after `after`, the wait times out, or the registry ends. The wait
-/// blocks no thread.
-async fn wait_for_change(
-    mut changed: watch::Receiver<LastChange>,
-    after: u64,
-    wait_milliseconds: u64,
-) {
-    let wait = Duration::from_millis(wait_milliseconds.min(CHANGES_WAIT_MAX));
-    let news = changed.wait_for(|change| change.is_news(after));
-    if let Ok(Err(_)) = tokio::time::timeout(wait, news).await {
-        tracing::debug!("the registry ended while a request waited for a change");
-    }
-}
-
-async fn answer(
-    work: impl FnOnce() -> (Result<Vec<u8>>, Option<Active>) + Send + 'static,
-) -> Response<Body> {
-    let failed = || Error::new(Kind::Unavailable, "the daemon failed in this request; see its log");
-    match tokio::task::spawn_blocking(work).await {
-        Ok((answer, active)) => respond(&answer, active),
-        // The server ended before the request began. Without a reply the client tries the next
-        // server.
-        Err(e) if e.is_cancelled() => Response::new(broken()),
-        Err(_) => respond(&Err(failed()), None),
-    }
-}
-
-/// Returns a body that breaks off: the client sees no reply, and not an error reply.
-fn broken() -> Body {
-    let ended = || std::io::Error::other("the server has ended");
-    Body::from_stream(futures_util::stream::once(async move { Err::<Bytes, _>(ended()) }))
-}
-
-/// Returns a body whose request counts as active until the body is sent. Otherwise a server that
-/// ends could cut the reply off, and the client would take completed work for undone.
-fn counted_body(bytes: Vec<u8>, active: Option<Active>) -> Body {
-    let sent = async move {
-        let _active = active;
-        Ok::<_, Infallible>(bytes)
-    };
-    Body::from_stream(futures_util::stream::once(sent))
-}
-
-fn respond(answer: &Result<Vec<u8>>, active: Option<Active>) -> Response<Body> {
-    let mut response = Response::new(counted_body(encode_answer(answer), active));
-    if let Err(error) = answer {
-        *response.status_mut() =
-            StatusCode::from_u16(status::of(error.kind())).expect("the table holds statuses");
-    }
-    response
-}
-
-fn not_here() -> Error {
-    Error::new(Kind::NotFound, "this process does not offer that service")
 }
 
 #[cfg(test)]

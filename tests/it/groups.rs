@@ -95,7 +95,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let layout = Layout::new(&dir.path().join("repo")).unwrap();
-        layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
+        layout.init(None, BTreeMap::new(), None, &Host::system()).unwrap();
         let registry =
             EngineRegistry::open(Box::<MemoryEngine>::default(), Host::system().clock).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);

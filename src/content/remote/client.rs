@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::answers;
 use super::connect::{self, Connected};
 use super::persist::{collect, persist, stalled};
+use crate::content::options::ServerAccess;
 use crate::content::received::{Fetched, Seen};
 use crate::content::threads::Threads;
 use crate::content::url::StoreUrl;
@@ -61,6 +62,15 @@ impl Client {
         Ok(Self { server, name: url.to_string(), prefix, threads })
     }
 
+    /// Returns a client of the store of a served repository. It makes no request yet.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a key that no header can hold.
+    pub(crate) fn served(server: &ServerAccess, threads: Arc<Threads>) -> Result<Self> {
+        let name = server.url.to_string();
+        Ok(Self { server: connect::served(server)?, name, prefix: String::new(), threads })
+    }
+
     /// Returns the threads that make the requests.
     pub(crate) fn threads(&self) -> &Arc<Threads> {
         &self.threads
@@ -90,6 +100,11 @@ impl Client {
 
     /// Returns whether objects can be written.
     pub(crate) fn is_writable(&self) -> bool {
+        self.server.writable
+    }
+
+    /// Returns whether objects can be written in parts.
+    pub(crate) fn takes_parts(&self) -> bool {
         self.server.parts.is_some()
     }
 

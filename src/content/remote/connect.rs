@@ -13,11 +13,11 @@ use object_store::multipart::MultipartStore;
 use object_store::{
     ClientConfigKey, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
 };
-use url::Url;
 
 use super::answers::Noting;
 use super::profile::{Profile, ProfileCredentials};
 use super::variable::variable;
+use crate::content::options::ServerAccess;
 use crate::content::url::{Cloud, StoreUrl};
 use crate::error::{Error, Kind, Result, StoreHint};
 
@@ -30,9 +30,11 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 pub(crate) struct Connected {
     /// The store for reads, writes and removals.
     pub(crate) store: Arc<dyn ObjectStore>,
-    /// The store for writes in parts; `None` for a web server.
+    /// True if objects can be written.
+    pub(crate) writable: bool,
+    /// The store for writes in parts; `None` for a web server, and for a server of ours.
     pub(crate) parts: Option<Arc<dyn MultipartStore>>,
-    /// The store for listings by the page; `None` for a web server.
+    /// The store for listings by the page; `None` for these servers.
     pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
 }
 
@@ -40,7 +42,7 @@ impl Connected {
     fn cloud<T: ObjectStore + MultipartStore + PaginatedListStore>(store: T) -> Self {
         let store = Arc::new(store);
         let (parts, pages) = (Some(Arc::clone(&store) as _), Some(Arc::clone(&store) as _));
-        Self { store, parts, pages }
+        Self { store, writable: true, parts, pages }
     }
 }
 
@@ -53,7 +55,8 @@ pub(crate) fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Co
         StoreUrl::Bucket { cloud: Cloud::Google, bucket, .. } => google(bucket, options),
         StoreUrl::Bucket { cloud: Cloud::Azure, bucket, .. } => azure(bucket, options),
         StoreUrl::Web(url) => {
-            Ok(Connected { store: http(url, options)?, parts: None, pages: None })
+            let store = http(url.as_str(), client(url.scheme() == "http"), options)?;
+            Ok(Connected { store, writable: false, parts: None, pages: None })
         }
         StoreUrl::Directory(_) => Err(Error::new(Kind::Usage, format!("{url} is a directory"))),
     }
@@ -189,10 +192,24 @@ fn azure_environment() -> Vec<(AzureConfigKey, String)> {
     found
 }
 
-fn http(url: &Url, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
-    let builder = HttpBuilder::new()
-        .with_url(url.as_str())
-        .with_client_options(client(url.scheme() == "http"));
+/// Connects to the store of a served repository. It makes no request yet.
+pub(crate) fn served(server: &ServerAccess) -> Result<Connected> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let value = http::HeaderValue::from_str(&format!("Bearer {}", server.key.reveal()));
+    let mut value = value.map_err(|e| Error::new(Kind::Usage, "that is not a key").because(e))?;
+    value.set_sensitive(true);
+    let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);
+    let url = format!("{}/store", server.url.api());
+    let client = client(url.starts_with("http:")).with_default_headers(headers);
+    Ok(Connected { store: http(&url, client, &[])?, writable: true, parts: None, pages: None })
+}
+
+fn http(
+    url: &str,
+    client: ClientOptions,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>> {
+    let builder = HttpBuilder::new().with_url(url).with_client_options(client);
     let builder = set(options, builder, |b, key, value| b.with_config(key, value))?;
     let builder = builder.with_retry(no_retries()).with_http_connector(Noting);
     Ok(Arc::new(builder.build().map_err(cannot("web server"))?))

@@ -22,8 +22,10 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::external::Externals;
 use super::fetch::{Class, Fetcher, Patience};
-use super::options::StoreOptions;
-use super::pack::{IndexEntry, decode_index, encode_index, pack_key};
+use super::options::{ServerAccess, StoreOptions};
+use super::pack::{
+    IndexEntry, SOLO_REMOTE_BYTES, SOLO_SERVED_BYTES, decode_index, encode_index, pack_key,
+};
 use super::remote::Client;
 pub use super::remote::refuse_secrets;
 use super::threads::Threads;
@@ -83,13 +85,25 @@ impl Store {
             let place = Place::Local(LocalStore::new(&base.join(path)));
             return Ok(Self { place, externals: Externals::new(options), owner: None });
         }
-        let client = Arc::new(Client::open(url, settings, Threads::start()?)?);
+        Ok(Self::remote(Client::open(url, settings, Threads::start()?)?, options))
+    }
+
+    /// Opens the store of a served repository, whose server hands packs out and takes them.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] without the feature `clouds`. The server gets no request yet.
+    pub(crate) fn served(server: &ServerAccess, options: &StoreOptions) -> Result<Self> {
+        Ok(Self::remote(Client::served(server, Threads::start()?)?, options))
+    }
+
+    fn remote(client: Client, options: &StoreOptions) -> Self {
+        let client = Arc::new(client);
         let (store, threads) = (Some(Arc::clone(&client)), Arc::clone(client.threads()));
         let cache = Cache::of(options);
         let fetcher = Fetcher::new(store, threads, cache, options.deadlines, options.reads_ahead);
         let fetcher = Arc::new(fetcher);
         let externals = Externals::beside(options, &fetcher, &client);
-        Ok(Self { place: Place::Remote(Remote { client, fetcher }), externals, owner: None })
+        Self { place: Place::Remote(Remote { client, fetcher }), externals, owner: None }
     }
 
     /// Creates the directory of a local store, unless it exists.
@@ -151,6 +165,16 @@ impl Store {
         match &self.place {
             Place::Local(_) => true,
             Place::Remote(remote) => remote.client.is_writable(),
+        }
+    }
+
+    /// Returns the length in bytes at which a big file goes on in another pack. So an interrupted
+    /// put does not repeat all of it, and a server takes each pack in one request.
+    pub(crate) fn solo_max_bytes(&self) -> u64 {
+        match &self.place {
+            Place::Local(_) => u64::MAX,
+            Place::Remote(remote) if remote.client.takes_parts() => SOLO_REMOTE_BYTES,
+            Place::Remote(_) => SOLO_SERVED_BYTES,
         }
     }
 

@@ -46,6 +46,7 @@ pub enum Mode {
 /// # Errors
 /// [`Kind::Conflict`] while a writer is active.
 pub fn fsck(repository: &Repository, mode: Mode) -> Result<FsckReport> {
+    repository.refuse_served()?;
     maintenance::finish_interrupted(repository)?;
     release_orphans(repository)?;
     match mode {

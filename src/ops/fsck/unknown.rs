@@ -77,6 +77,7 @@ pub(crate) fn find(repository: &Repository) -> Result<Vec<UnknownPack>> {
 /// # Errors
 /// [`Kind::Conflict`] while a writer is active.
 pub fn remove_unknown(repository: &Repository) -> Result<(Vec<UnknownPack>, Vec<UnknownPack>)> {
+    repository.refuse_served()?;
     let held = maintenance::begin(repository, MaintenanceMode::Repair)?;
     let now = repository.registry.now()?.0;
     let (old, young): (Vec<_>, Vec<_>) = find(repository)?

@@ -66,6 +66,8 @@ subject! {
     info = Info() -> RegistryInfo;
     /// Returns the record of each object, in the order of `digests`; `None` for an unknown object.
     locate = LocateObjects(digests: Vec<Digest>) -> Vec<Option<Located>>;
+    /// Returns a pack, if there is one.
+    pack = FindPack(pack: PackId) -> Option<PackInfo>;
     /// Returns those of `digests` that are unknown or absent, and pins the others for the lease.
     missing = Missing(lease: LeaseId, digests: Vec<Digest>) -> Vec<Digest>;
     /// Announces a pack before it is written.
@@ -86,6 +88,10 @@ impl Objects for EngineRegistry {
 
     fn locate(&self, digests: Vec<Digest>) -> Result<Vec<Option<Located>>> {
         self.locate(&digests)
+    }
+
+    fn pack(&self, pack: PackId) -> Result<Option<PackInfo>> {
+        self.pack(pack)
     }
 
     fn missing(&self, lease: LeaseId, digests: Vec<Digest>) -> Result<Vec<Digest>> {

@@ -90,8 +90,6 @@ subject! {
     /// Records that objects of pack `from` were copied to pack `to`, at the given offsets. Returns
     /// how many objects were still in `from`.
     relocate = Relocate(lease: LeaseId, from: PackId, to: PackId, length_bytes: u64, moved: Vec<(Digest, u64)>) -> u64;
-    /// Returns a pack, if there is one.
-    pack = FindPack(pack: PackId) -> Option<PackInfo>;
     /// Returns, for each of `digests`, whether the object is in this pack.
     live_in = LiveIn(pack: PackId, digests: Vec<Digest>) -> Vec<bool>;
     /// Records that the dead bytes are gone that a pack had when its mark had the number `mark`.
@@ -169,10 +167,6 @@ impl Upkeep for EngineRegistry {
         moved: Vec<(Digest, u64)>,
     ) -> Result<u64> {
         self.relocate(lease, (from, to), length_bytes, moved)
-    }
-
-    fn pack(&self, pack: PackId) -> Result<Option<PackInfo>> {
-        self.pack(pack)
     }
 
     fn live_in(&self, pack: PackId, digests: Vec<Digest>) -> Result<Vec<bool>> {

@@ -56,7 +56,7 @@ impl Engine for Restless {
 /// holds the numbers that are left.
 fn restless(world: &World, pace: u64) -> (Repository, Arc<Mutex<Vec<u64>>>) {
     let layout = Layout::new(&world.path(&format!("memory{pace}"))).unwrap();
-    layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
+    layout.init(None, BTreeMap::new(), None, &Host::system()).unwrap();
     let inner = Arc::new(MemoryEngine::default());
     let (other, _) = open(&layout, &inner, i64::MAX);
     for version in 0..VERSIONS {

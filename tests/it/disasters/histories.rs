@@ -60,7 +60,7 @@ impl History {
     fn new(seed: u64) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let layout = Layout::new(&dir.path().join("repo")).unwrap();
-        layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
+        layout.init(None, BTreeMap::new(), None, &Host::system()).unwrap();
         let (inner, random) = (Arc::new(MemoryEngine::default()), Random(seed));
         let numbers = Mutex::new(Random(seed ^ u64::MAX));
         let number = move || {

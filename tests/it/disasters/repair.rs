@@ -320,7 +320,7 @@ pub(super) fn shared_versions(
     world: &World,
 ) -> (Layout, Arc<MemoryEngine>, BTreeMap<String, PathBuf>) {
     let layout = Layout::new(&world.path("memory")).unwrap();
-    layout.init(None, BTreeMap::new(), &Host::system()).unwrap();
+    layout.init(None, BTreeMap::new(), None, &Host::system()).unwrap();
     let inner = Arc::new(MemoryEngine::default());
     let (repository, _) = open(&layout, &inner, i64::MAX);
     let mut sources = BTreeMap::new();

@@ -358,7 +358,7 @@ impl Transport for Meddled {
 fn open(root: &Path) -> (Repository, Arc<Meddled>) {
     let layout = Layout::new(root).unwrap();
     if !layout.exists() {
-        layout.init(None, Default::default(), &Host::system()).unwrap();
+        layout.init(None, Default::default(), None, &Host::system()).unwrap();
     }
     let engine = Box::new(RedbEngine::open(&layout.registry()).unwrap());
     let inner = EngineRegistry::open(engine, Host::system().clock).unwrap();

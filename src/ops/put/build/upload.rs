@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ScopedJoinHandle};
 
 use crate::content::codec::{CODEC_RAW, encode};
-use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES, SOLO_REMOTE_BYTES};
+use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES};
 use crate::content::store::{PackWriter, Store};
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
@@ -283,8 +283,8 @@ impl Uploader {
     pub(crate) fn between_segments(&mut self) -> Result<()> {
         let shared = self.shared.take_if(|pack| pack.is_full());
         self.seal(shared)?;
-        let remote = self.compresses;
-        let solo = self.solo.take_if(|pack| remote && pack.writer.length() >= SOLO_REMOTE_BYTES);
+        let most = self.store.solo_max_bytes();
+        let solo = self.solo.take_if(|pack| pack.writer.length() >= most);
         self.seal(solo)
     }
 

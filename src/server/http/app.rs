@@ -1,0 +1,281 @@
+//! The served repositories, and what is decided before a request reaches one: whose key it has, and
+//! whether there is room for it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use lru::LruCache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
+
+use super::TlsFiles;
+use crate::error::{Error, Kind, Result};
+use crate::model::access::Principal;
+use crate::model::api_key::ApiKey;
+use crate::model::digest::Digest;
+use crate::model::name::{TeamName, UserName};
+use crate::model::object::PackId;
+use crate::ops::repository::Repository;
+use crate::registry::LastChange;
+use crate::server::status;
+
+/// The time for which a key that was looked up is believed: so it is revoked within a second.
+const BELIEVED: Duration = Duration::from_millis(500);
+/// The number of keys that are remembered.
+const KEYS: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is above 0");
+/// The number of requests that are worked on or wait for a thread; more get 503. Requests that wait
+/// for a change do not count.
+const REQUESTS: usize = 512;
+/// The requests of one user in a second on average, and at once.
+const RATE: NonZeroU32 = NonZeroU32::new(2_000).expect("it is above 0");
+const BURST: NonZeroU32 = NonZeroU32::new(8_000).expect("it is above 0");
+/// The number of users above which the limiter forgets those who were idle.
+const LIMITED_USERS: usize = 10_000;
+
+/// The options of a server.
+pub(crate) struct HttpOptions {
+    /// The address to listen on.
+    pub(crate) listen: SocketAddr,
+    /// The certificate; `None`: plain HTTP.
+    pub(crate) tls: Option<TlsFiles>,
+    /// True if plain HTTP is allowed on an address that others reach.
+    pub(crate) insecure_http: bool,
+    /// True if each request is logged.
+    pub(crate) access_log: bool,
+}
+
+/// A repository to be served.
+pub(crate) struct Team {
+    /// Its name in URLs.
+    pub(crate) name: TeamName,
+    /// The repository.
+    pub(crate) repository: Arc<Repository>,
+    /// The newest entry of its change log.
+    pub(crate) changed: watch::Receiver<LastChange>,
+    /// Has dead bytes freed soon.
+    pub(crate) nudge: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A served repository.
+pub(super) struct Served {
+    pub(super) team: Team,
+    believed: Mutex<LruCache<Digest, (Instant, Option<Principal>)>>,
+    /// The packs that are being received.
+    pub(super) receiving: Mutex<HashSet<PackId>>,
+}
+
+/// The state of the server.
+pub(super) struct App {
+    teams: BTreeMap<TeamName, Arc<Served>>,
+    pub(super) draining: AtomicBool,
+    /// Ends waits for changes.
+    ending: watch::Sender<bool>,
+    permits: Arc<Semaphore>,
+    limiter: DefaultKeyedRateLimiter<UserName>,
+    access_log: bool,
+}
+
+/// A reply before any service: a refusal in one line of text.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Response<Body>>);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        *self.0
+    }
+}
+
+/// Returns a reply of one line.
+pub(super) fn refuse(status: StatusCode, words: &str) -> Refusal {
+    let mut response = Response::new(Body::from(format!("{words}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    Refusal(Box::new(response))
+}
+
+/// Returns the reply for an error outside of the calls' protocol.
+pub(super) fn refuse_error(error: &Error) -> Refusal {
+    let status = StatusCode::from_u16(status::of(error.kind()));
+    refuse(status.expect("the table holds statuses"), &error.message())
+}
+
+impl App {
+    pub(super) fn new(teams: Vec<Team>, access_log: bool) -> Self {
+        let served = teams.into_iter().map(|team| {
+            let (believed, receiving) = (Mutex::new(LruCache::new(KEYS)), Mutex::default());
+            (team.name.clone(), Arc::new(Served { team, believed, receiving }))
+        });
+        Self {
+            teams: served.collect(),
+            draining: AtomicBool::new(false),
+            ending: watch::Sender::new(false),
+            permits: Arc::new(Semaphore::new(REQUESTS)),
+            limiter: RateLimiter::keyed(Quota::per_second(RATE).allow_burst(BURST)),
+            access_log,
+        }
+    }
+
+    pub(super) fn teams(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.teams.values()
+    }
+
+    /// Ends all waits for changes, because the server ends.
+    pub(super) fn end_waits(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Returns a signal of the server's end.
+    pub(super) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    /// Returns the repository of a request, and who makes it.
+    ///
+    /// # Errors
+    /// 401 without an accepted key, and for a team that is not there; 429 above the user's rate; 503
+    /// if the registry does not reply.
+    pub(super) async fn enter(
+        &self,
+        team: &str,
+        headers: &HeaderMap,
+    ) -> Result<(Arc<Served>, Principal), Refusal> {
+        let digest = key_of(headers)?.digest();
+        let served = team.parse::<TeamName>().ok().and_then(|team| self.teams.get(&team));
+        // A team that is not there takes as long as a key that is not.
+        let asked = served.or_else(|| self.teams.values().next());
+        let principal = match asked {
+            Some(asked) => asked.authenticate(digest).await?,
+            None => None,
+        };
+        let (Some(served), Some(principal)) = (served, principal) else {
+            return Err(refuse(StatusCode::UNAUTHORIZED, "the key is not accepted"));
+        };
+        if self.limiter.check_key(&principal.user).is_err() {
+            return Err(refuse(StatusCode::TOO_MANY_REQUESTS, "too many requests"));
+        }
+        if self.limiter.len() > LIMITED_USERS {
+            self.limiter.retain_recent();
+        }
+        Ok((Arc::clone(served), principal))
+    }
+
+    /// Takes room for a request that needs a thread.
+    ///
+    /// # Errors
+    /// 503 if there is none.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"))
+    }
+
+    pub(super) async fn is_ready(&self) -> bool {
+        if self.draining.load(Ordering::SeqCst) {
+            return false;
+        }
+        for served in self.teams.values() {
+            let served = Arc::clone(served);
+            let absent = Digest::from_bytes([0; 32]);
+            let asked = move || served.team.repository.registry.authenticate(absent);
+            if !matches!(spawn_blocking(asked).await, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Served {
+    /// Returns who a key belongs to; `None` if it is not accepted.
+    ///
+    /// # Errors
+    /// 503 if the registry does not reply.
+    pub(super) async fn authenticate(
+        self: &Arc<Self>,
+        digest: Digest,
+    ) -> Result<Option<Principal>, Refusal> {
+        let known = self.lock().get(&digest).cloned();
+        if let Some((_, principal)) = known.filter(|(since, _)| since.elapsed() < BELIEVED) {
+            return Ok(principal);
+        }
+        let served = Arc::clone(self);
+        let asked = move || served.team.repository.registry.authenticate(digest);
+        let found = match spawn_blocking(asked).await {
+            Ok(found) => found.map_err(|e| refuse_error(&e))?,
+            Err(_) => return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the server ends")),
+        };
+        self.lock().put(digest, (Instant::now(), found.clone()));
+        Ok(found)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<Digest, (Instant, Option<Principal>)>> {
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the key in the headers of a request.
+///
+/// # Errors
+/// 401 if there is none.
+pub(super) fn key_of(headers: &HeaderMap) -> Result<ApiKey, Refusal> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    // Two of them could be read in two ways, by a proxy and here.
+    let (value, None) = (values.next(), values.next()) else {
+        return Err(refuse(StatusCode::BAD_REQUEST, "the request has two keys"));
+    };
+    let text = value.and_then(|value| value.to_str().ok());
+    let key = text.and_then(|text| text.strip_prefix("Bearer ")).map(|key| key.trim().parse());
+    match key {
+        Some(Ok(key)) => Ok(key),
+        _ => Err(refuse(StatusCode::UNAUTHORIZED, "a key is needed: Authorization: Bearer af-…")),
+    }
+}
+
+/// Writes the line of a change, or of a refusal, in the audit log.
+pub(super) fn audit(
+    team: &TeamName,
+    user: &UserName,
+    from: SocketAddr,
+    call: &str,
+    failed: Option<Kind>,
+) {
+    let outcome = failed.map_or_else(|| "done".to_owned(), |kind| format!("{kind:?}"));
+    tracing::info!(target: "audit", %team, %user, %from, call, outcome, "call");
+}
+
+/// Logs a request and its reply, if that is requested.
+pub(super) async fn log_access(
+    State(app): State<Arc<App>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    if !app.access_log {
+        return next.run(request).await;
+    }
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let since = Instant::now();
+    let response = next.run(request).await;
+    let (status, took_ms) = (response.status().as_u16(), since.elapsed().as_millis());
+    tracing::info!(target: "access", %from, %method, path, status, took_ms, "request");
+    response
+}

@@ -1,0 +1,193 @@
+//! The calls of our own clients, guarded one by one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, Response, StatusCode};
+
+use super::app::{App, Refusal, Served, audit, key_of, refuse};
+use crate::error::{Error, Kind, Result};
+use crate::model::access::{Need, Principal, decide};
+use crate::ops::garbage::{Reclaim, free};
+use crate::ops::gc::{Collected, collect_deferred};
+use crate::ops::served::{begin_lease, settings_for_clients};
+use crate::protocol::served::{KeeperCall, Kept, REPOSITORY_HEADER, Session, Whoami};
+use crate::protocol::{Service, decode_call, decode_request, encode_value};
+use crate::registry::{Call, LeasesCall, NamesCall, dispatch, guard};
+use crate::server::reply::{answer, not_here, respond, wait_for_change};
+
+/// The maximum length of a request: a batch of new objects is far shorter.
+const REQUEST_MAX_BYTES: usize = 64 << 20;
+/// The time in which the body of a request must arrive.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// A request of a user to a repository.
+struct Asked {
+    app: Arc<App>,
+    served: Arc<Served>,
+    principal: Principal,
+    from: SocketAddr,
+}
+
+/// Handles a call to a repository.
+pub(super) async fn rpc(
+    State(app): State<Arc<App>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path(team): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let (served, principal) = app.enter(&team, &headers).await?;
+    let body = tokio::time::timeout(BODY_TIME, to_bytes(body, REQUEST_MAX_BYTES)).await;
+    let body = match body {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long")),
+        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request is incomplete")),
+    };
+    let other = headers.get(REPOSITORY_HEADER).map(|id| id.as_bytes());
+    if other.is_some_and(|id| id != served.team.repository.settings.id.as_bytes()) {
+        return Ok(respond(&Err(moved(&served)), None));
+    }
+    Asked { app, served, principal, from }.serve(&body).await
+}
+
+/// Builds the error of a client whose directory belongs to another repository.
+fn moved(served: &Served) -> Error {
+    let what = format!("team {} has another repository now", served.team.name);
+    Error::new(Kind::Conflict, what).hint(
+        "nothing was changed: move the client's directory for it away, and its drafts with it",
+    )
+}
+
+impl Asked {
+    async fn serve(self, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        let (service, call) = match decode_request(body) {
+            Ok((service, call)) => (service, body.slice_ref(call)),
+            Err(e) => return Ok(respond(&Err(e), None)),
+        };
+        match service {
+            Service::Registry => match decode_call(&call) {
+                Ok(call) => self.registry(call).await,
+                Err(e) => Ok(respond(&Err(e), None)),
+            },
+            Service::Keeper => match decode_call(&call) {
+                Ok(call) => self.keeper(call).await,
+                Err(e) => Ok(respond(&Err(e), None)),
+            },
+            Service::Session => Ok(respond(&encode_value(&self.session()), None)),
+            Service::Drafts | Service::Stats => Ok(respond(&Err(not_here()), None)),
+        }
+    }
+
+    fn session(&self) -> Session {
+        Session {
+            team: self.served.team.name.clone(),
+            principal: self.principal.clone(),
+            settings: settings_for_clients(&self.served.team.repository),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Writes a line of the audit log, unless the call only reads and was allowed.
+    fn note<T>(&self, call: &str, need: Need, done: &Result<T>) {
+        let failed = done.as_ref().err().map(Error::kind);
+        if need != Need::Read || failed == Some(Kind::Denied) {
+            let Self { served, principal, from, .. } = self;
+            audit(&served.team.name, &principal.user, *from, call, failed);
+        }
+    }
+
+    async fn registry(self, mut call: Call) -> Result<Response<Body>, Refusal> {
+        let (name, need) = (call.name(), guard::need(&call));
+        let checked = guard::check(&self.principal, &mut call);
+        if checked.is_err() {
+            self.note(name, need, &checked);
+            return Ok(respond(&checked.map(|()| Vec::new()), None));
+        }
+        if let Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) = &mut call {
+            let mut ending = self.app.ending();
+            let changed = self.served.team.changed.clone();
+            tokio::select! {
+                () = wait_for_change(changed, *after, std::mem::take(wait_milliseconds)) => {}
+                _ = ending.wait_for(|ending| *ending) => {}
+            }
+        }
+        let permit = self.app.admit()?;
+        Ok(answer(move || {
+            let repository = &self.served.team.repository;
+            let done = match call {
+                Call::Leases(LeasesCall::Begin { purpose, holder }) => {
+                    begin_lease(repository, purpose, holder).and_then(|id| encode_value(&id))
+                }
+                call => dispatch(&*repository.registry, call),
+            };
+            self.note(name, need, &done);
+            drop(permit);
+            (done, None)
+        })
+        .await)
+    }
+
+    async fn keeper(self, call: KeeperCall) -> Result<Response<Body>, Refusal> {
+        let (name, need) = match call {
+            KeeperCall::Nudge => ("nudge", Need::Read),
+            KeeperCall::Free { .. } => ("free", Need::Write),
+            KeeperCall::Collect { .. } => ("collect", Need::Admin),
+        };
+        if !decide(self.principal.role, need) {
+            let denied = Err(guard::denied(&self.principal));
+            self.note(name, need, &denied);
+            return Ok(respond(&denied, None));
+        }
+        let permit = self.app.admit()?;
+        Ok(answer(move || {
+            let done = self.keep(call);
+            self.note(name, need, &done);
+            drop(permit);
+            (done.and_then(|kept| encode_value(&kept)), None)
+        })
+        .await)
+    }
+
+    fn keep(&self, call: KeeperCall) -> Result<Kept> {
+        let repository = &self.served.team.repository;
+        match call {
+            KeeperCall::Nudge => {
+                (self.served.team.nudge)();
+                Ok(Kept::default())
+            }
+            KeeperCall::Free { later } => {
+                let when = if later { Reclaim::Later } else { Reclaim::Now };
+                Ok(Kept { freed_bytes: free(repository, when)?, ..Kept::default() })
+            }
+            KeeperCall::Collect { garbage_percent, unfinished } => {
+                let collected = collect_deferred(repository, garbage_percent, unfinished)?;
+                let Collected { packs, freed_bytes, left_bytes } = collected;
+                Ok(Kept { packs, freed_bytes, left_bytes })
+            }
+        }
+    }
+}
+
+/// Lists the teams that a key opens, with the role in each.
+pub(super) async fn whoami(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<([(HeaderName, &'static str); 1], String), Refusal> {
+    let digest = key_of(&headers)?.digest();
+    let (mut teams, mut user) = (Vec::new(), None);
+    for served in app.teams() {
+        if let Some(principal) = served.authenticate(digest).await? {
+            teams.push((served.team.name.clone(), principal.role));
+            user = Some(principal.user);
+        }
+    }
+    let user = user.ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "the key is not accepted"))?;
+    let found = Whoami { user, teams, release: env!("CARGO_PKG_VERSION").to_owned() };
+    let text = serde_json::to_string(&found).expect("names are plain values");
+    Ok(([(CONTENT_TYPE, "application/json")], text))
+}

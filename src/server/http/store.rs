@@ -1,0 +1,359 @@
+//! The packs of a repository: streamed out of its store in ranges, and taken into it.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::app::{App, Refusal, Served, audit, refuse, refuse_error};
+use crate::content::pack::{PACK_MAX_BYTES, decode_index, encode_index, pack_key};
+use crate::error::{Error, Kind, Result};
+use crate::model::access::{Need, Principal, decide};
+use crate::model::object::PackId;
+use crate::registry::guard;
+
+/// The bytes of a pack that are read at once, for one reply.
+const PIECE_BYTES: u64 = 2 << 20;
+/// The pieces of a request that wait to be written.
+const PIECES_WAITING: usize = 4;
+/// The time in which the next bytes of a body must arrive.
+const PROGRESS_TIME: Duration = Duration::from_secs(30);
+/// The maximum length of an index: that of a pack of the smallest objects.
+const INDEX_MAX_BYTES: usize = 64 << 20;
+
+/// An object of the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Pack,
+    Index,
+    /// A note of an upload in parts, which a server never has.
+    Note,
+}
+
+/// Returns the object that a path names; `None` for anything but the three files of a pack.
+fn part_of(shard: &str, name: &str) -> Option<(PackId, Part)> {
+    let (id, extension) = name.rsplit_once('.')?;
+    let id: PackId = id.parse().ok()?;
+    let part = match extension {
+        "pack" => Part::Pack,
+        "idx" => Part::Index,
+        "upload" => Part::Note,
+        _ => return None,
+    };
+    (pack_key(id, extension) == format!("packs/{shard}/{name}")).then_some((id, part))
+}
+
+/// Handles a request for an object of the store.
+pub(super) async fn object(
+    State(app): State<Arc<App>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path((team, shard, name)): Path<(String, String, String)>,
+    method: Method,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let (served, principal) = app.enter(&team, &headers).await?;
+    let (id, part) = part_of(&shard, &name)
+        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "the store has no such object"))?;
+    let need = match method {
+        Method::GET | Method::HEAD => Need::Read,
+        Method::PUT | Method::DELETE => Need::Write,
+        _ => return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "the store takes no such request")),
+    };
+    allow(&served, &principal, from, &method, need)?;
+    let permit = app.admit()?;
+    let reply = match (method, part) {
+        (Method::GET, Part::Pack) => return read_pack(served, id, &headers, permit).await,
+        (Method::HEAD, Part::Pack) => length_of(served, id).await?,
+        (Method::GET | Method::HEAD, Part::Index) => read_index(served, id).await?,
+        (Method::GET | Method::HEAD, Part::Note) => {
+            return Err(refuse(StatusCode::NOT_FOUND, "the store has no such object"));
+        }
+        (Method::PUT, Part::Pack) => write_pack(served, id, &headers, body).await?,
+        (Method::PUT, Part::Index) => write_index(served, id, body).await?,
+        (Method::DELETE, Part::Pack) => remove_pack(served, id).await?,
+        // An index goes with its pack.
+        (Method::DELETE, _) => empty(StatusCode::NO_CONTENT),
+        _ => return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "the store takes no such request")),
+    };
+    drop(permit);
+    Ok(reply)
+}
+
+fn allow(
+    served: &Served,
+    principal: &Principal,
+    from: SocketAddr,
+    method: &Method,
+    need: Need,
+) -> Result<(), Refusal> {
+    if decide(principal.role, need) {
+        return Ok(());
+    }
+    let call = format!("store {method}");
+    audit(&served.team.name, &principal.user, from, &call, Some(Kind::Denied));
+    Err(refuse_error(&guard::denied(principal)))
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// Runs work that may wait for a disk or a store.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    match spawn_blocking(work).await {
+        Ok(done) => done.map_err(|e| refuse_error(&e)),
+        Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the request could not be finished")),
+    }
+}
+
+/// Returns the length of a pack: the registry knows it, unless the pack is being written.
+fn pack_length(served: &Served, id: PackId) -> Result<u64> {
+    let repository = &served.team.repository;
+    match repository.registry.pack(id)? {
+        Some(pack) if pack.length_bytes > 0 => Ok(pack.length_bytes),
+        _ => repository.store.pack_length(id),
+    }
+}
+
+async fn length_of(served: Arc<Served>, id: PackId) -> Result<Response<Body>, Refusal> {
+    let length = blocking(move || pack_length(&served, id)).await?;
+    let mut response = empty(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(response)
+}
+
+/// Returns the bytes that a request asks for, of an object of `length` bytes; `None` if it names
+/// bytes behind the end, or several ranges.
+fn range_of(headers: &HeaderMap, length: u64) -> Option<Range<u64>> {
+    let Some(value) = headers.get(RANGE) else { return Some(0..length) };
+    let (first, last) = value.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    let range = match (first, last) {
+        ("", suffix) => length.saturating_sub(suffix.parse().ok()?)..length,
+        (first, "") => first.parse().ok()?..length,
+        (first, last) => {
+            first.parse().ok()?..last.parse::<u64>().ok()?.saturating_add(1).min(length)
+        }
+    };
+    (range.start < range.end).then_some(range)
+}
+
+/// Streams a range of a pack. `permit` is held until the last byte is sent.
+async fn read_pack(
+    served: Arc<Served>,
+    id: PackId,
+    headers: &HeaderMap,
+    permit: tokio::sync::OwnedSemaphorePermit,
+) -> Result<Response<Body>, Refusal> {
+    let asked = Arc::clone(&served);
+    let length = blocking(move || pack_length(&asked, id)).await?;
+    let whole = !headers.contains_key(RANGE);
+    let range = range_of(headers, length);
+    let range = match range {
+        Some(range) => range,
+        None if whole => 0..0,
+        None => return Err(refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the pack is shorter")),
+    };
+    // An error before the first byte is still an error of the whole reply.
+    let first = piece(Arc::clone(&served), id, range.clone()).await?;
+    let (start, end) = (range.start + first.len() as u64, range.end);
+    let rest = stream::unfold((served, start, permit), move |(served, at, permit)| async move {
+        if at >= end {
+            return None;
+        }
+        let read = piece(Arc::clone(&served), id, at..end).await;
+        let read = read.map_err(|_| std::io::Error::other("the pack could not be read on"));
+        let next = read.as_ref().map_or(end, |bytes| at + bytes.len() as u64);
+        Some((read, (served, next, permit)))
+    });
+    let body = stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(rest);
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    if !whole {
+        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+        headers.insert(CONTENT_RANGE, text.parse().expect("numbers are a header"));
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+/// Reads the first bytes of a range, at most [`PIECE_BYTES`].
+async fn piece(served: Arc<Served>, id: PackId, range: Range<u64>) -> Result<Bytes, Refusal> {
+    let length = (range.end - range.start).min(PIECE_BYTES) as usize;
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    blocking(move || served.team.repository.store.read_raw(id, range.start, length)).await
+}
+
+async fn read_index(served: Arc<Served>, id: PackId) -> Result<Response<Body>, Refusal> {
+    let read = move || served.team.repository.store.read_index(id);
+    let entries = blocking(read).await?;
+    Ok(Response::new(Body::from(encode_index(id, &entries))))
+}
+
+/// A pack that is being received; no other request may receive it meanwhile.
+struct Receiving {
+    served: Arc<Served>,
+    id: PackId,
+}
+
+impl Receiving {
+    fn begin(served: &Arc<Served>, id: PackId) -> Result<Self, Refusal> {
+        let mut receiving = served.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        match receiving.insert(id) {
+            true => Ok(Self { served: Arc::clone(served), id }),
+            false => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the pack is being received")),
+        }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        let mut receiving = self.served.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        receiving.remove(&self.id);
+    }
+}
+
+/// Refuses to change a pack that was not announced under a lease, or that has registered objects.
+fn refuse_unannounced(served: &Served, id: PackId) -> Result<()> {
+    match served.team.repository.registry.pack(id)? {
+        Some(pack) if pack.leased && pack.live_objects == 0 => Ok(()),
+        _ => Err(Error::new(Kind::Denied, format!("pack {id} is not one that is being written"))),
+    }
+}
+
+/// Takes the body of a pack, piece by piece, into the store.
+async fn write_pack(
+    served: Arc<Served>,
+    id: PackId,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length: u64 = match length {
+        Some(length) if length <= PACK_MAX_BYTES => length,
+        Some(_) => return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the pack is too long")),
+        None => return Err(refuse(StatusCode::LENGTH_REQUIRED, "the length is missing")),
+    };
+    let receiving = Receiving::begin(&served, id)?;
+    let (pieces, mut arrived) = mpsc::channel::<Bytes>(PIECES_WAITING);
+    let writing = spawn_blocking(move || {
+        let served = &receiving.served;
+        refuse_unannounced(served, id)?;
+        let store = &served.team.repository.store;
+        let mut writer = match store.create(id) {
+            // An earlier attempt stored it, and its reply was lost.
+            Err(e) if e.kind() == Kind::Conflict => {
+                store.remove(id)?;
+                store.create(id)?
+            }
+            writer => writer?,
+        };
+        while let Some(piece) = arrived.blocking_recv() {
+            writer.append(&piece)?;
+        }
+        if writer.length() != length {
+            return Err(Error::new(Kind::Unavailable, format!("pack {id} arrived in part")));
+        }
+        writer.finish()
+    });
+    let mut stream = body.into_data_stream();
+    while let Ok(Some(Ok(piece))) = timeout(PROGRESS_TIME, stream.next()).await {
+        if pieces.send(piece).await.is_err() {
+            break;
+        }
+    }
+    drop(pieces);
+    match writing.await {
+        Ok(Ok(_)) => Ok(empty(StatusCode::CREATED)),
+        Ok(Err(e)) => Err(refuse_error(&e)),
+        Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the pack could not be stored")),
+    }
+}
+
+async fn write_index(
+    served: Arc<Served>,
+    id: PackId,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let body = timeout(PROGRESS_TIME, to_bytes(body, INDEX_MAX_BYTES)).await;
+    let Ok(Ok(bytes)) = body else {
+        return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the index did not arrive whole"));
+    };
+    let receiving = Receiving::begin(&served, id)?;
+    blocking(move || {
+        let served = &receiving.served;
+        refuse_unannounced(served, id)?;
+        served.team.repository.store.write_index(id, &decode_index(id, &bytes)?)
+    })
+    .await?;
+    Ok(empty(StatusCode::CREATED))
+}
+
+/// Removes a pack that has no registered objects.
+async fn remove_pack(served: Arc<Served>, id: PackId) -> Result<Response<Body>, Refusal> {
+    let receiving = Receiving::begin(&served, id)?;
+    blocking(move || {
+        let repository = &receiving.served.team.repository;
+        match repository.registry.pack(id)? {
+            Some(pack) if pack.live_objects > 0 => {
+                Err(Error::new(Kind::Denied, format!("pack {id} holds objects")))
+            }
+            _ => repository.store.remove(id),
+        }
+    })
+    .await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str, length: u64) -> Option<Range<u64>> {
+        range_of(&HeaderMap::from_iter([(RANGE, text.parse().unwrap())]), length)
+    }
+
+    #[test]
+    fn a_range_is_within_the_object() {
+        assert_eq!(range_of(&HeaderMap::new(), 10), Some(0..10));
+        assert_eq!(range("bytes=0-0", 10), Some(0..1));
+        assert_eq!(range("bytes=4-99", 10), Some(4..10));
+        assert_eq!(range("bytes=4-", 10), Some(4..10));
+        assert_eq!(range("bytes=-3", 10), Some(7..10));
+        assert_eq!(range("bytes=-30", 10), Some(0..10));
+        for text in ["bytes=10-12", "bytes=5-4", "bytes=0-1,4-5", "bytes=x-", "bytes=", "0-1"] {
+            assert_eq!(range(text, 10), None, "{text}");
+        }
+        assert_eq!(range("bytes=0-18446744073709551615", 10), Some(0..10));
+    }
+
+    #[test]
+    fn only_the_files_of_a_pack_have_a_path() {
+        let id = PackId([0xab; 16]);
+        let key = pack_key(id, "pack");
+        let (shard, name) = key.strip_prefix("packs/").unwrap().split_once('/').unwrap();
+        assert!(part_of(shard, name) == Some((id, Part::Pack)));
+        for (shard, name) in [("..", name), ("00", name), (shard, "x.pack"), (shard, "repository")]
+        {
+            assert!(part_of(shard, name).is_none());
+        }
+    }
+}
