@@ -38,9 +38,12 @@ pub struct ServerAccess {
     pub key: ApiKey,
 }
 
+/// A function that returns the caller's key to a repository.
+type FindKey = dyn Fn(&TeamUrl) -> Result<ApiKey> + Send + Sync;
+
 /// A source of the caller's keys to servers.
 #[derive(Clone)]
-pub struct Keys(Arc<dyn Fn(&TeamUrl) -> Result<ApiKey> + Send + Sync>);
+pub struct Keys(Arc<FindKey>);
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

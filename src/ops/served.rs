@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 
 use super::repository::{Layout, Repository, SHARED_FORMAT, Settings};
 use super::shared::refuse_moved;
+use crate::content::codec::CODEC_RAW;
+use crate::content::pack::PACK_MAX_BYTES;
+use crate::content::reader::stored_children;
 use crate::error::{Error, Kind, Result};
 use crate::model::host::Host;
 use crate::model::name::TeamName;
+use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
+use crate::model::object_kind::ObjectKind;
 use crate::model::server_url::TeamUrl;
+use crate::protocol::encode_value;
 use crate::protocol::served::Session;
-use crate::registry::LeaseId;
+use crate::registry::{Call, LeaseId, LeasesCall, ObjectsCall, dispatch};
 
 /// Returns the name under which a repository is served: that of its directory, unless it was made
 /// with another.
@@ -59,19 +65,91 @@ pub fn join(layout: &Layout, url: &TeamUrl, session: &Session, host: &Host) -> R
     layout.write_settings(&own)
 }
 
+/// Makes a call of a client, whose right to it was checked, and returns its encoded reply.
+///
+/// # Errors
+/// The errors of the call.
+pub(crate) fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
+    let call = match call {
+        Call::Leases(LeasesCall::Begin { purpose, holder }) => {
+            return encode_value(&begin_lease(repository, purpose, holder)?);
+        }
+        Call::Objects(ObjectsCall::AddObjects { lease, pack, length_bytes, mut objects }) => {
+            check_objects(repository, pack, length_bytes, &mut objects)?;
+            ObjectsCall::AddObjects { lease, pack, length_bytes, objects }.into()
+        }
+        call => call,
+    };
+    dispatch(&*repository.registry, call)
+}
+
 /// Begins a lease of a client in the repository of a server. Refuses if the repository has moved to
 /// another store since the server opened it.
 ///
 /// # Errors
 /// [`Kind::Conflict`] then, and the errors of the registry.
-pub(crate) fn begin_lease(
-    repository: &Repository,
-    purpose: String,
-    holder: String,
-) -> Result<LeaseId> {
+fn begin_lease(repository: &Repository, purpose: String, holder: String) -> Result<LeaseId> {
     let lease = repository.registry.begin(purpose, holder)?;
     match refuse_moved(repository) {
         Ok(()) => Ok(lease),
         Err(e) => repository.registry.release(lease).and(Err(e)),
     }
+}
+
+/// The longest body of an object in bytes: no chunker cuts longer chunks, and nodes are far shorter.
+const OBJECT_MAX_BYTES: u32 = 1 << 24;
+
+/// Checks objects that a client wants to register: each is within its pack and no longer than one
+/// can be. Nodes are read from the store and verified. Their children are those that the node
+/// names, whatever the client says. So no client can make reference counts wrong. Chunks are
+/// verified by their readers.
+///
+/// # Errors
+/// [`Kind::Corrupt`] for objects that are not what the client says, and the errors of the store.
+fn check_objects(
+    repository: &Repository,
+    pack: PackId,
+    length_bytes: u64,
+    objects: &mut [NewObject],
+) -> Result<()> {
+    let wrong = |object: &NewObject| {
+        let what = format!("object {} is not what the client says", object.digest);
+        Error::new(Kind::Corrupt, what).hint("put again with this release")
+    };
+    for object in &mut *objects {
+        let end = object.offset.checked_add(u64::from(object.stored_bytes));
+        let raw = object.codec == CODEC_RAW && object.stored_bytes != object.body_bytes;
+        if raw || object.body_bytes > OBJECT_MAX_BYTES || end.is_none_or(|end| end > length_bytes) {
+            return Err(wrong(object));
+        }
+        object.children.clear();
+    }
+    let nodes = || objects.iter().filter(|object| object.kind != ObjectKind::Chunk);
+    let end = |object: &NewObject| object.offset + u64::from(object.stored_bytes);
+    let (Some(start), Some(end)) = (nodes().map(|node| node.offset).min(), nodes().map(end).max())
+    else {
+        return Ok(());
+    };
+    if end - start > PACK_MAX_BYTES {
+        let what = format!("pack {pack} is longer than a pack of nodes can be");
+        return Err(Error::new(Kind::Corrupt, what).hint("put again with this release"));
+    }
+    // Nodes lie together, so one request reads them all.
+    let bytes = repository.store.read_raw(pack, start, (end - start) as usize)?;
+    for node in objects.iter_mut().filter(|object| object.kind != ObjectKind::Chunk) {
+        let at = (node.offset - start) as usize;
+        let stored = bytes[at..at + node.stored_bytes as usize].to_vec();
+        let extent = Extent { pack, offset: node.offset, stored_bytes: node.stored_bytes };
+        let located = Located {
+            kind: node.kind,
+            codec: node.codec,
+            body_bytes: node.body_bytes,
+            extent,
+            refs: 0,
+            presence: Presence::Present,
+        };
+        node.children =
+            stored_children(node.digest, &located, stored).map_err(|e| wrong(node).because(e))?;
+    }
+    Ok(())
 }

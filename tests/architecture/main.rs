@@ -52,10 +52,19 @@ const FUSER: &[&str] = &[
 /// Foreign crates that live behind walls.
 const WALLS: &[(&str, &[&str])] = &[
     ("fuser::", FUSER),
-    ("reqwest::", &["src/content/remote/", "src/content/external/origin.rs"]),
+    (
+        "reqwest::",
+        &["src/client/served.rs", "src/content/remote/", "src/content/external/origin.rs"],
+    ),
     (
         "rustls::",
-        &["src/content/remote/", "src/content/external/origin.rs", "src/registry/engine/postgres/"],
+        &[
+            "src/client/served.rs",
+            "src/content/remote/",
+            "src/content/external/origin.rs",
+            "src/registry/engine/postgres/",
+            "src/server/http/tls.rs",
+        ],
     ),
     ("tokio_postgres::", &["src/registry/engine/postgres/"]),
     ("deadpool_postgres::", &["src/registry/engine/postgres/"]),
@@ -71,6 +80,8 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("axum::", &["src/server/"]),
+    ("axum_server::", &["src/server/"]),
+    ("governor::", &["src/server/"]),
     ("hyper::", &["src/client/"]),
     ("anyhow::", &["src/cli/"]),
     ("object_store::", &["src/content/remote/", "src/content/external/origin.rs"]),

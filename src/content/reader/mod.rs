@@ -239,12 +239,7 @@ impl Reader {
         if located.kind == ObjectKind::Chunk {
             return Ok(Vec::new());
         }
-        let body = self.check_at(digest, located)?;
-        match located.kind {
-            ObjectKind::Tree => TreeNode::decode(&body).map(|node| node.children()),
-            _ => RecipeNode::decode(&body).map(|node| node.children()),
-        }
-        .ok_or_else(|| unknown_format(digest))
+        children_in(digest, located.kind, &self.check_at(digest, located)?)
     }
 
     /// Returns the verified body of the object stored at `located`.
@@ -367,6 +362,28 @@ fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
             tracing::debug!(%file, "readahead failed: {e}");
         }
     }
+}
+
+/// Returns the children of an object whose bytes in the store are at hand.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if the bytes do not match the digest.
+pub(crate) fn stored_children(
+    digest: Digest,
+    located: &Located,
+    stored: Vec<u8>,
+) -> Result<Vec<Digest>> {
+    children_in(digest, located.kind, &verify(digest, located, stored)?)
+}
+
+/// Returns the children in the verified body of an object.
+fn children_in(digest: Digest, kind: ObjectKind, body: &[u8]) -> Result<Vec<Digest>> {
+    match kind {
+        ObjectKind::Chunk => return Ok(Vec::new()),
+        ObjectKind::Tree => TreeNode::decode(body).map(|node| node.children()),
+        ObjectKind::Recipe => RecipeNode::decode(body).map(|node| node.children()),
+    }
+    .ok_or_else(|| unknown_format(digest))
 }
 
 /// Decodes `stored`, and returns the body if it matches the digest.

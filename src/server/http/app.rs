@@ -256,10 +256,11 @@ pub(super) fn audit(
     user: &UserName,
     from: SocketAddr,
     call: &str,
+    what: &str,
     failed: Option<Kind>,
 ) {
     let outcome = failed.map_or_else(|| "done".to_owned(), |kind| format!("{kind:?}"));
-    tracing::info!(target: "audit", %team, %user, %from, call, outcome, "call");
+    tracing::info!(target: "audit", %team, %user, %from, call, what, outcome, "call");
 }
 
 /// Logs a request and its reply, if that is requested.

@@ -14,10 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Principal, decide};
 use crate::ops::garbage::{Reclaim, free};
 use crate::ops::gc::{Collected, collect_deferred};
-use crate::ops::served::{begin_lease, settings_for_clients};
+use crate::ops::served::{answer_call, settings_for_clients};
 use crate::protocol::served::{KeeperCall, Kept, REPOSITORY_HEADER, Session, Whoami};
 use crate::protocol::{Service, decode_call, decode_request, encode_value};
-use crate::registry::{Call, LeasesCall, NamesCall, dispatch, guard};
+use crate::registry::{Call, NamesCall, guard};
 use crate::server::reply::{answer, not_here, respond, wait_for_change};
 
 /// The maximum length of a request: a batch of new objects is far shorter.
@@ -92,20 +92,22 @@ impl Asked {
         }
     }
 
-    /// Writes a line of the audit log, unless the call only reads and was allowed.
-    fn note<T>(&self, call: &str, need: Need, done: &Result<T>) {
+    /// Writes a line of the audit log, if something that a person knows by name was changed or the
+    /// call was refused.
+    fn note<T>(&self, call: &str, changed: Option<&str>, done: &Result<T>) {
         let failed = done.as_ref().err().map(Error::kind);
-        if need != Need::Read || failed == Some(Kind::Denied) {
+        if changed.is_some() || failed == Some(Kind::Denied) {
             let Self { served, principal, from, .. } = self;
-            audit(&served.team.name, &principal.user, *from, call, failed);
+            let what = changed.unwrap_or_default();
+            audit(&served.team.name, &principal.user, *from, call, what, failed);
         }
     }
 
     async fn registry(self, mut call: Call) -> Result<Response<Body>, Refusal> {
-        let (name, need) = (call.name(), guard::need(&call));
+        let (name, changed) = (call.name(), guard::changed(&call));
         let checked = guard::check(&self.principal, &mut call);
         if checked.is_err() {
-            self.note(name, need, &checked);
+            self.note(name, changed.as_deref(), &checked);
             return Ok(respond(&checked.map(|()| Vec::new()), None));
         }
         if let Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) = &mut call {
@@ -118,14 +120,8 @@ impl Asked {
         }
         let permit = self.app.admit()?;
         Ok(answer(move || {
-            let repository = &self.served.team.repository;
-            let done = match call {
-                Call::Leases(LeasesCall::Begin { purpose, holder }) => {
-                    begin_lease(repository, purpose, holder).and_then(|id| encode_value(&id))
-                }
-                call => dispatch(&*repository.registry, call),
-            };
-            self.note(name, need, &done);
+            let done = answer_call(&self.served.team.repository, call);
+            self.note(name, changed.as_deref(), &done);
             drop(permit);
             (done, None)
         })
@@ -140,13 +136,13 @@ impl Asked {
         };
         if !decide(self.principal.role, need) {
             let denied = Err(guard::denied(&self.principal));
-            self.note(name, need, &denied);
+            self.note(name, None, &denied);
             return Ok(respond(&denied, None));
         }
         let permit = self.app.admit()?;
         Ok(answer(move || {
             let done = self.keep(call);
-            self.note(name, need, &done);
+            self.note(name, (need != Need::Read).then_some(""), &done);
             drop(permit);
             (done.and_then(|kept| encode_value(&kept)), None)
         })

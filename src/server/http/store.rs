@@ -100,7 +100,7 @@ fn allow(
         return Ok(());
     }
     let call = format!("store {method}");
-    audit(&served.team.name, &principal.user, from, &call, Some(Kind::Denied));
+    audit(&served.team.name, &principal.user, from, &call, "", Some(Kind::Denied));
     Err(refuse_error(&guard::denied(principal)))
 }
 
