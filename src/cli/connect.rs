@@ -58,6 +58,17 @@ pub fn place_of(context: &Context) -> Result<Layout> {
     }
 }
 
+/// Does the same for a repository on a server; returns the layout of any other as [`layout_of`] does.
+///
+/// # Errors
+/// As [`layout_of`].
+pub fn place_if_served(context: &Context) -> Result<Layout> {
+    match server_of(&context.config)? {
+        Some(url) => place_of_served(context, &url),
+        None => layout_of(context),
+    }
+}
+
 fn place_of_served(context: &Context, url: &TeamUrl) -> Result<Layout> {
     let folder = context.config.servers.as_ref().ok_or_else(|| {
         Error::new(Kind::Usage, "there is no place for drafts: $HOME is not set")

@@ -57,9 +57,6 @@ fn repository(hint: &RepositoryHint) -> String {
             );
         }
         RepositoryHint::Locate => "say where it is with --repo DIR",
-        RepositoryHint::ShortenPath => {
-            "a socket's path may be at most 107 bytes long: use a shorter --repo"
-        }
         RepositoryHint::ListenElsewhere => "choose another --metrics-listen",
         RepositoryHint::TrustClock => {
             "nothing expired; if the clock is right, say so with --trust-clock"
@@ -87,6 +84,11 @@ fn access(hint: &AccessHint) -> String {
         }
         AccessHint::RunAtServer => {
             "run it on the server (--repo DIR), or on a host that opens registry and store itself"
+        }
+        AccessHint::ListenElsewhere => "choose another --listen",
+        AccessHint::NameTeam => {
+            "a repository is served under the name of its directory: move it to one with such a name, \
+             or make it with `artifactfs init --name TEAM`"
         }
         AccessHint::Encrypt => {
             "give --tls-cert and --tls-key, listen on 127.0.0.1 behind a proxy, or say --insecure-http"

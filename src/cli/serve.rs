@@ -16,9 +16,9 @@ use artifactfs::model::access::Role;
 use artifactfs::model::server_url::is_server;
 use artifactfs::ops::access::{self, KeyRequest};
 use artifactfs::ops::repository::Layout;
+use artifactfs::ops::served;
 
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Serve {
     /// The address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8790")]
@@ -103,6 +103,7 @@ fn init(context: &Context, admin: &str) -> Result<u8> {
         return Err(Error::new(Kind::Usage, what).hint("name the directory of the repository"));
     }
     let repository = connect::open_repository(context)?;
+    served::team_of(&repository.layout)?;
     if !access::users(&repository)?.is_empty() {
         let what = "the repository has users already";
         return Err(Error::new(Kind::Conflict, what).hint(

@@ -29,6 +29,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Kind, Result};
+use crate::files::SocketPath;
 use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftHandler};
 use crate::protocol::{self, RPC_PATH, Service};
 use crate::registry::{Call, Transport};
@@ -153,7 +154,8 @@ impl Client {
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>> {
         let dial = async {
-            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.lost(e))?;
+            let short = SocketPath::of(&self.socket).map_err(|e| self.lost(e))?;
+            let stream = UnixStream::connect(short.path()).await.map_err(|e| self.lost(e))?;
             let peer = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
             self.peer.store(peer.unwrap_or(0), Ordering::Relaxed);
             handshake(TokioIo::new(stream)).await.map_err(|e| self.lost(e))

@@ -1,8 +1,7 @@
 //! A repository on a server, over HTTPS.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Limited};
@@ -26,8 +25,8 @@ use crate::registry::{Call, NamesCall, Transport, guard};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 /// The time in which the reply to a look-up must begin.
 const LOOK_UP_DEADLINE: Duration = Duration::from_secs(10);
-/// The time for which a look-up tries a server that does not reply: it may be starting again. Only
-/// the first one of an outage waits so long.
+/// The time from the beginning of an outage for which look-ups try the server again: it may be
+/// starting. After that each tries once.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// The same time for calls that change something.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -45,8 +44,8 @@ pub struct ServedClient {
     url: TeamUrl,
     http: reqwest::Client,
     runtime: Arc<Runtime>,
-    /// True if the last call got no reply.
-    silent: AtomicBool,
+    /// The time since which no call got a reply; `None` if the last one did.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 impl ServedClient {
@@ -58,7 +57,7 @@ impl ServedClient {
     pub fn new(url: &TeamUrl, key: &ApiKey, id: Option<&str>) -> Result<Self> {
         let http = connector(key, id)?;
         let (url, runtime) = (url.clone(), runtime()?);
-        Ok(Self { url, http, runtime, silent: AtomicBool::new(false) })
+        Ok(Self { url, http, runtime, silent_since: Mutex::new(None) })
     }
 
     /// Makes a call to a service and returns the value of its reply.
@@ -79,11 +78,11 @@ impl ServedClient {
             let done = self.runtime.block_on(self.exchange(request.clone(), limit));
             match done {
                 Err(Failure::Silence(e)) if Instant::now() + pause < deadline => {
+                    self.note(true);
                     tracing::debug!("asking {} again: {e}", self.url);
                 }
                 done => {
-                    let silent = matches!(done, Err(Failure::Silence(_)));
-                    self.silent.store(silent, Ordering::Relaxed);
+                    self.note(matches!(done, Err(Failure::Silence(_))));
                     return Ok(done?);
                 }
             }
@@ -106,16 +105,26 @@ impl ServedClient {
         protocol::decode_answer(&body).map(<[u8]>::to_vec).map_err(Failure::Answer)
     }
 
+    /// Notes whether a call got no reply.
+    fn note(&self, silent: bool) {
+        let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = silent.then(|| since.unwrap_or_else(Instant::now));
+    }
+
+    /// Returns the time for which a look-up still tries a server that does not reply.
+    fn patience(&self) -> Duration {
+        let since = *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        READ_PATIENCE.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
     /// Returns the time in which the reply to a call must begin, and the time for which a server
     /// that does not reply is tried.
     fn deadlines(&self, call: &Call) -> (Duration, Duration) {
-        let patience =
-            if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { READ_PATIENCE };
         if let Call::Names(NamesCall::ChangesAfter { wait_milliseconds, .. }) = call {
             return (Duration::from_millis(*wait_milliseconds) + LOOK_UP_DEADLINE, Duration::ZERO);
         }
         match guard::need(call) {
-            Need::Read => (LOOK_UP_DEADLINE, patience),
+            Need::Read => (LOOK_UP_DEADLINE, self.patience()),
             _ => (CALL_DEADLINE, WRITE_PATIENCE),
         }
     }

@@ -32,7 +32,7 @@ pub const PROJECT_VARIABLE: &str = "ARTIFACTFS_PROJECT";
 /// The environment variable that a run sets for its command: the directory with the versions.
 pub const ROOT_VARIABLE: &str = "ARTIFACTFS_ROOT";
 /// The environment variable that names a file with the key to a server.
-pub(crate) const KEY_FILE_VARIABLE: &str = "ARTIFACTFS_KEY_FILE";
+pub const KEY_FILE_VARIABLE: &str = "ARTIFACTFS_KEY_FILE";
 /// The environment variable that names one file of settings in place of the usual ones.
 pub(crate) const CONFIG_VARIABLE: &str = "ARTIFACTFS_CONFIG";
 

@@ -15,7 +15,9 @@ use std::process::Command;
 use rustix::fs::Mode;
 use rustix::process::{Resource, getrlimit, setrlimit, umask};
 
-use crate::config::{CONFIG_VARIABLE, Environment, PROJECT_VARIABLE, ROOT_VARIABLE, RUN_VARIABLE};
+use crate::config::{
+    CONFIG_VARIABLE, Environment, KEY_FILE_VARIABLE, PROJECT_VARIABLE, ROOT_VARIABLE, RUN_VARIABLE,
+};
 use crate::error::{Error, Kind, Result};
 
 /// The first descriptor after standard input, output and error.
@@ -41,8 +43,9 @@ const NOT_TAKEN: [&str; 10] = [
     "OLDPWD",
 ];
 /// The variables that name files and folders, perhaps relative to the parent's current directory.
-const NAME_FILES: [&str; 11] = [
+const NAME_FILES: [&str; 12] = [
     CONFIG_VARIABLE,
+    KEY_FILE_VARIABLE,
     "HOME",
     "TMPDIR",
     "SSL_CERT_FILE",

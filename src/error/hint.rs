@@ -72,8 +72,6 @@ pub enum RepositoryHint {
     Locate,
     /// Make a repository in this directory.
     Init(String),
-    /// Use a shorter path: a Unix socket's path has at most 107 bytes.
-    ShortenPath,
     /// Listen on another address.
     ListenElsewhere,
     /// Confirm that the clock of this machine is right.
@@ -265,6 +263,10 @@ pub enum AccessHint {
     MakeAdmin,
     /// Run the command on the server, or on a host that opens registry and store itself.
     RunAtServer,
+    /// Listen on another address.
+    ListenElsewhere,
+    /// Give the repository a name that a team can have.
+    NameTeam,
     /// Use a certificate, or listen on this machine only, or allow plain HTTP.
     Encrypt,
 }

@@ -188,7 +188,9 @@ fn kind_of_io(error: &io::Error) -> Kind {
         io::ErrorKind::ReadOnlyFilesystem => Kind::ReadOnly,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,
         io::ErrorKind::TimedOut => Kind::TimedOut,
-        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty => Kind::Conflict,
+        io::ErrorKind::AlreadyExists
+        | io::ErrorKind::ResourceBusy
+        | io::ErrorKind::DirectoryNotEmpty => Kind::Conflict,
         _ => Kind::Unavailable,
     }
 }

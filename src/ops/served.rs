@@ -8,7 +8,7 @@ use super::shared::refuse_moved;
 use crate::content::codec::CODEC_RAW;
 use crate::content::pack::PACK_MAX_BYTES;
 use crate::content::reader::stored_children;
-use crate::error::{Error, Kind, Result};
+use crate::error::{AccessHint, Error, Kind, Result};
 use crate::model::host::Host;
 use crate::model::name::TeamName;
 use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
@@ -23,12 +23,12 @@ use crate::registry::{Call, LeaseId, LeasesCall, ObjectsCall, dispatch};
 ///
 /// # Errors
 /// [`Kind::BadName`] if the directory's name is not one of a team.
-pub(crate) fn team_of(layout: &Layout) -> Result<TeamName> {
+pub fn team_of(layout: &Layout) -> Result<TeamName> {
     if let Some(team) = layout.settings()?.team {
         return Ok(team);
     }
     let name = layout.root.file_name().unwrap_or_default().to_string_lossy();
-    Ok(name.parse()?)
+    name.parse::<TeamName>().map_err(|e| Error::from(e).and_hint(AccessHint::NameTeam))
 }
 
 /// Returns the settings that clients need, as JSON: not where the store is.

@@ -34,7 +34,8 @@ use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::error::{Error, IoContext, RepositoryHint, Result};
+use crate::error::{Error, IoContext, Result};
+use crate::files::SocketPath;
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
 use crate::protocol::drafts::DraftHandler;
@@ -101,10 +102,8 @@ impl Server {
         }
         let listener = {
             let _entered = runtime.enter();
-            UnixListener::bind(socket).map_err(|e| {
-                Error::io(format!("cannot listen on {}", socket.display()), e)
-                    .hint(RepositoryHint::ShortenPath)
-            })?
+            let listen = SocketPath::of(socket).and_then(|short| UnixListener::bind(short.path()));
+            listen.at("listen on", socket)?
         };
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(socket, private).at("protect", socket)?;

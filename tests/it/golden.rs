@@ -112,7 +112,7 @@ impl Golden {
         generations().into_iter().map(move |generation| {
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             unpack(generation, name, dir.path());
-            let mut world = World { dir, mounts: Vec::new(), env: Vec::new() };
+            let mut world = World { dir, mounts: Vec::new(), env: Vec::new(), url: None };
             let root = world.path("bucket");
             let bucket = root.exists().then(|| Bucket::start(&root)).map(|(bucket, env)| {
                 world.env = env;

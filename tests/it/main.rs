@@ -22,7 +22,13 @@ mod model;
 mod mounted;
 mod overlay;
 mod random;
+mod served;
 mod web;
 mod world;
 
 use engines::{each_engine, fresh_engine};
+
+/// Makes a repository to be served, with its registry and store inside.
+fn fresh_repository() -> world::World {
+    world::World::new()
+}

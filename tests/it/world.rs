@@ -18,6 +18,8 @@ pub struct World {
     pub mounts: Vec<PathBuf>,
     /// The variables that are set for all commands.
     pub env: Vec<(&'static str, OsString)>,
+    /// The URL of the repository, if it is on a server.
+    pub url: Option<String>,
 }
 
 /// The result of a command.
@@ -35,7 +37,7 @@ impl World {
             "these tests mount for real: /dev/fuse is missing"
         );
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let world = Self { dir, mounts: Vec::new(), env: Vec::new() };
+        let world = Self { dir, mounts: Vec::new(), env: Vec::new(), url: None };
         world.ok(&["init"]);
         world
     }
@@ -60,7 +62,8 @@ impl World {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_artifactfs"));
-        command.arg("--repo").arg(self.repo()).args(args).stdin(Stdio::null());
+        let repo = self.url.as_ref().map_or_else(|| self.repo(), PathBuf::from);
+        command.arg("--repo").arg(repo).args(args).stdin(Stdio::null());
         command.env("ARTIFACTFS_CONFIG", "/dev/null");
         command.env("ARTIFACTFS_CACHE_DIR", self.path("cache")).current_dir(self.dir.path());
         command.envs(self.env.iter().cloned());

@@ -45,7 +45,7 @@ impl Team {
     fn host(&self, first: bool) -> World {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let env = self.bucket.as_ref().map(Bucket::environment).unwrap_or_default();
-        let world = World { dir, mounts: Vec::new(), env };
+        let world = World { dir, mounts: Vec::new(), env, url: None };
         let (address, store) = (self.address.to_string(), self.store());
         let mut args = vec!["init", "--registry", &address];
         if first {

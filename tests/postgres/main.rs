@@ -13,7 +13,10 @@ mod hosts;
 mod pooled;
 #[path = "../it/contracts/runs.rs"]
 mod runs;
+#[path = "../it/served/mod.rs"]
+mod served;
 mod server;
+mod team;
 mod tls;
 #[allow(dead_code)]
 #[path = "../it/world.rs"]
@@ -31,4 +34,15 @@ fn each_engine(check: impl Fn(&dyn Engine)) {
 
 fn fresh_engine() -> Box<dyn Engine> {
     Box::new(Optimistic(Server::shared().fresh_table()))
+}
+
+/// Makes a repository to be served, with its registry in the shared server. Its store is a
+/// directory that all servers reach.
+fn fresh_repository() -> world::World {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let world = world::World { dir, mounts: Vec::new(), env: Vec::new(), url: None };
+    let (address, store) = (Server::shared().fresh_address().to_string(), world.repo());
+    let store = format!("file:{}/store", store.display());
+    world.ok(&["init", "--registry", &address, "--store", &store]);
+    world
 }

@@ -158,6 +158,7 @@ impl App {
         &self,
         team: &str,
         headers: &HeaderMap,
+        from: SocketAddr,
     ) -> Result<(Arc<Served>, Principal), Refusal> {
         let digest = key_of(headers)?.digest();
         let served = team.parse::<TeamName>().ok().and_then(|team| self.teams.get(&team));
@@ -168,6 +169,7 @@ impl App {
             None => None,
         };
         let (Some(served), Some(principal)) = (served, principal) else {
+            tracing::info!(target: "audit", team, %from, outcome = "Denied", "key");
             return Err(refuse(StatusCode::UNAUTHORIZED, "the key is not accepted"));
         };
         if self.limiter.check_key(&principal.user).is_err() {

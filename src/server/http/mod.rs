@@ -28,7 +28,7 @@ pub(crate) use app::{HttpOptions, Team};
 use tls::Tls;
 pub(crate) use tls::TlsFiles;
 
-use crate::error::{AccessHint, Error, Kind, RepositoryHint, Result};
+use crate::error::{AccessHint, Error, Kind, Result};
 
 /// The number of threads that may wait for a disk, a database or a store at once.
 const BLOCKING_THREADS: usize = 128;
@@ -42,6 +42,8 @@ const HEADERS_MAX_BYTES: usize = 32 << 10;
 const HEADERS_MAX: usize = 64;
 /// The time that the runtime gets to end once its requests have ended.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+/// The time in which registries must reply for the server to be ready.
+const READY_TIME: Duration = Duration::from_secs(2);
 /// The interval between two looks whether all requests have their replies.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -65,7 +67,7 @@ impl HttpServer {
         let tls = options.tls.clone().map(Tls::open).transpose()?;
         let cannot = |e| {
             Error::io(format!("cannot listen on {}", options.listen), e)
-                .hint(RepositoryHint::ListenElsewhere)
+                .hint(AccessHint::ListenElsewhere)
         };
         let listener = TcpListener::bind(options.listen).map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
@@ -152,10 +154,10 @@ fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Reports whether requests can be served: the server does not end, and all registries reply.
+/// Reports whether requests can be served: the server does not end, and all registries reply soon.
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    match app.is_ready().await {
-        true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    match tokio::time::timeout(READY_TIME, app.is_ready()).await {
+        Ok(true) => (StatusCode::OK, "ready\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn rpc(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
-    let (served, principal) = app.enter(&team, &headers).await?;
+    let (served, principal) = app.enter(&team, &headers, from).await?;
     let body = tokio::time::timeout(BODY_TIME, to_bytes(body, REQUEST_MAX_BYTES)).await;
     let body = match body {
         Ok(Ok(body)) => body,

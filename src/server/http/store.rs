@@ -61,7 +61,7 @@ pub(super) async fn object(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
-    let (served, principal) = app.enter(&team, &headers).await?;
+    let (served, principal) = app.enter(&team, &headers, from).await?;
     let (id, part) = part_of(&shard, &name)
         .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "the store has no such object"))?;
     let need = match method {

@@ -78,6 +78,9 @@ impl TlsFiles {
             .map_err(|e| unread(path, &e))?
             .collect::<Result<_, _>>()
             .map_err(|e| unread(path, &e))?;
+        if chain.is_empty() {
+            return Err(unread(path, &"it holds no certificate"));
+        }
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| unread(&self.key, &e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
