@@ -32,6 +32,9 @@ pub struct Serve {
     /// Allow plain HTTP on an address that others reach: keys can be read on the way
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_http: bool,
+    /// Pass all bytes through the server: clients cannot reach the bucket
+    #[arg(long)]
+    proxy_bytes: bool,
     /// Log each request
     #[arg(long)]
     access_log: bool,
@@ -73,6 +76,7 @@ pub fn serve(context: &Context, repos: &[PathBuf], verb: Serve) -> Result<u8> {
         tls: verb.tls_cert.zip(verb.tls_key),
         insecure_http: verb.insecure_http,
         access_log: verb.access_log,
+        proxy_bytes: verb.proxy_bytes,
         drain: Duration::from_secs(verb.drain),
         store: context.access.clone(),
     };

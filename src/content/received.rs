@@ -1,6 +1,7 @@
 //! Bytes of a server, and the facts that it gives about them.
 
 use bytes::Bytes;
+use serde::Serialize;
 
 /// The bytes of an object, or of a part of it.
 #[derive(Debug)]
@@ -24,4 +25,13 @@ pub(crate) struct Seen {
     pub(crate) modified: String,
     /// The compression of the bytes that are sent, though none was requested; empty for none.
     pub(crate) encoding: String,
+}
+
+/// A URL by which anybody may make a request, and the headers that it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SignedUrl {
+    /// The URL, which is a secret for its life.
+    pub(crate) url: String,
+    /// The headers.
+    pub(crate) headers: Vec<(String, String)>,
 }

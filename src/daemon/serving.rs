@@ -46,6 +46,8 @@ pub struct ServeRequest {
     pub insecure_http: bool,
     /// True if each request is logged.
     pub access_log: bool,
+    /// True if all bytes go through the server, also those of a bucket.
+    pub proxy_bytes: bool,
     /// The time that requests under way get when the server ends.
     pub drain: Duration,
     /// The options of the stores.
@@ -96,6 +98,7 @@ impl Serving {
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             insecure_http: request.insecure_http,
             access_log: request.access_log,
+            proxy_bytes: request.proxy_bytes,
         };
         let http = HttpServer::start(&options, teams)?;
         Ok(Self { http, repositories, drain: request.drain })

@@ -28,6 +28,7 @@ pub(crate) struct HttpOptions {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) insecure_http: bool,
     pub(crate) access_log: bool,
+    pub(crate) proxy_bytes: bool,
 }
 
 /// A repository to be served.

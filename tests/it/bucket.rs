@@ -120,6 +120,12 @@ impl Bucket {
         self.state.lock().unwrap().untagged = true;
     }
 
+    /// Returns "METHOD target" of all requests so far.
+    #[allow(dead_code, reason = "only the tests of servers look at single requests")]
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.state.lock().unwrap().log.clone().into_iter()
+    }
+
     /// Returns the number of requests so far whose "METHOD target" contains `what`.
     pub fn count(&self, what: &str) -> usize {
         let state = self.state.lock().unwrap();

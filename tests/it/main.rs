@@ -23,6 +23,7 @@ mod mounted;
 mod overlay;
 mod random;
 mod served;
+mod serving;
 mod web;
 mod world;
 

@@ -16,6 +16,8 @@ mod runs;
 #[path = "../it/served/mod.rs"]
 mod served;
 mod server;
+#[path = "../it/serving.rs"]
+mod serving;
 mod team;
 mod tls;
 #[allow(dead_code)]

@@ -4,9 +4,10 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::bucket::Bucket;
-use crate::served::Server as HttpServer;
+use crate::bucket::{Bucket, Refusal};
+use crate::served::hostile::request;
 use crate::server::Server;
+use crate::serving::Server as HttpServer;
 use crate::world::{World, noise, same_tree, until};
 
 /// Two servers of one repository.
@@ -17,6 +18,10 @@ struct Team {
 
 impl Team {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(options: &[&str]) -> Self {
         let (address, bucket) = (Server::shared().fresh_address().to_string(), Bucket::start());
         let world = |name: &str| {
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -27,9 +32,56 @@ impl Team {
             world.ok(&[&["init", "--registry", &address], store].concat());
             world
         };
-        let first = HttpServer::of(world(""), &[]);
+        let first = HttpServer::of(world(""), options);
         let second = HttpServer::beside(&first, world("second"));
         Self { bucket, servers: [first, second] }
+    }
+
+    /// Returns the number of requests by URLs that a server signed.
+    fn signed(&self, method: &str) -> usize {
+        self.bucket.lines().filter(|line| line.starts_with(method) && line.contains(SIGNED)).count()
+    }
+}
+
+/// A part of the URLs that the servers sign (docs.aws.amazon.com, "Authenticating Requests: Using
+/// Query Parameters").
+const SIGNED: &str = "X-Amz-Signature=";
+
+#[test]
+fn a_grant_that_ended_is_asked_for_anew() {
+    let team = Team::start();
+    let host = team.servers[0].host();
+    let source = host.tree("src", &[("a", &noise(1, 3_000_000))]);
+    team.bucket.refuse(Refusal::new(SIGNED, 2, 403, "AccessDenied"));
+    host.ok(&["put", "-n", "p/data", source.to_str().unwrap()]);
+    team.bucket.refuse(Refusal::new(SIGNED, 2, 403, "AccessDenied"));
+    let other = team.servers[1].host();
+    let target = other.path("got");
+    other.ok(&["get", "p/data", "--root", target.to_str().unwrap()]);
+    same_tree(&source, &target);
+}
+
+#[test]
+fn bytes_go_through_the_server_if_clients_do_not_reach_the_bucket() {
+    let team = Team::with(&["--proxy-bytes"]);
+    let (host, other) = (team.servers[0].host(), team.servers[0].host());
+    let source = host.tree("src", &[("a", &noise(1, 3_000_000)), ("b", &noise(2, 40 << 20))]);
+    host.ok(&["put", "-n", "p/data", source.to_str().unwrap()]);
+    let target = other.path("got");
+    other.ok(&["get", "p/data", "--root", target.to_str().unwrap()]);
+    same_tree(&source, &target);
+    assert_eq!(team.signed(""), 0);
+    // A reader gets no URL to write, and nobody one for a pack that is not being written.
+    let pack = team.bucket.keys().into_iter().find(|key| key.ends_with(".pack")).unwrap();
+    let key = pack.split_once("/team/").unwrap().1;
+    let body = format!("{{\"write\": true, \"keys\": [\"{key}\"]}}");
+    let signing = Team::start();
+    let reader = signing.servers[0].user("bob", "reader");
+    for key in [&reader, &signing.servers[0].admin] {
+        let key = format!("Authorization: Bearer {key}\r\n");
+        let line = "POST /api/v1/vision/store/grants";
+        let reply = request(&signing.servers[0], line, &key, body.as_bytes());
+        assert!(reply.starts_with("HTTP/1.1 403"), "{reply}");
     }
 }
 
@@ -46,6 +98,9 @@ fn a_team_puts_on_one_host_and_reads_on_another_through_two_servers() {
     assert!(!team.bucket.keys().is_empty(), "the bytes are in the bucket");
     let (read, staging) = reader.mount();
     same_tree(&source, &read.join("p/data:best"));
+    for method in ["PUT /", "GET /"] {
+        assert!(team.signed(method) > 0, "{method}: bytes go straight to the bucket");
+    }
 
     fs::write(source.join("a"), "second").unwrap();
     writer.ok(&["put", "-n", "p/data", "-a", "best", source.to_str().unwrap()]);

@@ -7,6 +7,9 @@ mod contract;
 mod external;
 mod journeys;
 #[allow(dead_code)]
+#[path = "../it/serving.rs"]
+mod serving;
+#[allow(dead_code)]
 #[path = "../it/world.rs"]
 mod world;
 
@@ -68,4 +71,9 @@ fn a_prefix_may_have_any_characters() {
         let url = place.below("pre fix %20 ü~+&=");
         contract::keeps_its_promises(&url, &place.options, dir.path(), 1);
     }
+}
+
+/// Makes a repository to be served, with its store inside.
+fn fresh_repository() -> world::World {
+    world::World::new()
 }

@@ -15,9 +15,10 @@ use tokio::time::{Instant, timeout};
 
 use super::answers;
 use super::connect::{self, Connected};
+use super::granted::needed_headers;
 use super::persist::{collect, persist, stalled};
 use crate::content::options::ServerAccess;
-use crate::content::received::{Fetched, Seen};
+use crate::content::received::{Fetched, Seen, SignedUrl};
 use crate::content::threads::Threads;
 use crate::content::url::StoreUrl;
 use crate::error::{Error, Kind, Result};
@@ -106,6 +107,26 @@ impl Client {
     /// Returns whether objects can be written in parts.
     pub(crate) fn takes_parts(&self) -> bool {
         self.server.parts.is_some()
+    }
+
+    /// Returns a URL by which anybody may make one kind of request for an object until `life` is
+    /// over, and the headers that such a request needs; `None` if the store signs none.
+    ///
+    /// # Errors
+    /// If the store's credentials cannot sign.
+    pub(crate) async fn sign(
+        &self,
+        key: &str,
+        write: bool,
+        life: Duration,
+    ) -> Result<Option<SignedUrl>> {
+        let Some(signer) = &self.server.signer else { return Ok(None) };
+        let method = if write { http::Method::PUT } else { http::Method::GET };
+        let path = self.key(key);
+        let signed = signer.signed_url(method.clone(), &path, life);
+        let signed = timeout(UPLOAD_TIME, signed).await.map_err(|_| self.stalled())?;
+        let url = signed.map_err(|e| self.failed(e))?.to_string();
+        Ok(Some(SignedUrl { url, headers: needed_headers(&method, self.name.starts_with("az:")) }))
     }
 
     pub(crate) fn refuse_read_only(&self) -> Result<()> {

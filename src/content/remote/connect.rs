@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::HttpConnector;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::http::HttpBuilder;
 use object_store::list::PaginatedListStore;
 use object_store::multipart::MultipartStore;
+use object_store::signer::Signer;
 use object_store::{
     ClientConfigKey, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
 };
 
 use super::answers::Noting;
+use super::granted::GrantedStore;
 use super::profile::{Profile, ProfileCredentials};
 use super::variable::variable;
 use crate::content::options::ServerAccess;
@@ -34,15 +37,18 @@ pub(crate) struct Connected {
     pub(crate) writable: bool,
     /// The store for writes in parts; `None` for a web server, and for a server of ours.
     pub(crate) parts: Option<Arc<dyn MultipartStore>>,
+    /// The signer of URLs; `None` for these servers.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
     /// The store for listings by the page; `None` for these servers.
     pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
 }
 
 impl Connected {
-    fn cloud<T: ObjectStore + MultipartStore + PaginatedListStore>(store: T) -> Self {
+    fn cloud<T: ObjectStore + MultipartStore + PaginatedListStore + Signer>(store: T) -> Self {
         let store = Arc::new(store);
         let (parts, pages) = (Some(Arc::clone(&store) as _), Some(Arc::clone(&store) as _));
-        Self { store, writable: true, parts, pages }
+        let signer = Some(Arc::clone(&store) as _);
+        Self { store, writable: true, parts, pages, signer }
     }
 }
 
@@ -56,7 +62,7 @@ pub(crate) fn connect(url: &StoreUrl, options: &[(String, String)]) -> Result<Co
         StoreUrl::Bucket { cloud: Cloud::Azure, bucket, .. } => azure(bucket, options),
         StoreUrl::Web(url) => {
             let store = http(url.as_str(), client(url.scheme() == "http"), options)?;
-            Ok(Connected { store, writable: false, parts: None, pages: None })
+            Ok(Connected { store, writable: false, parts: None, pages: None, signer: None })
         }
         StoreUrl::Directory(_) => Err(Error::new(Kind::Usage, format!("{url} is a directory"))),
     }
@@ -199,9 +205,15 @@ pub(crate) fn served(server: &ServerAccess) -> Result<Connected> {
     let mut value = value.map_err(|e| Error::new(Kind::Usage, "that is not a key").because(e))?;
     value.set_sensitive(true);
     let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);
-    let url = format!("{}/store", server.url.api());
-    let client = client(url.starts_with("http:")).with_default_headers(headers);
-    Ok(Connected { store: http(&url, client, &[])?, writable: true, parts: None, pages: None })
+    let api = server.url.api();
+    // A bucket without TLS is one for tests, behind a server without it.
+    let plain = client(api.starts_with("http:"));
+    let asking = plain.clone().with_default_headers(headers);
+    let through = http(&format!("{api}/store"), asking.clone(), &[])?;
+    let connect = |options| Noting.connect(options).map_err(cannot("server"));
+    let store = GrantedStore::new(through, &api, connect(&asking)?, connect(&plain)?);
+    let store = Arc::new(store);
+    Ok(Connected { store, writable: true, parts: None, pages: None, signer: None })
 }
 
 fn http(

@@ -10,6 +10,7 @@ mod answers;
 mod aws_file;
 pub mod client;
 mod connect;
+mod granted;
 mod parts;
 pub mod persist;
 mod profile;

@@ -26,6 +26,7 @@ use super::options::{ServerAccess, StoreOptions};
 use super::pack::{
     IndexEntry, SOLO_REMOTE_BYTES, SOLO_SERVED_BYTES, decode_index, encode_index, pack_key,
 };
+pub(crate) use super::received::SignedUrl;
 use super::remote::Client;
 pub use super::remote::refuse_secrets;
 use super::threads::Threads;
@@ -175,6 +176,25 @@ impl Store {
             Place::Local(_) => u64::MAX,
             Place::Remote(remote) if remote.client.takes_parts() => SOLO_REMOTE_BYTES,
             Place::Remote(_) => SOLO_SERVED_BYTES,
+        }
+    }
+
+    /// Returns a URL by which anybody may read or write a pack until `life` is over; `None` if the
+    /// store signs none.
+    ///
+    /// # Errors
+    /// If the store's credentials cannot sign.
+    pub(crate) fn sign(
+        &self,
+        id: PackId,
+        write: bool,
+        life: Duration,
+    ) -> Result<Option<SignedUrl>> {
+        match &self.place {
+            Place::Local(_) => Ok(None),
+            Place::Remote(Remote { client, .. }) => {
+                client.wait(client.sign(&pack_key(id, "pack"), write, life))
+            }
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct HttpOptions {
     pub(crate) insecure_http: bool,
     /// True if each request is logged.
     pub(crate) access_log: bool,
+    /// True if clients get no URLs of the bucket, so that all bytes go through the server.
+    pub(crate) proxy_bytes: bool,
 }
 
 /// A repository to be served.
@@ -73,6 +75,8 @@ pub(super) struct Served {
     believed: Mutex<LruCache<Digest, (Instant, Option<Principal>)>>,
     /// The packs that are being received.
     pub(super) receiving: Mutex<HashSet<PackId>>,
+    /// The time at which the store's credentials could not sign a URL.
+    pub(super) signing_failed: Mutex<Option<Instant>>,
 }
 
 /// The state of the server.
@@ -84,6 +88,7 @@ pub(super) struct App {
     permits: Arc<Semaphore>,
     limiter: DefaultKeyedRateLimiter<UserName>,
     access_log: bool,
+    pub(super) proxy_bytes: bool,
 }
 
 /// A reply before any service: a refusal in one line of text.
@@ -120,10 +125,11 @@ pub(super) fn refuse_error(error: &Error) -> Refusal {
 }
 
 impl App {
-    pub(super) fn new(teams: Vec<Team>, access_log: bool) -> Self {
+    pub(super) fn new(teams: Vec<Team>, options: &HttpOptions) -> Self {
         let served = teams.into_iter().map(|team| {
-            let (believed, receiving) = (Mutex::new(LruCache::new(KEYS)), Mutex::default());
-            (team.name.clone(), Arc::new(Served { team, believed, receiving }))
+            let (name, believed) = (team.name.clone(), Mutex::new(LruCache::new(KEYS)));
+            let (receiving, signing_failed) = (Mutex::default(), Mutex::default());
+            (name, Arc::new(Served { team, believed, receiving, signing_failed }))
         });
         Self {
             teams: served.collect(),
@@ -131,7 +137,8 @@ impl App {
             ending: watch::Sender::new(false),
             permits: Arc::new(Semaphore::new(REQUESTS)),
             limiter: RateLimiter::keyed(Quota::per_second(RATE).allow_burst(BURST)),
-            access_log,
+            access_log: options.access_log,
+            proxy_bytes: options.proxy_bytes,
         }
     }
 

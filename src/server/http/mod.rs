@@ -78,7 +78,7 @@ impl HttpServer {
             .enable_all()
             .build()
             .map_err(|e| Error::io("cannot start the server's threads", e))?;
-        let app = Arc::new(App::new(teams, options.access_log));
+        let app = Arc::new(App::new(teams, options));
         let service = router(&app).into_make_service_with_connect_info::<SocketAddr>();
         let handle = Handle::new();
         let entered = runtime.enter();
@@ -143,6 +143,7 @@ fn refuse_plain(options: &HttpOptions) -> Result<()> {
 fn router(app: &Arc<App>) -> Router {
     let team = Router::new()
         .route("/rpc", post(rpc::rpc))
+        .route("/store/grants", post(store::grants))
         .route("/store/packs/{shard}/{name}", any(store::object));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

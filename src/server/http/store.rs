@@ -3,19 +3,22 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use futures_util::stream::{self, StreamExt};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::app::{App, Refusal, Served, audit, refuse, refuse_error};
 use crate::content::pack::{PACK_MAX_BYTES, decode_index, encode_index, pack_key};
+use crate::content::store::SignedUrl;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Principal, decide};
 use crate::model::object::PackId;
@@ -29,6 +32,16 @@ const PIECES_WAITING: usize = 4;
 const PROGRESS_TIME: Duration = Duration::from_secs(30);
 /// The maximum length of an index: that of a pack of the smallest objects.
 const INDEX_MAX_BYTES: usize = 64 << 20;
+
+/// The maximum length of a request for grants, and the maximum number of its keys.
+const GRANTS_MAX_BYTES: usize = 1 << 20;
+const GRANTS_MAX: usize = 1_000;
+/// The time for which a signed URL is accepted. A pack that is not granted any more can be read by
+/// old grants for so long.
+const GRANT_LIFE: Duration = Duration::from_secs(600);
+
+/// The time after which credentials that could not sign are tried again.
+const SIGN_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// An object of the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -321,6 +334,79 @@ async fn remove_pack(served: Arc<Served>, id: PackId) -> Result<Response<Body>, 
     })
     .await?;
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// A request for grants.
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    /// True to write the packs, false to read them.
+    write: bool,
+    /// The keys of the packs.
+    keys: Vec<String>,
+}
+
+/// Grants requests for packs straight to the bucket, if it signs URLs and the server lets it.
+pub(super) async fn grants(
+    State(app): State<Arc<App>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path(team): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let (served, principal) = app.enter(&team, &headers, from).await?;
+    let body = timeout(PROGRESS_TIME, to_bytes(body, GRANTS_MAX_BYTES)).await;
+    let wanted = body.ok().and_then(Result::ok);
+    let wanted = wanted.and_then(|body| serde_json::from_slice::<Wanted>(&body).ok());
+    let wanted = wanted.filter(|wanted| wanted.keys.len() <= GRANTS_MAX);
+    let Some(Wanted { write, keys }) = wanted else {
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "write {\"write\": false, \"keys\": [\"packs/…\"]}",
+        ));
+    };
+    let (method, need) = match write {
+        true => (Method::PUT, Need::Write),
+        false => (Method::GET, Need::Read),
+    };
+    allow(&served, &principal, from, &method, need)?;
+    let ids: Option<Vec<PackId>> = keys.iter().map(|key| pack_of(key)).collect();
+    let ids = ids.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "the store has no such object"))?;
+    let permit = app.admit()?;
+    let signs = !app.proxy_bytes;
+    let grants = blocking(move || {
+        let signed =
+            ids.into_iter().map(|id| if signs { sign(&served, id, write) } else { Ok(None) });
+        signed.collect::<Result<Vec<_>>>()
+    })
+    .await?;
+    drop(permit);
+    let text = json!({ "grants": grants, "seconds": GRANT_LIFE.as_secs() }).to_string();
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// Returns the pack that a key names.
+fn pack_of(key: &str) -> Option<PackId> {
+    let (shard, name) = key.strip_prefix("packs/")?.split_once('/')?;
+    part_of(shard, name).filter(|(_, part)| *part == Part::Pack).map(|(id, _)| id)
+}
+
+/// Signs a URL for a pack. Only a pack that is being written may be written; credentials that
+/// cannot sign let the bytes go through the server.
+fn sign(served: &Served, id: PackId, write: bool) -> Result<Option<SignedUrl>> {
+    if write {
+        refuse_unannounced(served, id)?;
+    }
+    let failed = || served.signing_failed.lock().unwrap_or_else(PoisonError::into_inner);
+    if failed().is_some_and(|at| at.elapsed() < SIGN_AGAIN_AFTER) {
+        return Ok(None);
+    }
+    served.team.repository.store.sign(id, write, GRANT_LIFE).or_else(|e| {
+        tracing::warn!("the bytes of packs go through this server: {e}");
+        *failed() = Some(Instant::now());
+        Ok(None)
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Server, last_line, sign_in};
+use crate::serving::{Server, last_line, sign_in};
 use crate::world::until;
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::Server;
+use crate::serving::Server;
 use crate::world::noise;
 
 /// Sends bytes and returns all that comes back, until the server closes the connection.
@@ -18,7 +18,8 @@ fn exchange(server: &Server, request: &[u8]) -> Vec<u8> {
     reply
 }
 
-fn request(server: &Server, line: &str, headers: &str, body: &[u8]) -> String {
+/// Makes a request and returns the reply as text.
+pub fn request(server: &Server, line: &str, headers: &str, body: &[u8]) -> String {
     let head = format!(
         "{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
         server.address(),

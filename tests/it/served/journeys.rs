@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use super::{Server, packs, until_empty};
+use crate::serving::{Server, packs, until_empty};
 use crate::world::{noise, same_tree, until};
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::Server;
+use crate::serving::Server;
 use crate::world::{World, noise, same_tree, until};
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use super::{Server, sign_in, signal};
+use crate::serving::{Server, sign_in, signal};
 use crate::world::{noise, until};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
