@@ -29,9 +29,9 @@ pub(crate) struct Seen {
 
 /// A URL by which anybody may make a request, and the headers that it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct SignedUrl {
+pub struct SignedUrl {
     /// The URL, which is a secret for its life.
-    pub(crate) url: String,
+    pub url: String,
     /// The headers.
-    pub(crate) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
 }

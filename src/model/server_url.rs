@@ -39,7 +39,7 @@ impl ServerUrl {
 
 impl TeamUrl {
     /// Returns the URL below which the repository is served.
-    pub(crate) fn api(&self) -> String {
+    pub fn api(&self) -> String {
         format!("{}/api/v1/{}", self.server, self.team)
     }
 }

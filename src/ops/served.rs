@@ -32,7 +32,7 @@ pub fn team_of(layout: &Layout) -> Result<TeamName> {
 }
 
 /// Returns the settings that clients need, as JSON: not where the store is.
-pub(crate) fn settings_for_clients(repository: &Repository) -> String {
+pub fn settings_for_clients(repository: &Repository) -> String {
     let settings = Settings {
         format: SHARED_FORMAT,
         store: String::new(),
@@ -69,7 +69,7 @@ pub fn join(layout: &Layout, url: &TeamUrl, session: &Session, host: &Host) -> R
 ///
 /// # Errors
 /// The errors of the call.
-pub(crate) fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
+pub fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
     let call = match call {
         Call::Leases(LeasesCall::Begin { purpose, holder }) => {
             return encode_value(&begin_lease(repository, purpose, holder)?);

@@ -122,7 +122,7 @@ pub(crate) fn is_answer(bytes: &[u8]) -> bool {
 }
 
 /// Returns whether bytes begin with the head of any version.
-pub(crate) fn has_head(bytes: &[u8]) -> bool {
+pub fn has_head(bytes: &[u8]) -> bool {
     version_of(bytes).is_some()
 }
 

@@ -44,7 +44,8 @@ pub(crate) enum HttpServer {}
 
 impl HttpServer {
     pub(crate) fn start(options: &HttpOptions, teams: Vec<Team>) -> Result<Self> {
-        let HttpOptions { listen, tls, .. } = options;
+        let HttpOptions { listen, tls, insecure_http, access_log, proxy_bytes } = options;
+        tracing::debug!(insecure_http, access_log, proxy_bytes, "options that are of no use");
         let keys = tls.as_ref().map(|TlsFiles { certificate, key }| (certificate, key));
         for Team { name, repository, changed, nudge } in teams {
             tracing::debug!(%name, root = ?repository.layout.root, "not served: {:?}", changed);

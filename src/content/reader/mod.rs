@@ -368,11 +368,7 @@ fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
 ///
 /// # Errors
 /// [`Kind::Corrupt`] if the bytes do not match the digest.
-pub(crate) fn stored_children(
-    digest: Digest,
-    located: &Located,
-    stored: Vec<u8>,
-) -> Result<Vec<Digest>> {
+pub fn stored_children(digest: Digest, located: &Located, stored: Vec<u8>) -> Result<Vec<Digest>> {
     children_in(digest, located.kind, &verify(digest, located, stored)?)
 }
 

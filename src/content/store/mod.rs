@@ -26,7 +26,7 @@ use super::options::{ServerAccess, StoreOptions};
 use super::pack::{
     IndexEntry, SOLO_REMOTE_BYTES, SOLO_SERVED_BYTES, decode_index, encode_index, pack_key,
 };
-pub(crate) use super::received::SignedUrl;
+pub use super::received::SignedUrl;
 use super::remote::Client;
 pub use super::remote::refuse_secrets;
 use super::threads::Threads;
@@ -184,12 +184,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store's credentials cannot sign.
-    pub(crate) fn sign(
-        &self,
-        id: PackId,
-        write: bool,
-        life: Duration,
-    ) -> Result<Option<SignedUrl>> {
+    pub fn sign(&self, id: PackId, write: bool, life: Duration) -> Result<Option<SignedUrl>> {
         match &self.place {
             Place::Local(_) => Ok(None),
             Place::Remote(Remote { client, .. }) => {
