@@ -4,7 +4,7 @@
 # Run it as root when a format has changed, with what is new added and `generation` raised. It never
 # replaces an archive. Needs /dev/fuse, python3, git, zstd, setfattr, and $TMPDIR on ext4, xfs or btrfs.
 set -euo pipefail
-generation=1
+generation=2
 # Some records name the host: a fixed one.
 [ "$(uname -n)" = golden ] || exec unshare --uts bash -c 'hostname golden && exec "$0" "$@"' "$0" "$@"
 
@@ -61,7 +61,11 @@ echo 'is elsewhere too' >"$place/external/folder/two"
 mkdir -p "$work/local/mnt" "$work/local/staging"
 use local
 cd "$place"
-afs init
+afs init --name golden
+afs serve init --admin ann
+afs user create bob --role reader
+afs key create --user bob --role reader --note job --expires 36500d
+afs user disable bob
 afs put -n lab/data -t dataset -a first -d $'the first words\nin two lines' --tag raw --ttl 36500d \
   --metadata '{"rows": 3, "share": 0.25, "none": null, "nested": {"list": [1, "two", true]}, "nan": NaN}' source
 afs put -n lab/copy --ttl never source
@@ -247,6 +251,8 @@ import sys
 
 copy, list_py = sys.argv[1:]
 COMMANDS = """
+user ls
+key ls
 group ls
 draft ls
 runs ls lab

@@ -206,7 +206,7 @@ fn a_daemon_of_another_release_is_named() {
             }
         }
     });
-    refuses(&world, &["ls"], 15, &["another protocol", "releases"]);
+    refuses(&world, &["ls"], 15, &["not one of artifactfs"]);
     other.join().unwrap();
 }
 
