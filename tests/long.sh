@@ -11,7 +11,7 @@ command -v xfs_io >/dev/null || { apt-get update -q && apt-get install -yq xfspr
 passed=0 failed=0
 # tests/suites/run.sh runs all of fsx. Without passthrough only what reads and writes differently is run.
 export FSX_SEEDS=8
-sample='locks|holes|corners|drafts|based|begun|removed|fsx|git|pjdfstest|checkpoints|replaced|rsync|sqlite|users'
+sample='locks|holes|corners|drafts|based|begun|removed|fsx|checkpoints|replaced|sqlite'
 cargo test --locked --test long -- --nocapture && passed=$((passed + 1)) || failed=$((failed + 1))
 for options in passthrough no_passthrough; do
   echo "# drafts, $options"
