@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::context::{Context, parse};
 use super::output::bytes;
 use super::stream::Stream;
-use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::difference::{Change, Difference};
 use artifactfs::model::reference::Reference;
+use artifactfs::ops::documents::name_in_json;
 
 #[derive(Args)]
 pub struct Diff {

@@ -8,10 +8,11 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::context::{Context, parse};
-use super::run_output::{run_json, run_row};
+use super::run_output::run_row;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::reference::Reference;
+use artifactfs::ops::documents;
 use artifactfs::ops::lineage::{self, Graph, Node, Relation, Thing};
 
 #[derive(Args)]
@@ -50,7 +51,9 @@ pub fn logged_by(context: &Context, verb: &Of) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
     let run = lineage::logged_by(&*repository.registry, &reference)?;
-    context.output.print(run_json(&run), || vec![run_row(&run).join("  ").trim_end().to_owned()]);
+    context
+        .output
+        .print(documents::run(&run), || vec![run_row(&run).join("  ").trim_end().to_owned()]);
     Ok(exit::DONE)
 }
 
@@ -58,7 +61,7 @@ pub fn used_by(context: &Context, verb: &Of) -> Result<u8> {
     let reference: Reference = parse(&verb.reference)?;
     let repository = connect::open_repository(context)?;
     let found = lineage::used_by(&*repository.registry, &reference)?;
-    context.output.print(found.iter().map(run_json).collect(), || {
+    context.output.print(found.iter().map(documents::run).collect(), || {
         super::output::table(&found.iter().map(run_row).collect::<Vec<_>>())
     });
     Ok(exit::DONE)
@@ -110,7 +113,7 @@ fn graph_json(graph: &Graph) -> Value {
             "kind": "run",
             "id": id,
             "removed": node.run.is_none(),
-            "run": node.run.as_deref().map(run_json),
+            "run": node.run.as_deref().map(documents::run),
         }),
     };
     let edge = |(from, to, relation): &(usize, usize, Relation)| {

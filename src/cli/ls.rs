@@ -6,21 +6,19 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::context::{Context, parse, parse_all};
-use super::output::{age, artifact, bytes, joined, remarks, table, version};
+use super::output::{age, bytes, joined, remarks, table};
 use super::place::{Place, path_within};
 use super::stream::Stream;
-use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::counted::counted;
-use artifactfs::model::digest::Digest;
 use artifactfs::model::external::External;
 use artifactfs::model::name::{ProjectName, Tag};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::tree::{Entry, Target};
 use artifactfs::model::version::VersionInfo;
-use artifactfs::ops::ls;
 use artifactfs::ops::select::{Filter, Selection};
+use artifactfs::ops::{documents, ls};
 use artifactfs::registry::Detail;
 
 #[derive(Args)]
@@ -91,7 +89,7 @@ fn projects(context: &Context) -> Result<u8> {
 fn artifacts(context: &Context, project: ProjectName, tags: &[Tag]) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let artifacts = ls::artifacts(&repository, &project, tags)?;
-    context.output.print(artifacts.iter().map(artifact).collect(), || {
+    context.output.print(artifacts.iter().map(documents::artifact).collect(), || {
         let mut rows = Vec::new();
         for a in &artifacts {
             let newest = a.newest.map_or_else(|| "-".to_owned(), |n| n.to_string());
@@ -115,7 +113,7 @@ fn versions(context: &Context, selection: &Selection, long: bool) -> Result<u8> 
         let selection = Selection { detail: Detail::Full, ..selection.clone() };
         let mut stream = Stream::new(context.output);
         ls::versions(&repository, &selection, &mut |info| {
-            stream.print(|| version(&info), Vec::new);
+            stream.print(|| documents::version(&info), Vec::new);
             Ok(())
         })?;
         stream.finish();
@@ -153,47 +151,13 @@ fn files(context: &Context, reference: Reference, path: &[u8], long: bool) -> Re
     let described = long || context.output.json;
     ls::entries(&repository, reference, &path, described, &mut |entry, external| {
         stream.print(
-            || entry_json(entry, external),
+            || documents::entry(entry, external),
             || if long { long_line(entry, external) } else { short_line(entry) },
         );
         Ok(())
     })?;
     stream.finish();
     Ok(exit::DONE)
-}
-
-fn external_json(external: &External) -> Value {
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    json!({
-        "url": external.url.as_str(),
-        "etag": some(&external.etag),
-        "version": some(&external.version),
-        "modified": some(&external.modified),
-        "checksum": external.checksum.map(|sum| Digest::from_bytes(sum).to_string()),
-        "proven": external.is_proven(),
-    })
-}
-
-fn entry_json(entry: &Entry, external: Option<&External>) -> Value {
-    let mut document = match &entry.target {
-        Target::Directory(digest) => {
-            json!({ "kind": "directory", "digest": digest.to_string() })
-        }
-        Target::Symlink(target) => {
-            let mut document = json!({ "kind": "symlink" });
-            name_in_json(&mut document, "target", target);
-            document
-        }
-        Target::File { content, executable } => json!({
-            "kind": "file",
-            "size_bytes": content.size_bytes(),
-            "executable": executable,
-            "digest": content.digest().map(|digest| digest.to_string()),
-            "external": external.map(external_json),
-        }),
-    };
-    name_in_json(&mut document, "name", entry.name.as_bytes());
-    document
 }
 
 fn short_line(entry: &Entry) -> Vec<u8> {

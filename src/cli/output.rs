@@ -10,9 +10,8 @@ use super::hints;
 use super::text::harmless;
 use artifactfs::error::Error;
 use artifactfs::model::host::Host;
-use artifactfs::model::properties::Ttl;
 use artifactfs::model::time::Timestamp;
-use artifactfs::model::version::{ArtifactInfo, VersionInfo};
+use artifactfs::model::version::VersionInfo;
 use artifactfs::ops::put::Progress;
 
 /// The output settings of a verb.
@@ -117,46 +116,6 @@ pub fn table(rows: &[Vec<String>]) -> Vec<String> {
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         })
         .collect()
-}
-
-/// Returns a version as JSON.
-pub fn version(info: &VersionInfo) -> Value {
-    json!({
-        "reference": info.reference().to_string(),
-        "project": info.path.project,
-        "artifact": info.path.artifact,
-        "version": info.number.to_string(),
-        "type": info.artifact_type,
-        "digest": info.root.to_string(),
-        "aliases": info.aliases,
-        "description": info.description,
-        "metadata": info.metadata.to_object(),
-        "tags": info.tags,
-        "ttl": info.ttl.to_string(),
-        "expires": info.expires.map(|at| at.to_string()),
-        "protected": info.protected,
-        "created": info.created.to_string(),
-        "files": info.totals.files,
-        "directories": info.totals.directories,
-        "symlinks": info.totals.symlinks,
-        "size_bytes": info.totals.size_bytes,
-        "external": info.totals.external,
-    })
-}
-
-/// Returns an artifact as JSON.
-pub fn artifact(info: &ArtifactInfo) -> Value {
-    json!({
-        "artifact": info.path.to_string(),
-        "type": info.artifact_type,
-        "versions": info.versions,
-        "newest": info.newest.map(|number| number.to_string()),
-        "newest_created": info.newest_created.map(|at| at.to_string()),
-        "description": info.description,
-        "tags": info.tags,
-        "ttl": info.ttl_milliseconds.map_or(Ttl::Never, Ttl::After).to_string(),
-        "protected": info.protected,
-    })
 }
 
 /// Joins names with commas.

@@ -5,26 +5,6 @@ use serde_json::{Value, json};
 use super::output::{age, table};
 use artifactfs::model::run::{Edge, RunInfo};
 
-/// Returns a run as JSON.
-pub fn run_json(run: &RunInfo) -> Value {
-    json!({
-        "id": run.start.id,
-        "project": run.start.project,
-        "name": run.start.name,
-        "state": run.state,
-        "group": run.start.group,
-        "job_type": run.start.job_type,
-        "sweep": run.start.sweep,
-        "command": run.start.command,
-        "config": run.start.config.to_object(),
-        "summary": run.summary.to_object(),
-        "created": run.created.to_string(),
-        "ended": run.ended.map(|at| at.to_string()),
-        "exit_code": run.exit_code,
-        "metric_rows": run.rows,
-    })
-}
-
 /// Returns a run as a row of a table: id, state, name, age, summary.
 pub fn run_row(run: &RunInfo) -> Vec<String> {
     let name = run.start.name.clone().unwrap_or_default();

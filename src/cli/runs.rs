@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use super::context::{Context, parse, parse_all};
 use super::output::table;
-use super::run_output::{edge_lines, edges_json, run_json, run_row};
+use super::run_output::{edge_lines, edges_json, run_row};
 use super::{connect, exit};
 use artifactfs::error::Result;
 use artifactfs::model::counted::counted;
 use artifactfs::model::name::{ProjectName, RunId};
 use artifactfs::model::run::{MetricRow, RunInfo, number, parse_setting};
+use artifactfs::ops::documents;
 use artifactfs::ops::runs::{self};
 
 #[derive(Subcommand)]
@@ -83,7 +84,7 @@ fn ls(context: &Context, verb: &Ls) -> Result<u8> {
         None => found.reverse(),
     }
     found.truncate(verb.limit.unwrap_or(usize::MAX));
-    context.output.print(found.iter().map(run_json).collect(), || {
+    context.output.print(found.iter().map(documents::run).collect(), || {
         table(&found.iter().map(run_row).collect::<Vec<_>>())
     });
     Ok(exit::DONE)
@@ -95,7 +96,7 @@ fn show(context: &Context, verb: &Show) -> Result<u8> {
     let registry = &*repository.registry;
     let run = runs::find(registry, &id)?;
     let (used, logged) = (runs::edges(registry, &id, false)?, runs::edges(registry, &id, true)?);
-    let mut document = run_json(&run);
+    let mut document = documents::run(&run);
     document["used"] = edges_json(&used);
     document["logged"] = edges_json(&logged);
     let rows = if verb.metrics { runs::rows(registry, &id)? } else { Vec::new() };

@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::context::{Context, parse, parse_all};
 use super::exit;
-use super::output::version;
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::counted::counted;
 use artifactfs::model::name::{ArtifactName, ProjectName};
 use artifactfs::model::reference::Reference;
 use artifactfs::model::version::VersionInfo;
+use artifactfs::ops::documents::version;
 use artifactfs::ops::select::{Changed, Chosen, Selection};
 
 /// Versions chosen by conditions.

@@ -4,13 +4,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::context::{Context, parse};
-use super::output::{artifact, bytes, joined, table, version};
+use super::output::{bytes, joined, table};
 use super::{connect, exit};
 use artifactfs::error::Result;
 use artifactfs::model::counted::counted;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::reference::{ArtifactPath, Reference};
 use artifactfs::model::version::VersionInfo;
+use artifactfs::ops::documents::{artifact, version};
 use artifactfs::ops::show::{self, Shown};
 
 #[derive(Args)]

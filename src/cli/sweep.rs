@@ -9,7 +9,7 @@ use serde_yaml_ng::Value as Yaml;
 use super::context::{Context, parse};
 use super::get::folder_name;
 use super::output::{Bar, age, table};
-use super::run_output::{edge_lines, edges_json, run_json, run_row};
+use super::run_output::{edge_lines, edges_json, run_row};
 use super::{connect, exit};
 use artifactfs::error::{Error, IoContext, Kind, Result};
 use artifactfs::model::json::{number, parse_if_json, refuse_large};
@@ -18,6 +18,7 @@ use artifactfs::model::name::{ProjectName, SweepId};
 use artifactfs::model::reference::{Reference, Selector};
 use artifactfs::model::run::{Edge, Goal, SweepInfo};
 use artifactfs::model::time::Timestamp;
+use artifactfs::ops::documents;
 use artifactfs::ops::put::Filters;
 use artifactfs::ops::repository::Repository;
 use artifactfs::ops::runs;
@@ -224,7 +225,7 @@ fn show(context: &Context, verb: &Which) -> Result<u8> {
     let mut found = runs::of_sweep(registry, &id)?;
     runs::sort(&mut found, &format!("summary.{}", sweep.metric), sweep.goal == Goal::Maximize);
     let mut document = sweep_json(&sweep);
-    document["runs"] = found.iter().map(run_json).collect();
+    document["runs"] = found.iter().map(documents::run).collect();
     context.output.print(document, || {
         let mut lines = vec![format!("{}  {}  {}", sweep.id, sweep.project, goal(&sweep))];
         lines.extend(table(&found.iter().map(run_row).collect::<Vec<_>>()));
@@ -240,7 +241,7 @@ fn best(context: &Context, verb: &Best) -> Result<u8> {
     let run = runs::best(registry, &id)?;
     let wanted = verb.artifacts || verb.get.is_some();
     let logged = if wanted { runs::edges(registry, &run.start.id, true)? } else { Vec::new() };
-    let mut document = run_json(&run);
+    let mut document = documents::run(&run);
     let mut written = Vec::new();
     if let Some(folder) = &verb.get {
         for edge in &logged {

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::context::{Context, parse, parse_all};
-use super::output::artifact;
 use super::properties::{description, metadata};
 use super::select::{Where, only, print_changed, print_version};
 use super::{connect, exit};
@@ -11,6 +10,7 @@ use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::json::parse_or_text;
 use artifactfs::model::properties::Ttl;
 use artifactfs::model::reference::ArtifactPath;
+use artifactfs::ops::documents::artifact;
 use artifactfs::ops::update;
 use artifactfs::registry::{self, ArtifactUpdate};
 

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::context::{Context, parse};
 use super::output::{Bar, bytes};
-use super::text::name_in_json;
 use super::{connect, exit};
 use artifactfs::error::{Kind, Result};
 use artifactfs::model::counted::counted;
 use artifactfs::model::reference::Reference;
+use artifactfs::ops::documents::name_in_json;
 use artifactfs::ops::verify::VerifyReport;
 
 #[derive(Args)]

@@ -13,6 +13,7 @@ pub mod code;
 pub mod copy_store;
 pub mod delete;
 pub mod diff;
+pub mod documents;
 pub mod drafts;
 pub mod exclusive_size;
 pub mod external;

@@ -17,7 +17,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Map;
 
 use super::context::{Context, parse};
-use super::run_output::{edge_lines, edges_json, run_json};
+use super::run_output::{edge_lines, edges_json};
 use super::{connect, exit};
 use artifactfs::config::{self, Origin};
 use artifactfs::daemon::{DaemonRecord, daemons};
@@ -27,6 +27,7 @@ use artifactfs::model::name::{ProjectName, RunId};
 use artifactfs::model::run::{
     Resume, RunInfo, RunLog, RunStart, RunState, parse_metric, parse_setting,
 };
+use artifactfs::ops::documents;
 use artifactfs::ops::process_id::this_process;
 use artifactfs::ops::runs;
 use artifactfs::registry::Registry;
@@ -242,7 +243,7 @@ fn start(context: &Context, begin: &Begin) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let (start, resume) = begin.parse(context, &*repository.registry, None, &[])?;
     let run = runs::begin(&*repository.registry, start, resume)?;
-    context.output.print(run_json(&run), || vec![run.start.id.to_string()]);
+    context.output.print(documents::run(&run), || vec![run.start.id.to_string()]);
     Ok(exit::DONE)
 }
 
@@ -261,7 +262,7 @@ fn log(context: &Context, verb: &Log) -> Result<u8> {
     let id = verb.which.parse(context)?;
     let repository = connect::open_repository(context)?;
     let run = runs::log(&*repository.registry, &id, log)?;
-    context.output.print(run_json(&run), Vec::new);
+    context.output.print(documents::run(&run), Vec::new);
     Ok(exit::DONE)
 }
 
@@ -270,7 +271,7 @@ fn finish(context: &Context, verb: &Finish) -> Result<u8> {
     let repository = connect::open_repository(context)?;
     let state = if verb.exit_code == 0 { RunState::Finished } else { RunState::Failed };
     let run = runs::end(&*repository.registry, &id, state, verb.exit_code)?;
-    context.output.print(run_json(&run), || vec![format!("{}  {}", run.start.id, run.state)]);
+    context.output.print(documents::run(&run), || vec![format!("{}  {}", run.start.id, run.state)]);
     Ok(exit::DONE)
 }
 

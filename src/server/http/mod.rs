@@ -5,6 +5,8 @@
 //! accepted, and a name that is not there gets the same reply as a wrong key.
 
 mod app;
+mod range;
+mod rest;
 mod rpc;
 mod store;
 mod tls;
@@ -144,10 +146,12 @@ fn router(app: &Arc<App>) -> Router {
     let team = Router::new()
         .route("/rpc", post(rpc::rpc))
         .route("/store/grants", post(store::grants))
-        .route("/store/packs/{shard}/{name}", any(store::object));
+        .route("/store/packs/{shard}/{name}", any(store::object))
+        .merge(rest::routes());
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/api/v1/openapi.json", get(rest::openapi))
         .route("/api/v1/whoami", get(rpc::whoami))
         .nest("/api/v1/{team}", team)
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })

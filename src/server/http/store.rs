@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::app::{App, Refusal, Served, audit, refuse, refuse_error};
+use super::range::range_of;
 use crate::content::pack::{PACK_MAX_BYTES, decode_index, encode_index, pack_key};
 use crate::content::store::SignedUrl;
 use crate::error::{Error, Kind, Result};
@@ -147,21 +148,6 @@ async fn length_of(served: Arc<Served>, id: PackId) -> Result<Response<Body>, Re
     let mut response = empty(StatusCode::OK);
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(response)
-}
-
-/// Returns the bytes that a request asks for, of an object of `length` bytes; `None` if it names
-/// bytes behind the end, or several ranges.
-fn range_of(headers: &HeaderMap, length: u64) -> Option<Range<u64>> {
-    let Some(value) = headers.get(RANGE) else { return Some(0..length) };
-    let (first, last) = value.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
-    let range = match (first, last) {
-        ("", suffix) => length.saturating_sub(suffix.parse().ok()?)..length,
-        (first, "") => first.parse().ok()?..length,
-        (first, last) => {
-            first.parse().ok()?..last.parse::<u64>().ok()?.saturating_add(1).min(length)
-        }
-    };
-    (range.start < range.end).then_some(range)
 }
 
 /// Streams a range of a pack. `permit` is held until the last byte is sent.
@@ -412,24 +398,6 @@ fn sign(served: &Served, id: PackId, write: bool) -> Result<Option<SignedUrl>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn range(text: &str, length: u64) -> Option<Range<u64>> {
-        range_of(&HeaderMap::from_iter([(RANGE, text.parse().unwrap())]), length)
-    }
-
-    #[test]
-    fn a_range_is_within_the_object() {
-        assert_eq!(range_of(&HeaderMap::new(), 10), Some(0..10));
-        assert_eq!(range("bytes=0-0", 10), Some(0..1));
-        assert_eq!(range("bytes=4-99", 10), Some(4..10));
-        assert_eq!(range("bytes=4-", 10), Some(4..10));
-        assert_eq!(range("bytes=-3", 10), Some(7..10));
-        assert_eq!(range("bytes=-30", 10), Some(0..10));
-        for text in ["bytes=10-12", "bytes=5-4", "bytes=0-1,4-5", "bytes=x-", "bytes=", "0-1"] {
-            assert_eq!(range(text, 10), None, "{text}");
-        }
-        assert_eq!(range("bytes=0-18446744073709551615", 10), Some(0..10));
-    }
 
     #[test]
     fn only_the_files_of_a_pack_have_a_path() {

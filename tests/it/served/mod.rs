@@ -4,4 +4,5 @@ mod access;
 pub mod hostile;
 mod journeys;
 mod outages;
+mod rest;
 mod tls;
