@@ -267,7 +267,7 @@ fn client(url: &TeamUrl, options: &StoreOptions, id: Option<&str>) -> Result<Ser
     ServedClient::new(url, &options.keys.access(url)?.key, id)
 }
 
-/// Returns what a server says of the caller and of a repository.
+/// Returns the settings that a server hands out for a repository, and the role of the caller.
 ///
 /// # Errors
 /// [`Kind::Denied`] if the server does not accept the key, [`Kind::Unavailable`] if it does not

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -29,6 +29,9 @@ use crate::server::{HttpOptions, HttpServer, Team, TlsFiles};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The time after which dead bytes are looked for without a nudge.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// The time that writers get to renew their leases after they could not reach this server, or it
+/// could not reach the registry. They do so every minute.
+const GRACE: Duration = Duration::from_secs(180);
 /// The pause between two sweeps, so that many nudges cost one.
 const SWEEP_PAUSE: Duration = Duration::from_millis(200);
 /// The longest wait for a change in one call; it bounds how long the end of the server takes.
@@ -233,14 +236,18 @@ fn sweep(repository: &Arc<Repository>) -> Result<(SyncSender<()>, JoinHandle<()>
     let (nudge, nudged) = sync_channel(1);
     let repository = Arc::clone(repository);
     let work = move || {
+        let mut reachable_since = Instant::now();
         loop {
             let swept = match nudged.recv_timeout(SWEEP_EVERY) {
-                Ok(()) => collect_garbage(&repository),
-                Err(RecvTimeoutError::Timeout) => release_orphans(&repository),
                 Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if reachable_since.elapsed() > GRACE => {
+                    release_orphans(&repository)
+                }
+                _ => collect_garbage(&repository),
             };
             if let Err(e) = swept {
                 tracing::warn!("dead bytes are not freed yet: {e}");
+                reachable_since = Instant::now();
             }
             std::thread::sleep(SWEEP_PAUSE);
         }

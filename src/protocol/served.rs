@@ -23,7 +23,7 @@ pub struct Session {
     pub release: String,
 }
 
-/// What a server says of a key.
+/// The user of a key, and what it opens.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Whoami {
     /// The user.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use super::{Reader, unknown_format};
+use super::{Reader, Wish, unknown_format};
 use crate::content::codec;
 use crate::content::external::{Readers, Requester};
 use crate::content::fetch::{Class, Patience};
@@ -135,7 +135,7 @@ impl Reader {
         let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = streams.note(file, read, size_bytes) {
             // If more streams wait than can be served, readahead is of no use.
-            let _ = wishes.try_send((file, range));
+            let _ = wishes.try_send(Wish::Stream(file, range));
         }
     }
 

@@ -18,12 +18,13 @@ use lru::LruCache;
 
 use super::external::Requester;
 use super::fetch::{Class, Fetcher, Patience};
+use super::pack::IndexEntry;
 use super::store::Store;
 use super::{Locate, codec};
 use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::external::External;
-use crate::model::object::{Located, PackId};
+use crate::model::object::{Extent, Located, PackId, Presence};
 use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::RecipeNode;
 use crate::model::tree::TreeNode;
@@ -48,6 +49,8 @@ const LOCATIONS: NonZeroUsize = NonZeroUsize::new(128 << 10).expect("it is not z
 /// The number of damaged objects remembered as reported: a program that reads a damaged file in a
 /// loop causes one report.
 const DOUBTED: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
+/// The number of packs that are remembered as looked up.
+const LOOKED_UP_PACKS: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
 /// The number of streams that wait for readahead; more are dropped.
 const READAHEAD_QUEUE: usize = 256;
 
@@ -73,7 +76,17 @@ struct Shared {
     places: Mutex<LruCache<Digest, Located>>,
     doubted: Mutex<LruCache<(Digest, PackId), ()>>,
     streams: Mutex<Streams>,
-    wishes: Option<SyncSender<(Digest, Range<u64>)>>,
+    wishes: Option<SyncSender<Wish>>,
+    /// Packs of which an object was looked up alone, and whether the index was requested since.
+    looked_up: Mutex<LruCache<PackId, bool>>,
+}
+
+/// Work for the thread that reads ahead.
+enum Wish {
+    /// To fetch a range of a big file.
+    Stream(Digest, Range<u64>),
+    /// To learn the places of all objects of a pack from its index.
+    Index(PackId),
 }
 
 impl Reader {
@@ -93,6 +106,7 @@ impl Reader {
             doubted: Mutex::new(LruCache::new(DOUBTED)),
             streams: Mutex::default(),
             wishes,
+            looked_up: Mutex::new(LruCache::new(LOOKED_UP_PACKS)),
         });
         if let Some(wishes) = queue {
             let weak = Arc::downgrade(&shared);
@@ -181,10 +195,46 @@ impl Reader {
                 ));
             }
         }
-        self.locate(&[digest])?.pop().flatten().ok_or_else(|| {
+        let located = self.locate(&[digest])?.pop().flatten().ok_or_else(|| {
             Error::new(Kind::Stale, format!("object {digest} is not in the repository any more"))
                 .hint("the version it belonged to was deleted")
-        })
+        })?;
+        if self.shared.locate.is_far() {
+            self.note_look_up(located.extent.pack);
+        }
+        Ok(located)
+    }
+
+    /// Notes that an object of a pack was looked up over a network. If it is the second one, the
+    /// places of all others are learned from the index, which is one request.
+    fn note_look_up(&self, pack: PackId) {
+        let Some(wishes) = &self.shared.wishes else { return };
+        let mut packs = self.shared.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        match packs.get_mut(&pack) {
+            None => {
+                packs.put(pack, false);
+            }
+            // If the queue is full, the next look-up tries again.
+            Some(requested) if !*requested => {
+                *requested = wishes.try_send(Wish::Index(pack)).is_ok();
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Remembers the places of all objects of a pack. One that has moved since is looked up again
+    /// when its bytes are not at its place.
+    fn learn_places(&self, pack: PackId) -> Result<()> {
+        let entries = self.store().read_index(pack)?;
+        let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries {
+            let IndexEntry { digest, offset, stored_bytes, body_bytes, kind, codec } = entry;
+            let extent = Extent { pack, offset, stored_bytes };
+            let presence = Presence::Present;
+            let located = Located { kind, codec, body_bytes, extent, refs: 0, presence };
+            places.get_or_insert(digest, || located);
+        }
+        Ok(())
     }
 
     /// Returns the verified body of an object.
@@ -228,6 +278,18 @@ impl Reader {
         if new && !located.is_absent() {
             self.shared.locate.doubt(digest, located.extent);
         }
+    }
+
+    /// Has the store fetch a range of a big file.
+    fn read_stream_ahead(&self, file: Digest, range: &Range<u64>) -> Result<()> {
+        let digests: Vec<_> =
+            self.pieces_in(file, range)?.iter().map(|piece| piece.digest).collect();
+        if let Some(fetcher) = self.store().fetcher() {
+            for (pack, range) in self.extents(&digests)? {
+                fetcher.readahead(pack, range);
+            }
+        }
+        Ok(())
     }
 
     /// Returns the objects that the node stored at `located` points at, each once. It neither uses
@@ -344,22 +406,16 @@ impl Reader {
 }
 
 /// Fetches the ranges that streams will read, until the reader is gone.
-fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<(Digest, Range<u64>)>) {
-    for (file, range) in wishes {
+fn read_ahead(reader: &Weak<Shared>, wishes: &Receiver<Wish>) {
+    for wish in wishes {
         let Some(shared) = reader.upgrade() else { return };
         let reader = Reader { shared, patience: Patience::Deadline, requester: None };
-        let wish = || -> Result<()> {
-            let digests: Vec<_> =
-                reader.pieces_in(file, &range)?.iter().map(|piece| piece.digest).collect();
-            if let Some(fetcher) = reader.store().fetcher() {
-                for (pack, range) in reader.extents(&digests)? {
-                    fetcher.readahead(pack, range);
-                }
-            }
-            Ok(())
+        let done = match wish {
+            Wish::Stream(file, range) => reader.read_stream_ahead(file, &range),
+            Wish::Index(pack) => reader.learn_places(pack),
         };
-        if let Err(e) = wish() {
-            tracing::debug!(%file, "readahead failed: {e}");
+        if let Err(e) = done {
+            tracing::debug!("readahead failed: {e}");
         }
     }
 }

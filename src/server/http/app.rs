@@ -34,12 +34,14 @@ use crate::server::status;
 const BELIEVED: Duration = Duration::from_millis(500);
 /// The number of keys that are remembered.
 const KEYS: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is above 0");
+/// The number of replies to waits for changes that are kept.
+const CHANGES: NonZeroUsize = NonZeroUsize::new(64).expect("it is above 0");
 /// The number of requests that are worked on or wait for a thread; more get 503. Requests that wait
 /// for a change do not count.
 const REQUESTS: usize = 512;
 /// The requests of one user in a second on average, and at once.
-const RATE: NonZeroU32 = NonZeroU32::new(2_000).expect("it is above 0");
-const BURST: NonZeroU32 = NonZeroU32::new(8_000).expect("it is above 0");
+const RATE: NonZeroU32 = NonZeroU32::new(5_000).expect("it is above 0");
+const BURST: NonZeroU32 = NonZeroU32::new(20_000).expect("it is above 0");
 /// The number of users above which the limiter forgets those who were idle.
 const LIMITED_USERS: usize = 10_000;
 
@@ -75,6 +77,9 @@ pub(super) struct Served {
     believed: Mutex<LruCache<Digest, (Instant, Option<Principal>)>>,
     /// The packs that are being received.
     pub(super) receiving: Mutex<HashSet<PackId>>,
+    /// Replies to waits for changes, by the newest change that a client knows and the newest that
+    /// there is. Thousands of clients ask for the same at once.
+    pub(super) changes: tokio::sync::Mutex<LruCache<(u64, u64), Vec<u8>>>,
     /// The time at which the store's credentials could not sign a URL.
     pub(super) signing_failed: Mutex<Option<Instant>>,
 }
@@ -129,7 +134,8 @@ impl App {
         let served = teams.into_iter().map(|team| {
             let (name, believed) = (team.name.clone(), Mutex::new(LruCache::new(KEYS)));
             let (receiving, signing_failed) = (Mutex::default(), Mutex::default());
-            (name, Arc::new(Served { team, believed, receiving, signing_failed }))
+            let changes = tokio::sync::Mutex::new(LruCache::new(CHANGES));
+            (name, Arc::new(Served { team, believed, receiving, changes, signing_failed }))
         });
         Self {
             teams: served.collect(),

@@ -101,7 +101,7 @@ fn page(items: Vec<Value>, more: bool, name: &str) -> Value {
     json!({ "items": items, "next": next })
 }
 
-/// What a request to a team has in common with every other.
+/// The parts of a request that every handler needs.
 type Common = (State<Arc<App>>, ConnectInfo<SocketAddr>, HeaderMap);
 
 /// Checks the key, and replies with the document that `read` makes.
@@ -360,7 +360,7 @@ async fn send(
     let headers = response.headers_mut();
     headers.insert(ETAG, tag);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // What users put must not run as a page of this server.
+    // A file of a user must not run as a page of this server.
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));

@@ -10,6 +10,8 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, Response, StatusCode};
 
 use super::app::{App, Refusal, Served, audit, key_of, refuse};
+use tokio::task::spawn_blocking;
+
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Principal, decide};
 use crate::ops::garbage::{Reclaim, free};
@@ -110,13 +112,8 @@ impl Asked {
             self.note(name, changed.as_deref(), &checked);
             return Ok(respond(&checked.map(|()| Vec::new()), None));
         }
-        if let Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) = &mut call {
-            let mut ending = self.app.ending();
-            let changed = self.served.team.changed.clone();
-            tokio::select! {
-                () = wait_for_change(changed, *after, std::mem::take(wait_milliseconds)) => {}
-                _ = ending.wait_for(|ending| *ending) => {}
-            }
+        if let Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) = call {
+            return Ok(respond(&self.changes(after, wait_milliseconds).await, None));
         }
         let permit = self.app.admit()?;
         Ok(answer(move || {
@@ -126,6 +123,29 @@ impl Asked {
             (done, None)
         })
         .await)
+    }
+
+    /// Waits for a change, and returns the encoded changes. Clients that ask for the same get the
+    /// same reply, which is made once.
+    async fn changes(&self, after: u64, wait_milliseconds: u64) -> Result<Vec<u8>> {
+        let (changed, mut ending) = (self.served.team.changed.clone(), self.app.ending());
+        tokio::select! {
+            () = wait_for_change(changed.clone(), after, wait_milliseconds) => {}
+            _ = ending.wait_for(|ending| *ending) => {}
+        }
+        let key = (after, changed.borrow().last);
+        let mut known = self.served.changes.lock().await;
+        if let Some(reply) = known.get(&key) {
+            return Ok(reply.clone());
+        }
+        let served = Arc::clone(&self.served);
+        let made = spawn_blocking(move || {
+            encode_value(&served.team.repository.registry.changes(after, 0)?)
+        });
+        let ended = |_| Err(Error::new(Kind::Unavailable, "the server ends"));
+        let reply = made.await.unwrap_or_else(ended)?;
+        known.put(key, reply.clone());
+        Ok(reply)
     }
 
     async fn keeper(self, call: KeeperCall) -> Result<Response<Body>, Refusal> {
