@@ -55,6 +55,9 @@ struct Grant {
     headers: Vec<(String, String)>,
 }
 
+/// What is known of the grant of a pack, and until when; `None`: nothing yet.
+type Known = Option<(Instant, Option<Grant>)>;
+
 /// The store of a served repository.
 pub(super) struct GrantedStore {
     /// The store through the server.
@@ -65,8 +68,8 @@ pub(super) struct GrantedStore {
     plain: HttpClient,
     /// The URL that grants are requested from.
     url: String,
-    /// Grants to read, with their ends.
-    known: Mutex<LruCache<String, (Instant, Option<Grant>)>>,
+    /// Grants to read, by pack. The lock of one is held while it is requested.
+    known: Mutex<LruCache<String, Arc<tokio::sync::Mutex<Known>>>>,
 }
 
 impl fmt::Debug for GrantedStore {
@@ -104,10 +107,31 @@ impl GrantedStore {
         if !key.ends_with(".pack") {
             return Ok(None);
         }
-        let known = self.lock().get(key).cloned().filter(|(until, _)| Instant::now() < *until);
-        if let Some((_, grant)) = known.filter(|_| !write) {
-            return Ok(grant);
+        if write {
+            return Ok(self.request(key, true).await?.0);
         }
+        let known = self.known(key);
+        let mut known = known.lock().await;
+        if let Some((_, grant)) = known.as_ref().filter(|(until, _)| Instant::now() < *until) {
+            return Ok(grant.clone());
+        }
+        let (grant, seconds) = self.request(key, false).await?;
+        let life = match &grant {
+            Some(_) => Duration::from_secs(seconds.into()) * USED_PERCENT / 100,
+            None => NOTHING_FOR,
+        };
+        *known = Some((Instant::now() + life, grant.clone()));
+        Ok(grant)
+    }
+
+    /// Returns the place of what is known of the grant of a pack.
+    fn known(&self, key: &str) -> Arc<tokio::sync::Mutex<Known>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.get_or_insert(key.to_owned(), Arc::default))
+    }
+
+    /// Requests a grant. Returns it with the seconds for which it is accepted.
+    async fn request(&self, key: &str, write: bool) -> Result<(Option<Grant>, u32)> {
         let wanted = serde_json::to_vec(&Wanted { write, keys: [key] }).map_err(failed)?;
         let request = Request::post(&self.url)
             .header(CONTENT_TYPE, "application/json")
@@ -119,19 +143,7 @@ impl GrantedStore {
         }
         let reply = reply.into_body().bytes().await.map_err(failed)?;
         let Granted { grants, seconds } = serde_json::from_slice(&reply).map_err(failed)?;
-        let grant = grants.into_iter().next().flatten();
-        if !write {
-            let life = match &grant {
-                Some(_) => Duration::from_secs(seconds.into()) * USED_PERCENT / 100,
-                None => NOTHING_FOR,
-            };
-            self.lock().put(key.to_owned(), (Instant::now() + life, grant.clone()));
-        }
-        Ok(grant)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (Instant, Option<Grant>)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok((grants.into_iter().next().flatten(), seconds))
     }
 
     async fn get(
@@ -149,7 +161,7 @@ impl GrantedStore {
         let reply = self.plain.execute(request).await.map_err(failed)?;
         if !reply.status().is_success() {
             // The grant may have ended before its time. The next attempt requests another.
-            self.lock().pop(location.as_ref());
+            *self.known(location.as_ref()).lock().await = None;
             return Err(failed(format!("{} of a granted request", reply.status())));
         }
         let (range, size) = part_of(reply.status(), reply.headers())
