@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
@@ -39,6 +39,14 @@ const CHANGES: NonZeroUsize = NonZeroUsize::new(64).expect("it is above 0");
 /// The number of requests that are worked on or wait for a thread; more get 503. Requests that wait
 /// for a change do not count.
 const REQUESTS: usize = 512;
+/// The bytes of bodies that are in memory at once, in KiB: 1 GiB.
+const BODIES_KIB: usize = 1 << 20;
+/// The time in which the body of a request must arrive.
+const BODY_TIME: Duration = Duration::from_secs(60);
+/// The number of keys that are looked up at once.
+const LOOK_UPS: usize = 16;
+/// The time that a request waits for the look-up of its key.
+const LOOK_UP_TIME: Duration = Duration::from_secs(10);
 /// The requests of one user in a second on average, and at once.
 const RATE: NonZeroU32 = NonZeroU32::new(5_000).expect("it is above 0");
 const BURST: NonZeroU32 = NonZeroU32::new(20_000).expect("it is above 0");
@@ -75,6 +83,8 @@ pub(crate) struct Team {
 pub(super) struct Served {
     pub(super) team: Team,
     believed: Mutex<LruCache<Digest, (Instant, Option<Principal>)>>,
+    /// Bounds the look-ups of keys, which requests without a right may cause.
+    look_ups: Semaphore,
     /// The packs that are being received.
     pub(super) receiving: Mutex<HashSet<PackId>>,
     /// Replies to waits for changes, by the newest change that a client knows and the newest that
@@ -91,6 +101,8 @@ pub(super) struct App {
     /// Ends waits for changes.
     ending: watch::Sender<bool>,
     permits: Arc<Semaphore>,
+    /// The room for the bodies of requests, in KiB.
+    bodies: Arc<Semaphore>,
     limiter: DefaultKeyedRateLimiter<UserName>,
     access_log: bool,
     pub(super) proxy_bytes: bool,
@@ -134,14 +146,19 @@ impl App {
         let served = teams.into_iter().map(|team| {
             let (name, believed) = (team.name.clone(), Mutex::new(LruCache::new(KEYS)));
             let (receiving, signing_failed) = (Mutex::default(), Mutex::default());
+            let look_ups = Semaphore::new(LOOK_UPS);
             let changes = tokio::sync::Mutex::new(LruCache::new(CHANGES));
-            (name, Arc::new(Served { team, believed, receiving, changes, signing_failed }))
+            (
+                name,
+                Arc::new(Served { team, believed, look_ups, receiving, changes, signing_failed }),
+            )
         });
         Self {
             teams: served.collect(),
             draining: AtomicBool::new(false),
             ending: watch::Sender::new(false),
             permits: Arc::new(Semaphore::new(REQUESTS)),
+            bodies: Arc::new(Semaphore::new(BODIES_KIB)),
             limiter: RateLimiter::keyed(Quota::per_second(RATE).allow_burst(BURST)),
             access_log: options.access_log,
             proxy_bytes: options.proxy_bytes,
@@ -203,6 +220,34 @@ impl App {
         permit.map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"))
     }
 
+    /// Reads the body of a request, whose length the headers must say.
+    ///
+    /// # Errors
+    /// 411 without a length; 413 above `most` bytes; 503 if there is no room; 408 if it does not
+    /// arrive in time.
+    pub(super) async fn body(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        most: usize,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+        let length =
+            headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length: usize =
+            length.ok_or_else(|| refuse(StatusCode::LENGTH_REQUIRED, "the length is missing"))?;
+        if length > most {
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"));
+        }
+        let room = u32::try_from(length.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.bodies).try_acquire_many_owned(room);
+        let room =
+            room.map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "too many bytes at once"))?;
+        match tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await {
+            Ok(Ok(bytes)) => Ok((bytes, room)),
+            _ => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request is incomplete")),
+        }
+    }
+
     pub(super) async fn is_ready(&self) -> bool {
         if self.draining.load(Ordering::SeqCst) {
             return false;
@@ -232,6 +277,9 @@ impl Served {
         if let Some((_, principal)) = known.filter(|(since, _)| since.elapsed() < BELIEVED) {
             return Ok(principal);
         }
+        let turn = tokio::time::timeout(LOOK_UP_TIME, self.look_ups.acquire()).await;
+        let _turn =
+            turn.map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"))?;
         let served = Arc::clone(self);
         let asked = move || served.team.repository.registry.authenticate(digest);
         let found = match spawn_blocking(asked).await {

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, Response, StatusCode};
@@ -24,8 +23,6 @@ use crate::server::reply::{answer, not_here, respond, wait_for_change};
 
 /// The maximum length of a request: a batch of new objects is far shorter.
 const REQUEST_MAX_BYTES: usize = 64 << 20;
-/// The time in which the body of a request must arrive.
-const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// A request of a user to a repository.
 struct Asked {
@@ -44,12 +41,8 @@ pub(super) async fn rpc(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let (served, principal) = app.enter(&team, &headers, from).await?;
-    let body = tokio::time::timeout(BODY_TIME, to_bytes(body, REQUEST_MAX_BYTES)).await;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long")),
-        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request is incomplete")),
-    };
+    // The room is held until the reply is made.
+    let (body, _room) = app.body(&headers, body, REQUEST_MAX_BYTES).await?;
     let other = headers.get(REPOSITORY_HEADER).map(|id| id.as_bytes());
     if other.is_some_and(|id| id != served.team.repository.settings.id.as_bytes()) {
         return Ok(respond(&Err(moved(&served)), None));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -93,7 +93,10 @@ pub(super) async fn object(
             return Err(refuse(StatusCode::NOT_FOUND, "the store has no such object"));
         }
         (Method::PUT, Part::Pack) => write_pack(served, id, &headers, body).await?,
-        (Method::PUT, Part::Index) => write_index(served, id, body).await?,
+        (Method::PUT, Part::Index) => {
+            let (bytes, _room) = app.body(&headers, body, INDEX_MAX_BYTES).await?;
+            write_index(served, id, bytes).await?
+        }
         (Method::DELETE, Part::Pack) => remove_pack(served, id).await?,
         // An index goes with its pack.
         (Method::DELETE, _) => empty(StatusCode::NO_CONTENT),
@@ -290,12 +293,8 @@ async fn write_pack(
 async fn write_index(
     served: Arc<Served>,
     id: PackId,
-    body: Body,
+    bytes: Bytes,
 ) -> Result<Response<Body>, Refusal> {
-    let body = timeout(PROGRESS_TIME, to_bytes(body, INDEX_MAX_BYTES)).await;
-    let Ok(Ok(bytes)) = body else {
-        return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the index did not arrive whole"));
-    };
     let receiving = Receiving::begin(&served, id)?;
     blocking(move || {
         let served = &receiving.served;
@@ -340,9 +339,8 @@ pub(super) async fn grants(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let (served, principal) = app.enter(&team, &headers, from).await?;
-    let body = timeout(PROGRESS_TIME, to_bytes(body, GRANTS_MAX_BYTES)).await;
-    let wanted = body.ok().and_then(Result::ok);
-    let wanted = wanted.and_then(|body| serde_json::from_slice::<Wanted>(&body).ok());
+    let (body, _room) = app.body(&headers, body, GRANTS_MAX_BYTES).await?;
+    let wanted = serde_json::from_slice::<Wanted>(&body).ok();
     let wanted = wanted.filter(|wanted| wanted.keys.len() <= GRANTS_MAX);
     let Some(Wanted { write, keys }) = wanted else {
         return Err(refuse(
