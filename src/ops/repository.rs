@@ -13,10 +13,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
 use super::resolved::Resolved;
@@ -334,8 +336,7 @@ impl Repository {
             check_owner(&store, &settings, &*registry)?;
         }
         let far = settings.registry.is_some();
-        let locate: Arc<dyn Locate> =
-            Arc::new(RegistryLocator { registry: Arc::clone(&registry), far });
+        let locate: Arc<dyn Locate> = Arc::new(RegistryLocator::new(&registry, far));
         if let Some(fetcher) = store.fetcher() {
             fetcher.learn_from(Arc::clone(&locate));
         }
@@ -415,11 +416,23 @@ fn check_owner(store: &Store, settings: &Settings, registry: &dyn Registry) -> R
     }
 }
 
+/// The number of packs whose lengths are remembered.
+const LENGTHS: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
+
 /// The registry as content sees it.
 struct RegistryLocator {
     registry: Arc<dyn Registry>,
     /// True if it is reached over a network.
     far: bool,
+    /// The lengths of packs, if it is. A pack of a remote store never changes. The lock of one is held
+    /// while it is looked up.
+    lengths: Mutex<LruCache<PackId, Arc<Mutex<Option<u64>>>>>,
+}
+
+impl RegistryLocator {
+    fn new(registry: &Arc<dyn Registry>, far: bool) -> Self {
+        Self { registry: Arc::clone(registry), far, lengths: Mutex::new(LruCache::new(LENGTHS)) }
+    }
 }
 
 impl Locate for RegistryLocator {
@@ -428,7 +441,19 @@ impl Locate for RegistryLocator {
     }
 
     fn pack_length(&self, pack: PackId) -> Result<Option<u64>> {
-        Ok(self.registry.pack(pack)?.map(|pack| pack.length_bytes))
+        let look_up = || Ok(self.registry.pack(pack)?.map(|pack| pack.length_bytes));
+        if !self.far {
+            return look_up();
+        }
+        let mut lengths = self.lengths.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = Arc::clone(lengths.get_or_insert(pack, Arc::default));
+        drop(lengths);
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            // A pack without objects has no length yet.
+            *known = look_up()?.filter(|length| *length > 0);
+        }
+        Ok(*known)
     }
 
     fn is_far(&self) -> bool {

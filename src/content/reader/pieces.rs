@@ -44,12 +44,19 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the bytes of packs that hold `digests`. Those near each other are one range.
+    /// Returns the bytes of packs that hold `digests`, to be fetched ahead. Those near each other are
+    /// one range. A place that is remembered is not looked up again, so it may be an old one.
     ///
     /// # Errors
     /// The errors of the registry.
     pub(crate) fn extents(&self, digests: &[Digest]) -> Result<Vec<(PackId, Range<u64>)>> {
-        let located = self.locate(digests)?;
+        let located = match self.remembers_places() {
+            true => {
+                self.look_ahead(digests)?;
+                digests.iter().map(|digest| self.known_location(digest)).collect()
+            }
+            false => self.locate(digests)?,
+        };
         let mut ranges: Vec<_> = located
             .into_iter()
             .flatten()

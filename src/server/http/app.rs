@@ -326,6 +326,10 @@ pub(super) fn audit(
     tracing::info!(target: "audit", %team, %user, %from, call, what, outcome, "call");
 }
 
+/// The name of the call that a reply belongs to, for the log of requests.
+#[derive(Clone, Copy)]
+pub(super) struct CallName(pub(super) &'static str);
+
 /// Logs a request and its reply, if that is requested.
 pub(super) async fn log_access(
     State(app): State<Arc<App>>,
@@ -340,6 +344,7 @@ pub(super) async fn log_access(
     let since = Instant::now();
     let response = next.run(request).await;
     let (status, took_ms) = (response.status().as_u16(), since.elapsed().as_millis());
-    tracing::info!(target: "access", %from, %method, path, status, took_ms, "request");
+    let call = response.extensions().get::<CallName>().map(|call| call.0);
+    tracing::info!(target: "access", %from, %method, path, call, status, took_ms, "request");
     response
 }

@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, Response, StatusCode};
 
-use super::app::{App, Refusal, Served, audit, key_of, refuse};
+use super::app::{App, CallName, Refusal, Served, audit, key_of, refuse};
 use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Kind, Result};
@@ -109,13 +109,15 @@ impl Asked {
             return Ok(respond(&self.changes(after, wait_milliseconds).await, None));
         }
         let permit = self.app.admit()?;
-        Ok(answer(move || {
+        let reply = answer(move || {
             let done = answer_call(&self.served.team.repository, call);
             self.note(name, changed.as_deref(), &done);
             drop(permit);
             (done, None)
-        })
-        .await)
+        });
+        let mut reply = reply.await;
+        reply.extensions_mut().insert(CallName(name));
+        Ok(reply)
     }
 
     /// Waits for a change, and returns the encoded changes. Clients that ask for the same get the
