@@ -7,10 +7,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, Response, StatusCode};
-
-use super::app::{App, CallName, Refusal, Served, audit, key_of, refuse};
 use tokio::task::spawn_blocking;
 
+use super::app::{App, CallName, Refusal, Served, audit, key_of, refuse};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Principal, decide};
 use crate::ops::garbage::{Reclaim, free};
