@@ -39,7 +39,7 @@ pub enum Audience {
     /// The readers of a daemon's log. Programs that read files get an errno, so the log says what
     /// happened.
     Log,
-    /// The operator of a server, who also reads its audit log and its log of requests.
+    /// The operator of a server. The log also holds the audit log and the log of requests.
     Server,
     /// The user of a command, who gets its error from the command itself.
     Person,

@@ -29,8 +29,8 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Kind, Result};
-use crate::files::SocketPath;
 use crate::protocol::drafts::{DraftAnswer, DraftCall, DraftHandler};
+use crate::protocol::socket::SocketPath;
 use crate::protocol::{self, RPC_PATH, Service};
 use crate::registry::{Call, Transport};
 use wire::{ANSWER_MAX_BYTES, CALL_DEADLINE, runtime};

@@ -17,7 +17,7 @@ use crate::error::{AccessHint, Error, Kind, Result};
 use crate::model::access::Need;
 use crate::model::api_key::ApiKey;
 use crate::model::server_url::{ServerUrl, TeamUrl};
-use crate::protocol::served::{Keeper, KeeperCall, Kept, REPOSITORY_HEADER, Whoami};
+use crate::protocol::served::{Cleaned, Janitor, JanitorCall, REPOSITORY_HEADER, Whoami};
 use crate::protocol::{self, Service};
 use crate::registry::{Call, NamesCall, Transport, guard};
 
@@ -134,7 +134,7 @@ impl ServedClient {
 fn connector(key: &ApiKey, id: Option<&str>) -> Result<reqwest::Client> {
     // Another provider may have been chosen already; either serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut header = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
+    let mut header = HeaderValue::from_str(&key.authorization())
         .map_err(|e| Error::new(Kind::Usage, "that is not a key").because(e))?;
     header.set_sensitive(true);
     let id = id
@@ -255,8 +255,8 @@ impl Transport for ServedClient {
     }
 }
 
-impl Keeper for ServedClient {
-    fn keep(&self, call: KeeperCall) -> Result<Kept> {
-        self.ask(Service::Keeper, &call)
+impl Janitor for ServedClient {
+    fn clean(&self, call: JanitorCall) -> Result<Cleaned> {
+        self.ask(Service::Janitor, &call)
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::api_key::ApiKey;
 use crate::model::server_url::{ServerUrl, TeamUrl};
 use crate::protocol::Service;
-use crate::protocol::served::{Keeper, KeeperCall, Kept, Whoami};
+use crate::protocol::served::{Cleaned, Janitor, JanitorCall, Whoami};
 use crate::registry::{Call, Transport};
 
 /// A connection to a server: there is none.
@@ -48,8 +48,8 @@ impl Transport for ServedClient {
     }
 }
 
-impl Keeper for ServedClient {
-    fn keep(&self, _: KeeperCall) -> Result<Kept> {
+impl Janitor for ServedClient {
+    fn clean(&self, _: JanitorCall) -> Result<Cleaned> {
         match *self {}
     }
 }

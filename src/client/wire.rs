@@ -1,4 +1,4 @@
-//! What all connections have in common: bounds, the failures of a call, and the thread that waits.
+//! The parts that all connections share: bounds, the failures of a call, and the thread that waits.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -17,7 +17,7 @@ use crate::error::{AccessHint, Error, IoContext, Kind, Result};
 use crate::model::api_key::ApiKey;
 use crate::model::server_url::ServerUrl;
 
-/// The permissions of group and others, who must have none.
+/// The permissions of group and others. The file must give them none.
 const OTHERS: u32 = 0o077;
 /// The longest file with a key that is read, in bytes.
 const KEY_FILE_MAX_BYTES: u64 = 4_096;

@@ -20,7 +20,7 @@ use crate::model::host::{Clock, Host};
 use crate::model::server_url::TeamUrl;
 use crate::ops::repository::{Layout, Repository};
 use crate::ops::shared;
-use crate::protocol::served::{Keeper, Session};
+use crate::protocol::served::{Janitor, Session};
 use crate::protocol::{self, Service};
 use crate::registry::engine::redb::RedbEngine;
 use crate::registry::{Call, EngineRegistry, Registry, Transport, dispatch};
@@ -98,8 +98,8 @@ impl Connection {
         Ok(Self { layout: layout.clone(), clock: Arc::clone(clock), state })
     }
 
-    /// Returns the hands of the server that has the registry, if one has.
-    pub(crate) fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+    /// Returns the janitor of the server, if a server has the registry.
+    pub(crate) fn janitor(&self) -> Option<Arc<dyn Janitor>> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Served(client) => Some(Arc::<ServedClient>::clone(client)),
             _ => None,
@@ -257,8 +257,8 @@ impl Repository {
         let layout = Layout::new(location)?;
         layout.settings()?;
         let connection = Connection::open(&layout, options)?;
-        let keeper = connection.keeper();
-        Ok(Self::new(layout, Arc::new(connection), options)?.kept_by(keeper))
+        let janitor = connection.janitor();
+        Ok(Self::new(layout, Arc::new(connection), options)?.with_janitor(janitor))
     }
 }
 

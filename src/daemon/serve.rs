@@ -103,7 +103,7 @@ impl Daemon {
         let connection = Arc::new(Connection::open(layout, store)?);
         let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
         let repository = Arc::new(
-            Repository::new(layout.clone(), registry, store)?.kept_by(connection.keeper()),
+            Repository::new(layout.clone(), registry, store)?.with_janitor(connection.janitor()),
         );
         if let Err(e) = orphans::release_orphans(&repository) {
             tracing::warn!("cannot end the leases of dead writers: {e}");

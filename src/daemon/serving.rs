@@ -17,6 +17,7 @@ use super::connection::Connection;
 use crate::content::options::StoreOptions;
 use crate::error::{AccessHint, Error, Kind, Result};
 use crate::model::name::TeamName;
+use crate::ops::browse::last_change;
 use crate::ops::garbage::collect_garbage;
 use crate::ops::orphans::release_orphans;
 use crate::ops::repository::{Layout, Repository};
@@ -164,8 +165,8 @@ impl Background {
     fn start(layout: &Layout, name: TeamName, options: &StoreOptions) -> Result<(Self, Team)> {
         let connection = Arc::new(Connection::open(layout, options)?);
         let registry: Arc<dyn Registry> = Arc::<Connection>::clone(&connection);
-        let keeper = connection.keeper();
-        let repository = Repository::new(layout.clone(), registry, options)?.kept_by(keeper);
+        let janitor = connection.janitor();
+        let repository = Repository::new(layout.clone(), registry, options)?.with_janitor(janitor);
         repository.refuse_served()?;
         let repository = Arc::new(repository);
         if repository.registry.accounts(None, 1)?.items.is_empty() {
@@ -207,7 +208,7 @@ fn follow(
     repository: &Arc<Repository>,
     ending: &Arc<AtomicBool>,
 ) -> Result<(watch::Receiver<LastChange>, JoinHandle<()>)> {
-    let last = repository.registry.changes(0, 0)?.last;
+    let last = last_change(repository)?;
     let (sender, changed) = watch::channel(LastChange { last, ending: false });
     let (registry, ending) = (Arc::clone(&repository.registry), Arc::clone(ending));
     let work = move || {

@@ -12,11 +12,11 @@ use super::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// A user who reads.
+    /// The role that allows reading.
     Reader,
-    /// A user who reads, and logs and changes versions and runs.
+    /// The role that also allows logging and changing versions and runs.
     Writer,
-    /// A user who may also change users, and run what works on the whole repository.
+    /// The role that also allows managing users, and calls that work on the whole repository.
     Admin,
 }
 
@@ -52,14 +52,14 @@ impl FromStr for Role {
 /// The right that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// To see names and content.
+    /// The right to see names and content.
     Read,
-    /// To log and change versions and runs.
+    /// The right to log and change versions and runs.
     Write,
-    /// To administer the team.
+    /// The right to administer the team.
     Admin,
-    /// A right that nobody has over a network: only processes with the repository's own hands do
-    /// this.
+    /// The right to call functions that need the registry and the store themselves. No user has it
+    /// over a network.
     Nobody,
 }
 

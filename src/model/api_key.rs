@@ -36,6 +36,12 @@ impl ApiKey {
         &self.0
     }
 
+    /// Returns the value of the header that shows the key to a server (RFC 6750, 2.1). It must not be
+    /// logged.
+    pub(crate) fn authorization(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
     /// Returns the digest, by which a registry knows the key.
     pub fn digest(&self) -> Digest {
         Digest::of(ObjectKind::Chunk, self.0.as_bytes())

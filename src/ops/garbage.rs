@@ -10,7 +10,7 @@ use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::counted::counted;
 use crate::model::digest::Digest;
 use crate::model::object::{Located, PackId, Presence};
-use crate::protocol::served::KeeperCall;
+use crate::protocol::served::JanitorCall;
 use crate::registry::{LeaseId, PackInfo, Registry};
 
 /// The number of unreachable objects read at once.
@@ -44,8 +44,8 @@ pub enum Reclaim {
 /// interrupted deletion. Returns the bytes of the collected objects. The server of a served
 /// repository does this later; then it returns 0.
 pub fn collect_garbage(repository: &Repository) -> Result<u64> {
-    match &repository.keeper {
-        Some(keeper) => Ok(keeper.keep(KeeperCall::Nudge)?.freed_bytes),
+    match &repository.janitor {
+        Some(janitor) => Ok(janitor.clean(JanitorCall::Nudge)?.freed_bytes),
         None => free(repository, Reclaim::Now),
     }
 }
@@ -54,9 +54,9 @@ pub fn collect_garbage(repository: &Repository) -> Result<u64> {
 /// something. An object that dies while its pack is rewritten is found only by the next pass.
 /// Returns the bytes of the collected objects.
 pub fn free(repository: &Repository, when: Reclaim) -> Result<u64> {
-    if let Some(keeper) = &repository.keeper {
+    if let Some(janitor) = &repository.janitor {
         let later = when == Reclaim::Later;
-        return Ok(keeper.keep(KeeperCall::Free { later })?.freed_bytes);
+        return Ok(janitor.clean(JanitorCall::Free { later })?.freed_bytes);
     }
     let mut freed = collect_unreachable(repository)?;
     while reclaim_packs(repository, when)? {

@@ -6,7 +6,7 @@ use super::garbage::{
 use super::orphans::{release_orphans, release_unfinished};
 use super::repository::Repository;
 use crate::error::Result;
-use crate::protocol::served::{KeeperCall, Kept};
+use crate::protocol::served::{Cleaned, JanitorCall};
 
 /// The result of a collection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,9 +27,9 @@ pub fn collect_deferred(
     garbage_percent: u64,
     unfinished: bool,
 ) -> Result<Collected> {
-    if let Some(keeper) = &repository.keeper {
-        let kept = keeper.keep(KeeperCall::Collect { garbage_percent, unfinished })?;
-        let Kept { packs, freed_bytes, left_bytes } = kept;
+    if let Some(janitor) = &repository.janitor {
+        let cleaned = janitor.clean(JanitorCall::Collect { garbage_percent, unfinished })?;
+        let Cleaned { packs, freed_bytes, left_bytes } = cleaned;
         return Ok(Collected { packs, freed_bytes, left_bytes });
     }
     let freed_bytes = match unfinished {

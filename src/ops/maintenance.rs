@@ -51,7 +51,7 @@ pub(crate) fn begin(repository: &Repository, mode: MaintenanceMode) -> Result<He
 /// # Errors
 /// [`Kind::Conflict`] if it is being moved or has moved.
 pub(crate) fn refuse_moving(repository: &Repository) -> Result<()> {
-    if repository.keeper.is_some() {
+    if repository.janitor.is_some() {
         return Ok(());
     }
     let moves = |mark: Maintenance| mark.mode == MaintenanceMode::Copy && !is_dead(&mark.holder);
@@ -124,7 +124,7 @@ fn is_abandoned(registry: &dyn Registry, mark: &Maintenance) -> Result<bool> {
 /// # Errors
 /// [`Kind::Conflict`] while another process does maintenance.
 pub(crate) fn finish_interrupted(repository: &Repository) -> Result<()> {
-    if repository.keeper.is_some() {
+    if repository.janitor.is_some() {
         // The server does its own maintenance, and refuses what that excludes.
         return Ok(());
     }

@@ -36,7 +36,7 @@ use crate::model::object::{Extent, Located, PackId};
 use crate::model::object_kind::ObjectKind;
 use crate::model::server_url::{TeamUrl, is_server};
 use crate::model::time::Timestamp;
-use crate::protocol::served::Keeper;
+use crate::protocol::served::Janitor;
 use crate::registry::Registry;
 
 /// The format of a repository with its registry inside.
@@ -316,8 +316,8 @@ pub struct Repository {
     pub host: Host,
     /// The names that were resolved, if the registry is shared.
     pub(crate) resolved: Option<Resolved>,
-    /// The server's hands, if the repository is reached through a server.
-    pub(crate) keeper: Option<Arc<dyn Keeper>>,
+    /// The janitor at the server, if the repository is reached through a server.
+    pub(crate) janitor: Option<Arc<dyn Janitor>>,
     zero_chunk: OnceLock<Digest>,
 }
 
@@ -350,7 +350,7 @@ impl Repository {
             reader,
             host: access.host.clone(),
             resolved: far.then(Resolved::default),
-            keeper: None,
+            janitor: None,
             zero_chunk: OnceLock::new(),
         })
     }
@@ -360,19 +360,19 @@ impl Repository {
         self.settings.registry.is_some()
     }
 
-    /// Returns the repository with the hands of the server through which it is reached, if it is.
+    /// Returns the repository with the janitor at its server, if it has one.
     #[must_use]
-    pub(crate) fn kept_by(mut self, keeper: Option<Arc<dyn Keeper>>) -> Self {
-        self.keeper = keeper;
+    pub(crate) fn with_janitor(mut self, janitor: Option<Arc<dyn Janitor>>) -> Self {
+        self.janitor = janitor;
         self
     }
 
-    /// Refuses work that needs the repository's own hands.
+    /// Refuses work that needs the registry and the store themselves.
     ///
     /// # Errors
     /// [`Kind::Unsupported`] if the repository is reached through a server.
     pub(crate) fn refuse_served(&self) -> Result<()> {
-        match &self.keeper {
+        match &self.janitor {
             None => Ok(()),
             Some(_) => {
                 let what = "that needs the repository's own registry and store";

@@ -131,7 +131,7 @@ fn recorded(registry: &dyn Upkeep) -> Result<Settings> {
 /// # Errors
 /// [`Kind::Conflict`] if it moved.
 pub(crate) fn refuse_moved(repository: &Repository) -> Result<()> {
-    if repository.keeper.is_some() {
+    if repository.janitor.is_some() {
         // The server writes to the store itself.
         return Ok(());
     }

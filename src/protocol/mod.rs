@@ -13,6 +13,7 @@
 
 pub mod drafts;
 pub mod served;
+pub(crate) mod socket;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,12 +39,13 @@ pub enum Service {
     Stats,
     /// The session of a caller of a server, [`served::Session`]; the call is `()`.
     Session,
-    /// The repository's own hands, with [`served::KeeperCall`]s.
-    Keeper,
+    /// The janitor of a server, with [`served::JanitorCall`]s.
+    Janitor,
 }
 
 impl Service {
-    const ALL: [Self; 5] = [Self::Registry, Self::Drafts, Self::Stats, Self::Session, Self::Keeper];
+    const ALL: [Self; 5] =
+        [Self::Registry, Self::Drafts, Self::Stats, Self::Session, Self::Janitor];
 
     const fn code(self) -> u8 {
         match self {
@@ -51,7 +53,7 @@ impl Service {
             Self::Drafts => 1,
             Self::Stats => 2,
             Self::Session => 3,
-            Self::Keeper => 4,
+            Self::Janitor => 4,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The calls to a server that are not calls of its registry: who the caller is, and work that needs
-//! the repository's own hands.
+//! The calls to a server that are not calls of its registry: they open a session, and have dead
+//! bytes freed.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::model::name::{TeamName, UserName};
 /// The header with the id of the repository that a client means.
 pub const REPOSITORY_HEADER: &str = "artifactfs-repository";
 
-/// The reply to a caller who opens a served repository.
+/// The reply to a caller that opens a served repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Session {
     /// The name of the repository.
@@ -34,10 +34,11 @@ pub struct Whoami {
     pub release: String,
 }
 
-/// Work that only a process with the repository's registry and store at hand can do.
+/// A call to the janitor, which frees dead bytes. Only a process that opens the registry and the store
+/// itself can do so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeeperCall {
-    /// Frees dead bytes soon; the reply does not wait for it.
+pub enum JanitorCall {
+    /// Frees dead bytes soon; the reply does not wait for that.
     Nudge,
     /// Frees the bytes of collected objects; with `later`, only those of packs without a live
     /// object.
@@ -49,14 +50,14 @@ pub enum KeeperCall {
     Collect {
         /// The share of dead bytes, in percent, above which a pack is rewritten.
         garbage_percent: u64,
-        /// True if what killed and failed puts stored is freed too.
+        /// True if the content that killed and failed puts stored is freed too.
         unfinished: bool,
     },
 }
 
-/// The result of such work.
+/// The result of such a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct Cleaned {
     /// The packs that lost their dead bytes.
     pub packs: u64,
     /// The bytes that were freed.
@@ -65,12 +66,12 @@ pub struct Kept {
     pub left_bytes: u64,
 }
 
-/// A receiver of such calls.
-pub trait Keeper: Send + Sync {
-    /// Does the work.
+/// The janitor of a served repository.
+pub trait Janitor: Send + Sync {
+    /// Makes a call.
     ///
     /// # Errors
-    /// The errors of the work, and [`Kind::Unavailable`](crate::error::Kind::Unavailable) if the
+    /// The errors of the server, and [`Kind::Unavailable`](crate::error::Kind::Unavailable) if the
     /// server cannot be reached.
-    fn keep(&self, call: KeeperCall) -> Result<Kept>;
+    fn clean(&self, call: JanitorCall) -> Result<Cleaned>;
 }

@@ -1,5 +1,4 @@
-//! The registry as one user sees it: each call needs a right, and no call that needs the
-//! repository's own hands crosses a network.
+//! The rights of calls: each call needs one, and calls of upkeep never cross a network.
 
 use super::access::AccessCall;
 use super::call::Call;

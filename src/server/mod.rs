@@ -35,10 +35,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::error::{Error, IoContext, Result};
-use crate::files::SocketPath;
 use crate::ops::repository::Repository;
 use crate::ops::stats::stats;
 use crate::protocol::drafts::DraftHandler;
+use crate::protocol::socket::SocketPath;
 use crate::protocol::{RPC_PATH, Service, decode_call, decode_request, encode_value};
 use crate::registry::{Call, LastChange, NamesCall, Registry, dispatch};
 use reply::{Active, answer, not_here, respond, wait_for_change};
@@ -163,7 +163,7 @@ async fn rpc(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
         Service::Stats => {
             answer(move || (encode_stats(shared.services.stats.as_deref()), None)).await
         }
-        Service::Session | Service::Keeper => respond(&Err(not_here()), None),
+        Service::Session | Service::Janitor => respond(&Err(not_here()), None),
     }
 }
 

@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("content", &["model", "error", "files"]),
     ("registry", &["model", "error", "files"]),
     ("staging", &["model", "error", "files"]),
-    ("client", &["model", "error", "files", "registry", "protocol"]),
+    ("client", &["model", "error", "registry", "protocol"]),
     ("ops", &["model", "error", "files", "protocol", "content", "registry", "staging"]),
     ("mount", &["model", "error", "content", "registry", "staging", "ops"]),
     ("server", &["model", "error", "files", "content", "registry", "staging", "ops", "protocol"]),

@@ -10,7 +10,7 @@ use crate::world::{Ran, World, ran, until};
 
 /// A server of one repository.
 pub struct Server {
-    /// The directory of the repository, for work with the server's own hands.
+    /// The directory of the repository, for commands that open it without a server.
     pub world: World,
     /// `http://127.0.0.1:PORT` or `https://localhost:PORT`.
     pub origin: String,
@@ -106,7 +106,7 @@ impl Server {
         last_line(&self.host().ok(&["user", "create", name, "--role", role]))
     }
 
-    /// Checks the repository with the server's own hands.
+    /// Checks the repository without a server.
     pub fn sound(&self) {
         self.world.sound();
         self.world.ok(&["verify"]);

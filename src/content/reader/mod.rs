@@ -83,9 +83,9 @@ struct Shared {
 
 /// Work for the thread that reads ahead.
 enum Wish {
-    /// To fetch a range of a big file.
+    /// A range of a big file is to be fetched.
     Stream(Digest, Range<u64>),
-    /// To learn the places of all objects of a pack from its index.
+    /// The places of all objects of a pack are to be read from its index.
     Index(PackId),
 }
 

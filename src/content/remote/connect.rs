@@ -201,7 +201,7 @@ fn azure_environment() -> Vec<(AzureConfigKey, String)> {
 /// Connects to the store of a served repository. It makes no request yet.
 pub(crate) fn served(server: &ServerAccess) -> Result<Connected> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let value = http::HeaderValue::from_str(&format!("Bearer {}", server.key.reveal()));
+    let value = http::HeaderValue::from_str(&server.key.authorization());
     let mut value = value.map_err(|e| Error::new(Kind::Usage, "that is not a key").because(e))?;
     value.set_sensitive(true);
     let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);

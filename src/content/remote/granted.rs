@@ -55,7 +55,8 @@ struct Grant {
     headers: Vec<(String, String)>,
 }
 
-/// What is known of the grant of a pack, and until when; `None`: nothing yet.
+/// The last reply about the grant of a pack, and the time until which it holds; `None`: no reply
+/// has come yet.
 type Known = Option<(Instant, Option<Grant>)>;
 
 /// The store of a served repository.
@@ -124,7 +125,7 @@ impl GrantedStore {
         Ok(grant)
     }
 
-    /// Returns the place of what is known of the grant of a pack.
+    /// Returns the slot that holds the last reply about the grant of a pack.
     fn known(&self, key: &str) -> Arc<tokio::sync::Mutex<Known>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.get_or_insert(key.to_owned(), Arc::default))

@@ -1,5 +1,5 @@
-//! The served repositories, and what is decided before a request reaches one: whose key it has, and
-//! whether there is room for it.
+//! The served repositories. Before a request reaches one, its key is looked up, and it is refused if
+//! there is no room for it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ const LOOK_UP_TIME: Duration = Duration::from_secs(10);
 /// The requests of one user in a second on average, and at once.
 const RATE: NonZeroU32 = NonZeroU32::new(5_000).expect("it is above 0");
 const BURST: NonZeroU32 = NonZeroU32::new(20_000).expect("it is above 0");
-/// The number of users above which the limiter forgets those who were idle.
+/// The number of users above which the limiter forgets idle ones.
 const LIMITED_USERS: usize = 10_000;
 
 /// The options of a server.
@@ -179,7 +179,7 @@ impl App {
         self.ending.subscribe()
     }
 
-    /// Returns the repository of a request, and who makes it.
+    /// Returns the repository of a request, and the user that makes the request.
     ///
     /// # Errors
     /// 401 without an accepted key, and for a team that is not there; 429 above the user's rate; 503
@@ -248,15 +248,15 @@ impl App {
         }
     }
 
+    /// Returns whether the server goes on, and all registries reply.
     pub(super) async fn is_ready(&self) -> bool {
         if self.draining.load(Ordering::SeqCst) {
             return false;
         }
+        // A look-up of a key is bounded, and its result is remembered for a moment.
+        let no_key = Digest::from_bytes([0; 32]);
         for served in self.teams.values() {
-            let served = Arc::clone(served);
-            let absent = Digest::from_bytes([0; 32]);
-            let asked = move || served.team.repository.registry.authenticate(absent);
-            if !matches!(spawn_blocking(asked).await, Ok(Ok(_))) {
+            if served.authenticate(no_key).await.is_err() {
                 return false;
             }
         }
@@ -265,7 +265,7 @@ impl App {
 }
 
 impl Served {
-    /// Returns who a key belongs to; `None` if it is not accepted.
+    /// Returns the user of a key; `None` if the key is not accepted.
     ///
     /// # Errors
     /// 503 if the registry does not reply.

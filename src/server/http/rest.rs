@@ -2,24 +2,22 @@
 //! those of the command line's `--json`; `openapi.json` describes them.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::get;
-use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
 use super::app::{App, Refusal, Served, refuse};
-use super::range::range_of;
+use super::range::{Unsent, read_piece, send};
 use crate::content::directory::{each_entry, resolve};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{ArtifactName, EntryName, ProjectName, RunId, VersionNumber};
@@ -33,8 +31,6 @@ use crate::server::status;
 /// The number of items of a page if none is requested, and the maximum.
 const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
-/// The bytes of a file that are read at once, for one reply.
-const PIECE_BYTES: u64 = 2 << 20;
 /// The description of this interface.
 const OPENAPI: &str = include_str!("openapi.json");
 
@@ -309,75 +305,46 @@ async fn file(
         }
     });
     match found.await {
-        Ok(Ok(content)) => send(served, content, &headers, permit).await,
+        Ok(Ok(content)) => send_file(served, content, &headers, permit).await,
         Ok(Err(e)) => Ok(failure(&e)),
         Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the request could not be finished")),
     }
 }
 
-/// Sends a range of a file. `permit` is held until the last byte is sent.
-async fn send(
+fn not_modified() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
+}
+
+/// Sends a range of a file.
+async fn send_file(
     served: Arc<Served>,
     content: Content,
     headers: &HeaderMap,
     permit: OwnedSemaphorePermit,
 ) -> Reply {
-    let length = content.size_bytes();
-    let tag =
-        content.digest().map_or_else(|| "\"empty\"".to_owned(), |digest| format!("\"{digest}\""));
-    let tag: HeaderValue = tag.parse().expect("a digest is a header");
-    if headers.get(IF_NONE_MATCH).is_some_and(|known| *known == tag) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response.headers_mut().insert(ETAG, tag);
-        return Ok(response);
-    }
-    let whole = !headers.contains_key(axum::http::header::RANGE);
-    let range = match range_of(headers, length) {
-        Some(range) => range,
-        None if whole => 0..0,
-        None => return Err(refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the file is shorter")),
+    let tag = content.digest().map_or_else(|| "empty".to_owned(), |digest| digest.to_string());
+    let tag: HeaderValue = format!("\"{tag}\"").parse().expect("a digest is a header");
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|known| *known == tag);
+    let read = move |range: Range<u64>| {
+        let served = Arc::clone(&served);
+        read_piece(move || {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            served.team.repository.reader.read_at(&content, range.start, &mut bytes)?;
+            Ok(Bytes::from(bytes))
+        })
     };
-    // An error before the first byte is still an error of the whole reply.
-    let first = match piece(Arc::clone(&served), content, range.start, range.end).await {
-        Ok(first) => first,
-        Err(e) => return Ok(failure(&e)),
+    let sent = match known {
+        true => Ok(not_modified()),
+        false => send(headers, content.size_bytes(), permit, read).await,
     };
-    let (at, end) = (range.start + first.len() as u64, range.end);
-    let rest = stream::unfold(
-        (served, content, at, permit),
-        move |(served, content, at, permit)| async move {
-            if at >= end {
-                return None;
-            }
-            let read = piece(Arc::clone(&served), content, at, end).await;
-            let next = read.as_ref().map_or(end, |bytes| at + bytes.len() as u64);
-            Some((read.map_err(std::io::Error::other), (served, content, next, permit)))
-        },
-    );
-    let body = stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(rest);
-    let mut response = Response::new(Body::from_stream(body));
-    let headers = response.headers_mut();
-    headers.insert(ETAG, tag);
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // A file of a user must not run as a page of this server.
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    if !whole {
-        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
-        headers.insert(CONTENT_RANGE, text.parse().expect("numbers are a header"));
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    match sent {
+        Ok(mut response) => {
+            response.headers_mut().insert(ETAG, tag);
+            Ok(response)
+        }
+        Err(Unsent::Failed(e)) => Ok(failure(&e)),
+        Err(Unsent::Range) => Err(refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the file is shorter")),
     }
-    Ok(response)
-}
-
-async fn piece(served: Arc<Served>, content: Content, at: u64, end: u64) -> Result<Bytes> {
-    let read = spawn_blocking(move || {
-        let mut bytes = vec![0; (end - at).min(PIECE_BYTES) as usize];
-        served.team.repository.reader.read_at(&content, at, &mut bytes)?;
-        Ok(Bytes::from(bytes))
-    });
-    read.await
-        .unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the read could not be finished")))
 }

@@ -15,7 +15,7 @@ use crate::model::access::{Need, Principal, decide};
 use crate::ops::garbage::{Reclaim, free};
 use crate::ops::gc::{Collected, collect_deferred};
 use crate::ops::served::{answer_call, settings_for_clients};
-use crate::protocol::served::{KeeperCall, Kept, REPOSITORY_HEADER, Session, Whoami};
+use crate::protocol::served::{Cleaned, JanitorCall, REPOSITORY_HEADER, Session, Whoami};
 use crate::protocol::{Service, decode_call, decode_request, encode_value};
 use crate::registry::{Call, NamesCall, guard};
 use crate::server::reply::{answer, not_here, respond, wait_for_change};
@@ -68,8 +68,8 @@ impl Asked {
                 Ok(call) => self.registry(call).await,
                 Err(e) => Ok(respond(&Err(e), None)),
             },
-            Service::Keeper => match decode_call(&call) {
-                Ok(call) => self.keeper(call).await,
+            Service::Janitor => match decode_call(&call) {
+                Ok(call) => self.janitor(call).await,
                 Err(e) => Ok(respond(&Err(e), None)),
             },
             Service::Session => Ok(respond(&encode_value(&self.session()), None)),
@@ -142,11 +142,11 @@ impl Asked {
         Ok(reply)
     }
 
-    async fn keeper(self, call: KeeperCall) -> Result<Response<Body>, Refusal> {
+    async fn janitor(self, call: JanitorCall) -> Result<Response<Body>, Refusal> {
         let (name, need) = match call {
-            KeeperCall::Nudge => ("nudge", Need::Read),
-            KeeperCall::Free { .. } => ("free", Need::Write),
-            KeeperCall::Collect { .. } => ("collect", Need::Admin),
+            JanitorCall::Nudge => ("nudge", Need::Read),
+            JanitorCall::Free { .. } => ("free", Need::Write),
+            JanitorCall::Collect { .. } => ("collect", Need::Admin),
         };
         if !decide(self.principal.role, need) {
             let denied = Err(guard::denied(&self.principal));
@@ -155,29 +155,29 @@ impl Asked {
         }
         let permit = self.app.admit()?;
         Ok(answer(move || {
-            let done = self.keep(call);
+            let done = self.clean(call);
             self.note(name, (need != Need::Read).then_some(""), &done);
             drop(permit);
-            (done.and_then(|kept| encode_value(&kept)), None)
+            (done.and_then(|cleaned| encode_value(&cleaned)), None)
         })
         .await)
     }
 
-    fn keep(&self, call: KeeperCall) -> Result<Kept> {
+    fn clean(&self, call: JanitorCall) -> Result<Cleaned> {
         let repository = &self.served.team.repository;
         match call {
-            KeeperCall::Nudge => {
+            JanitorCall::Nudge => {
                 (self.served.team.nudge)();
-                Ok(Kept::default())
+                Ok(Cleaned::default())
             }
-            KeeperCall::Free { later } => {
+            JanitorCall::Free { later } => {
                 let when = if later { Reclaim::Later } else { Reclaim::Now };
-                Ok(Kept { freed_bytes: free(repository, when)?, ..Kept::default() })
+                Ok(Cleaned { freed_bytes: free(repository, when)?, ..Cleaned::default() })
             }
-            KeeperCall::Collect { garbage_percent, unfinished } => {
+            JanitorCall::Collect { garbage_percent, unfinished } => {
                 let collected = collect_deferred(repository, garbage_percent, unfinished)?;
                 let Collected { packs, freed_bytes, left_bytes } = collected;
-                Ok(Kept { packs, freed_bytes, left_bytes })
+                Ok(Cleaned { packs, freed_bytes, left_bytes })
             }
         }
     }

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::app::{App, Refusal, Served, audit, refuse, refuse_error};
-use super::range::range_of;
+use super::range::{Unsent, read_piece, send};
 use crate::content::pack::{PACK_MAX_BYTES, decode_index, encode_index, pack_key};
 use crate::content::store::SignedUrl;
 use crate::error::{Error, Kind, Result};
@@ -25,8 +25,6 @@ use crate::model::access::{Need, Principal, decide};
 use crate::model::object::PackId;
 use crate::registry::guard;
 
-/// The bytes of a pack that are read at once, for one reply.
-const PIECE_BYTES: u64 = 2 << 20;
 /// The pieces of a request that wait to be written.
 const PIECES_WAITING: usize = 4;
 /// The time in which the next bytes of a body must arrive.
@@ -153,55 +151,26 @@ async fn length_of(served: Arc<Served>, id: PackId) -> Result<Response<Body>, Re
     Ok(response)
 }
 
-/// Streams a range of a pack. `permit` is held until the last byte is sent.
+/// Sends a range of a pack.
 async fn read_pack(
     served: Arc<Served>,
     id: PackId,
     headers: &HeaderMap,
-    permit: tokio::sync::OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) -> Result<Response<Body>, Refusal> {
     let asked = Arc::clone(&served);
     let length = blocking(move || pack_length(&asked, id)).await?;
-    let whole = !headers.contains_key(RANGE);
-    let range = range_of(headers, length);
-    let range = match range {
-        Some(range) => range,
-        None if whole => 0..0,
-        None => return Err(refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the pack is shorter")),
+    let read = move |range: Range<u64>| {
+        let served = Arc::clone(&served);
+        read_piece(move || {
+            let length = (range.end - range.start) as usize;
+            served.team.repository.store.read_raw(id, range.start, length)
+        })
     };
-    // An error before the first byte is still an error of the whole reply.
-    let first = piece(Arc::clone(&served), id, range.clone()).await?;
-    let (start, end) = (range.start + first.len() as u64, range.end);
-    let rest = stream::unfold((served, start, permit), move |(served, at, permit)| async move {
-        if at >= end {
-            return None;
-        }
-        let read = piece(Arc::clone(&served), id, at..end).await;
-        let read = read.map_err(|_| std::io::Error::other("the pack could not be read on"));
-        let next = read.as_ref().map_or(end, |bytes| at + bytes.len() as u64);
-        Some((read, (served, next, permit)))
-    });
-    let body = stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(rest);
-    let mut response = Response::new(Body::from_stream(body));
-    let headers = response.headers_mut();
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    if !whole {
-        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
-        headers.insert(CONTENT_RANGE, text.parse().expect("numbers are a header"));
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    }
-    Ok(response)
-}
-
-/// Reads the first bytes of a range, at most [`PIECE_BYTES`].
-async fn piece(served: Arc<Served>, id: PackId, range: Range<u64>) -> Result<Bytes, Refusal> {
-    let length = (range.end - range.start).min(PIECE_BYTES) as usize;
-    if length == 0 {
-        return Ok(Bytes::new());
-    }
-    blocking(move || served.team.repository.store.read_raw(id, range.start, length)).await
+    send(headers, length, permit, read).await.map_err(|unsent| match unsent {
+        Unsent::Range => refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the pack is shorter"),
+        Unsent::Failed(e) => refuse_error(&e),
+    })
 }
 
 async fn read_index(served: Arc<Served>, id: PackId) -> Result<Response<Body>, Refusal> {

@@ -116,7 +116,7 @@ fn runs_sweeps_and_groups_of_many_hosts_are_one_history() {
 }
 
 #[test]
-fn what_needs_the_stores_own_hands_says_where_it_runs() {
+fn a_check_of_the_store_says_that_it_runs_at_the_server() {
     let server = Server::start();
     let host = server.host();
     for args in [&["fsck"][..], &["fsck", "--repair"], &["fsck", "--rebuild"]] {

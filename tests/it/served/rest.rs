@@ -172,7 +172,7 @@ fn files_come_whole_in_ranges_or_not_at_all() {
     }
     assert_eq!(get(&server, path, "Range: bytes=5000000-\r\n").0, 416);
     assert_eq!(get(&server, path, &format!("If-None-Match: {tag}\r\n")).0, 304);
-    // What users put is never a page of the server.
+    // A browser must not show a user's file as a page of the server.
     let (_, head, _) = get(&server, "/api/v1/repo/versions/p/data/v0/files/page.html", "");
     assert!(head.contains("application/octet-stream") && head.contains("nosniff"), "{head}");
     for odd in ["..%2f..%2frepository.json", "d/..", "d", "gone", "d/big/x", "%00"] {
