@@ -48,6 +48,9 @@ pub fn copy_store(context: &Context, verb: CopyStore) -> Result<u8> {
     let to_options = store_options(&verb.store_options)?;
     refuse_secrets(&to, &to_options.clone().into_iter().collect::<Vec<_>>())?;
     let repository = connect::open_repository(context)?;
+    if verb.uses {
+        repository.refuse_served()?;
+    }
     let own: StoreUrl = repository.settings.store.parse()?;
     let is_own = own == from;
     if verb.uses && !is_own {

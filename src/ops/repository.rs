@@ -371,7 +371,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] if the repository is reached through a server.
-    pub(crate) fn refuse_served(&self) -> Result<()> {
+    pub fn refuse_served(&self) -> Result<()> {
         match &self.janitor {
             None => Ok(()),
             Some(_) => {

@@ -115,11 +115,14 @@ fn runs_sweeps_and_groups_of_many_hosts_are_one_history() {
     server.sound();
 }
 
+/// A move of the repository to another store.
+const MOVE: [&str; 4] = ["copy-store", "file:/one", "file:/another", "--use"];
+
 #[test]
 fn a_check_of_the_store_says_that_it_runs_at_the_server() {
     let server = Server::start();
     let host = server.host();
-    for args in [&["fsck"][..], &["fsck", "--repair"], &["fsck", "--rebuild"]] {
+    for args in [&["fsck"][..], &["fsck", "--repair"], &["fsck", "--rebuild"], &MOVE] {
         let refused = host.run(args);
         assert_eq!(refused.code, 15, "{args:?}: {}", refused.err);
         assert!(refused.err.contains("on the server"), "{}", refused.err);
