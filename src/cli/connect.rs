@@ -58,11 +58,11 @@ pub fn place_of(context: &Context) -> Result<Layout> {
     }
 }
 
-/// Does the same for a repository on a server; returns the layout of any other as [`layout_of`] does.
+/// Returns the layout of a repository whose mounts are to end; makes nothing for one on a server.
 ///
 /// # Errors
 /// As [`layout_of`].
-pub fn place_if_served(context: &Context) -> Result<Layout> {
+pub fn layout_of_mounted(context: &Context) -> Result<Layout> {
     match server_of(&context.config)? {
         Some(url) => place_of_served(context, &url),
         None => layout_of(context),

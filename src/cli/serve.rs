@@ -10,7 +10,7 @@ use serde_json::json;
 use super::context::{Context, parse};
 use super::user::print_key;
 use super::{connect, exit};
-use artifactfs::daemon::{ServeRequest, Serving, process};
+use artifactfs::daemon::{HttpOptions, ServeRequest, Serving, TlsFiles, process};
 use artifactfs::error::{Error, Kind, Result};
 use artifactfs::model::access::Role;
 use artifactfs::model::server_url::is_server;
@@ -71,16 +71,20 @@ pub fn serve(context: &Context, repos: &[PathBuf], verb: Serve) -> Result<u8> {
         [] => vec![connect::layout_of(context)?],
         _ => repos.iter().map(|repo| own_layout(repo)).collect::<Result<_>>()?,
     };
-    let request = ServeRequest {
+    let tls = verb.tls_cert.zip(verb.tls_key);
+    let http = HttpOptions {
         listen: verb.listen,
-        tls: verb.tls_cert.zip(verb.tls_key),
+        tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
         insecure_http: verb.insecure_http,
         access_log: verb.access_log,
         proxy_bytes: verb.proxy_bytes,
+    };
+    let scheme = if http.tls.is_some() { "https" } else { "http" };
+    let request = ServeRequest {
+        http,
         drain: Duration::from_secs(verb.drain),
         store: context.access.clone(),
     };
-    let scheme = if request.tls.is_some() { "https" } else { "http" };
     let serving = Serving::start(&named, &request)?;
     let server = format!("{scheme}://{}", serving.address());
     let urls: Vec<_> = serving.teams().map(|team| format!("{server}/{team}")).collect();

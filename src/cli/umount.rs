@@ -39,7 +39,7 @@ pub fn umount(context: &Context, verb: Umount) -> Result<u8> {
     // The path of a dead mount cannot be canonicalized, and is used as it is.
     let absolute = std::path::absolute(&verb.directory).at("find", &verb.directory)?;
     let target = fs::canonicalize(&absolute).unwrap_or(absolute);
-    let layout = connect::place_if_served(context)?;
+    let layout = connect::layout_of_mounted(context)?;
     is_ours(&layout, &target)?;
     let daemon = daemons(&layout)?.into_iter().find(|daemon| {
         let staging = daemon.staging.as_ref().is_some_and(|path| *path == target);

@@ -16,4 +16,4 @@ pub mod watchdog;
 pub use drafts::{drafts, read_drafts};
 pub use record::{DaemonRecord, Running, daemons};
 pub use serve::{Daemon, MountRequest};
-pub use serving::{ServeRequest, Serving};
+pub use serving::{HttpOptions, ServeRequest, Serving, TlsFiles};

@@ -4,6 +4,7 @@
 //! frees dead bytes and ends the leases of writers that are gone.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -24,7 +25,8 @@ use crate::ops::repository::{Layout, Repository};
 use crate::ops::served::team_of;
 use crate::ops::shared::refuse_moved;
 use crate::registry::{LastChange, Registry};
-use crate::server::{HttpOptions, HttpServer, Team, TlsFiles};
+pub use crate::server::{HttpOptions, TlsFiles};
+use crate::server::{HttpServer, Team};
 
 /// The interval between two looks at the certificate's files, and whether a store has moved.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -42,16 +44,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The options of a server.
 pub struct ServeRequest {
-    /// The address to listen on.
-    pub listen: SocketAddr,
-    /// The files of the certificate and of its key; `None`: plain HTTP.
-    pub tls: Option<(std::path::PathBuf, std::path::PathBuf)>,
-    /// True if plain HTTP is allowed on an address that others reach.
-    pub insecure_http: bool,
-    /// True if each request is logged.
-    pub access_log: bool,
-    /// True if all bytes go through the server, also those of a bucket.
-    pub proxy_bytes: bool,
+    /// The options of the server.
+    pub http: HttpOptions,
     /// The time that requests under way get when the server ends.
     pub drain: Duration,
     /// The options of the stores.
@@ -96,15 +90,7 @@ impl Serving {
             repositories.push(background);
             teams.push(team);
         }
-        let tls = request.tls.clone();
-        let options = HttpOptions {
-            listen: request.listen,
-            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
-            insecure_http: request.insecure_http,
-            access_log: request.access_log,
-            proxy_bytes: request.proxy_bytes,
-        };
-        let http = HttpServer::start(&options, teams)?;
+        let http = HttpServer::start(&request.http, teams)?;
         Ok(Self { http, repositories, drain: request.drain })
     }
 
@@ -128,6 +114,8 @@ impl Serving {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::io("cannot wait for signals", e))?;
         let ended = runtime.block_on(self.wait());
+        // A look at a registry that does not reply may still be under way.
+        runtime.shutdown_background();
         tracing::info!("the server ends when the requests under way have their replies");
         self.http.drain(self.drain);
         self.repositories.into_iter().for_each(Background::end);
@@ -139,20 +127,30 @@ impl Serving {
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hang_up = listen(SignalKind::hangup())?;
-        let mut tick = tokio::time::interval(LOOK_EVERY);
+        // A registry that does not reply must not delay a signal.
+        let mut moved = pin!(self.until_moved());
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => {}
-                _ = tick.tick() => {}
+                _ = hang_up.recv() => self.http.reload_if_changed(),
+                error = &mut moved => return Err(error),
             }
+        }
+    }
+
+    /// Looks now and then at the certificate, and whether a repository moved to another store.
+    /// Returns the error of one that did.
+    async fn until_moved(&self) -> Error {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
             self.http.reload_if_changed();
             for background in &self.repositories {
                 let repository = Arc::clone(&background.repository);
                 let moved = tokio::task::spawn_blocking(move || refuse_moved(&repository)).await;
                 match moved {
-                    Ok(Err(e)) if e.kind() == Kind::Conflict => return Err(e),
+                    Ok(Err(e)) if e.kind() == Kind::Conflict => return e,
                     Ok(Err(e)) => tracing::warn!("a registry does not reply: {e}"),
                     _ => {}
                 }

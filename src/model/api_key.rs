@@ -38,7 +38,7 @@ impl ApiKey {
 
     /// Returns the value of the header that shows the key to a server (RFC 6750, 2.1). It must not be
     /// logged.
-    pub(crate) fn authorization(&self) -> String {
+    pub fn authorization(&self) -> String {
         format!("Bearer {}", self.0)
     }
 

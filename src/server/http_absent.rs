@@ -17,18 +17,25 @@ use crate::registry::LastChange;
 
 /// The files of a certificate.
 #[derive(Debug, Clone)]
-pub(crate) struct TlsFiles {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+pub struct TlsFiles {
+    /// The certificate and those of the authorities between, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// The options of a server.
-pub(crate) struct HttpOptions {
-    pub(crate) listen: SocketAddr,
-    pub(crate) tls: Option<TlsFiles>,
-    pub(crate) insecure_http: bool,
-    pub(crate) access_log: bool,
-    pub(crate) proxy_bytes: bool,
+pub struct HttpOptions {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The certificate; `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// True if plain HTTP is allowed on an address that others reach.
+    pub insecure_http: bool,
+    /// True if each request is logged.
+    pub access_log: bool,
+    /// True if clients get no URLs of the bucket, so that all bytes go through the server.
+    pub proxy_bytes: bool,
 }
 
 /// A repository to be served.

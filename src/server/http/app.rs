@@ -54,17 +54,17 @@ const BURST: NonZeroU32 = NonZeroU32::new(20_000).expect("it is above 0");
 const LIMITED_USERS: usize = 10_000;
 
 /// The options of a server.
-pub(crate) struct HttpOptions {
+pub struct HttpOptions {
     /// The address to listen on.
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// The certificate; `None`: plain HTTP.
-    pub(crate) tls: Option<TlsFiles>,
+    pub tls: Option<TlsFiles>,
     /// True if plain HTTP is allowed on an address that others reach.
-    pub(crate) insecure_http: bool,
+    pub insecure_http: bool,
     /// True if each request is logged.
-    pub(crate) access_log: bool,
+    pub access_log: bool,
     /// True if clients get no URLs of the bucket, so that all bytes go through the server.
-    pub(crate) proxy_bytes: bool,
+    pub proxy_bytes: bool,
 }
 
 /// A repository to be served.

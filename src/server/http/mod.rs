@@ -26,9 +26,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::runtime::Runtime;
 
 use app::App;
-pub(crate) use app::{HttpOptions, Team};
+pub use app::HttpOptions;
+pub(crate) use app::Team;
 use tls::Tls;
-pub(crate) use tls::TlsFiles;
+pub use tls::TlsFiles;
 
 use crate::error::{AccessHint, Error, Kind, Result};
 

@@ -14,11 +14,11 @@ use crate::error::{Error, Kind, Result};
 
 /// The files of a certificate.
 #[derive(Debug, Clone)]
-pub(crate) struct TlsFiles {
+pub struct TlsFiles {
     /// The certificate and those of the authorities between, in PEM.
-    pub(crate) certificate: PathBuf,
+    pub certificate: PathBuf,
     /// Its private key, in PEM.
-    pub(crate) key: PathBuf,
+    pub key: PathBuf,
 }
 
 /// The certificate in use.
