@@ -41,7 +41,7 @@ impl Moment {
         let Stats { retries, failures, wrong_objects, evictions, .. } = self.0;
         [
             ("reads", "Reads of objects", hits + misses),
-            ("cache_hits", "Reads of objects that the cache served alone", hits),
+            ("cache_hits", "Reads of objects that did not wait for the store", hits),
             ("cache_misses", "Reads of objects that waited for the store", misses),
             ("saved_bytes", "Bytes read that did not have to be fetched", saved_bytes),
             ("store_bytes", "Bytes that came from the store", fetched_bytes),

@@ -17,11 +17,11 @@ const SLOW_FOR: Duration = Duration::from_secs(300);
 /// The sums since the process began.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// The reads that the cache served alone.
+    /// The reads that did not wait for the store.
     pub(crate) hits: AtomicU64,
     /// The reads that waited for the store.
     pub(crate) misses: AtomicU64,
-    /// The bytes of reads that the cache served alone.
+    /// The bytes of reads that did not wait for the store.
     pub(crate) hit_bytes: AtomicU64,
     /// The requests that ended, well or not.
     pub(crate) requests: AtomicU64,

@@ -29,6 +29,11 @@ impl Flight {
         self.outcome.send_replace(Some(outcome));
     }
 
+    /// Returns whether the outcome is known.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
+
     /// Marks the bytes as written to the cache, if the cache takes them.
     pub(crate) fn land(&self) {
         self.landed.send_replace(true);

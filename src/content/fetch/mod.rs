@@ -293,10 +293,11 @@ impl Fetcher {
                 if patience == Patience::Now {
                     return Err(would_block());
                 }
+                // Bytes that came before, and are only still being written to the disk, cost no wait.
+                waited |= state.flight_with(index).is_none_or(|flight| !flight.has_ended());
                 self.demand(&segment, &mut state, object, class);
                 state.flight_with(index)
             };
-            waited = true;
             let flight = flight.ok_or_else(|| ends_early(key, at))?;
             let bytes = self.threads.wait(flight.outcome(deadline))?;
             let from = u64::from(flight.blocks.start) * BLOCK_BYTES;
