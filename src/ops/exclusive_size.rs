@@ -13,8 +13,8 @@ use crate::model::digest::Digest;
 use crate::model::object::Located;
 use crate::model::object_kind::ObjectKind;
 
-/// The number of objects looked up together.
-const BATCH: usize = 1_024;
+/// The number of objects looked up in one call. It is large because a registry may be far away.
+const BATCH: usize = 8_192;
 
 /// Returns the bytes in the store that deleting versions with these roots would free: exactly what
 /// [`super::delete::delete`] frees.
@@ -60,7 +60,8 @@ fn walk(
     let mut total = 0;
     while !open.is_empty() {
         let batch = open.split_off(open.len().saturating_sub(BATCH));
-        let located = repository.registry.locate(batch.clone())?;
+        // The reader remembers the places of the nodes that it is about to read.
+        let located = repository.reader.locate(&batch)?;
         for (digest, at) in batch.into_iter().zip(located) {
             let Some(at) = at else { continue };
             if at.kind == ObjectKind::Chunk && at.refs > 1 {

@@ -12,7 +12,7 @@ use super::repository::Repository;
 use super::shared;
 use super::{judgement, process_id};
 use crate::error::Result;
-use crate::registry::{LeaseId, Registry};
+use crate::registry::{Begun, LeaseId, Registry};
 
 /// The interval between renewals: well within the life of a lease.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
@@ -24,6 +24,8 @@ const LOOKS_MAX: usize = 100;
 pub(super) struct Lease {
     registry: Arc<dyn Registry>,
     id: LeaseId,
+    /// The number of absent objects when it began.
+    absent: u64,
     /// The bytes of new objects that were stored under it.
     stored_bytes: Arc<AtomicU64>,
     renewer: Option<(Sender<()>, JoinHandle<()>)>,
@@ -47,17 +49,21 @@ impl Lease {
         holder: String,
         period: Duration,
     ) -> Result<Self> {
-        let id = registry.begin(purpose.clone(), holder)?;
+        let Begun { lease: id, shares_purpose, absent } =
+            registry.begin(purpose.clone(), holder)?;
         let (stop, stopped) = channel();
         let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
         let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
         let lease = Self {
             registry: Arc::clone(registry),
             id,
+            absent,
             stored_bytes,
             renewer: Some((stop, renewer)),
         };
-        lease.adopt_orphans(&purpose)?;
+        if shares_purpose {
+            lease.adopt_orphans(&purpose)?;
+        }
         Ok(lease)
     }
 
@@ -81,6 +87,11 @@ impl Lease {
 
     pub(super) fn id(&self) -> LeaseId {
         self.id
+    }
+
+    /// Returns the number of absent objects when the lease began.
+    pub(super) fn absent(&self) -> u64 {
+        self.absent
     }
 
     /// Returns the counter of the bytes of objects that are registered under it.

@@ -16,7 +16,7 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::server_url::TeamUrl;
 use crate::protocol::encode_value;
 use crate::protocol::served::Session;
-use crate::registry::{Call, LeaseId, LeasesCall, ObjectsCall, dispatch};
+use crate::registry::{Begun, Call, LeasesCall, ObjectsCall, dispatch};
 
 /// Returns the name under which a repository is served: that of its directory, unless it was made
 /// with another.
@@ -88,11 +88,11 @@ pub fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] then, and the errors of the registry.
-fn begin_lease(repository: &Repository, purpose: String, holder: String) -> Result<LeaseId> {
-    let lease = repository.registry.begin(purpose, holder)?;
+fn begin_lease(repository: &Repository, purpose: String, holder: String) -> Result<Begun> {
+    let begun = repository.registry.begin(purpose, holder)?;
     match refuse_moved(repository) {
-        Ok(()) => Ok(lease),
-        Err(e) => repository.registry.release(lease).and(Err(e)),
+        Ok(()) => Ok(begun),
+        Err(e) => repository.registry.release(begun.lease).and(Err(e)),
     }
 }
 

@@ -17,7 +17,7 @@ pub fn contents(repository: &Repository) -> Result<RegistryInfo> {
 pub struct Stats {
     /// True if there is a remote store.
     pub remote: bool,
-    /// Reads of objects that the cache served alone.
+    /// Reads of objects that did not wait for the store.
     pub cache_hits: u64,
     /// Reads of objects that waited for the store.
     pub cache_misses: u64,
@@ -48,7 +48,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Returns the share of reads that the cache served alone, in percent; `None` without reads.
+    /// Returns the share of reads that did not wait for the store, in percent; `None` without reads.
     pub fn hit_percent(&self) -> Option<u64> {
         let all = self.cache_hits + self.cache_misses;
         (self.cache_hits * 100).checked_div(all)

@@ -38,8 +38,6 @@ pub struct Whoami {
 /// itself can do so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JanitorCall {
-    /// Frees dead bytes soon; the reply does not wait for that.
-    Nudge,
     /// Frees the bytes of collected objects; with `later`, only those of packs without a live
     /// object.
     Free {

@@ -31,7 +31,7 @@ pub use call::{Call, Transport, dispatch};
 pub use engine_registry::{CHANGES_WAIT_MAX, EngineRegistry, LastChange};
 pub use groups::group::{GroupInfo, NewPart, PartInfo, SealRequest};
 pub use groups::{Groups, GroupsCall};
-pub use leases::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo, Leases, LeasesCall};
+pub use leases::{Begun, DRAFT_HOLDER, Judged, LeaseId, LeaseInfo, Leases, LeasesCall};
 pub use names::{AliasChange, ArtifactUpdate, Changes, Names, NamesCall};
 pub use objects::{Added, Objects, ObjectsCall, PackInfo, RegistryInfo};
 pub use record::{Maintenance, MaintenanceMode};

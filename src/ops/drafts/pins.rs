@@ -34,7 +34,7 @@ impl DraftService {
     /// Begins a lease for a draft that pins `roots`.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
-        let lease = registry.begin(self.purpose_of(draft), DRAFT_HOLDER.to_owned())?;
+        let lease = registry.begin(self.purpose_of(draft), DRAFT_HOLDER.to_owned())?.lease;
         match registry.missing(lease, roots.to_vec())?.first() {
             None => Ok(lease),
             Some(missing) => {

@@ -71,7 +71,8 @@ pub fn put(
     let identity = identity(source.as_ref(), &request.references);
     let index = index_path(repository, &identity);
     if request.dry_run {
-        let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index)?;
+        let absent = repository.registry.absent()?;
+        let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index, absent)?;
         let built = build::run(repository, walk, None, Outcomes::None, progress)?;
         return Ok(warned(built.report, warnings));
     }
@@ -117,7 +118,8 @@ fn put_under(
     progress: Arc<dyn Progress>,
 ) -> Result<PutReport> {
     let build = || -> Result<Built> {
-        let (walk, warnings) = walk_of(repository, request, source, index)?;
+        let absent = lease.absent();
+        let (walk, warnings) = walk_of(repository, request, source, index, absent)?;
         let outcomes = Outcomes::Index(NewIndex::create(index)?, file_time());
         let built = build::run(repository, walk, Some(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
@@ -187,6 +189,7 @@ fn walk_of<'a>(
     request: &PutRequest,
     source: Option<&'a source::Source>,
     index: &Path,
+    absent: u64,
 ) -> Result<(Walk<'a>, Vec<String>)> {
     let references = &request.references;
     let (mut referred, mut warnings) = (None, Vec::new());
@@ -197,7 +200,7 @@ fn walk_of<'a>(
         referred = Some(Referred::new(sorted, references.checksum));
     }
     // While an object is absent every file is read: an unchanged one may be the good copy of it.
-    let reads_all = request.reread || repository.registry.absent()? > 0;
+    let reads_all = request.reread || absent > 0;
     let old = if reads_all { OldIndex::empty() } else { OldIndex::open(index) };
     Ok((Walk::Source(source, referred, Box::new(old)), warnings))
 }

@@ -18,12 +18,13 @@ use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{lease, live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, unpin};
 use crate::registry::leases::{ENDING_HOLDER, LEASE_MILLISECONDS};
+use crate::registry::objects::absent::{absent_key, absent_objects};
 use crate::registry::objects::table::object;
 use crate::registry::objects::wants::want_fates;
 use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord};
 use crate::registry::upkeep::reclaim_mark::mark_reclaimable;
-use crate::registry::{DRAFT_HOLDER, Judged, LeaseId, LeaseInfo};
+use crate::registry::{Begun, DRAFT_HOLDER, Judged, LeaseId, LeaseInfo};
 
 /// The maximum number of packs that one lease adopts from another (some 300 GB); the content of
 /// others is stored again.
@@ -42,20 +43,25 @@ struct Kept {
     bytes: u64,
 }
 
-/// Returns the lease that the same call began before, if its reply was lost.
-fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<Option<LeaseId>> {
+/// Returns the lease that the same call began before, if its reply was lost, and whether there are
+/// others of the same purpose.
+fn begun(view: &dyn View, purpose: &str, holder: &str) -> Result<(Option<LeaseId>, bool)> {
+    let (mut found, mut shares_purpose) = (None, false);
     if holder == DRAFT_HOLDER {
-        return Ok(None);
+        return Ok((found, shares_purpose));
     }
-    let mut found = None;
     each_below(view, Key::of(Space::Lease), &mut |key, value| {
         let record: LeaseRecord = record::decode(value)?;
-        if record.holder == holder && record.purpose == purpose && !record.is_done() {
-            found = keys::number_of(key).map(LeaseId);
+        if record.purpose != purpose {
+            return Ok(());
+        }
+        match record.holder == holder && !record.is_done() {
+            true => found = keys::number_of(key).map(LeaseId),
+            false => shares_purpose = true,
         }
         Ok(())
     })?;
-    Ok(found)
+    Ok((found, shares_purpose))
 }
 
 /// Gives the finished packs of a lease to another lease of the same purpose, and marks the first as
@@ -91,20 +97,22 @@ fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
 }
 
 impl EngineRegistry {
-    pub(in crate::registry) fn begin(&self, purpose: &str, holder: &str) -> Result<LeaseId> {
+    pub(in crate::registry) fn begin(&self, purpose: &str, holder: &str) -> Result<Begun> {
         let now = (self.clock)();
         let want = || {
             let (from, to) = Key::of(Space::Lease).range();
             let spans = vec![Span { from, to, limit: LEASES_AT_ONCE }];
-            Ok(Want { keys: vec![counter_key("lease")], spans })
+            Ok(Want { keys: vec![counter_key("lease"), absent_key()], spans })
         };
         self.write_wanting(Durability::Immediate, &want, |transaction| {
-            if let Some(id) = begun(&*transaction, purpose, holder)? {
-                return Ok(id);
+            let (known, shares_purpose) = begun(&*transaction, purpose, holder)?;
+            let absent = absent_objects(&*transaction)?;
+            if let Some(lease) = known {
+                return Ok(Begun { lease, shares_purpose, absent });
             }
-            let id = LeaseId(next_counter(transaction, "lease")?);
-            put_lease(transaction, id, &decide::begin(purpose, holder, now))?;
-            Ok(id)
+            let lease = LeaseId(next_counter(transaction, "lease")?);
+            put_lease(transaction, lease, &decide::begin(purpose, holder, now))?;
+            Ok(Begun { lease, shares_purpose, absent })
         })
     }
 

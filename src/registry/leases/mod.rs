@@ -17,6 +17,18 @@ use crate::registry::record::LeaseRecord;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
 
+/// The reply to the beginning of a lease: the lease, and two facts that its writer needs first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The lease.
+    pub lease: LeaseId,
+    /// True if other leases have the same purpose: the writer of one may be gone, and its packs can
+    /// be taken over. It is false for drafts.
+    pub shares_purpose: bool,
+    /// The number of absent objects.
+    pub absent: u64,
+}
+
 /// A lease in a listing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LeaseInfo {
@@ -96,7 +108,7 @@ subject! {
 
     /// Begins a lease. Returns the existing lease of the same holder and purpose if it is not done,
     /// except for drafts.
-    begin = Begin(purpose: String, holder: String) -> LeaseId;
+    begin = Begin(purpose: String, holder: String) -> Begun;
     /// Gives the finished packs of a writer that is gone to a lease of the same purpose. The caller
     /// ends the other lease afterwards. Does nothing if that lease is not as it was judged.
     adopt = Adopt(lease: LeaseId, judged: Judged) -> ();
@@ -117,7 +129,7 @@ subject! {
 }
 
 impl Leases for EngineRegistry {
-    fn begin(&self, purpose: String, holder: String) -> Result<LeaseId> {
+    fn begin(&self, purpose: String, holder: String) -> Result<Begun> {
         self.begin(&purpose, &holder)
     }
 

@@ -1,5 +1,6 @@
 //! OBJECTS: their places and reference counts.
 
+pub(super) mod absent;
 mod decide;
 pub(super) mod table;
 pub(super) mod wants;

@@ -6,12 +6,12 @@ use super::decide::{self, Fate, Inserted};
 use crate::error::{DamageHint, Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::object::{Located, NewObject, PackId};
-use crate::registry::counter::read_counter;
 use crate::registry::engine::{Durability, Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, pin};
+use crate::registry::objects::absent::{absent_objects, count_absent};
 use crate::registry::objects::wants::{registration, want_children, want_objects, want_packs};
 use crate::registry::paging::each_below;
 use crate::registry::record::{self, LeaseRecord, PackRecord, decode_object, encode_object};
@@ -86,29 +86,6 @@ impl PackCounts {
         let dying = self.dying.into_iter().filter(|id| *id != PackId::NONE);
         dying.into_iter().try_for_each(|id| mark_reclaimable(transaction, id))
     }
-}
-
-/// The counter of absent objects.
-const ABSENT: &str = "absent";
-
-/// Sets the number of absent objects.
-pub(in crate::registry) fn set_absent(
-    transaction: &mut dyn Transaction,
-    objects: u64,
-) -> Result<()> {
-    transaction.put(&Key::of(Space::Counter).name(ABSENT).done(), &record::encode(&objects))
-}
-
-/// Adds `change` to the number of absent objects.
-pub(in crate::registry) fn count_absent(
-    transaction: &mut dyn Transaction,
-    change: i64,
-) -> Result<()> {
-    if change == 0 {
-        return Ok(());
-    }
-    let absent = read_counter(&*transaction, ABSENT)?;
-    set_absent(transaction, absent.saturating_add_signed(change))
 }
 
 /// Adds a parent to an object's count. Returns `false` if there is no such object.
@@ -293,7 +270,7 @@ impl EngineRegistry {
     }
 
     pub(in crate::registry) fn absent(&self) -> Result<u64> {
-        self.read(|view| read_counter(view, ABSENT))
+        self.read(|view| absent_objects(view))
     }
 
     /// Returns the next objects of a table: the one in use, or the one that is being rebuilt.

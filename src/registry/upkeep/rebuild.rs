@@ -17,7 +17,8 @@ use crate::registry::engine::{Durability, Transaction};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::pins::Pins;
-use crate::registry::objects::table::{object, set_absent};
+use crate::registry::objects::absent::set_absent;
+use crate::registry::objects::table::object;
 use crate::registry::record::{
     self, Maintenance, MaintenanceMode, PackRecord, decode_object, encode_object,
 };

@@ -17,7 +17,7 @@ use crate::ops::gc::{Collected, collect_deferred};
 use crate::ops::served::{answer_call, settings_for_clients};
 use crate::protocol::served::{Cleaned, JanitorCall, REPOSITORY_HEADER, Session, Whoami};
 use crate::protocol::{Service, decode_call, decode_request, encode_value};
-use crate::registry::{Call, NamesCall, guard};
+use crate::registry::{Call, LeasesCall, NamesCall, guard};
 use crate::server::reply::{answer, not_here, respond, wait_for_change};
 
 /// The maximum length of a request: a batch of new objects is far shorter.
@@ -47,6 +47,12 @@ pub(super) async fn rpc(
         return Ok(respond(&Err(moved(&served)), None));
     }
     Asked { app, served, principal, from }.serve(&body).await
+}
+
+/// Returns whether a call ends a lease. The objects that only the lease kept are then dead.
+fn ends_lease(call: &Call) -> bool {
+    use LeasesCall::{EndLease, Leave, Release};
+    matches!(call, Call::Leases(Release { .. } | Leave { .. } | EndLease { .. }))
 }
 
 /// Builds the error of a client whose directory belongs to another repository.
@@ -109,7 +115,11 @@ impl Asked {
         }
         let permit = self.app.admit()?;
         let reply = answer(move || {
+            let ends = ends_lease(&call);
             let done = answer_call(&self.served.team.repository, call);
+            if ends {
+                (self.served.team.nudge)();
+            }
             self.note(name, changed.as_deref(), &done);
             drop(permit);
             (done, None)
@@ -144,7 +154,6 @@ impl Asked {
 
     async fn janitor(self, call: JanitorCall) -> Result<Response<Body>, Refusal> {
         let (name, need) = match call {
-            JanitorCall::Nudge => ("nudge", Need::Read),
             JanitorCall::Free { .. } => ("free", Need::Write),
             JanitorCall::Collect { .. } => ("collect", Need::Admin),
         };
@@ -156,7 +165,7 @@ impl Asked {
         let permit = self.app.admit()?;
         Ok(answer(move || {
             let done = self.clean(call);
-            self.note(name, (need != Need::Read).then_some(""), &done);
+            self.note(name, Some(""), &done);
             drop(permit);
             (done.and_then(|cleaned| encode_value(&cleaned)), None)
         })
@@ -166,10 +175,6 @@ impl Asked {
     fn clean(&self, call: JanitorCall) -> Result<Cleaned> {
         let repository = &self.served.team.repository;
         match call {
-            JanitorCall::Nudge => {
-                (self.served.team.nudge)();
-                Ok(Cleaned::default())
-            }
             JanitorCall::Free { later } => {
                 let when = if later { Reclaim::Later } else { Reclaim::Now };
                 Ok(Cleaned { freed_bytes: free(repository, when)?, ..Cleaned::default() })

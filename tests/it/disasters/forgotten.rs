@@ -117,7 +117,7 @@ fn a_put_that_resumes_does_not_rely_on_what_may_be_forgotten() {
         "a resumed put",
         |case| {
             let source = more(&case.world);
-            let (repository, _) = open(&case.layout, &case.inner, 6);
+            let (repository, _) = open(&case.layout, &case.inner, 4);
             let request = PutRequest::plain(source, "p/a".parse().unwrap());
             assert!(put(&repository, &request, Arc::new(Silent)).is_err(), "it was killed");
             drop(repository);
@@ -127,7 +127,7 @@ fn a_put_that_resumes_does_not_rely_on_what_may_be_forgotten() {
                 repository.registry.end_lease(judged, false).unwrap();
             }
             // The end of another lease makes it durable.
-            let lease = repository.registry.begin("other".into(), "test".into()).unwrap();
+            let lease = repository.registry.begin("other".into(), "test".into()).unwrap().lease;
             repository.registry.release(lease).unwrap();
         },
         |repository, case| {

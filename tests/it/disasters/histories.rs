@@ -127,7 +127,7 @@ impl History {
         }
         // This makes it durable.
         let lease = repository.registry.begin("bury".to_owned(), "test".to_owned());
-        let _ = lease.and_then(|lease| repository.registry.release(lease));
+        let _ = lease.and_then(|begun| repository.registry.release(begun.lease));
     }
 
     fn source(&mut self) -> PathBuf {

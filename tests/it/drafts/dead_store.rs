@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 
 use crate::bucket::Bucket;
-use crate::world::{World, until, write};
+use crate::world::{World, noise, until, write};
 
 /// The files of a directory: enough for a tree that is not read with its parent.
 const FILES: usize = 3000;
@@ -21,8 +21,9 @@ fn a_draft_on_a_silent_store_blocks_no_other_draft() {
     for (name, folder) in [("p/a", "src/d"), ("p/b", "opened")] {
         fs::create_dir_all(world.path(folder)).unwrap();
         for number in 0..FILES {
-            let content = format!("{name}{number}");
-            write(&world.path(&format!("{folder}/f{number}")), content.as_bytes());
+            // Together they do not fit into a pack that also holds nodes.
+            let content = [name.as_bytes(), &noise(number as u64, 1_000)].concat();
+            write(&world.path(&format!("{folder}/f{number}")), &content);
         }
         let source = world.path(folder.split('/').next().unwrap());
         world.ok(&["put", "-n", name, source.to_str().unwrap()]);
@@ -70,7 +71,7 @@ fn a_draft_on_a_silent_store_blocks_no_other_draft() {
     for thread in waiting {
         thread.join().unwrap().unwrap();
     }
-    assert_eq!(fs::read_to_string(below.join("f17")).unwrap(), "p/a17");
+    assert!(fs::read(below.join("f17")).unwrap() == [b"p/a", &*noise(17, 1_000)].concat());
     world.umount();
     world.sound();
 }

@@ -61,6 +61,8 @@ fn making_a_draft_of_a_version_reads_no_content() {
     for way in ["draft", "cp -r", "cp -rl"] {
         let mut world = World::new();
         let source = source(&world);
+        // The small files do not fit into a pack that also holds nodes.
+        write(&source.join("small"), &noise(2, 1_200_000));
         world.ok(&["put", "-n", "p/a", source.to_str().unwrap()]);
         let (read, staging) = world.mount();
         // The daemon opens packs when it reads them; there are none to open now.

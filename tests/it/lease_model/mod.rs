@@ -20,7 +20,7 @@ use artifactfs::model::object_kind::ObjectKind;
 use artifactfs::model::time::Timestamp;
 use artifactfs::registry::engine::memory::MemoryEngine;
 use artifactfs::registry::prelude::*;
-use artifactfs::registry::{CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo};
+use artifactfs::registry::{Begun, CommitRequest, EngineRegistry, Judged, LeaseId, PackInfo};
 
 use crate::random::Random;
 
@@ -181,9 +181,11 @@ impl World {
         for judged in &orphans {
             self.entitle(judged);
         }
-        let begin = || self.registry.begin(purpose.clone(), holder.clone());
-        let lease = begin().unwrap();
-        assert_eq!(begin().unwrap(), lease, "begun twice, it is one lease");
+        let begin = || self.registry.begin(purpose.clone(), holder.clone()).unwrap();
+        let there = self.registry.leases().unwrap();
+        let Begun { lease, shares_purpose, .. } = begin();
+        assert_eq!(shares_purpose, there.iter().any(|other| other.purpose == purpose));
+        assert_eq!(begin().lease, lease, "begun twice, it is one lease");
         for orphan in orphans.iter().flat_map(|orphan| [orphan, orphan]) {
             self.registry.adopt(lease, orphan.clone()).unwrap();
         }
@@ -362,7 +364,7 @@ impl World {
                     return Some(Purge::Punches(pack.id, gone, mark));
                 }
                 let holder = format!("holder {}", self.number());
-                let lease = registry.begin("rewrite".to_owned(), holder.clone()).unwrap();
+                let lease = registry.begin("rewrite".to_owned(), holder.clone()).unwrap().lease;
                 self.dead.insert(holder);
                 let Some(mark) = registry.claim_reclaim(lease, pack.id).unwrap() else {
                     registry.release(lease).unwrap();

@@ -3,8 +3,9 @@
 use std::fs;
 use std::process::Stdio;
 
+use crate::fresh_repository;
 use crate::serving::{Server, packs, until_empty};
-use crate::world::{noise, same_tree, until};
+use crate::world::{World, noise, same_tree, until};
 
 #[test]
 fn what_one_host_puts_another_mounts_reads_stages_and_deletes() {
@@ -62,6 +63,40 @@ fn a_big_file_goes_in_packs_that_the_server_takes_in_one_request_each() {
     let target = other.path("got");
     other.ok(&["get", "p/big", "--root", target.to_str().unwrap()]);
     assert!(fs::read(target.join("big")).unwrap() == bytes);
+    server.sound();
+}
+
+/// Returns the number of registry calls that a command made.
+fn calls_of(server: &Server, host: &World, args: &[&str]) -> usize {
+    let calls = || {
+        let log = fs::read_to_string(server.world.path("server.log")).unwrap();
+        log.lines().filter(|line| line.contains(" call=\"") && line.contains("/rpc")).count()
+    };
+    let before = calls();
+    host.ok(args);
+    calls() - before
+}
+
+#[test]
+fn the_calls_of_a_put_do_not_follow_its_files() {
+    let server = Server::of(fresh_repository(), &["--access-log"]);
+    let host = server.host();
+    host.ok(&["ls"]);
+    let files: Vec<_> =
+        (0..3_000u64).map(|n| (format!("d{}/f{n}", n % 10), noise(n, 100))).collect();
+    let files: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let source = host.tree("src", &files);
+    let put = ["put", "-n", "p/many", source.to_str().unwrap()];
+    let many = calls_of(&server, &host, &put);
+    assert!((1..=30).contains(&many), "{many} calls for 3,000 files");
+    fs::write(source.join("d1/f1"), "changed").unwrap();
+    let again = calls_of(&server, &host, &put);
+    assert!((1..=30).contains(&again), "{again} calls for one change among them");
+    let small = host.tree("small", &[("a", b"small")]);
+    let small = calls_of(&server, &host, &["put", "-n", "p/one", small.to_str().unwrap()]);
+    assert!((1..=7).contains(&small), "{small} calls for one file");
+    let show = calls_of(&server, &host, &["show", "p/many:v0"]);
+    assert!((1..=10).contains(&show), "{show} calls to show 3,000 files");
     server.sound();
 }
 

@@ -21,6 +21,10 @@ use crate::ops::put::walk::event::{Cut, Event, FileMeta, Unit};
 use crate::ops::repository::Repository;
 use crate::ops::totals::Difference;
 
+/// The number of waiting nodes, and of their bytes, from which they are stored.
+const NODES_WAITING: usize = 1_024;
+const NODES_WAITING_BYTES: usize = 4 << 20;
+
 /// The result of a build: everything is stored and registered; only the version is missing.
 pub(crate) struct Built {
     /// The report, without the version.
@@ -58,6 +62,7 @@ pub(crate) struct Assembly<'a> {
     pub(crate) drop_empty: bool,
     directories: Vec<OpenDirectory>,
     big: Option<BigFile>,
+    /// Complete nodes that are not stored yet, children before parents.
     nodes: Vec<Node>,
     report: PutReport,
     /// The objects that a dry run has counted already.
@@ -99,12 +104,31 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    pub(crate) fn unit(&mut self, unit: Unit<Event>) -> Result<()> {
-        let missing = self.missing(unit.steps.iter().flat_map(digests_of).collect())?;
-        for event in unit.steps {
-            self.event(event, &unit.buffer, &missing)?;
+    /// Assembles consecutive units, and calls `each` after each. One call looks up the objects of
+    /// all units, because a registry may be far away.
+    pub(crate) fn units(
+        &mut self,
+        units: Vec<Unit<Event>>,
+        each: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let digests = units.iter().flat_map(|unit| unit.steps.iter().flat_map(digests_of));
+        let mut missing = self.missing(digests.collect())?;
+        for unit in units {
+            for event in unit.steps {
+                self.event(event, &unit.buffer, &mut missing)?;
+            }
+            if self.has_many_nodes() {
+                self.flush_nodes()?;
+            }
+            each()?;
         }
-        self.flush_nodes()
+        Ok(())
+    }
+
+    /// Returns whether the nodes that wait are to be stored now.
+    fn has_many_nodes(&self) -> bool {
+        let bytes: usize = self.nodes.iter().map(|node| node.body.len()).sum();
+        self.nodes.len() >= NODES_WAITING || bytes >= NODES_WAITING_BYTES
     }
 
     /// Returns those of `digests` that are to be stored.
@@ -122,7 +146,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn event(&mut self, event: Event, buffer: &[u8], missing: &HashSet<Digest>) -> Result<()> {
+    fn event(&mut self, event: Event, buffer: &[u8], missing: &mut HashSet<Digest>) -> Result<()> {
         match event {
             Event::Enter(name) => self.directories.push(OpenDirectory {
                 name: Some(name),
@@ -146,7 +170,7 @@ impl<'a> Assembly<'a> {
                 self.between_files()?;
             }
             Event::Referred(file, content, body) => {
-                let digest = content.digest().filter(|digest| missing.contains(digest));
+                let digest = content.digest().filter(|digest| missing.remove(digest));
                 if let Some(digest) = digest {
                     self.chunk(Lane::Shared, digest, &body)?;
                 }
@@ -259,10 +283,10 @@ impl<'a> Assembly<'a> {
         file: &FileMeta,
         cuts: &[Cut],
         buffer: &[u8],
-        missing: &HashSet<Digest>,
+        missing: &mut HashSet<Digest>,
     ) -> Result<Content> {
         for cut in cuts {
-            if missing.contains(&cut.digest) {
+            if missing.remove(&cut.digest) {
                 self.chunk(Lane::Shared, cut.digest, &buffer[cut.range.clone()])?;
             }
         }
@@ -298,9 +322,9 @@ impl<'a> Assembly<'a> {
         self.big = Some(BigFile { meta, builder, size_bytes: 0, pieces: 0, lane: None });
     }
 
-    fn pieces(&mut self, cuts: &[Cut], buffer: &[u8], missing: &HashSet<Digest>) -> Result<()> {
+    fn pieces(&mut self, cuts: &[Cut], buffer: &[u8], missing: &mut HashSet<Digest>) -> Result<()> {
         for cut in cuts {
-            let new = missing.contains(&cut.digest);
+            let new = missing.remove(&cut.digest);
             let lane = self.lane_for_next_piece(new);
             if new && !self.shared_chunk(cut)? {
                 self.chunk(lane, cut.digest, &buffer[cut.range.clone()])?;
@@ -380,7 +404,6 @@ impl<'a> Assembly<'a> {
         self.report.files_read += 1;
         self.progress.advance(1, 0);
         self.file(big.meta, content, true, shared)?;
-        self.flush_nodes()?;
         self.between_files()
     }
 
@@ -404,7 +427,10 @@ impl<'a> Assembly<'a> {
     /// Stores the nodes that became complete, children before parents.
     fn flush_nodes(&mut self) -> Result<()> {
         let nodes = std::mem::take(&mut self.nodes);
-        let missing = self.missing(nodes.iter().map(|node| node.digest).collect())?;
+        let uploader = self.uploader.as_ref();
+        let mut missing = uploader.map_or_else(HashSet::new, |uploader| uploader.new_nodes(&nodes));
+        let unknown = nodes.iter().map(|node| node.digest).filter(|node| !missing.contains(node));
+        missing.extend(self.missing(unknown.collect())?);
         for node in nodes.into_iter().filter(|node| missing.contains(&node.digest)) {
             match &mut self.uploader {
                 Some(uploader) => uploader.node(node)?,
@@ -434,6 +460,9 @@ impl<'a> Assembly<'a> {
             }
         };
         self.difference.apply(&mut self.report.totals);
+        if let Some(uploader) = &mut self.uploader {
+            uploader.end_chunks();
+        }
         self.flush_nodes()?;
         if let Some(uploader) = self.uploader.take() {
             self.report.stored_bytes = uploader.finish()?;

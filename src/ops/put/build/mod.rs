@@ -2,9 +2,11 @@
 
 mod assembly;
 mod hash;
+mod seal;
 mod upload;
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -107,13 +109,19 @@ fn assemble(
 ) -> Result<()> {
     let mut waiting = BTreeMap::new();
     let mut next = 0;
-    for (number, result) in results {
-        waiting.insert(number, result);
+    while let Ok(first) = results.recv() {
+        waiting.extend(iter::once(first).chain(results.try_iter()));
+        let (mut ready, mut last) = (Vec::new(), false);
         while let Some(result) = waiting.remove(&next) {
-            let Some(unit) = result? else { return Ok(()) };
-            assembly.unit(unit)?;
-            permits.recv().map_err(|_| stopped())?;
+            match result? {
+                Some(unit) => ready.push(unit),
+                None => last = true,
+            }
             next += 1;
+        }
+        assembly.units(ready, &|| permits.recv().map_err(|_| stopped()))?;
+        if last {
+            return Ok(());
         }
     }
     Err(stopped())

@@ -1,65 +1,41 @@
-//! Packs: they are filled in path order, and a thread of their own seals them.
+//! Packs: they are filled in path order, and another thread seals them (`seal.rs`).
 //!
-//! Chunks and nodes go into different packs, so that metadata lies together. A node is registered
-//! after everything it points at. For that, packs are registered in the order in which they were
-//! sealed, and a pack of nodes is sealed after the chunks before it.
+//! Chunks and nodes go into different packs, so that metadata lies together. Only a small put stores
+//! both in one pack. A node is registered after everything it points at. For that, packs are registered in
+//! the order in which they were sealed, and a pack of nodes is sealed after the chunks before it.
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
+use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{JoinHandle, ScopedJoinHandle};
+use std::thread::JoinHandle;
 
+use super::seal::{OpenPack, Sealer, give_up};
 use crate::content::codec::{CODEC_RAW, encode};
-use crate::content::pack::{IndexEntry, PACK_TARGET_BYTES};
-use crate::content::store::{PackWriter, Store};
+use crate::content::store::Store;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
 use crate::model::host::Host;
 use crate::model::merkle::Node;
 use crate::model::object::{NewObject, PackId};
 use crate::model::object_kind::ObjectKind;
-use crate::ops::garbage::disown;
 use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use crate::registry::{LeaseId, Registry};
 
 /// The maximum number of packs that wait to be sealed: bounds the bytes that are not yet durable.
 const SEALING_PACKS: usize = 2;
-/// The number of packs sent to a remote store at the same time. With those that are open or wait,
-/// they take some 200 MiB of memory.
-const UPLOADS_AT_ONCE: usize = 3;
-/// The number of objects registered in one transaction: some 10 MiB. Digests are spread over the
-/// whole table, so a transaction rewrites a page for nearly every object. Fewer, larger
-/// transactions rewrite each page less often.
-const REGISTER_BATCH: usize = 65_536;
-
-struct OpenPack {
-    id: PackId,
-    writer: PackWriter,
-    objects: Vec<NewObject>,
-}
+/// The length in bytes up to which a pack holds both chunks and nodes, so that a small put makes one
+/// pack.
+const MIXED_MAX_BYTES: u64 = 1 << 20;
 
 /// A pack that is made of a user's file.
 struct SharedPack {
     id: PackId,
     /// The path of the pack, if it is the same inode; a reflink is not.
     linked: Option<PathBuf>,
-}
-
-impl OpenPack {
-    fn is_full(&self) -> bool {
-        self.writer.length() >= PACK_TARGET_BYTES
-    }
-}
-
-/// A pack whose body and index are durable.
-struct Durable {
-    id: PackId,
-    length: u64,
-    objects: Vec<NewObject>,
 }
 
 /// The pack that an object goes to.
@@ -79,11 +55,15 @@ pub(crate) struct Uploader {
     store: Arc<Store>,
     host: Host,
     lease: LeaseId,
+    /// The number of absent objects when the lease began.
+    absent: u64,
     shared: Option<OpenPack>,
     solo: Option<OpenPack>,
     /// The pack that `solo` is, if it is made of a user's file.
     shares: Option<SharedPack>,
     nodes: Option<OpenPack>,
+    /// True if no more chunks come.
+    chunks_ended: bool,
     /// The objects that are written and not yet registered.
     pending: Arc<Mutex<HashSet<Digest>>>,
     sealing: Option<SyncSender<OpenPack>>,
@@ -112,10 +92,12 @@ impl Uploader {
             store: Arc::clone(&repository.store),
             host: repository.host.clone(),
             lease: lease.id(),
+            absent: lease.absent(),
             shared: None,
             solo: None,
             shares: None,
             nodes: None,
+            chunks_ended: false,
             pending,
             sealing: Some(sealing),
             sealer: Some(std::thread::spawn(move || sealer.run(&sealed))),
@@ -136,6 +118,23 @@ impl Uploader {
         Ok(self.registry.missing(self.lease, digests)?.into_iter().collect())
     }
 
+    /// Returns those of `nodes` that have a new child, and so are new themselves. `nodes` has
+    /// children before parents. While any object is absent it returns none, because the parents of
+    /// an absent object may be registered.
+    pub(crate) fn new_nodes(&self, nodes: &[Node]) -> HashSet<Digest> {
+        let mut new = HashSet::new();
+        if self.absent > 0 {
+            return new;
+        }
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        for Node { digest, children, .. } in nodes {
+            if children.iter().any(|child| pending.contains(child) || new.contains(child)) {
+                new.insert(*digest);
+            }
+        }
+        new
+    }
+
     /// Writes a chunk that is missing.
     pub(crate) fn chunk(&mut self, lane: Lane, digest: Digest, body: &[u8]) -> Result<()> {
         self.append(lane, digest, ObjectKind::Chunk, body, Vec::new())
@@ -143,7 +142,19 @@ impl Uploader {
 
     /// Writes a node that is missing.
     pub(crate) fn node(&mut self, node: Node) -> Result<()> {
-        self.append(Lane::Nodes, node.digest, node.kind, &node.body, node.children)
+        let lane = if self.is_mixed(node.body.len()) { Lane::Shared } else { Lane::Nodes };
+        self.append(lane, node.digest, node.kind, &node.body, node.children)
+    }
+
+    /// Notes that no more chunks come. The nodes that follow may go to the last pack of chunks.
+    pub(crate) fn end_chunks(&mut self) {
+        self.chunks_ended = true;
+    }
+
+    /// Returns whether a node of this length goes to the open pack of chunks.
+    fn is_mixed(&self, length: usize) -> bool {
+        let room = |pack: &OpenPack| pack.writer.length() + length as u64 <= MIXED_MAX_BYTES;
+        self.chunks_ended && self.nodes.is_none() && self.shared.as_ref().is_some_and(room)
     }
 
     /// Returns whether the current big file becomes a pack itself.
@@ -347,129 +358,5 @@ impl Drop for Uploader {
         for pack in open.into_iter().flatten() {
             give_up(&*self.registry, &self.store, pack);
         }
-    }
-}
-
-/// Gives up a pack that is not finished, of which nothing is registered. On a local disk it is
-/// removed at once: the registry may need the room to record the end of the lease. A remote pack
-/// goes with its lease, or now if that has ended. So does the name of a pack that is also a draft's
-/// file, which stays with the draft.
-fn give_up(registry: &dyn Registry, store: &Store, pack: OpenPack) {
-    let OpenPack { id, writer, .. } = pack;
-    let linked = writer.linked().is_some();
-    drop(writer);
-    give_up_stored(registry, store, id, linked);
-}
-
-fn give_up_stored(registry: &dyn Registry, store: &Store, id: PackId, linked: bool) {
-    if linked || store.is_remote() {
-        return disown(registry, store, id);
-    }
-    if let Err(e) = store.remove(id) {
-        tracing::debug!(pack = %id, "an unfinished pack goes with its lease: {e}");
-    }
-}
-
-struct Sealer {
-    registry: Arc<dyn Registry>,
-    store: Arc<Store>,
-    lease: LeaseId,
-    pending: Arc<Mutex<HashSet<Digest>>>,
-    /// Bytes of objects registered under the lease. What could not be registered is not counted: it
-    /// is written again, or not needed.
-    stored_bytes: Arc<AtomicU64>,
-}
-
-impl Sealer {
-    /// Stores packs, to a remote store several at a time, and registers them in order: a node is
-    /// registered after the objects it points at.
-    fn run(&self, packs: &Receiver<OpenPack>) -> Result<()> {
-        let at_once = if self.store.is_remote() { UPLOADS_AT_ONCE } else { 1 };
-        std::thread::scope(|scope| {
-            let mut under_way = VecDeque::new();
-            let mut done = Ok(());
-            for pack in packs {
-                if under_way.len() >= at_once {
-                    done = self.register_next(&mut under_way);
-                    if done.is_err() {
-                        give_up(&*self.registry, &self.store, pack);
-                        break;
-                    }
-                }
-                under_way.push_back(scope.spawn(move || self.store_pack(pack)));
-            }
-            for pack in packs.try_iter() {
-                give_up(&*self.registry, &self.store, pack);
-            }
-            // Also after a failure: packs that were stored are kept for the next try.
-            while !under_way.is_empty() {
-                let registered = self.register_next(&mut under_way);
-                done = done.and(registered);
-            }
-            done
-        })
-    }
-
-    fn register_next(
-        &self,
-        under_way: &mut VecDeque<ScopedJoinHandle<'_, Result<Durable>>>,
-    ) -> Result<()> {
-        let panicked = |_| Err(Error::new(Kind::Unavailable, "an upload panicked"));
-        match under_way.pop_front() {
-            Some(upload) => self.register(upload.join().unwrap_or_else(panicked)?),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes the body, then the index of a pack durable, both before [`Self::register`].
-    fn store_pack(&self, pack: OpenPack) -> Result<Durable> {
-        let OpenPack { id, writer, objects } = pack;
-        let linked = writer.linked().is_some();
-        let store = || -> Result<u64> {
-            let length = writer.finish()?;
-            let entries: Vec<IndexEntry> = objects.iter().map(IndexEntry::from).collect();
-            self.store.write_index(id, &entries)?;
-            Ok(length)
-        };
-        let failed = |_: &Error| give_up_stored(&*self.registry, &self.store, id, linked);
-        let length = store().inspect_err(failed)?;
-        Ok(Durable { id, length, objects })
-    }
-
-    /// Removes a pack that could not be registered, if its lease has ended: its end removed only
-    /// the files that were there then.
-    fn disown(&self, id: PackId) {
-        disown(&*self.registry, &self.store, id);
-    }
-
-    /// Registers the objects of a durable pack.
-    fn register(&self, pack: Durable) -> Result<()> {
-        let id = pack.id;
-        self.register_objects(pack).inspect_err(|_| self.disown(id))
-    }
-
-    fn register_objects(&self, pack: Durable) -> Result<()> {
-        let Durable { id, length, objects } = pack;
-        let digests: Vec<Digest> = objects.iter().map(|object| object.digest).collect();
-        let mut objects = objects.into_iter();
-        loop {
-            let batch: Vec<_> = objects.by_ref().take(REGISTER_BATCH).collect();
-            if batch.is_empty() {
-                break;
-            }
-            let bytes = batch.iter().map(|object| u64::from(object.stored_bytes)).sum();
-            let added = self.registry.add_objects(self.lease, id, length, batch)?;
-            if let Some(lost) = added.missing.first() {
-                let what =
-                    format!("object {lost} was deleted before the version that needs it was made");
-                return Err(Error::new(Kind::Stale, what).hint("try again"));
-            }
-            self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        digests.iter().for_each(|digest| {
-            pending.remove(digest);
-        });
-        Ok(())
     }
 }
