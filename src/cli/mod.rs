@@ -26,6 +26,7 @@ mod ls;
 mod mount;
 mod output;
 mod place;
+mod project;
 mod properties;
 mod prune;
 mod put;
@@ -177,6 +178,9 @@ enum Verb {
     /// Make, list and revoke keys
     #[command(subcommand)]
     Key(user::KeyVerb),
+    /// List projects, and say who may see and change one
+    #[command(subcommand)]
+    Project(project::ProjectVerb),
     /// Execute a command in the view of a run
     #[command(hide = true)]
     Enter(run::Enter),
@@ -281,6 +285,7 @@ fn run_verb(cli: Cli) -> Result<u8> {
         Verb::Whoami(verb) => login::whoami(&context, &verb),
         Verb::User(verb) => user::user(&context, verb),
         Verb::Key(verb) => user::key(&context, verb),
+        Verb::Project(verb) => project::project(&context, verb),
         Verb::Enter(verb) => run::enter(verb),
         Verb::Watchdog(verb) => watchdog::watchdog(&verb),
         Verb::Status(verb) => status::status(&context, verb),

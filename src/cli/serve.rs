@@ -118,6 +118,11 @@ fn init(context: &Context, admin: &str) -> Result<u8> {
             "`artifactfs user create` makes another, and `artifactfs key create` another key",
         ));
     }
+    if !served::make_zoned(&repository)? {
+        context.output.note(
+            "artifactfs: what is in the repository was put before it had users, so all users see all projects",
+        );
+    }
     let request = KeyRequest { note: "made by serve init".to_owned(), ..KeyRequest::default() };
     let (user, key) = access::create_user(&repository, name, Role::Admin, request)?;
     print_key(context, json!({ "user": user.name, "role": user.role }), &key);

@@ -19,7 +19,7 @@ pub enum UserVerb {
     Create {
         /// The name of the user
         name: String,
-        /// The user's role: reader, writer or admin
+        /// The user's role: guest, reader, writer or admin
         #[arg(long, default_value = "writer")]
         role: String,
     },
@@ -29,7 +29,7 @@ pub enum UserVerb {
     Role {
         /// The name of the user
         name: String,
-        /// The role: reader, writer or admin
+        /// The role: guest, reader, writer or admin
         role: String,
     },
     /// Accept no key of a user any more
@@ -69,6 +69,9 @@ pub struct NewKey {
     /// The most that the key allows: reader, writer or admin [default: the user's role]
     #[arg(long)]
     role: Option<String>,
+    /// A project for which the key is accepted; may be repeated [default: all]
+    #[arg(long = "project", value_name = "PROJECT")]
+    projects: Vec<String>,
     /// The time after which the key is not accepted any more: 90d, 12h, …
     #[arg(long, value_name = "DURATION")]
     expires: Option<String>,
@@ -117,7 +120,8 @@ pub fn key(context: &Context, verb: KeyVerb) -> Result<u8> {
                 None => own_name(context)?,
             };
             let role = new.role.as_deref().map(parse).transpose()?;
-            let request = KeyRequest { role, note: new.note, life: new.expires };
+            let projects = new.projects.iter().map(|name| parse(name)).collect::<Result<_>>()?;
+            let request = KeyRequest { role, projects, note: new.note, life: new.expires };
             let (info, key) = access::create_key(&repository, user, request)?;
             print_key(context, key_json(&info), &key);
             return Ok(exit::DONE);
@@ -132,7 +136,9 @@ pub fn key(context: &Context, verb: KeyVerb) -> Result<u8> {
         let row = |key: &KeyInfo| {
             let role = key.role.map(|role| role.to_string()).unwrap_or_default();
             let expires = key.expires.map(|at| format!("until {at}")).unwrap_or_default();
-            vec![key.id.to_string(), key.user.to_string(), role, expires, key.note.clone()]
+            let projects = key.projects.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let (id, user) = (key.id.to_string(), key.user.to_string());
+            vec![id, user, role, projects.join(" "), expires, key.note.clone()]
         };
         table(&listed.iter().map(row).collect::<Vec<_>>())
     });
@@ -161,11 +167,12 @@ fn user_json(user: &UserInfo) -> Value {
 }
 
 fn key_json(key: &KeyInfo) -> Value {
-    let KeyInfo { id, user, role, note, created, expires } = key;
+    let KeyInfo { id, user, role, note, created, expires, projects } = key;
     json!({
         "id": id.to_string(),
         "user": user,
         "role": role,
+        "projects": projects,
         "note": note,
         "created": created.to_string(),
         "expires": expires.map(|at| at.to_string()),

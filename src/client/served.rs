@@ -14,7 +14,6 @@ use tokio::runtime::Runtime;
 
 use super::wire::{ANSWER_MAX_BYTES, CALL_DEADLINE, Failure, runtime};
 use crate::error::{AccessHint, Error, Kind, Result};
-use crate::model::access::Need;
 use crate::model::api_key::ApiKey;
 use crate::model::server_url::{ServerUrl, TeamUrl};
 use crate::protocol::served::{Cleaned, Janitor, JanitorCall, REPOSITORY_HEADER, Whoami};
@@ -123,9 +122,9 @@ impl ServedClient {
         if let Call::Names(NamesCall::ChangesAfter { wait_milliseconds, .. }) = call {
             return (Duration::from_millis(*wait_milliseconds) + LOOK_UP_DEADLINE, Duration::ZERO);
         }
-        match guard::need(call) {
-            Need::Read => (LOOK_UP_DEADLINE, self.patience()),
-            _ => (CALL_DEADLINE, WRITE_PATIENCE),
+        match guard::only_reads(call) {
+            true => (LOOK_UP_DEADLINE, self.patience()),
+            false => (CALL_DEADLINE, WRITE_PATIENCE),
         }
     }
 }

@@ -84,6 +84,10 @@ pub enum RepositoryHint {
     SharedStore,
     /// Check the address of a shared registry, or make a new one.
     MakeShared,
+    /// Make a repository in which each project is a zone, and copy what is needed.
+    Zoned,
+    /// Copy the files themselves.
+    CopyFiles,
 }
 
 /// Work on a whole repository that excludes changes.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::NameError;
 use super::object_kind::ObjectKind;
+use super::zone::{ZONE_BYTES, Zone};
 
 /// The number of bytes in a digest.
 pub(crate) const DIGEST_BYTES: usize = 32;
@@ -16,7 +17,8 @@ const RECIPE_CONTEXT: &str = "artifactfs 2026-11 recipe";
 const TREE_CONTEXT: &str = "artifactfs 2026-11 tree";
 
 /// The digest of an object. A chunk's is the plain BLAKE3 of its bytes, as `b3sum` prints it;
-/// recipes and trees are hashed in contexts of their own.
+/// recipes and trees are hashed in contexts of their own. In a zone the last three bytes are its
+/// number: 232 bits of the hash are left, and a collision takes 2^116 attempts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest([u8; DIGEST_BYTES]);
 
@@ -29,6 +31,33 @@ impl Digest {
             ObjectKind::Tree => TREE_CONTEXT,
         };
         Self(*blake3::Hasher::new_derive_key(context).update(body).finalize().as_bytes())
+    }
+
+    /// Returns the digest of the same body in a zone.
+    #[must_use]
+    pub(crate) const fn in_zone(self, zone: Zone) -> Self {
+        let Self(mut bytes) = self;
+        if zone.number() != 0 {
+            [bytes[DIGEST_BYTES - 3], bytes[DIGEST_BYTES - 2], bytes[DIGEST_BYTES - 1]] =
+                zone.to_bytes();
+        }
+        Self(bytes)
+    }
+
+    /// Returns the zone to which an object of a zoned repository belongs.
+    pub(crate) const fn zone(&self) -> Zone {
+        let [.., a, b, c] = self.0;
+        Zone::from_bytes([a, b, c])
+    }
+
+    /// Returns whether this is the digest of an object of `kind` with this body, in its zone.
+    pub fn is_of(&self, kind: ObjectKind, body: &[u8]) -> bool {
+        self.has_content_of(&Self::of(kind, body))
+    }
+
+    /// Returns whether two digests are those of the same body, whatever their zones are.
+    pub(crate) fn has_content_of(&self, other: &Self) -> bool {
+        self.0[..DIGEST_BYTES - ZONE_BYTES] == other.0[..DIGEST_BYTES - ZONE_BYTES]
     }
 
     /// Returns the digest of raw bytes, as they are in a node or an index.

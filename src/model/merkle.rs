@@ -7,9 +7,8 @@
 
 use super::digest::Digest;
 use super::object_kind::ObjectKind;
+use super::zone::Zone;
 
-/// The format number at the head of every node.
-pub(crate) const NODE_FORMAT: u8 = 1;
 /// The bits of an item's hash that are zero at the end of a run: 128 items on average.
 const BOUNDARY_MASK: u64 = 127;
 /// The number of bits of the hash that one level uses.
@@ -33,8 +32,8 @@ pub(crate) trait Item: Sized {
     /// Returns a hash that stays with the item wherever it is.
     fn spread(&self) -> u64;
 
-    /// Returns the body of the node that holds `run`.
-    fn encode(level: u8, run: &[Self]) -> Vec<u8>;
+    /// Returns the body of the node of a zone that holds `run`.
+    fn encode(zone: Zone, level: u8, run: &[Self]) -> Vec<u8>;
 
     /// Returns the item that stands for that node one level up.
     fn summary(run: &[Self], digest: Digest) -> Self;
@@ -58,6 +57,7 @@ pub(crate) struct Node {
 
 /// A builder of the nodes of one sequence from its items in order. It holds one run per level.
 pub(crate) struct Builder<I> {
+    zone: Zone,
     levels: Vec<Level<I>>,
 }
 
@@ -66,13 +66,12 @@ struct Level<I> {
     flushed: bool,
 }
 
-impl<I: Item> Default for Builder<I> {
-    fn default() -> Self {
-        Self { levels: vec![Level { open: Vec::new(), flushed: false }] }
-    }
-}
-
 impl<I: Item> Builder<I> {
+    /// Returns a builder of nodes of a zone, to which all items must belong.
+    pub(crate) fn new(zone: Zone) -> Self {
+        Self { zone, levels: vec![Level { open: Vec::new(), flushed: false }] }
+    }
+
     /// Adds the next item. Finished nodes go to `emit`, children before parents.
     pub(crate) fn push(&mut self, item: I, emit: &mut impl FnMut(Node)) {
         self.push_at(0, item, emit);
@@ -109,8 +108,8 @@ impl<I: Item> Builder<I> {
     fn flush(&mut self, level: usize, emit: &mut impl FnMut(Node)) -> I {
         let run = std::mem::take(&mut self.levels[level].open);
         self.levels[level].flushed = true;
-        let body = I::encode(level as u8, &run);
-        let digest = Digest::of(I::KIND, &body);
+        let body = I::encode(self.zone, level as u8, &run);
+        let digest = Digest::of(I::KIND, &body).in_zone(self.zone);
         let mut children = I::children(&run);
         children.sort_unstable();
         children.dedup();

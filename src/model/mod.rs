@@ -27,3 +27,4 @@ pub mod time;
 pub mod tree;
 pub mod varint;
 pub mod version;
+pub mod zone;

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::name::NameError;
 use super::object_kind::ObjectKind;
+use super::zone::{ZONE_BYTES, Zone};
 
 /// The number of bytes in a pack id.
 pub(crate) const PACK_ID_BYTES: usize = 16;
 
-/// The name of a pack: random, never derived from content, never reused.
+/// The name of a pack: random, never derived from content, never reused. In a zoned repository the
+/// last three bytes are the number of the zone to which all its objects belong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PackId(pub [u8; PACK_ID_BYTES]);
 
@@ -54,6 +56,21 @@ pub struct Extent {
 impl PackId {
     /// The pack that is never in a store: the place of an object whose bytes were lost.
     pub(crate) const NONE: Self = Self([0; PACK_ID_BYTES]);
+
+    /// Returns a new pack id from random bits.
+    pub(crate) fn new(random: u128, zone: Zone) -> Self {
+        let mut bytes = random.to_be_bytes();
+        if zone != Zone::WHOLE {
+            bytes[PACK_ID_BYTES - ZONE_BYTES..].copy_from_slice(&zone.to_bytes());
+        }
+        Self(bytes)
+    }
+
+    /// Returns the zone to which a pack of a zoned repository belongs.
+    pub(crate) const fn zone(&self) -> Zone {
+        let [.., a, b, c] = self.0;
+        Zone::from_bytes([a, b, c])
+    }
 }
 
 /// The state of an object's bytes in the store.

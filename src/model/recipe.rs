@@ -1,14 +1,16 @@
 //! Recipes: the ordered chunks of one file that has more than one.
 //!
 //! ```text
-//! node   := format:u8 (1)  level:u8  item*
-//! item   := bytes:varint  digest:32      level 0: a chunk; above: a recipe node
+//! node   := format:u8  level:u8  item*
+//! item   := bytes:varint  digest         level 0: a chunk; above: a recipe node
+//! digest := 32 bytes in format 1; 29 in format 2, that of a zone
 //! ```
 
 use super::digest::{DIGEST_BYTES, Digest};
-use super::merkle::{Item, NODE_FORMAT};
+use super::merkle::Item;
 use super::object_kind::ObjectKind;
 use super::varint;
+use super::zone::Zone;
 
 /// A piece of a file: a chunk, or above level 0 a run of pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +28,12 @@ impl Item for Piece {
         self.digest.spread()
     }
 
-    fn encode(level: u8, run: &[Self]) -> Vec<u8> {
+    fn encode(zone: Zone, level: u8, run: &[Self]) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 + run.len() * (DIGEST_BYTES + 4));
-        out.extend([NODE_FORMAT, level]);
+        out.extend([zone.node_format(), level]);
         for piece in run {
             varint::put(&mut out, piece.size_bytes);
-            out.extend_from_slice(piece.digest.as_bytes());
+            zone.put_child(&mut out, piece.digest);
         }
         out
     }
@@ -55,18 +57,16 @@ pub(crate) struct RecipeNode {
 }
 
 impl RecipeNode {
-    /// Decodes a body whose digest was checked; `None` for a format that this release does not
-    /// support.
-    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
+    /// Decodes the body of the node with this digest, which was checked; `None` for a format that
+    /// this release does not support.
+    pub(crate) fn decode(digest: Digest, body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
-        if reader.byte()? != NODE_FORMAT {
-            return None;
-        }
+        let zone = Zone::of_node(reader.byte()?, digest)?;
         let level = reader.byte()?;
         let mut pieces = Vec::new();
         while !reader.is_empty() {
             let size_bytes = reader.number()?;
-            pieces.push(Piece { size_bytes, digest: Digest::from_bytes(reader.array()?) });
+            pieces.push(Piece { size_bytes, digest: zone.take_child(&mut reader)? });
         }
         Some(Self { level, pieces })
     }

@@ -1,24 +1,26 @@
 //! Trees: one directory each, as sorted entries, cut into nodes when there are many.
 //!
 //! ```text
-//! node    := format:u8 (1)  level:u8  item*
+//! node    := format:u8  level:u8  item*
 //! item    := kind:u8  name:bytes  body       level 0, kind 1–8
-//!          | 0:u8     first:bytes  count:varint  digest:32    above: a node one level down
-//! body    := size:varint [digest:32 unless size is 0]   1 file of one chunk, 2 executable
-//!          | size:varint digest:32                      3 file with a recipe, 4 executable
-//!          | digest:32                                  5 directory
-//!          | target:bytes                               6 symlink
-//!          | size:varint digest:32                      7 external file, 8 executable: descriptor
+//!          | 0:u8     first:bytes  count:varint  digest  above: a node one level down
+//! body    := size:varint [digest unless size is 0]   1 file of one chunk, 2 executable
+//!          | size:varint digest                      3 file with a recipe, 4 executable
+//!          | digest                                  5 directory
+//!          | target:bytes                            6 symlink
+//!          | size:varint digest                      7 external file, 8 executable: descriptor
 //! bytes   := length:varint byte*
+//! digest  := 32 bytes in format 1; 29 in format 2, that of a zone
 //! ```
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::{DIGEST_BYTES, Digest};
-use super::merkle::{Item, NODE_FORMAT};
+use super::merkle::Item;
 use super::name::EntryName;
 use super::object_kind::ObjectKind;
 use super::varint;
+use super::zone::Zone;
 
 const ITEM_NODE: u8 = 0;
 const ITEM_CHUNK_FILE: u8 = 1;
@@ -100,6 +102,23 @@ impl Content {
             3 => Some(Self::External { digest, size_bytes }),
             _ => None,
         }
+    }
+
+    /// Returns the same content in a zone.
+    #[must_use]
+    pub(crate) fn in_zone(mut self, zone: Zone) -> Self {
+        match &mut self {
+            Self::Empty => {}
+            Self::Chunk { digest, .. }
+            | Self::Recipe { digest, .. }
+            | Self::External { digest, .. } => *digest = digest.in_zone(zone),
+        }
+        self
+    }
+
+    /// Returns whether the bytes are the same, whatever the zones are.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.in_zone(Zone::LAST) == other.in_zone(Zone::LAST)
     }
 
     /// Returns whether the file is external.
@@ -186,17 +205,17 @@ impl Item for TreeItem {
         Digest::of(ObjectKind::Chunk, name).spread()
     }
 
-    fn encode(level: u8, run: &[Self]) -> Vec<u8> {
+    fn encode(zone: Zone, level: u8, run: &[Self]) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 + run.len() * (DIGEST_BYTES + 24));
-        out.extend([NODE_FORMAT, level]);
+        out.extend([zone.node_format(), level]);
         for item in run {
             match item {
-                Self::Entry(entry) => encode_entry(&mut out, entry),
+                Self::Entry(entry) => encode_entry(&mut out, zone, entry),
                 Self::Child(first, count, digest) => {
                     out.push(ITEM_NODE);
                     varint::put_bytes(&mut out, first.as_ref().map_or(b"", EntryName::as_bytes));
                     varint::put(&mut out, *count);
-                    out.extend_from_slice(digest.as_bytes());
+                    zone.put_child(&mut out, *digest);
                 }
             }
         }
@@ -229,7 +248,7 @@ impl Target {
     }
 }
 
-fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
+fn encode_entry(out: &mut Vec<u8>, zone: Zone, entry: &Entry) {
     let code = match &entry.target {
         Target::File { content: Content::Recipe { .. }, executable: false } => ITEM_RECIPE_FILE,
         Target::File { content: Content::Recipe { .. }, executable: true } => {
@@ -250,10 +269,10 @@ fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
         Target::File { content, .. } => {
             varint::put(out, content.size_bytes());
             if let Some(digest) = content.digest() {
-                out.extend_from_slice(digest.as_bytes());
+                zone.put_child(out, digest);
             }
         }
-        Target::Directory(digest) => out.extend_from_slice(digest.as_bytes()),
+        Target::Directory(digest) => zone.put_child(out, *digest),
         Target::Symlink(target) => varint::put_bytes(out, target),
     }
 }
@@ -268,17 +287,15 @@ pub(crate) enum TreeNode {
 }
 
 impl TreeNode {
-    /// Decodes a body whose digest was checked; `None` for a format that this release does not
-    /// support.
-    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
+    /// Decodes the body of the node with this digest, which was checked; `None` for a format that
+    /// this release does not support.
+    pub(crate) fn decode(digest: Digest, body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
-        if reader.byte()? != NODE_FORMAT {
-            return None;
-        }
+        let zone = Zone::of_node(reader.byte()?, digest)?;
         if reader.byte()? == 0 {
             let mut entries = Vec::new();
             while !reader.is_empty() {
-                entries.push(decode_entry(&mut reader)?);
+                entries.push(decode_entry(&mut reader, zone)?);
             }
             return Some(Self::Leaf(entries));
         }
@@ -289,7 +306,7 @@ impl TreeNode {
             }
             let first = EntryName::try_from(reader.bytes()?).ok()?;
             let count = reader.number()?;
-            children.push(Child { first, count, digest: Digest::from_bytes(reader.array()?) });
+            children.push(Child { first, count, digest: zone.take_child(&mut reader)? });
         }
         Some(Self::Inner(children))
     }
@@ -306,7 +323,7 @@ impl TreeNode {
     }
 }
 
-fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
+fn decode_entry(reader: &mut varint::Reader<'_>, zone: Zone) -> Option<Entry> {
     let code = reader.byte()?;
     let name = EntryName::try_from(reader.bytes()?).ok()?;
     let executable =
@@ -315,23 +332,21 @@ fn decode_entry(reader: &mut varint::Reader<'_>) -> Option<Entry> {
         ITEM_CHUNK_FILE | ITEM_CHUNK_EXECUTABLE => {
             let content = match reader.number()? {
                 0 => Content::Empty,
-                size_bytes => {
-                    Content::Chunk { digest: Digest::from_bytes(reader.array()?), size_bytes }
-                }
+                size_bytes => Content::Chunk { digest: zone.take_child(reader)?, size_bytes },
             };
             Target::File { content, executable }
         }
         ITEM_RECIPE_FILE | ITEM_RECIPE_EXECUTABLE => {
             let size_bytes = reader.number()?;
-            let digest = Digest::from_bytes(reader.array()?);
+            let digest = zone.take_child(reader)?;
             Target::File { content: Content::Recipe { digest, size_bytes }, executable }
         }
         ITEM_EXTERNAL | ITEM_EXTERNAL_EXECUTABLE => {
             let size_bytes = reader.number()?;
-            let digest = Digest::from_bytes(reader.array()?);
+            let digest = zone.take_child(reader)?;
             Target::File { content: Content::External { digest, size_bytes }, executable }
         }
-        ITEM_DIRECTORY => Target::Directory(Digest::from_bytes(reader.array()?)),
+        ITEM_DIRECTORY => Target::Directory(zone.take_child(reader)?),
         ITEM_SYMLINK => Target::Symlink(reader.bytes()?.into()),
         _ => return None,
     };
@@ -353,7 +368,7 @@ mod tests {
 
     fn build(numbers: impl Iterator<Item = u32>) -> (Digest, BTreeMap<Digest, Node>) {
         let mut nodes = BTreeMap::new();
-        let mut builder = Builder::default();
+        let mut builder = Builder::new(Zone::WHOLE);
         let mut emit = |node: Node| {
             nodes.insert(node.digest, node);
         };
@@ -363,7 +378,7 @@ mod tests {
     }
 
     fn walk(nodes: &BTreeMap<Digest, Node>, at: Digest, out: &mut Vec<Entry>) -> u64 {
-        let node = TreeNode::decode(&nodes[&at].body).unwrap();
+        let node = TreeNode::decode(at, &nodes[&at].body).unwrap();
         assert_eq!(node.children(), nodes[&at].children);
         match &node {
             TreeNode::Leaf(entries) => {
@@ -409,8 +424,8 @@ mod tests {
     fn a_cut_or_foreign_body_is_no_node() {
         let (root, nodes) = build(0..3);
         let body = &nodes[&root].body;
-        assert!(TreeNode::decode(&body[..body.len() - 1]).is_none());
-        assert!(TreeNode::decode(b"\x02\x00").is_none());
-        assert!(TreeNode::decode(b"").is_none());
+        assert!(TreeNode::decode(root, &body[..body.len() - 1]).is_none());
+        assert!(TreeNode::decode(root, b"\x03\x00").is_none());
+        assert!(TreeNode::decode(root, b"").is_none());
     }
 }

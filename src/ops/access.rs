@@ -1,10 +1,12 @@
-//! Users of a served repository, and their keys.
+//! Users of a served repository, their keys, and who may do what in which project.
+
+use std::collections::BTreeMap;
 
 use super::repository::Repository;
 use crate::error::Result;
-use crate::model::access::{KeyId, KeyInfo, Role, UserInfo};
+use crate::model::access::{KeyId, KeyInfo, ProjectAccess, Role, UserInfo, Visibility};
 use crate::model::api_key::ApiKey;
-use crate::model::name::UserName;
+use crate::model::name::{ProjectName, UserName};
 use crate::model::properties::parse_duration;
 use crate::registry::NewKey;
 
@@ -18,6 +20,8 @@ pub struct KeyRequest {
     pub role: Option<Role>,
     /// The purpose of the key.
     pub note: String,
+    /// The projects for which it is accepted; empty: all.
+    pub projects: Vec<ProjectName>,
     /// The time after which it is not accepted any more, as people write it; `None`: never.
     pub life: Option<String>,
 }
@@ -25,8 +29,8 @@ pub struct KeyRequest {
 impl KeyRequest {
     fn of(self, user: UserName, key: &ApiKey) -> Result<NewKey> {
         let life_milliseconds = self.life.as_deref().map(parse_duration).transpose()?;
-        let Self { role, note, .. } = self;
-        Ok(NewKey { digest: key.digest(), user, role, note, life_milliseconds })
+        let Self { role, projects, note, .. } = self;
+        Ok(NewKey { digest: key.digest(), user, role, projects, note, life_milliseconds })
     }
 }
 
@@ -102,4 +106,57 @@ pub fn keys(repository: &Repository, user: Option<UserName>) -> Result<Vec<KeyIn
 /// [`Kind::NotFound`](crate::error::Kind::NotFound) if there is no such key.
 pub fn revoke_key(repository: &Repository, id: KeyId) -> Result<KeyInfo> {
     repository.registry.remove_key(id, None)
+}
+
+/// Returns who may do what in each project that the caller may see, in the order of names.
+///
+/// # Errors
+/// The errors of the registry.
+pub fn projects(repository: &Repository) -> Result<Vec<ProjectAccess>> {
+    let registry = &repository.registry;
+    let mut all = BTreeMap::new();
+    // Who may do what can be said before anything is put.
+    let mut after = None;
+    loop {
+        let page = registry.zoned_projects(after, PAGE)?;
+        let more = page.more && !page.items.is_empty();
+        after = page.items.last().map(|access| access.project.clone());
+        all.extend(page.items.into_iter().map(|access| (access.project.clone(), access)));
+        if !more {
+            break;
+        }
+    }
+    for project in registry.projects()? {
+        if !all.contains_key(&project.name) {
+            let access = registry.project_access(project.name.clone())?;
+            all.insert(project.name, access);
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+/// Changes the visibility of a project, which need not exist yet.
+///
+/// # Errors
+/// [`Kind::Unsupported`](crate::error::Kind::Unsupported) if projects share bytes.
+pub fn set_visibility(
+    repository: &Repository,
+    project: ProjectName,
+    visibility: Visibility,
+) -> Result<ProjectAccess> {
+    repository.registry.set_visibility(project, visibility)
+}
+
+/// Makes a user a member of a project, changes the role of a member, or removes one (`None`).
+///
+/// # Errors
+/// [`Kind::Unsupported`](crate::error::Kind::Unsupported) if projects share bytes,
+/// [`Kind::NotFound`](crate::error::Kind::NotFound) for a user or member that is not there.
+pub fn set_member(
+    repository: &Repository,
+    project: ProjectName,
+    user: UserName,
+    role: Option<Role>,
+) -> Result<ProjectAccess> {
+    repository.registry.set_member(project, user, role)
 }

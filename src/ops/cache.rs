@@ -78,7 +78,7 @@ fn check_segment(
         let mut stored = vec![0; stored_bytes as usize];
         let read = file.read_exact_at(&mut stored, offset).is_ok();
         let body = codec::decode(codec, stored, body_bytes);
-        if read && body.is_ok_and(|body| Digest::of(kind, &body) == digest) {
+        if read && body.is_ok_and(|body| digest.is_of(kind, &body)) {
             found.objects += 1;
         } else {
             wrong += 1;

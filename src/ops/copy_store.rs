@@ -15,7 +15,6 @@ use crate::content::codec;
 use crate::content::pack::IndexEntry;
 use crate::content::store::Store;
 use crate::error::{DamageHint, Error, Kind, Result};
-use crate::model::digest::Digest;
 use crate::model::object::PackId;
 use crate::registry::MaintenanceMode;
 
@@ -161,7 +160,7 @@ fn is_there(to: &Store, id: PackId, entries: &[IndexEntry], length: u64) -> Resu
 fn verify(id: PackId, entry: &IndexEntry, stored: &[u8]) -> Result<()> {
     let stored = stored[..entry.stored_bytes as usize].to_vec();
     let body = codec::decode(entry.codec, stored, entry.body_bytes);
-    if body.is_ok_and(|body| Digest::of(entry.kind, &body) == entry.digest) {
+    if body.is_ok_and(|body| entry.digest.is_of(entry.kind, &body)) {
         return Ok(());
     }
     let what = format!("{} {} in pack {id} is damaged", entry.kind, entry.digest);

@@ -183,7 +183,8 @@ impl Drop for Lockout {
 /// [`Kind::Conflict`] while another process does maintenance.
 pub(super) fn lock_out_maintenance(repository: &Repository) -> Result<Lockout> {
     if repository.is_shared() {
-        let lease = Lease::begin(repository, "free the bytes of deleted versions".to_owned())?;
+        let purpose = "free the bytes of deleted versions".to_owned();
+        let lease = Lease::begin(repository, None, purpose)?;
         return Ok(Lockout::Shared(Some(lease)));
     }
     let lock = reclaim_lock::share(repository)?;
@@ -301,7 +302,8 @@ fn from_table(repository: &Repository, id: PackId) -> Result<Vec<IndexEntry>> {
 
 /// Moves the live objects of a remote pack to a new one, unless another process is doing so.
 fn rewrite_if_unclaimed(repository: &Repository, old: PackId) -> Result<bool> {
-    let lease = Lease::begin(repository, format!("rewrite pack {old}"))?;
+    let project = repository.registry.project_of_zone(old.zone())?;
+    let lease = Lease::begin(repository, project.as_ref(), format!("rewrite pack {old}"))?;
     let done = match repository.registry.claim_reclaim(lease.id(), old) {
         Ok(Some(mark)) => rewrite(repository, lease.id(), old, mark),
         Ok(None) => Ok(false),
@@ -321,7 +323,7 @@ fn rewrite(repository: &Repository, lease: LeaseId, old: PackId, mark: u64) -> R
         return Ok(true);
     }
     let (alive, _) = living(repository, old)?;
-    let new = PackId(repository.host.random().to_be_bytes());
+    let new = PackId::new(repository.host.random(), lease.zone());
     registry.register_pack(lease, new)?;
     let mut writer = store.create(new)?;
     let mut entries = Vec::with_capacity(alive.len());

@@ -405,7 +405,7 @@ fn fill(repository: &Repository, file: &File, job: &Job) -> Result<()> {
     let mut holes = false;
     reader.each_piece(&job.content, &mut |piece: Piece| {
         let read = || reader.piece(&job.content, piece, offset);
-        let body = (piece.digest != zeros).then(read).transpose()?;
+        let body = (!piece.digest.has_content_of(&zeros)).then(read).transpose()?;
         match body {
             // The bytes are there by reflink, and now verified.
             Some(_) if shared => {}
@@ -475,7 +475,7 @@ fn same_content(repository: &Repository, file: &mut File, content: &Content) -> 
         if same {
             let mut bytes = vec![0; piece.size_bytes as usize];
             same = match file.read_exact(&mut bytes) {
-                Ok(()) => Digest::of(ObjectKind::Chunk, &bytes) == piece.digest,
+                Ok(()) => piece.digest.is_of(ObjectKind::Chunk, &bytes),
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => false,
                 Err(e) => return Err(Error::io("cannot read what is there", e)),
             };

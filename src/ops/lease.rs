@@ -12,6 +12,7 @@ use super::repository::Repository;
 use super::shared;
 use super::{judgement, process_id};
 use crate::error::Result;
+use crate::model::name::ProjectName;
 use crate::registry::{Begun, LeaseId, Registry};
 
 /// The interval between renewals: well within the life of a lease.
@@ -33,10 +34,16 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Begins a lease, which takes over what writers that are gone stored for the same purpose.
-    pub(super) fn begin(repository: &Repository, purpose: String) -> Result<Self> {
+    /// In a zoned repository a lease that keeps objects belongs to `project`.
+    pub(super) fn begin(
+        repository: &Repository,
+        project: Option<&ProjectName>,
+        purpose: String,
+    ) -> Result<Self> {
         finish_interrupted(repository)?;
         let holder = process_id::new_holder(&repository.host);
-        let lease = Self::renewed_every(&repository.registry, purpose, holder, RENEW_EVERY)?;
+        let registry = &repository.registry;
+        let lease = Self::renewed_every(registry, project, purpose, holder, RENEW_EVERY)?;
         match shared::refuse_moved(repository) {
             Ok(()) => Ok(lease),
             Err(e) => lease.release().and(Err(e)),
@@ -45,12 +52,13 @@ impl Lease {
 
     fn renewed_every(
         registry: &Arc<dyn Registry>,
+        project: Option<&ProjectName>,
         purpose: String,
         holder: String,
         period: Duration,
     ) -> Result<Self> {
         let Begun { lease: id, shares_purpose, absent } =
-            registry.begin(purpose.clone(), holder)?;
+            registry.begin(purpose.clone(), holder, project.cloned())?;
         let (stop, stopped) = channel();
         let (keeper, stored_bytes) = (Arc::clone(registry), Arc::default());
         let renewer = std::thread::spawn(move || renew(&*keeper, id, &stopped, period));
@@ -163,8 +171,8 @@ mod tests {
         let registry = EngineRegistry::open(Box::new(MemoryEngine::default()), clock).unwrap();
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let period = Duration::from_millis(5);
-        let lease = Lease::renewed_every(&registry, "test".to_owned(), "holder".to_owned(), period)
-            .unwrap();
+        let (purpose, holder) = ("test".to_owned(), "holder".to_owned());
+        let lease = Lease::renewed_every(&registry, None, purpose, holder, period).unwrap();
         for hour in 1..4u64 {
             now.store(hour * 3_600_000, Ordering::SeqCst);
             let start = std::time::Instant::now();

@@ -43,6 +43,8 @@ use crate::registry::Registry;
 pub(crate) const REPOSITORY_FORMAT: u32 = 1;
 /// The format of a directory whose registry is elsewhere, which older releases must not open.
 pub(crate) const SHARED_FORMAT: u32 = 2;
+/// The format of a repository in which each project is a zone, which older releases must not open.
+pub(crate) const ZONED_FORMAT: u32 = 3;
 const SETTINGS_FILE: &str = "repository.json";
 /// The default place of the store: below the repository.
 const DEFAULT_STORE: &str = "file:store";
@@ -50,7 +52,7 @@ const DEFAULT_STORE: &str = "file:store";
 /// The settings of a repository. Only a move of the store changes them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
-    /// The format: [`REPOSITORY_FORMAT`], or [`SHARED_FORMAT`] if there is `registry`.
+    /// The format: [`REPOSITORY_FORMAT`], [`SHARED_FORMAT`] if there is `registry`, or [`ZONED_FORMAT`].
     pub format: u32,
     /// A random id that tells repositories apart.
     pub id: String,
@@ -271,9 +273,9 @@ impl Layout {
         let damaged =
             |e| Error::new(Kind::Corrupt, format!("{} is damaged", path.display())).because(e);
         let FormatOnly { format } = serde_json::from_slice(&text).map_err(damaged)?;
-        if ![REPOSITORY_FORMAT, SHARED_FORMAT].contains(&format) {
+        if ![REPOSITORY_FORMAT, SHARED_FORMAT, ZONED_FORMAT].contains(&format) {
             let what = format!(
-                "the repository {} has format {format}; this release reads {SHARED_FORMAT}",
+                "the repository {} has format {format}; this release reads {ZONED_FORMAT}",
                 self.root.display()
             );
             return Err(Error::new(Kind::Unsupported, what)

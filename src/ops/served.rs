@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use super::repository::{Layout, Repository, SHARED_FORMAT, Settings};
+use super::repository::{Layout, Repository, SHARED_FORMAT, Settings, ZONED_FORMAT};
 use super::shared::refuse_moved;
 use crate::content::codec::CODEC_RAW;
 use crate::content::pack::PACK_MAX_BYTES;
 use crate::content::reader::stored_children;
 use crate::error::{AccessHint, Error, Kind, Result};
 use crate::model::host::Host;
-use crate::model::name::TeamName;
+use crate::model::name::{ProjectName, TeamName};
 use crate::model::object::{Extent, Located, NewObject, PackId, Presence};
 use crate::model::object_kind::ObjectKind;
 use crate::model::server_url::TeamUrl;
 use crate::protocol::encode_value;
 use crate::protocol::served::Session;
-use crate::registry::{Begun, Call, LeasesCall, ObjectsCall, dispatch};
+use crate::registry::guard::{self, Rights};
+use crate::registry::{Begun, Call, LeasesCall, ObjectsCall, Transport, dispatch};
 
 /// Returns the name under which a repository is served: that of its directory, unless it was made
 /// with another.
@@ -44,6 +45,22 @@ pub fn settings_for_clients(repository: &Repository) -> String {
     serde_json::to_string(&settings).expect("settings are plain values")
 }
 
+/// Makes each project of a repository with its registry inside a zone, if it is empty yet. Returns
+/// whether each project is a zone.
+///
+/// # Errors
+/// The errors of the registry, and of writing the settings.
+pub fn make_zoned(repository: &Repository) -> Result<bool> {
+    let registry = &repository.registry;
+    if registry.is_zoned()? || repository.is_shared() || !registry.projects()?.is_empty() {
+        return registry.is_zoned();
+    }
+    // Older releases must refuse it before the first zone is there.
+    let settings = Settings { format: ZONED_FORMAT, ..repository.settings.clone() };
+    repository.layout.write_settings(&settings)?;
+    registry.make_zoned()
+}
+
 /// Makes this host's directory for the repository at `url`, whose server replied with `session`.
 ///
 /// # Errors
@@ -65,14 +82,29 @@ pub fn join(layout: &Layout, url: &TeamUrl, session: &Session, host: &Host) -> R
     layout.write_settings(&own)
 }
 
+/// The registry of a served repository, as a user may see and change it. Each call is checked.
+pub struct Guarded<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The rights of the user.
+    pub rights: &'a (dyn Rights + Send + Sync),
+}
+
+impl Transport for Guarded<'_> {
+    fn call(&self, call: Call) -> Result<Vec<u8>> {
+        let registry = &*self.repository.registry;
+        guard::answer(self.rights, registry, call, |call| answer_call(self.repository, call))
+    }
+}
+
 /// Makes a call of a client, whose right to it was checked, and returns its encoded reply.
 ///
 /// # Errors
 /// The errors of the call.
-pub fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
+fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
     let call = match call {
-        Call::Leases(LeasesCall::Begin { purpose, holder }) => {
-            return encode_value(&begin_lease(repository, purpose, holder)?);
+        Call::Leases(LeasesCall::Begin { purpose, holder, project }) => {
+            return encode_value(&begin_lease(repository, purpose, holder, project)?);
         }
         Call::Objects(ObjectsCall::AddObjects { lease, pack, length_bytes, mut objects }) => {
             check_objects(repository, pack, length_bytes, &mut objects)?;
@@ -88,8 +120,13 @@ pub fn answer_call(repository: &Repository, call: Call) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Kind::Conflict`] then, and the errors of the registry.
-fn begin_lease(repository: &Repository, purpose: String, holder: String) -> Result<Begun> {
-    let begun = repository.registry.begin(purpose, holder)?;
+fn begin_lease(
+    repository: &Repository,
+    purpose: String,
+    holder: String,
+    project: Option<ProjectName>,
+) -> Result<Begun> {
+    let begun = repository.registry.begin(purpose, holder, project)?;
     match refuse_moved(repository) {
         Ok(()) => Ok(begun),
         Err(e) => repository.registry.release(begun.lease).and(Err(e)),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::repository::{Layout, Repository, SHARED_FORMAT, Settings};
+use super::repository::{Layout, Repository, SHARED_FORMAT, Settings, ZONED_FORMAT};
 use crate::content::store::{StoreUrl, refuse_secrets};
 use crate::error::{Error, Kind, RepositoryHint, Result};
 use crate::model::host::Host;
@@ -35,7 +35,7 @@ pub fn init(
 ) -> Result<Settings> {
     layout.refuse_existing()?;
     let settings = Settings {
-        format: SHARED_FORMAT,
+        format: ZONED_FORMAT,
         team,
         ..of_this_host(Settings::new(store.to_string(), options, host), address, host)
     };
@@ -49,7 +49,8 @@ pub fn init(
     let table = PostgresTable::init(address)?;
     let filled = layout.fill(&settings, || {
         let registry = open_registry(address)?;
-        registry.set_settings(String::new(), common(&settings))
+        registry.set_settings(String::new(), common(&settings))?;
+        registry.make_zoned().map(drop)
     });
     match filled {
         Ok(()) => Ok(settings),
@@ -116,9 +117,9 @@ fn recorded(registry: &dyn Upkeep) -> Result<Settings> {
     let damaged =
         |e| Error::new(Kind::Corrupt, "the settings in the registry are damaged").because(e);
     let settings: Settings = serde_json::from_str(&text).map_err(damaged)?;
-    if settings.format != SHARED_FORMAT {
+    if ![SHARED_FORMAT, ZONED_FORMAT].contains(&settings.format) {
         let found = settings.format;
-        let what = format!("the repository has format {found}; this release reads {SHARED_FORMAT}");
+        let what = format!("the repository has format {found}; this release reads {ZONED_FORMAT}");
         return Err(Error::new(Kind::Unsupported, what)
             .hint("use the release of artifactfs that made it, or a newer one"));
     }

@@ -180,7 +180,7 @@ impl<'a> Verifier<'a> {
     /// Reads a node from the store: the reader keeps decoded nodes.
     fn tree(&mut self, digest: Digest) -> Result<TreeNode> {
         let body = self.body(digest)?;
-        TreeNode::decode(&body).ok_or_else(|| unknown_format(digest))
+        TreeNode::decode(digest, &body).ok_or_else(|| unknown_format(digest))
     }
 
     fn entry(&mut self, version: &VersionInfo, entry: &Entry, path: &Path) -> Result<()> {

@@ -4,18 +4,20 @@ use super::garbage::collect_garbage;
 use super::lease::Lease;
 use super::repository::Repository;
 use crate::error::{Error, Kind, PutHint, Result};
+use crate::model::name::ProjectName;
 
-/// Does `work` under a lease of its own, and ends the lease with it. The lease takes over what
+/// Does `work` under a lease of its own in `project`, and ends the lease with it. The lease takes over what
 /// writers that are gone stored for the same purpose.
 ///
 /// # Errors
 /// The errors of `work`.
 pub(super) fn with_lease<T>(
     repository: &Repository,
+    project: &ProjectName,
     purpose: String,
     work: impl FnOnce(&Lease) -> Result<T>,
 ) -> Result<T> {
-    let lease = Lease::begin(repository, purpose)?;
+    let lease = Lease::begin(repository, Some(project), purpose)?;
     let done = work(&lease);
     end(lease, repository, done)
 }

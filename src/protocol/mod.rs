@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result, WireError};
 
 /// The version of everything after the first eight bytes.
-pub(crate) const VERSION: u16 = 12;
+pub(crate) const VERSION: u16 = 13;
 /// The HTTP path of requests.
 pub const RPC_PATH: &str = "/v1/rpc";
 

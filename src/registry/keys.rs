@@ -12,6 +12,8 @@
 //! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
 //! T <project> 0 <artifact> 0                 time of the newest version that the artifact ever had
 //! U <lease:8> <sequence:8>                   digests a lease pinned in a batch, without `t` keys
+//! Y <project> 0                              zone of a project, and who may do what there
+//! Z <zone:8>                                 project of a zone
 //! a <project> 0 <artifact> 0                 artifact
 //! b <sweep> 0 <run> 0                        run of a sweep
 //! c <sequence:8>                             change log
@@ -47,6 +49,7 @@ use crate::model::name::{Alias, GroupName, ProjectName, RunId, SweepId, UserName
 use crate::model::object::{PACK_ID_BYTES, PackId};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
+use crate::model::zone::Zone;
 
 /// The kind of a key: its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +129,10 @@ pub(crate) enum Space {
     Account = b'H',
     /// Keys of users.
     ApiKey = b'B',
+    /// Zones of projects, and who may do what there.
+    ProjectAccess = b'Y',
+    /// Projects by zone.
+    ProjectOfZone = b'Z',
 }
 
 /// A builder of keys.
@@ -281,6 +288,16 @@ pub(crate) fn account(name: &UserName) -> Vec<u8> {
 /// Returns the key of the record of a user's key.
 pub(crate) fn api_key(digest: &Digest) -> Vec<u8> {
     Key::of(Space::ApiKey).fixed(digest.as_bytes()).done()
+}
+
+/// Returns the key of the zone of a project, and of who may do what there.
+pub(crate) fn project_access(project: &ProjectName) -> Vec<u8> {
+    Key::of(Space::ProjectAccess).name(project.as_str()).done()
+}
+
+/// Returns the key of the project of a zone.
+pub(crate) fn project_of_zone(zone: Zone) -> Vec<u8> {
+    Key::of(Space::ProjectOfZone).number(zone.number().into()).done()
 }
 
 /// Returns the key of a run's record.

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DamageHint, Error, Kind, Result};
+use crate::model::access::KeyInfo;
 use crate::model::digest::{DIGEST_BYTES, Digest};
 use crate::model::metadata::Metadata;
 use crate::model::name::{Alias, ArtifactType, Tag, VersionNumber};
@@ -22,6 +23,9 @@ const ABSENT_FORMAT: u8 = 3;
 const ARTIFACT_FORMAT: u8 = 3;
 /// The format of a version's record that begins with its time; records of format 2 are read too.
 const VERSION_FORMAT: u8 = 3;
+/// The format of the record of a key for some projects. Older releases, which would accept it for
+/// all, refuse it.
+const KEY_FORMAT: u8 = 3;
 
 /// The record of a project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -220,6 +224,28 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 /// [`Kind::Unsupported`] for another format, [`Kind::Corrupt`] for anything else.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(body(bytes)?).map_err(|_| damaged())
+}
+
+/// Encodes the record of a key. One that is accepted for all projects is as older releases wrote it.
+pub(crate) fn encode_key(key: &KeyInfo) -> Vec<u8> {
+    let KeyInfo { id, user, role, note, created, expires, projects } = key;
+    if !projects.is_empty() {
+        return postcard::to_extend(key, vec![KEY_FORMAT])
+            .expect("a record has no shape postcard cannot write");
+    }
+    encode(&(id, user, role, note, created, expires))
+}
+
+/// Decodes the record of a key of format 2 or 3.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_key(bytes: &[u8]) -> Result<KeyInfo> {
+    if let Some((&KEY_FORMAT, body)) = bytes.split_first() {
+        return postcard::from_bytes(body).map_err(|_| damaged());
+    }
+    let (id, user, role, note, created, expires) = decode(bytes)?;
+    Ok(KeyInfo { id, user, role, note, created, expires, projects: Vec::new() })
 }
 
 /// Encodes an artifact's record.

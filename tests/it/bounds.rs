@@ -36,7 +36,7 @@ fn registry() -> EngineRegistry {
 
 /// Commits a version whose tree no other version has.
 fn commit(registry: &EngineRegistry, seed: u8, metadata: Option<Metadata>) -> LeaseId {
-    let lease = registry.begin("put".into(), format!("h{seed}")).unwrap().lease;
+    let lease = registry.begin("put".into(), format!("h{seed}"), None).unwrap().lease;
     let pack = PackId(u128::from(lease.0).to_be_bytes());
     registry.register_pack(lease, pack).unwrap();
     let digest = Digest::of(ObjectKind::Tree, &[seed]);
@@ -368,7 +368,7 @@ fn a_lease_keeps_its_many_pins_until_it_ends() {
         };
         (from..from + count).map(object).collect()
     };
-    let lease = registry.begin("put".into(), "a".into()).unwrap().lease;
+    let lease = registry.begin("put".into(), "a".into(), None).unwrap().lease;
     let pack = PackId([1; 16]);
     registry.register_pack(lease, pack).unwrap();
     let chunks = objects(0, 300);
@@ -387,7 +387,7 @@ fn a_lease_keeps_its_many_pins_until_it_ends() {
     registry.commit(lease, request).unwrap();
     registry.release(lease).unwrap();
     // Many pins at once, then a few; the other objects are not pinned.
-    let other = registry.begin("put".into(), "b".into()).unwrap().lease;
+    let other = registry.begin("put".into(), "b".into(), None).unwrap().lease;
     assert!(registry.missing(other, digests[..200].to_vec()).unwrap().is_empty());
     assert!(registry.missing(other, digests[200..210].to_vec()).unwrap().is_empty());
     registry.delete("p/a:v0".parse().unwrap(), true).unwrap();

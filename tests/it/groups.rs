@@ -214,7 +214,7 @@ fn new_part(put: &PutReport) -> NewPart {
 
 /// Calls `done` under a lease, and releases the lease.
 fn leased<T>(registry: &dyn Registry, done: impl FnOnce(LeaseId) -> T) -> T {
-    let lease = registry.begin("test".to_owned(), this_process()).unwrap().lease;
+    let lease = registry.begin("test".to_owned(), this_process(), None).unwrap().lease;
     let value = done(lease);
     registry.release(lease).unwrap();
     value

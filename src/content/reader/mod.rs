@@ -368,7 +368,7 @@ impl Reader {
             return Ok(node);
         }
         let body = self.body(digest)?;
-        let node = TreeNode::decode(&body).ok_or_else(|| unknown_format(digest))?;
+        let node = TreeNode::decode(digest, &body).ok_or_else(|| unknown_format(digest))?;
         let items = match &node {
             TreeNode::Leaf(entries) => entries.len(),
             TreeNode::Inner(children) => children.len(),
@@ -387,7 +387,7 @@ impl Reader {
             return Ok(node);
         }
         let body = self.body(digest)?;
-        let node = Arc::new(RecipeNode::decode(&body).ok_or_else(|| unknown_format(digest))?);
+        let node = Arc::new(RecipeNode::decode(digest, &body).ok_or_else(|| unknown_format(digest))?);
         self.shared.recipes.put(digest, Arc::clone(&node), 2 * body.len());
         Ok(node)
     }
@@ -432,8 +432,8 @@ pub fn stored_children(digest: Digest, located: &Located, stored: Vec<u8>) -> Re
 fn children_in(digest: Digest, kind: ObjectKind, body: &[u8]) -> Result<Vec<Digest>> {
     match kind {
         ObjectKind::Chunk => return Ok(Vec::new()),
-        ObjectKind::Tree => TreeNode::decode(body).map(|node| node.children()),
-        ObjectKind::Recipe => RecipeNode::decode(body).map(|node| node.children()),
+        ObjectKind::Tree => TreeNode::decode(digest, body).map(|node| node.children()),
+        ObjectKind::Recipe => RecipeNode::decode(digest, body).map(|node| node.children()),
     }
     .ok_or_else(|| unknown_format(digest))
 }
@@ -444,7 +444,7 @@ fn verify(digest: Digest, located: &Located, stored: Vec<u8>) -> Result<Vec<u8>>
     let body = codec::decode(codec, stored, body_bytes);
     match body {
         Err(e) if e.kind() != Kind::Corrupt => return Err(e),
-        Ok(body) if Digest::of(kind, &body) == digest => return Ok(body),
+        Ok(body) if digest.is_of(kind, &body) => return Ok(body),
         _ => {}
     }
     let what = format!("{kind} {digest} in pack {} at {} is damaged", extent.pack, extent.offset);

@@ -12,7 +12,7 @@ use super::convert::{entry, file_attr};
 use super::fs::{DRAFT_TTL, StagingFs, is_draft};
 use crate::content::external::Requester;
 use crate::content::store::Space;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::model::digest::Digest;
 use crate::model::tree::Content;
 use crate::mount::kernel::{GENERATION, host, report};
@@ -315,7 +315,8 @@ impl Staging {
         let drafts = self.fs.drafts();
         // An inode that is no file of a version (a symlink, `.artifact.json`) has no content.
         let file = self.fs.read.file(ino).map_err(|_| Errno::EXDEV)?;
-        self.pin(drafts.draft_of(parent).map_err(host)?, file.place.root)?;
+        let pinned = self.pin(drafts.draft_of(parent).map_err(host)?, file.place.root);
+        pinned.map_err(|e| if e == Errno::EOPNOTSUPP { Errno::EXDEV } else { e })?;
         let made = drafts.link_content((parent, name), caller, file.content, file.executable);
         made.map_err(host)
     }
@@ -325,7 +326,11 @@ impl Staging {
         draft: Arc<crate::model::reference::ArtifactPath>,
         root: Digest,
     ) -> Result<(), Errno> {
-        self.fs.service.pin(&draft, root).map_err(|e| report("copy", &e))
+        self.fs.service.pin(&draft, root).map_err(|e| match e.kind() {
+            // The version belongs to another zone: the caller reads and writes instead.
+            Kind::Unsupported => Errno::EOPNOTSUPP,
+            _ => report("copy", &e),
+        })
     }
 
     /// Reads an open file of a draft, or a file of a version.

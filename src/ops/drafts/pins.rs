@@ -34,7 +34,8 @@ impl DraftService {
     /// Begins a lease for a draft that pins `roots`.
     pub(super) fn begin_pins(&self, draft: &ArtifactPath, roots: &[Digest]) -> Result<LeaseId> {
         let registry = &self.repository.registry;
-        let lease = registry.begin(self.purpose_of(draft), DRAFT_HOLDER.to_owned())?.lease;
+        let (purpose, holder) = (self.purpose_of(draft), DRAFT_HOLDER.to_owned());
+        let lease = registry.begin(purpose, holder, Some(draft.project.clone()))?.lease;
         match registry.missing(lease, roots.to_vec())?.first() {
             None => Ok(lease),
             Some(missing) => {
@@ -51,7 +52,7 @@ impl DraftService {
     /// Pins `root`, with all below it, as long as the draft exists.
     ///
     /// # Errors
-    /// [`Kind::Stale`] if it is gone already.
+    /// [`Kind::Stale`] if it is gone already, [`Kind::Unsupported`] if it belongs to another zone.
     pub(crate) fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
         if self.lock_pinned().get(draft).is_some_and(|roots| roots.contains(&root)) {
             return Ok(());

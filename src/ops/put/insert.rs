@@ -1,6 +1,6 @@
 //! A version that has one more file than the tree it comes from.
 
-use super::build;
+use super::build::{self, Under};
 use super::commit::commit;
 use super::outcome::Outcomes;
 use super::report::{PutReport, Silent};
@@ -22,10 +22,11 @@ pub fn insert(
     version: NewVersion,
 ) -> Result<PutReport> {
     let purpose = format!("insert {} {}", version.path, display_path(insert.path));
-    with_lease(repository, purpose, |lease| {
+    let project = version.path.project.clone();
+    with_lease(repository, &project, purpose, |lease| {
         let progress = std::sync::Arc::new(Silent);
         let walk = Walk::Insert(insert);
-        let built = build::run(repository, walk, Some(lease), Outcomes::None, progress)?;
+        let built = build::run(repository, walk, Under::Lease(lease), Outcomes::None, progress)?;
         let mut report = built.report;
         report.committed = Some(commit(repository, lease, version, &report)?);
         Ok(report)

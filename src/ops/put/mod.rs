@@ -36,7 +36,8 @@ use crate::model::host::file_time;
 use crate::model::name::Alias;
 use crate::model::new_version::NewVersion;
 use crate::model::reference::Selector;
-use build::Built;
+use crate::model::zone::Zone;
+use build::{Built, Under};
 use commit::commit;
 pub(super) use commit::merge;
 use index::{NewIndex, OldIndex};
@@ -69,11 +70,15 @@ pub fn put(
     };
     let source = request.source.as_ref().map(open).transpose()?;
     let identity = identity(source.as_ref(), &request.references);
-    let index = index_path(repository, &identity);
+    let project = &request.version.path.project;
     if request.dry_run {
+        // A project without a zone has no objects, and nothing is in the last zone.
+        let zone = repository.registry.project_access(project.clone())?.zone.unwrap_or(Zone::LAST);
+        let index = index_path(repository, &identity, zone);
         let absent = repository.registry.absent()?;
         let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index, absent)?;
-        let built = build::run(repository, walk, None, Outcomes::None, progress)?;
+        let under = Under::DryRun(zone);
+        let built = build::run(repository, walk, under, Outcomes::None, progress)?;
         return Ok(warned(built.report, warnings));
     }
     let shown = identity.to_string_lossy().replace('\0', " ");
@@ -87,7 +92,8 @@ pub fn put(
             format!("put {path} {shown} for group {group}")
         }
     };
-    with_lease(repository, purpose, |lease| {
+    with_lease(repository, project, purpose, |lease| {
+        let index = index_path(repository, &identity, lease.id().zone());
         put_under(repository, request, source.as_ref(), &index, lease, progress)
     })
 }
@@ -121,7 +127,7 @@ fn put_under(
         let absent = lease.absent();
         let (walk, warnings) = walk_of(repository, request, source, index, absent)?;
         let outcomes = Outcomes::Index(NewIndex::create(index)?, file_time());
-        let built = build::run(repository, walk, Some(lease), outcomes, Arc::clone(&progress))?;
+        let built = build::run(repository, walk, Under::Lease(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {
@@ -158,10 +164,12 @@ pub(crate) fn put_draft(
     after: impl FnOnce(&PutReport, DraftOutcomes) -> Result<()>,
 ) -> Result<PutReport> {
     let purpose = format!("commit {} {}", version.path, draft.root.display());
-    with_lease(repository, purpose, |lease| {
+    let project = version.path.project.clone();
+    with_lease(repository, &project, purpose, |lease| {
         let build = |draft: &DraftSource<'_>| {
             let outcomes = Outcomes::Draft(DraftOutcomes::create(work)?);
-            build::run(repository, Walk::Draft(draft), Some(lease), outcomes, Arc::new(Silent))
+            let walk = Walk::Draft(draft);
+            build::run(repository, walk, Under::Lease(lease), outcomes, Arc::new(Silent))
         };
         let built = match build(&draft) {
             // A file changed after it was prehashed. The second try does without: it might get the
@@ -218,9 +226,15 @@ fn identity(source: Option<&source::Source>, references: &References) -> OsStrin
     identity
 }
 
-/// Returns the path of the put index of a source.
-fn index_path(repository: &Repository, identity: &OsString) -> PathBuf {
+/// Returns the path of the put index of a source. Each zone has its own, because digests of one
+/// stand for nothing in another.
+fn index_path(repository: &Repository, identity: &OsString, zone: Zone) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
-    let name = blake3::hash(identity.as_bytes()).to_hex();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(identity.as_bytes());
+    if zone != Zone::WHOLE {
+        hasher.update(&zone.to_bytes());
+    }
+    let name = hasher.finalize().to_hex();
     repository.layout.puts().join(&name.as_str()[..32])
 }

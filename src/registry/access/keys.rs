@@ -1,11 +1,12 @@
 //! Keys of users. The registry has their digests only.
 
 use crate::error::{AccessHint, Error, Kind, Result};
-use crate::model::access::{KeyId, KeyInfo, Principal, UserInfo};
+use crate::model::access::{KeyId, KeyInfo, Principal, Role, UserInfo};
 use crate::model::digest::Digest;
 use crate::model::name::UserName;
 use crate::model::time::Timestamp;
 use crate::registry::NewKey;
+use crate::registry::access::projects::refuse_unzoned;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
@@ -35,9 +36,10 @@ pub(super) fn put_key(
         role: key.role,
         note: key.note.clone(),
         created: now,
+        projects: key.projects.clone(),
         expires: key.life_milliseconds.map(|life| Timestamp(now.0.saturating_add(life))),
     };
-    transaction.put(&keys::api_key(&key.digest), &record::encode(&info))?;
+    transaction.put(&keys::api_key(&key.digest), &record::encode_key(&info))?;
     Ok(info)
 }
 
@@ -46,9 +48,12 @@ impl EngineRegistry {
         let now = (self.clock)();
         self.write_aside(Durability::Immediate, |transaction| {
             known_user(&*transaction, &key.user)?;
+            if !key.projects.is_empty() {
+                refuse_unzoned(&*transaction)?;
+            }
             let mut owned = 0;
             each_below(&*transaction, Key::of(Space::ApiKey), &mut |_, bytes| {
-                owned += usize::from(record::decode::<KeyInfo>(bytes)?.user == key.user);
+                owned += usize::from(record::decode_key(bytes)?.user == key.user);
                 Ok(())
             })?;
             if owned >= KEYS_MAX {
@@ -63,7 +68,7 @@ impl EngineRegistry {
         self.read(|view| {
             let mut found: Vec<KeyInfo> = Vec::new();
             each_below(view, Key::of(Space::ApiKey), &mut |_, bytes| {
-                let key: KeyInfo = record::decode(bytes)?;
+                let key = record::decode_key(bytes)?;
                 if user.is_none_or(|user| key.user == *user) {
                     found.push(key);
                 }
@@ -82,7 +87,7 @@ impl EngineRegistry {
         self.write_aside(Durability::Immediate, |transaction| {
             let mut found = None;
             each_below(&*transaction, Key::of(Space::ApiKey), &mut |at, bytes| {
-                let key: KeyInfo = record::decode(bytes)?;
+                let key = record::decode_key(bytes)?;
                 if key.id == *id && user.is_none_or(|user| key.user == *user) {
                     found = Some((at.to_vec(), key));
                 }
@@ -100,11 +105,12 @@ impl EngineRegistry {
         let now = (self.clock)();
         self.read(|view| {
             let Some(bytes) = view.get(&keys::api_key(digest))? else { return Ok(None) };
-            let key: KeyInfo = record::decode(&bytes)?;
+            let key = record::decode_key(&bytes)?;
             let user = known_user(view, &key.user)?;
             let valid = !user.disabled && key.expires.is_none_or(|expires| now < expires);
-            let role = key.role.map_or(user.role, |role| role.min(user.role));
-            Ok(valid.then_some(Principal { user: user.name, role }))
+            let KeyInfo { role, projects, .. } = key;
+            let limit = role.unwrap_or(Role::Admin);
+            Ok(valid.then_some(Principal { user: user.name, role: user.role, limit, projects }))
         })
     }
 }

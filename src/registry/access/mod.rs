@@ -1,13 +1,17 @@
-//! ACCESS: the users of a served repository, and their keys.
+//! ACCESS: the users of a served repository, their keys, and who may do what in which project.
 
 mod accounts;
 mod keys;
+pub(super) mod projects;
 
 use super::subject::subject;
 use crate::error::Result;
-use crate::model::access::{KeyId, KeyInfo, Principal, Role, UserInfo};
+use crate::model::access::{
+    KeyId, KeyInfo, Principal, ProjectAccess, Role, UserInfo, Visibility,
+};
 use crate::model::digest::Digest;
-use crate::model::name::UserName;
+use crate::model::name::{ProjectName, UserName};
+use crate::model::zone::Zone;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::paging::Page;
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,8 @@ pub struct NewKey {
     pub user: UserName,
     /// The most that the key allows; `None`: the role of the user.
     pub role: Option<Role>,
+    /// The projects for which it is accepted; empty: all.
+    pub projects: Vec<ProjectName>,
     /// The purpose of the key.
     pub note: String,
     /// The time after which the key is no longer accepted, in milliseconds from now; `None`: never.
@@ -28,13 +34,14 @@ pub struct NewKey {
 }
 
 subject! {
-    /// The users of a served repository, and their keys.
+    /// The users of a served repository, their keys, and who may do what in which project.
     ///
     /// # Contract
     /// A registry knows a key by its digest alone. A key that was revoked, has expired or belongs
     /// to a disabled user is not accepted from the next call on. There is always an enabled admin
-    /// once there was one. `authenticate` needs no right and is never offered over a network; all
-    /// other calls need the right to administer the team, except that a user may make, list and
+    /// once there was one. `authenticate` and `project_of_zone` need no right and are never offered
+    /// over a network. Calls about a project need the right to administer it, or to read it;
+    /// all others need the right to administer the team, except that a user may make, list and
     /// revoke keys of their own.
     Access, AccessCall;
 
@@ -53,6 +60,20 @@ subject! {
     remove_key = RemoveKey(id: KeyId, user: Option<UserName>) -> KeyInfo;
     /// Returns who a key belongs to, if it is accepted now.
     authenticate = Authenticate(digest: Digest) -> Option<Principal>;
+    /// Returns whether each project is a zone. It never changes once there is a project.
+    is_zoned = IsZoned() -> bool;
+    /// Returns who may do what in a project, whether or not it exists.
+    project_access = FindProjectAccess(project: ProjectName) -> ProjectAccess;
+    /// Returns the projects that have a zone above `after`, in the order of names, at most `limit`.
+    zoned_projects = ZonedProjects(after: Option<ProjectName>, limit: u32) -> Page<ProjectAccess>;
+    /// Returns the project of a zone, if there is such a zone. It never changes.
+    project_of_zone = ProjectOfZone(zone: Zone) -> Option<ProjectName>;
+    /// Changes the visibility of a project, which need not exist yet. Unsupported if the repository
+    /// is not zoned.
+    set_visibility = SetVisibility(project: ProjectName, visibility: Visibility) -> ProjectAccess;
+    /// Makes a user a member of a project, changes the role of a member, or removes one (`None`).
+    /// Unsupported if the repository is not zoned.
+    set_member = SetMember(project: ProjectName, user: UserName, role: Option<Role>) -> ProjectAccess;
 }
 
 impl Access for EngineRegistry {
@@ -87,5 +108,42 @@ impl Access for EngineRegistry {
 
     fn authenticate(&self, digest: Digest) -> Result<Option<Principal>> {
         self.authenticate(&digest)
+    }
+
+    fn is_zoned(&self) -> Result<bool> {
+        self.read(|view| projects::is_zoned(view))
+    }
+
+    fn project_access(&self, project: ProjectName) -> Result<ProjectAccess> {
+        self.project_access(&project)
+    }
+
+    fn zoned_projects(
+        &self,
+        after: Option<ProjectName>,
+        limit: u32,
+    ) -> Result<Page<ProjectAccess>> {
+        self.zoned_projects(after.as_ref(), limit)
+    }
+
+    fn project_of_zone(&self, zone: Zone) -> Result<Option<ProjectName>> {
+        self.project_of_zone(zone)
+    }
+
+    fn set_visibility(
+        &self,
+        project: ProjectName,
+        visibility: Visibility,
+    ) -> Result<ProjectAccess> {
+        self.set_visibility(&project, visibility)
+    }
+
+    fn set_member(
+        &self,
+        project: ProjectName,
+        user: UserName,
+        role: Option<Role>,
+    ) -> Result<ProjectAccess> {
+        self.set_member(&project, &user, role)
     }
 }

@@ -19,6 +19,7 @@ use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{answer, fingerprint, has_answered, live_lease};
+use crate::registry::leases::zones;
 use crate::registry::names::naming;
 use crate::registry::objects::table::{PackCounts, add_reference, drop_reference};
 use crate::registry::paging::each_below;
@@ -155,6 +156,7 @@ impl EngineRegistry {
             {
                 return Ok(added.clone());
             }
+            zones::check_project(&*transaction, lease, &path.project, root)?;
             let found = find(&*transaction, path, group)?;
             check_type(&*transaction, path, found.as_ref(), new.artifact_type.as_ref())?;
             if let Some(run) = &new.run {
@@ -191,6 +193,8 @@ impl EngineRegistry {
             {
                 return Ok(committed.clone());
             }
+            let project = &commit.version.path.project;
+            zones::check_project(&*transaction, lease, project, &commit.root)?;
             let info = open(&*transaction, &commit.version.path, group)?;
             decide::refuse_seal(&info, request)?;
             let (path, wanted) = (&commit.version.path, commit.version.artifact_type.as_ref());

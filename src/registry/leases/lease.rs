@@ -7,10 +7,13 @@
 //! go to a new lease, so that no two writers ever share one.
 
 use super::decide::{self, Given};
+use super::zones::of_lease;
 use crate::error::Result;
 use crate::model::digest::Digest;
+use crate::model::name::ProjectName;
 use crate::model::object::PackId;
 use crate::model::time::Timestamp;
+use crate::registry::access::projects::zones_key;
 use crate::registry::counter::{counter_key, next_counter};
 use crate::registry::engine::{Durability, Span, Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
@@ -73,6 +76,9 @@ fn take_over(
     now: Timestamp,
 ) -> Result<()> {
     let heir = live_lease(&*transaction, to)?;
+    if judged.lease.zone() != to.zone() {
+        return Ok(());
+    }
     let Some(mut orphan) = lease(&*transaction, judged.lease)? else { return Ok(()) };
     if !decide::adopts(&heir, &orphan, judged, now) {
         return Ok(());
@@ -97,12 +103,19 @@ fn pack_record(view: &dyn View, id: PackId) -> Result<Option<PackRecord>> {
 }
 
 impl EngineRegistry {
-    pub(in crate::registry) fn begin(&self, purpose: &str, holder: &str) -> Result<Begun> {
+    pub(in crate::registry) fn begin(
+        &self,
+        purpose: &str,
+        holder: &str,
+        project: Option<&ProjectName>,
+    ) -> Result<Begun> {
         let now = (self.clock)();
         let want = || {
             let (from, to) = Key::of(Space::Lease).range();
             let spans = vec![Span { from, to, limit: LEASES_AT_ONCE }];
-            Ok(Want { keys: vec![counter_key("lease"), absent_key()], spans })
+            let mut keys = vec![counter_key("lease"), absent_key(), zones_key()];
+            keys.extend(project.map(keys::project_access));
+            Ok(Want { keys, spans })
         };
         self.write_wanting(Durability::Immediate, &want, |transaction| {
             let (known, shares_purpose) = begun(&*transaction, purpose, holder)?;
@@ -110,7 +123,8 @@ impl EngineRegistry {
             if let Some(lease) = known {
                 return Ok(Begun { lease, shares_purpose, absent });
             }
-            let lease = LeaseId(next_counter(transaction, "lease")?);
+            let zone = of_lease(transaction, project)?;
+            let lease = LeaseId::new(zone, next_counter(transaction, "lease")?);
             put_lease(transaction, lease, &decide::begin(purpose, holder, now))?;
             Ok(Begun { lease, shares_purpose, absent })
         })

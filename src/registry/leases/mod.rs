@@ -4,18 +4,37 @@ mod decide;
 mod lease;
 pub(super) mod live;
 pub(super) mod pins;
+pub(super) mod zones;
 
 use serde::{Deserialize, Serialize};
 
 use super::subject::subject;
 use crate::error::Result;
+use crate::model::name::ProjectName;
 use crate::model::time::Timestamp;
+use crate::model::zone::Zone;
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::record::LeaseRecord;
 
-/// The number of a lease.
+/// The number of a lease. Its upper bits are the number of its zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
+
+/// The bits of a lease's number below those of its zone.
+const SEQUENCE_BITS: u32 = 40;
+
+impl LeaseId {
+    /// Returns the lease of a zone with a number of its own.
+    pub(in crate::registry) fn new(zone: Zone, sequence: u64) -> Self {
+        Self(u64::from(zone.number()) << SEQUENCE_BITS | sequence)
+    }
+
+    /// Returns the zone to which all that it keeps belongs; [`Zone::WHOLE`] for one that keeps
+    /// nothing in a zoned repository.
+    pub fn zone(self) -> Zone {
+        Zone::new(self.0 >> SEQUENCE_BITS).expect("the other bits are as many as those of a zone")
+    }
+}
 
 /// The reply to the beginning of a lease: the lease, and two facts that its writer needs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +126,9 @@ subject! {
     Leases, LeasesCall;
 
     /// Begins a lease. Returns the existing lease of the same holder and purpose if it is not done,
-    /// except for drafts.
-    begin = Begin(purpose: String, holder: String) -> Begun;
+    /// except for drafts. In a zoned repository a lease that keeps objects belongs to a project,
+    /// and the first one of a project makes the zone.
+    begin = Begin(purpose: String, holder: String, project: Option<ProjectName>) -> Begun;
     /// Gives the finished packs of a writer that is gone to a lease of the same purpose. The caller
     /// ends the other lease afterwards. Does nothing if that lease is not as it was judged.
     adopt = Adopt(lease: LeaseId, judged: Judged) -> ();
@@ -129,8 +149,13 @@ subject! {
 }
 
 impl Leases for EngineRegistry {
-    fn begin(&self, purpose: String, holder: String) -> Result<Begun> {
-        self.begin(&purpose, &holder)
+    fn begin(
+        &self,
+        purpose: String,
+        holder: String,
+        project: Option<ProjectName>,
+    ) -> Result<Begun> {
+        self.begin(&purpose, &holder, project.as_ref())
     }
 
     fn adopt(&self, lease: LeaseId, judged: Judged) -> Result<()> {

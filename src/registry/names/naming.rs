@@ -327,7 +327,7 @@ mod tests {
     use crate::registry::{CommitRequest, Registry};
 
     fn commit(registry: &dyn Registry, seed: u8) {
-        let lease = registry.begin("put".into(), format!("h{seed}")).unwrap().lease;
+        let lease = registry.begin("put".into(), format!("h{seed}"), None).unwrap().lease;
         let pack = PackId([seed + 1; 16]);
         registry.register_pack(lease, pack).unwrap();
         let (kind, children) = (ObjectKind::Tree, Vec::new());

@@ -11,6 +11,7 @@ use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
 use crate::registry::leases::live::{live_lease, put_lease};
 use crate::registry::leases::pins::{Pins, pin};
+use crate::registry::leases::zones;
 use crate::registry::objects::absent::{absent_objects, count_absent};
 use crate::registry::objects::wants::{registration, want_children, want_objects, want_packs};
 use crate::registry::paging::each_below;
@@ -160,6 +161,7 @@ impl EngineRegistry {
         lease: LeaseId,
         mut digests: Vec<Digest>,
     ) -> Result<Vec<Digest>> {
+        zones::check(lease, digests.iter().map(Digest::zone))?;
         digests.sort_unstable();
         digests.dedup();
         // A draft outlives this process, and so do its pins.
@@ -200,6 +202,7 @@ impl EngineRegistry {
     /// Announces a pack under a lease. It is durable at once: after a crash the registry has a
     /// record of every pack on the disk.
     pub(in crate::registry) fn register_pack(&self, lease: LeaseId, id: PackId) -> Result<()> {
+        zones::check(lease, [id.zone()])?;
         let want = || Ok(Want::keys([keys::lease(lease.0), keys::pack(id)]));
         self.write_wanting(Durability::Immediate, &want, |transaction| {
             live_lease(&*transaction, lease)?;
@@ -224,6 +227,9 @@ impl EngineRegistry {
         length_bytes: u64,
         mut objects: Vec<NewObject>,
     ) -> Result<Added> {
+        let own = objects.iter().map(|object| object.digest.zone());
+        let children = objects.iter().flat_map(|object| &object.children).map(Digest::zone);
+        zones::check(lease, [id.zone()].into_iter().chain(own).chain(children))?;
         // Sorted keys make neighbouring writes.
         objects.sort_unstable_by_key(|object| object.digest);
         let missing = self.read(|view| missing_children(view, &objects))?;

@@ -67,6 +67,9 @@ subject! {
     /// over a network.
     Upkeep, UpkeepCall;
 
+    /// Makes each project a zone, if the repository has no project, pack or lease yet. Returns
+    /// whether each project is a zone.
+    make_zoned = MakeZoned() -> bool;
     /// Returns the settings of the repository, if the registry keeps them: one that several hosts
     /// share does.
     settings = FindSettings() -> Option<String>;
@@ -125,6 +128,10 @@ subject! {
 }
 
 impl Upkeep for EngineRegistry {
+    fn make_zoned(&self) -> Result<bool> {
+        self.make_zoned()
+    }
+
     fn settings(&self) -> Result<Option<String>> {
         self.settings()
     }

@@ -7,10 +7,12 @@ use crate::model::name::{Alias, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
 use crate::model::version::Committed;
+use crate::registry::access::projects::zones_key;
 use crate::registry::engine::{Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;
 use crate::registry::leases::live::{answer, fingerprint, has_answered, live_lease};
+use crate::registry::leases::zones;
 use crate::registry::names::alias::point;
 use crate::registry::names::naming;
 use crate::registry::objects::table::{PackCounts, add_reference};
@@ -49,6 +51,8 @@ impl EngineRegistry {
             {
                 return Ok(committed.clone());
             }
+            let project = &request.version.path.project;
+            zones::check_project(&*transaction, lease, project, &request.root)?;
             let committed = commit_in(transaction, request, now)?;
             held.committed = Some(committed.clone());
             answer(transaction, lease, &held, &asked)?;
@@ -99,6 +103,8 @@ fn want_commit(view: &dyn View, lease: LeaseId, request: &CommitRequest) -> Resu
             keys::artifact(path),
             keys::last_time(path),
             keys::project(&path.project),
+            keys::project_access(&path.project),
+            zones_key(),
             keys::object(&request.root),
             keys::alias(path, &Alias::latest()),
         ]);

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::TlsFiles;
+use super::rights::Known;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Principal;
 use crate::model::api_key::ApiKey;
@@ -27,11 +28,12 @@ use crate::model::digest::Digest;
 use crate::model::name::{TeamName, UserName};
 use crate::model::object::PackId;
 use crate::ops::repository::Repository;
-use crate::registry::LastChange;
+use crate::registry::{Changes, LastChange};
 use crate::server::status;
 
-/// The time for which a key that was looked up is believed: so it is revoked within a second.
-const BELIEVED: Duration = Duration::from_millis(500);
+/// The time for which a key that was looked up is believed, and who may do what in a project: so both are
+/// revoked within a second.
+pub(super) const BELIEVED: Duration = Duration::from_millis(500);
 /// The number of keys that are remembered.
 const KEYS: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is above 0");
 /// The number of replies to waits for changes that are kept.
@@ -87,9 +89,11 @@ pub(super) struct Served {
     look_ups: Semaphore,
     /// The packs that are being received.
     pub(super) receiving: Mutex<HashSet<PackId>>,
-    /// Replies to waits for changes, by the newest change that a client knows and the newest that
+    /// Changes to reply with, by the newest change that a client knows and the newest that
     /// there is. Thousands of clients ask for the same at once.
-    pub(super) changes: tokio::sync::Mutex<LruCache<(u64, u64), Vec<u8>>>,
+    pub(super) changes: tokio::sync::Mutex<LruCache<(u64, u64), Arc<Changes>>>,
+    /// Who may do what in which project.
+    pub(super) known: Known,
     /// The time at which the store's credentials could not sign a URL.
     pub(super) signing_failed: Mutex<Option<Instant>>,
 }
@@ -148,10 +152,10 @@ impl App {
             let (receiving, signing_failed) = (Mutex::default(), Mutex::default());
             let look_ups = Semaphore::new(LOOK_UPS);
             let changes = tokio::sync::Mutex::new(LruCache::new(CHANGES));
-            (
-                name,
-                Arc::new(Served { team, believed, look_ups, receiving, changes, signing_failed }),
-            )
+            let known = Known::default();
+            let served =
+                Served { team, believed, look_ups, receiving, changes, known, signing_failed };
+            (name, Arc::new(served))
         });
         Self {
             teams: served.collect(),

@@ -7,6 +7,7 @@
 mod app;
 mod range;
 mod rest;
+mod rights;
 mod rpc;
 mod store;
 mod tls;

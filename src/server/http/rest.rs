@@ -18,14 +18,16 @@ use tokio::task::spawn_blocking;
 
 use super::app::{App, Refusal, Served, refuse};
 use super::range::{Unsent, read_piece, send};
+use super::rights::UserRights;
 use crate::content::directory::{each_entry, resolve};
 use crate::error::{Error, Kind, Result};
 use crate::model::name::{ArtifactName, EntryName, ProjectName, RunId, VersionNumber};
 use crate::model::reference::{ArtifactPath, Reference};
 use crate::model::tree::{Content, Target};
 use crate::ops::documents;
-use crate::ops::repository::Repository;
+use crate::ops::served::Guarded;
 use crate::registry::Detail;
+use crate::registry::prelude::*;
 use crate::server::status;
 
 /// The number of items of a page if none is requested, and the maximum.
@@ -100,16 +102,17 @@ fn page(items: Vec<Value>, more: bool, name: &str) -> Value {
 /// The parts of a request that every handler needs.
 type Common = (State<Arc<App>>, ConnectInfo<SocketAddr>, HeaderMap);
 
-/// Checks the key, and replies with the document that `read` makes.
+/// Checks the key, and replies with the document that `read` makes of what the user may see.
 async fn reply(
     (State(app), ConnectInfo(from), headers): Common,
     team: &str,
-    read: impl FnOnce(&Repository) -> Result<Value> + Send + 'static,
+    read: impl FnOnce(&Guarded<'_>) -> Result<Value> + Send + 'static,
 ) -> Reply {
-    let (served, _) = app.enter(team, &headers, from).await?;
+    let (served, principal) = app.enter(team, &headers, from).await?;
     let permit = app.admit()?;
     let done = spawn_blocking(move || {
-        let done = read(&served.team.repository);
+        let rights = UserRights::new(&served, &principal);
+        let done = read(&Guarded { repository: &served.team.repository, rights: &rights });
         drop(permit);
         done
     });
@@ -140,8 +143,8 @@ async fn projects(
     Path([team]): Parts<1>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, |repository| {
-        let all = repository.registry.projects()?;
+    reply((app, from, headers), &team, |guarded| {
+        let all = guarded.projects()?;
         Ok(page(all.iter().map(documents::project).collect(), false, "project"))
     })
     .await
@@ -154,11 +157,11 @@ async fn artifacts(
     Query(part): Query<Part>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
+    reply((app, from, headers), &team, move |guarded| {
         let project: ProjectName = project.parse()?;
         let after = part.after::<ArtifactPath>()?.map(|path| path.artifact);
         let after: Option<ArtifactName> = after;
-        let found = repository.registry.artifacts(project, after, part.limit())?;
+        let found = guarded.artifacts(project, after, part.limit())?;
         Ok(page(found.items.iter().map(documents::artifact).collect(), found.more, "artifact"))
     })
     .await
@@ -170,8 +173,8 @@ async fn artifact(
     Path([team, project, artifact]): Parts<3>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
-        let found = repository.registry.artifact(artifact_path(&project, &artifact)?)?;
+    reply((app, from, headers), &team, move |guarded| {
+        let found = guarded.artifact(artifact_path(&project, &artifact)?)?;
         Ok(documents::artifact(&found))
     })
     .await
@@ -184,9 +187,9 @@ async fn versions(
     Query(part): Query<Part>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
+    reply((app, from, headers), &team, move |guarded| {
         let (path, after) = (artifact_path(&project, &artifact)?, part.after::<VersionNumber>()?);
-        let found = repository.registry.versions(path, after, part.limit(), Detail::Full)?;
+        let found = guarded.versions(path, after, part.limit(), Detail::Full)?;
         Ok(page(found.items.iter().map(documents::version).collect(), found.more, "version"))
     })
     .await
@@ -198,8 +201,8 @@ async fn version(
     Path([team, project, artifact, version]): Parts<4>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
-        let found = repository.registry.lookup(reference(&project, &artifact, &version)?)?;
+    reply((app, from, headers), &team, move |guarded| {
+        let found = guarded.lookup(reference(&project, &artifact, &version)?)?;
         Ok(documents::version(&found))
     })
     .await
@@ -212,12 +215,11 @@ async fn runs(
     Query(part): Query<Part>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
+    reply((app, from, headers), &team, move |guarded| {
         let project: ProjectName = project.parse()?;
-        let registry = &repository.registry;
-        let after = part.after::<RunId>()?.map(|id| registry.run(id)).transpose()?;
+        let after = part.after::<RunId>()?.map(|id| guarded.run(id)).transpose()?;
         let after = after.map(|run| (run.created, run.start.id));
-        let found = registry.runs(project, after, part.limit())?;
+        let found = guarded.runs(project, after, part.limit())?;
         Ok(page(found.items.iter().map(documents::run).collect(), found.more, "id"))
     })
     .await
@@ -229,19 +231,19 @@ async fn run(
     Path([team, id]): Parts<2>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
-        Ok(documents::run(&repository.registry.run(id.parse()?)?))
+    reply((app, from, headers), &team, move |guarded| {
+        Ok(documents::run(&guarded.run(id.parse()?)?))
     })
     .await
 }
 
 /// Returns the target of a path in a version.
-fn target(repository: &Repository, reference: Reference, path: &[EntryName]) -> Result<Target> {
-    let info = repository.registry.lookup(reference)?;
+fn target(guarded: &Guarded<'_>, reference: Reference, path: &[EntryName]) -> Result<Target> {
+    let info = guarded.lookup(reference)?;
     if path.is_empty() {
         return Ok(Target::Directory(info.root));
     }
-    let entry = resolve(&repository.reader, info.root, path)?;
+    let entry = resolve(&guarded.repository.reader, info.root, path)?;
     entry
         .map(|entry| entry.target)
         .ok_or_else(|| Error::new(Kind::NotFound, format!("{} has no such path", info.reference())))
@@ -254,16 +256,16 @@ async fn tree(
     Query(part): Query<Part>,
     headers: HeaderMap,
 ) -> Reply {
-    reply((app, from, headers), &team, move |repository| {
+    reply((app, from, headers), &team, move |guarded| {
         let reference = reference(&project, &artifact, &version)?;
         let path = path_of(part.path.as_deref().unwrap_or_default())?;
-        let Target::Directory(root) = target(repository, reference, &path)? else {
+        let Target::Directory(root) = target(guarded, reference, &path)? else {
             return Err(Error::new(Kind::Usage, "the path is that of a file, not of a directory"));
         };
         let after = part.after.as_deref().unwrap_or_default().as_bytes();
         let (limit, mut items, mut more) = (part.limit() as usize, Vec::new(), false);
         let full = || Error::new(Kind::WouldBlock, "the page is full");
-        let listed = each_entry(&repository.reader, root, &mut |entry| {
+        let listed = each_entry(&guarded.repository.reader, root, &mut |entry| {
             if entry.name.as_bytes() <= after && !after.is_empty() {
                 return Ok(());
             }
@@ -290,12 +292,14 @@ async fn file(
 ) -> Reply {
     let State(app) = app;
     let ConnectInfo(from) = from;
-    let (served, _) = app.enter(&team, &headers, from).await?;
+    let (served, principal) = app.enter(&team, &headers, from).await?;
     let permit = app.admit()?;
     let asked = Arc::clone(&served);
     let found = spawn_blocking(move || {
+        let rights = UserRights::new(&asked, &principal);
+        let guarded = Guarded { repository: &asked.team.repository, rights: &rights };
         let (reference, path) = (reference(&project, &artifact, &version)?, path_of(&path)?);
-        match target(&asked.team.repository, reference, &path)? {
+        match target(&guarded, reference, &path)? {
             Target::File { content: Content::External { .. }, .. } => {
                 let what = "the file is elsewhere: its version records only a reference to it";
                 Err(Error::new(Kind::Unsupported, what))

@@ -10,14 +10,15 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use tokio::task::spawn_blocking;
 
 use super::app::{App, CallName, Refusal, Served, audit, key_of, refuse};
+use super::rights::UserRights;
 use crate::error::{Error, Kind, Result};
-use crate::model::access::{Need, Principal, decide};
+use crate::model::access::{Level, Need, Principal};
 use crate::ops::garbage::{Reclaim, free};
 use crate::ops::gc::{Collected, collect_deferred};
-use crate::ops::served::{answer_call, settings_for_clients};
+use crate::ops::served::{Guarded, settings_for_clients};
 use crate::protocol::served::{Cleaned, JanitorCall, REPOSITORY_HEADER, Session, Whoami};
 use crate::protocol::{Service, decode_call, decode_request, encode_value};
-use crate::registry::{Call, LeasesCall, NamesCall, guard};
+use crate::registry::{AccessCall, Call, LeasesCall, NamesCall, Transport, guard};
 use crate::server::reply::{answer, not_here, respond, wait_for_change};
 
 /// The maximum length of a request: a batch of new objects is far shorter.
@@ -53,6 +54,12 @@ pub(super) async fn rpc(
 fn ends_lease(call: &Call) -> bool {
     use LeasesCall::{EndLease, Leave, Release};
     matches!(call, Call::Leases(Release { .. } | Leave { .. } | EndLease { .. }))
+}
+
+/// Returns whether a call changes who may do what in a project.
+fn changes_access(call: &Call) -> bool {
+    use AccessCall::{SetMember, SetVisibility};
+    matches!(call, Call::Access(SetVisibility { .. } | SetMember { .. }))
 }
 
 /// Builds the error of a client whose directory belongs to another repository.
@@ -103,22 +110,22 @@ impl Asked {
         }
     }
 
-    async fn registry(self, mut call: Call) -> Result<Response<Body>, Refusal> {
+    async fn registry(self, call: Call) -> Result<Response<Body>, Refusal> {
         let (name, changed) = (call.name(), guard::changed(&call));
-        let checked = guard::check(&self.principal, &mut call);
-        if checked.is_err() {
-            self.note(name, changed.as_deref(), &checked);
-            return Ok(respond(&checked.map(|()| Vec::new()), None));
-        }
         if let Call::Names(NamesCall::ChangesAfter { after, wait_milliseconds }) = call {
             return Ok(respond(&self.changes(after, wait_milliseconds).await, None));
         }
         let permit = self.app.admit()?;
         let reply = answer(move || {
-            let ends = ends_lease(&call);
-            let done = answer_call(&self.served.team.repository, call);
+            let (ends, changes_access) = (ends_lease(&call), changes_access(&call));
+            let rights = UserRights::new(&self.served, &self.principal);
+            let repository = &self.served.team.repository;
+            let done = Guarded { repository, rights: &rights }.call(call);
             if ends {
                 (self.served.team.nudge)();
+            }
+            if changes_access {
+                self.served.known.forget_access();
             }
             self.note(name, changed.as_deref(), &done);
             drop(permit);
@@ -129,35 +136,43 @@ impl Asked {
         Ok(reply)
     }
 
-    /// Waits for a change, and returns the encoded changes. Clients that ask for the same get the
-    /// same reply, which is made once.
-    async fn changes(&self, after: u64, wait_milliseconds: u64) -> Result<Vec<u8>> {
+    /// Waits for a change, and returns the encoded changes. What clients that ask for the same get
+    /// is read once.
+    async fn changes(self, after: u64, wait_milliseconds: u64) -> Result<Vec<u8>> {
         let (changed, mut ending) = (self.served.team.changed.clone(), self.app.ending());
         tokio::select! {
             () = wait_for_change(changed.clone(), after, wait_milliseconds) => {}
             _ = ending.wait_for(|ending| *ending) => {}
         }
+        let ended = |_| Error::new(Kind::Unavailable, "the server ends");
         let key = (after, changed.borrow().last);
-        let mut known = self.served.changes.lock().await;
-        if let Some(reply) = known.get(&key) {
-            return Ok(reply.clone());
-        }
-        let served = Arc::clone(&self.served);
-        let made = spawn_blocking(move || {
-            encode_value(&served.team.repository.registry.changes(after, 0)?)
-        });
-        let ended = |_| Err(Error::new(Kind::Unavailable, "the server ends"));
-        let reply = made.await.unwrap_or_else(ended)?;
-        known.put(key, reply.clone());
-        Ok(reply)
+        let found = {
+            let mut known = self.served.changes.lock().await;
+            match known.get(&key) {
+                Some(found) => Arc::clone(found),
+                None => {
+                    let served = Arc::clone(&self.served);
+                    let read = move || served.team.repository.registry.changes(after, 0);
+                    let found = Arc::new(spawn_blocking(read).await.map_err(ended)??);
+                    known.put(key, Arc::clone(&found));
+                    found
+                }
+            }
+        };
+        let narrowed = move || {
+            let rights = UserRights::new(&self.served, &self.principal);
+            encode_value(&guard::changes(&rights, &found)?)
+        };
+        spawn_blocking(narrowed).await.map_err(ended)?
     }
 
     async fn janitor(self, call: JanitorCall) -> Result<Response<Body>, Refusal> {
-        let (name, need) = match call {
-            JanitorCall::Free { .. } => ("free", Need::Write),
-            JanitorCall::Collect { .. } => ("collect", Need::Admin),
+        let (name, allowed) = match call {
+            // Who may delete in one project may have the bytes freed.
+            JanitorCall::Free { .. } => ("free", Level::of(self.principal.limit) >= Level::Write),
+            JanitorCall::Collect { .. } => ("collect", self.principal.may(Need::Admin)),
         };
-        if !decide(self.principal.role, need) {
+        if !allowed {
             let denied = Err(guard::denied(&self.principal));
             self.note(name, None, &denied);
             return Ok(respond(&denied, None));
@@ -197,7 +212,7 @@ pub(super) async fn whoami(
     let (mut teams, mut user) = (Vec::new(), None);
     for served in app.teams() {
         if let Some(principal) = served.authenticate(digest).await? {
-            teams.push((served.team.name.clone(), principal.role));
+            teams.push((served.team.name.clone(), principal.narrowed()));
             user = Some(principal.user);
         }
     }

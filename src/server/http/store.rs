@@ -18,10 +18,11 @@ use tokio::time::timeout;
 
 use super::app::{App, Refusal, Served, audit, refuse, refuse_error};
 use super::range::{Unsent, read_piece, send};
+use super::rights::UserRights;
 use crate::content::pack::{PACK_MAX_BYTES, decode_index, encode_index, pack_key};
 use crate::content::store::SignedUrl;
 use crate::error::{Error, Kind, Result};
-use crate::model::access::{Need, Principal, decide};
+use crate::model::access::{Need, Principal};
 use crate::model::object::PackId;
 use crate::registry::guard;
 
@@ -81,8 +82,9 @@ pub(super) async fn object(
         Method::PUT | Method::DELETE => Need::Write,
         _ => return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "the store takes no such request")),
     };
-    allow(&served, &principal, from, &method, need)?;
     let permit = app.admit()?;
+    let caller = Caller { served: Arc::clone(&served), principal, from };
+    caller.allow(vec![id], method.clone(), need).await?;
     let reply = match (method, part) {
         (Method::GET, Part::Pack) => return read_pack(served, id, &headers, permit).await,
         (Method::HEAD, Part::Pack) => length_of(served, id).await?,
@@ -104,19 +106,34 @@ pub(super) async fn object(
     Ok(reply)
 }
 
-fn allow(
-    served: &Served,
-    principal: &Principal,
+/// The user who makes a request.
+struct Caller {
+    served: Arc<Served>,
+    principal: Principal,
     from: SocketAddr,
-    method: &Method,
-    need: Need,
-) -> Result<(), Refusal> {
-    if decide(principal.role, need) {
-        return Ok(());
+}
+
+impl Caller {
+    /// Checks that the caller has a right in the projects of packs.
+    ///
+    /// # Errors
+    /// 404 for a pack of a project that the caller may not read, 403 without the right to write.
+    async fn allow(self, ids: Vec<PackId>, method: Method, need: Need) -> Result<(), Refusal> {
+        let checked = spawn_blocking(move || {
+            let Self { served, principal, from } = &self;
+            let rights = UserRights::new(served, principal);
+            let checked = ids.iter().try_for_each(|id| guard::check_pack(&rights, *id, need));
+            if let Err(e) = &checked {
+                let call = format!("store {method}");
+                audit(&served.team.name, &principal.user, *from, &call, "", Some(e.kind()));
+            }
+            checked
+        });
+        match checked.await {
+            Ok(checked) => checked.map_err(|e| refuse_error(&e)),
+            Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the server ends")),
+        }
     }
-    let call = format!("store {method}");
-    audit(&served.team.name, &principal.user, from, &call, "", Some(Kind::Denied));
-    Err(refuse_error(&guard::denied(principal)))
 }
 
 fn empty(status: StatusCode) -> Response<Body> {
@@ -321,10 +338,11 @@ pub(super) async fn grants(
         true => (Method::PUT, Need::Write),
         false => (Method::GET, Need::Read),
     };
-    allow(&served, &principal, from, &method, need)?;
     let ids: Option<Vec<PackId>> = keys.iter().map(|key| pack_of(key)).collect();
     let ids = ids.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "the store has no such object"))?;
     let permit = app.admit()?;
+    let caller = Caller { served: Arc::clone(&served), principal, from };
+    caller.allow(ids.clone(), method, need).await?;
     let signs = !app.proxy_bytes;
     let grants = blocking(move || {
         let signed =

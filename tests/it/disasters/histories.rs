@@ -126,7 +126,7 @@ impl History {
             let _ = repository.registry.end_lease(judged, false);
         }
         // This makes it durable.
-        let lease = repository.registry.begin("bury".to_owned(), "test".to_owned());
+        let lease = repository.registry.begin("bury".to_owned(), "test".to_owned(), None);
         let _ = lease.and_then(|begun| repository.registry.release(begun.lease));
     }
 

@@ -181,7 +181,7 @@ impl World {
         for judged in &orphans {
             self.entitle(judged);
         }
-        let begin = || self.registry.begin(purpose.clone(), holder.clone()).unwrap();
+        let begin = || self.registry.begin(purpose.clone(), holder.clone(), None).unwrap();
         let there = self.registry.leases().unwrap();
         let Begun { lease, shares_purpose, .. } = begin();
         assert_eq!(shares_purpose, there.iter().any(|other| other.purpose == purpose));
@@ -364,7 +364,7 @@ impl World {
                     return Some(Purge::Punches(pack.id, gone, mark));
                 }
                 let holder = format!("holder {}", self.number());
-                let lease = registry.begin("rewrite".to_owned(), holder.clone()).unwrap().lease;
+                let lease = registry.begin("rewrite".to_owned(), holder.clone(), None).unwrap().lease;
                 self.dead.insert(holder);
                 let Some(mark) = registry.claim_reclaim(lease, pack.id).unwrap() else {
                     registry.release(lease).unwrap();

@@ -146,7 +146,7 @@ fn a_lost_pack_does_not_stop_reclaiming_others() {
 #[test]
 fn deferred_dead_bytes_are_not_examined_by_every_put() {
     let (registry, _) = registry();
-    let lease = registry.begin("put".into(), "one".into()).unwrap().lease;
+    let lease = registry.begin("put".into(), "one".into(), None).unwrap().lease;
     let pack = PackId([1; 16]);
     registry.register_pack(lease, pack).unwrap();
     let trees = [object(1, ObjectKind::Tree, 0, vec![]), object(2, ObjectKind::Tree, 1, vec![])];
@@ -168,7 +168,7 @@ fn deferred_dead_bytes_are_not_examined_by_every_put() {
     registry.defer_reclaim(pack, old).unwrap();
     assert_eq!(listed(false).len(), 1);
     // A claim keeps other processes away while its lease lives.
-    let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned()).unwrap().lease;
+    let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned(), None).unwrap().lease;
     let (one, two) = (begin("one"), begin("two"));
     let mark = registry.claim_reclaim(one, pack).unwrap();
     assert_eq!(registry.claim_reclaim(two, pack).unwrap(), None);

@@ -74,13 +74,13 @@ fn reap(registry: &dyn Registry) {
 #[test]
 fn an_expired_lease_is_valid_until_it_is_ended() {
     let (registry, clock) = registry();
-    let lease = registry.begin("put".into(), "one".into()).unwrap().lease;
+    let lease = registry.begin("put".into(), "one".into(), None).unwrap().lease;
     clock.fetch_add(11 * HOUR, Ordering::SeqCst);
     assert!(registry.leases().unwrap()[0].expired);
     let root = store_tree(&registry, lease, 1).unwrap();
     registry.commit(lease, request("p/a", root)).unwrap();
     // A lease that was renewed is not ended by an older judgement.
-    let other = registry.begin("put".into(), "two".into()).unwrap().lease;
+    let other = registry.begin("put".into(), "two".into(), None).unwrap().lease;
     let kept = store_tree(&registry, other, 2).unwrap();
     clock.fetch_add(HOUR, Ordering::SeqCst);
     let late = Judged { dead: false, ..dead(other, "two") };
@@ -88,7 +88,7 @@ fn an_expired_lease_is_valid_until_it_is_ended() {
     registry.end_lease(late.clone(), true).unwrap();
     registry.commit(other, request("p/b", kept)).unwrap();
     // A lease that was ended is lost for good. That is no conflict: the work may be tried again.
-    let third = registry.begin("put".into(), "three".into()).unwrap().lease;
+    let third = registry.begin("put".into(), "three".into(), None).unwrap().lease;
     clock.fetch_add(HOUR, Ordering::SeqCst);
     registry.end_lease(Judged { dead: false, ..dead(third, "three") }, false).unwrap();
     let lost = [
@@ -104,11 +104,11 @@ fn an_expired_lease_is_valid_until_it_is_ended() {
 fn two_successors_of_a_dead_writer_each_make_a_version() {
     let (registry, _) = registry();
     let purpose = || "put p/a /w".to_owned();
-    let killed = registry.begin(purpose(), "killed".into()).unwrap().lease;
+    let killed = registry.begin(purpose(), "killed".into(), None).unwrap().lease;
     let stored = store_tree(&registry, killed, 1).unwrap();
     // Both have listed the leases, and found the holder dead.
     let begin = |holder: &str| {
-        let lease = registry.begin(purpose(), holder.to_owned()).unwrap().lease;
+        let lease = registry.begin(purpose(), holder.to_owned(), None).unwrap().lease;
         registry.adopt(lease, dead(killed, "killed")).unwrap();
         lease
     };
@@ -135,10 +135,10 @@ fn two_successors_of_a_dead_writer_each_make_a_version() {
 #[test]
 fn a_judgement_before_an_adoption_does_not_harm_the_new_writer() {
     let (registry, _) = registry();
-    let killed = registry.begin("put".into(), "killed".into()).unwrap().lease;
+    let killed = registry.begin("put".into(), "killed".into(), None).unwrap().lease;
     let stored = store_tree(&registry, killed, 1).unwrap();
     let judged = dead(killed, "killed");
-    let next = registry.begin("put".into(), "next".into()).unwrap().lease;
+    let next = registry.begin("put".into(), "next".into(), None).unwrap().lease;
     registry.adopt(next, judged.clone()).unwrap();
     registry.end_lease(judged, true).unwrap();
     reap(&registry);
@@ -149,11 +149,11 @@ fn a_judgement_before_an_adoption_does_not_harm_the_new_writer() {
 #[test]
 fn a_lease_that_was_left_since_its_judgement_is_adopted() {
     let (registry, _) = registry();
-    let killed = registry.begin("put".into(), "killed".into()).unwrap().lease;
+    let killed = registry.begin("put".into(), "killed".into(), None).unwrap().lease;
     let stored = store_tree(&registry, killed, 1).unwrap();
     let judged = dead(killed, "killed");
     registry.end_lease(judged.clone(), false).unwrap();
-    let next = registry.begin("put".into(), "next".into()).unwrap().lease;
+    let next = registry.begin("put".into(), "next".into(), None).unwrap().lease;
     registry.adopt(next, judged.clone()).unwrap();
     registry.end_lease(judged, false).unwrap();
     reap(&registry);
@@ -181,12 +181,12 @@ fn a_put_resumes_from_what_a_killed_put_adopted_late() {
     large(&source, 1, 1);
     let (repository, meddled) = open(&folder.path().join("repository"));
     let purpose = format!("put p/a {}", source.display());
-    let first = repository.registry.begin(purpose.clone(), killed_process(1)).unwrap().lease;
+    let first = repository.registry.begin(purpose.clone(), killed_process(1), None).unwrap().lease;
     let stored = store_tree(&*repository.registry, first, 1).unwrap();
     let mut second = None;
     *meddled.before.lock().unwrap() = Some(Box::new(move |registry, call| {
         if matches!(call, Call::Leases(LeasesCall::Adopt { .. })) && second.is_none() {
-            let late = registry.begin(purpose.clone(), killed_process(2))?.lease;
+            let late = registry.begin(purpose.clone(), killed_process(2), None)?.lease;
             registry.adopt(late, dead(first, &killed_process(1)))?;
             second = Some(late);
         }
@@ -201,7 +201,7 @@ fn a_put_resumes_from_what_a_killed_put_adopted_late() {
 #[test]
 fn a_lease_repeats_a_reply_only_for_the_same_request() {
     let (registry, _) = registry();
-    let lease = registry.begin("put".into(), "one".into()).unwrap().lease;
+    let lease = registry.begin("put".into(), "one".into(), None).unwrap().lease;
     let (one, two) =
         (store_tree(&registry, lease, 1).unwrap(), store_tree(&registry, lease, 2).unwrap());
     let first = registry.commit(lease, request("p/a", one)).unwrap();
@@ -217,7 +217,7 @@ fn a_lease_repeats_a_reply_only_for_the_same_request() {
 #[test]
 fn a_lease_that_is_begun_twice_is_one() {
     let (registry, _) = registry();
-    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned()).unwrap().lease;
+    let begin = |holder: &str| registry.begin("put".into(), holder.to_owned(), None).unwrap().lease;
     let lease = begin("one");
     assert_eq!(begin("one"), lease, "the same request after a lost reply");
     assert_ne!(begin("two"), lease);
@@ -227,11 +227,11 @@ fn a_lease_that_is_begun_twice_is_one() {
 #[test]
 fn the_objects_of_a_dead_writer_are_kept_for_a_day() {
     let (registry, clock) = registry();
-    let there = registry.begin("put".into(), "other".into()).unwrap().lease;
+    let there = registry.begin("put".into(), "other".into(), None).unwrap().lease;
     let version = store_tree(&registry, there, 7).unwrap();
     registry.commit(there, request("p/a", version)).unwrap();
     registry.release(there).unwrap();
-    let lease = registry.begin("put".into(), "killed".into()).unwrap().lease;
+    let lease = registry.begin("put".into(), "killed".into(), None).unwrap().lease;
     let stored = store_tree(&registry, lease, 1).unwrap();
     registry.register_pack(lease, PackId([2; 16])).unwrap();
     registry.missing(lease, vec![version]).unwrap();
@@ -266,7 +266,7 @@ fn an_object_that_is_stored_again_before_its_collection_stays() {
     let (registry, _) = registry();
     let tree = object(1, ObjectKind::Tree, 0, vec![]);
     let store = |pack: u8| {
-        let lease = registry.begin(format!("put {pack}"), "h".into()).unwrap().lease;
+        let lease = registry.begin(format!("put {pack}"), "h".into(), None).unwrap().lease;
         let pack = PackId([pack; 16]);
         registry.register_pack(lease, pack).unwrap();
         registry.add_objects(lease, pack, 1, vec![tree.clone()]).unwrap();
@@ -306,7 +306,7 @@ fn a_deletion_during_a_lease_release_leaves_no_garbage() {
         let engine = Watched { inner: Arc::default(), before_write };
         let registry =
             Arc::new(EngineRegistry::open(Box::new(engine), Host::system().clock).unwrap());
-        let lease = registry.begin("put".into(), "h".into()).unwrap().lease;
+        let lease = registry.begin("put".into(), "h".into(), None).unwrap().lease;
         let pack = PackId([1; 16]);
         registry.register_pack(lease, pack).unwrap();
         registry.add_objects(lease, pack, 2, vec![chunk.clone()]).unwrap();

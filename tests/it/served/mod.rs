@@ -4,5 +4,6 @@ mod access;
 pub mod hostile;
 mod journeys;
 mod outages;
+mod projects;
 mod rest;
 mod tls;

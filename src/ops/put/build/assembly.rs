@@ -14,6 +14,7 @@ use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Child, Content, Entry, Target, TreeItem, TreeNode};
 use crate::model::version::{DESCRIPTION_FILE, Totals};
+use crate::model::zone::Zone;
 use crate::ops::put::outcome::Outcomes;
 use crate::ops::put::report::{Progress, PutReport, WARNINGS_MAX};
 use crate::ops::put::walk::draft::DraftSource;
@@ -51,6 +52,8 @@ struct BigFile {
 
 pub(crate) struct Assembly<'a> {
     repository: &'a Repository,
+    /// The zone of all objects.
+    zone: Zone,
     uploader: Option<Uploader>,
     outcomes: Outcomes,
     pub(crate) draft: Option<&'a DraftSource<'a>>,
@@ -72,11 +75,12 @@ pub(crate) struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     pub(crate) fn new(
         repository: &'a Repository,
+        zone: Zone,
         uploader: Option<Uploader>,
         outcomes: Outcomes,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let root = OpenDirectory { name: None, builder: Builder::default(), entries: 0 };
+        let root = OpenDirectory { name: None, builder: Builder::new(zone), entries: 0 };
         let report = PutReport {
             committed: None,
             part: None,
@@ -89,6 +93,7 @@ impl<'a> Assembly<'a> {
         };
         Self {
             repository,
+            zone,
             uploader,
             outcomes,
             draft: None,
@@ -108,9 +113,12 @@ impl<'a> Assembly<'a> {
     /// all units, because a registry may be far away.
     pub(crate) fn units(
         &mut self,
-        units: Vec<Unit<Event>>,
+        mut units: Vec<Unit<Event>>,
         each: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
+        for event in units.iter_mut().flat_map(|unit| &mut unit.steps) {
+            event.enter(self.zone)?;
+        }
         let digests = units.iter().flat_map(|unit| unit.steps.iter().flat_map(digests_of));
         let mut missing = self.missing(digests.collect())?;
         for unit in units {
@@ -150,7 +158,7 @@ impl<'a> Assembly<'a> {
         match event {
             Event::Enter(name) => self.directories.push(OpenDirectory {
                 name: Some(name),
-                builder: Builder::default(),
+                builder: Builder::new(self.zone),
                 entries: 0,
             }),
             Event::Leave => self.leave()?,
@@ -294,7 +302,7 @@ impl<'a> Assembly<'a> {
             [] => Content::Empty,
             [only] => Content::Chunk { digest: only.digest, size_bytes: file.size_bytes },
             many => {
-                let mut builder = Builder::default();
+                let mut builder = Builder::new(self.zone);
                 let nodes = &mut self.nodes;
                 let mut emit = |node| nodes.push(node);
                 for cut in many {
@@ -318,7 +326,7 @@ impl<'a> Assembly<'a> {
     }
 
     fn begin(&mut self, meta: FileMeta) {
-        let builder = Builder::default();
+        let builder = Builder::new(self.zone);
         self.big = Some(BigFile { meta, builder, size_bytes: 0, pieces: 0, lane: None });
     }
 
@@ -378,7 +386,7 @@ impl<'a> Assembly<'a> {
     fn zeros(&mut self, chunks: u64) -> Result<()> {
         let window = vec![0; self.repository.cutter.max_bytes()];
         let body = &window[..self.repository.cutter.cut(&window)];
-        let digest = Digest::of(ObjectKind::Chunk, body);
+        let digest = Digest::of(ObjectKind::Chunk, body).in_zone(self.zone);
         if self.missing(vec![digest])?.contains(&digest) {
             self.chunk(Lane::Shared, digest, body)?;
         }

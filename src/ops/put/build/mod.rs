@@ -16,6 +16,7 @@ use super::walk::Walk;
 use super::walk::event::{Event, Found, Unit};
 use super::walk::feed::Feed;
 use crate::error::{Error, Kind, Result};
+use crate::model::zone::Zone;
 use crate::ops::lease::Lease;
 use crate::ops::repository::Repository;
 use assembly::Assembly;
@@ -28,16 +29,37 @@ const UNITS_IN_FLIGHT: usize = 8;
 
 type Numbered<T> = (u64, Result<T>);
 
-/// Walks, hashes, and stores under `lease`. Without a lease nothing is stored (a dry run).
+/// What a build does with new objects.
+#[derive(Clone, Copy)]
+pub(crate) enum Under<'a> {
+    /// It stores them under a lease.
+    Lease(&'a Lease),
+    /// It only counts them, as they would be in a zone.
+    DryRun(Zone),
+}
+
+impl Under<'_> {
+    fn zone(&self) -> Zone {
+        match self {
+            Self::Lease(lease) => lease.id().zone(),
+            Self::DryRun(zone) => *zone,
+        }
+    }
+}
+
+/// Walks, hashes, and stores new objects.
 pub(crate) fn run(
     repository: &Repository,
     walked: Walk<'_>,
-    lease: Option<&Lease>,
+    under: Under<'_>,
     outcomes: Outcomes,
     progress: Arc<dyn Progress>,
 ) -> Result<Built> {
-    let uploader = lease.map(|lease| Uploader::new(repository, lease));
-    let mut assembly = Assembly::new(repository, uploader, outcomes, progress);
+    let uploader = match under {
+        Under::Lease(lease) => Some(Uploader::new(repository, lease)),
+        Under::DryRun(_) => None,
+    };
+    let mut assembly = Assembly::new(repository, under.zone(), uploader, outcomes, progress);
     match &walked {
         Walk::Source(source, ..) => {
             assembly.drop_empty = source.is_some_and(|source| source.filters().chooses());

@@ -168,7 +168,7 @@ impl Uploader {
     }
 
     fn pack_id(&self) -> PackId {
-        PackId(self.host.random().to_be_bytes())
+        PackId::new(self.host.random(), self.lease.zone())
     }
 
     /// Makes the file at `path` a pack, by a reflink or a hard link. Calls `announce` before it
@@ -255,7 +255,7 @@ impl Uploader {
             Lane::Nodes => &mut self.nodes,
         };
         if slot.is_none() {
-            let id = PackId(self.host.random().to_be_bytes());
+            let id = PackId::new(self.host.random(), self.lease.zone());
             // The registry has the id before the disk has the pack, so that no pack is forgotten.
             self.registry.register_pack(self.lease, id)?;
             *slot = Some(OpenPack { id, writer: self.store.create(id)?, objects: Vec::new() });

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::content::chunk::Cutter;
+use crate::error::Result;
 use crate::model::digest::Digest;
 use crate::model::external::External;
 use crate::model::name::EntryName;
 use crate::model::object_kind::ObjectKind;
 use crate::model::recipe::Piece;
 use crate::model::tree::{Child, Content, Entry};
+use crate::model::zone::{Zone, other_zone};
 use crate::ops::put::file::OpenFile;
 use crate::ops::put::stamp::Stamp;
 use crate::ops::totals::Difference;
@@ -91,6 +93,32 @@ pub(crate) enum Event {
     Followed,
     /// A warning, for example about a file that was left out.
     Warning(String),
+}
+
+impl Event {
+    /// Gives new content its digests in the zone of a put.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::error::Kind::Unsupported) for stored content of another zone.
+    pub(crate) fn enter(&mut self, zone: Zone) -> Result<()> {
+        let mut stored: Vec<Digest> = Vec::new();
+        match self {
+            Self::File(_, cuts) | Self::Pieces(cuts) => {
+                cuts.iter_mut().for_each(|cut| cut.digest = cut.digest.in_zone(zone));
+            }
+            Self::Referred(_, content, _) => *content = content.in_zone(zone),
+            Self::Known(_, content) => stored.extend(content.digest()),
+            Self::Reuse(pieces) => stored.extend(pieces.iter().map(|piece| piece.digest)),
+            Self::Unchanged(entry) => stored.extend(entry.target.object()),
+            Self::Run(child) => stored.push(child.digest),
+            Self::Whole(tree) => stored.push(*tree),
+            _ => {}
+        }
+        match stored.iter().all(|digest| zone == Zone::WHOLE || digest.zone() == zone) {
+            true => Ok(()),
+            false => Err(other_zone()),
+        }
+    }
 }
 
 /// A step that needs reading or hashing before it is an [`Event`].
