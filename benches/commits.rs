@@ -50,7 +50,8 @@ fn main() {
                 let (address, ready) = (&address, &ready);
                 scope.spawn(move || {
                     let registry = open(address);
-                    let lease = registry.begin("bench".into(), format!("{writer}"), None).unwrap().lease;
+                    let lease =
+                        registry.begin("bench".into(), format!("{writer}"), None).unwrap().lease;
                     let roots = roots(&registry, lease, writer);
                     let path = format!("p{}/a{writer}", writer % projects);
                     ready.wait();

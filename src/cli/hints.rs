@@ -71,7 +71,9 @@ fn repository(hint: &RepositoryHint) -> String {
             "rights by project need a repository that was made for a team: `artifactfs serve init` before the \
              first put, or `artifactfs init --registry`; `get` there what is needed, and `put` it here"
         }
-        RepositoryHint::CopyFiles => "copy the files themselves (cp --reflink=never), or `get` and `put` them",
+        RepositoryHint::CopyFiles => {
+            "copy the files themselves (cp --reflink=never), or `get` and `put` them"
+        }
         RepositoryHint::AwaitCopy => "try again when `artifactfs copy-store` has ended",
     };
     fixed.to_owned()

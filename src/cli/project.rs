@@ -67,9 +67,7 @@ pub fn project(context: &Context, verb: ProjectVerb) -> Result<u8> {
         }
         ProjectVerb::Member(verb) => {
             let changed = match verb {
-                MemberVerb::Ls { project } => {
-                    repository.registry.project_access(parse(&project)?)?
-                }
+                MemberVerb::Ls { project } => access::project(&repository, parse(&project)?)?,
                 MemberVerb::Add { project, user, role } => {
                     let role = member_role(&role)?;
                     access::set_member(&repository, parse(&project)?, parse(&user)?, Some(role))?

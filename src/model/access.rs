@@ -58,7 +58,9 @@ impl FromStr for Role {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let found = Self::ALL.into_iter().find(|role| role.word() == text);
-        found.ok_or_else(|| NameError::new("role", text.as_bytes(), "guest, reader, writer or admin"))
+        found.ok_or_else(|| {
+            NameError::new("role", text.as_bytes(), "guest, reader, writer or admin")
+        })
     }
 }
 

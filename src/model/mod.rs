@@ -16,6 +16,7 @@ pub mod merkle;
 pub mod metadata;
 pub mod name;
 pub mod new_version;
+mod node;
 pub mod object;
 pub mod object_kind;
 pub mod properties;

@@ -8,6 +8,7 @@
 
 use super::digest::{DIGEST_BYTES, Digest};
 use super::merkle::Item;
+use super::node;
 use super::object_kind::ObjectKind;
 use super::varint;
 use super::zone::Zone;
@@ -30,10 +31,10 @@ impl Item for Piece {
 
     fn encode(zone: Zone, level: u8, run: &[Self]) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 + run.len() * (DIGEST_BYTES + 4));
-        out.extend([zone.node_format(), level]);
+        out.extend([node::format_of(zone), level]);
         for piece in run {
             varint::put(&mut out, piece.size_bytes);
-            zone.put_child(&mut out, piece.digest);
+            node::put_child(&mut out, zone, piece.digest);
         }
         out
     }
@@ -61,12 +62,12 @@ impl RecipeNode {
     /// this release does not support.
     pub(crate) fn decode(digest: Digest, body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
-        let zone = Zone::of_node(reader.byte()?, digest)?;
+        let zone = node::zone_of(reader.byte()?, digest)?;
         let level = reader.byte()?;
         let mut pieces = Vec::new();
         while !reader.is_empty() {
             let size_bytes = reader.number()?;
-            pieces.push(Piece { size_bytes, digest: zone.take_child(&mut reader)? });
+            pieces.push(Piece { size_bytes, digest: node::take_child(&mut reader, zone)? });
         }
         Some(Self { level, pieces })
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::{DIGEST_BYTES, Digest};
 use super::merkle::Item;
 use super::name::EntryName;
+use super::node;
 use super::object_kind::ObjectKind;
 use super::varint;
 use super::zone::Zone;
@@ -207,7 +208,7 @@ impl Item for TreeItem {
 
     fn encode(zone: Zone, level: u8, run: &[Self]) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 + run.len() * (DIGEST_BYTES + 24));
-        out.extend([zone.node_format(), level]);
+        out.extend([node::format_of(zone), level]);
         for item in run {
             match item {
                 Self::Entry(entry) => encode_entry(&mut out, zone, entry),
@@ -215,7 +216,7 @@ impl Item for TreeItem {
                     out.push(ITEM_NODE);
                     varint::put_bytes(&mut out, first.as_ref().map_or(b"", EntryName::as_bytes));
                     varint::put(&mut out, *count);
-                    zone.put_child(&mut out, *digest);
+                    node::put_child(&mut out, zone, *digest);
                 }
             }
         }
@@ -269,10 +270,10 @@ fn encode_entry(out: &mut Vec<u8>, zone: Zone, entry: &Entry) {
         Target::File { content, .. } => {
             varint::put(out, content.size_bytes());
             if let Some(digest) = content.digest() {
-                zone.put_child(out, digest);
+                node::put_child(out, zone, digest);
             }
         }
-        Target::Directory(digest) => zone.put_child(out, *digest),
+        Target::Directory(digest) => node::put_child(out, zone, *digest),
         Target::Symlink(target) => varint::put_bytes(out, target),
     }
 }
@@ -291,7 +292,7 @@ impl TreeNode {
     /// this release does not support.
     pub(crate) fn decode(digest: Digest, body: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(body);
-        let zone = Zone::of_node(reader.byte()?, digest)?;
+        let zone = node::zone_of(reader.byte()?, digest)?;
         if reader.byte()? == 0 {
             let mut entries = Vec::new();
             while !reader.is_empty() {
@@ -306,7 +307,7 @@ impl TreeNode {
             }
             let first = EntryName::try_from(reader.bytes()?).ok()?;
             let count = reader.number()?;
-            children.push(Child { first, count, digest: zone.take_child(&mut reader)? });
+            children.push(Child { first, count, digest: node::take_child(&mut reader, zone)? });
         }
         Some(Self::Inner(children))
     }
@@ -332,21 +333,23 @@ fn decode_entry(reader: &mut varint::Reader<'_>, zone: Zone) -> Option<Entry> {
         ITEM_CHUNK_FILE | ITEM_CHUNK_EXECUTABLE => {
             let content = match reader.number()? {
                 0 => Content::Empty,
-                size_bytes => Content::Chunk { digest: zone.take_child(reader)?, size_bytes },
+                size_bytes => {
+                    Content::Chunk { digest: node::take_child(reader, zone)?, size_bytes }
+                }
             };
             Target::File { content, executable }
         }
         ITEM_RECIPE_FILE | ITEM_RECIPE_EXECUTABLE => {
             let size_bytes = reader.number()?;
-            let digest = zone.take_child(reader)?;
+            let digest = node::take_child(reader, zone)?;
             Target::File { content: Content::Recipe { digest, size_bytes }, executable }
         }
         ITEM_EXTERNAL | ITEM_EXTERNAL_EXECUTABLE => {
             let size_bytes = reader.number()?;
-            let digest = zone.take_child(reader)?;
+            let digest = node::take_child(reader, zone)?;
             Target::File { content: Content::External { digest, size_bytes }, executable }
         }
-        ITEM_DIRECTORY => Target::Directory(zone.take_child(reader)?),
+        ITEM_DIRECTORY => Target::Directory(node::take_child(reader, zone)?),
         ITEM_SYMLINK => Target::Symlink(reader.bytes()?.into()),
         _ => return None,
     };

@@ -1,6 +1,7 @@
 //! Users of a served repository, their keys, and who may do what in which project.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::repository::Repository;
 use crate::error::Result;
@@ -127,12 +128,20 @@ pub fn projects(repository: &Repository) -> Result<Vec<ProjectAccess>> {
         }
     }
     for project in registry.projects()? {
-        if !all.contains_key(&project.name) {
-            let access = registry.project_access(project.name.clone())?;
-            all.insert(project.name, access);
+        if let Entry::Vacant(place) = all.entry(project.name) {
+            let access = registry.project_access(place.key().clone())?;
+            place.insert(access);
         }
     }
     Ok(all.into_values().collect())
+}
+
+/// Returns who may do what in a project, whether or not it exists.
+///
+/// # Errors
+/// The errors of the registry.
+pub fn project(repository: &Repository, project: ProjectName) -> Result<ProjectAccess> {
+    repository.registry.project_access(project)
 }
 
 /// Changes the visibility of a project, which need not exist yet.

@@ -334,10 +334,9 @@ pub fn finish(repository: &Repository, request: &FinishRequest) -> Result<Finish
     let (path, group) = (&request.version.path, &request.group);
     registry.open_group(path.clone(), group.clone())?;
     let purpose = format!("finish group {group} of {path}");
-    let finished =
-        with_lease(repository, &path.project, purpose, |lease| {
-            finish_under(repository, lease, request)
-        })?;
+    let finished = with_lease(repository, &path.project, purpose, |lease| {
+        finish_under(repository, lease, request)
+    })?;
     // Writers that were killed after adding their part left their leases.
     if let Err(e) = orphans::release_orphans(repository) {
         tracing::warn!("leases of killed writers of a finished group are not ended yet: {e}");

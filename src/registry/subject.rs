@@ -51,10 +51,6 @@ macro_rules! subject {
         }
 
         impl $calls {
-            /// The names of all calls.
-            #[cfg(test)]
-            pub(in crate::registry) const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
-
             /// Returns the name of the call.
             pub(in crate::registry) const fn name(&self) -> &'static str {
                 match self {

@@ -198,6 +198,10 @@ fn tests_of_a_file_stand_at_its_end() {
         let Some((_, tests)) = text.split_once("#[cfg(test)]\n") else { continue };
         let body = tests.strip_prefix("mod tests {\n").and_then(|rest| rest.strip_suffix("\n}\n"));
         let ends_early = |body: &str| body.lines().any(|line| line == "}");
+        // Long ones are a file of their own.
+        if tests == "mod tests;\n" {
+            continue;
+        }
         if body.is_none_or(ends_early) {
             broken.push(path);
         }

@@ -3,7 +3,7 @@
 
     bucket.py FOLDER     prints its port; a key begins with the name of its bucket
 
-While FOLDER has a file `.hang`, indexes of packs of less than 10 kB get no answer, and `.hung`
+While FOLDER has a file `.hang`, indexes of packs of less than 25 kB get no answer, and `.hung`
 appears.
 """
 
@@ -81,7 +81,7 @@ class Answer(BaseHTTPRequestHandler):
         key, _ = self.split()
         body = self.body()
         hangs = key.endswith(".idx") and (ROOT / ".hang").exists()
-        if hangs and (ROOT / key).with_suffix(".pack").stat().st_size < 10_000:
+        if hangs and (ROOT / key).with_suffix(".pack").stat().st_size < 25_000:
             (ROOT / ".hung").touch()
             threading.Event().wait()
         (ROOT / key).parent.mkdir(parents=True, exist_ok=True)

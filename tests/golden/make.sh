@@ -2,9 +2,9 @@
 # Makes an archive of golden repositories: they have every kind of record and file in docs/FORMAT.md.
 #   tests/golden/make.sh BINARY      writes tests/golden/N.tar.zst and N.json; N is `generation` below
 # Run it as root when a format has changed, with what is new added and `generation` raised. It never
-# replaces an archive. Needs /dev/fuse, python3, git, zstd, setfattr, and $TMPDIR on ext4, xfs or btrfs.
+# replaces an archive. Needs /dev/fuse, python3, git, zstd, setfattr, chattr, and $TMPDIR on ext4, xfs or btrfs.
 set -euo pipefail
-generation=2
+generation=3
 # Some records name the host: a fixed one.
 [ "$(uname -n)" = golden ] || exec unshare --uts bash -c 'hostname golden && exec "$0" "$@"' "$0" "$@"
 
@@ -65,7 +65,13 @@ afs init --name golden
 afs serve init --admin ann
 afs user create bob --role reader
 afs key create --user bob --role reader --note job --expires 36500d
+afs key create --user bob --project lab --project secret --note 'for two projects'
 afs user disable bob
+# It had users before anything was put, so each project is a zone.
+afs project set lab --visibility public
+afs project set secret --visibility private
+afs project member add secret bob --role admin
+afs put -n secret/data source
 afs put -n lab/data -t dataset -a first -d $'the first words\nin two lines' --tag raw --ttl 36500d \
   --metadata '{"rows": 3, "share": 0.25, "none": null, "nested": {"list": [1, "two", true]}, "nan": NaN}' source
 afs put -n lab/copy --ttl never source
@@ -165,12 +171,10 @@ for dead in now:20000 later:800 last:20000 failed:21000; do
     later:*) afs delete "$name:v0" --purge later && afs gc ;;
     last:*) afs delete "$name:v0" --purge later ;;
     failed:*)
-      pack=$(find "$ARTIFACTFS_REPO/store" -name '*.pack' -size 29000c)
-      mv "$pack" "$pack.aside"
-      mkdir "$pack"
+      pack=$(find "$ARTIFACTFS_REPO/store" -name '*.pack' -size +28999c -size -29999c)
+      chattr +i "$pack"
       afs delete "$name:v0" 2>"$work/errors" || true
-      rmdir "$pack"
-      mv "$pack.aside" "$pack"
+      chattr -i "$pack"
       ;;
   esac
 done
@@ -201,12 +205,13 @@ echo drafted >"$work/cloud/staging/lab/data/readme.txt"
 # The put has stored new content, but not the tree. It pins content that was stored before.
 mkdir killed
 cp source/chunked killed/known
-noise killed 20000 >killed/new
+padded 2500 >killed/new
+noise killed 20000 >killed/small
 touch "$work/cloud/bucket/.hang"
 artifactfs --quiet put -n lab/killed killed >/dev/null &
 killed=$!
 disown "$killed"
-until [ -e "$work/cloud/bucket/.hung" ]; do sleep 0.05; done
+timeout 60 sh -c 'until [ -e "$0" ]; do sleep 0.05; done' "$work/cloud/bucket/.hung"
 # Meanwhile the content is registered.
 sleep 1
 kill -9 "$killed"
@@ -220,7 +225,14 @@ afs gc
 use damaged
 afs init
 afs put -n lab/damaged external/one
-afs put -n lab/lost external/folder
+# The tree of the version whose file is lost is in another pack.
+mkdir lost
+cp external/folder/two lost
+afs put -n lab/before lost
+echo 'is kept' >lost/three
+afs put -n lab/lost lost
+afs delete lab/before:v0 --delete-aliases
+rm -r lost
 store=$ARTIFACTFS_REPO/store/packs
 sed -i 's/is elsewhere/is DAMAGED!!/' "$(grep -rlx 'is elsewhere' "$store")"
 rm "$(grep -rlx 'is elsewhere too' "$store")"
@@ -253,6 +265,7 @@ copy, list_py = sys.argv[1:]
 COMMANDS = """
 user ls
 key ls
+project ls
 group ls
 draft ls
 runs ls lab

@@ -271,7 +271,7 @@ fn what_cannot_be_a_shared_repository_is_refused() {
     );
     // Without its registry the repository is not found, and no new one is made.
     let text = fs::read_to_string(one.path("new/repository.json")).unwrap();
-    assert!(!text.contains("geheim") && text.contains("\"format\": 2"), "{text}");
+    assert!(!text.contains("geheim") && text.contains("\"format\": 3"), "{text}");
     Server::shared().sql(&format!("drop schema {} cascade", schema(&team)));
     let begun = std::time::Instant::now();
     let gone = Repository::open(std::path::Path::new(new), &StoreOptions::default()).err().unwrap();

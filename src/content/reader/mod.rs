@@ -387,7 +387,8 @@ impl Reader {
             return Ok(node);
         }
         let body = self.body(digest)?;
-        let node = Arc::new(RecipeNode::decode(digest, &body).ok_or_else(|| unknown_format(digest))?);
+        let node =
+            Arc::new(RecipeNode::decode(digest, &body).ok_or_else(|| unknown_format(digest))?);
         self.shared.recipes.put(digest, Arc::clone(&node), 2 * body.len());
         Ok(node)
     }

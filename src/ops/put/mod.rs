@@ -127,7 +127,8 @@ fn put_under(
         let absent = lease.absent();
         let (walk, warnings) = walk_of(repository, request, source, index, absent)?;
         let outcomes = Outcomes::Index(NewIndex::create(index)?, file_time());
-        let built = build::run(repository, walk, Under::Lease(lease), outcomes, Arc::clone(&progress))?;
+        let built =
+            build::run(repository, walk, Under::Lease(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {

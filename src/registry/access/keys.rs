@@ -6,7 +6,7 @@ use crate::model::digest::Digest;
 use crate::model::name::UserName;
 use crate::model::time::Timestamp;
 use crate::registry::NewKey;
-use crate::registry::access::projects::refuse_unzoned;
+use crate::registry::access::zones::refuse_unzoned;
 use crate::registry::engine::{Durability, Transaction, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};

@@ -2,13 +2,12 @@
 
 mod accounts;
 mod keys;
-pub(super) mod projects;
+mod projects;
+pub(super) mod zones;
 
 use super::subject::subject;
 use crate::error::Result;
-use crate::model::access::{
-    KeyId, KeyInfo, Principal, ProjectAccess, Role, UserInfo, Visibility,
-};
+use crate::model::access::{KeyId, KeyInfo, Principal, ProjectAccess, Role, UserInfo, Visibility};
 use crate::model::digest::Digest;
 use crate::model::name::{ProjectName, UserName};
 use crate::model::zone::Zone;
@@ -111,7 +110,7 @@ impl Access for EngineRegistry {
     }
 
     fn is_zoned(&self) -> Result<bool> {
-        self.read(|view| projects::is_zoned(view))
+        self.read(|view| zones::is_zoned(view))
     }
 
     fn project_access(&self, project: ProjectName) -> Result<ProjectAccess> {

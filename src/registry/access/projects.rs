@@ -1,96 +1,21 @@
-//! Who may do what in projects, and the zones of projects.
+//! Who may do what in projects.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, Kind, RepositoryHint, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::access::{ProjectAccess, Role, Visibility};
 use crate::model::name::{ProjectName, UserName};
 use crate::model::zone::Zone;
 use crate::registry::access::keys::known_user;
-use crate::registry::counter::{counter_key, next_counter, read_counter};
-use crate::registry::engine::{Durability, Transaction, View};
+use crate::registry::access::zones::{
+    AccessRecord, find, find_or_make, is_zoned, put, refuse_unzoned, zones_key,
+};
+use crate::registry::engine::{Durability, View};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys::{self, Key, Space};
-use crate::registry::paging::Page;
+use crate::registry::paging::{Page, page};
 use crate::registry::record;
 
-/// The counter of zones. It exists only in a zoned repository.
-const ZONES: &str = "zone";
 /// The maximum number of members of a project.
 const MEMBERS_MAX: usize = 1_000;
-
-/// The record of a project's zone, and of who may do what there.
-#[derive(Serialize, Deserialize)]
-pub(in crate::registry) struct AccessRecord {
-    pub(in crate::registry) zone: Zone,
-    visibility: Visibility,
-    members: BTreeMap<UserName, Role>,
-}
-
-impl AccessRecord {
-    fn shown(self, project: &ProjectName) -> ProjectAccess {
-        let Self { zone, visibility, members } = self;
-        ProjectAccess { project: project.clone(), zone: Some(zone), visibility, members }
-    }
-}
-
-/// Returns the key of the row that only a zoned repository has.
-pub(in crate::registry) fn zones_key() -> Vec<u8> {
-    counter_key(ZONES)
-}
-
-/// Returns whether each project is a zone.
-pub(in crate::registry) fn is_zoned(view: &dyn View) -> Result<bool> {
-    Ok(view.get(&zones_key())?.is_some())
-}
-
-/// Returns the record of a project's zone, if it has one.
-pub(in crate::registry) fn find(
-    view: &dyn View,
-    project: &ProjectName,
-) -> Result<Option<AccessRecord>> {
-    let bytes = view.get(&keys::project_access(project))?;
-    bytes.map(|bytes| record::decode(&bytes)).transpose()
-}
-
-fn put(
-    transaction: &mut dyn Transaction,
-    project: &ProjectName,
-    access: &AccessRecord,
-) -> Result<()> {
-    transaction.put(&keys::project_access(project), &record::encode(access))
-}
-
-/// Returns the record of a project of a zoned repository, and makes its zone if it has none.
-pub(in crate::registry) fn find_or_make(
-    transaction: &mut dyn Transaction,
-    project: &ProjectName,
-) -> Result<AccessRecord> {
-    if let Some(access) = find(&*transaction, project)? {
-        return Ok(access);
-    }
-    let number = next_counter(transaction, ZONES)?;
-    let zone = Zone::new(number).filter(|zone| *zone != Zone::LAST).ok_or_else(|| {
-        let what = "the repository has had more projects than it can have zones";
-        Error::new(Kind::Full, what).hint("use a project that is there")
-    })?;
-    let access =
-        AccessRecord { zone, visibility: Visibility::default(), members: BTreeMap::new() };
-    put(transaction, project, &access)?;
-    transaction.put(&keys::project_of_zone(zone), &record::encode(project))?;
-    Ok(access)
-}
-
-/// Refuses to change who may do what in a repository whose projects share bytes.
-pub(super) fn refuse_unzoned(view: &dyn View) -> Result<()> {
-    if is_zoned(view)? {
-        return Ok(());
-    }
-    let what = "the projects of this repository share bytes, so all of them have the same rights";
-    Err(Error::new(Kind::Unsupported, what).hint(RepositoryHint::Zoned))
-}
 
 impl EngineRegistry {
     pub(in crate::registry) fn project_access(
@@ -122,7 +47,7 @@ impl EngineRegistry {
         self.read(|view| {
             let (start, end) = Key::of(Space::ProjectAccess).range();
             let from = after.map_or(start, |project| keys::next(&keys::project_access(project)));
-            let found = crate::registry::paging::page(view, &from, &end, limit as usize)?;
+            let found = page(view, &from, &end, limit as usize)?;
             let items = found.items.iter().map(|(key, bytes)| {
                 let project = String::from_utf8_lossy(keys::name_after(key, 1)).parse()?;
                 Ok(record::decode::<AccessRecord>(bytes)?.shown(&project))
@@ -194,7 +119,7 @@ impl EngineRegistry {
                     return Ok(false);
                 }
             }
-            transaction.put(&zones_key(), &record::encode(&read_counter(&*transaction, ZONES)?))?;
+            transaction.put(&zones_key(), &record::encode(&0u64))?;
             Ok(true)
         })
     }

@@ -6,9 +6,8 @@
 
 mod changed;
 mod narrow;
+mod rights;
 mod scope;
-#[cfg(test)]
-mod tests;
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,62 +18,16 @@ use super::engine_registry::EngineRegistry;
 use super::objects::ObjectsCall;
 use super::{LeaseId, Registry};
 use crate::error::{Error, Kind, Result};
-use crate::model::access::{Level, Need, Principal, ProjectAccess, Role, Visibility};
-use crate::model::name::{ProjectName, RunId, SweepId};
+use crate::model::access::{Level, Need, Principal, Role};
+use crate::model::name::ProjectName;
 use crate::model::object::PackId;
 use crate::model::time::Timestamp;
 use crate::model::zone::Zone;
 pub use changed::changed;
 pub use narrow::changes;
-use narrow::level_in;
+pub use rights::Rights;
+use rights::{in_team, level_in};
 use scope::{Scope, makes, scopes};
-
-/// The rights of a caller, and what they depend on.
-pub trait Rights {
-    /// Returns the caller.
-    fn principal(&self) -> &Principal;
-
-    /// Returns whether each project is a zone.
-    ///
-    /// # Errors
-    /// The errors of the registry.
-    fn is_zoned(&self) -> Result<bool>;
-
-    /// Returns the caller's rights in a project, whether or not it exists.
-    ///
-    /// # Errors
-    /// The errors of the registry.
-    fn level(&self, project: &ProjectName) -> Result<Level>;
-
-    /// Returns the project of a zone.
-    ///
-    /// # Errors
-    /// The errors of the registry.
-    fn project_of_zone(&self, zone: Zone) -> Result<Option<ProjectName>>;
-
-    /// Returns the project of a run, if there is such a run.
-    ///
-    /// # Errors
-    /// The errors of the registry.
-    fn project_of_run(&self, run: &RunId) -> Result<Option<ProjectName>>;
-
-    /// Returns the project of a sweep, if there is such a sweep.
-    ///
-    /// # Errors
-    /// The errors of the registry.
-    fn project_of_sweep(&self, sweep: &SweepId) -> Result<Option<ProjectName>>;
-
-    /// Returns whether the caller may read a run.
-    ///
-    /// # Errors
-    /// The errors of the registry.
-    fn reads_run(&self, run: &RunId) -> Result<bool> {
-        match self.project_of_run(run)? {
-            Some(project) => Ok(self.level(&project)?.suffices(Need::Read)),
-            None => Ok(true),
-        }
-    }
-}
 
 /// What may be done about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,9 +124,7 @@ fn in_scope(rights: &dyn Rights, scope: &Scope, makes: bool) -> Result<Verdict> 
         }
         Scope::Project(project, need) => of_level(rights, rights.level(project)?, *need, makes),
         Scope::Lease(lease) => of_lease(rights, *lease, makes)?,
-        Scope::Pack(pack) => {
-            of_level(rights, level_in(rights, pack.zone())?, Need::Read, makes)
-        }
+        Scope::Pack(pack) => of_level(rights, level_in(rights, pack.zone())?, Need::Read, makes),
         Scope::Run(run, need) => of_id(rights, rights.project_of_run(run)?, *need, makes)?,
         Scope::Sweep(sweep, need) => of_id(rights, rights.project_of_sweep(sweep)?, *need, makes)?,
     })
@@ -215,15 +166,6 @@ fn of_level(rights: &dyn Rights, level: Level, need: Need, makes: bool) -> Verdi
     }
 }
 
-/// Returns the rights of a caller in projects without members that the whole team sees: those that
-/// are not there, and all in a repository that is one zone.
-fn in_team(principal: &Principal) -> Level {
-    let project = "team".parse().expect("it is a name");
-    let (visibility, members) = (Visibility::Team, Default::default());
-    let access = ProjectAccess { project, zone: None, visibility, members };
-    access.level(&Principal { projects: Vec::new(), ..principal.clone() })
-}
-
 /// Narrows a call about keys to those of the caller, if the caller may not administer those of
 /// others, and returns whether it is one that may be made now. A key never allows more than the one
 /// that made it.
@@ -263,7 +205,9 @@ pub fn denied(principal: &Principal) -> Error {
     }
     let role = principal.narrowed();
     let hint = match role {
-        Role::Guest => "a guest is no member of the team: ask an admin of the team or of the project",
+        Role::Guest => {
+            "a guest is no member of the team: ask an admin of the team or of the project"
+        }
         Role::Reader => {
             "a reader changes nothing: ask an admin of the team for the role of writer, or an admin of \
              the project to make you a member"
@@ -276,3 +220,6 @@ pub fn denied(principal: &Principal) -> Error {
     Error::new(Kind::Denied, format!("{user} has the role {role} here, which does not suffice"))
         .hint(hint)
 }
+
+#[cfg(test)]
+mod tests;

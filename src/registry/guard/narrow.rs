@@ -1,9 +1,9 @@
 //! The calls whose arguments or replies tell of several projects: what the caller may not read is
 //! left out.
 
-use super::Rights;
+use super::rights::{Rights, level_in};
 use crate::error::Result;
-use crate::model::access::{Level, Need, ProjectAccess};
+use crate::model::access::{Need, ProjectAccess};
 use crate::model::digest::Digest;
 use crate::model::name::{ProjectName, RunId};
 use crate::model::object::Located;
@@ -116,22 +116,6 @@ fn visible_page<T, K>(
 /// Returns whether the caller has a right in the project of a zone.
 fn may(rights: &dyn Rights, zone: Zone, need: Need) -> Result<bool> {
     Ok(level_in(rights, zone)?.suffices(need))
-}
-
-/// Returns the caller's rights in the project of a zone; in a repository that is one zone, those in
-/// the team.
-pub(super) fn level_in(rights: &dyn Rights, zone: Zone) -> Result<Level> {
-    if !rights.is_zoned()? {
-        return Ok(super::in_team(rights.principal()));
-    }
-    match rights.project_of_zone(zone)? {
-        Some(project) => rights.level(&project),
-        // Nothing is there, and only an admin of the team may learn that.
-        None => match super::in_team(rights.principal()) {
-            Level::Admin => Ok(Level::Admin),
-            _ => Ok(Level::None),
-        },
-    }
 }
 
 fn locate(

@@ -13,7 +13,7 @@ use crate::model::digest::Digest;
 use crate::model::name::ProjectName;
 use crate::model::object::PackId;
 use crate::model::time::Timestamp;
-use crate::registry::access::projects::zones_key;
+use crate::registry::access::zones::zones_key;
 use crate::registry::counter::{counter_key, next_counter};
 use crate::registry::engine::{Durability, Span, Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;

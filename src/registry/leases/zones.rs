@@ -5,7 +5,7 @@ use crate::model::digest::Digest;
 use crate::model::name::ProjectName;
 use crate::model::zone::{Zone, other_zone};
 use crate::registry::LeaseId;
-use crate::registry::access::projects::{find, find_or_make, is_zoned};
+use crate::registry::access::zones::{find, find_or_make, is_zoned};
 use crate::registry::engine::{Transaction, View};
 
 /// Returns the zone of a new lease: that of `project` in a zoned repository.

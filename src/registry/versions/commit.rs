@@ -7,7 +7,7 @@ use crate::model::name::{Alias, VersionNumber};
 use crate::model::reference::ArtifactPath;
 use crate::model::time::Timestamp;
 use crate::model::version::Committed;
-use crate::registry::access::projects::zones_key;
+use crate::registry::access::zones::zones_key;
 use crate::registry::engine::{Transaction, View, Want};
 use crate::registry::engine_registry::EngineRegistry;
 use crate::registry::keys;

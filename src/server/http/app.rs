@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::TlsFiles;
-use super::rights::Known;
+use super::known::{BELIEVED, Known};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Principal;
 use crate::model::api_key::ApiKey;
@@ -31,9 +31,6 @@ use crate::ops::repository::Repository;
 use crate::registry::{Changes, LastChange};
 use crate::server::status;
 
-/// The time for which a key that was looked up is believed, and who may do what in a project: so both are
-/// revoked within a second.
-pub(super) const BELIEVED: Duration = Duration::from_millis(500);
 /// The number of keys that are remembered.
 const KEYS: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is above 0");
 /// The number of replies to waits for changes that are kept.

@@ -5,6 +5,7 @@
 //! accepted, and a name that is not there gets the same reply as a wrong key.
 
 mod app;
+mod known;
 mod range;
 mod rest;
 mod rights;

@@ -1,71 +1,14 @@
 //! The rights of users in the projects of a repository, looked up at most once a second.
 
-use std::hash::Hash;
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
-use lru::LruCache;
-
-use super::app::{BELIEVED, Served};
+use super::app::Served;
 use crate::error::{Kind, Result};
-use crate::model::access::{Level, Principal, ProjectAccess};
+use crate::model::access::{Level, Principal};
 use crate::model::name::{ProjectName, RunId, SweepId};
 use crate::model::zone::Zone;
 use crate::ops::repository::Repository;
 use crate::registry::guard::Rights;
-
-/// The number of projects, runs, sweeps and zones that are remembered, each.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
-
-/// Values that are believed for a moment after they were looked up.
-struct Believed<K, V>(Mutex<LruCache<K, (Instant, V)>>);
-
-impl<K: Hash + Eq, V: Clone> Default for Believed<K, V> {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED)))
-    }
-}
-
-impl<K: Hash + Eq + Clone, V: Clone> Believed<K, V> {
-    /// Returns the value of a key. One for which `stays` holds is never looked up again.
-    fn get(
-        &self,
-        key: &K,
-        stays: impl Fn(&V) -> bool,
-        look_up: impl FnOnce() -> Result<V>,
-    ) -> Result<V> {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().get(key).cloned();
-        if let Some((_, value)) =
-            known.filter(|(since, value)| stays(value) || since.elapsed() < BELIEVED)
-        {
-            return Ok(value);
-        }
-        // A change that is made during the look-up may not show in it.
-        let since = Instant::now();
-        let value = look_up()?;
-        lock().put(key.clone(), (since, value.clone()));
-        Ok(value)
-    }
-}
-
-/// What the rights of all users depend on.
-#[derive(Default)]
-pub(super) struct Known {
-    zoned: Believed<(), bool>,
-    access: Believed<ProjectName, Arc<ProjectAccess>>,
-    zones: Believed<Zone, Option<ProjectName>>,
-    runs: Believed<RunId, Option<ProjectName>>,
-    sweeps: Believed<SweepId, Option<ProjectName>>,
-}
-
-impl Known {
-    /// Forgets who may do what, because a call through this server has changed it.
-    pub(super) fn forget_access(&self) {
-        self.access.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
 
 /// The rights of a user.
 pub(super) struct UserRights<'a> {

@@ -127,7 +127,8 @@ fn a_put_that_resumes_does_not_rely_on_what_may_be_forgotten() {
                 repository.registry.end_lease(judged, false).unwrap();
             }
             // The end of another lease makes it durable.
-            let lease = repository.registry.begin("other".into(), "test".into(), None).unwrap().lease;
+            let lease =
+                repository.registry.begin("other".into(), "test".into(), None).unwrap().lease;
             repository.registry.release(lease).unwrap();
         },
         |repository, case| {

@@ -364,7 +364,8 @@ impl World {
                     return Some(Purge::Punches(pack.id, gone, mark));
                 }
                 let holder = format!("holder {}", self.number());
-                let lease = registry.begin("rewrite".to_owned(), holder.clone(), None).unwrap().lease;
+                let lease =
+                    registry.begin("rewrite".to_owned(), holder.clone(), None).unwrap().lease;
                 self.dead.insert(holder);
                 let Some(mark) = registry.claim_reclaim(lease, pack.id).unwrap() else {
                     registry.release(lease).unwrap();

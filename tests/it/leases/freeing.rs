@@ -168,7 +168,8 @@ fn deferred_dead_bytes_are_not_examined_by_every_put() {
     registry.defer_reclaim(pack, old).unwrap();
     assert_eq!(listed(false).len(), 1);
     // A claim keeps other processes away while its lease lives.
-    let begin = |holder: &str| registry.begin("rewrite".into(), holder.to_owned(), None).unwrap().lease;
+    let begin =
+        |holder: &str| registry.begin("rewrite".into(), holder.to_owned(), None).unwrap().lease;
     let (one, two) = (begin("one"), begin("two"));
     let mark = registry.claim_reclaim(one, pack).unwrap();
     assert_eq!(registry.claim_reclaim(two, pack).unwrap(), None);
