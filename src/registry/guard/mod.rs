@@ -56,7 +56,11 @@ pub fn answer(
     }
     match judge(rights, &call)? {
         Verdict::Allowed => narrow::narrow(rights, registry, call)?.map_or_else(make, Ok),
-        Verdict::Hidden => dispatch(empty(), call),
+        Verdict::Hidden => {
+            // A look-up of what is not there takes one look at the registry.
+            registry.project_of_zone(Zone::LAST)?;
+            dispatch(empty(), call)
+        }
         Verdict::Denied => Err(denied(rights.principal())),
     }
 }
@@ -130,18 +134,19 @@ fn in_scope(rights: &dyn Rights, scope: &Scope, makes: bool) -> Result<Verdict> 
     })
 }
 
-/// Returns what may be done with a run or sweep of a project; `None`: there is no such thing, as the
-/// call will find.
+/// Returns what may be done with a run or sweep of a project; `None`: there is no such thing. Another
+/// caller may make it at this moment, so the registry is not asked whether it is there.
 fn of_id(
     rights: &dyn Rights,
     project: Option<ProjectName>,
     need: Need,
     makes: bool,
 ) -> Result<Verdict> {
-    let Some(project) = project else { return Ok(Verdict::Allowed) };
-    match rights.level(&project)? {
-        Level::None if !makes => Ok(Verdict::Hidden),
-        level => Ok(of_level(rights, level, need, makes)),
+    let level = project.as_ref().map_or(Ok(Level::None), |project| rights.level(project))?;
+    match (project, level) {
+        (_, Level::None) if !makes => Ok(Verdict::Hidden),
+        (None, _) => Ok(Verdict::Allowed),
+        (Some(_), level) => Ok(of_level(rights, level, need, makes)),
     }
 }
 

@@ -47,7 +47,7 @@ pub trait Rights {
     fn reads_run(&self, run: &RunId) -> Result<bool> {
         match self.project_of_run(run)? {
             Some(project) => Ok(self.level(&project)?.suffices(Need::Read)),
-            None => Ok(true),
+            None => Ok(false),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::app::Served;
+use super::known::{Belief, if_there};
 use crate::error::{Kind, Result};
 use crate::model::access::{Level, Principal};
 use crate::model::name::{ProjectName, RunId, SweepId};
@@ -41,18 +42,20 @@ impl Rights for UserRights<'_> {
 
     fn is_zoned(&self) -> Result<bool> {
         let look_up = || self.repository().registry.is_zoned();
-        self.served.known.zoned.get(&(), |zoned| *zoned, look_up)
+        let belief = |zoned: &bool| if *zoned { Belief::Always } else { Belief::Shortly };
+        self.served.known.zoned.get(&(), belief, look_up)
     }
 
     fn level(&self, project: &ProjectName) -> Result<Level> {
         let look_up = || Ok(Arc::new(self.repository().registry.project_access(project.clone())?));
-        let access = self.served.known.access.get(project, |_| false, look_up)?;
+        let access = self.served.known.access.get(project, |_| Belief::Shortly, look_up)?;
         Ok(access.level(self.principal))
     }
 
     fn project_of_zone(&self, zone: Zone) -> Result<Option<ProjectName>> {
         let look_up = || self.repository().registry.project_of_zone(zone);
-        self.served.known.zones.get(&zone, Option::is_some, look_up)
+        let belief = |found: &Option<_>| if found.is_some() { Belief::Always } else { Belief::Not };
+        self.served.known.zones.get(&zone, belief, look_up)
     }
 
     fn project_of_run(&self, run: &RunId) -> Result<Option<ProjectName>> {
@@ -60,7 +63,7 @@ impl Rights for UserRights<'_> {
             let found = if_found(self.repository().registry.run(run.clone()))?;
             Ok(found.map(|run| run.start.project))
         };
-        self.served.known.runs.get(run, |_| false, look_up)
+        self.served.known.runs.get(run, if_there, look_up)
     }
 
     fn project_of_sweep(&self, sweep: &SweepId) -> Result<Option<ProjectName>> {
@@ -68,6 +71,6 @@ impl Rights for UserRights<'_> {
             let found = if_found(self.repository().registry.sweep(sweep.clone()))?;
             Ok(found.map(|sweep| sweep.project))
         };
-        self.served.known.sweeps.get(sweep, |_| false, look_up)
+        self.served.known.sweeps.get(sweep, if_there, look_up)
     }
 }

@@ -9,12 +9,24 @@ use serde_json::Value;
 use crate::serving::Server;
 use crate::world::noise;
 
-/// Makes a request with a key. Returns the status, the head and the body.
+/// Makes a request of the admin. Returns the status, the head and the body.
 fn get(server: &Server, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
+    request(server, &server.admin, &format!("GET {path}"), headers, "")
+}
+
+/// Makes a request with a key. Returns the status, the head and the body.
+fn request(
+    server: &Server,
+    key: &str,
+    line: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    let (address, key) = (server.address(), &server.admin);
+    let (address, length) = (server.address(), body.len());
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n{headers}\r\n"
+        "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         Authorization: Bearer {key}\r\n{headers}\r\n{body}"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut reply = Vec::new();
@@ -186,4 +198,79 @@ fn files_come_whole_in_ranges_or_not_at_all() {
     host.ok(&["put", "-n", "p/refs", "--reference", &format!("x={url}")]);
     let (status, _, body) = get(&server, "/api/v1/repo/versions/p/refs/v0/files/x", "");
     assert_eq!(status, 501, "{}", String::from_utf8_lossy(&body));
+}
+
+/// Every path is tried with the names of a project that may not be seen, and with such that are not
+/// there. Paths are those of the description, so a new one is tried too.
+#[test]
+fn no_path_tells_of_what_a_user_may_not_see() {
+    let server = Server::start();
+    let admin = server.host();
+    let source = admin.tree("src", &[("file", b"hidden")]);
+    admin.ok(&["project", "set", "secret", "--visibility", "private"]);
+    admin.ok(&["run", "-p", "secret", "--id", "secret", "--", "true"]);
+    admin.ok(&["put", "-n", "secret/data", "-a", "best", source.to_str().unwrap()]);
+    let key = server.user("eve", "writer");
+    let api = json(&server, "/api/v1/openapi.json");
+    let mut tried = 0;
+    for path in api["paths"].as_object().unwrap().keys() {
+        let fill = |project: &str| {
+            let path = path.replace("{team}", "repo").replace("{project}", project);
+            let path = path.replace("{artifact}", "data").replace("{version}", "best");
+            path.replace("{run}", project).replace("{path}", "file")
+        };
+        let get = |project: &str| {
+            let (status, _, body) =
+                request(&server, &key, &format!("GET {}", fill(project)), "", "");
+            (status, String::from_utf8(body).unwrap().replace(project, "NAME"))
+        };
+        if fill("secret") == fill("nobody") {
+            assert!(!get("secret").1.contains("NAME"), "{path}");
+            continue;
+        }
+        tried += 1;
+        assert_eq!(get("secret"), get("nobody"), "{path}");
+        assert_eq!(self::get(&server, &fill("secret"), "").0, 200, "{path}: an admin sees it");
+    }
+    assert!(tried >= 8, "{tried}");
+
+    // Nor does a pack, by bytes, by length, by its index, or by a signed URL.
+    let hidden = only_pack(&server);
+    let absent = format!("{}{}", "0".repeat(26), &hidden[26..]);
+    let mut unzoned = hidden.clone();
+    unzoned.replace_range(26.., "ffffff");
+    for method in ["GET", "HEAD", "PUT", "DELETE"] {
+        let reply = |id: &str, end: &str| {
+            let line = format!("{method} /api/v1/repo/store/packs/{}/{id}.{end}", &id[..2]);
+            let (status, _, body) = request(&server, &key, &line, "", "x");
+            (status, String::from_utf8(body).unwrap().replace(id, "ID"))
+        };
+        for end in ["pack", "idx"] {
+            let told = reply(&hidden, end);
+            assert_eq!(told.0, 404, "{method} {end}");
+            assert_eq!(told, reply(&absent, end), "{method} {end}");
+            assert_eq!(told, reply(&unzoned, end), "{method} {end}");
+        }
+    }
+    for write in [true, false] {
+        let grant = |id: &str| {
+            let keys = format!("packs/{}/{id}.pack", &id[..2]);
+            let body = format!("{{\"write\": {write}, \"keys\": [\"{keys}\"]}}");
+            request(&server, &key, "POST /api/v1/repo/store/grants", "", &body).0
+        };
+        assert_eq!((grant(&hidden), grant(&absent), grant(&unzoned)), (404, 404, 404));
+    }
+    server.sound();
+}
+
+/// Returns the id of the only pack in the server's store.
+fn only_pack(server: &Server) -> String {
+    let mut found = Vec::new();
+    for shard in std::fs::read_dir(server.world.repo().join("store/packs")).unwrap() {
+        let files = std::fs::read_dir(shard.unwrap().path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        found.extend(names.filter_map(|name| name.strip_suffix(".pack").map(str::to_owned)));
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
 }
