@@ -43,10 +43,10 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
     let document = json!({
         "repository": root,
         "store": repository.settings.store,
-        "store_bytes": info.live_bytes,
-        "pack_bytes": info.pack_bytes,
-        "objects": info.objects,
-        "packs": info.packs,
+        "store_bytes": info.as_ref().map(|info| info.live_bytes),
+        "pack_bytes": info.as_ref().map(|info| info.pack_bytes),
+        "objects": info.as_ref().map(|info| info.objects),
+        "packs": info.as_ref().map(|info| info.packs),
         "free_bytes": space.free_bytes,
         "total_bytes": space.total_bytes,
         "mounts": here,
@@ -58,14 +58,13 @@ pub fn status(context: &Context, _verb: Status) -> Result<u8> {
         "troubles": troubles,
     });
     context.output.print(document, || {
-        let store = bytes(info.live_bytes);
-        let objects = format!(
-            "{store} in {}, {}",
-            counted(info.objects, "object"),
-            counted(info.packs, "pack")
-        );
+        let mut rows = vec![("repository", root)];
+        rows.extend(info.map(|info| {
+            let (objects, packs) = (counted(info.objects, "object"), counted(info.packs, "pack"));
+            ("store", format!("{} in {objects}, {packs}", bytes(info.live_bytes)))
+        }));
         let free = format!("{} of {}", bytes(space.free_bytes), bytes(space.total_bytes));
-        let mut rows = vec![("repository", root), ("store", objects), ("free", free)];
+        rows.push(("free", free));
         for daemon in here {
             let staging = daemon.staging.as_ref();
             let staging = staging.map(|path| format!(", staging {}", path.display()));

@@ -4,12 +4,16 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::repository::Repository;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::registry::RegistryInfo;
 
-/// Returns the numbers of packs, objects and bytes in the repository.
-pub fn contents(repository: &Repository) -> Result<RegistryInfo> {
-    repository.registry.info()
+/// Returns the numbers of packs, objects and bytes in the repository; `None` for a user who may not
+/// see all of it.
+pub fn contents(repository: &Repository) -> Result<Option<RegistryInfo>> {
+    match repository.registry.info() {
+        Err(e) if e.kind() == Kind::Denied => Ok(None),
+        info => info.map(Some),
+    }
 }
 
 /// Numbers since the process began; all zero over a store in a directory.

@@ -96,6 +96,8 @@ fn guests_read_what_is_public_and_write_what_is_open() {
         assert_eq!(put.code, writes, "{project}: {}{}", put.out, put.err);
     }
     assert_eq!(guest.run(&["put", "-n", "new/data", source]).code, 12, "a guest makes no project");
+    assert!(!guest.ok(&["status"]).contains("pack"), "nor learns what the team has");
+    assert!(admin.ok(&["status"]).contains("pack"));
     server.sound();
 }
 
