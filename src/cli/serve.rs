@@ -35,6 +35,9 @@ pub struct Serve {
     /// Pass all bytes through the server: clients cannot reach the bucket
     #[arg(long)]
     proxy_bytes: bool,
+    /// Serve `GET /metrics` on this address and port, without a key
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// Log each request
     #[arg(long)]
     access_log: bool,
@@ -77,6 +80,7 @@ pub fn serve(context: &Context, repos: &[PathBuf], verb: Serve) -> Result<u8> {
         tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
         insecure_http: verb.insecure_http,
         access_log: verb.access_log,
+        metrics: verb.metrics_listen,
         proxy_bytes: verb.proxy_bytes,
     };
     let scheme = if http.tls.is_some() { "https" } else { "http" };

@@ -34,6 +34,8 @@ pub struct HttpOptions {
     pub insecure_http: bool,
     /// True if each request is logged.
     pub access_log: bool,
+    /// The address on which the numbers of the server are served.
+    pub metrics: Option<SocketAddr>,
     /// True if clients get no URLs of the bucket, so that all bytes go through the server.
     pub proxy_bytes: bool,
 }
@@ -51,8 +53,14 @@ pub(crate) enum HttpServer {}
 
 impl HttpServer {
     pub(crate) fn start(options: &HttpOptions, teams: Vec<Team>) -> Result<Self> {
-        let HttpOptions { listen, tls, insecure_http, access_log, proxy_bytes } = options;
-        tracing::debug!(insecure_http, access_log, proxy_bytes, "options that are of no use");
+        let HttpOptions { listen, tls, insecure_http, access_log, metrics, proxy_bytes } = options;
+        tracing::debug!(
+            insecure_http,
+            access_log,
+            ?metrics,
+            proxy_bytes,
+            "options that are of no use"
+        );
         let keys = tls.as_ref().map(|TlsFiles { certificate, key }| (certificate, key));
         for Team { name, repository, changed, nudge } in teams {
             tracing::debug!(%name, root = ?repository.layout.root, "not served: {:?}", changed);

@@ -104,33 +104,52 @@ impl<T: EncodeMetric> EncodeAny for T {
     }
 }
 
-/// Returns statistics in the OpenMetrics text format.
+/// Returns the numbers of a registry in the OpenMetrics text format.
+pub(super) fn text_of(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = encode(&mut text, registry);
+    text
+}
+
+/// Returns statistics in the same format.
 fn text(stats: Stats) -> String {
     let mut registry = Registry::with_prefix("artifactfs");
     registry.register_collector(Box::new(Moment(stats)));
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = encode(&mut text, &registry);
-    text
+    text_of(&registry)
+}
+
+fn router_of(text: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+    Router::new().route(PATH, get(move || async move { ([(CONTENT_TYPE, CONTENT)], text()) }))
 }
 
 /// Returns the route of the metrics of `repository`.
 pub(crate) fn router(repository: Arc<Repository>) -> Router {
-    let metrics = || async move { ([(CONTENT_TYPE, CONTENT)], text(stats(&repository))) };
-    Router::new().route(PATH, get(metrics))
+    router_of(move || text(stats(&repository)))
 }
 
-/// Serves metrics on TCP until this process ends. They contain no secrets.
+/// Serves the metrics of `repository` on TCP until this process ends. They contain no secrets.
 ///
 /// # Errors
 /// Fails if the address cannot be bound.
 pub(crate) fn serve_metrics(address: SocketAddr, repository: Arc<Repository>) -> Result<()> {
+    serve(address, move || text(stats(&repository)))
+}
+
+/// Serves `text` on TCP until this process ends.
+///
+/// # Errors
+/// Fails if the address cannot be bound.
+pub(super) fn serve(
+    address: SocketAddr,
+    text: impl Fn() -> String + Clone + Send + Sync + 'static,
+) -> Result<()> {
     let cannot = |e| {
         Error::io(format!("cannot listen on {address}"), e).hint(RepositoryHint::ListenElsewhere)
     };
     let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;
-    let router = router(repository);
+    let router = router_of(text);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("cannot serve metrics", e))?;
     std::thread::spawn(move || {

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::TlsFiles;
+use super::counters::{CallName, Counters, route_of};
 use super::known::{BELIEVED, Known};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Principal;
@@ -62,6 +63,8 @@ pub struct HttpOptions {
     pub insecure_http: bool,
     /// True if each request is logged.
     pub access_log: bool,
+    /// The address on which the numbers of the server are served.
+    pub metrics: Option<SocketAddr>,
     /// True if clients get no URLs of the bucket, so that all bytes go through the server.
     pub proxy_bytes: bool,
 }
@@ -106,6 +109,7 @@ pub(super) struct App {
     bodies: Arc<Semaphore>,
     limiter: DefaultKeyedRateLimiter<UserName>,
     access_log: bool,
+    pub(super) counters: Counters,
     pub(super) proxy_bytes: bool,
 }
 
@@ -162,6 +166,7 @@ impl App {
             bodies: Arc::new(Semaphore::new(BODIES_KIB)),
             limiter: RateLimiter::keyed(Quota::per_second(RATE).allow_burst(BURST)),
             access_log: options.access_log,
+            counters: Counters::default(),
             proxy_bytes: options.proxy_bytes,
         }
     }
@@ -327,25 +332,24 @@ pub(super) fn audit(
     tracing::info!(target: "audit", %team, %user, %from, call, what, outcome, "call");
 }
 
-/// The name of the call that a reply belongs to, for the log of requests.
-#[derive(Clone, Copy)]
-pub(super) struct CallName(pub(super) &'static str);
-
-/// Logs a request and its reply, if that is requested.
-pub(super) async fn log_access(
+/// Counts a request and its reply, and logs them if that is requested.
+pub(super) async fn observe(
     State(app): State<Arc<App>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    if !app.access_log {
-        return next.run(request).await;
-    }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let since = Instant::now();
+    let (route, since, under_way) = (route_of(&request), Instant::now(), app.counters.begin());
     let response = next.run(request).await;
-    let (status, took_ms) = (response.status().as_u16(), since.elapsed().as_millis());
-    let call = response.extensions().get::<CallName>().map(|call| call.0);
-    tracing::info!(target: "access", %from, %method, path, call, status, took_ms, "request");
+    drop(under_way);
+    let (status, took) = (response.status(), since.elapsed());
+    let call = response.extensions().get::<CallName>().copied();
+    app.counters.end(call, route, status, took);
+    if app.access_log {
+        let (status, took_ms) = (status.as_u16(), took.as_millis());
+        let call = call.map(|call| call.0);
+        tracing::info!(target: "access", %from, %method, path, call, status, took_ms, "request");
+    }
     response
 }

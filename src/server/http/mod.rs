@@ -5,6 +5,7 @@
 //! accepted, and a name that is not there gets the same reply as a wrong key.
 
 mod app;
+mod counters;
 mod known;
 mod range;
 mod rest;
@@ -34,6 +35,7 @@ use tls::Tls;
 pub use tls::TlsFiles;
 
 use crate::error::{AccessHint, Error, Kind, Result};
+use crate::server::metrics;
 
 /// The number of threads that may wait for a disk, a database or a store at once.
 const BLOCKING_THREADS: usize = 128;
@@ -84,6 +86,10 @@ impl HttpServer {
             .build()
             .map_err(|e| Error::io("cannot start the server's threads", e))?;
         let app = Arc::new(App::new(teams, options));
+        if let Some(address) = options.metrics {
+            let app = Arc::clone(&app);
+            metrics::serve(address, move || metrics::text_of(app.counters.registry()))?;
+        }
         let service = router(&app).into_make_service_with_connect_info::<SocketAddr>();
         let handle = Handle::new();
         let entered = runtime.enter();
@@ -158,7 +164,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/whoami", get(rpc::whoami))
         .nest("/api/v1/{team}", team)
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
-        .layer(middleware::from_fn_with_state(Arc::clone(app), app::log_access))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), app::observe))
         .with_state(Arc::clone(app))
 }
 

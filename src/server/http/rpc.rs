@@ -9,7 +9,8 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, Response, StatusCode};
 use tokio::task::spawn_blocking;
 
-use super::app::{App, CallName, Refusal, Served, audit, key_of, refuse};
+use super::app::{App, Refusal, Served, audit, key_of, refuse};
+use super::counters::CallName;
 use super::rights::UserRights;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Level, Need, Principal};

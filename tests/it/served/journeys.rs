@@ -188,3 +188,32 @@ fn the_server_and_commands_on_its_machine_share_one_registry() {
     by_directory.url = Some(own.to_str().unwrap().to_owned());
     assert_eq!(by_directory.ok(&["ls", "p/data:latest"]).trim(), "a");
 }
+
+#[test]
+fn the_numbers_of_a_server_name_calls_and_nobody() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let server = Server::of(fresh_repository(), &["--metrics-listen", &address]);
+    let host = server.host();
+    let source = host.tree("src", &[("a", b"data")]);
+    host.ok(&["put", "-n", "project/data", source.to_str().unwrap()]);
+    assert_eq!(host.run(&["show", "project/gone"]).code, 10);
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request).unwrap();
+    let text = std::io::read_to_string(stream).unwrap();
+    let number = |line: &str| -> u64 {
+        let found = text.lines().find_map(|one| one.strip_prefix(line)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("{line}: {text}"))
+    };
+    let requests = "artifactfs_server_requests_total";
+    assert_eq!(number(&format!("{requests}{{call=\"commit\",status=\"200\"}}")), 1);
+    assert!(number(&format!("{requests}{{call=\"lookup\",status=\"404\"}}")) >= 1);
+    let stored = "PUT /api/v1/{team}/store/packs/{shard}/{name}";
+    assert!(number(&format!("{requests}{{call=\"{stored}\",status=\"201\"}}")) >= 1);
+    let seconds = "artifactfs_server_request_seconds_count";
+    assert_eq!(number(&format!("{seconds}{{call=\"commit\"}}")), 1);
+    assert!(text.contains("artifactfs_server_requests_under_way "), "{text}");
+    assert!(!text.contains("project/") && !text.contains("ann"), "{text}");
+}
