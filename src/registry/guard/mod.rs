@@ -98,7 +98,7 @@ pub fn only_reads(call: &Call) -> bool {
         | Scope::Run(_, need)
         | Scope::Sweep(_, need) => *need == Need::Read,
         Scope::Members | Scope::Pack(_) | Scope::Each => true,
-        Scope::Lease(_) => false,
+        Scope::Lease(_) | Scope::NewRun(_) => false,
     };
     !doubts && scopes(call).iter().all(reads)
 }
@@ -129,24 +129,40 @@ fn in_scope(rights: &dyn Rights, scope: &Scope, makes: bool) -> Result<Verdict> 
         Scope::Project(project, need) => of_level(rights, rights.level(project)?, *need, makes),
         Scope::Lease(lease) => of_lease(rights, *lease, makes)?,
         Scope::Pack(pack) => of_level(rights, level_in(rights, pack.zone())?, Need::Read, makes),
-        Scope::Run(run, need) => of_id(rights, rights.project_of_run(run)?, *need, makes)?,
-        Scope::Sweep(sweep, need) => of_id(rights, rights.project_of_sweep(sweep)?, *need, makes)?,
+        Scope::Run(run, need) => {
+            let absent = || empty().run(run).map(drop);
+            of_id(rights, rights.project_of_run(run)?, *need, makes, absent)?
+        }
+        Scope::NewRun(run) => match rights.project_of_run(run)? {
+            Some(project) => of_level(rights, rights.level(&project)?, Need::Write, makes),
+            None => Verdict::Allowed,
+        },
+        Scope::Sweep(sweep, need) => {
+            let absent = || empty().sweep(sweep).map(drop);
+            of_id(rights, rights.project_of_sweep(sweep)?, *need, makes, absent)?
+        }
     })
 }
 
 /// Returns what may be done with a run or sweep of a project; `None`: there is no such thing. Another
 /// caller may make it at this moment, so the registry is not asked whether it is there.
+///
+/// # Errors
+/// That of `absent`, which is the registry's, for a call that makes something else.
 fn of_id(
     rights: &dyn Rights,
     project: Option<ProjectName>,
     need: Need,
     makes: bool,
+    absent: impl FnOnce() -> Result<()>,
 ) -> Result<Verdict> {
-    let level = project.as_ref().map_or(Ok(Level::None), |project| rights.level(project))?;
-    match (project, level) {
-        (_, Level::None) if !makes => Ok(Verdict::Hidden),
-        (None, _) => Ok(Verdict::Allowed),
-        (Some(_), level) => Ok(of_level(rights, level, need, makes)),
+    let level = project.map_or(Ok(Level::None), |project| rights.level(&project))?;
+    if level == Level::None && makes {
+        absent()?;
+    }
+    match level {
+        Level::None => Ok(Verdict::Hidden),
+        level => Ok(of_level(rights, level, need, makes)),
     }
 }
 

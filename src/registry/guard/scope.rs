@@ -30,6 +30,8 @@ pub(super) enum Scope {
     Pack(PackId),
     /// The project of a run.
     Run(RunId, Need),
+    /// A run that is begun, and the project of the run that has its id already.
+    NewRun(RunId),
     /// The project of a sweep.
     Sweep(SweepId, Need),
     /// Any project: the arguments or the reply are narrowed to those that the caller may read.
@@ -123,7 +125,7 @@ fn of_runs(call: &RunsCall) -> Vec<Scope> {
             let sweep = start.sweep.clone().map(|sweep| Scope::Sweep(sweep, Need::Write));
             let own = [
                 Scope::Project(start.project.clone(), Need::Write),
-                Scope::Run(start.id.clone(), Need::Write),
+                Scope::NewRun(start.id.clone()),
             ];
             own.into_iter().chain(sweep).collect()
         }

@@ -14,12 +14,8 @@ use crate::model::run::{Goal, Resume, RunLog, RunStart, RunState, SweepInfo};
 use crate::model::version::Totals;
 use crate::registry::prelude::*;
 use crate::registry::{
-    AliasChange, ArtifactUpdate, CommitRequest, Detail, Judged, NewKey, NewPart, SealRequest,
-    Update, UpkeepCall,
-};
-use crate::registry::{
-    access::AccessCall, groups::GroupsCall, leases::LeasesCall, names::NamesCall,
-    objects::ObjectsCall, runs::RunsCall, versions::VersionsCall,
+    AliasChange, ArtifactUpdate, CommitRequest, Detail, GroupsCall, Judged, LeasesCall, NamesCall,
+    NewKey, NewPart, RunsCall, SealRequest, Update, UpkeepCall, VersionsCall,
 };
 
 /// Rights that are looked up each time.
@@ -389,6 +385,32 @@ fn a_project_that_may_not_be_seen_is_like_one_that_is_not_there() {
             assert!(!told, "{name} tells a {:?}", caller.role);
         }
     }
+}
+
+/// What a writer makes in a project of its own may name only runs and sweeps that the writer sees.
+#[test]
+fn runs_and_sweeps_that_may_not_be_seen_are_not_named() {
+    let registry = registry();
+    let hidden = fill(&registry, "hidden", Visibility::Private);
+    let own = fill(&registry, "own", Visibility::Team);
+    let rights = Looked(&registry, principal(Role::Writer));
+    let nothing = things("zzzzzz", Zone::new(9).unwrap());
+    let lease = open_lease(&registry, &own);
+    let replies = |of: &Things| {
+        let mut commit = plain(&own);
+        commit.version.run = Some(of.run.clone());
+        let part = NewPart { run: Some(of.run.clone()), ..part(&own) };
+        let id = format!("new-{}", of.run).parse().unwrap();
+        let start = RunStart { id, sweep: Some(of.sweep.clone()), ..start(&own) };
+        let calls: [Call; 3] = [
+            VersionsCall::Commit { lease, request: commit }.into(),
+            GroupsCall::AddPart { lease, part }.into(),
+            RunsCall::BeginRun { start, resume: Resume::Never }.into(),
+        ];
+        calls.map(|call| seen(&make(&rights, call), of))
+    };
+    assert_eq!(replies(&hidden), replies(&nothing));
+    assert!(replies(&nothing).iter().all(|reply| reply.starts_with("NotFound no ")));
 }
 
 #[test]
