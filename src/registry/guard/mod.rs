@@ -103,6 +103,15 @@ pub fn only_reads(call: &Call) -> bool {
     !doubts && scopes(call).iter().all(reads)
 }
 
+/// Returns the project that a call is about, for the log of refusals; empty if it is about none.
+pub fn about(call: &Call) -> String {
+    let project = scopes(call).into_iter().find_map(|scope| match scope {
+        Scope::Project(project, _) => Some(project.to_string()),
+        _ => None,
+    });
+    project.unwrap_or_default()
+}
+
 /// Returns what may be done about a call: the worst of what may be done in each of its scopes.
 fn judge(rights: &dyn Rights, call: &Call) -> Result<Verdict> {
     let mut verdict = Verdict::Allowed;

@@ -102,11 +102,11 @@ impl Asked {
 
     /// Writes a line of the audit log, if something that a person knows by name was changed or the
     /// call was refused.
-    fn note<T>(&self, call: &str, changed: Option<&str>, done: &Result<T>) {
+    fn note<T>(&self, call: &str, changed: Option<&str>, about: &str, done: &Result<T>) {
         let failed = done.as_ref().err().map(Error::kind);
         if changed.is_some() || failed == Some(Kind::Denied) {
             let Self { served, principal, from, .. } = self;
-            let what = changed.unwrap_or_default();
+            let what = changed.unwrap_or(about);
             audit(&served.team.name, &principal.user, *from, call, what, failed);
         }
     }
@@ -119,6 +119,7 @@ impl Asked {
         let permit = self.app.admit()?;
         let reply = answer(move || {
             let (ends, changes_access) = (ends_lease(&call), changes_access(&call));
+            let about = guard::about(&call);
             let rights = UserRights::new(&self.served, &self.principal);
             let repository = &self.served.team.repository;
             let done = Guarded { repository, rights: &rights }.call(call);
@@ -128,7 +129,7 @@ impl Asked {
             if changes_access {
                 self.served.known.forget_access();
             }
-            self.note(name, changed.as_deref(), &done);
+            self.note(name, changed.as_deref(), &about, &done);
             drop(permit);
             (done, None)
         });
@@ -175,13 +176,13 @@ impl Asked {
         };
         if !allowed {
             let denied = Err(guard::denied(&self.principal));
-            self.note(name, None, &denied);
+            self.note(name, None, "", &denied);
             return Ok(respond(&denied, None));
         }
         let permit = self.app.admit()?;
         Ok(answer(move || {
             let done = self.clean(call);
-            self.note(name, Some(""), &done);
+            self.note(name, Some(""), "", &done);
             drop(permit);
             (done.and_then(|cleaned| encode_value(&cleaned)), None)
         })

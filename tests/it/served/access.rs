@@ -51,7 +51,10 @@ fn a_role_allows_what_it_allows() {
     admin.ok(&["user", "role", "bob", "writer"]);
     until("the new role counts", || reader.run(&["alias", "add", "p/data:v0", "x"]).code == 0);
     let log = fs::read_to_string(server.world.path("server.log")).unwrap();
-    assert!(log.contains("user=bob") && log.contains("outcome=\"Denied\""), "refusals are logged");
+    let refused = log.lines().any(|line| {
+        line.contains("user=bob") && line.contains("what=\"p") && line.contains("\"Denied\"")
+    });
+    assert!(refused, "refusals are logged with the project");
     let changed = log.lines().any(|line| {
         line.contains("user=eve") && line.contains("commit") && line.contains("what=\"p/data\"")
     });
