@@ -14,6 +14,7 @@ use crate::content::external::Requester;
 use crate::content::store::Space;
 use crate::error::{Error, Kind};
 use crate::model::digest::Digest;
+use crate::model::reference::ArtifactPath;
 use crate::model::tree::Content;
 use crate::mount::kernel::{GENERATION, host, report};
 use crate::mount::read_only::adapter::read_file;
@@ -315,18 +316,18 @@ impl Staging {
         let drafts = self.fs.drafts();
         // An inode that is no file of a version (a symlink, `.artifact.json`) has no content.
         let file = self.fs.read.file(ino).map_err(|_| Errno::EXDEV)?;
-        let pinned = self.pin(drafts.draft_of(parent).map_err(host)?, file.place.root);
+        let draft = drafts.draft_of(parent).map_err(host)?;
+        let pinned = self.pin(&draft, file.place.root);
         pinned.map_err(|e| if e == Errno::EOPNOTSUPP { Errno::EXDEV } else { e })?;
         let made = drafts.link_content((parent, name), caller, file.content, file.executable);
-        made.map_err(host)
+        let made = made.map_err(host)?;
+        // A commit that came between has dropped the pin, since nothing of the draft needed it yet.
+        self.pin(&draft, file.place.root)?;
+        Ok(made)
     }
 
-    fn pin(
-        &self,
-        draft: Arc<crate::model::reference::ArtifactPath>,
-        root: Digest,
-    ) -> Result<(), Errno> {
-        self.fs.service.pin(&draft, root).map_err(|e| match e.kind() {
+    fn pin(&self, draft: &ArtifactPath, root: Digest) -> Result<(), Errno> {
+        self.fs.service.pin(draft, root).map_err(|e| match e.kind() {
             // The version belongs to another zone: the caller reads and writes instead.
             Kind::Unsupported => Errno::EOPNOTSUPP,
             _ => report("copy", &e),
@@ -378,10 +379,14 @@ impl Staging {
                 file.map_err(|_| Errno::EOPNOTSUPP).and_then(|file| {
                     // A commit would store the part that is copied.
                     self.permit(&file.content, caller)?;
-                    self.pin(drafts.draft_of(to).map_err(host)?, file.place.root)?;
+                    let draft = drafts.draft_of(to).map_err(host)?;
+                    self.pin(&draft, file.place.root)?;
                     let adopted =
                         drafts.adopt(to_handle, file.content, from_offset, to_offset, length);
-                    adopted.map_err(host)
+                    let adopted = adopted.map_err(host)?;
+                    // As in `link_version`.
+                    self.pin(&draft, file.place.root)?;
+                    Ok(adopted)
                 })
             }
             _ => Err(Errno::EOPNOTSUPP),
