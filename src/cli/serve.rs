@@ -124,7 +124,7 @@ fn init(context: &Context, admin: &str) -> Result<u8> {
     }
     if !served::make_zoned(&repository)? {
         context.output.note(
-            "artifactfs: what is in the repository was put before it had users, so all users see all projects",
+            "artifactfs: the repository had versions or drafts before it had users, so all users see all projects",
         );
     }
     let request = KeyRequest { note: "made by serve init".to_owned(), ..KeyRequest::default() };

@@ -45,8 +45,8 @@ pub fn settings_for_clients(repository: &Repository) -> String {
     serde_json::to_string(&settings).expect("settings are plain values")
 }
 
-/// Makes each project of a repository with its registry inside a zone, if it is empty yet. Returns
-/// whether each project is a zone.
+/// Makes each project of a repository with its registry inside a zone, if it is empty and has no
+/// drafts yet. Returns whether each project is a zone.
 ///
 /// # Errors
 /// The errors of the registry, and of writing the settings.
@@ -58,7 +58,12 @@ pub fn make_zoned(repository: &Repository) -> Result<bool> {
     // Older releases must refuse it before the first zone is there.
     let settings = Settings { format: ZONED_FORMAT, ..repository.settings.clone() };
     repository.layout.write_settings(&settings)?;
-    registry.make_zoned()
+    let zoned = registry.make_zoned()?;
+    if !zoned {
+        // A draft or a put was begun meanwhile or before.
+        repository.layout.write_settings(&repository.settings)?;
+    }
+    Ok(zoned)
 }
 
 /// Makes this host's directory for the repository at `url`, whose server replied with `session`.

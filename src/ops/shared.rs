@@ -49,8 +49,9 @@ pub fn init(
     let table = PostgresTable::init(address)?;
     let filled = layout.fill(&settings, || {
         let registry = open_registry(address)?;
-        registry.set_settings(String::new(), common(&settings))?;
-        registry.make_zoned().map(drop)
+        // Without settings the registry is not used.
+        registry.make_zoned()?;
+        registry.set_settings(String::new(), common(&settings))
     });
     match filled {
         Ok(()) => Ok(settings),

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::fresh_repository;
 use crate::serving::{Server, last_line, packs};
 use crate::world::{World, host, noise, same_tree, until};
 
@@ -155,5 +156,25 @@ fn equal_files_in_two_projects_are_two_objects_and_a_copy_reads_and_writes_once(
     let linked = fs::hard_link(read.join("two/copy:v0/a"), staging.join("three/x/a"));
     assert_eq!(linked.unwrap_err().raw_os_error(), Some(libc::EXDEV));
     other.umount();
+    server.sound();
+}
+
+#[test]
+fn a_repository_that_was_used_before_it_had_users_is_one_zone() {
+    let world = fresh_repository();
+    let source = world.tree("src", &[("a", b"data")]);
+    world.ok(&["put", "-n", "old/data", source.to_str().unwrap()]);
+    let server = Server::of(world, &[]);
+    let settings = || fs::read_to_string(server.world.repo().join("repository.json")).unwrap();
+    assert!(!settings().contains("\"format\": 3"), "older releases may open it as before");
+    let admin = server.host();
+    let refused = admin.run(&["project", "set", "old", "--visibility", "private"]);
+    assert!(refused.code == 15 && refused.err.contains("share bytes"), "{}", refused.err);
+    assert_eq!(admin.run(&["key", "create", "--project", "old"]).code, 15);
+    assert!(admin.ok(&["project", "ls"]).contains("team"));
+    let writer = server.host_of(&server.user("eve", "writer"));
+    writer.ok(&["put", "-n", "new/data", source.to_str().unwrap()]);
+    assert_eq!(writer.ok(&["ls", "old/data:v0"]).trim(), "a");
+    assert_eq!(server.host_of(&server.user("gus", "guest")).ok(&["ls"]), "");
     server.sound();
 }
