@@ -68,8 +68,8 @@ fn repository(hint: &RepositoryHint) -> String {
             "is the address right? `artifactfs init DIR --registry URL --store URL` makes a new registry"
         }
         RepositoryHint::Zoned => {
-            "rights by project need a repository that was made for a team: `artifactfs serve init` before the \
-             first put, or `artifactfs init --registry`; `get` there what is needed, and `put` it here"
+            "make a new repository with `artifactfs serve init` before the first put, or with \
+             `artifactfs init --registry`, and copy what is needed with `get` and `put`"
         }
         RepositoryHint::CopyFiles => {
             "copy the files themselves (cp --reflink=never), or `get` and `put` them"
