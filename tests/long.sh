@@ -10,7 +10,7 @@ export DEBIAN_FRONTEND=noninteractive
 command -v xfs_io >/dev/null || { apt-get update -q && apt-get install -yq xfsprogs; }
 passed=0 failed=0
 # tests/suites/run.sh runs all of fsx. Without passthrough only what reads and writes differently is run.
-export FSX_SEEDS=8
+export FSX_SEEDS=8 STRESS_SECONDS=1
 sample='locks|holes|corners|drafts|based|begun|removed|fsx|checkpoints|replaced|sqlite'
 cargo test --locked --test long -- --nocapture && passed=$((passed + 1)) || failed=$((failed + 1))
 for options in passthrough no_passthrough; do

@@ -45,7 +45,7 @@ check_stressor() { # STRESSOR
   need stress-ng
   local options
   read -ra options <<<"$(stressor_options "$1")"
-  stress-ng --verify --metrics-brief --temp-path "$draft" "--$1" 2 --timeout 3 "${options[@]}" 2>&1 |
+  stress-ng --verify --metrics-brief --temp-path "$draft" "--$1" 2 --timeout "${STRESS_SECONDS:-3}" "${options[@]}" 2>&1 |
     tee "$reference/log"
   # A stressor that skips itself says so and exits with 0, but it has tested nothing.
   grep -Eq " $1 +[1-9][0-9]* " "$reference/log" || { echo "$1 did nothing"; return 1; }
