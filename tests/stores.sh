@@ -15,7 +15,8 @@ python3 -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get inst
   python3 -m venv "$folder/venv"
   "$folder/venv/bin/pip" install -q 'moto[server]'
 }
-[ -x "$folder/node_modules/.bin/azurite-blob" ] || npm install --silent --no-audit --no-fund --prefix "$folder" azurite
+[ -x "$folder/node_modules/.bin/azurite-blob" ] ||
+  npm install --loglevel error --fetch-retries 6 --no-audit --no-fund --prefix "$folder" azurite
 
 port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 pids=()
