@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use crate::fresh_repository;
 use crate::serving::{Server, last_line, packs};
 use crate::world::{World, host, noise, same_tree, until};
 
@@ -161,7 +160,7 @@ fn equal_files_in_two_projects_are_two_objects_and_a_copy_reads_and_writes_once(
 
 #[test]
 fn a_repository_that_was_used_before_it_had_users_is_one_zone() {
-    let world = fresh_repository();
+    let world = World::new();
     let source = world.tree("src", &[("a", b"data")]);
     world.ok(&["put", "-n", "old/data", source.to_str().unwrap()]);
     let server = Server::of(world, &[]);
