@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares the time in which a server says that something is not there, with the time in which it says so of what the
-# user may not see. The requests are mixed at random.
+# Compares how long a server takes to reply "not found" for an absent project and for a hidden one. It mixes the
+# requests at random.
 #   benches/rights.sh [BINARY]     BINARY is target/release/artifactfs unless given; needs python3
 # Prints the medians and their ratio for each kind of request.
 set -euo pipefail

@@ -178,7 +178,7 @@ enum Verb {
     /// Make, list and revoke keys
     #[command(subcommand)]
     Key(user::KeyVerb),
-    /// List projects, and say who may see and change one
+    /// List projects, and set their visibility and members
     #[command(subcommand)]
     Project(project::ProjectVerb),
     /// Execute a command in the view of a run

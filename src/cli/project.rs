@@ -1,4 +1,4 @@
-//! `project`: who may see and change which project of a served repository.
+//! `project`: the visibility and members of the projects of a served repository.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};

@@ -146,7 +146,7 @@ impl Level {
     }
 }
 
-/// Who may do what in a project.
+/// The zone, visibility and members of a project, which decide the rights of each user there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectAccess {
     /// The project.
@@ -160,6 +160,13 @@ pub struct ProjectAccess {
 }
 
 impl ProjectAccess {
+    /// Returns the access of a project that nobody has changed: the team sees it, and it has no
+    /// members.
+    pub(crate) fn unchanged(project: ProjectName, zone: Option<Zone>) -> Self {
+        let (visibility, members) = Default::default();
+        Self { project, zone, visibility, members }
+    }
+
     /// Returns the rights of a user. The scope and the limit of the key narrow them.
     pub fn level(&self, principal: &Principal) -> Level {
         if !principal.sees(&self.project) {
@@ -203,7 +210,7 @@ impl Need {
     pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Admin, Self::Nobody];
 }
 
-/// The user who makes a request, and how far the key goes.
+/// The user who makes a request, with the limits of the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
     /// The user.

@@ -50,7 +50,8 @@ impl Digest {
         Zone::from_bytes([a, b, c])
     }
 
-    /// Returns whether this is the digest of an object of `kind` with this body, in its zone.
+    /// Returns whether this is the digest of an object of `kind` with this body, in whatever zone. It
+    /// compares 232 bits, also in a repository that is one zone.
     pub fn is_of(&self, kind: ObjectKind, body: &[u8]) -> bool {
         self.has_content_of(&Self::of(kind, body))
     }

@@ -1,7 +1,6 @@
-//! Users of a served repository, their keys, and who may do what in which project.
+//! Users of a served repository, their keys, and the visibility and members of projects.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use super::repository::Repository;
 use crate::error::Result;
@@ -9,6 +8,7 @@ use crate::model::access::{KeyId, KeyInfo, ProjectAccess, Role, UserInfo, Visibi
 use crate::model::api_key::ApiKey;
 use crate::model::name::{ProjectName, UserName};
 use crate::model::properties::parse_duration;
+use crate::model::version::ProjectInfo;
 use crate::registry::NewKey;
 
 /// The number of users read at once.
@@ -109,14 +109,14 @@ pub fn revoke_key(repository: &Repository, id: KeyId) -> Result<KeyInfo> {
     repository.registry.remove_key(id, None)
 }
 
-/// Returns who may do what in each project that the caller may see, in the order of names.
+/// Returns the visibility and members of each project that the caller may see, in the order of names.
 ///
 /// # Errors
 /// The errors of the registry.
 pub fn projects(repository: &Repository) -> Result<Vec<ProjectAccess>> {
     let registry = &repository.registry;
     let mut all = BTreeMap::new();
-    // Who may do what can be said before anything is put.
+    // An admin can set the visibility of a project before it exists.
     let mut after = None;
     loop {
         let page = registry.zoned_projects(after, PAGE)?;
@@ -127,16 +127,13 @@ pub fn projects(repository: &Repository) -> Result<Vec<ProjectAccess>> {
             break;
         }
     }
-    for project in registry.projects()? {
-        if let Entry::Vacant(place) = all.entry(project.name) {
-            let access = registry.project_access(place.key().clone())?;
-            place.insert(access);
-        }
+    for ProjectInfo { name, .. } in registry.projects()? {
+        all.entry(name.clone()).or_insert_with(|| ProjectAccess::unchanged(name, None));
     }
     Ok(all.into_values().collect())
 }
 
-/// Returns who may do what in a project, whether or not it exists.
+/// Returns the visibility and members of a project, which need not exist.
 ///
 /// # Errors
 /// The errors of the registry.

@@ -12,7 +12,7 @@
 //! P <project> 0 <artifact> 0 <group> 0 <sequence:8>   part of an open group
 //! T <project> 0 <artifact> 0                 time of the newest version that the artifact ever had
 //! U <lease:8> <sequence:8>                   digests a lease pinned in a batch, without `t` keys
-//! Y <project> 0                              zone of a project, and who may do what there
+//! Y <project> 0                              zone, visibility and members of a project
 //! Z <zone:8>                                 project of a zone
 //! a <project> 0 <artifact> 0                 artifact
 //! b <sweep> 0 <run> 0                        run of a sweep
@@ -129,7 +129,7 @@ pub(crate) enum Space {
     Account = b'H',
     /// Keys of users.
     ApiKey = b'B',
-    /// Zones of projects, and who may do what there.
+    /// Zones, visibilities and members of projects.
     ProjectAccess = b'Y',
     /// Projects by zone.
     ProjectOfZone = b'Z',
@@ -290,7 +290,7 @@ pub(crate) fn api_key(digest: &Digest) -> Vec<u8> {
     Key::of(Space::ApiKey).fixed(digest.as_bytes()).done()
 }
 
-/// Returns the key of the zone of a project, and of who may do what there.
+/// Returns the key of the zone, visibility and members of a project.
 pub(crate) fn project_access(project: &ProjectName) -> Vec<u8> {
     Key::of(Space::ProjectAccess).name(project.as_str()).done()
 }

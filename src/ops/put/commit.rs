@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::build::{self, Under};
+use super::build::{self, Mode};
 use super::outcome::Outcomes;
 use super::report::{PutReport, Silent};
 use super::walk::Walk;
@@ -38,7 +38,7 @@ pub(in crate::ops) fn merge(
     layers: &[(Digest, Totals)],
 ) -> Result<PutReport> {
     let walk = Walk::Merge(layers);
-    let under = Under::Lease(lease);
-    let built = build::run(repository, walk, under, Outcomes::None, Arc::new(Silent))?;
+    let mode = Mode::Store(lease);
+    let built = build::run(repository, walk, mode, Outcomes::None, Arc::new(Silent))?;
     Ok(built.report)
 }

@@ -1,6 +1,6 @@
 //! A version that has one more file than the tree it comes from.
 
-use super::build::{self, Under};
+use super::build::{self, Mode};
 use super::commit::commit;
 use super::outcome::Outcomes;
 use super::report::{PutReport, Silent};
@@ -26,7 +26,7 @@ pub fn insert(
     with_lease(repository, &project, purpose, |lease| {
         let progress = std::sync::Arc::new(Silent);
         let walk = Walk::Insert(insert);
-        let built = build::run(repository, walk, Under::Lease(lease), Outcomes::None, progress)?;
+        let built = build::run(repository, walk, Mode::Store(lease), Outcomes::None, progress)?;
         let mut report = built.report;
         report.committed = Some(commit(repository, lease, version, &report)?);
         Ok(report)

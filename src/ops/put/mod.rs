@@ -37,7 +37,7 @@ use crate::model::name::Alias;
 use crate::model::new_version::NewVersion;
 use crate::model::reference::Selector;
 use crate::model::zone::Zone;
-use build::{Built, Under};
+use build::{Built, Mode};
 use commit::commit;
 pub(super) use commit::merge;
 use index::{NewIndex, OldIndex};
@@ -77,8 +77,8 @@ pub fn put(
         let index = index_path(repository, &identity, zone);
         let absent = repository.registry.absent()?;
         let (walk, warnings) = walk_of(repository, request, source.as_ref(), &index, absent)?;
-        let under = Under::DryRun(zone);
-        let built = build::run(repository, walk, under, Outcomes::None, progress)?;
+        let mode = Mode::DryRun(zone);
+        let built = build::run(repository, walk, mode, Outcomes::None, progress)?;
         return Ok(warned(built.report, warnings));
     }
     let shown = identity.to_string_lossy().replace('\0', " ");
@@ -128,7 +128,7 @@ fn put_under(
         let (walk, warnings) = walk_of(repository, request, source, index, absent)?;
         let outcomes = Outcomes::Index(NewIndex::create(index)?, file_time());
         let built =
-            build::run(repository, walk, Under::Lease(lease), outcomes, Arc::clone(&progress))?;
+            build::run(repository, walk, Mode::Store(lease), outcomes, Arc::clone(&progress))?;
         Ok(Built { report: warned(built.report, warnings), ..built })
     };
     let built = match build() {
@@ -170,7 +170,7 @@ pub(crate) fn put_draft(
         let build = |draft: &DraftSource<'_>| {
             let outcomes = Outcomes::Draft(DraftOutcomes::create(work)?);
             let walk = Walk::Draft(draft);
-            build::run(repository, walk, Under::Lease(lease), outcomes, Arc::new(Silent))
+            build::run(repository, walk, Mode::Store(lease), outcomes, Arc::new(Silent))
         };
         let built = match build(&draft) {
             // A file changed after it was prehashed. The second try does without: it might get the

@@ -1,4 +1,4 @@
-//! ACCESS: the users of a served repository, their keys, and who may do what in which project.
+//! ACCESS: the users of a served repository, their keys, and the visibility and members of projects.
 
 mod accounts;
 mod keys;
@@ -33,7 +33,7 @@ pub struct NewKey {
 }
 
 subject! {
-    /// The users of a served repository, their keys, and who may do what in which project.
+    /// The users of a served repository, their keys, and the visibility and members of projects.
     ///
     /// # Contract
     /// A registry knows a key by its digest alone. A key that was revoked, has expired or belongs
@@ -61,7 +61,7 @@ subject! {
     authenticate = Authenticate(digest: Digest) -> Option<Principal>;
     /// Returns whether each project is a zone. It never changes once there is a project.
     is_zoned = IsZoned() -> bool;
-    /// Returns who may do what in a project, whether or not it exists.
+    /// Returns the zone, visibility and members of a project, which need not exist.
     project_access = FindProjectAccess(project: ProjectName) -> ProjectAccess;
     /// Returns the projects that have a zone above `after`, in the order of names, at most `limit`.
     zoned_projects = ZonedProjects(after: Option<ProjectName>, limit: u32) -> Page<ProjectAccess>;

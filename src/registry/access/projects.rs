@@ -1,4 +1,4 @@
-//! Who may do what in projects.
+//! Visibility and members of projects.
 
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{ProjectAccess, Role, Visibility};
@@ -27,8 +27,7 @@ impl EngineRegistry {
                 return Ok(access.shown(project));
             }
             let zone = if is_zoned(view)? { None } else { Some(Zone::WHOLE) };
-            let (visibility, members) = Default::default();
-            Ok(ProjectAccess { project: project.clone(), zone, visibility, members })
+            Ok(ProjectAccess::unchanged(project.clone(), zone))
         })
     }
 

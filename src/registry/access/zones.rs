@@ -16,7 +16,7 @@ use crate::registry::record;
 /// The counter of zones. It exists only in a zoned repository.
 const ZONES: &str = "zone";
 
-/// The record of a project's zone, and of who may do what there.
+/// The record of a project's zone, visibility and members.
 #[derive(Serialize, Deserialize)]
 pub(in crate::registry) struct AccessRecord {
     pub(in crate::registry) zone: Zone,
@@ -77,7 +77,7 @@ pub(in crate::registry) fn find_or_make(
     Ok(access)
 }
 
-/// Refuses to change who may do what in a repository whose projects share bytes.
+/// Refuses rights by project in a repository whose projects share bytes.
 pub(super) fn refuse_unzoned(view: &dyn View) -> Result<()> {
     if is_zoned(view)? {
         return Ok(());

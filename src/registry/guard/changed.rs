@@ -1,4 +1,4 @@
-//! The names of what calls change, for the audit log.
+//! The names of the things that calls change, for the audit log.
 
 use crate::registry::access::AccessCall;
 use crate::registry::call::Call;

@@ -1,8 +1,8 @@
 //! The rights of calls: each call needs one in each project that it is about, and calls of upkeep never
 //! cross a network.
 //!
-//! What a caller may not read is as if it were not there: the call is made on a registry that is
-//! empty, so that the reply is the same, word for word.
+//! A project that the caller may not read seems absent: the guard makes such a call on an empty
+//! registry, whose reply is the same, word for word.
 
 mod changed;
 mod narrow;
@@ -29,14 +29,14 @@ pub use rights::Rights;
 use rights::{in_team, level_in};
 use scope::{Scope, makes, scopes};
 
-/// What may be done about a call.
+/// The decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It is made.
+    /// The guard makes the call.
     Allowed,
-    /// It is made on an empty registry.
+    /// The guard makes the call on an empty registry.
     Hidden,
-    /// It is refused.
+    /// The guard refuses the call.
     Denied,
 }
 
@@ -57,7 +57,7 @@ pub fn answer(
     match judge(rights, &call)? {
         Verdict::Allowed => narrow::narrow(rights, registry, call)?.map_or_else(make, Ok),
         Verdict::Hidden => {
-            // A look-up of what is not there takes one look at the registry.
+            // This look takes the time that the look-up of an absent name would take.
             registry.project_of_zone(Zone::LAST)?;
             dispatch(empty(), call)
         }
@@ -112,7 +112,7 @@ pub fn about(call: &Call) -> String {
     project.unwrap_or_default()
 }
 
-/// Returns what may be done about a call: the worst of what may be done in each of its scopes.
+/// Returns the decision about a call: the strictest of those in its scopes.
 fn judge(rights: &dyn Rights, call: &Call) -> Result<Verdict> {
     let mut verdict = Verdict::Allowed;
     for scope in scopes(call) {
@@ -153,11 +153,11 @@ fn in_scope(rights: &dyn Rights, scope: &Scope, makes: bool) -> Result<Verdict> 
     })
 }
 
-/// Returns what may be done with a run or sweep of a project; `None`: there is no such thing. Another
-/// caller may make it at this moment, so the registry is not asked whether it is there.
+/// Returns the decision about a run or sweep of a project; `None`: it does not exist. The guard does
+/// not look it up again, because another caller may make it at this moment.
 ///
 /// # Errors
-/// That of `absent`, which is the registry's, for a call that makes something else.
+/// The error of `absent`, if the call makes something else and the caller may not read the project.
 fn of_id(
     rights: &dyn Rights,
     project: Option<ProjectName>,
@@ -183,8 +183,8 @@ fn of_lease(rights: &dyn Rights, lease: LeaseId, makes: bool) -> Result<Verdict>
     Ok(of_level(rights, level_in(rights, lease.zone())?, Need::Write, makes))
 }
 
-/// Returns what may be done with these rights. A project that the caller may not read gives the
-/// same verdict as one that is not there.
+/// Returns the decision that these rights give. It is the same for a project that the caller may not
+/// read as for an absent one.
 fn of_level(rights: &dyn Rights, level: Level, need: Need, makes: bool) -> Verdict {
     if level.suffices(need) {
         return Verdict::Allowed;

@@ -1,5 +1,5 @@
-//! The calls whose arguments or replies tell of several projects: what the caller may not read is
-//! left out.
+//! Calls whose arguments or replies name several projects. The guard leaves out the projects that the
+//! caller may not read.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -1,11 +1,11 @@
 //! The rights of callers.
 
 use crate::error::Result;
-use crate::model::access::{Level, Need, Principal, ProjectAccess, Visibility};
+use crate::model::access::{Level, Need, Principal, ProjectAccess};
 use crate::model::name::{ProjectName, RunId, SweepId};
 use crate::model::zone::Zone;
 
-/// The rights of a caller, and what they depend on.
+/// The rights of a caller, and the facts on which they depend.
 pub trait Rights {
     /// Returns the caller.
     fn principal(&self) -> &Principal;
@@ -56,8 +56,7 @@ pub trait Rights {
 /// are not there, and all in a repository that is one zone.
 pub(super) fn in_team(principal: &Principal) -> Level {
     let project = "team".parse().expect("it is a name");
-    let (visibility, members) = (Visibility::Team, Default::default());
-    let access = ProjectAccess { project, zone: None, visibility, members };
+    let access = ProjectAccess::unchanged(project, None);
     access.level(&Principal { projects: Vec::new(), ..principal.clone() })
 }
 

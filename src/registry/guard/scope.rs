@@ -1,4 +1,4 @@
-//! The scopes of calls: what each call is about, and the right that it needs there.
+//! The scopes of calls: the subjects of each call, with the rights that it needs there.
 
 use crate::model::access::Need;
 use crate::model::name::{ProjectName, RunId, SweepId};
@@ -14,8 +14,8 @@ use crate::registry::objects::ObjectsCall;
 use crate::registry::runs::RunsCall;
 use crate::registry::versions::VersionsCall;
 
-/// What a call is about, and the right that it needs there. A call may have several scopes, each of
-/// which is checked.
+/// A subject of a call, with the right that the call needs there. A call may have several scopes, and
+/// the guard checks each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// The whole team.

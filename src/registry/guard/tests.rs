@@ -1,5 +1,5 @@
-//! What each role, key and project gives in each call: nothing tells a project that may not be seen
-//! from one that is not there.
+//! Tests of each call with each role and visibility: no reply distinguishes a hidden project from an
+//! absent one.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ impl Rights for Looked<'_> {
     }
 }
 
-/// What a project has, or would have if it were there.
+/// The names of one of each thing in a project, which need not exist.
 struct Things {
     path: ArtifactPath,
     lease: LeaseId,
@@ -98,7 +98,7 @@ fn plain(things: &Things) -> CommitRequest {
     CommitRequest::plain(things.path.clone(), things.root)
 }
 
-/// Names what a project would have. In a project that is there, the zone is the one it has.
+/// Returns the names for a project. `zone` is the zone of the project if it exists.
 fn things(project: &str, zone: Zone) -> Things {
     let seed = project.as_bytes();
     Things {
@@ -282,7 +282,7 @@ fn of_admins(of: &Things) -> Vec<Call> {
     ]
 }
 
-/// Returns the calls about no project by itself: their replies are narrowed to what may be seen.
+/// Returns the calls that are about no single project.
 fn calls_of_each() -> Vec<Call> {
     vec![
         NamesCall::Projects {}.into(),
@@ -387,7 +387,7 @@ fn a_project_that_may_not_be_seen_is_like_one_that_is_not_there() {
     }
 }
 
-/// What a writer makes in a project of its own may name only runs and sweeps that the writer sees.
+/// A version, part or run may name only runs and sweeps that its writer sees.
 #[test]
 fn runs_and_sweeps_that_may_not_be_seen_are_not_named() {
     let registry = registry();

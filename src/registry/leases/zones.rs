@@ -1,4 +1,4 @@
-//! The zones of leases: what a lease keeps, and the version that it commits, belong to its zone.
+//! The zones of leases. All objects and packs of a lease, and its version, belong to its zone.
 
 use crate::error::Result;
 use crate::model::digest::Digest;

@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::TlsFiles;
+use super::access_cache::{AccessCache, BELIEVED};
 use super::counters::{CallName, Counters, route_of};
-use super::known::{BELIEVED, Known};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Principal;
 use crate::model::api_key::ApiKey;
@@ -92,8 +92,8 @@ pub(super) struct Served {
     /// Changes to reply with, by the newest change that a client knows and the newest that
     /// there is. Thousands of clients ask for the same at once.
     pub(super) changes: tokio::sync::Mutex<LruCache<(u64, u64), Arc<Changes>>>,
-    /// Who may do what in which project.
-    pub(super) known: Known,
+    /// The rows that decide the rights of users.
+    pub(super) access_cache: AccessCache,
     /// The time at which the store's credentials could not sign a URL.
     pub(super) signing_failed: Mutex<Option<Instant>>,
 }
@@ -153,9 +153,16 @@ impl App {
             let (receiving, signing_failed) = (Mutex::default(), Mutex::default());
             let look_ups = Semaphore::new(LOOK_UPS);
             let changes = tokio::sync::Mutex::new(LruCache::new(CHANGES));
-            let known = Known::default();
-            let served =
-                Served { team, believed, look_ups, receiving, changes, known, signing_failed };
+            let access_cache = AccessCache::default();
+            let served = Served {
+                team,
+                believed,
+                look_ups,
+                receiving,
+                changes,
+                access_cache,
+                signing_failed,
+            };
             (name, Arc::new(served))
         });
         Self {

@@ -4,9 +4,9 @@
 //! by `model::access` and `registry::guard`. Invariant: no request is served before its key was
 //! accepted, and a name that is not there gets the same reply as a wrong key.
 
+mod access_cache;
 mod app;
 mod counters;
-mod known;
 mod range;
 mod rest;
 mod rights;

@@ -102,7 +102,8 @@ fn page(items: Vec<Value>, more: bool, name: &str) -> Value {
 /// The parts of a request that every handler needs.
 type Common = (State<Arc<App>>, ConnectInfo<SocketAddr>, HeaderMap);
 
-/// Checks the key, and replies with the document that `read` makes of what the user may see.
+/// Checks the key, and replies with the document that `read` makes. `read` sees the registry as the
+/// user may.
 async fn reply(
     (State(app), ConnectInfo(from), headers): Common,
     team: &str,

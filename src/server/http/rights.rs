@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::access_cache::{Keep, if_there};
 use super::app::Served;
-use super::known::{Belief, if_there};
 use crate::error::{Kind, Result};
 use crate::model::access::{Level, Principal};
 use crate::model::name::{ProjectName, RunId, SweepId};
@@ -27,7 +27,7 @@ impl<'a> UserRights<'a> {
     }
 }
 
-/// Returns `None` for something that is not there.
+/// Turns [`Kind::NotFound`] into `None`.
 fn if_found<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
@@ -42,20 +42,20 @@ impl Rights for UserRights<'_> {
 
     fn is_zoned(&self) -> Result<bool> {
         let look_up = || self.repository().registry.is_zoned();
-        let belief = |zoned: &bool| if *zoned { Belief::Always } else { Belief::Shortly };
-        self.served.known.zoned.get(&(), belief, look_up)
+        let keep = |zoned: &bool| if *zoned { Keep::Always } else { Keep::Shortly };
+        self.served.access_cache.zoned.get(&(), keep, look_up)
     }
 
     fn level(&self, project: &ProjectName) -> Result<Level> {
         let look_up = || Ok(Arc::new(self.repository().registry.project_access(project.clone())?));
-        let access = self.served.known.access.get(project, |_| Belief::Shortly, look_up)?;
+        let access = self.served.access_cache.access.get(project, |_| Keep::Shortly, look_up)?;
         Ok(access.level(self.principal))
     }
 
     fn project_of_zone(&self, zone: Zone) -> Result<Option<ProjectName>> {
         let look_up = || self.repository().registry.project_of_zone(zone);
-        let belief = |found: &Option<_>| if found.is_some() { Belief::Always } else { Belief::Not };
-        self.served.known.zones.get(&zone, belief, look_up)
+        let keep = |found: &Option<_>| if found.is_some() { Keep::Always } else { Keep::Never };
+        self.served.access_cache.zones.get(&zone, keep, look_up)
     }
 
     fn project_of_run(&self, run: &RunId) -> Result<Option<ProjectName>> {
@@ -63,7 +63,7 @@ impl Rights for UserRights<'_> {
             let found = if_found(self.repository().registry.run(run.clone()))?;
             Ok(found.map(|run| run.start.project))
         };
-        self.served.known.runs.get(run, if_there, look_up)
+        self.served.access_cache.runs.get(run, if_there, look_up)
     }
 
     fn project_of_sweep(&self, sweep: &SweepId) -> Result<Option<ProjectName>> {
@@ -71,6 +71,6 @@ impl Rights for UserRights<'_> {
             let found = if_found(self.repository().registry.sweep(sweep.clone()))?;
             Ok(found.map(|sweep| sweep.project))
         };
-        self.served.known.sweeps.get(sweep, if_there, look_up)
+        self.served.access_cache.sweeps.get(sweep, if_there, look_up)
     }
 }

@@ -57,7 +57,7 @@ fn ends_lease(call: &Call) -> bool {
     matches!(call, Call::Leases(Release { .. } | Leave { .. } | EndLease { .. }))
 }
 
-/// Returns whether a call changes who may do what in a project.
+/// Returns whether a call changes the visibility or members of a project.
 fn changes_access(call: &Call) -> bool {
     use AccessCall::{SetMember, SetVisibility};
     matches!(call, Call::Access(SetVisibility { .. } | SetMember { .. }))
@@ -127,7 +127,7 @@ impl Asked {
                 (self.served.team.nudge)();
             }
             if changes_access {
-                self.served.known.forget_access();
+                self.served.access_cache.forget_access();
             }
             self.note(name, changed.as_deref(), &about, &done);
             drop(permit);
@@ -170,7 +170,7 @@ impl Asked {
 
     async fn janitor(self, call: JanitorCall) -> Result<Response<Body>, Refusal> {
         let (name, allowed) = match call {
-            // Who may delete in one project may have the bytes freed.
+            // A user who may delete in one project may also have the bytes freed.
             JanitorCall::Free { .. } => ("free", Level::of(self.principal.limit) >= Level::Write),
             JanitorCall::Collect { .. } => ("collect", self.principal.may(Need::Admin)),
         };

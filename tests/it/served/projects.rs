@@ -1,4 +1,4 @@
-//! Who may see and change which project.
+//! The visibility and members of projects, as users meet them.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn a_private_project_is_seen_by_its_members_only() {
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("a"), "hidden").unwrap();
 
-    // For who is no member it is not there, in each face.
+    // In each face the project seems absent to a user who is no member.
     assert_eq!(writer.ok(&["ls"]), "");
     assert_eq!(writer.ok(&["project", "ls"]), "");
     for (hidden, absent) in [("secret/data", "nobody/data"), ("secret/data:v0", "nobody/data:v0")] {

@@ -200,8 +200,8 @@ fn files_come_whole_in_ranges_or_not_at_all() {
     assert_eq!(status, 501, "{}", String::from_utf8_lossy(&body));
 }
 
-/// Every path is tried with the names of a project that may not be seen, and with such that are not
-/// there. Paths are those of the description, so a new one is tried too.
+/// Tries each path of the description with the names of a hidden project, and with those of an absent
+/// one.
 #[test]
 fn no_path_tells_of_what_a_user_may_not_see() {
     let server = Server::start();
@@ -234,7 +234,7 @@ fn no_path_tells_of_what_a_user_may_not_see() {
     }
     assert!(tried >= 8, "{tried}");
 
-    // Nor does a pack, by bytes, by length, by its index, or by a signed URL.
+    // Bytes, length and index of a pack, and signed URLs, do not distinguish the two either.
     let hidden = only_pack(&server);
     let absent = format!("{}{}", "0".repeat(26), &hidden[26..]);
     let mut unzoned = hidden.clone();

@@ -29,19 +29,19 @@ const UNITS_IN_FLIGHT: usize = 8;
 
 type Numbered<T> = (u64, Result<T>);
 
-/// What a build does with new objects.
+/// The mode of a build: it stores new objects, or counts them.
 #[derive(Clone, Copy)]
-pub(crate) enum Under<'a> {
-    /// It stores them under a lease.
-    Lease(&'a Lease),
-    /// It only counts them, as they would be in a zone.
+pub(crate) enum Mode<'a> {
+    /// The build stores new objects under a lease.
+    Store(&'a Lease),
+    /// The build counts the objects that are new in a zone, and stores nothing.
     DryRun(Zone),
 }
 
-impl Under<'_> {
+impl Mode<'_> {
     fn zone(&self) -> Zone {
         match self {
-            Self::Lease(lease) => lease.id().zone(),
+            Self::Store(lease) => lease.id().zone(),
             Self::DryRun(zone) => *zone,
         }
     }
@@ -51,15 +51,15 @@ impl Under<'_> {
 pub(crate) fn run(
     repository: &Repository,
     walked: Walk<'_>,
-    under: Under<'_>,
+    mode: Mode<'_>,
     outcomes: Outcomes,
     progress: Arc<dyn Progress>,
 ) -> Result<Built> {
-    let uploader = match under {
-        Under::Lease(lease) => Some(Uploader::new(repository, lease)),
-        Under::DryRun(_) => None,
+    let uploader = match mode {
+        Mode::Store(lease) => Some(Uploader::new(repository, lease)),
+        Mode::DryRun(_) => None,
     };
-    let mut assembly = Assembly::new(repository, under.zone(), uploader, outcomes, progress);
+    let mut assembly = Assembly::new(repository, mode.zone(), uploader, outcomes, progress);
     match &walked {
         Walk::Source(source, ..) => {
             assembly.drop_empty = source.is_some_and(|source| source.filters().chooses());

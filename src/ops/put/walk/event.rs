@@ -101,23 +101,27 @@ impl Event {
     /// # Errors
     /// [`Unsupported`](crate::error::Kind::Unsupported) for stored content of another zone.
     pub(crate) fn enter(&mut self, zone: Zone) -> Result<()> {
-        let mut stored: Vec<Digest> = Vec::new();
-        match self {
+        if zone == Zone::WHOLE {
+            return Ok(());
+        }
+        let is_own = |digest: Digest| digest.zone() == zone;
+        let is_own = match self {
             Self::File(_, cuts) | Self::Pieces(cuts) => {
                 cuts.iter_mut().for_each(|cut| cut.digest = cut.digest.in_zone(zone));
+                true
             }
-            Self::Referred(_, content, _) => *content = content.in_zone(zone),
-            Self::Known(_, content) => stored.extend(content.digest()),
-            Self::Reuse(pieces) => stored.extend(pieces.iter().map(|piece| piece.digest)),
-            Self::Unchanged(entry) => stored.extend(entry.target.object()),
-            Self::Run(child) => stored.push(child.digest),
-            Self::Whole(tree) => stored.push(*tree),
-            _ => {}
-        }
-        match stored.iter().all(|digest| zone == Zone::WHOLE || digest.zone() == zone) {
-            true => Ok(()),
-            false => Err(other_zone()),
-        }
+            Self::Referred(_, content, _) => {
+                *content = content.in_zone(zone);
+                true
+            }
+            Self::Known(_, content) => content.digest().is_none_or(is_own),
+            Self::Reuse(pieces) => pieces.iter().all(|piece| is_own(piece.digest)),
+            Self::Unchanged(entry) => entry.target.object().is_none_or(is_own),
+            Self::Run(child) => is_own(child.digest),
+            Self::Whole(tree) => is_own(*tree),
+            _ => true,
+        };
+        if is_own { Ok(()) } else { Err(other_zone()) }
     }
 }
 
