@@ -2,14 +2,21 @@
 //! lower. So the lower stays, also if its version is deleted.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use super::service::DraftService;
 use crate::error::{Error, Kind, Result};
 use crate::model::digest::Digest;
+use crate::model::name::ProjectName;
 use crate::model::reference::ArtifactPath;
+use crate::model::zone::{Zone, other_zone};
 use crate::ops::garbage::collect_garbage;
 use crate::registry::{DRAFT_HOLDER, LeaseId, LeaseInfo};
 use crate::staging::DraftRecord;
+
+/// The time for which a project without a zone is not looked up again: a copy of many files pins each.
+const ABSENT_FOR: Duration = Duration::from_secs(1);
 
 fn gone(draft: &ArtifactPath, root: &Digest) -> Error {
     Error::new(Kind::Stale, format!("draft {draft} stands on {root}, which was deleted"))
@@ -36,13 +43,43 @@ impl DraftService {
         let registry = &self.repository.registry;
         let (purpose, holder) = (self.purpose_of(draft), DRAFT_HOLDER.to_owned());
         let lease = registry.begin(purpose, holder, Some(draft.project.clone()))?.lease;
-        match registry.missing(lease, roots.to_vec())?.first() {
-            None => Ok(lease),
-            Some(missing) => {
-                registry.release(lease)?;
-                Err(gone(draft, missing))
-            }
+        let error = match registry.missing(lease, roots.to_vec()) {
+            Ok(missing) => match missing.first() {
+                None => return Ok(lease),
+                Some(missing) => gone(draft, missing),
+            },
+            Err(e) => e,
+        };
+        registry.release(lease)?;
+        Err(error)
+    }
+
+    /// Refuses to pin the tree of another zone than the draft's, before a lease is begun for it.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for such a tree, and the errors of the registry.
+    fn refuse_other_zone(&self, draft: &ArtifactPath, root: Digest) -> Result<()> {
+        // A project without a zone has no trees.
+        let own = self.zone_of(&draft.project)?;
+        match own == Some(Zone::WHOLE) || own == Some(root.zone()) {
+            true => Ok(()),
+            false => Err(other_zone()),
         }
+    }
+
+    /// Returns the zone of a project. It reports the absence of a zone for some time after the zone
+    /// was made, in which files are copied rather than cloned.
+    fn zone_of(&self, project: &ProjectName) -> Result<Option<Zone>> {
+        let lock = || self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(project).copied();
+        if let Some((since, zone)) = known
+            && (zone.is_some() || since.elapsed() < ABSENT_FOR)
+        {
+            return Ok(zone);
+        }
+        let zone = self.repository.registry.project_access(project.clone())?.zone;
+        lock().put(project.clone(), (Instant::now(), zone));
+        Ok(zone)
     }
 
     pub(super) fn set_pinned(&self, draft: &ArtifactPath, roots: Vec<Digest>) {
@@ -57,6 +94,7 @@ impl DraftService {
         if self.lock_pinned().get(draft).is_some_and(|roots| roots.contains(&root)) {
             return Ok(());
         }
+        self.refuse_other_zone(draft, root)?;
         // A commit writes the record too, so it must not run now.
         let _change = self.drafts.begin_change(draft)?;
         self.pin_frozen(draft, root)
@@ -71,12 +109,15 @@ impl DraftService {
         }
         let record = self.drafts.record(draft)?;
         let lease = match record.lease {
-            Some(lease) => LeaseId(lease),
-            None => self.begin_pins(draft, &[])?,
+            None => self.begin_pins(draft, &[root])?,
+            Some(lease) => {
+                let lease = LeaseId(lease);
+                if !self.repository.registry.missing(lease, vec![root])?.is_empty() {
+                    return Err(gone(draft, &root));
+                }
+                lease
+            }
         };
-        if !self.repository.registry.missing(lease, vec![root])?.is_empty() {
-            return Err(gone(draft, &root));
-        }
         let mut sources = record.sources.clone();
         sources.push(root);
         let roots = pinned.entry(draft.clone()).or_default();

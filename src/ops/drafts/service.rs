@@ -1,8 +1,11 @@
 //! The drafts of a repository, open in this process.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
+
+use lru::LruCache;
 
 use super::changes;
 use super::lower::Versions;
@@ -11,13 +14,16 @@ use crate::error::{DraftHint, Error, Kind, Result};
 use crate::model::difference::Difference;
 use crate::model::digest::Digest;
 use crate::model::host::file_time;
-use crate::model::name::EntryName;
+use crate::model::name::{EntryName, ProjectName};
 use crate::model::reference::{ArtifactPath, Reference};
+use crate::model::zone::Zone;
 use crate::ops::repository::{Layout, Repository};
 use crate::staging::{Caller, DraftRecord, Drafts, Frozen};
 
 /// The number of recent failures that are kept for `artifactfs status`, a line each.
 const TROUBLES_KEPT: usize = 20;
+/// The number of projects whose zones are remembered.
+const ZONES_KEPT: NonZeroUsize = NonZeroUsize::new(1_000).expect("it is not zero");
 
 /// The drafts of a repository, open in this process.
 pub struct DraftService {
@@ -26,6 +32,8 @@ pub struct DraftService {
     pub(super) lower: Versions,
     /// The root trees that are pinned for each draft.
     pub(super) pinned: Mutex<HashMap<ArtifactPath, Vec<Digest>>>,
+    /// The zones of projects, with the times of their look-ups. A zone never changes.
+    pub(super) zones: Mutex<LruCache<ProjectName, (Instant, Option<Zone>)>>,
     pub(super) troubles: Mutex<VecDeque<String>>,
     /// The time of the last change that an autocommit covered, only of drafts that cannot have a
     /// lower.
@@ -58,6 +66,7 @@ impl DraftService {
             drafts: Arc::new(drafts),
             lower: Versions(Arc::clone(&repository.reader)),
             pinned: Mutex::default(),
+            zones: Mutex::new(LruCache::new(ZONES_KEPT)),
             troubles: Mutex::default(),
             committed: Mutex::default(),
             opened: Instant::now(),

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use artifactfs::registry::DRAFT_HOLDER;
+
 use crate::serving::{Server, last_line, packs};
 use crate::world::{World, host, noise, same_tree, until};
 
@@ -36,6 +38,7 @@ fn a_private_project_is_seen_by_its_members_only() {
         }
     }
     assert!(!read.join("secret").exists() && fs::read_dir(&read).unwrap().next().is_none());
+    assert!(!staging.join("secret/data:v0").exists());
     assert_eq!(writer.run(&["delete", "secret/data:v0", "--delete-aliases"]).code, 10);
     for args in [
         &["put", "-n", "secret/data", source.to_str().unwrap()][..],
@@ -65,7 +68,6 @@ fn a_private_project_is_seen_by_its_members_only() {
     admin.ok(&["project", "set", "secret", "--visibility", "private"]);
     admin.ok(&["project", "member", "rm", "secret", "eve"]);
     until("who is no member any more sees nothing", || writer.run(&["ls", "secret"]).code == 10);
-    fs::create_dir_all(staging.join("own/x")).unwrap();
     writer.umount();
     server.sound();
 }
@@ -136,11 +138,15 @@ fn equal_files_in_two_projects_are_two_objects_and_a_copy_reads_and_writes_once(
         let before = packs(&server);
         let draft = staging.join(project).join("copy");
         fs::create_dir_all(&draft).unwrap();
-        let from = read.join("one/data:v0");
+        // Within one mount the kernel lets the daemon copy.
+        let from = staging.join("one/data:v0");
         host("cp", &[&from.join("a"), &draft]);
         host("cp", &[&from.join("small"), &draft]);
         fs::rename(&draft, staging.join(project).join("copy:made")).unwrap();
         same_tree(&from, &read.join(project).join("copy:made"));
+        // A refused clone leaves no lease behind.
+        let leases = server.world.open().registry.leases().unwrap();
+        assert!(leases.iter().all(|lease| lease.holder != DRAFT_HOLDER), "{project}: {leases:?}");
         assert_eq!(packs(&server) > before, stores, "{project}");
     }
     let diff = admin.run(&["diff", "one/data:v0", "two/copy:v0"]);
@@ -152,7 +158,7 @@ fn equal_files_in_two_projects_are_two_objects_and_a_copy_reads_and_writes_once(
     admin.ok(&["verify"]);
     // A link of a file into another project would share bytes.
     fs::create_dir_all(staging.join("three/x")).unwrap();
-    let linked = fs::hard_link(read.join("two/copy:v0/a"), staging.join("three/x/a"));
+    let linked = fs::hard_link(staging.join("two/copy:v0/a"), staging.join("three/x/a"));
     assert_eq!(linked.unwrap_err().raw_os_error(), Some(libc::EXDEV));
     other.umount();
     server.sound();
